@@ -1,0 +1,74 @@
+-- Small functions that views, triggers and queries share. Each pins its search_path and qualifies what it names.
+
+create or replace function walhook.event_name(event_type smallint) returns text
+language sql immutable strict parallel safe
+return case event_type
+  when 1 then 'response.created'
+  when 2 then 'response.started'
+  when 3 then 'response.completed'
+  when 4 then 'response.changed'
+end;
+comment on function walhook.event_name(smallint) is 'The public name of an event type''s number.';
+
+create or replace function walhook.event_number(event_type text) returns smallint
+language sql immutable strict parallel safe
+return case event_type
+  when 'response.created' then 1
+  when 'response.started' then 2
+  when 'response.completed' then 3
+  when 'response.changed' then 4
+end;
+comment on function walhook.event_number(text) is 'The stored number of an event type''s public name.';
+
+create or replace function walhook.display_url(url text) returns text
+language sql immutable strict parallel safe
+return lower(substring(url from '^([A-Za-z]+://)')) || substring(url from '^[A-Za-z]+://(?:[^/?#]*@)?([^/?#@]*)');
+comment on function walhook.display_url(text) is 'Scheme and host of a URL: as much as people who are not administrators may see.';
+
+create or replace function walhook.message_id(kind smallint, delivery_id bigint, lsn pg_lsn, ordinal bigint, event_type smallint, webhook_id bigint)
+returns text
+language sql stable parallel safe security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select 'msg_' || left(encode(sha256(convert_to(
+    case when $1 in (0, 1)
+      then concat_ws('|', a.system_identifier, $3, $4, $5, $6)
+      else concat_ws('|', a.installation, $2)
+    end, 'UTF8')), 'hex'), 32)
+  from walhook.attachment a
+$$;
+comment on function walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) is
+  'The webhook-id header of a delivery: the same whoever computes it, and when.';
+
+-- The daemon's sessions listen on this channel; a notification says only that something changed.
+create or replace function walhook.wake() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pg_notify('walhook', '');
+  return null;
+end
+$$;
+comment on function walhook.wake() is 'Tells the daemons that an administrator changed something.';
+
+-- Compare and set: of two daemons that both believe they read the slot, one fails here and its transaction with it.
+create or replace function walhook.advance(
+  from_lsn pg_lsn, from_partial_lsn pg_lsn, from_partial_changes bigint,
+  to_lsn pg_lsn, to_partial_lsn pg_lsn, to_partial_changes bigint
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update walhook.position p
+     set lsn = to_lsn, partial_lsn = to_partial_lsn, partial_changes = to_partial_changes
+   where p.lsn = from_lsn and p.partial_lsn is not distinct from from_partial_lsn and p.partial_changes = from_partial_changes;
+  if not found then
+    raise exception 'the stored position is no longer %', from_lsn
+      using errcode = 'WH001', hint = 'Another daemon advanced it; this one starts over from the stored position.';
+  end if;
+end
+$$;
+comment on function walhook.advance(pg_lsn, pg_lsn, bigint, pg_lsn, pg_lsn, bigint) is
+  'Moves the stored position of the stream, or fails with WH001 when it is not where the caller left it.';

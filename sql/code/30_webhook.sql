@@ -1,0 +1,109 @@
+-- What happens when administrators change settings and webhooks.
+
+create or replace function walhook.check_settings() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not exists (select from pg_timezone_names z where z.name = new.time_zone) then
+    raise exception 'time zone "%" is not known to this server', new.time_zone
+      using errcode = 'check_violation',
+            hint = 'Choose one of: SELECT name FROM pg_timezone_names ORDER BY name;';
+  end if;
+  return new;
+end
+$$;
+
+create or replace trigger settings_check before insert or update on walhook.settings
+  for each row execute function walhook.check_settings();
+create or replace trigger settings_wake after update on walhook.settings
+  for each statement execute function walhook.wake();
+
+-- Runs with the owner's rights, because administrators have none on endpoints and the queue.
+create or replace function walhook.prepare_webhook() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  new.event_type := lower(btrim(new.event_type));
+  new.url := btrim(new.url, E' \t\r\n');
+
+  if new.event_type not in ('response.created', 'response.started', 'response.completed', 'response.changed') then
+    raise exception 'event type "%" is not known', new.event_type
+      using errcode = 'check_violation', constraint = 'webhook_event_type_known', schema = 'walhook', table = 'webhook', column = 'event_type',
+            hint = 'Use response.created, response.started, response.completed or response.changed.';
+  end if;
+  if new.url is not null and new.url !~* '^https?://[^/?#[:space:]]' then
+    raise exception 'a webhook''s URL must be absolute and start with http:// or https://'
+      using errcode = 'check_violation', constraint = 'webhook_url_absolute', schema = 'walhook', table = 'webhook', column = 'url',
+            hint = 'For example https://example.com/hooks/assessment.';
+  end if;
+  if new.secret is not null and new.secret !~ '^whsec_[A-Za-z0-9+/=]+$' then
+    raise exception 'a signing secret must be whsec_ followed by base64'
+      using errcode = 'check_violation', constraint = 'webhook_secret_well_formed', schema = 'walhook', table = 'webhook', column = 'secret',
+            hint = 'Base64 of 24 to 64 random bytes; for example SELECT walhook.new_secret();';
+  end if;
+
+  if tg_op = 'UPDATE' then
+    new.updated_at := now();
+    if new.enabled and not old.enabled then
+      new.disabled_at := null;
+      new.disabled_reason := null;
+      delete from walhook.webhook_trouble t where t.webhook_id = new.id;
+      update walhook.endpoint e set not_before = null, failures = 0, failing_since = null where e.id = old.endpoint_id;
+      update walhook.queue q set next_attempt_at = now() where q.webhook_id = new.id and q.next_attempt_at > now();
+    end if;
+  end if;
+  if not new.enabled and (tg_op = 'INSERT' or old.enabled) then
+    new.disabled_at := coalesce(new.disabled_at, now());
+    new.disabled_reason := coalesce(new.disabled_reason, 'disabled by ' || session_user);
+  end if;
+
+  if new.url is not null and (tg_op = 'INSERT' or new.url <> old.url or new.endpoint_id is distinct from old.endpoint_id) then
+    insert into walhook.endpoint as e (url, url_hash)
+    values (new.url, sha256(convert_to(new.url, 'UTF8')))
+    on conflict (url_hash) do update set url = excluded.url
+    returning e.id into new.endpoint_id;
+  end if;
+  return new;
+end
+$$;
+
+create or replace trigger webhook_prepare before insert or update on walhook.webhook
+  for each row execute function walhook.prepare_webhook();
+create or replace trigger webhook_wake after insert or update or delete on walhook.webhook
+  for each statement execute function walhook.wake();
+
+-- What was pending for a webhook that is gone ends as failed, so that the log still tells of it.
+create or replace function walhook.bury_webhook() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform walhook.bury(old.id);
+  delete from walhook.webhook_trouble t where t.webhook_id = old.id;
+  return null;
+end
+$$;
+
+create or replace function walhook.bury(webhook_id bigint) returns void
+language sql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with gone as (delete from walhook.queue q where q.webhook_id = $1 returning q.*)
+  insert into walhook.log (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, redelivery_of, attempts,
+                           http_status, event_type, kind, succeeded, response_id, error)
+  select g.delivery_id, g.webhook_id, g.lsn, g.ordinal, g.committed_at, now(), g.redelivery_of, g.attempts,
+         g.http_status, g.event_type, g.kind, false, g.response_id, 'the webhook was deleted'
+  from gone g
+$$;
+comment on function walhook.bury(bigint) is 'Ends what is pending for a deleted webhook as failed.';
+
+create or replace trigger webhook_bury after delete on walhook.webhook
+  for each row execute function walhook.bury_webhook();
+
+create or replace function walhook.new_secret() returns text
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$ select 'whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64') $$;
+comment on function walhook.new_secret() is 'A new random signing secret, in the form of Standard Webhooks.';

@@ -1,0 +1,157 @@
+-- What administrators call.
+
+create or replace function walhook.test_webhook(webhook_id bigint, response_id text default null) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  hook   walhook.webhook;
+  about  text := test_webhook.response_id;
+  queued bigint;
+begin
+  select * into hook from walhook.webhook w where w.id = test_webhook.webhook_id;
+  if not found then
+    raise exception 'there is no webhook %', test_webhook.webhook_id
+      using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
+  end if;
+
+  if about is null then
+    select s.response_id into about
+      from walhook.response_state s
+     where (hook.organization_id is null or s.organization_id = hook.organization_id)
+       and case
+             when hook.assessment_id is not null then s.assessment_id = hook.assessment_id
+             when (select a.assessment_oid <> 0 from walhook.attachment a)
+               then exists (select from walhook.assessment a where a.assessment_id = s.assessment_id and a.external_id is not null)
+             else true
+           end
+     order by s.created_lsn desc nulls last, length(s.response_id) desc, s.response_id desc
+     limit 1;
+    if about is null then
+      raise exception 'no respondent matches webhook % yet', hook.id
+        using errcode = 'no_data_found',
+              hint = format('Name a response yourself: SELECT walhook.test_webhook(%s, ''12345'');', hook.id);
+    end if;
+  elsif exists (select from walhook.attachment a where a.numeric_id) and about !~ '^(0|-?[1-9][0-9]{0,18})$' then
+    raise exception 'response id "%" is not an integer, and the key of the respondent table is', about
+      using errcode = 'invalid_parameter_value', hint = 'Pass the key as it stands in the table, for example ''12345''.';
+  end if;
+
+  if not (select s.enabled from walhook.settings s) then
+    raise notice 'webhooks are switched off: the test stays pending until UPDATE walhook.settings SET enabled = true';
+  end if;
+
+  insert into walhook.queue as q (webhook_id, committed_at, next_attempt_at, event_type, kind, response_id)
+  values (hook.id, now(), now(), walhook.event_number(hook.event_type), 2, about)
+  returning q.delivery_id into queued;
+  perform pg_notify('walhook', '');
+  return queued;
+end
+$$;
+comment on function walhook.test_webhook(bigint, text) is
+  'Queues a test delivery of the webhook''s own event type, marked as a test in the log, and returns its id. Filters and the webhook''s own '
+  'switch are ignored. Without a response id it is about the newest respondent that the webhook matches.';
+
+create or replace function walhook.redeliver(delivery_id bigint) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  old    walhook.log;
+  queued bigint;
+begin
+  update walhook.queue q set next_attempt_at = now()
+   where q.delivery_id = redeliver.delivery_id and q.next_attempt_at is not null;
+  if found or exists (select from walhook.queue q where q.delivery_id = redeliver.delivery_id) then
+    perform pg_notify('walhook', '');
+    return redeliver.delivery_id;
+  end if;
+
+  select * into old from walhook.log l where l.delivery_id = redeliver.delivery_id;
+  if not found then
+    raise exception 'there is no delivery %', redeliver.delivery_id
+      using errcode = 'no_data_found', hint = 'See SELECT * FROM walhook.delivery_log; old entries may have been dropped.';
+  end if;
+  if not exists (select from walhook.webhook w where w.id = old.webhook_id) then
+    raise exception 'webhook % of delivery % was deleted', old.webhook_id, redeliver.delivery_id
+      using errcode = 'no_data_found', hint = 'Create the webhook anew; its id differs, so old deliveries cannot be sent through it.';
+  end if;
+
+  insert into walhook.queue as q (webhook_id, lsn, ordinal, committed_at, next_attempt_at, redelivery_of, event_type, kind, response_id)
+  values (old.webhook_id, old.lsn, old.ordinal, old.committed_at, now(), coalesce(old.redelivery_of, old.delivery_id),
+          old.event_type, case old.kind when 2 then 2 else 3 end, old.response_id)
+  returning q.delivery_id into queued;
+  perform pg_notify('walhook', '');
+  return queued;
+end
+$$;
+comment on function walhook.redeliver(bigint) is
+  'Queues an ended delivery once more, as a new delivery, and returns the new id. A delivery that is still pending is made due at once and keeps its id.';
+
+create or replace function walhook.redeliver_failed(webhook_id bigint, since timestamptz) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  queued bigint;
+begin
+  if not exists (select from walhook.webhook w where w.id = redeliver_failed.webhook_id) then
+    raise exception 'there is no webhook %', redeliver_failed.webhook_id
+      using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
+  end if;
+
+  with failed as (
+    select distinct on (coalesce(l.redelivery_of, l.delivery_id)) l.*, coalesce(l.redelivery_of, l.delivery_id) as origin
+      from walhook.log l
+     where l.webhook_id = redeliver_failed.webhook_id and not l.succeeded
+       and l.finished_at >= redeliver_failed.since and l.kind <> 2
+     order by coalesce(l.redelivery_of, l.delivery_id), l.delivery_id
+  )
+  insert into walhook.queue (webhook_id, lsn, ordinal, committed_at, next_attempt_at, redelivery_of, event_type, kind, response_id)
+  select f.webhook_id, f.lsn, f.ordinal, f.committed_at, now(), f.origin, f.event_type, 3, f.response_id
+    from failed f
+   where not exists (select from walhook.log l where l.redelivery_of = f.origin and l.succeeded)
+     and not exists (select from walhook.queue q where q.response_id = f.response_id and q.redelivery_of = f.origin)
+   order by f.origin;
+  get diagnostics queued = row_count;
+  if queued > 0 then
+    perform pg_notify('walhook', '');
+  end if;
+  return queued;
+end
+$$;
+comment on function walhook.redeliver_failed(bigint, timestamptz) is
+  'Queues every delivery of the webhook that failed since then once more, but for tests and for what a redelivery has already brought '
+  'home or is about to, and returns how many.';
+
+create or replace function walhook.copy_webhooks(from_assessment text, to_assessment text) returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  copied integer;
+begin
+  if from_assessment is null or to_assessment is null or to_assessment = '' then
+    raise exception 'copy_webhooks needs two assessments'
+      using errcode = 'null_value_not_allowed', hint = 'SELECT walhook.copy_webhooks(''17'', ''18'');';
+  end if;
+  insert into walhook.webhook (assessment_id, url, event_type, organization_id, enabled, ordered, log_successes, secret, description,
+                               disabled_at, disabled_reason)
+  select to_assessment, w.url, w.event_type, w.organization_id, w.enabled, w.ordered, w.log_successes, w.secret, w.description,
+         w.disabled_at, w.disabled_reason
+    from walhook.webhook w
+   where w.assessment_id = from_assessment
+     and not exists (
+       select from walhook.webhook t
+        where t.assessment_id = to_assessment and t.url = w.url and t.event_type = w.event_type
+          and t.organization_id is not distinct from w.organization_id)
+   order by w.id;
+  get diagnostics copied = row_count;
+  return copied;
+end
+$$;
+comment on function walhook.copy_webhooks(text, text) is
+  'Gives the second assessment the webhooks of the first, but for those that it has already, and returns how many were copied.';

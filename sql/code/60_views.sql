@@ -1,0 +1,54 @@
+-- What people read.
+
+create or replace view walhook.delivery_log as
+  select q.delivery_id, q.webhook_id, q.last_attempt_at at time zone s.time_zone as delivered_at, q.response_id,
+         walhook.event_name(q.event_type) as event_type, text 'pending' as status, q.attempts, q.http_status, q.error,
+         q.kind = 2 as test, q.kind = 1 as recovered,
+         q.next_attempt_at at time zone s.time_zone as next_attempt_at, q.redelivery_of,
+         walhook.message_id(q.kind, q.delivery_id, q.lsn, q.ordinal, q.event_type, q.webhook_id) as message_id
+    from walhook.queue q cross join walhook.settings s
+  union all
+  select l.delivery_id, l.webhook_id, l.finished_at at time zone s.time_zone, l.response_id,
+         walhook.event_name(l.event_type), text 'success', l.attempts, l.http_status, l.error,
+         l.kind = 2, l.kind = 1, null, l.redelivery_of,
+         walhook.message_id(l.kind, l.delivery_id, l.lsn, l.ordinal, l.event_type, l.webhook_id)
+    from walhook.log l cross join walhook.settings s
+   where l.succeeded
+  union all
+  select l.delivery_id, l.webhook_id, l.finished_at at time zone s.time_zone, l.response_id,
+         walhook.event_name(l.event_type), text 'failed', l.attempts, l.http_status, l.error,
+         l.kind = 2, l.kind = 1, null, l.redelivery_of,
+         walhook.message_id(l.kind, l.delivery_id, l.lsn, l.ordinal, l.event_type, l.webhook_id)
+    from walhook.log l cross join walhook.settings s
+   where not l.succeeded;
+comment on view walhook.delivery_log is 'One row per delivery. A pending one will be tried (again); success and failed are final.';
+comment on column walhook.delivery_log.delivery_id is 'Id of the delivery, as test_webhook and redeliver return it.';
+comment on column walhook.delivery_log.webhook_id is 'Id of the webhook that it goes through.';
+comment on column walhook.delivery_log.delivered_at is 'End of the last attempt, in the time zone of walhook.settings; NULL before the first.';
+comment on column walhook.delivery_log.response_id is 'Key of the respondent row, as text.';
+comment on column walhook.delivery_log.event_type is 'response.created, response.started, response.completed or response.changed.';
+comment on column walhook.delivery_log.status is 'pending, success or failed.';
+comment on column walhook.delivery_log.attempts is 'Attempts made so far.';
+comment on column walhook.delivery_log.http_status is 'Status code of the last answer; NULL when there was none.';
+comment on column walhook.delivery_log.error is 'What was wrong with the last attempt; NULL after a success.';
+comment on column walhook.delivery_log.test is 'Whether test_webhook queued it.';
+comment on column walhook.delivery_log.recovered is 'Whether a comparison with the table fired it, not the stream.';
+comment on column walhook.delivery_log.next_attempt_at is 'When a pending delivery is due again, in the same time zone; NULL: as soon as possible.';
+comment on column walhook.delivery_log.redelivery_of is 'The delivery that it repeats, where an administrator asked for it.';
+comment on column walhook.delivery_log.message_id is 'The webhook-id header that the receiver saw.';
+
+create or replace view walhook.delivery_attempt as
+  select a.delivery_id, a.attempt, a.attempted_at at time zone s.time_zone as attempted_at, a.duration_ms, a.http_status, a.error, a.succeeded
+    from walhook.attempt a cross join walhook.settings s;
+comment on view walhook.delivery_attempt is
+  'One row per attempt that failed, and the one that succeeded where it followed a failure. Times are in the time zone of walhook.settings.';
+
+create or replace view walhook.incident as
+  select i.at, i.kind, i.detail, i.resolved_at from walhook.incident_log i;
+comment on view walhook.incident is 'Every gap, pause, mend, takeover, reconcile and auto-disable.';
+
+create or replace view walhook.webhook_overview as
+  select w.id, w.assessment_id, walhook.display_url(w.url) as host, w.event_type, w.organization_id, w.enabled, w.ordered, w.log_successes,
+         w.secret is not null as signed, w.description, w.created_at, w.updated_at, w.disabled_at, w.disabled_reason
+    from walhook.webhook w;
+comment on view walhook.webhook_overview is 'The webhooks as viewers may see them: host instead of URL, no secret.';

@@ -1,0 +1,57 @@
+-- Group roles and their rights. Where the attaching role may not create roles, the owner keeps everything to itself.
+do $$
+declare
+  role_name text;
+begin
+  foreach role_name in array array['walhook_admin', 'walhook_viewer', 'walhook_daemon'] loop
+    if not exists (select from pg_roles r where r.rolname = role_name) then
+      begin
+        execute format('create role %I nologin', role_name);
+      exception
+        when duplicate_object or unique_violation then null;
+        when insufficient_privilege then
+          raise notice 'role % was not created: % may not create roles', role_name, current_user;
+      end;
+    end if;
+  end loop;
+end
+$$;
+
+revoke all on all tables in schema walhook from public;
+revoke execute on all functions in schema walhook from public;
+grant execute on function walhook.silence() to public;
+
+do $$
+begin
+  if exists (select from pg_roles where rolname = 'walhook_admin') then
+    grant select, update on walhook.settings to walhook_admin;
+    grant select, insert, update, delete on walhook.webhook to walhook_admin;
+    grant select on walhook.delivery_log, walhook.delivery_attempt, walhook.incident, walhook.webhook_overview to walhook_admin;
+    grant execute on function walhook.test_webhook(bigint, text), walhook.redeliver(bigint), walhook.redeliver_failed(bigint, timestamptz),
+      walhook.copy_webhooks(text, text), walhook.new_secret(), walhook.event_name(smallint), walhook.display_url(text),
+      walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_admin;
+  end if;
+  if exists (select from pg_roles where rolname = 'walhook_viewer') then
+    grant select on walhook.settings, walhook.delivery_log, walhook.delivery_attempt, walhook.incident, walhook.webhook_overview to walhook_viewer;
+    grant select (id, assessment_id, event_type, organization_id, enabled, ordered, log_successes, description, created_at, updated_at,
+                  disabled_at, disabled_reason) on walhook.webhook to walhook_viewer;
+    grant execute on function walhook.event_name(smallint), walhook.display_url(text),
+      walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_viewer;
+  end if;
+  if exists (select from pg_roles where rolname = 'walhook_daemon') then
+    grant select on walhook.schema_version, walhook.settings, walhook.webhook, walhook.attachment, walhook.delivery_log, walhook.incident
+      to walhook_daemon;
+    grant update (enabled, disabled_at, disabled_reason) on walhook.webhook to walhook_daemon;
+    grant update on walhook.attachment to walhook_daemon;
+    grant select, insert, update, delete on walhook.queue, walhook.daemon, walhook.webhook_trouble, walhook.assessment, walhook.position
+      to walhook_daemon;
+    grant select, insert, update, delete, truncate on walhook.response_state to walhook_daemon;
+    grant truncate on walhook.assessment to walhook_daemon;
+    grant select, update, delete on walhook.endpoint to walhook_daemon;
+    grant select, insert on walhook.log, walhook.attempt to walhook_daemon;
+    grant select, insert, update on walhook.incident_log to walhook_daemon;
+    grant usage on sequence walhook.delivery_id to walhook_daemon;
+    grant execute on all functions in schema walhook to walhook_daemon;
+  end if;
+end
+$$;

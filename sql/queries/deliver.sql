@@ -1,0 +1,207 @@
+-- Queries of the senders: leases, claims and results.
+
+-- name: RegisterDaemon
+insert into walhook.daemon (name, version, expires_at)
+values (@name, @version, now() + @lease::interval)
+returning id;
+
+-- name: Heartbeat
+update walhook.daemon set heartbeat_at = now(), expires_at = now() + @lease::interval where id = @id;
+
+-- name: RemoveDaemon
+delete from walhook.daemon where id = @id;
+
+-- A daemon is dead when its lease has expired, or when it missed heartbeats and its session lock is gone.
+-- name: ReapDaemons
+delete from walhook.daemon d
+where d.id <> @self
+  and (d.expires_at < now()
+       or (d.heartbeat_at < now() - interval '4 seconds'
+           and not exists (select from pg_catalog.pg_locks l
+                            where l.locktype = 'advisory' and l.objsubid = 2 and l.granted
+                              and l.classid = @lock_class::oid and l.objid = d.id::oid
+                              and l.database = (select oid from pg_catalog.pg_database where datname = current_database()))))
+returning d.id, d.name;
+
+-- name: LiveDaemons
+select id from walhook.daemon where expires_at >= now() order by id;
+
+-- One row a webhook, with what its deliveries need.
+-- name: LoadWebhooks
+select w.id, w.url, w.event_type, w.enabled, w.ordered, w.log_successes, w.secret, w.endpoint_id,
+       t.failing_since as trouble_since
+from walhook.webhook w
+left join walhook.webhook_trouble t on t.webhook_id = w.id;
+
+-- Any insert, update or delete of a webhook or of the settings changes it.
+-- name: WebhooksVersion
+select (select count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) from walhook.webhook) || ':' ||
+       (select s.xmin::text || ':' || s.enabled from walhook.settings s) as version,
+       (select s.enabled from walhook.settings s) as enabled;
+
+-- name: ClaimEndpoints
+update walhook.endpoint e
+   set owner = @self
+ where e.id in (
+   select c.id from walhook.endpoint c
+    where c.id = any(@endpoint_ids::bigint[])
+      and (c.owner is null or c.owner = @self or not exists (select from walhook.daemon d where d.id = c.owner))
+    for no key update skip locked)
+returning e.id, e.failures, e.failing_since, e.not_before;
+
+-- name: ReleaseEndpoints
+update walhook.endpoint set owner = null where owner = @self and id = any(@endpoint_ids::bigint[]);
+
+-- name: ReleaseAllEndpoints
+update walhook.endpoint set owner = null where owner = @self;
+
+-- Never-tried deliveries of one endpoint after a cursor, in order. behind is the earliest pending delivery about the
+-- same response that goes to the same URL through an ordered webhook.
+-- name: FetchFresh
+select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
+       coalesce((select b.delivery_id from walhook.queue b
+                  where b.response_id = q.response_id and b.delivery_id < q.delivery_id
+                    and b.webhook_id = any(@ordered_ids::bigint[]) and b.kind <> 2
+                    and q.webhook_id = any(@ordered_ids::bigint[])
+                  order by b.delivery_id limit 1), 0)::bigint as behind
+from unnest(@webhook_ids::bigint[]) as w (id)
+cross join lateral (
+  select * from walhook.queue f
+   where f.webhook_id = w.id and f.next_attempt_at is null and f.delivery_id > @after
+   order by f.delivery_id limit @max
+) as q
+order by q.delivery_id
+limit @max;
+
+-- Deliveries that are due again, heads of their response's line only.
+-- name: FetchDue
+select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id
+from unnest(@webhook_ids::bigint[]) as w (id)
+cross join lateral (
+  select * from walhook.queue f
+   where f.webhook_id = w.id and f.next_attempt_at <= now() and f.kind <> 2 and f.delivery_id <> all(@held::bigint[])
+     and not (f.webhook_id = any(@ordered_ids::bigint[])
+              and exists (select from walhook.queue b
+                           where b.response_id = f.response_id and b.delivery_id < f.delivery_id
+                             and b.webhook_id = any(@ordered_ids::bigint[]) and b.kind <> 2))
+   order by f.next_attempt_at limit @max
+) as q
+order by q.next_attempt_at, q.delivery_id
+limit @max;
+
+-- Test deliveries ignore the webhook's switch and the order.
+-- name: FetchTests
+select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id
+from walhook.queue q
+where q.kind = 2 and q.webhook_id = any(@webhook_ids::bigint[]) and q.next_attempt_at <= now() and q.delivery_id <> all(@held::bigint[])
+order by q.next_attempt_at
+limit @max;
+
+-- The next delivery in a response's line, after one that ended.
+-- name: FetchSuccessor
+select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id
+from walhook.queue q
+where q.response_id = @response_id and q.webhook_id = any(@ordered_ids::bigint[]) and q.kind <> 2 and q.delivery_id > @after
+order by q.delivery_id
+limit 1;
+
+-- What waits for a retry at these webhooks: how many (counted up to a bound), and when the first is due.
+-- name: WaitingSummary
+select (select count(*) from (
+          select from walhook.queue q where q.webhook_id = any(@webhook_ids::bigint[]) and q.next_attempt_at is not null limit 1000) as c)::bigint as waiting,
+       (select min(m.due) from unnest(@all_ids::bigint[]) as w (id)
+         cross join lateral (select q.next_attempt_at as due from walhook.queue q
+                              where q.webhook_id = w.id and q.next_attempt_at is not null
+                                and (q.kind = 2 or w.id = any(@webhook_ids::bigint[]))
+                                and q.delivery_id <> all(@held::bigint[])
+                              order by q.next_attempt_at limit 1) as m)::timestamptz as due;
+
+-- Webhooks that have something to send: never tried after the cursor, or due.
+-- name: FindWork
+select w.id
+from unnest(@webhook_ids::bigint[], @cursors::bigint[]) as w (id, after)
+where exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is null and q.delivery_id > w.after)
+   or exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at <= now());
+
+-- Ended deliveries leave the queue for the log. ages are milliseconds since the answer.
+-- name: RecordEnded
+with r as (
+  select * from unnest(@delivery_ids::bigint[], @succeeded::boolean[], @http_statuses::int[], @errors::text[], @ages::int[],
+                       @durations::int[], @logged::boolean[])
+    as u (delivery_id, succeeded, http_status, error, age, duration, logged)
+), gone as (
+  delete from walhook.queue q using r where q.delivery_id = r.delivery_id
+  returning q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.committed_at, q.redelivery_of, q.attempts, q.event_type, q.kind, q.response_id,
+            r.succeeded, nullif(r.http_status, 0) as http_status, nullif(r.error, '') as error,
+            now() - make_interval(secs => r.age / 1000.0) as finished_at, r.duration, r.logged
+), attempted as (
+  insert into walhook.attempt (delivery_id, attempt, attempted_at, duration_ms, http_status, succeeded, error)
+  select g.delivery_id, g.attempts + 1, g.finished_at, g.duration, g.http_status, g.succeeded, g.error
+    from gone g where g.logged and (not g.succeeded or g.attempts > 0)
+)
+insert into walhook.log (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, redelivery_of, attempts,
+                         http_status, event_type, kind, succeeded, response_id, error)
+select g.delivery_id, g.webhook_id, g.lsn, g.ordinal, g.committed_at, g.finished_at, g.redelivery_of, g.attempts + 1,
+       g.http_status, g.event_type, g.kind, g.succeeded, g.response_id, g.error
+  from gone g where g.logged;
+
+-- Failed attempts that will be repeated. delays and ages are milliseconds.
+-- name: RecordRetries
+with r as (
+  select * from unnest(@delivery_ids::bigint[], @http_statuses::int[], @errors::text[], @ages::int[], @durations::int[], @delays::bigint[])
+    as u (delivery_id, http_status, error, age, duration, delay)
+), again as (
+  update walhook.queue q
+     set attempts = q.attempts + 1, http_status = nullif(r.http_status, 0), error = r.error,
+         last_attempt_at = now() - make_interval(secs => r.age / 1000.0),
+         next_attempt_at = now() + make_interval(secs => r.delay / 1000.0), xid = null
+    from r where q.delivery_id = r.delivery_id
+  returning q.delivery_id, q.attempts, q.last_attempt_at, r.duration, q.http_status, q.error
+)
+insert into walhook.attempt (delivery_id, attempt, attempted_at, duration_ms, http_status, succeeded, error)
+select a.delivery_id, a.attempts, a.last_attempt_at, a.duration, a.http_status, false, a.error from again a;
+
+-- name: MarkTrouble
+insert into walhook.webhook_trouble (webhook_id, failing_since)
+select u.id, now() from unnest(@webhook_ids::bigint[]) as u (id)
+on conflict do nothing;
+
+-- name: ClearTrouble
+delete from walhook.webhook_trouble where webhook_id = any(@webhook_ids::bigint[]);
+
+-- Disables the webhooks whose every attempt failed for the given time.
+-- name: DisableTroubled
+update walhook.webhook w
+   set enabled = false, disabled_at = now(),
+       disabled_reason = 'every attempt has failed since ' || to_char(t.failing_since at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')
+  from walhook.webhook_trouble t, walhook.settings s
+ where t.webhook_id = w.id and w.enabled and w.id = any(@webhook_ids::bigint[]) and t.failing_since <= now() - @disable_after::interval
+returning w.id, walhook.display_url(w.url)::text as host, w.disabled_reason;
+
+-- name: DisableGone
+update walhook.webhook w
+   set enabled = false, disabled_at = now(), disabled_reason = 'the endpoint answered 410 Gone'
+ where w.id = any(@webhook_ids::bigint[]) and w.enabled
+returning w.id, walhook.display_url(w.url)::text as host;
+
+-- name: RecordEndpoint
+update walhook.endpoint e
+   set failures = u.failures, not_before = case when u.pause > 0 then now() + make_interval(secs => u.pause / 1000.0) end,
+       last_error = nullif(u.error, ''),
+       failing_since = case when u.failures > 0 then coalesce(e.failing_since, now()) end
+  from unnest(@endpoint_ids::bigint[], @failures::int[], @pauses::bigint[], @errors::text[]) as u (id, failures, pause, error)
+ where e.id = u.id;
+
+-- name: BuryOrphans
+select walhook.bury(o.webhook_id)
+from (select distinct q.webhook_id from walhook.queue q where q.webhook_id = any(@webhook_ids::bigint[])) as o
+where not exists (select from walhook.webhook w where w.id = o.webhook_id);
+
+-- name: EnsurePartitions
+select walhook.ensure_partitions(@unit);
+
+-- name: DropPartitions
+select walhook.drop_partitions(@older_than::interval);
+
+-- name: QueueDepth
+select count(*) as deliveries, coalesce(extract(epoch from now() - min(committed_at)), 0)::float8 as oldest_seconds from walhook.queue;

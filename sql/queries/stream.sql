@@ -1,0 +1,90 @@
+-- Queries of the one writer that turns the stream into state, deliveries and a position.
+
+-- name: ReadAttachment
+select phase, system_identifier, database, slot, publication, publish, mapping, respondent_oid, assessment_oid, numeric_id,
+       installation::text as installation, begun_at, attached_at
+from walhook.attachment;
+
+-- name: ReadPosition
+select lsn, partial_lsn, partial_changes from walhook.position;
+
+-- name: AdvancePosition
+select walhook.advance(@from_lsn::pg_lsn, @from_partial_lsn::pg_lsn, @from_partial_changes::bigint,
+                       @to_lsn::pg_lsn, @to_partial_lsn::pg_lsn, @to_partial_changes::bigint);
+
+-- name: ReadStates
+select response_id, assessment_id, organization_id, stamp, flags, created_lsn
+from walhook.response_state
+where response_id = any(@response_ids::text[]);
+
+-- Arrays have one element a response; NULL elements stand for NULL columns.
+-- name: WriteStates
+insert into walhook.response_state as s (response_id, assessment_id, organization_id, stamp, flags, created_lsn)
+select u.response_id, u.assessment_id, u.organization_id, u.stamp, u.flags, u.created_lsn
+from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @stamps::text[], @flags::smallint[], @created_lsns::pg_lsn[])
+     as u (response_id, assessment_id, organization_id, stamp, flags, created_lsn)
+on conflict (response_id) do update
+   set assessment_id = excluded.assessment_id, organization_id = excluded.organization_id, stamp = excluded.stamp,
+       flags = excluded.flags, created_lsn = excluded.created_lsn;
+
+-- name: DeleteStates
+delete from walhook.response_state where response_id = any(@response_ids::text[]);
+
+-- name: TruncateStates
+truncate walhook.response_state;
+
+-- A blank external id is none.
+-- name: WriteAssessments
+insert into walhook.assessment as a (assessment_id, external_id)
+select u.assessment_id, nullif(btrim(u.external_id), '')
+from unnest(@assessment_ids::text[], @external_ids::text[]) as u (assessment_id, external_id)
+on conflict (assessment_id) do update set external_id = excluded.external_id
+   where a.external_id is distinct from excluded.external_id;
+
+-- name: DeleteAssessments
+delete from walhook.assessment where assessment_id = any(@assessment_ids::text[]);
+
+-- name: TruncateAssessments
+truncate walhook.assessment;
+
+-- name: CopyWebhooks
+select walhook.copy_webhooks(u.original, u.copy)
+from unnest(@originals::text[], @copies::text[]) with ordinality as u (original, copy, n)
+order by u.n;
+
+-- The one matching statement: the batch's events against webhooks, settings and external ids as they stand.
+-- name: Enqueue
+insert into walhook.queue (webhook_id, response_id, event_type, lsn, ordinal, xid, committed_at, kind)
+select w.id, e.response_id, e.event_type, e.lsn, e.ordinal, e.xid, e.committed_at, e.kind
+from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @event_types::smallint[],
+            @lsns::pg_lsn[], @ordinals::bigint[], @xids::bigint[], @committed_ats::timestamptz[], @kinds::smallint[])
+       with ordinality
+       as e (response_id, assessment_id, organization_id, event_type, lsn, ordinal, xid, committed_at, kind, n)
+cross join lateral (
+  select h.id
+    from walhook.webhook h
+   where h.enabled and h.event_type = walhook.event_name(e.event_type) and h.assessment_id = e.assessment_id
+     and (h.organization_id is null or h.organization_id = e.organization_id)
+  union all
+  select h.id
+    from walhook.webhook h
+   where h.enabled and h.event_type = walhook.event_name(e.event_type) and h.assessment_id is null
+     and (h.organization_id is null or h.organization_id = e.organization_id)
+     and (not @has_assessments::boolean
+          or exists (select from walhook.assessment a where a.assessment_id = e.assessment_id and a.external_id is not null))
+) as w
+where (select s.enabled from walhook.settings s)
+order by e.n, w.id
+returning delivery_id, webhook_id, lsn, ordinal, event_type, response_id, xid, committed_at, kind;
+
+-- name: OpenIncident
+insert into walhook.incident_log (kind, detail)
+select @kind, @detail
+where not exists (select from walhook.incident_log i where i.kind = @kind and i.resolved_at is null)
+returning id;
+
+-- name: NoteIncident
+insert into walhook.incident_log (kind, detail, resolved_at) values (@kind, @detail, now());
+
+-- name: ResolveIncidents
+update walhook.incident_log set resolved_at = now() where kind = any(@kinds::text[]) and resolved_at is null;
