@@ -1,0 +1,157 @@
+package dispatch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// maxReply is how many bytes of a reply's body are read. A connection can be used again only when the body was read to
+// its end; a longer one costs the connection.
+const maxReply = 64 << 10
+
+// Request is one message for one target.
+type Request struct {
+	Target    *Target
+	MessageID string
+
+	// Body must not be changed after the call, not even after its return: the transport may still be sending it.
+	Body []byte
+}
+
+// contentType is shared by all requests: the transport does not write to headers.
+var contentType = []string{"application/json"}
+
+// Attempt makes one POST and reports what came of it; it never fails otherwise.
+//
+// A 2xx is a success once the body has ended or has exceeded 64 KiB within the timeout; for any other status the body
+// is only detail, and the status counts even when the body stalls. When ctx ends first, the outcome is Aborted.
+func (c *Client) Attempt(ctx context.Context, r Request) Outcome {
+	started := time.Now()
+	o := c.attempt(ctx, r, started)
+	o.Started, o.Duration = started, time.Since(started)
+	return o
+}
+
+func (c *Client) attempt(parent context.Context, r Request, started time.Time) Outcome {
+	signature, err := r.Target.signer.Sign(r.MessageID, started, r.Body)
+	if err != nil {
+		return Outcome{Kind: Retry, Error: "message could not be signed"}
+	}
+	ctx, cancel := context.WithTimeout(parent, c.timeout)
+	defer cancel()
+	var at progress
+	resp, err := c.transport.RoundTrip(c.newRequest(at.trace(ctx), r, started, signature))
+	if err != nil {
+		return c.failed(parent, ctx, at.phase(), err)
+	}
+	defer resp.Body.Close()
+
+	at.reach(phaseReading)
+	buf := replyBuffers.Get().(*[replyBuffer]byte)
+	defer replyBuffers.Put(buf)
+	head, more, err := readReply(resp, buf[:])
+	var o Outcome
+	if is2xx := resp.StatusCode >= 200 && resp.StatusCode < 300; is2xx && err != nil {
+		o = c.failed(parent, ctx, phaseReading, err)
+		o.HTTPStatus = resp.StatusCode
+		o.Error = statusLine(resp.StatusCode) + ", then " + o.Error
+		return o
+	} else if is2xx {
+		o.fromStatus(resp.StatusCode, "", "")
+		return o
+	}
+	hide := r.Target.secrets
+	o.fromStatus(resp.StatusCode, hide.detail(head, more || err != nil), hide.redact(location(resp)))
+	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
+		o.RetryAfter = ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now(), c.retryCap)
+	}
+	return o
+}
+
+func (c *Client) newRequest(ctx context.Context, r Request, at time.Time, signature string) *http.Request {
+	req := r.Target.template.WithContext(ctx)
+	// One array behind the values of this attempt saves an allocation each.
+	values := [...]string{r.MessageID, strconv.FormatInt(at.Unix(), 10), signature}
+	req.Header = make(http.Header, 8)
+	req.Header["Content-Type"] = contentType
+	req.Header["User-Agent"] = c.userAgent
+	req.Header["Webhook-Id"] = values[0:1:1]
+	req.Header["Webhook-Timestamp"] = values[1:2:2]
+	if signature != "" {
+		req.Header["Webhook-Signature"] = values[2:3:3]
+	}
+	if r.Target.auth != nil {
+		req.Header["Authorization"] = r.Target.auth
+	}
+	req.ContentLength = int64(len(r.Body))
+	// With GetBody the transport moves on to another connection where nothing was sent on the first, and only then: a
+	// POST that the server may have seen is an attempt, and ours to count and repeat.
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.Body)), nil }
+	req.Body, _ = req.GetBody()
+	return req
+}
+
+// failed tells our own timeout, the caller's end and every other error apart.
+func (c *Client) failed(parent, ctx context.Context, at phase, err error) Outcome {
+	switch {
+	case parent.Err() != nil:
+		return Outcome{Kind: Aborted, Error: "aborted (" + at.String() + ")"}
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) || isTimeout(err):
+		return Outcome{Kind: Retry, Error: "timeout after " + c.timeout.String() + " (" + at.String() + ")"}
+	default:
+		return Outcome{Kind: Retry, Error: describe(err, at)}
+	}
+}
+
+const replyBuffer = 2 * detailWindow
+
+var replyBuffers = sync.Pool{New: func() any { return new([replyBuffer]byte) }}
+
+// readReply reads the body to its end or past maxReply, and returns its first bytes, at most detailWindow, kept in buf.
+// More tells that the body did not end with them.
+func readReply(resp *http.Response, buf []byte) (head []byte, more bool, err error) {
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		// The body is the connection itself, and what comes is no reply.
+		return nil, false, nil
+	}
+	total, kept := 0, 0
+	for total <= maxReply {
+		var n int
+		if kept < detailWindow {
+			n, err = resp.Body.Read(buf[kept:detailWindow])
+			kept += n
+		} else {
+			n, err = resp.Body.Read(buf[detailWindow:])
+		}
+		total += n
+		if err != nil {
+			break
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return buf[:kept], total > kept, err
+}
+
+// location is where a redirect points, scheme and host alone; empty when it is none.
+func location(resp *http.Response) string {
+	if resp.StatusCode < 300 || resp.StatusCode >= 400 {
+		return ""
+	}
+	to := resp.Header.Get("Location")
+	if to == "" {
+		return ""
+	}
+	u, err := resp.Request.URL.Parse(to)
+	if err != nil {
+		return unreadableURL
+	}
+	return displayURL(u)
+}

@@ -1,0 +1,83 @@
+package dispatch
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// maxReplyHeaders bounds a reply's header, interim replies (1xx) included.
+	maxReplyHeaders = 64 << 10
+
+	// idleTimeout ends idle connections before the load balancers that are usual (60 s and more) do, so that a request
+	// seldom meets a connection that is just being closed.
+	idleTimeout = 30 * time.Second
+
+	// An HTTP/2 connection whose peer has silently gone would fail every attempt on it until TCP gives up, after a
+	// quarter of an hour. A ping finds out within the sum of these.
+	pingAfter   = 10 * time.Second
+	pingTimeout = 5 * time.Second
+)
+
+// ClientConfig is what a Client needs to know. Every zero value has a default.
+type ClientConfig struct {
+	Timeout     time.Duration  // of one attempt, connect to last byte; default 15 s
+	RetryCap    time.Duration  // bound of Outcome.RetryAfter; default 12 h
+	Concurrency int            // attempts in flight that the connection pool is sized for; default 64
+	Version     string         // sent in User-Agent; default "dev"
+	Guard       *Guard         // default: public addresses alone
+	RootCAs     *x509.CertPool // default: the system's
+	Resolver    *net.Resolver  // default: the system's
+}
+
+// Client makes attempts. It owns one pool of connections, and uses no proxy whatever the environment says, for a proxy
+// would connect to addresses that the Guard never sees. It may be used concurrently.
+type Client struct {
+	timeout   time.Duration
+	retryCap  time.Duration
+	userAgent []string
+	transport *http.Transport
+}
+
+// NewClient returns a Client. Close it to drop its idle connections.
+func NewClient(cfg ClientConfig) *Client {
+	timeout := cmp.Or(max(cfg.Timeout, 0), 15*time.Second)
+	concurrency := cmp.Or(max(cfg.Concurrency, 0), 64)
+	guard := cfg.Guard
+	if guard == nil {
+		guard = NewGuard(nil)
+	}
+	// The transport lets a dial outlive its attempt, for the next one to use: it needs a deadline of its own.
+	dialer := &net.Dialer{Timeout: timeout, Control: guard.Control, Resolver: cfg.Resolver}
+	return &Client{
+		timeout:   timeout,
+		retryCap:  cmp.Or(max(cfg.RetryCap, 0), 12*time.Hour),
+		userAgent: []string{"walhook/" + cmp.Or(cfg.Version, "dev")},
+		transport: &http.Transport{
+			Proxy:                  nil,
+			DialContext:            dialer.DialContext,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs},
+			TLSHandshakeTimeout:    timeout,
+			DisableCompression:     true,
+			ForceAttemptHTTP2:      true,
+			MaxIdleConns:           2 * concurrency,
+			MaxIdleConnsPerHost:    concurrency,
+			IdleConnTimeout:        idleTimeout,
+			MaxResponseHeaderBytes: maxReplyHeaders,
+			HTTP2: &http.HTTP2Config{
+				// The defaults let one connection hold megabytes of replies that nobody reads.
+				MaxReceiveBufferPerConnection: 1 << 20,
+				MaxReceiveBufferPerStream:     maxReply,
+				SendPingTimeout:               pingAfter,
+				PingTimeout:                   pingTimeout,
+			},
+		},
+	}
+}
+
+// Close drops the idle connections; attempts in flight go on.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }

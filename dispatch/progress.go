@@ -1,0 +1,68 @@
+package dispatch
+
+import (
+	"context"
+	"net/http/httptrace"
+	"sync/atomic"
+)
+
+// phase is how far an attempt has come: what a timeout was waiting for.
+type phase int32
+
+const (
+	phaseStart phase = iota
+	phaseDNS
+	phaseConnect
+	phaseTLS
+	phaseSending
+	phaseWaiting
+	phaseReading
+)
+
+func (p phase) String() string {
+	switch p {
+	case phaseDNS:
+		return "DNS lookup"
+	case phaseStart, phaseConnect:
+		return "connect"
+	case phaseTLS:
+		return "TLS handshake"
+	case phaseSending:
+		return "sending the request"
+	case phaseWaiting:
+		return "waiting for the reply"
+	case phaseReading:
+		return "reading the reply"
+	default:
+		return "unknown"
+	}
+}
+
+// progress follows one attempt through net/http, whose hooks run on several goroutines, and late ones of a dial that the
+// attempt no longer waits for. So it only ever goes up.
+type progress struct{ at atomic.Int32 }
+
+func (p *progress) phase() phase { return phase(p.at.Load()) }
+
+func (p *progress) reach(to phase) {
+	for {
+		at := p.at.Load()
+		if at >= int32(to) || p.at.CompareAndSwap(at, int32(to)) {
+			return
+		}
+	}
+}
+
+func (p *progress) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		DNSStart:          func(httptrace.DNSStartInfo) { p.reach(phaseDNS) },
+		ConnectStart:      func(_, _ string) { p.reach(phaseConnect) },
+		TLSHandshakeStart: func() { p.reach(phaseTLS) },
+		GotConn:           func(httptrace.GotConnInfo) { p.reach(phaseSending) },
+		WroteRequest: func(info httptrace.WroteRequestInfo) {
+			if info.Err == nil {
+				p.reach(phaseWaiting)
+			}
+		},
+	})
+}

@@ -1,0 +1,173 @@
+package dispatch
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// maxDetail is how many bytes of a reply are kept as error detail.
+	maxDetail = 512
+
+	// detailWindow is how many bytes of a reply are looked at for it. Redaction shortens, so it is longer than maxDetail.
+	detailWindow = 2048
+
+	redacted = "[redacted]"
+
+	// gramBytes is the length from which a piece of a secret is recognised wherever it was cut or however it was escaped.
+	gramBytes = 8
+
+	// Shorter parts are hidden from these lengths on; below them they are more likely words of the reply than secrets.
+	minSegment = 6
+	minValue   = 4
+)
+
+// redactor hides the secret parts of one URL, all but scheme and host, in text that others wrote.
+type redactor struct {
+	short []string // parts below gramBytes, in the form that fold gives
+	long  string   // the others, with a separator that folded text never holds
+}
+
+func newRedactor(u *url.URL) *redactor {
+	r := new(redactor)
+	add := func(part string, atLeast int) {
+		part = fold(clean(part))
+		switch {
+		case len(part) < atLeast:
+		case len(part) < gramBytes:
+			if !slices.Contains(r.short, part) {
+				r.short = append(r.short, part)
+			}
+		case !strings.Contains(r.long, part):
+			r.long += part + "\x00"
+		}
+	}
+	addForms := func(part string, atLeast int) {
+		add(part, atLeast)
+		if plain, err := url.PathUnescape(part); err == nil {
+			add(plain, atLeast)
+		}
+		if plain, err := url.QueryUnescape(part); err == nil {
+			add(plain, atLeast)
+		}
+		add(url.QueryEscape(part), atLeast)
+	}
+	if u.User != nil {
+		addForms(u.User.String(), minValue)
+		add(userPass(u.User), minValue)
+		add(basicAuth(u.User), minValue)
+		addForms(u.User.Username(), minValue)
+		if password, ok := u.User.Password(); ok {
+			addForms(password, minValue)
+		}
+	}
+	if path := u.EscapedPath(); len(path) > 1 {
+		addForms(path, 2)
+		for segment := range strings.SplitSeq(path, "/") {
+			addForms(segment, minSegment)
+		}
+	}
+	for _, list := range []string{u.RawQuery, u.EscapedFragment()} {
+		addForms(list, minValue)
+		for pair := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == '&' || r == ';' }) {
+			key, value, found := strings.Cut(pair, "=")
+			if !found {
+				value = key
+			}
+			addForms(value, minValue)
+		}
+	}
+	return r
+}
+
+// detail makes the start of a reply fit for a log line: one line of valid UTF-8 without control characters, of at most
+// maxDetail bytes, with every piece of the URL's secret parts replaced. More tells that the reply went on after head.
+func (r *redactor) detail(head []byte, more bool) string {
+	text := r.redact(clean(string(head)))
+	if more && !strings.HasSuffix(text, redacted) {
+		// What the window left of a secret may be too short to be recognised.
+		text = cut(text, max(len(text)-gramBytes, 0))
+	}
+	return cut(text, maxDetail)
+}
+
+func (r *redactor) redact(text string) string {
+	if len(r.short) == 0 && r.long == "" {
+		return text
+	}
+	folded := fold(text)
+	hidden := make([]bool, len(text))
+	found := false
+	hide := func(from, to int) {
+		found = true
+		for i := from; i < to; i++ {
+			hidden[i] = true
+		}
+	}
+	for _, part := range r.short {
+		for from := 0; ; {
+			at := strings.Index(folded[from:], part)
+			if at < 0 {
+				break
+			}
+			hide(from+at, from+at+len(part))
+			from += at + 1
+		}
+	}
+	for i := 0; i+gramBytes <= len(folded); i++ {
+		if strings.Contains(r.long, folded[i:i+gramBytes]) {
+			hide(i, i+gramBytes)
+		}
+	}
+	if !found {
+		return text
+	}
+	var out strings.Builder
+	for i := 0; i < len(text); i++ {
+		switch {
+		case !hidden[i]:
+			out.WriteByte(text[i])
+		case i == 0 || !hidden[i-1]:
+			out.WriteString(redacted)
+		}
+	}
+	// A gram may begin or end within a character.
+	return strings.ToValidUTF8(out.String(), "")
+}
+
+// clean returns s as valid UTF-8 on one line: what cannot be printed, NUL first, becomes a space, and runs of those are
+// one.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	return strings.Join(strings.Fields(s), " ")
+}
+
+// fold lower-cases ASCII and nothing else, so that offsets stay the same.
+func fold(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
+// cut returns at most limit bytes of s, and whole characters.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit]
+}

@@ -1,0 +1,75 @@
+package dispatch
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+// Bounds of a signing key in bytes, from the Standard Webhooks specification.
+const (
+	minKeyBytes = 24
+	maxKeyBytes = 64
+
+	secretPrefix = "whsec_"
+)
+
+// ErrBadSecret tells that a signing secret is not "whsec_" and the base64 of 24 to 64 bytes. No error that wraps it
+// holds any of the secret.
+var ErrBadSecret = errors.New("signing secret is malformed")
+
+// Signer signs messages as Standard Webhooks has it, with one signature for each of its secrets. The zero Signer has
+// no secret and signs nothing. It may be used concurrently.
+type Signer struct {
+	keys []*standardwebhooks.Webhook
+}
+
+// NewSigner decodes the secrets. Several secrets stand for a rotation: a receiver accepts a message when it knows any
+// of them. The error wraps [ErrBadSecret].
+func NewSigner(secrets ...string) (*Signer, error) {
+	s := &Signer{keys: make([]*standardwebhooks.Webhook, 0, len(secrets))}
+	for _, secret := range secrets {
+		// The library takes keys of any length and secrets without the prefix, so both are checked here.
+		encoded, ok := strings.CutPrefix(secret, secretPrefix)
+		if !ok {
+			return nil, fmt.Errorf("%w: it does not start with %s", ErrBadSecret, secretPrefix)
+		}
+		if strings.ContainsAny(encoded, "\r\n") {
+			return nil, fmt.Errorf("%w: it holds a line break", ErrBadSecret)
+		}
+		key, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil {
+			return nil, fmt.Errorf("%w: what follows %s is not base64", ErrBadSecret, secretPrefix)
+		}
+		if len(key) < minKeyBytes || len(key) > maxKeyBytes {
+			return nil, fmt.Errorf("%w: its key has %d bytes, not %d to %d", ErrBadSecret, len(key), minKeyBytes, maxKeyBytes)
+		}
+		wh, err := standardwebhooks.NewWebhookRaw(key)
+		if err != nil {
+			return nil, fmt.Errorf("%w: its key was refused", ErrBadSecret)
+		}
+		s.keys = append(s.keys, wh)
+	}
+	return s, nil
+}
+
+// Sign returns the value of the webhook-signature header: "v1," and a base64 HMAC-SHA256 for each secret, separated by
+// spaces. It is empty when there is no secret.
+func (s *Signer) Sign(messageID string, at time.Time, body []byte) (string, error) {
+	if s == nil || len(s.keys) == 0 {
+		return "", nil
+	}
+	signatures := make([]string, len(s.keys))
+	for i, key := range s.keys {
+		signature, err := key.Sign(messageID, at, body)
+		if err != nil {
+			return "", fmt.Errorf("sign message: %w", err)
+		}
+		signatures[i] = signature
+	}
+	return strings.Join(signatures, " "), nil
+}
