@@ -45,15 +45,17 @@ func newRedactor(u *url.URL) *redactor {
 			r.long += part + "\x00"
 		}
 	}
+	// Others write a part as it was, decoded, or encoded anew.
 	addForms := func(part string, atLeast int) {
 		add(part, atLeast)
-		if plain, err := url.PathUnescape(part); err == nil {
-			add(plain, atLeast)
-		}
-		if plain, err := url.QueryUnescape(part); err == nil {
-			add(plain, atLeast)
-		}
 		add(url.QueryEscape(part), atLeast)
+		for _, unescape := range []func(string) (string, error){url.PathUnescape, url.QueryUnescape} {
+			if plain, err := unescape(part); err == nil {
+				add(plain, atLeast)
+				add(url.QueryEscape(plain), atLeast)
+				add(url.PathEscape(plain), atLeast)
+			}
+		}
 	}
 	if u.User != nil {
 		addForms(u.User.String(), minValue)
