@@ -51,8 +51,10 @@ func NewClient(cfg ClientConfig) *Client {
 	if guard == nil {
 		guard = NewGuard(nil)
 	}
-	// The transport lets a dial outlive its attempt, for the next one to use: it needs a deadline of its own.
-	dialer := &net.Dialer{Timeout: timeout, Control: guard.Control, Resolver: cfg.Resolver}
+	// The transport lets a dial outlive its attempt, for the next one to use. So it needs a deadline of its own, and a later
+	// one, for an attempt to end by its own clock.
+	dialTimeout := 2 * timeout
+	dialer := &net.Dialer{Timeout: dialTimeout, Control: guard.Control, Resolver: cfg.Resolver}
 	return &Client{
 		timeout:   timeout,
 		retryCap:  cmp.Or(max(cfg.RetryCap, 0), 12*time.Hour),
@@ -61,7 +63,7 @@ func NewClient(cfg ClientConfig) *Client {
 			Proxy:                  nil,
 			DialContext:            dialer.DialContext,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs},
-			TLSHandshakeTimeout:    timeout,
+			TLSHandshakeTimeout:    dialTimeout,
 			DisableCompression:     true,
 			ForceAttemptHTTP2:      true,
 			MaxIdleConns:           2 * concurrency,

@@ -66,6 +66,7 @@ func newRedactor(u *url.URL) *redactor {
 			addForms(password, minValue)
 		}
 	}
+	addForms(u.RequestURI(), 2)
 	if path := u.EscapedPath(); len(path) > 1 {
 		addForms(path, 2)
 		for segment := range strings.SplitSeq(path, "/") {

@@ -1,0 +1,419 @@
+package dispatch
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+var discardLog = log.New(io.Discard, "", 0)
+
+func TestRequestIsExactlyAsPromised(t *testing.T) {
+	t.Parallel()
+	type received struct {
+		method, uri, host string
+		header            http.Header
+		body              []byte
+		length            int64
+	}
+	got := make(chan received, 1)
+	s := newReceiver(t, func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- received{r.Method, r.RequestURI, r.Host, r.Header, body, r.ContentLength}
+	})
+	host := strings.TrimPrefix(s.URL, "http://")
+	target := newTestTarget(t, "http://anna:pa%24s@"+host+"/hook/%2Fx?a=b&c#fragment", specSecret)
+	body := AppendBody(nil, "response.completed", time.Unix(1773859449, 0), "1112057", true)
+	c := newTestClient(t, ClientConfig{Version: "1.2.3"})
+	before := time.Now().Truncate(time.Second)
+	if o := c.Attempt(t.Context(), Request{Target: target, MessageID: "msg_1", Body: body}); o.Kind != Success {
+		t.Fatalf("outcome: %+v", o)
+	}
+	r := <-got
+	if r.method != "POST" || r.uri != "/hook/%2Fx?a=b&c" || r.host != host || r.length != int64(len(body)) {
+		t.Errorf("request: %+v", r)
+	}
+	if want := `{"EventType":"response.completed","Timestamp":1773859449,"Data":{"ResponseId":1112057}}`; string(r.body) != want {
+		t.Errorf("body: %s", r.body)
+	}
+	receiver, err := standardwebhooks.NewWebhook(specSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := receiver.Verify(r.body, r.header); err != nil {
+		t.Errorf("signature: %v", err)
+	}
+	seconds, err := strconv.ParseInt(r.header.Get("webhook-timestamp"), 10, 64)
+	if at := time.Unix(seconds, 0); err != nil || at.Before(before) || at.After(time.Now()) {
+		t.Errorf("webhook-timestamp %q is not the time of the attempt", r.header.Get("webhook-timestamp"))
+	}
+	r.header.Del("webhook-timestamp")
+	r.header.Del("webhook-signature")
+	want := http.Header{
+		"Content-Type":   {"application/json"},
+		"Content-Length": {strconv.Itoa(len(body))},
+		"User-Agent":     {"walhook/1.2.3"},
+		"Webhook-Id":     {"msg_1"},
+		"Authorization":  {"Basic " + base64.StdEncoding.EncodeToString([]byte("anna:pa$s"))},
+	}
+	if diff := cmp.Diff(want, r.header); diff != "" {
+		t.Errorf("header (-want +got):\n%s", diff)
+	}
+}
+
+func TestUnsignedRequestHasNoSignature(t *testing.T) {
+	t.Parallel()
+	s := newReceiver(t, func(_ http.ResponseWriter, r *http.Request) {
+		for _, name := range []string{"Webhook-Signature", "Authorization", "Accept-Encoding"} {
+			if values, found := r.Header[name]; found {
+				t.Errorf("%s: %q", name, values)
+			}
+		}
+	})
+	if o := post(t, newTestClient(t, ClientConfig{}), s.URL); o.Kind != Success {
+		t.Errorf("outcome: %+v", o)
+	}
+}
+
+func TestEveryStatusHasItsRule(t *testing.T) {
+	t.Parallel()
+	c := newTestClient(t, ClientConfig{})
+	tests := []struct {
+		status   int
+		location string
+		want     Outcome
+	}{
+		{200, "", Outcome{Kind: Success}},
+		{201, "", Outcome{Kind: Success}},
+		{202, "", Outcome{Kind: Success}},
+		{204, "", Outcome{Kind: Success}},
+		{299, "", Outcome{Kind: Success}},
+		{300, "", Outcome{Kind: Retry, Error: "HTTP 300 Multiple Choices: redirects are not followed"}},
+		{301, "https://user:pw@other.example:8443/secret?x=y", Outcome{Kind: Retry, Error: "HTTP 301 Moved Permanently: redirect to https://other.example:8443 not followed"}},
+		{302, "/secret", Outcome{Kind: Retry, Error: "HTTP 302 Found: redirect to http://127.0.0.1 not followed"}},
+		{303, "https://other.example", Outcome{Kind: Retry, Error: "HTTP 303 See Other: redirect to https://other.example not followed"}},
+		{307, "javascript:secret", Outcome{Kind: Retry, Error: "HTTP 307 Temporary Redirect: redirect to (unreadable URL) not followed"}},
+		{308, "http://h/%zz", Outcome{Kind: Retry, Error: "HTTP 308 Permanent Redirect: redirect to (unreadable URL) not followed"}},
+		{304, "", Outcome{Kind: Retry, Error: "HTTP 304 Not Modified: redirects are not followed"}},
+		{400, "", Outcome{Kind: Retry, Error: "HTTP 400 Bad Request: because"}},
+		{401, "", Outcome{Kind: Retry, Error: "HTTP 401 Unauthorized: because"}},
+		{404, "", Outcome{Kind: Retry, Error: "HTTP 404 Not Found: because"}},
+		{410, "", Outcome{Kind: Gone, Error: "HTTP 410 Gone: because"}},
+		{429, "", Outcome{Kind: Retry, Error: "HTTP 429 Too Many Requests: because", RetryAfter: 2 * time.Minute, SlowEndpoint: true}},
+		{500, "", Outcome{Kind: Retry, Error: "HTTP 500 Internal Server Error: because"}},
+		{502, "", Outcome{Kind: Retry, Error: "HTTP 502 Bad Gateway: because", SlowEndpoint: true}},
+		{503, "", Outcome{Kind: Retry, Error: "HTTP 503 Service Unavailable: because", RetryAfter: 2 * time.Minute, SlowEndpoint: true}},
+		{504, "", Outcome{Kind: Retry, Error: "HTTP 504 Gateway Timeout: because", SlowEndpoint: true}},
+		{599, "", Outcome{Kind: Retry, Error: "HTTP 599: because"}},
+		{999, "", Outcome{Kind: Retry, Error: "HTTP 999: because"}},
+	}
+	for _, tt := range tests {
+		t.Run(strconv.Itoa(tt.status)+tt.location, func(t *testing.T) {
+			t.Parallel()
+			s := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Retry-After", "120")
+				if tt.location != "" {
+					w.Header().Set("Location", tt.location)
+				}
+				w.WriteHeader(tt.status)
+				if tt.status != http.StatusNoContent && tt.status != http.StatusNotModified {
+					fmt.Fprint(w, "because")
+				}
+			})
+			before := time.Now()
+			got := post(t, c, s.URL+"/hook")
+			if got.Started.Before(before) || got.Duration <= 0 || got.Started.Add(got.Duration).After(time.Now()) {
+				t.Errorf("started %v, took %v", got.Started, got.Duration)
+			}
+			got.Error = strings.ReplaceAll(got.Error, s.URL, "http://127.0.0.1")
+			tt.want.HTTPStatus = tt.status
+			tt.want.Started, tt.want.Duration = got.Started, got.Duration
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("outcome (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRetryAfterIsBounded(t *testing.T) {
+	t.Parallel()
+	s := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "999999999")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	if o := post(t, newTestClient(t, ClientConfig{RetryCap: time.Hour}), s.URL); o.RetryAfter != time.Hour {
+		t.Errorf("outcome: %+v", o)
+	}
+}
+
+func TestRedirectIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		var seen atomic.Int32
+		s := newReceiver(t, func(w http.ResponseWriter, r *http.Request) {
+			seen.Add(1)
+			http.Redirect(w, r, "/next", status)
+		})
+		if o := post(t, newTestClient(t, ClientConfig{}), s.URL); o.Kind != Retry || seen.Load() != 1 {
+			t.Errorf("%d: %d requests, %+v", status, seen.Load(), o)
+		}
+	}
+}
+
+func TestErrorNeverShowsTheURL(t *testing.T) {
+	t.Parallel()
+	s := newReceiver(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusTeapot)
+		fmt.Fprintf(w, "<p>Cannot POST http://%s%s\x00</p>\n%s", r.Host, r.RequestURI, r.Header.Get("Authorization"))
+	})
+	o := post(t, newTestClient(t, ClientConfig{}), "http://anna:hunter2@"+strings.TrimPrefix(s.URL, "http://")+"/hooks/t0ken42?key=s3cr3t99")
+	if want := "HTTP 418 I'm a teapot: <p>Cannot POST " + s.URL + "[redacted] </p> [redacted]"; o.Error != want {
+		t.Errorf("got  %s\nwant %s", o.Error, want)
+	}
+}
+
+const timeoutForTests = 300 * time.Millisecond
+
+func TestHangingReceiver(t *testing.T) {
+	t.Parallel()
+	s := newReceiver(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	})
+	o := post(t, newTestClient(t, ClientConfig{Timeout: timeoutForTests}), s.URL)
+	if o.Kind != Retry || o.HTTPStatus != 0 || o.Error != "timeout after 300ms (waiting for the reply)" || o.Duration < timeoutForTests {
+		t.Errorf("outcome: %+v", o)
+	}
+}
+
+func TestReceiverThatNeverFinishesTheHandshake(t *testing.T) {
+	t.Parallel()
+	l := listen(t)
+	o := post(t, newTestClient(t, ClientConfig{Timeout: timeoutForTests}), "https://"+l.Addr().String())
+	if o.Kind != Retry || o.Error != "timeout after 300ms (TLS handshake)" {
+		t.Errorf("outcome: %+v", o)
+	}
+}
+
+// drip sends a byte now and then until the client has had enough.
+func drip(status int) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(status)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-r.Context().Done():
+				return
+			case <-tick.C:
+				if _, err := w.Write([]byte("x")); err != nil {
+					return
+				}
+				w.(http.Flusher).Flush()
+			}
+		}
+	}
+}
+
+func TestSlowDripEndsAtTheTimeout(t *testing.T) {
+	t.Parallel()
+	c := newTestClient(t, ClientConfig{Timeout: timeoutForTests})
+	o := post(t, c, newReceiver(t, drip(http.StatusOK)).URL)
+	if o.Kind != Retry || o.HTTPStatus != 200 || o.Error != "HTTP 200 OK, then timeout after 300ms (reading the reply)" {
+		t.Errorf("200: %+v", o)
+	}
+	o = post(t, c, newReceiver(t, drip(http.StatusGone)).URL)
+	if o.Kind != Gone || o.HTTPStatus != 410 || !strings.HasPrefix(o.Error, "HTTP 410 Gone") {
+		t.Errorf("410: %+v", o)
+	}
+}
+
+func TestHugeReplyCountsByItsStatus(t *testing.T) {
+	t.Parallel()
+	endless := func(status int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			for {
+				if _, err := w.Write([]byte(strings.Repeat("z", 32<<10))); err != nil {
+					return
+				}
+			}
+		}
+	}
+	c := newTestClient(t, ClientConfig{})
+	if o := post(t, c, newReceiver(t, endless(http.StatusOK)).URL); o.Kind != Success || o.Error != "" {
+		t.Errorf("200: %+v", o)
+	}
+	o := post(t, c, newReceiver(t, endless(http.StatusInternalServerError)).URL)
+	if want := "HTTP 500 Internal Server Error: " + strings.Repeat("z", maxDetail); o.Kind != Retry || o.Error != want {
+		t.Errorf("500: %+v", o)
+	}
+}
+
+func TestBrokenReplies(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		reply  string
+		status int
+		want   string
+	}{
+		"nothing":             {"", 0, "connection closed before the reply ended"},
+		"half a status line":  {"HTTP/1.1 20", 0, "reply is not HTTP"},
+		"no HTTP":             {"SSH-2.0-secretpath\r\n\r\n", 0, "reply is not HTTP"},
+		"no status":           {"HTTP/1.1 secretpath OK\r\n\r\n", 0, "reply is not HTTP"},
+		"bad header":          {"HTTP/1.1 200 OK\r\nsecretpath\r\n\r\n", 0, "reply is not HTTP"},
+		"two lengths":         {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 0, "reply is not HTTP"},
+		"bad transfer coding": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: secretpath\r\n\r\n", 0, "reply is not HTTP"},
+		"endless headers":     {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 2*maxReplyHeaders) + "\r\n\r\n", 0, "reply headers are too large"},
+		"endless interim":     {strings.Repeat("HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n", maxReplyHeaders/16), 0, "reply headers are too large"},
+		"cut body":            {"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nab", 200, "HTTP 200 OK, then connection closed before the reply ended"},
+		"bad chunk":           {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 200, "HTTP 200 OK, then reply is not HTTP"},
+		"cut body of a 500":   {"HTTP/1.1 500 secretpath\r\nContent-Length: 100\r\n\r\nno luck, none at all", 500, "HTTP 500 Internal Server Error: no luck, non"},
+		"upgrade":             {"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", 101, "HTTP 101 Switching Protocols"},
+		"interim, then final": {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", 204, ""},
+		"until the end":       {"HTTP/1.0 200 OK\r\n\r\nfine", 200, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rawURL := newWire(t, func(conn net.Conn) { _, _ = io.WriteString(conn, tt.reply) })
+			o := post(t, newTestClient(t, ClientConfig{}), rawURL)
+			if success := tt.want == ""; success != (o.Kind == Success) || o.HTTPStatus != tt.status || o.Error != tt.want {
+				t.Errorf("got  %+v\nwant %d %q", o, tt.status, tt.want)
+			}
+		})
+	}
+}
+
+func TestResetConnection(t *testing.T) {
+	t.Parallel()
+	rawURL := newWire(t, func(conn net.Conn) {
+		// Closing with linger 0 sends a reset.
+		if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+			t.Error(err)
+		}
+	})
+	if o := post(t, newTestClient(t, ClientConfig{}), rawURL); o.Kind != Retry || o.HTTPStatus != 0 || o.Error != "connection reset" {
+		t.Errorf("outcome: %+v", o)
+	}
+}
+
+func TestRefusedConnection(t *testing.T) {
+	t.Parallel()
+	l := listen(t)
+	l.Close()
+	if o := post(t, newTestClient(t, ClientConfig{}), "http://"+l.Addr().String()+"/secret"); o.Kind != Retry || o.Error != "connection refused" {
+		t.Errorf("outcome: %+v", o)
+	}
+}
+
+// A receiver that breaks a kept connection on the second request has seen that request: one attempt, one POST.
+func TestBrokenKeptConnectionIsNotRepeatedInSecret(t *testing.T) {
+	t.Parallel()
+	var seen atomic.Int32
+	s := newReceiver(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if seen.Add(1) == 2 {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	c := newTestClient(t, ClientConfig{})
+	for i, want := range []OutcomeKind{Success, Retry, Success} {
+		if o := post(t, c, s.URL); o.Kind != want {
+			t.Errorf("attempt %d: %+v", i+1, o)
+		}
+	}
+	if n := seen.Load(); n != 3 {
+		t.Errorf("3 attempts made %d requests", n)
+	}
+}
+
+func TestShutdownAbortsAnAttempt(t *testing.T) {
+	t.Parallel()
+	arrived := make(chan struct{})
+	s := newReceiver(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		close(arrived)
+		<-r.Context().Done()
+	})
+	c := newTestClient(t, ClientConfig{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	r := Request{Target: newTestTarget(t, s.URL), MessageID: "msg_1", Body: []byte(`{}`)}
+	if o := c.Attempt(ctx, r); o.Kind != Aborted || o.Error != "aborted (waiting for the reply)" {
+		t.Errorf("outcome: %+v", o)
+	}
+	if o := c.Attempt(ctx, r); o.Kind != Aborted || o.HTTPStatus != 0 {
+		t.Errorf("after the end: %+v", o)
+	}
+}
+
+func TestTargetPrintsAsSchemeAndHost(t *testing.T) {
+	t.Parallel()
+	target := newTestTarget(t, "https://user:secret@host:8443/secret?secret#secret", specSecret)
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+		if got := strings.Trim(fmt.Sprintf(format, target), `"`); got != "https://host:8443" {
+			t.Errorf("%s: %s", format, got)
+		}
+	}
+}
+
+func BenchmarkAttempt(b *testing.B) {
+	s := newReceiver(b, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	body := AppendBody(nil, "response.completed", time.Unix(1773859449, 0), "1112057", true)
+	b.Run("walhook", func(b *testing.B) {
+		b.ReportAllocs()
+		c := newTestClient(b, ClientConfig{})
+		r := Request{Target: newTestTarget(b, s.URL), MessageID: "msg_1", Body: body}
+		for b.Loop() {
+			if o := c.Attempt(b.Context(), r); o.Kind != Success {
+				b.Fatal(o.Error)
+			}
+		}
+	})
+	b.Run("walhook signed", func(b *testing.B) {
+		b.ReportAllocs()
+		c := newTestClient(b, ClientConfig{})
+		r := Request{Target: newTestTarget(b, s.URL, specSecret), MessageID: "msg_1", Body: body}
+		for b.Loop() {
+			if o := c.Attempt(b.Context(), r); o.Kind != Success {
+				b.Fatal(o.Error)
+			}
+		}
+	})
+	b.Run("bare net http", func(b *testing.B) {
+		b.ReportAllocs()
+		bare := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
+		b.Cleanup(bare.CloseIdleConnections)
+		for b.Loop() {
+			req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, s.URL, strings.NewReader(string(body)))
+			if err != nil {
+				b.Fatal(err)
+			}
+			req.Header.Set("Content-Type", "application/json")
+			resp, err := bare.Do(req)
+			if err != nil {
+				b.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+	})
+}
