@@ -222,6 +222,8 @@ func TestHTTP2IsSpokenWhereOffered(t *testing.T) {
 					return
 				}
 			}
+		case r.URL.Path == "/hang":
+			<-r.Context().Done()
 		case r.URL.Path == "/abort":
 			panic(http.ErrAbortHandler)
 		case r.URL.Path == "/early":
@@ -231,7 +233,8 @@ func TestHTTP2IsSpokenWhereOffered(t *testing.T) {
 	s.EnableHTTP2 = true
 	s.StartTLS()
 	t.Cleanup(s.Close)
-	c := newTestClient(t, ClientConfig{RootCAs: s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs})
+	roots := s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	c := newTestClient(t, ClientConfig{RootCAs: roots})
 	for _, path := range []string{"/", "/early", "/huge", "/"} {
 		if o := post(t, c, s.URL+path); o.Kind != Success || o.HTTPStatus != http.StatusOK {
 			t.Errorf("%s: %+v", path, o)
@@ -239,6 +242,10 @@ func TestHTTP2IsSpokenWhereOffered(t *testing.T) {
 	}
 	if o := post(t, c, s.URL+"/abort"); o.Kind != Retry || o.Error != "HTTP/2: the server broke off" {
 		t.Errorf("aborted stream: %+v", o)
+	}
+	impatient := newTestClient(t, ClientConfig{RootCAs: roots, Timeout: timeoutForTests})
+	if o := post(t, impatient, s.URL+"/hang"); o.Kind != Retry || o.Error != "timeout after 1s (waiting for the reply)" {
+		t.Errorf("hanging stream: %+v", o)
 	}
 }
 
@@ -296,8 +303,8 @@ func TestDeadNameServer(t *testing.T) {
 	silent := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
 	}}
-	o := post(t, newTestClient(t, ClientConfig{Resolver: silent, Timeout: 100 * time.Millisecond}), "http://receiver.test/")
-	if o.Kind != Retry || o.Error != "timeout after 100ms (DNS lookup)" {
+	o := post(t, newTestClient(t, ClientConfig{Resolver: silent, Timeout: timeoutForTests}), "http://receiver.test/")
+	if o.Kind != Retry || o.Error != "timeout after 1s (DNS lookup)" {
 		t.Errorf("outcome: %+v", o)
 	}
 }
