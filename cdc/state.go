@@ -9,9 +9,17 @@ type State struct {
 	StartedNow  bool // the started marker as it stands
 	FinishedNow bool // the finished marker as it stands
 
-	// Stamp is the last finish stamp that was not NULL; empty while there was none.
+	// Stamp is the last finish stamp that was not NULL while finished; empty while there was none.
 	Stamp string
 
 	AssessmentID   string // empty: NULL
 	OrganizationID *string
+}
+
+// Equal reports whether two states are the same.
+func (s State) Equal(o State) bool {
+	sameOrganization := s.OrganizationID == o.OrganizationID ||
+		s.OrganizationID != nil && o.OrganizationID != nil && *s.OrganizationID == *o.OrganizationID
+	s.OrganizationID, o.OrganizationID = nil, nil
+	return sameOrganization && s == o
 }

@@ -38,6 +38,7 @@ var (
 	TruncateStates      = mustQuery("TruncateStates")
 	WriteAssessments    = mustQuery("WriteAssessments")
 	DeleteAssessments   = mustQuery("DeleteAssessments")
+	RenameAssessment    = mustQuery("RenameAssessment")
 	TruncateAssessments = mustQuery("TruncateAssessments")
 	CopyWebhooks        = mustQuery("CopyWebhooks")
 	Enqueue             = mustQuery("Enqueue")

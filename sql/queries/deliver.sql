@@ -99,7 +99,8 @@ limit @max;
 
 -- The next delivery in a response's line, after one that ended.
 -- name: FetchSuccessor
-select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id
+select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
+       (q.next_attempt_at is null or q.next_attempt_at <= now()) as due
 from walhook.queue q
 where q.response_id = @response_id and q.webhook_id = any(@ordered_ids::bigint[]) and q.kind <> 2 and q.delivery_id > @after
 order by q.delivery_id
@@ -108,20 +109,21 @@ limit 1;
 -- What waits for a retry at these webhooks: how many (counted up to a bound), and when the first is due.
 -- name: WaitingSummary
 select (select count(*) from (
-          select from walhook.queue q where q.webhook_id = any(@webhook_ids::bigint[]) and q.next_attempt_at is not null limit 1000) as c)::bigint as waiting,
+          select from walhook.queue q where q.webhook_id = any(@webhook_ids::bigint[]) and q.next_attempt_at is not null and q.attempts > 0 limit 1000) as c)::bigint as waiting,
        (select min(m.due) from unnest(@all_ids::bigint[]) as w (id)
          cross join lateral (select q.next_attempt_at as due from walhook.queue q
                               where q.webhook_id = w.id and q.next_attempt_at is not null
                                 and (q.kind = 2 or w.id = any(@webhook_ids::bigint[]))
                                 and q.delivery_id <> all(@held::bigint[])
-                              order by q.next_attempt_at limit 1) as m)::timestamptz as due;
+                              order by q.next_attempt_at limit 1) as m)::timestamptz as due,
+       now() as now;
 
--- Webhooks that have something to send: never tried after the cursor, or due.
+-- Webhooks that have something pending: never tried after the cursor, or tried and waiting.
 -- name: FindWork
 select w.id
 from unnest(@webhook_ids::bigint[], @cursors::bigint[]) as w (id, after)
 where exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is null and q.delivery_id > w.after)
-   or exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at <= now());
+   or exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is not null);
 
 -- Ended deliveries leave the queue for the log. ages are milliseconds since the answer.
 -- name: RecordEnded
@@ -145,17 +147,19 @@ select g.delivery_id, g.webhook_id, g.lsn, g.ordinal, g.committed_at, g.finished
        g.http_status, g.event_type, g.kind, g.succeeded, g.response_id, g.error
   from gone g where g.logged;
 
--- Failed attempts that will be repeated. delays and ages are milliseconds.
+-- Failed attempts that will be repeated. delays and ages are milliseconds; attempts are those made before, so that recording
+-- the same result once more, after a commit whose outcome was unknown, changes nothing.
 -- name: RecordRetries
 with r as (
-  select * from unnest(@delivery_ids::bigint[], @http_statuses::int[], @errors::text[], @ages::int[], @durations::int[], @delays::bigint[])
-    as u (delivery_id, http_status, error, age, duration, delay)
+  select * from unnest(@delivery_ids::bigint[], @http_statuses::int[], @errors::text[], @ages::int[], @durations::int[], @delays::bigint[],
+                       @attempts::int[])
+    as u (delivery_id, http_status, error, age, duration, delay, attempts)
 ), again as (
   update walhook.queue q
      set attempts = q.attempts + 1, http_status = nullif(r.http_status, 0), error = r.error,
          last_attempt_at = now() - make_interval(secs => r.age / 1000.0),
          next_attempt_at = now() + make_interval(secs => r.delay / 1000.0), xid = null
-    from r where q.delivery_id = r.delivery_id
+    from r where q.delivery_id = r.delivery_id and q.attempts = r.attempts
   returning q.delivery_id, q.attempts, q.last_attempt_at, r.duration, q.http_status, q.error
 )
 insert into walhook.attempt (delivery_id, attempt, attempted_at, duration_ms, http_status, succeeded, error)
@@ -171,18 +175,28 @@ delete from walhook.webhook_trouble where webhook_id = any(@webhook_ids::bigint[
 
 -- Disables the webhooks whose every attempt failed for the given time.
 -- name: DisableTroubled
-update walhook.webhook w
-   set enabled = false, disabled_at = now(),
-       disabled_reason = 'every attempt has failed since ' || to_char(t.failing_since at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')
-  from walhook.webhook_trouble t, walhook.settings s
- where t.webhook_id = w.id and w.enabled and w.id = any(@webhook_ids::bigint[]) and t.failing_since <= now() - @disable_after::interval
-returning w.id, walhook.display_url(w.url)::text as host, w.disabled_reason;
+with disabled as (
+  update walhook.webhook w
+     set enabled = false, disabled_at = now(),
+         disabled_reason = 'every attempt has failed since ' || to_char(t.failing_since at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')
+    from walhook.webhook_trouble t, walhook.settings s
+   where t.webhook_id = w.id and w.enabled and w.id = any(@webhook_ids::bigint[]) and t.failing_since <= now() - @disable_after::interval
+  returning w.id, w.url, w.disabled_reason
+)
+insert into walhook.incident_log (kind, detail, resolved_at)
+select 'webhook_disabled', format('webhook %s to %s was disabled: %s; what is pending for it waits', d.id, walhook.display_url(d.url), d.disabled_reason), now()
+from disabled d;
 
 -- name: DisableGone
-update walhook.webhook w
-   set enabled = false, disabled_at = now(), disabled_reason = 'the endpoint answered 410 Gone'
- where w.id = any(@webhook_ids::bigint[]) and w.enabled
-returning w.id, walhook.display_url(w.url)::text as host;
+with disabled as (
+  update walhook.webhook w
+     set enabled = false, disabled_at = now(), disabled_reason = 'the endpoint answered 410 Gone'
+   where w.id = any(@webhook_ids::bigint[]) and w.enabled
+  returning w.id, w.url, w.disabled_reason
+)
+insert into walhook.incident_log (kind, detail, resolved_at)
+select 'webhook_disabled', format('webhook %s to %s was disabled: %s; what is pending for it waits', d.id, walhook.display_url(d.url), d.disabled_reason), now()
+from disabled d;
 
 -- name: RecordEndpoint
 update walhook.endpoint e

@@ -21,11 +21,11 @@ where response_id = any(@response_ids::text[]);
 -- name: WriteStates
 insert into walhook.response_state as s (response_id, assessment_id, organization_id, stamp, flags, created_lsn)
 select u.response_id, u.assessment_id, u.organization_id, u.stamp, u.flags, u.created_lsn
-from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @stamps::text[], @flags::smallint[], @created_lsns::pg_lsn[])
+from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @stamps::text[], @flags::smallint[], @created_lsns::text[]::pg_lsn[])
      as u (response_id, assessment_id, organization_id, stamp, flags, created_lsn)
 on conflict (response_id) do update
    set assessment_id = excluded.assessment_id, organization_id = excluded.organization_id, stamp = excluded.stamp,
-       flags = excluded.flags, created_lsn = excluded.created_lsn;
+       flags = excluded.flags, created_lsn = coalesce(excluded.created_lsn, s.created_lsn);
 
 -- name: DeleteStates
 delete from walhook.response_state where response_id = any(@response_ids::text[]);
@@ -44,6 +44,9 @@ on conflict (assessment_id) do update set external_id = excluded.external_id
 -- name: DeleteAssessments
 delete from walhook.assessment where assessment_id = any(@assessment_ids::text[]);
 
+-- name: RenameAssessment
+update walhook.assessment set assessment_id = @to_id where assessment_id = @from_id;
+
 -- name: TruncateAssessments
 truncate walhook.assessment;
 
@@ -57,7 +60,7 @@ order by u.n;
 insert into walhook.queue (webhook_id, response_id, event_type, lsn, ordinal, xid, committed_at, kind)
 select w.id, e.response_id, e.event_type, e.lsn, e.ordinal, e.xid, e.committed_at, e.kind
 from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @event_types::smallint[],
-            @lsns::pg_lsn[], @ordinals::bigint[], @xids::bigint[], @committed_ats::timestamptz[], @kinds::smallint[])
+            @lsns::text[]::pg_lsn[], @ordinals::bigint[], @xids::bigint[], @committed_ats::timestamptz[], @kinds::smallint[])
        with ordinality
        as e (response_id, assessment_id, organization_id, event_type, lsn, ordinal, xid, committed_at, kind, n)
 cross join lateral (

@@ -1,0 +1,380 @@
+package cdc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/sql"
+)
+
+// attachLock is the key of the session lock on the store that attach, detach and reconcile hold.
+const attachLock int64 = 0x77616c686f6f6b02 // "walhook" and 2
+
+// AttachConfig is what Attach needs.
+type AttachConfig struct {
+	SourceURL, StoreURL string
+	Target              Target
+	Log                 *slog.Logger
+
+	Note     func(string)            // what is being done or waited for
+	Progress func(rows, total int64) // rows of the respondent table so far; total is an estimate
+}
+
+// RefusedError tells why attach refuses. Nothing was changed.
+type RefusedError struct{ Findings []Finding }
+
+func (e *RefusedError) Error() string {
+	texts := make([]string, len(e.Findings))
+	for i, f := range e.Findings {
+		texts[i] = f.Found
+		if f.Remedy != "" {
+			texts[i] += " (" + f.Remedy + ")"
+		}
+	}
+	return "attach refuses: " + strings.Join(texts, "; ")
+}
+
+// Attach makes schema, publication and slot, and records the state of the rows that exist at the slot's own snapshot. It may
+// be repeated, and begins anew where an earlier one was interrupted. It reports whether anything was attached: false when it
+// was already.
+func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
+	store, err := ConnectStore(ctx, cfg.StoreURL)
+	if err != nil {
+		return false, err
+	}
+	defer closeQuietly(store)
+	source, err := ConnectSource(ctx, cfg.SourceURL)
+	if err != nil {
+		return false, err
+	}
+	defer closeQuietly(source)
+	replication, err := ConnectReplication(ctx, cfg.SourceURL)
+	if err != nil {
+		return false, err
+	}
+	defer closeQuietly(replication)
+
+	if err := lockAttach(ctx, store); err != nil {
+		return false, err
+	}
+	preflight, err := Inspect(ctx, source, cfg.Target)
+	if err != nil {
+		return false, err
+	}
+	before, err := existingAttachment(ctx, store)
+	if err != nil {
+		return false, err
+	}
+	if before != nil && before.Complete {
+		if err := before.Matches(cfg.Target.Slot, cfg.Target.Publication, cfg.Target.Mapping); err != nil {
+			return false, err
+		}
+	}
+	refusals := preflight.Refusals()
+	if preflight.Slot.Exists && before == nil {
+		refusals = append(refusals, foreignSlot(cfg.Target.Slot))
+	}
+	if len(refusals) > 0 {
+		return false, &RefusedError{refusals}
+	}
+
+	cfg.Note("installing the schema walhook in the store")
+	if err := sql.Install(ctx, store); err != nil {
+		return false, err
+	}
+	if err := installSilence(ctx, source); err != nil {
+		return false, err
+	}
+	if before != nil && before.Complete {
+		return false, recheck(ctx, cfg, preflight)
+	}
+	return true, (&attacher{cfg, source, store, replication, preflight}).run(ctx, before)
+}
+
+// existingAttachment reads the attachment of a store that may be empty yet.
+func existingAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
+	version, err := sql.Version(ctx, store)
+	if err != nil || version == 0 {
+		return nil, err
+	}
+	return ReadAttachment(ctx, store)
+}
+
+func foreignSlot(name string) Finding {
+	return Finding{
+		Check: "slot", Level: Fail, Found: fmt.Sprintf("slot %q exists already, and this store knows nothing of it", name),
+		Remedy: fmt.Sprintf("choose another WALHOOK_SLOT, point WALHOOK_STORE_URL at the store that it belongs to, or drop it if nobody reads it: SELECT pg_drop_replication_slot('%s');", name),
+	}
+}
+
+func lockAttach(ctx context.Context, store *pgx.Conn) error {
+	var locked bool
+	if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", attachLock).Scan(&locked); err != nil {
+		return fmt.Errorf("lock the store: %w", err)
+	}
+	if !locked {
+		return errors.New("another attach, detach or reconcile is at work on this store; wait for it to end")
+	}
+	return nil
+}
+
+// installSilence makes walhook.silence in the application's database. Where the store is the same database it exists by now.
+func installSilence(ctx context.Context, source *pgx.Conn) error {
+	var exists bool
+	if err := source.QueryRow(ctx, "select to_regprocedure('walhook.silence()') is not null").Scan(&exists); err != nil {
+		return fmt.Errorf("look for walhook.silence: %w", err)
+	}
+	if exists {
+		return nil
+	}
+	return sql.InstallSource(ctx, source)
+}
+
+// recheck is what attach does where everything is attached: it mends the publication, and tells of a slot that is gone.
+func recheck(ctx context.Context, cfg AttachConfig, preflight *Preflight) error {
+	if !preflight.Slot.Exists || preflight.Slot.WALStatus == "lost" {
+		return fmt.Errorf("slot %q is gone or was invalidated; `walhook run` or `walhook reconcile` makes a new one and fires what was missed", cfg.Target.Slot)
+	}
+	if drift := preflight.publication.drift(preflight.havePublication); len(drift) > 0 {
+		return fmt.Errorf("%s; `walhook run` or `walhook reconcile` mends it and fires what was missed", strings.Join(drift, "; "))
+	}
+	return nil
+}
+
+type attacher struct {
+	cfg           AttachConfig
+	source, store *pgx.Conn
+	replication   *pgconn.PgConn
+	preflight     *Preflight
+}
+
+// run attaches from the beginning. Its last step is the one store transaction that makes it complete; whatever interrupts it
+// before leaves an attachment that is marked as begun, and the next attach starts over.
+func (a *attacher) run(ctx context.Context, before *Attachment) error {
+	slot, target := a.cfg.Target.Slot, a.cfg.Target
+	system, err := pglogrepl.IdentifySystem(ctx, a.replication)
+	if err != nil {
+		return fmt.Errorf("identify the source: %w", err)
+	}
+	if before != nil && a.preflight.Slot.Exists {
+		a.cfg.Note("an earlier attach was interrupted; starting over")
+		if err := dropSlot(ctx, a.source, before.Slot); err != nil {
+			return err
+		}
+	}
+	if err := a.begin(ctx, system); err != nil {
+		return err
+	}
+	// The publication comes first: the slot decodes with the catalog of its own time.
+	if err := mendPublication(ctx, a.source, a.preflight); err != nil {
+		return err
+	}
+	a.cfg.Note(fmt.Sprintf("creating slot %q", slot))
+	created, err := createSlot(ctx, a.replication, a.source, slot, a.preflight.Version, a.cfg.Note)
+	if err != nil {
+		return err
+	}
+	if err := a.snapshot(ctx, created); err != nil {
+		// A slot that nobody reads keeps WAL for ever.
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
+		defer cancel()
+		if fresh, connectErr := ConnectSource(cleanup, a.cfg.SourceURL); connectErr == nil {
+			defer closeQuietly(fresh)
+			closeQuietly(a.replication)
+			if dropErr := dropSlot(cleanup, fresh, slot); dropErr != nil {
+				a.cfg.Log.Error("a slot was left behind; attach again, or drop it", "slot", slot, "error", dropErr)
+			}
+		}
+		return err
+	}
+	a.cfg.Note(fmt.Sprintf("attached: slot %q begins at %s, publication %q", slot, created.consistent, target.Publication))
+	return nil
+}
+
+// begin records what is going to be attached, so that a later attach knows the slot as ours.
+func (a *attacher) begin(ctx context.Context, system pglogrepl.IdentifySystemResult) error {
+	target := a.cfg.Target
+	mapping, err := json.Marshal(target.Mapping)
+	if err != nil {
+		return fmt.Errorf("record the mapping: %w", err)
+	}
+	var assessmentOID uint32
+	if a.preflight.Assessment != nil {
+		assessmentOID = a.preflight.Assessment.OID
+	}
+	_, err = a.store.Exec(ctx, `
+		insert into walhook.attachment (phase, system_identifier, database, slot, publication, publish, mapping, respondent_oid, assessment_oid, numeric_id)
+		values ('attaching', $1, $2, $3, $4, $5, $6, $7, $8, $9)
+		on conflict (one) do update set phase = 'attaching', system_identifier = $1, database = $2, slot = $3, publication = $4, publish = $5,
+		  mapping = $6, respondent_oid = $7, assessment_oid = $8, numeric_id = $9, begun_at = now(), attached_at = null`,
+		system.SystemID, system.DBName, target.Slot, target.Publication, target.Publish, mapping,
+		int64(a.preflight.Respondent.OID), int64(assessmentOID), isInteger(a.preflight.Respondent.Columns[target.Mapping.ID]))
+	if err != nil {
+		return fmt.Errorf("record the attachment in the store: %w", err)
+	}
+	return nil
+}
+
+// mendPublication makes the publication what it should be.
+func mendPublication(ctx context.Context, source *pgx.Conn, p *Preflight) error {
+	if len(p.publication.drift(p.havePublication)) == 0 {
+		return nil
+	}
+	for _, statement := range p.publication.mendSQL(p.havePublication) {
+		if _, err := source.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("make publication %q (%s): %w", p.publication.name, statement, err)
+		}
+	}
+	return nil
+}
+
+// snapshot records the state of all rows at the slot's snapshot and completes the attachment, in one store transaction.
+func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
+	m := a.cfg.Target.Mapping
+	if err := beginAtSnapshot(ctx, a.source, slot.snapshot); err != nil {
+		return err
+	}
+	tx, err := a.store.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("write the state of existing rows: %w", err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	if _, err := tx.Exec(ctx, "truncate walhook.response_state, walhook.assessment"); err != nil {
+		return fmt.Errorf("write the state of existing rows: %w", err)
+	}
+	if a.preflight.Assessment != nil {
+		if _, err := copyRows(ctx, a.source, a.store, m.AssessmentTable, m.AssessmentColumns(), "walhook.assessment "+assessmentColumns,
+			assessmentConverter(m), func(int64) {}); err != nil {
+			return err
+		}
+	}
+	total := int64(a.preflight.Respondent.Rows)
+	began := time.Now()
+	rows, err := copyRows(ctx, a.source, a.store, m.Respondent, m.RespondentColumns(), "walhook.response_state "+stateColumns,
+		stateConverter(m, a.preflight.Respondent), func(n int64) { a.cfg.Progress(n, total) })
+	if err != nil {
+		return err
+	}
+	a.cfg.Note(fmt.Sprintf("recorded the state of %d existing rows in %s", rows, time.Since(began).Round(time.Millisecond)))
+	_, err = tx.Exec(ctx, `insert into walhook.position (lsn) values ($1)
+		on conflict (one) do update set lsn = $1, partial_lsn = null, partial_changes = 0`, slot.consistent.String())
+	if err != nil {
+		return fmt.Errorf("write the position: %w", err)
+	}
+	if _, err := tx.Exec(ctx, "update walhook.attachment set phase = 'attached', attached_at = now()"); err != nil {
+		return fmt.Errorf("complete the attachment: %w", err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("complete the attachment: %w", err)
+	}
+	_, _ = a.source.Exec(ctx, "commit")
+	if _, err := a.store.Exec(ctx, "analyze walhook.response_state"); err != nil {
+		return fmt.Errorf("analyze the state: %w", err)
+	}
+	return nil
+}
+
+// beginAtSnapshot begins a transaction on the source that sees exactly what a new slot's stream continues from.
+func beginAtSnapshot(ctx context.Context, source *pgx.Conn, snapshot string) error {
+	for _, statement := range []string{
+		"begin isolation level repeatable read read only",
+		"set transaction snapshot '" + strings.ReplaceAll(snapshot, "'", "''") + "'",
+	} {
+		if _, err := source.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("read at the slot's snapshot: %w", err)
+		}
+	}
+	return nil
+}
+
+// DetachConfig is what Detach needs.
+type DetachConfig struct {
+	SourceURL, StoreURL string
+	Slot, Publication   string
+	DropSchema          bool
+	Note                func(string)
+}
+
+// Detach drops slot and publication, and the schema where told to. It may be repeated. Webhooks and log are kept otherwise.
+func Detach(ctx context.Context, cfg DetachConfig) error {
+	source, err := ConnectSource(ctx, cfg.SourceURL)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(source)
+	store, err := ConnectStore(ctx, cfg.StoreURL)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(store)
+	if err := lockAttach(ctx, store); err != nil {
+		return err
+	}
+	var free bool
+	if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", ReaderLock).Scan(&free); err != nil {
+		return fmt.Errorf("lock the store: %w", err)
+	}
+	if !free {
+		return errors.New("a daemon is running on this store; stop it first")
+	}
+	attachment, err := existingAttachment(ctx, store)
+	if err != nil {
+		return err
+	}
+	if attachment != nil && (attachment.Slot != cfg.Slot || attachment.Publication != cfg.Publication) {
+		return fmt.Errorf("slot %q and publication %q are attached, not %q and %q; set WALHOOK_SLOT and WALHOOK_PUBLICATION to what is attached",
+			attachment.Slot, attachment.Publication, cfg.Slot, cfg.Publication)
+	}
+	if attachment != nil {
+		if err := dropSlot(ctx, source, cfg.Slot); err != nil {
+			return err
+		}
+		cfg.Note(fmt.Sprintf("dropped slot %q", cfg.Slot))
+		if _, err := source.Exec(ctx, "drop publication if exists "+pgx.Identifier{cfg.Publication}.Sanitize()); err != nil {
+			return fmt.Errorf("drop publication %q: %w", cfg.Publication, err)
+		}
+		cfg.Note(fmt.Sprintf("dropped publication %q", cfg.Publication))
+		if _, err := store.Exec(ctx, "delete from walhook.attachment"); err != nil {
+			return fmt.Errorf("end the attachment: %w", err)
+		}
+	} else {
+		cfg.Note("nothing is attached")
+	}
+	if !cfg.DropSchema {
+		return nil
+	}
+	for _, conn := range []*pgx.Conn{store, source} {
+		if err := dropSchema(ctx, conn); err != nil {
+			return err
+		}
+	}
+	cfg.Note("dropped schema walhook")
+	return nil
+}
+
+// dropSchema drops the schema, and the group roles where no other database of the server needs them.
+func dropSchema(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, "drop schema if exists walhook cascade"); err != nil {
+		return fmt.Errorf("drop schema walhook: %w", err)
+	}
+	for _, role := range []string{"walhook_admin", "walhook_viewer", "walhook_daemon"} {
+		_, err := conn.Exec(ctx, "drop role if exists "+role)
+		switch sqlState(err) {
+		case "2BP01", "42501": // dependent_objects_still_exist, insufficient_privilege: somebody else's
+		default:
+			if err != nil {
+				return fmt.Errorf("drop role %s: %w", role, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package cdc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
+)
+
+// Attachment is what the store knows of the source that it belongs to.
+type Attachment struct {
+	Complete         bool // false while an attach is under way, or was interrupted
+	SystemIdentifier string
+	Database         string
+	Slot             string
+	Publication      string
+	Publish          string
+	Mapping          Mapping
+	RespondentOID    uint32
+	AssessmentOID    uint32 // 0: no assessment table
+	NumericID        bool   // the respondent's key is an integer, so that it appears as a JSON number
+	Installation     string
+	BegunAt          time.Time
+	AttachedAt       *time.Time
+}
+
+// ReadAttachment returns the store's attachment, nil where there is none.
+func ReadAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
+	var (
+		a       Attachment
+		phase   string
+		mapping []byte
+	)
+	err := store.QueryRow(ctx, sql.ReadAttachment.SQL).Scan(&phase, &a.SystemIdentifier, &a.Database, &a.Slot, &a.Publication, &a.Publish,
+		&mapping, &a.RespondentOID, &a.AssessmentOID, &a.NumericID, &a.Installation, &a.BegunAt, &a.AttachedAt)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the attachment from the store: %w", err)
+	}
+	a.Complete = phase == "attached"
+	if err := json.Unmarshal(mapping, &a.Mapping); err != nil {
+		return nil, fmt.Errorf("read the mapping from the store: %w", err)
+	}
+	return &a, nil
+}
+
+// ReadPosition returns how far the stream has been consumed.
+func ReadPosition(ctx context.Context, store *pgx.Conn) (Position, error) {
+	var (
+		p       Position
+		partial *pglogrepl.LSN
+	)
+	if err := store.QueryRow(ctx, sql.ReadPosition.SQL).Scan(&p.LSN, &partial, &p.PartialChanges); err != nil {
+		return p, fmt.Errorf("read the position from the store: %w", err)
+	}
+	if partial != nil {
+		p.Partial = *partial
+	}
+	return p, nil
+}
+
+// ReadAttached returns the complete attachment and its position, or a *FatalError that says what to do first.
+func ReadAttached(ctx context.Context, store *pgx.Conn) (*Attachment, Position, error) {
+	a, err := ReadAttachment(ctx, store)
+	if err != nil {
+		return nil, Position{}, err
+	}
+	if a == nil {
+		return nil, Position{}, fatalf("nothing is attached yet; run `walhook attach` first, or set WALHOOK_AUTO_ATTACH=true")
+	}
+	if !a.Complete {
+		return nil, Position{}, fatalf("an attach was interrupted; run `walhook attach` again, it starts over by itself")
+	}
+	position, err := ReadPosition(ctx, store)
+	return a, position, err
+}
+
+// matches returns a FatalError when the configuration is not the one that was attached.
+func (a *Attachment) matches(cfg StreamConfig) error {
+	return a.Matches(cfg.Slot, cfg.Publication, cfg.Mapping)
+}
+
+// Matches returns a *FatalError that names what differs from the configuration that was attached, and the remedy.
+func (a *Attachment) Matches(slot, publication string, mapping Mapping) error {
+	var differs []string
+	if a.Slot != slot {
+		differs = append(differs, fmt.Sprintf("WALHOOK_SLOT was %q and is %q", a.Slot, slot))
+	}
+	if a.Publication != publication {
+		differs = append(differs, fmt.Sprintf("WALHOOK_PUBLICATION was %q and is %q", a.Publication, publication))
+	}
+	differs = append(differs, Diff(a.Mapping, mapping)...)
+	if len(differs) == 0 {
+		return nil
+	}
+	return fatalf("the configuration is not the one that was attached: %s; set it back, or run `walhook detach` and `walhook attach` "+
+		"(webhooks and log are kept; what already happened fires nothing)", strings.Join(differs, "; "))
+}

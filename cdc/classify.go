@@ -1,0 +1,107 @@
+package cdc
+
+// Fired are the events of one row change.
+type Fired uint8
+
+// Has reports whether the event is among them.
+func (f Fired) Has(t EventType) bool { return f&(1<<t) != 0 }
+
+// Types returns them in the order in which they fire.
+func (f Fired) Types() []EventType {
+	if f == 0 {
+		return nil
+	}
+	types := make([]EventType, 0, 3)
+	for t := Created; t <= Changed; t++ {
+		if f.Has(t) {
+			types = append(types, t)
+		}
+	}
+	return types
+}
+
+func (f *Fired) add(t EventType) { *f |= 1 << t }
+
+// Classify tells what a change of a respondent row fires and what is remembered afterwards. It is a pure function and takes
+// any input. prev is nil for a response that was never seen, next is nil for one that is forgotten.
+//
+// A change of the key (OldID) says nothing here: the caller passes the state under the old key and keeps the result under
+// the new one.
+func Classify(prev *State, c Change) (next *State, fired Fired) {
+	switch c.Kind {
+	case Insert:
+		prev = nil // what was there before under this key is another row
+	case Update:
+	case Delete, Truncate:
+		return nil, 0
+	default:
+		return prev, 0
+	}
+	return follow(prev, &c.New)
+}
+
+// Existing is the state of a row found at attach: what already happened to it fires nothing.
+func Existing(row Row) State {
+	state, _ := follow(nil, &row)
+	return *state
+}
+
+// Missed tells what a comparison of a row with the recorded state must fire, and what is remembered afterwards.
+func Missed(prev *State, row Row) (State, Fired) {
+	state, fired := follow(prev, &row)
+	return *state, fired
+}
+
+// follow takes a row image over into the state. A row never seen counts as created.
+func follow(prev *State, row *Row) (*State, Fired) {
+	var fired Fired
+	next := State{}
+	if prev == nil {
+		fired.add(Created)
+	} else {
+		next = *prev
+	}
+
+	if !row.Assessment.Unchanged {
+		next.AssessmentID = row.Assessment.Value
+	}
+	if !row.Organization.Unchanged {
+		switch {
+		case row.Organization.Null:
+			next.OrganizationID = nil
+		case next.OrganizationID == nil || *next.OrganizationID != row.Organization.Value:
+			value := row.Organization.Value
+			next.OrganizationID = &value
+		}
+	}
+
+	if row.Started != MarkUnchanged {
+		next.StartedNow = row.Started == MarkSet
+	}
+	if next.StartedNow && !next.Started {
+		next.Started = true
+		fired.add(Started)
+	}
+
+	wasFinished := next.FinishedNow
+	if row.Finished != MarkUnchanged {
+		next.FinishedNow = row.Finished == MarkSet
+	}
+	if !next.FinishedNow {
+		return &next, fired
+	}
+	stamped := !row.Stamp.Null && !row.Stamp.Unchanged && row.Stamp.Value != next.Stamp
+	switch {
+	case !next.Completed:
+		next.Completed = true
+		fired.add(Completed)
+	case !wasFinished:
+		fired.add(Changed)
+	case stamped && next.Stamp != "":
+		fired.add(Changed)
+	}
+	if stamped {
+		next.Stamp = row.Stamp.Value
+	}
+	return &next, fired
+}

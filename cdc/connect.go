@@ -1,0 +1,117 @@
+package cdc
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// pinned are the settings on which the text form of a value depends. The stream and the snapshot must write a finish stamp
+// alike, whatever the server's, the database's or the role's defaults are.
+var pinned = map[string]string{
+	"client_encoding":    "UTF8",
+	"TimeZone":           "UTC",
+	"DateStyle":          "ISO, MDY",
+	"IntervalStyle":      "postgres",
+	"extra_float_digits": "3",
+	"bytea_output":       "hex",
+	"lc_monetary":        "C",
+	"search_path":        "pg_catalog",
+	"statement_timeout":  "0",
+	"lock_timeout":       "0",
+}
+
+// dialTimeout bounds one attempt to connect, name resolution and authentication included.
+const dialTimeout = 10 * time.Second
+
+// receiveBuffer is the read buffer of the replication connection. A row change is some hundred bytes, so the usual 8 KiB
+// would cost a system call for a few dozen of them.
+const receiveBuffer = 64 << 10
+
+// ConnectSource opens an ordinary connection to the application's database with the pinned settings.
+func ConnectSource(ctx context.Context, url string) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("parse the URL of the application's database: %w", err)
+	}
+	for name, value := range pinned {
+		config.RuntimeParams[name] = value
+	}
+	return connect(ctx, config, "the application's database")
+}
+
+// ConnectStore opens a connection to the database that holds the schema walhook.
+func ConnectStore(ctx context.Context, url string) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("parse the URL of the store: %w", err)
+	}
+	return connect(ctx, config, "the store")
+}
+
+func connect(ctx context.Context, config *pgx.ConnConfig, what string) (*pgx.Conn, error) {
+	nameApplication(&config.Config)
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s at %s: %w", what, address(&config.Config), withoutSecrets(err, &config.Config))
+	}
+	return conn, nil
+}
+
+// ConnectReplication opens a logical replication connection to the application's database.
+func ConnectReplication(ctx context.Context, url string) (*pgconn.PgConn, error) {
+	config, err := pgconn.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("parse the URL of the application's database: %w", err)
+	}
+	for name, value := range pinned {
+		config.RuntimeParams[name] = value
+	}
+	config.RuntimeParams["replication"] = "database"
+	nameApplication(config)
+	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(bufio.NewReaderSize(r, receiveBuffer), w)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err != nil {
+		err = withoutSecrets(err, config)
+		if text := err.Error(); strings.Contains(text, "unsupported startup parameter") || strings.Contains(text, "replication connections") {
+			return nil, fmt.Errorf("open a replication connection to %s: a connection pooler such as PgBouncer stands in between and cannot carry it; "+
+				"let WALHOOK_DATABASE_URL name the PostgreSQL server itself: %w", address(config), err)
+		}
+		return nil, fmt.Errorf("open a replication connection to %s: %w", address(config), err)
+	}
+	return conn, nil
+}
+
+func nameApplication(config *pgconn.Config) {
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "walhook"
+	}
+}
+
+// address is what people may read of where a connection goes.
+func address(config *pgconn.Config) string {
+	return fmt.Sprintf("%s:%d/%s", config.Host, config.Port, config.Database)
+}
+
+// withoutSecrets keeps a password out of an error's text. pgx masks those that it parsed; what remains is the odd server that
+// repeats what it was told.
+func withoutSecrets(err error, config *pgconn.Config) error {
+	if config.Password == "" || !strings.Contains(err.Error(), config.Password) {
+		return err
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), config.Password, "xxxxx"))
+}

@@ -1,0 +1,52 @@
+package cdc
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Kinds of gaps and incidents, as they appear in walhook.incident and in metrics.
+const (
+	SlotLost           = "slot_lost"           // the slot is gone or its WAL was removed
+	SlotForeign        = "slot_foreign"        // a slot of that name exists and is not the one that was read so far
+	ServerRestored     = "server_restored"     // the server's WAL ends before the stored position, or it is another server
+	PublicationChanged = "publication_changed" // dropped, emptied, or with fewer actions
+	TableReplaced      = "table_replaced"      // another table stands under the mapped name
+	ColumnMissing      = "column_missing"      // a mapped column is gone
+)
+
+// GapError tells that the stream may have missed something: it is not enough to connect again.
+type GapError struct {
+	Kind   string // one of the kinds above
+	Detail string // a sentence for people
+}
+
+func (e *GapError) Error() string { return e.Detail }
+
+// FatalError tells that trying again cannot help until somebody changes the configuration or the database.
+type FatalError struct{ Err error }
+
+func (e *FatalError) Error() string { return e.Err.Error() }
+
+func (e *FatalError) Unwrap() error { return e.Err }
+
+func fatalf(format string, args ...any) error { return &FatalError{Err: fmt.Errorf(format, args...)} }
+
+// sqlState returns the SQLSTATE of a server's error, or "".
+func sqlState(err error) string {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return pgErr.Code
+	}
+	return ""
+}
+
+// SQLSTATEs that decide what happens next (PostgreSQL manual, appendix A).
+const (
+	stateObjectInUse     = "55006" // the slot is active
+	stateUndefinedObject = "42704" // no such slot or publication
+	stateNotReady        = "55000" // object_not_in_prerequisite_state: the slot was invalidated
+	statePositionMoved   = "WH001" // walhook.advance
+)

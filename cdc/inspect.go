@@ -1,0 +1,202 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// TableInfo is what the catalog says of a table.
+type TableInfo struct {
+	OID         uint32
+	Name        Name
+	Kind        string // pg_class.relkind: r plain, p partitioned, ...
+	Persistence string // pg_class.relpersistence: p permanent, u unlogged, t temporary
+	Columns     map[string]uint32
+	PrimaryKey  []string
+	Uniques     [][]string // columns of each valid unique index over plain columns
+	Identities  []Identity // of the table itself, or of each leaf partition
+	Rows        float64    // the planner's estimate
+	Bytes       int64
+	RowSecurity bool // row-level security hides rows from the connected role
+	IsOwner     bool // the connected role may do what the owner may
+}
+
+// Identity is the replica identity of a plain table or of a partition.
+type Identity struct {
+	Table   string
+	Setting string   // pg_class.relreplident: d default, i index, f full, n nothing
+	Columns []string // empty where an update or delete cannot be published
+}
+
+// Partitioned reports whether the table is partitioned.
+func (t *TableInfo) Partitioned() bool { return t.Kind == "p" }
+
+// InspectTable reads a table from the catalog, nil where there is none of that name.
+func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, error) {
+	t := &TableInfo{Name: name, Columns: map[string]uint32{}}
+	err := conn.QueryRow(ctx, `
+		select c.oid, c.relkind::text, c.relpersistence::text, pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'usage'),
+		       (select coalesce(sum(greatest(l.reltuples, 0)), 0) from pg_catalog.pg_class l
+		         where l.oid = c.oid or l.oid in (select relid from pg_catalog.pg_partition_tree(c.oid) where c.relkind = 'p')),
+		       case when c.relkind = 'p'
+		            then (select coalesce(sum(pg_catalog.pg_table_size(relid)), 0) from pg_catalog.pg_partition_tree(c.oid) where isleaf)::bigint
+		            else pg_catalog.pg_table_size(c.oid) end
+		  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		 where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p', 'v', 'm', 'f')`, name.Schema, name.Table).
+		Scan(&t.OID, &t.Kind, &t.Persistence, &t.RowSecurity, &t.IsOwner, &t.Rows, &t.Bytes)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up table %s: %w", name.Display(), err)
+	}
+
+	rows, err := conn.Query(ctx, `select attname::text, atttypid from pg_catalog.pg_attribute
+		where attrelid = $1 and attnum > 0 and not attisdropped`, t.OID)
+	if err != nil {
+		return nil, fmt.Errorf("look up the columns of %s: %w", name.Display(), err)
+	}
+	var column string
+	var typeOID uint32
+	if _, err := pgx.ForEachRow(rows, []any{&column, &typeOID}, func() error { t.Columns[column] = typeOID; return nil }); err != nil {
+		return nil, fmt.Errorf("look up the columns of %s: %w", name.Display(), err)
+	}
+	if err := t.readIndexes(ctx, conn); err != nil {
+		return nil, err
+	}
+	return t, t.readIdentities(ctx, conn)
+}
+
+func (t *TableInfo) readIndexes(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, `
+		select i.indisprimary, array(select a.attname::text from pg_catalog.pg_attribute a
+		                              where a.attrelid = i.indrelid and a.attnum = any(i.indkey[0:i.indnkeyatts - 1]))
+		  from pg_catalog.pg_index i
+		 where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null`, t.OID)
+	if err != nil {
+		return fmt.Errorf("look up the indexes of %s: %w", t.Name.Display(), err)
+	}
+	var primary bool
+	var columns []string
+	_, err = pgx.ForEachRow(rows, []any{&primary, &columns}, func() error {
+		t.Uniques = append(t.Uniques, slices.Clone(columns))
+		if primary {
+			t.PrimaryKey = slices.Clone(columns)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look up the indexes of %s: %w", t.Name.Display(), err)
+	}
+	return nil
+}
+
+// readIdentities reads the replica identity where it counts: PostgreSQL checks that of the partition a row lies in.
+func (t *TableInfo) readIdentities(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, `
+		select c.oid::regclass::text, c.relreplident::text,
+		       case c.relreplident
+		         when 'f' then array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
+		         else array(select a.attname::text
+		                      from pg_catalog.pg_index i
+		                      join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey[0:i.indnkeyatts - 1])
+		                     where i.indrelid = c.oid and i.indisvalid
+		                       and (c.relreplident = 'd' and i.indisprimary and i.indimmediate or c.relreplident = 'i' and i.indisreplident))
+		       end
+		  from pg_catalog.pg_class c
+		 where c.oid = $1 and c.relkind <> 'p'
+		    or c.oid in (select relid from pg_catalog.pg_partition_tree($1) where isleaf and relid <> $1)
+		 order by 1`, t.OID)
+	if err != nil {
+		return fmt.Errorf("look up the replica identity of %s: %w", t.Name.Display(), err)
+	}
+	var identity Identity
+	_, err = pgx.ForEachRow(rows, []any{&identity.Table, &identity.Setting, &identity.Columns}, func() error {
+		t.Identities = append(t.Identities, Identity{identity.Table, identity.Setting, slices.Clone(identity.Columns)})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look up the replica identity of %s: %w", t.Name.Display(), err)
+	}
+	return nil
+}
+
+// isInteger reports whether a key of this type is a JSON number.
+func isInteger(typeOID uint32) bool {
+	return typeOID == pgtype.Int2OID || typeOID == pgtype.Int4OID || typeOID == pgtype.Int8OID
+}
+
+// SlotInfo is what pg_replication_slots says of our slot.
+type SlotInfo struct {
+	Name      string
+	Exists    bool
+	Plugin    string
+	Type      string
+	Here      bool // it belongs to the connected database
+	ActivePID *int32
+	Confirmed pglogrepl.LSN
+	WALStatus string        // reserved, extended, unreserved or lost
+	Retained  int64         // bytes of WAL that the slot keeps
+	SafeBytes *int64        // bytes that may still be written before the slot is in danger; nil: no limit
+	WALEnd    pglogrepl.LSN // of the server
+}
+
+func inspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*SlotInfo, error) {
+	s := &SlotInfo{Name: name}
+	var (
+		plugin, kind, status *string
+		here                 *bool
+		confirmed            *pglogrepl.LSN
+		retained             *int64
+	)
+	err := conn.QueryRow(ctx, `
+		select s.slot_name is not null, s.plugin::text, s.slot_type, s.database = current_database(), s.active_pid, s.confirmed_flush_lsn,
+		       s.wal_status, (w.lsn - s.restart_lsn)::bigint, s.safe_wal_size, w.lsn
+		  from (select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end as lsn) w
+		  left join pg_catalog.pg_replication_slots s on s.slot_name = $1`, name).
+		Scan(&s.Exists, &plugin, &kind, &here, &s.ActivePID, &confirmed, &status, &retained, &s.SafeBytes, &s.WALEnd)
+	if err != nil {
+		return nil, fmt.Errorf("look up slot %q: %w", name, err)
+	}
+	for _, v := range []struct {
+		from *string
+		to   *string
+	}{{plugin, &s.Plugin}, {kind, &s.Type}, {status, &s.WALStatus}} {
+		if v.from != nil {
+			*v.to = *v.from
+		}
+	}
+	if here != nil {
+		s.Here = *here
+	}
+	if confirmed != nil {
+		s.Confirmed = *confirmed
+	}
+	if retained != nil {
+		s.Retained = *retained
+	}
+	return s, nil
+}
+
+// continues returns a *GapError unless the slot goes on exactly where the store ends, or before.
+func (s *SlotInfo) continues(position Position) error {
+	switch {
+	case !s.Exists:
+		return &GapError{SlotLost, fmt.Sprintf("slot %q does not exist any more", s.Name)}
+	case s.Type != "logical" || s.Plugin != "pgoutput" || !s.Here:
+		return &GapError{SlotForeign, fmt.Sprintf("slot %q is not a logical pgoutput slot of this database", s.Name)}
+	case s.WALStatus == "lost":
+		return &GapError{SlotLost, fmt.Sprintf("slot %q was invalidated: the server has removed WAL that it still needed", s.Name)}
+	case s.WALEnd < position.LSN:
+		return &GapError{ServerRestored, fmt.Sprintf("the server's WAL ends at %s, before the stored position %s: it was restored to an earlier point", s.WALEnd, position.LSN)}
+	case s.Confirmed > position.LSN:
+		return &GapError{SlotForeign, fmt.Sprintf("slot %q stands at %s, ahead of the stored position %s: it is another slot under the same name, or somebody else has read it", s.Name, s.Confirmed, position.LSN)}
+	}
+	return nil
+}

@@ -1,0 +1,199 @@
+package cdc
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Name is a schema-qualified table name, exactly as the catalog spells it.
+type Name struct{ Schema, Table string }
+
+// Display returns the name for people, unquoted.
+func (n Name) Display() string { return n.Schema + "." + n.Table }
+
+// String returns the name quoted for SQL.
+func (n Name) String() string { return pgx.Identifier{n.Schema, n.Table}.Sanitize() }
+
+// Marker is one side of the life of a response: a column, and when it counts as set.
+type Marker struct {
+	Column string
+	Values []string // set when the value, as text, is one of these; empty: when it is not NULL, false, zero or ''
+}
+
+// String returns the marker as ParseMarker reads it.
+func (m Marker) String() string {
+	column := m.Column
+	if strings.ContainsAny(column, `="`) {
+		column = pgx.Identifier{column}.Sanitize()
+	}
+	if len(m.Values) == 0 {
+		return column
+	}
+	return column + "=" + strings.Join(m.Values, "|")
+}
+
+// Mapping tells where the response's life is kept in the application's schema.
+type Mapping struct {
+	Respondent   Name
+	ID           string // primary key column
+	Assessment   string // column
+	Organization string // column; empty: none
+	Started      Marker
+	Finished     Marker
+	Stamp        string // finish stamp column; empty: StampColumn decides
+
+	AssessmentTable Name // zero: none
+	AssessmentID    string
+	ExternalID      string
+	CopiedFrom      string // column; empty: none
+}
+
+// HasAssessmentTable reports whether an assessment table is mapped.
+func (m Mapping) HasAssessmentTable() bool { return m.AssessmentTable != Name{} }
+
+// StampColumn is the column whose value tells one finish from the next: the one given, else that of the finished marker when
+// it names no values, else none.
+func (m Mapping) StampColumn() string {
+	if m.Stamp == "" && len(m.Finished.Values) == 0 {
+		return m.Finished.Column
+	}
+	return m.Stamp
+}
+
+// RespondentColumns are the distinct mapped columns of the respondent table, in a fixed order.
+func (m Mapping) RespondentColumns() []string {
+	return distinct(m.ID, m.Assessment, m.Organization, m.Started.Column, m.Finished.Column, m.StampColumn())
+}
+
+// AssessmentColumns are the distinct mapped columns of the assessment table, in a fixed order.
+func (m Mapping) AssessmentColumns() []string {
+	return distinct(m.AssessmentID, m.ExternalID, m.CopiedFrom)
+}
+
+func distinct(columns ...string) []string {
+	var kept []string
+	for _, column := range columns {
+		if column != "" && !slices.Contains(kept, column) {
+			kept = append(kept, column)
+		}
+	}
+	return kept
+}
+
+// Diff says which variables differ between the mapping that was attached and another, nothing where they are the same.
+func Diff(before, after Mapping) []string {
+	var differs []string
+	for _, v := range []struct{ variable, before, after string }{
+		{"WALHOOK_RESPONDENT_TABLE", before.Respondent.Display(), after.Respondent.Display()},
+		{"WALHOOK_RESPONDENT_ID", before.ID, after.ID},
+		{"WALHOOK_RESPONDENT_ASSESSMENT", before.Assessment, after.Assessment},
+		{"WALHOOK_RESPONDENT_ORGANIZATION", before.Organization, after.Organization},
+		{"WALHOOK_STARTED", before.Started.String(), after.Started.String()},
+		{"WALHOOK_FINISHED", before.Finished.String(), after.Finished.String()},
+		{"WALHOOK_FINISH_STAMP", before.StampColumn(), after.StampColumn()},
+		{"WALHOOK_ASSESSMENT_TABLE", before.AssessmentTable.Display(), after.AssessmentTable.Display()},
+		{"WALHOOK_ASSESSMENT_ID", before.AssessmentID, after.AssessmentID},
+		{"WALHOOK_ASSESSMENT_EXTERNAL_ID", before.ExternalID, after.ExternalID},
+		{"WALHOOK_ASSESSMENT_COPIED_FROM", before.CopiedFrom, after.CopiedFrom},
+	} {
+		if v.before != v.after {
+			differs = append(differs, fmt.Sprintf("%s was %q and is %q", v.variable, v.before, v.after))
+		}
+	}
+	return differs
+}
+
+// ParseName reads a table name such as public.respondent, respondent or "Survey Data"."Respondent.v2". Names are taken exactly
+// as written and never folded to lower case; quotes are only needed around a name that holds a dot or a quote.
+func ParseName(s, defaultSchema string) (Name, error) {
+	first, rest, err := cutIdentifier(s, ".")
+	if err != nil {
+		return Name{}, fmt.Errorf("parse table name %q: %w", s, err)
+	}
+	if rest == "" {
+		return Name{Schema: defaultSchema, Table: first}, nil
+	}
+	second, rest, err := cutIdentifier(rest[1:], ".")
+	if err != nil {
+		return Name{}, fmt.Errorf("parse table name %q: %w", s, err)
+	}
+	if rest != "" {
+		return Name{}, fmt.Errorf("parse table name %q: it has more than two parts", s)
+	}
+	return Name{Schema: first, Table: second}, nil
+}
+
+// ParseColumn reads a column name, with or without quotes.
+func ParseColumn(s string) (string, error) {
+	column, rest, err := cutIdentifier(s, "")
+	if err != nil {
+		return "", fmt.Errorf("parse column name %q: %w", s, err)
+	}
+	if rest != "" {
+		return "", fmt.Errorf("parse column name %q: unexpected %q", s, rest)
+	}
+	return column, nil
+}
+
+// ParseMarker reads `column` or `column=a|b`. The column may be quoted; values are taken as they are.
+func ParseMarker(s string) (Marker, error) {
+	column, rest, err := cutIdentifier(s, "=")
+	if err != nil {
+		return Marker{}, fmt.Errorf("parse marker %q: %w", s, err)
+	}
+	if rest == "" {
+		return Marker{Column: column}, nil
+	}
+	values := strings.Split(rest[1:], "|")
+	if slices.Contains(values, "") {
+		return Marker{}, fmt.Errorf("parse marker %q: a value is empty", s)
+	}
+	return Marker{Column: column, Values: values}, nil
+}
+
+// cutIdentifier takes an identifier off the front of s, up to one of the stop characters or the end. rest begins with the
+// stop character.
+func cutIdentifier(s, stops string) (name, rest string, err error) {
+	s = strings.TrimSpace(s)
+	if !strings.HasPrefix(s, `"`) {
+		end := len(s)
+		if stops != "" {
+			if at := strings.IndexAny(s, stops); at >= 0 {
+				end = at
+			}
+		}
+		name, rest = strings.TrimSpace(s[:end]), s[end:]
+	} else {
+		var b strings.Builder
+		i := 1
+		for ; ; i++ {
+			if i >= len(s) {
+				return "", "", fmt.Errorf("a quote is not closed")
+			}
+			if s[i] != '"' {
+				b.WriteByte(s[i])
+				continue
+			}
+			if i+1 < len(s) && s[i+1] == '"' {
+				b.WriteByte('"')
+				i++
+				continue
+			}
+			break
+		}
+		name, rest = b.String(), strings.TrimSpace(s[i+1:])
+		if rest != "" && !strings.ContainsAny(rest[:1], stops) {
+			return "", "", fmt.Errorf("unexpected %q after the closing quote", rest)
+		}
+	}
+	switch {
+	case name == "":
+		return "", "", fmt.Errorf("a name is empty")
+	case strings.ContainsRune(name, 0):
+		return "", "", fmt.Errorf("a name holds a NUL character")
+	}
+	return name, rest, nil
+}

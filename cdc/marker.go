@@ -1,0 +1,93 @@
+package cdc
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// Mark tells what a value says of the marker. The value is in the text output format of the type.
+func (m Marker) Mark(value Text, typeOID uint32) Mark {
+	switch {
+	case value.Unchanged:
+		return MarkUnchanged
+	case value.Null:
+		return MarkUnset
+	case len(m.Values) > 0 && m.matches(value.Value, typeOID), len(m.Values) == 0 && isSet(value.Value, typeOID):
+		return MarkSet
+	default:
+		return MarkUnset
+	}
+}
+
+// matches compares the value, as text, with the marker's values. A boolean's text is true or false in SQL and t or f on the
+// wire; both are taken.
+func (m Marker) matches(value string, typeOID uint32) bool {
+	switch typeOID {
+	case pgtype.BPCharOID:
+		value = strings.TrimRight(value, " ")
+	case pgtype.BoolOID:
+		long := map[string]string{"t": "true", "f": "false"}[value]
+		return slices.Contains(m.Values, value) || slices.Contains(m.Values, long)
+	}
+	return slices.Contains(m.Values, value)
+}
+
+// moneyOID is the type money, which pgtype does not name.
+const moneyOID = 790
+
+// isSet reports whether a value is neither false nor zero nor empty, as its type has these.
+func isSet(value string, typeOID uint32) bool {
+	switch typeOID {
+	case pgtype.BoolOID:
+		return value != "f"
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.Float4OID, pgtype.Float8OID, pgtype.NumericOID, moneyOID:
+		return !isZero(value)
+	case pgtype.DateOID, pgtype.TimestampOID, pgtype.TimestamptzOID, pgtype.TimeOID, pgtype.TimetzOID, pgtype.UUIDOID:
+		return true
+	case pgtype.IntervalOID:
+		return value != "00:00:00"
+	case pgtype.JSONOID, pgtype.JSONBOID:
+		text := strings.TrimSpace(value)
+		return text != "null" && text != "false" && text != `""` && !(text != "" && isZero(text))
+	case pgtype.BPCharOID:
+		value = strings.TrimRight(value, " ")
+	}
+	return value != "" && value != "false" && value != "0"
+}
+
+// isZero reports whether a number is zero in any spelling: 0, -0, 0.00, 0e10, $0.00.
+func isZero(number string) bool {
+	mantissa, _, _ := strings.Cut(strings.ToLower(number), "e")
+	digits := false
+	for _, c := range mantissa {
+		switch {
+		case c == '0':
+			digits = true
+		case c >= '1' && c <= '9', c >= 'a' && c <= 'z':
+			return false
+		}
+	}
+	return digits
+}
+
+// stampLimit is the longest finish stamp that is kept as it is.
+const stampLimit = 40
+
+// ShortenStamp returns the finish stamp as it is stored and compared: itself, or a hash when it is long. Values that begin
+// like a hash are hashed too, so that the two cannot be confused.
+func ShortenStamp(value string) string {
+	if len(value) <= stampLimit && !strings.HasPrefix(value, "#") {
+		return value
+	}
+	sum := sha256.Sum256([]byte(value))
+	return "#" + hex.EncodeToString(sum[:16])
+}
+
+// alwaysSet reports whether every value of the type counts as set, so that it need not be looked at.
+func alwaysSet(typeOID uint32) bool {
+	return typeOID == pgtype.TimestamptzOID || typeOID == pgtype.TimestampOID || typeOID == pgtype.DateOID
+}

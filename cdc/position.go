@@ -1,0 +1,47 @@
+package cdc
+
+import (
+	"fmt"
+
+	"github.com/jackc/pglogrepl"
+)
+
+// Position is how far the stream has been consumed. It is written in the same store transaction as what was consumed, so
+// after any crash it says exactly which changes not to take again.
+type Position struct {
+	// LSN is the end of the last transaction that was consumed whole: every transaction whose commit record lies before it
+	// has been consumed.
+	LSN pglogrepl.LSN
+
+	// Partial is the commit LSN of the transaction after that, of which PartialChanges row changes have been consumed. Both
+	// are 0 between transactions.
+	Partial        pglogrepl.LSN
+	PartialChanges int64
+}
+
+func (p Position) String() string {
+	if p.Partial == 0 {
+		return p.LSN.String()
+	}
+	return fmt.Sprintf("%s+%d of %s", p.LSN, p.PartialChanges, p.Partial)
+}
+
+// skip returns how many row changes of the transaction were consumed before: all says that every one was.
+func (p Position) skip(commit pglogrepl.LSN) (changes int64, all bool) {
+	switch {
+	case commit < p.LSN:
+		return 0, true
+	case p.Partial != 0 && commit == p.Partial:
+		return p.PartialChanges, false
+	default:
+		return 0, false
+	}
+}
+
+// nullable returns the LSN as an argument that is NULL when it is 0.
+func nullable(lsn pglogrepl.LSN) any {
+	if lsn == 0 {
+		return nil
+	}
+	return lsn.String()
+}

@@ -1,0 +1,319 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Level grades a Finding.
+type Level string
+
+// The levels of a Finding.
+const (
+	OK   Level = "ok"
+	Warn Level = "warn"
+	Fail Level = "fail"
+)
+
+// Finding is one thing that was looked at: what was found, and what to do about it where it is not ok.
+type Finding struct {
+	Check  string `json:"check"` // stable name, such as replica_identity
+	Level  Level  `json:"level"`
+	Found  string `json:"found"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Target is what is to be attached.
+type Target struct {
+	Slot, Publication, Publish string
+	Mapping                    Mapping
+}
+
+// Preflight is what a look at the source found.
+type Preflight struct {
+	Findings   []Finding
+	Version    int // server_version_num
+	Respondent *TableInfo
+	Assessment *TableInfo // nil where none is mapped or none exists
+	Slot       *SlotInfo
+
+	publication     publicationSpec
+	havePublication *publicationInfo
+}
+
+// Refusals returns the findings for which attach refuses.
+func (p *Preflight) Refusals() []Finding {
+	return slices.DeleteFunc(slices.Clone(p.Findings), func(f Finding) bool { return f.Level != Fail })
+}
+
+func (p *Preflight) note(level Level, check, found, remedy string) {
+	p.Findings = append(p.Findings, Finding{Check: check, Level: level, Found: found, Remedy: remedy})
+}
+
+// Inspect looks at the source and changes nothing. The error is one of the connection; what stands in the way of an attach is
+// among the findings.
+func Inspect(ctx context.Context, source *pgx.Conn, target Target) (*Preflight, error) {
+	p := &Preflight{}
+	if err := p.checkServer(ctx, source, target); err != nil {
+		return nil, err
+	}
+	m := target.Mapping
+	var err error
+	if p.Respondent, err = p.checkTable(ctx, source, target.Publish, m.Respondent, "WALHOOK_RESPONDENT_TABLE", m.ID, respondentVariables(m)); err != nil {
+		return nil, err
+	}
+	if m.HasAssessmentTable() {
+		if p.Assessment, err = p.checkTable(ctx, source, target.Publish, m.AssessmentTable, "WALHOOK_ASSESSMENT_TABLE", m.AssessmentID, assessmentVariables(m)); err != nil {
+			return nil, err
+		}
+	}
+	p.checkMarkers(m)
+	if p.Respondent == nil || m.HasAssessmentTable() && p.Assessment == nil {
+		return p, nil
+	}
+	p.publication = newPublicationSpec(target.Publication, target.Publish, m, p.Respondent, p.Assessment)
+	return p, p.checkPublication(ctx, source)
+}
+
+func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Target) error {
+	var (
+		walLevel, user                       string
+		recovery, replication, superuser     bool
+		slots, maxSlots, senders, maxSenders int
+	)
+	err := source.QueryRow(ctx, `
+		select current_setting('server_version_num')::int, pg_is_in_recovery(), current_setting('wal_level'), current_user::text,
+		       r.rolsuper, r.rolreplication or exists (
+		         select from pg_catalog.pg_roles m where m.rolname in ('rds_replication', 'azure_pg_admin', 'cloudsqlsuperuser')
+		            and pg_catalog.pg_has_role(current_user, m.oid, 'member')),
+		       (select count(*) from pg_catalog.pg_replication_slots), current_setting('max_replication_slots')::int,
+		       (select count(*) from pg_catalog.pg_stat_replication), current_setting('max_wal_senders')::int
+		  from pg_catalog.pg_roles r where r.rolname = current_user`).
+		Scan(&p.Version, &recovery, &walLevel, &user, &superuser, &replication, &slots, &maxSlots, &senders, &maxSenders)
+	if err != nil {
+		return fmt.Errorf("look at the source: %w", err)
+	}
+	if p.Slot, err = inspectSlot(ctx, source, target.Slot); err != nil {
+		return err
+	}
+	grade := func(ok bool, check, found, remedy string) {
+		if ok {
+			p.note(OK, check, found, "")
+			return
+		}
+		p.note(Fail, check, found, remedy)
+	}
+	grade(p.Version >= 140000, "server_version", fmt.Sprintf("the source is PostgreSQL %d", p.Version/10000), "walhook needs PostgreSQL 14 or later")
+	grade(!recovery, "primary", map[bool]string{false: "the source is a primary", true: "the source is a standby"}[recovery],
+		"let WALHOOK_DATABASE_URL name the primary: publications can only be made there")
+	grade(walLevel == "logical", "wal_level", "wal_level is "+walLevel,
+		"ALTER SYSTEM SET wal_level = 'logical'; then restart the server (on managed services: the parameter for logical replication)")
+	grade(superuser || replication, "replication_right", fmt.Sprintf("role %s may%s replicate", user, map[bool]string{true: "", false: " not"}[superuser || replication]),
+		fmt.Sprintf("ALTER ROLE %s REPLICATION;", pgx.Identifier{user}.Sanitize()))
+	ours := 0
+	if p.Slot.Exists {
+		ours = 1
+	}
+	grade(slots-ours < maxSlots, "free_slots", fmt.Sprintf("%d of %d replication slots are taken", slots, maxSlots),
+		"drop a slot that nobody uses, or raise max_replication_slots and restart the server")
+	grade(senders < maxSenders, "free_senders", fmt.Sprintf("%d of %d WAL senders are busy", senders, maxSenders), "raise max_wal_senders and restart the server")
+	if target.Publish == PublishMapped {
+		grade(p.Version >= columnListVersion, "publish", "WALHOOK_PUBLISH=mapped needs column lists", "they came with PostgreSQL 15; use WALHOOK_PUBLISH=all")
+	}
+	return nil
+}
+
+// variable is a mapped column with the variable that names it.
+type variable struct{ name, column string }
+
+func respondentVariables(m Mapping) []variable {
+	return []variable{
+		{"WALHOOK_RESPONDENT_ID", m.ID},
+		{"WALHOOK_RESPONDENT_ASSESSMENT", m.Assessment},
+		{"WALHOOK_RESPONDENT_ORGANIZATION", m.Organization},
+		{"WALHOOK_STARTED", m.Started.Column},
+		{"WALHOOK_FINISHED", m.Finished.Column},
+		{"WALHOOK_FINISH_STAMP", m.Stamp},
+	}
+}
+
+func assessmentVariables(m Mapping) []variable {
+	return []variable{
+		{"WALHOOK_ASSESSMENT_ID", m.AssessmentID},
+		{"WALHOOK_ASSESSMENT_EXTERNAL_ID", m.ExternalID},
+		{"WALHOOK_ASSESSMENT_COPIED_FROM", m.CopiedFrom},
+	}
+}
+
+func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish string, name Name, variableName, id string, columns []variable) (*TableInfo, error) {
+	t, err := InspectTable(ctx, source, name)
+	if err != nil {
+		return nil, err
+	}
+	shown := name.Display()
+	if t == nil {
+		p.note(Fail, "table", fmt.Sprintf("table %s does not exist", shown),
+			fmt.Sprintf("set %s to schema.table exactly as the catalog spells it, with double quotes around a name that holds a dot", variableName))
+		return nil, nil
+	}
+	switch {
+	case t.Kind == "v" || t.Kind == "m" || t.Kind == "f":
+		kind := map[string]string{"v": "a view", "m": "a materialized view", "f": "a foreign table"}[t.Kind]
+		p.note(Fail, "table", fmt.Sprintf("%s is %s, whose changes are not in the WAL", shown, kind), fmt.Sprintf("set %s to the table behind it", variableName))
+		return nil, nil
+	case t.Persistence != "p":
+		kind := map[string]string{"u": "unlogged", "t": "temporary"}[t.Persistence]
+		p.note(Fail, "table", fmt.Sprintf("%s is %s: its changes are not in the WAL", shown, kind), fmt.Sprintf("ALTER TABLE %s SET LOGGED;", quoteName(name)))
+		return nil, nil
+	}
+	p.note(OK, "table", fmt.Sprintf("table %s, about %.0f rows, %s", shown, t.Rows, bytesText(t.Bytes)), "")
+
+	complete := true
+	for _, v := range columns {
+		if v.column == "" {
+			continue
+		}
+		if _, exists := t.Columns[v.column]; !exists {
+			complete = false
+			remedy := fmt.Sprintf("set %s to one of its columns", v.name)
+			if close := closest(v.column, t.Columns); close != "" {
+				remedy = fmt.Sprintf("set %s; is %q meant?", v.name, close)
+			}
+			p.note(Fail, "columns", fmt.Sprintf("table %s has no column %q", shown, v.column), remedy)
+		}
+	}
+	if !complete {
+		return nil, nil
+	}
+	if err := p.checkSelect(ctx, source, t, columns); err != nil {
+		return nil, err
+	}
+	p.checkIdentity(t, id, publish)
+	if t.RowSecurity {
+		p.note(Fail, "row_security", fmt.Sprintf("row-level security hides rows of %s from this role, so its snapshot would be incomplete", shown),
+			"ALTER ROLE ... BYPASSRLS, or connect as the table's owner")
+	}
+	return t, nil
+}
+
+// checkSelect makes sure that the snapshot can be read. It takes no more than the mapped columns.
+func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *TableInfo, columns []variable) error {
+	var lacking, quoted []string
+	for _, v := range columns {
+		if v.column == "" {
+			continue
+		}
+		var may bool
+		err := source.QueryRow(ctx, `select has_schema_privilege(n.oid, 'usage') and has_column_privilege(c.oid, $2, 'select')
+			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1`, t.OID, v.column).Scan(&may)
+		if err != nil {
+			return fmt.Errorf("look up the rights on %s: %w", t.Name.Display(), err)
+		}
+		if !may && !slices.Contains(lacking, v.column) {
+			lacking = append(lacking, v.column)
+			quoted = append(quoted, pgx.Identifier{v.column}.Sanitize())
+		}
+	}
+	if len(lacking) > 0 {
+		p.note(Fail, "select_right", fmt.Sprintf("this role may not read %s of %s", strings.Join(lacking, ", "), t.Name.Display()),
+			fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO ...; GRANT SELECT (%s) ON %s TO ...;", pgx.Identifier{t.Name.Schema}.Sanitize(), strings.Join(quoted, ", "), quoteName(t.Name)))
+		return nil
+	}
+	p.note(OK, "select_right", fmt.Sprintf("this role may read the mapped columns of %s", t.Name.Display()), "")
+	return nil
+}
+
+// checkIdentity refuses a table whose updates and deletes would fail, or not tell the row, once it is published.
+func (p *Preflight) checkIdentity(t *TableInfo, id, publish string) {
+	shown := t.Name.Display()
+	unique := slices.ContainsFunc(t.Uniques, func(columns []string) bool { return len(columns) == 1 && columns[0] == id })
+	if !unique && !(t.Partitioned() && slices.Contains(t.PrimaryKey, id)) {
+		p.note(Fail, "primary_key", fmt.Sprintf("column %q of %s is no primary key, so it does not identify a row", id, shown),
+			"map the primary key column, or add a unique index on this one")
+	}
+	ok := true
+	for _, identity := range t.Identities {
+		refuse := func(why, remedy string) {
+			ok = false
+			p.note(Fail, "replica_identity", fmt.Sprintf("table %s %s", identity.Table, why), remedy)
+		}
+		switch {
+		case identity.Setting == "n":
+			refuse("has REPLICA IDENTITY NOTHING: PostgreSQL would refuse the application's updates and deletes once it is published",
+				fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", identity.Table))
+		case len(identity.Columns) == 0:
+			refuse("has no primary key to serve as replica identity: PostgreSQL would refuse the application's updates and deletes once it is published",
+				"add a primary key")
+		case !slices.Contains(identity.Columns, id):
+			refuse(fmt.Sprintf("has a replica identity (%s) that lacks %s: deletes and changed keys could not be followed", strings.Join(identity.Columns, ", "), id),
+				fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", identity.Table))
+		case identity.Setting == "f" && publish == PublishMapped:
+			refuse("has REPLICA IDENTITY FULL: PostgreSQL would refuse the application's updates when only some columns are published", "use WALHOOK_PUBLISH=all")
+		}
+	}
+	if ok && len(t.Identities) > 0 {
+		p.note(OK, "replica_identity", fmt.Sprintf("table %s has a replica identity that covers %s", shown, id), "")
+	}
+}
+
+func (p *Preflight) checkMarkers(m Mapping) {
+	if m.StampColumn() == "" {
+		p.note(Warn, "finish_stamp", "the finished marker names values and there is no finish stamp: a second finish is only seen when the marker is cleared in between",
+			"set WALHOOK_FINISH_STAMP to a column that changes with each finish")
+	}
+}
+
+func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) error {
+	var err error
+	if p.havePublication, err = inspectPublication(ctx, source, p.publication.name); err != nil {
+		return err
+	}
+	drift := p.publication.drift(p.havePublication)
+	if len(drift) == 0 {
+		p.note(OK, "publication", fmt.Sprintf("publication %q publishes the mapped tables", p.publication.name), "")
+		return nil
+	}
+	var mayCreate bool
+	if err := source.QueryRow(ctx, "select has_database_privilege(current_database(), 'create')").Scan(&mayCreate); err != nil {
+		return fmt.Errorf("look up the rights on the database: %w", err)
+	}
+	byHand := "let the owner run: " + strings.Join(p.publication.mendSQL(p.havePublication), "; ") + ";"
+	if p.havePublication == nil && !mayCreate {
+		p.note(Fail, "publication", "the publication does not exist, and this role may not create one in this database", byHand)
+	}
+	for _, table := range p.publication.tables {
+		if !table.info.IsOwner {
+			p.note(Fail, "publication", fmt.Sprintf("this role does not own %s, so it cannot publish it", table.info.Name.Display()), byHand)
+		}
+	}
+	return nil
+}
+
+func bytesText(n int64) string {
+	const unit = 1024
+	value, suffix := float64(n), "bytes"
+	for _, s := range []string{"kB", "MB", "GB", "TB"} {
+		if value < unit {
+			break
+		}
+		value, suffix = value/unit, s
+	}
+	return fmt.Sprintf("%.4g %s", value, suffix)
+}
+
+// closest returns the column that differs from the given name only by case, blanks or underscores.
+func closest(name string, columns map[string]uint32) string {
+	fold := func(s string) string {
+		return strings.NewReplacer("_", "", " ", "", "-", "").Replace(strings.ToLower(s))
+	}
+	for column := range columns {
+		if fold(column) == fold(name) {
+			return column
+		}
+	}
+	return ""
+}

@@ -1,0 +1,187 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The values of WALHOOK_PUBLISH.
+const (
+	PublishAll    = "all"
+	PublishMapped = "mapped"
+)
+
+// columnListVersion is the first server version with column lists in publications.
+const columnListVersion = 150000
+
+// publicationSpec is the publication as it should be.
+type publicationSpec struct {
+	name    string
+	publish string
+	tables  []publishedTable
+}
+
+type publishedTable struct {
+	info    *TableInfo
+	needed  []string // the mapped columns and those of the replica identity
+	columns []string // the column list; nil: none
+}
+
+func newPublicationSpec(name, publish string, m Mapping, respondent, assessment *TableInfo) publicationSpec {
+	spec := publicationSpec{name: name, publish: publish}
+	add := func(info *TableInfo, mapped []string) {
+		table := publishedTable{info: info, needed: slices.Clone(mapped)}
+		// PostgreSQL refuses updates of the application when a list lacks a column of the replica identity.
+		for _, identity := range info.Identities {
+			for _, column := range identity.Columns {
+				if !slices.Contains(table.needed, column) {
+					table.needed = append(table.needed, column)
+				}
+			}
+		}
+		if publish == PublishMapped {
+			table.columns = table.needed
+		}
+		spec.tables = append(spec.tables, table)
+	}
+	add(respondent, m.RespondentColumns())
+	if assessment != nil {
+		add(assessment, m.AssessmentColumns())
+	}
+	return spec
+}
+
+func (t publishedTable) sql() string {
+	if t.columns == nil {
+		return quoteName(t.info.Name)
+	}
+	quoted := make([]string, len(t.columns))
+	for i, column := range t.columns {
+		quoted[i] = pgx.Identifier{column}.Sanitize()
+	}
+	return quoteName(t.info.Name) + " (" + strings.Join(quoted, ", ") + ")"
+}
+
+// createSQL is the statement that makes the publication.
+func (p publicationSpec) createSQL() string {
+	tables := make([]string, len(p.tables))
+	for i, table := range p.tables {
+		tables[i] = table.sql()
+	}
+	return fmt.Sprintf("create publication %s for table %s\n  with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
+		pgx.Identifier{p.name}.Sanitize(), strings.Join(tables, ", "))
+}
+
+// publicationInfo is the publication as it is.
+type publicationInfo struct {
+	allTables, viaRoot bool
+	actions            [4]bool // insert, update, delete, truncate
+	tables             map[uint32][]string
+}
+
+// inspectPublication reads the publication, nil where there is none.
+func inspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*publicationInfo, error) {
+	p := &publicationInfo{tables: map[uint32][]string{}}
+	var oid uint32
+	err := conn.QueryRow(ctx, `select oid, puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate
+		from pg_catalog.pg_publication where pubname = $1`, name).
+		Scan(&oid, &p.allTables, &p.viaRoot, &p.actions[0], &p.actions[1], &p.actions[2], &p.actions[3])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up publication %q: %w", name, err)
+	}
+	var version int
+	if err := conn.QueryRow(ctx, "select current_setting('server_version_num')::int").Scan(&version); err != nil {
+		return nil, fmt.Errorf("look up publication %q: %w", name, err)
+	}
+	columns := "null::text[]"
+	if version >= columnListVersion {
+		columns = `(select array_agg(a.attname::text order by a.attnum) from pg_catalog.pg_attribute a
+		             where a.attrelid = r.prrelid and a.attnum = any(r.prattrs))`
+	}
+	rows, err := conn.Query(ctx, "select r.prrelid, "+columns+" from pg_catalog.pg_publication_rel r where r.prpubid = $1", oid)
+	if err != nil {
+		return nil, fmt.Errorf("look up the tables of publication %q: %w", name, err)
+	}
+	var table uint32
+	var list []string
+	_, err = pgx.ForEachRow(rows, []any{&table, &list}, func() error { p.tables[table] = slices.Clone(list); return nil })
+	if err != nil {
+		return nil, fmt.Errorf("look up the tables of publication %q: %w", name, err)
+	}
+	return p, nil
+}
+
+// drift says in sentences how the publication differs from what it should be, nothing where it does not.
+func (p publicationSpec) drift(have *publicationInfo) []string {
+	if have == nil {
+		return []string{fmt.Sprintf("publication %q does not exist", p.name)}
+	}
+	var drift []string
+	for i, action := range []string{"insert", "update", "delete", "truncate"} {
+		if !have.actions[i] {
+			drift = append(drift, fmt.Sprintf("publication %q does not publish %s", p.name, action))
+		}
+	}
+	if !have.viaRoot {
+		for _, table := range p.tables {
+			if table.info.Partitioned() {
+				drift = append(drift, fmt.Sprintf("publication %q does not publish via the partition root", p.name))
+				break
+			}
+		}
+	}
+	if have.allTables {
+		return drift
+	}
+	for _, table := range p.tables {
+		columns, member := have.tables[table.info.OID]
+		switch {
+		case !member:
+			drift = append(drift, fmt.Sprintf("publication %q lacks table %s", p.name, table.info.Name.Display()))
+		case columns != nil && !covers(columns, table):
+			drift = append(drift, fmt.Sprintf("the column list of %s in publication %q lacks mapped columns", table.info.Name.Display(), p.name))
+		}
+	}
+	return drift
+}
+
+func covers(columns []string, table publishedTable) bool {
+	for _, column := range table.needed {
+		if !slices.Contains(columns, column) {
+			return false
+		}
+	}
+	return true
+}
+
+// mendSQL are the statements that make the publication what it should be.
+func (p publicationSpec) mendSQL(have *publicationInfo) []string {
+	if have == nil {
+		return []string{p.createSQL()}
+	}
+	quoted := pgx.Identifier{p.name}.Sanitize()
+	statements := []string{fmt.Sprintf("alter publication %s set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)", quoted)}
+	if !have.allTables {
+		tables := make([]string, len(p.tables))
+		for i, table := range p.tables {
+			tables[i] = table.sql()
+		}
+		statements = append(statements, fmt.Sprintf("alter publication %s set table %s", quoted, strings.Join(tables, ", ")))
+	}
+	return statements
+}
+
+func quoteName(n Name) string { return pgx.Identifier{n.Schema, n.Table}.Sanitize() }
+
+// quotePublication writes a publication name for the option publication_names, a list of identifiers inside a literal.
+func quotePublication(name string) string {
+	return strings.ReplaceAll(pgx.Identifier{name}.Sanitize(), "'", "''")
+}

@@ -1,0 +1,185 @@
+package cdc
+
+import "fmt"
+
+// MissingColumnError tells that a mapped column is not in the stream any more. The stream stops at it, and nothing is skipped.
+type MissingColumnError struct {
+	Table, Column, Variable string
+}
+
+func (e *MissingColumnError) Error() string {
+	return fmt.Sprintf("table %s has no column %q in the stream any more (%s): it was renamed, dropped, or left out of the publication; nothing was skipped: "+
+		"bring the column back or publish it, or, where it is gone for good, run `walhook detach` and `walhook attach` with the new mapping",
+		e.Table, e.Column, e.Variable)
+}
+
+// plan is how to read rows of one relation: for each of its columns, which mapped field it is.
+type plan struct {
+	table    Table
+	name     string
+	idColumn string
+	fields   []int // for each column of the relation the index of its field, -1: not mapped
+	count    int   // of fields
+	types    []uint32
+
+	// Indexes of fields; -1 where none is mapped.
+	id, assessment, organization, started, finished, stamp, external, copied int
+
+	startedMarker, finishedMarker Marker
+}
+
+// field is a value as it came: kind is 't' for text, 'n' for NULL, 'u' for unchanged, 0 for not sent. Value is not a copy.
+type field struct {
+	kind  byte
+	value []byte
+}
+
+// relation replaces the plan of a mapped relation: its columns may have been added, renamed or re-ordered.
+func (d *Decoder) relation(c *cursor) error {
+	oid := c.uint32()
+	schema, name := c.string(), c.string()
+	c.skip(1)
+	columns := int(c.uint16())
+	table := d.table(oid)
+	if table == 0 || c.err != nil {
+		return nil
+	}
+	p := &plan{table: table, name: schema + "." + name, fields: make([]int, 0, min(columns, 1600))}
+	variables := respondentVariables(d.mapping)
+	if table == Assessment {
+		variables = assessmentVariables(d.mapping)
+	}
+	names := d.mapping.RespondentColumns()
+	if table == Assessment {
+		names = d.mapping.AssessmentColumns()
+	}
+	at := map[string]int{}
+	for i, column := range names {
+		at[column] = i
+	}
+	p.count, p.types = len(names), make([]uint32, len(names))
+	found := make([]bool, len(names))
+	for range columns {
+		c.skip(1)
+		column := c.string()
+		typeOID := c.uint32()
+		c.skip(4)
+		if c.err != nil {
+			return c.err
+		}
+		index, mapped := at[column]
+		if !mapped {
+			p.fields = append(p.fields, -1)
+			continue
+		}
+		p.fields = append(p.fields, index)
+		p.types[index], found[index] = typeOID, true
+	}
+	for _, v := range variables {
+		if v.column != "" && !found[at[v.column]] {
+			return &MissingColumnError{Table: p.name, Column: v.column, Variable: v.name}
+		}
+	}
+	index := func(column string) int {
+		if i, mapped := at[column]; mapped && column != "" {
+			return i
+		}
+		return -1
+	}
+	m := d.mapping
+	if table == Respondent {
+		p.idColumn = m.ID
+		p.startedMarker, p.finishedMarker = m.Started, m.Finished
+		p.assessment, p.organization = index(m.Assessment), index(m.Organization)
+		p.started, p.finished, p.stamp = index(m.Started.Column), index(m.Finished.Column), index(m.StampColumn())
+	} else {
+		p.idColumn = m.AssessmentID
+		p.external, p.copied = index(m.ExternalID), index(m.CopiedFrom)
+	}
+	p.id = index(p.idColumn)
+	d.plans[oid] = p
+	return nil
+}
+
+// read reads a tuple and returns the mapped fields.
+func (p *plan) read(c *cursor, fields []field) []field {
+	if cap(fields) < p.count {
+		fields = make([]field, p.count)
+	}
+	fields = fields[:p.count]
+	clear(fields)
+	columns := int(c.uint16())
+	if c.err == nil && columns != len(p.fields) {
+		_ = c.fail("a row of %s has %d columns and not %d", p.name, columns, len(p.fields))
+	}
+	if c.err != nil {
+		return fields
+	}
+	for _, index := range p.fields {
+		kind := c.uint8()
+		var value []byte
+		switch kind {
+		case 'n', 'u':
+		case 't':
+			value = c.bytes(int(c.uint32()))
+		default:
+			_ = c.fail("a value of %s is of the unknown kind %q", p.name, kind)
+		}
+		if c.err != nil {
+			return fields
+		}
+		if index >= 0 {
+			fields[index] = field{kind, value}
+		}
+	}
+	return fields
+}
+
+// row builds the row from the decoder's fields.
+func (p *plan) row(d *Decoder, id string) Row {
+	text := func(index int) Text {
+		if index < 0 {
+			return Text{Null: true}
+		}
+		switch f := d.fields[index]; f.kind {
+		case 't':
+			return Text{Value: d.intern(f.value)}
+		case 'u':
+			return Text{Unchanged: true}
+		default:
+			return Text{Null: true}
+		}
+	}
+	if p.table == Assessment {
+		return Row{ID: id, ExternalID: text(p.external), CopiedFrom: text(p.copied)}
+	}
+	row := Row{
+		ID: id, Assessment: text(p.assessment), Organization: text(p.organization),
+		Started: p.mark(d, p.started, p.startedMarker), Finished: p.mark(d, p.finished, p.finishedMarker),
+		Stamp: Text{Null: true},
+	}
+	if p.stamp >= 0 {
+		switch f := d.fields[p.stamp]; f.kind {
+		case 't':
+			row.Stamp = Text{Value: ShortenStamp(string(f.value))}
+		case 'u':
+			row.Stamp = Text{Unchanged: true}
+		}
+	}
+	return row
+}
+
+func (p *plan) mark(d *Decoder, index int, m Marker) Mark {
+	f := d.fields[index]
+	switch f.kind {
+	case 'u':
+		return MarkUnchanged
+	case 't':
+		if len(m.Values) == 0 && f.value != nil && alwaysSet(p.types[index]) {
+			return MarkSet
+		}
+		return m.Mark(Text{Value: string(f.value)}, p.types[index])
+	default:
+		return MarkUnset
+	}
+}

@@ -1,0 +1,111 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// failoverVersion is the first server version whose logical slots can be synchronised to a standby.
+const failoverVersion = 170000
+
+// waitNotice is how often a slow slot creation says what it waits for.
+const waitNotice = 3 * time.Second
+
+// newSlot is a slot just created, with the snapshot of the very point where it begins. The snapshot lives as long as the
+// replication connection stays idle.
+type newSlot struct {
+	consistent pglogrepl.LSN
+	snapshot   string
+}
+
+// createSlot makes the slot. Creation waits for every transaction that is running; watch, an ordinary connection, is used to
+// tell note which ones.
+func createSlot(ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn, name string, version int, note func(string)) (newSlot, error) {
+	statement := fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", quoteSlot(name))
+	if version >= failoverVersion {
+		statement = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)", quoteSlot(name))
+	}
+	done := make(chan struct{})
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(waitNotice):
+			}
+			if blockers, err := runningTransactions(ctx, watch); err == nil && blockers != "" {
+				note("creating the slot waits for transactions that are running: " + blockers)
+			}
+		}
+	}()
+	result, err := pglogrepl.ParseCreateReplicationSlot(replication.Exec(ctx, statement))
+	close(done)
+	<-watched
+	if err != nil {
+		return newSlot{}, fmt.Errorf("create slot %q: %w", name, err)
+	}
+	consistent, err := pglogrepl.ParseLSN(result.ConsistentPoint)
+	if err != nil {
+		return newSlot{}, fmt.Errorf("create slot %q: %w", name, err)
+	}
+	return newSlot{consistent: consistent, snapshot: result.SnapshotName}, nil
+}
+
+// runningTransactions describes the transactions that hold an id, oldest first. pg_locks shows them to any role.
+func runningTransactions(ctx context.Context, conn *pgx.Conn) (string, error) {
+	rows, err := conn.Query(ctx, `
+		select coalesce(l.pid, 0), coalesce(extract(epoch from now() - a.xact_start), -1)::int
+		  from pg_catalog.pg_locks l left join pg_catalog.pg_stat_activity a on a.pid = l.pid
+		 where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock' and l.granted and l.pid is distinct from pg_backend_pid()
+		 order by a.xact_start nulls last limit 5`)
+	if err != nil {
+		return "", fmt.Errorf("look up running transactions: %w", err)
+	}
+	var texts []string
+	var pid, age int
+	_, err = pgx.ForEachRow(rows, []any{&pid, &age}, func() error {
+		switch {
+		case pid == 0:
+			texts = append(texts, "a prepared transaction (see pg_prepared_xacts)")
+		case age < 0:
+			texts = append(texts, fmt.Sprintf("pid %d", pid))
+		default:
+			texts = append(texts, fmt.Sprintf("pid %d, running for %s", pid, time.Duration(age)*time.Second))
+		}
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("look up running transactions: %w", err)
+	}
+	return strings.Join(texts, "; "), nil
+}
+
+// dropSlot drops the slot where it exists. A walsender that has just lost its client may hold it for a moment.
+func dropSlot(ctx context.Context, source *pgx.Conn, name string) error {
+	deadline := time.Now().Add(dialTimeout)
+	for {
+		_, err := source.Exec(ctx, "select pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where slot_name = $1", name)
+		if err == nil {
+			return nil
+		}
+		if sqlState(err) != stateObjectInUse || time.Now().After(deadline) {
+			return fmt.Errorf("drop slot %q: %w", name, err)
+		}
+		select {
+		case <-time.After(standbyPoll / 2):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// quoteSlot writes a slot name for the replication grammar. Names hold only lower-case letters, digits and underscores.
+func quoteSlot(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

@@ -1,0 +1,240 @@
+package cdc
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// copyFlush is how many bytes of converted rows are handed to the store at a time.
+const copyFlush = 64 << 10
+
+// copyRows reads the given columns of a table at the snapshot that the source transaction has, converts each row and writes
+// it to the target, a `table (columns)` of the store. Memory stays bounded by one row and a buffer, whatever the table's size.
+// convert appends the row for COPY's text format, without the line end, or nothing to leave it out.
+func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns []string, target string,
+	convert func(dst []byte, fields []Text) ([]byte, error), progress func(rows int64),
+) (int64, error) {
+	quoted := make([]string, len(columns))
+	for i, column := range columns {
+		quoted[i] = pgx.Identifier{column}.Sanitize()
+	}
+	read := fmt.Sprintf("copy (select %s from %s) to stdout", strings.Join(quoted, ", "), quoteName(from))
+	pipeReader, pipeWriter := io.Pipe()
+	converter := &rowConverter{to: pipeWriter, fields: make([]Text, len(columns)), convert: convert, progress: progress}
+	readDone := make(chan error, 1)
+	go func() {
+		_, err := source.PgConn().CopyTo(ctx, converter, read)
+		if err == nil {
+			err = converter.flush()
+		}
+		_ = pipeWriter.CloseWithError(err)
+		readDone <- err
+	}()
+	_, writeErr := store.PgConn().CopyFrom(ctx, pipeReader, "copy "+target+" from stdin")
+	_ = pipeReader.CloseWithError(writeErr)
+	readErr := <-readDone
+	switch {
+	case readErr != nil && writeErr == nil, readErr != nil && strings.Contains(writeErr.Error(), readErr.Error()):
+		return converter.rows, fmt.Errorf("read the rows of %s: %w", from.Display(), readErr)
+	case writeErr != nil:
+		return converter.rows, fmt.Errorf("write the state of %s: %w", from.Display(), writeErr)
+	}
+	progress(converter.rows)
+	return converter.rows, nil
+}
+
+// rowConverter takes rows in COPY's text format, of which the server sends one a message, and passes them on converted.
+type rowConverter struct {
+	to       io.Writer
+	partial  []byte // the beginning of a row whose end has not come
+	out      []byte
+	fields   []Text
+	convert  func([]byte, []Text) ([]byte, error)
+	progress func(int64)
+	rows     int64
+}
+
+func (c *rowConverter) Write(data []byte) (int, error) {
+	total := len(data)
+	for {
+		end := bytes.IndexByte(data, '\n')
+		if end < 0 {
+			c.partial = append(c.partial, data...)
+			return total, nil
+		}
+		line := data[:end]
+		if len(c.partial) > 0 {
+			c.partial = append(c.partial, line...)
+			line = c.partial
+		}
+		if err := c.row(line); err != nil {
+			return 0, err
+		}
+		c.partial = c.partial[:0]
+		data = data[end+1:]
+	}
+}
+
+func (c *rowConverter) row(line []byte) error {
+	for i := range c.fields {
+		field, rest, more := bytes.Cut(line, []byte{'\t'})
+		if more != (i < len(c.fields)-1) {
+			return fmt.Errorf("row %d has not %d columns", c.rows+1, len(c.fields))
+		}
+		c.fields[i] = copyField(field)
+		line = rest
+	}
+	before := len(c.out)
+	var err error
+	if c.out, err = c.convert(c.out, c.fields); err != nil {
+		return err
+	}
+	if len(c.out) > before {
+		c.out = append(c.out, '\n')
+	}
+	if c.rows++; c.rows%10000 == 0 {
+		c.progress(c.rows)
+	}
+	if len(c.out) >= copyFlush {
+		return c.flush()
+	}
+	return nil
+}
+
+func (c *rowConverter) flush() error {
+	_, err := c.to.Write(c.out)
+	c.out = c.out[:0]
+	return err
+}
+
+// copyField reads a field of COPY's text format (PostgreSQL manual, COPY, "Text Format").
+func copyField(field []byte) Text {
+	if len(field) == 2 && field[0] == '\\' && field[1] == 'N' {
+		return Text{Null: true}
+	}
+	if bytes.IndexByte(field, '\\') < 0 {
+		return Text{Value: string(field)}
+	}
+	plain := make([]byte, 0, len(field))
+	for i := 0; i < len(field); i++ {
+		if field[i] != '\\' || i+1 == len(field) {
+			plain = append(plain, field[i])
+			continue
+		}
+		i++
+		if at := strings.IndexByte("bfnrtv", field[i]); at >= 0 {
+			plain = append(plain, "\b\f\n\r\t\v"[at])
+		} else {
+			plain = append(plain, field[i])
+		}
+	}
+	return Text{Value: string(plain)}
+}
+
+// appendCopyField writes a value in COPY's text format.
+func appendCopyField(dst []byte, value string) []byte {
+	for i := range len(value) {
+		switch c := value[i]; c {
+		case '\\':
+			dst = append(dst, '\\', '\\')
+		case '\n':
+			dst = append(dst, '\\', 'n')
+		case '\r':
+			dst = append(dst, '\\', 'r')
+		case '\t':
+			dst = append(dst, '\\', 't')
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+func appendCopyNull(dst []byte) []byte { return append(dst, '\\', 'N') }
+
+// stateColumns is the target of stateConverter.
+const stateColumns = "(response_id, assessment_id, organization_id, stamp, flags)"
+
+// stateConverter turns the mapped columns of a respondent into a row of the state that fires nothing.
+func stateConverter(m Mapping, t *TableInfo) func([]byte, []Text) ([]byte, error) {
+	row := newRowReader(m, t)
+	return func(dst []byte, fields []Text) ([]byte, error) {
+		r, err := row(fields)
+		if err != nil {
+			return dst, err
+		}
+		return appendState(dst, r.ID, Existing(r)), nil
+	}
+}
+
+func appendState(dst []byte, id string, s State) []byte {
+	dst = appendCopyField(dst, id)
+	for _, value := range []*string{emptyNull(s.AssessmentID), s.OrganizationID, emptyNull(s.Stamp)} {
+		dst = append(dst, '\t')
+		if value == nil {
+			dst = appendCopyNull(dst)
+		} else {
+			dst = appendCopyField(dst, *value)
+		}
+	}
+	dst = append(dst, '\t')
+	return fmt.Appendf(dst, "%d", s.flags())
+}
+
+// newRowReader returns a function that reads RespondentColumns as the decoder would have read them from the stream.
+func newRowReader(m Mapping, t *TableInfo) func(fields []Text) (Row, error) {
+	at := map[string]int{}
+	for i, column := range m.RespondentColumns() {
+		at[column] = i
+	}
+	stamp := m.StampColumn()
+	return func(fields []Text) (Row, error) {
+		id := fields[at[m.ID]]
+		if id.Null {
+			return Row{}, fmt.Errorf("a row of %s has no %s", t.Name.Display(), m.ID)
+		}
+		row := Row{
+			ID:           id.Value,
+			Assessment:   fields[at[m.Assessment]],
+			Organization: Text{Null: true},
+			Started:      m.Started.Mark(fields[at[m.Started.Column]], t.Columns[m.Started.Column]),
+			Finished:     m.Finished.Mark(fields[at[m.Finished.Column]], t.Columns[m.Finished.Column]),
+			Stamp:        Text{Null: true},
+		}
+		if m.Organization != "" {
+			row.Organization = fields[at[m.Organization]]
+		}
+		if stamp != "" {
+			if row.Stamp = fields[at[stamp]]; !row.Stamp.Null {
+				row.Stamp.Value = ShortenStamp(row.Stamp.Value)
+			}
+		}
+		return row, nil
+	}
+}
+
+// assessmentTarget and assessmentConverter take over the external ids.
+const assessmentColumns = "(assessment_id, external_id)"
+
+func assessmentConverter(m Mapping) func([]byte, []Text) ([]byte, error) {
+	at := map[string]int{}
+	for i, column := range m.AssessmentColumns() {
+		at[column] = i
+	}
+	return func(dst []byte, fields []Text) ([]byte, error) {
+		id, external := fields[at[m.AssessmentID]], fields[at[m.ExternalID]]
+		if id.Null {
+			return dst, nil
+		}
+		dst = append(appendCopyField(dst, id.Value), '\t')
+		if external.Null || strings.TrimSpace(external.Value) == "" {
+			return appendCopyNull(dst), nil
+		}
+		return appendCopyField(dst, strings.TrimSpace(external.Value)), nil
+	}
+}

@@ -1,0 +1,110 @@
+package cdc
+
+import (
+	"fmt"
+
+	lru "github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
+)
+
+// cachedStates bounds the cache of hot states: about 8 MiB. Most updates concern responses that moved a moment ago.
+const cachedStates = 1 << 15
+
+// stateCache keeps the states of responses as the store has them. Only the one writer changes states, so an entry stays
+// true until the writer loses its place.
+type stateCache struct{ lru *lru.LRU[string, *State] }
+
+func newStateCache() *stateCache {
+	cache, err := lru.NewLRU[string, *State](cachedStates, nil)
+	if err != nil {
+		panic(err) // only for a size below 1
+	}
+	return &stateCache{lru: cache}
+}
+
+// get returns the state, nil for a response known to have none.
+func (c *stateCache) get(id string) (state *State, cached bool) { return c.lru.Get(id) }
+
+func (c *stateCache) put(id string, state *State) { c.lru.Add(id, state) }
+
+func (c *stateCache) purge() { c.lru.Purge() }
+
+// The bits of walhook.response_state.flags.
+const (
+	flagStarted int16 = 1 << iota
+	flagCompleted
+	flagStartedNow
+	flagFinishedNow
+)
+
+func (s *State) flags() int16 {
+	var flags int16
+	for _, f := range []struct {
+		set bool
+		bit int16
+	}{{s.Started, flagStarted}, {s.Completed, flagCompleted}, {s.StartedNow, flagStartedNow}, {s.FinishedNow, flagFinishedNow}} {
+		if f.set {
+			flags |= f.bit
+		}
+	}
+	return flags
+}
+
+// scanState reads a row of ReadStates.
+func scanState(rows pgx.Rows) (id string, state *State, err error) {
+	var (
+		assessment, stamp, created *string
+		flags                      int16
+	)
+	state = &State{}
+	if err := rows.Scan(&id, &assessment, &state.OrganizationID, &stamp, &flags, &created); err != nil {
+		return "", nil, fmt.Errorf("read a response's state: %w", err)
+	}
+	if assessment != nil {
+		state.AssessmentID = *assessment
+	}
+	if stamp != nil {
+		state.Stamp = *stamp
+	}
+	state.Started = flags&flagStarted != 0
+	state.Completed = flags&flagCompleted != 0
+	state.StartedNow = flags&flagStartedNow != 0
+	state.FinishedNow = flags&flagFinishedNow != 0
+	return id, state, nil
+}
+
+// stateRows are the columns of WriteStates.
+type stateRows struct {
+	ids                                      []string
+	assessments, organizations, stamps, lsns []*string
+	flags                                    []int16
+}
+
+// add adds a state; created is the commit LSN of the insert, empty where it is not new.
+func (r *stateRows) add(id string, s *State, created string) {
+	r.ids = append(r.ids, id)
+	r.assessments = append(r.assessments, emptyNull(s.AssessmentID))
+	r.organizations = append(r.organizations, s.OrganizationID)
+	r.stamps = append(r.stamps, emptyNull(s.Stamp))
+	r.flags = append(r.flags, s.flags())
+	r.lsns = append(r.lsns, emptyNull(created))
+}
+
+func (r *stateRows) queue(work *pgx.Batch) {
+	if len(r.ids) == 0 {
+		return
+	}
+	work.Queue(sql.WriteStates.SQL, sql.WriteStates.Bind(sql.Args{
+		"response_ids": r.ids, "assessment_ids": r.assessments, "organization_ids": r.organizations,
+		"stamps": r.stamps, "flags": r.flags, "created_lsns": r.lsns,
+	})...)
+}
+
+func emptyNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

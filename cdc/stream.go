@@ -1,0 +1,334 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/sethvargo/go-retry"
+
+	"walhook/sql"
+)
+
+// ReaderLock is the key of the session lock on the store that the one daemon holds which reads the slot.
+const ReaderLock int64 = 0x77616c686f6f6b01 // "walhook" and 1
+
+const (
+	standbyPoll  = 500 * time.Millisecond
+	reconnectMin = 200 * time.Millisecond
+	reconnectCap = 5 * time.Second
+
+	// leftoverGrace is how long a walsender that a dead connection of ours left behind may keep the slot.
+	leftoverGrace = 3 * time.Second
+
+	// drainTimeout bounds the last store transaction of a clean stop.
+	drainTimeout = 30 * time.Second
+)
+
+// StreamConfig is what a Stream needs. All fields are required but Mend.
+type StreamConfig struct {
+	SourceURL, StoreURL string
+	Slot, Publication   string
+	Mapping             Mapping
+	Queue               Queue
+	Horizon             *Horizon
+	Status              *Status
+	Log                 *slog.Logger
+
+	// Mend closes a gap; after it returns nil the stream begins anew. Nil: a gap ends Run.
+	Mend func(context.Context, *GapError) error
+}
+
+// Stream reads the slot while no other daemon does, and waits otherwise.
+type Stream struct{ cfg StreamConfig }
+
+// NewStream returns a Stream that Run starts.
+func NewStream(cfg StreamConfig) *Stream { return &Stream{cfg: cfg} }
+
+// Run streams until the context ends, reconnecting whenever a connection breaks. It returns nil after a clean stop, a
+// *FatalError where trying again cannot help, and a *GapError where Mend is nil.
+func (s *Stream) Run(ctx context.Context) error {
+	backoff := newReconnect()
+	for {
+		began := time.Now()
+		err := s.session(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		var fatal *FatalError
+		var gap *GapError
+		switch {
+		case errors.As(err, &fatal):
+			return err
+		case errors.As(err, &gap):
+			if s.cfg.Mend == nil {
+				return err
+			}
+			s.cfg.Status.enter(PhaseMending, gap.Detail)
+			s.cfg.Log.Error("the stream may have missed changes", "kind", gap.Kind, "detail", gap.Detail)
+			if err = s.cfg.Mend(ctx, gap); err == nil {
+				backoff = newReconnect()
+				continue
+			}
+			if errors.As(err, &fatal) {
+				return err
+			}
+		}
+		if time.Since(began) > time.Minute {
+			backoff = newReconnect()
+		}
+		pause, _ := backoff.Next()
+		s.cfg.Status.enter(PhaseRetrying, err.Error())
+		s.cfg.Log.Warn("the stream broke; connecting again", "error", err, "in", pause.Round(time.Millisecond))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func newReconnect() retry.Backoff {
+	return retry.WithJitterPercent(20, retry.WithCappedDuration(reconnectCap, retry.NewExponential(reconnectMin)))
+}
+
+// session is one life of both connections: elect, check, stream.
+func (s *Stream) session(ctx context.Context) error {
+	store, err := ConnectStore(ctx, s.cfg.StoreURL)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(store)
+	if err := sql.CheckVersion(ctx, store); err != nil {
+		var version *sql.VersionError
+		if errors.As(err, &version) {
+			return &FatalError{err}
+		}
+		return err
+	}
+	if err := s.elect(ctx, store); err != nil {
+		return err
+	}
+	s.cfg.Status.enter(PhaseStarting, "opening the stream")
+	// Read after the election: until then another daemon may write.
+	attachment, position, err := ReadAttached(ctx, store)
+	if err != nil {
+		return err
+	}
+	if err := attachment.matches(s.cfg); err != nil {
+		return err
+	}
+
+	replication, err := ConnectReplication(ctx, s.cfg.SourceURL)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(replication)
+	source, err := ConnectSource(ctx, s.cfg.SourceURL)
+	if err != nil {
+		return err
+	}
+	table, err := s.verify(ctx, source, replication, attachment, position)
+	closeQuietly(source)
+	if err != nil {
+		return err
+	}
+	if err := s.cfg.Horizon.Refresh(ctx); err != nil {
+		return err
+	}
+	if err := s.start(ctx, replication, position); err != nil {
+		return err
+	}
+	return s.pump(ctx, store, replication, attachment, position, table.Partitioned())
+}
+
+// elect waits until this daemon is the one that reads the slot.
+func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
+	for {
+		var won bool
+		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", ReaderLock).Scan(&won); err != nil {
+			return fmt.Errorf("become the reader of slot %q: %w", s.cfg.Slot, err)
+		}
+		if won {
+			return nil
+		}
+		s.cfg.Status.enter(PhaseStandby, "another daemon reads the slot")
+		select {
+		case <-time.After(standbyPoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// verify makes sure that the slot continues exactly where the store ends.
+func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgconn.PgConn, a *Attachment, position Position) (*TableInfo, error) {
+	system, err := pglogrepl.IdentifySystem(ctx, replication)
+	if err != nil {
+		return nil, fmt.Errorf("identify the source: %w", err)
+	}
+	if system.SystemID != a.SystemIdentifier {
+		return nil, &GapError{ServerRestored, fmt.Sprintf("the source is server %s and not %s, to which walhook was attached", system.SystemID, a.SystemIdentifier)}
+	}
+	slot, err := inspectSlot(ctx, source, s.cfg.Slot)
+	if err != nil {
+		return nil, err
+	}
+	if err := slot.continues(position); err != nil {
+		return nil, err
+	}
+	table, err := InspectTable(ctx, source, s.cfg.Mapping.Respondent)
+	if err != nil {
+		return nil, err
+	}
+	if table == nil {
+		return nil, &GapError{TableReplaced, fmt.Sprintf("table %s is gone", s.cfg.Mapping.Respondent.Display())}
+	}
+	if table.OID != a.RespondentOID {
+		return nil, &GapError{TableReplaced, fmt.Sprintf("another table stands under the name %s", s.cfg.Mapping.Respondent.Display())}
+	}
+	if s.cfg.Mapping.HasAssessmentTable() {
+		assessment, err := InspectTable(ctx, source, s.cfg.Mapping.AssessmentTable)
+		if err != nil {
+			return nil, err
+		}
+		if assessment == nil || assessment.OID != a.AssessmentOID {
+			return nil, &GapError{TableReplaced, fmt.Sprintf("table %s is gone or another one stands under its name", s.cfg.Mapping.AssessmentTable.Display())}
+		}
+	}
+	return table, nil
+}
+
+// start begins the replication. A slot that is still active belongs to a walsender that a dead connection left behind,
+// since this daemon holds the reader lock: it is waited for, then ended where it is ours.
+func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, position Position) error {
+	began := time.Now()
+	for {
+		err := pglogrepl.StartReplication(ctx, replication, s.cfg.Slot, position.LSN, pglogrepl.StartReplicationOptions{
+			Mode: pglogrepl.LogicalReplication,
+			PluginArgs: []string{
+				"proto_version '1'",
+				"publication_names '" + quotePublication(s.cfg.Publication) + "'",
+				"messages 'true'",
+			},
+		})
+		switch sqlState(err) {
+		case "":
+			if err != nil {
+				return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
+			}
+			return nil
+		case stateObjectInUse:
+			reason := fmt.Sprintf("slot %q is in use by another connection", s.cfg.Slot)
+			s.cfg.Status.enter(PhaseRetrying, reason)
+			if time.Since(began) > leftoverGrace {
+				if err := s.endLeftover(ctx); err != nil {
+					return err
+				}
+				return errors.New(reason)
+			}
+		case stateUndefinedObject:
+			return &GapError{SlotLost, fmt.Sprintf("slot %q does not exist any more", s.cfg.Slot)}
+		case stateNotReady:
+			return &GapError{SlotLost, fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
+		default:
+			return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
+		}
+		select {
+		case <-time.After(standbyPoll / 2):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// endLeftover ends the walsender that holds the slot when it runs as our own role under our own name.
+func (s *Stream) endLeftover(ctx context.Context) error {
+	source, err := ConnectSource(ctx, s.cfg.SourceURL)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(source)
+	var ended int
+	err = source.QueryRow(ctx, `select count(pg_terminate_backend(a.pid))
+		from pg_replication_slots s join pg_stat_activity a on a.pid = s.active_pid
+		where s.slot_name = $1 and a.usename = current_user and a.application_name = current_setting('application_name')`, s.cfg.Slot).Scan(&ended)
+	if err != nil {
+		return fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", s.cfg.Slot, err)
+	}
+	if ended > 0 {
+		s.cfg.Log.Warn("ended a walsender that a dead connection had left behind", "slot", s.cfg.Slot)
+	}
+	return nil
+}
+
+// pump runs reader and writer until one of them fails or the context ends.
+func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.PgConn, a *Attachment, from Position, partitioned bool) error {
+	// The reader outlives the context by the writer's last transaction, so that a clean stop is acknowledged.
+	readerCtx, stopReader := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopReader()
+	writerCtx, stopWriter := context.WithCancel(ctx)
+	defer stopWriter()
+
+	r := &reader{
+		conn: replication, decoder: NewDecoder(s.cfg.Mapping, a.RespondentOID, a.AssessmentOID),
+		inbox: newInbox(), from: from, partitioned: partitioned, status: s.cfg.Status,
+	}
+	r.durable.Store(uint64(from.LSN))
+	w := &writer{
+		store: store, inbox: r.inbox, reader: r, queue: s.cfg.Queue, mapping: s.cfg.Mapping, status: s.cfg.Status,
+		stored: from, consumed: from, idle: true, states: newStateCache(),
+	}
+	s.cfg.Status.stored(from)
+	s.cfg.Status.enter(PhaseStreaming, "")
+	s.cfg.Log.Info("streaming", "slot", s.cfg.Slot, "lsn", from.String())
+
+	readerDone := make(chan error, 1)
+	go func() {
+		err := r.run(readerCtx)
+		stopWriter()
+		readerDone <- err
+	}()
+	writerErr := w.run(writerCtx)
+	if ctx.Err() != nil && errors.Is(writerErr, context.Canceled) {
+		flushCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		writerErr = w.flush(flushCtx)
+		cancel()
+	}
+	stopReader()
+	readerErr := <-readerDone
+	for _, err := range []error{readerErr, writerErr} {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			return s.explain(err)
+		}
+	}
+	return ctx.Err()
+}
+
+// explain tells a gap from a broken connection.
+func (s *Stream) explain(err error) error {
+	var missing *MissingColumnError
+	switch {
+	case errors.As(err, &missing):
+		return &FatalError{err}
+	case sqlState(err) == stateUndefinedObject:
+		return &GapError{PublicationChanged, fmt.Sprintf("publication %q does not exist where the stream stands: %s", s.cfg.Publication, err)}
+	case sqlState(err) == stateNotReady:
+		return &GapError{SlotLost, fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
+	}
+	return err
+}
+
+type closer interface{ Close(context.Context) error }
+
+// closeQuietly closes a connection that is not needed any more; whether that works changes nothing.
+func closeQuietly(conn closer) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}

@@ -1,0 +1,142 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
+)
+
+const (
+	// lazyBytes and lazyTime decide when progress that changed nothing in the store is written there: often enough that
+	// the slot holds little WAL, seldom enough that an idle database is not kept busy by our own writes.
+	lazyBytes = 1 << 20
+	lazyTime  = 10 * time.Second
+
+	// idleTrickle is the least progress that is worth writing when only idleTime has passed. A write of the position makes
+	// WAL itself, some hundred bytes, so anything less would feed itself.
+	idleTrickle = 16 << 10
+	idleTime    = 20 * time.Second
+
+	// storePing is how often an idle store connection is tried, so that a dead one is found before it is needed.
+	storePing = 3 * time.Second
+)
+
+// Queue is how events become deliveries inside the writer's transaction. Add queues its statements on the batch, for a
+// part of the events at a time; Committed or Discarded tells what became of all that was added since the last such call.
+type Queue struct {
+	Add       func(batch *pgx.Batch, events []Event)
+	Committed func()
+	Discarded func()
+}
+
+// writer consumes the stream: it classifies row changes and writes state, deliveries and position in one transaction.
+// One goroutine runs it, and it alone uses the store connection.
+type writer struct {
+	store   *pgx.Conn
+	inbox   *inbox
+	reader  *reader
+	queue   Queue
+	mapping Mapping
+	status  *Status
+
+	stored   Position // as the store has it
+	consumed Position // as far as this process has come; ahead of stored by what changed nothing
+	idle     bool     // what lies between the two is no transaction of ours
+	hurry    bool
+	wrote    time.Time
+
+	states *stateCache
+}
+
+func (w *writer) run(ctx context.Context) error {
+	var items []item
+	w.wrote = time.Now()
+	ping := time.Now()
+	for {
+		var err error
+		items, err = w.inbox.take(ctx, items, time.Second)
+		if err != nil {
+			return err
+		}
+		if len(items) > 0 {
+			// A stop waits for the transaction at hand: its outcome is worth knowing.
+			if err := newBatch(w).commit(context.WithoutCancel(ctx), items); err != nil {
+				return err
+			}
+			clear(items) // release the strings
+		}
+		if err := w.persistLazily(ctx); err != nil {
+			return err
+		}
+		if now := time.Now(); now.Sub(ping) > storePing {
+			ping = now
+			if err := w.pingStore(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// persistLazily writes a position that is ahead of the stored one only because nothing in between mattered.
+func (w *writer) persistLazily(ctx context.Context) error {
+	if w.consumed == w.stored {
+		w.hurry = false
+		return nil
+	}
+	ahead, since := uint64(w.consumed.LSN-w.stored.LSN), time.Since(w.wrote)
+	worth := w.hurry && since > time.Second ||
+		ahead >= lazyBytes && since >= lazyTime ||
+		ahead >= 16*lazyBytes ||
+		!w.idle && since >= lazyTime ||
+		ahead >= idleTrickle && since >= idleTime
+	if !worth {
+		return nil
+	}
+	return w.commit(ctx, &pgx.Batch{}, w.consumed)
+}
+
+// flush writes the position at once, for a clean stop.
+func (w *writer) flush(ctx context.Context) error {
+	if w.consumed == w.stored {
+		return nil
+	}
+	return w.commit(ctx, &pgx.Batch{}, w.consumed)
+}
+
+// commit sends the batch and the position as one implicit transaction, in one round trip.
+func (w *writer) commit(ctx context.Context, work *pgx.Batch, to Position) error {
+	batch := &pgx.Batch{}
+	batch.Queue(sql.AdvancePosition.SQL, sql.AdvancePosition.Bind(sql.Args{
+		"from_lsn": w.stored.LSN.String(), "from_partial_lsn": nullable(w.stored.Partial), "from_partial_changes": w.stored.PartialChanges,
+		"to_lsn": to.LSN.String(), "to_partial_lsn": nullable(to.Partial), "to_partial_changes": to.PartialChanges,
+	})...)
+	batch.QueuedQueries = append(batch.QueuedQueries, work.QueuedQueries...)
+	if err := w.store.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("write state, deliveries and position %s to the store: %w", to, err)
+	}
+	w.stored, w.consumed = to, to
+	w.idle, w.hurry = true, false
+	w.wrote = time.Now()
+	w.reader.durable.Store(uint64(to.LSN))
+	w.status.stored(to)
+	return nil
+}
+
+func (w *writer) pingStore(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := w.store.Ping(ctx); err != nil {
+		return fmt.Errorf("reach the store: %w", err)
+	}
+	return nil
+}
+
+// progress notes that the stream has been consumed up to a position and that nothing in between had to be stored.
+func (w *writer) progress(to Position, idle bool) {
+	w.idle = w.idle && idle
+	w.consumed = to
+}

@@ -1,0 +1,341 @@
+package dispatch
+
+import (
+	"time"
+
+	"github.com/jackc/pglogrepl"
+
+	"walhook/cdc"
+)
+
+// Kinds of deliveries, as walhook.queue.kind has them.
+const (
+	kindStream int16 = iota
+	kindRecovered
+	kindTest
+	kindManual
+)
+
+// delivery is a pending delivery that this process holds in memory: it will send it, and nobody else will.
+type delivery struct {
+	id          int64
+	webhookID   int64
+	responseID  string
+	lsn         pglogrepl.LSN
+	ordinal     int64
+	xid         int64
+	committedAt time.Time
+	attempts    int // made before
+	event       cdc.EventType
+	kind        int16
+	hook        *webhook
+	endpoint    *endpoint
+	generation  int  // of its endpoint's memory
+	inLine      bool // it is the head of its line already
+}
+
+// ordered reports whether the delivery keeps its place among those about its response.
+func (d *delivery) ordered() bool { return d.hook.ordered && d.kind != kindTest }
+
+// line is the order of one response at one endpoint: a head that is ready or in flight, and those that wait for it.
+type line struct {
+	waiting []*delivery
+
+	// viaStore tells that deliveries of this line may lie in the store unheld, because its head failed before. Then none
+	// is held behind the head, and the next one is looked up when the head has ended. unheld tells that one has come since.
+	viaStore bool
+	unheld   bool
+}
+
+const (
+	// failingAfter is how many failures in a row make an endpoint a failing one.
+	failingAfter = 5
+
+	// window is how many deliveries of one endpoint are held in memory at most.
+	window = 256
+
+	// duePause is the wait before looking again for deliveries that are due and could not be loaded.
+	duePause = 100 * time.Millisecond
+
+	// probeInterval is the longest that a failing endpoint is left in peace while something waits for it.
+	probeInterval = 5 * time.Minute
+)
+
+// endpoint is what this process knows of one URL. The Scheduler's mutex guards it.
+//
+// While it is owned, no other daemon sends to it. Never-tried deliveries come in the order of their ids: up to cursor each
+// was held, or lies behind an earlier one about the same response; after it, more tells that the store may have others.
+type endpoint struct {
+	id      int64
+	display string
+	hooks   []*webhook
+	owned   bool
+	leaving bool // to be released as soon as nothing is in flight or unrecorded
+
+	generation int // of what is held: forget begins a new one
+	held       map[int64]struct{}
+	flying     map[int64]*delivery // in flight or unrecorded; all of them are held
+	due        []*delivery         // ready: tried before, or queued by hand
+	fresh      []*delivery         // ready: never tried
+	lines      map[string]*line
+	cursor     int64
+	more       bool
+
+	loading bool
+	missed  bool               // something was offered and not held since the store was last looked at
+	ended   map[int64]struct{} // what ended while loading
+
+	inFlight int
+	waiting  int       // tried and failed, due later: as far as is known
+	dueAt    time.Time // when something must be loaded again
+	wakeAt   time.Time // when timer fires; zero: it does not
+	timer    *time.Timer
+	queued   bool // in the ring of endpoints that may have something to send
+
+	failures    int // in a row
+	limit       int // attempts in flight allowed by slow start
+	notBefore   time.Time
+	lastAttempt time.Time
+	lastError   string
+	troubled    bool // the store has failures > 0
+}
+
+func newEndpoint(id int64, concurrency int) *endpoint {
+	return &endpoint{id: id, held: map[int64]struct{}{}, flying: map[int64]*delivery{}, lines: map[string]*line{}, limit: concurrency, more: true}
+}
+
+// failing reports whether the endpoint answers nothing at the moment.
+func (e *endpoint) failing() bool { return e.failures >= failingAfter }
+
+// active returns the ids of the webhooks whose deliveries may be sent, and of those among them that keep the order.
+func (e *endpoint) active() (enabled, ordered, all []int64) {
+	for _, h := range e.hooks {
+		all = append(all, h.id)
+		if h.enabled {
+			enabled = append(enabled, h.id)
+			if h.ordered {
+				ordered = append(ordered, h.id)
+			}
+		}
+	}
+	return enabled, ordered, all
+}
+
+// handOver offers a delivery that was queued a moment ago. It reports whether the delivery is now held; if not, it will be
+// loaded from the store in its turn.
+func (e *endpoint) handOver(d *delivery) bool {
+	if !e.owned || e.leaving || e.more || e.loading || e.waiting > 0 || len(e.held) >= window {
+		e.more, e.missed = true, true
+		return false
+	}
+	e.hold(d)
+	e.cursor = max(e.cursor, d.id)
+	return true
+}
+
+func (e *endpoint) hold(d *delivery) {
+	e.held[d.id] = struct{}{}
+	d.generation = e.generation
+}
+
+// enqueue makes a held delivery ready, or puts it in its line.
+func (e *endpoint) enqueue(d *delivery) {
+	if d.ordered() && !d.inLine {
+		if l := e.lines[d.responseID]; l != nil {
+			if l.viaStore {
+				l.unheld = true
+				delete(e.held, d.id)
+				return
+			}
+			l.waiting = append(l.waiting, d)
+			return
+		}
+		e.lines[d.responseID] = &line{viaStore: d.attempts > 0 || d.kind == kindManual}
+	}
+	e.ready(d)
+}
+
+func (e *endpoint) ready(d *delivery) {
+	if d.attempts > 0 || d.kind >= kindTest {
+		e.due = append(e.due, d)
+	} else {
+		e.fresh = append(e.fresh, d)
+	}
+}
+
+// pick returns the delivery to attempt next, nil where there is none that may be. of is the limit for one URL.
+func (e *endpoint) pick(now time.Time, of int) *delivery {
+	if !e.owned || e.leaving || now.Before(e.notBefore) || e.inFlight >= min(e.limit, of) || e.failing() && e.inFlight > 0 {
+		return nil
+	}
+	// While nothing gets through, the deliveries that have been tried serve as probes, and hardly any other is added.
+	admit := !e.failing() || e.waiting < of || now.Sub(e.lastAttempt) >= probeInterval
+	for i, d := range e.due {
+		if d.attempts > 0 || d.kind == kindTest || admit {
+			e.due = append(e.due[:i], e.due[i+1:]...)
+			return d
+		}
+	}
+	if len(e.fresh) > 0 && admit {
+		d := e.fresh[0]
+		e.fresh[0] = nil
+		e.fresh = e.fresh[1:]
+		return d
+	}
+	return nil
+}
+
+// answered takes the outcome of an attempt into account, before it is recorded.
+func (e *endpoint) answered(o Outcome, now time.Time, of int) {
+	e.lastAttempt = now
+	switch o.Kind {
+	case Success:
+		if e.failures > 0 {
+			// The gate opens by one, and further with each success.
+			e.limit = 1
+		}
+		e.failures, e.notBefore = 0, time.Time{}
+		e.limit = min(e.limit*2, of)
+	case Retry, Gone:
+		e.failures++
+		if e.failing() || o.SlowEndpoint {
+			e.limit = 1
+		}
+		if o.RetryAfter > 0 {
+			e.notBefore = now.Add(o.RetryAfter)
+		}
+	case Aborted:
+	}
+}
+
+// finished takes a recorded end into account: of the delivery, or of this attempt with more to come. It reports whether the
+// next of the line must be looked up in the store.
+func (e *endpoint) finished(d *delivery, final bool) (lookUp bool) {
+	delete(e.held, d.id)
+	delete(e.flying, d.id)
+	if e.loading && final {
+		e.ended[d.id] = struct{}{}
+	}
+	switch {
+	case final && d.attempts > 0:
+		e.waiting = max(e.waiting-1, 0)
+	case !final && d.attempts == 0:
+		e.waiting++
+	}
+	if !d.ordered() {
+		return false
+	}
+	l := e.lines[d.responseID]
+	switch {
+	case l == nil:
+		return false
+	case !final:
+		// Those behind it are found again in the store, once it has ended.
+		for _, w := range l.waiting {
+			delete(e.held, w.id)
+		}
+		delete(e.lines, d.responseID)
+		return false
+	case l.viaStore:
+		l.unheld = false
+		return true
+	case len(l.waiting) > 0:
+		next := l.waiting[0]
+		l.waiting = l.waiting[1:]
+		e.ready(next)
+		return false
+	default:
+		delete(e.lines, d.responseID)
+		return false
+	}
+}
+
+// succeeded takes the answer to a look-up of the next of a line: nil where there is none, or none that is due. It reports
+// whether the delivery was taken, and whether to look again.
+func (e *endpoint) succeeded(responseID string, next *delivery) (taken, lookUp bool) {
+	l := e.lines[responseID]
+	switch {
+	case l == nil:
+		return false, false
+	case next == nil && l.unheld:
+		l.unheld = false
+		return false, true
+	case next == nil:
+		delete(e.lines, responseID)
+		return false, false
+	}
+	if _, twice := e.held[next.id]; twice {
+		return false, false
+	}
+	e.hold(next)
+	next.inLine = true
+	return true, false
+}
+
+// forget drops everything from memory that is not in flight or unrecorded, to be loaded again from the store.
+func (e *endpoint) forget() {
+	e.generation++
+	e.due, e.fresh = nil, nil
+	e.held = map[int64]struct{}{}
+	e.lines = map[string]*line{}
+	for id, d := range e.flying {
+		e.held[id] = struct{}{}
+		if d.ordered() {
+			e.lines[d.responseID] = &line{viaStore: true, unheld: true}
+		}
+	}
+	e.cursor, e.more, e.missed = 0, true, true
+}
+
+// room is how many more deliveries may be held.
+func (e *endpoint) room() int { return window - len(e.held) }
+
+// integrate takes what a look into the store brought. admit lets a delivery that is now held pass on.
+func (e *endpoint) integrate(l *loaded, now time.Time, admit func(*delivery)) {
+	take := func(d *delivery) {
+		if _, twice := e.held[d.id]; !twice {
+			e.hold(d)
+			admit(d)
+		}
+	}
+	for _, d := range l.tests {
+		take(d)
+	}
+	for _, d := range l.due {
+		take(d)
+	}
+	for i, d := range l.fresh {
+		e.cursor = max(e.cursor, d.id)
+		if before := l.behind[i]; before != 0 {
+			_, held := e.held[before]
+			_, ended := e.ended[before]
+			if !held && !ended {
+				continue // found again when the earlier one has ended
+			}
+		}
+		take(d)
+	}
+	e.more = e.missed || len(l.fresh) >= l.room
+	e.waiting = l.waiting
+	e.dueAt = l.dueAt
+	if !e.dueAt.IsZero() && e.dueAt.Before(now) {
+		// More is due than fits, or it stands behind something: look again soon, not at once.
+		e.dueAt = now.Add(duePause)
+	}
+	e.ended = nil
+}
+
+// nextWake is when the endpoint must be looked at again though nothing happens; zero: never.
+func (e *endpoint) nextWake(now time.Time) time.Time {
+	at := e.dueAt
+	sooner := func(t time.Time) {
+		if t.After(now) && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	sooner(e.notBefore)
+	if e.failing() {
+		sooner(e.lastAttempt.Add(probeInterval))
+	}
+	return at
+}

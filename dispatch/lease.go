@@ -1,0 +1,341 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
+)
+
+const (
+	// lockClass and a daemon's id are the key of the session lock that it holds while it lives, so that others find out at
+	// once when it is killed.
+	lockClass = 0x77686b64 // "whkd"
+
+	heartbeat   = 1500 * time.Millisecond
+	leaseMargin = 10 * time.Second // by which a lease outlives an attempt begun just before its end
+
+	// lookInterval is how often pending deliveries are looked for though no notification came.
+	lookInterval = 10 * time.Second
+	// versionInterval is how often webhooks are looked at though no notification came: a pooler may swallow them.
+	versionInterval = 2 * time.Second
+	housekeeping    = 10 * time.Minute
+)
+
+// lease keeps this process among the living daemons, and decides which endpoints are its own. One goroutine runs it.
+type lease struct {
+	s    *Scheduler
+	conn *pgx.Conn
+	id   int64
+
+	beaten, looked, versioned, kept time.Time
+	live                            []int64
+}
+
+// run keeps the lease until the context ends.
+func (l *lease) run(ctx context.Context) error {
+	backoff := newStoreBackoff()
+	for ctx.Err() == nil {
+		err := l.hold(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if l.conn != nil {
+			_ = l.conn.Close(context.WithoutCancel(ctx))
+			l.conn = nil
+		}
+		if time.Since(l.beaten) < leaseMargin {
+			backoff = newStoreBackoff()
+		}
+		pause, _ := backoff.Next()
+		l.s.cfg.Log.Warn("lost touch with the store; trying again", "error", err, "in", pause.Round(time.Millisecond))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// hold connects, and keeps the lease as long as the connection lasts.
+func (l *lease) hold(ctx context.Context) error {
+	config, err := pgx.ParseConfig(l.s.cfg.StoreURL)
+	if err != nil {
+		return fmt.Errorf("parse the URL of the store: %w", err)
+	}
+	config.RuntimeParams["application_name"] = "walhook"
+	connecting, cancel := context.WithTimeout(ctx, leaseMargin)
+	defer cancel()
+	if l.conn, err = pgx.ConnectConfig(connecting, config); err != nil {
+		return fmt.Errorf("connect to the store: %w", err)
+	}
+	if _, err := l.conn.Exec(ctx, "listen walhook"); err != nil {
+		return fmt.Errorf("listen for changes: %w", err)
+	}
+	if l.id != 0 {
+		if err := l.lock(ctx); err != nil {
+			return err
+		}
+	}
+	l.versioned, l.looked = time.Time{}, time.Time{}
+	for ctx.Err() == nil {
+		if err := l.beat(ctx); err != nil {
+			return err
+		}
+		if err := l.look(ctx); err != nil {
+			return err
+		}
+		notified, err := l.wait(ctx)
+		if err != nil {
+			return err
+		}
+		if notified {
+			l.versioned, l.looked = time.Time{}, time.Time{}
+		}
+	}
+	return ctx.Err()
+}
+
+// wait waits for a notification, a wish of the scheduler, or the next heartbeat.
+func (l *lease) wait(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(time.Until(l.beaten.Add(heartbeat)), time.Millisecond))
+	defer cancel()
+	wished := make(chan bool, 1)
+	go func() {
+		select {
+		case <-l.s.woken:
+			wished <- true
+			cancel()
+		case <-ctx.Done():
+			wished <- false
+		}
+	}()
+	_, err := l.conn.WaitForNotification(ctx)
+	cancel()
+	wish := <-wished
+	if err == nil || wish {
+		return true, nil
+	}
+	if l.conn.IsClosed() {
+		return false, fmt.Errorf("listen for changes: %w", err)
+	}
+	return false, nil
+}
+
+func (l *lease) lock(ctx context.Context) error {
+	var locked bool
+	if err := l.conn.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", int32(lockClass), int32(l.id)).Scan(&locked); err != nil {
+		return fmt.Errorf("lock daemon %d: %w", l.id, err)
+	}
+	if !locked {
+		return fmt.Errorf("lock daemon %d: the session that was lost still has it", l.id)
+	}
+	return nil
+}
+
+// beat renews the lease. When others have taken this daemon for dead, everything it held is given up and it begins anew.
+func (l *lease) beat(ctx context.Context) error {
+	if l.id != 0 && time.Since(l.beaten) < heartbeat {
+		return nil
+	}
+	length := l.s.cfg.Timeout + leaseMargin
+	began := time.Now()
+	if l.id != 0 {
+		tag, err := l.conn.Exec(ctx, sql.Heartbeat.SQL, sql.Heartbeat.Bind(sql.Args{"id": l.id, "lease": length})...)
+		if err != nil {
+			return fmt.Errorf("renew the lease: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			l.s.cfg.Log.Warn("other daemons took this one for dead; beginning anew", "daemon_id", l.id)
+			l.s.loseAll()
+			l.id = 0
+		}
+	}
+	if l.id == 0 {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "unknown host"
+		}
+		name := fmt.Sprintf("%s/%d", host, os.Getpid())
+		args := sql.RegisterDaemon.Bind(sql.Args{"name": name, "version": l.s.cfg.Version, "lease": length})
+		if err := l.conn.QueryRow(ctx, sql.RegisterDaemon.SQL, args...).Scan(&l.id); err != nil {
+			return fmt.Errorf("register this daemon: %w", err)
+		}
+		if err := l.lock(ctx); err != nil {
+			return err
+		}
+		l.versioned, l.looked = time.Time{}, time.Time{}
+	}
+	l.beaten = time.Now()
+	l.s.live(began.Add(leaseMargin))
+	return nil
+}
+
+// look takes over changed webhooks, dead daemons' endpoints and pending work.
+func (l *lease) look(ctx context.Context) error {
+	now := time.Now()
+	if now.Sub(l.versioned) >= versionInterval {
+		l.versioned = now
+		if err := l.reload(ctx); err != nil {
+			return err
+		}
+		if err := l.share(ctx); err != nil {
+			return err
+		}
+	}
+	if now.Sub(l.looked) >= lookInterval {
+		l.looked = now
+		if err := l.s.findWork(ctx); err != nil {
+			return err
+		}
+	}
+	if now.Sub(l.kept) >= housekeeping {
+		l.kept = now
+		return l.keepHouse(ctx)
+	}
+	return nil
+}
+
+func (l *lease) reload(ctx context.Context) error {
+	version, enabled, err := loadVersion(ctx, l.s.pool)
+	if err != nil {
+		return err
+	}
+	before := l.s.known()
+	if version == before.version && enabled == before.enabled {
+		return nil
+	}
+	loaded, err := loadWebhooks(ctx, l.s.pool, before)
+	if err != nil {
+		return err
+	}
+	l.s.apply(loaded)
+	return nil
+}
+
+// share claims the endpoints that are this daemon's part, and gives back those that are not any more.
+func (l *lease) share(ctx context.Context) error {
+	rows, err := l.conn.Query(ctx, sql.ReapDaemons.SQL, sql.ReapDaemons.Bind(sql.Args{"self": l.id, "lock_class": int64(lockClass)})...)
+	if err != nil {
+		return fmt.Errorf("look for dead daemons: %w", err)
+	}
+	var dead int64
+	var name string
+	if _, err := pgx.ForEachRow(rows, []any{&dead, &name}, func() error {
+		l.s.cfg.Log.Warn("a daemon died; its endpoints are taken over", "daemon_id", dead, "name", name)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("look for dead daemons: %w", err)
+	}
+	rows, err = l.conn.Query(ctx, sql.LiveDaemons.SQL)
+	if err != nil {
+		return fmt.Errorf("look for other daemons: %w", err)
+	}
+	if l.live, err = pgx.CollectRows(rows, pgx.RowTo[int64]); err != nil {
+		return fmt.Errorf("look for other daemons: %w", err)
+	}
+	claim, release := l.s.shares(func(endpoint int64) bool { return l.mine(endpoint) })
+	if len(release) > 0 {
+		if _, err := l.conn.Exec(ctx, sql.ReleaseEndpoints.SQL, sql.ReleaseEndpoints.Bind(sql.Args{"self": l.id, "endpoint_ids": release})...); err != nil {
+			return fmt.Errorf("give endpoints back: %w", err)
+		}
+		if _, err := l.conn.Exec(ctx, "select pg_notify('walhook', '')"); err != nil {
+			return fmt.Errorf("give endpoints back: %w", err)
+		}
+		l.s.released(release)
+	}
+	if len(claim) == 0 {
+		return nil
+	}
+	rows, err = l.conn.Query(ctx, sql.ClaimEndpoints.SQL, sql.ClaimEndpoints.Bind(sql.Args{"self": l.id, "endpoint_ids": claim})...)
+	if err != nil {
+		return fmt.Errorf("claim endpoints: %w", err)
+	}
+	var id int64
+	var failures int
+	var since, notBefore *time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&id, &failures, &since, &notBefore}, func() error {
+		l.s.claimed(id, failures, notBefore)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("claim endpoints: %w", err)
+	}
+	return l.s.findWork(ctx)
+}
+
+// mine decides by rendezvous hashing, so that every daemon comes to the same answer and a change of their number moves as
+// few endpoints as can be.
+func (l *lease) mine(endpoint int64) bool {
+	var best uint64
+	var owner int64
+	for _, daemon := range l.live {
+		h := fnv.New64a()
+		fmt.Fprintf(h, "%d/%d", endpoint, daemon)
+		// FNV mixes the last bytes little; this finaliser (of MurmurHash3) does.
+		sum := h.Sum64()
+		sum ^= sum >> 33
+		sum *= 0xff51afd7ed558ccd
+		sum ^= sum >> 33
+		if owner == 0 || sum > best {
+			best, owner = sum, daemon
+		}
+	}
+	return owner == l.id
+}
+
+// keepHouse makes the log's partitions ahead and drops those that have aged out.
+func (l *lease) keepHouse(ctx context.Context) error {
+	unit := partitionUnit(l.s.cfg.Retention)
+	if _, err := l.s.pool.Exec(ctx, sql.EnsurePartitions.SQL, unit); err != nil {
+		return fmt.Errorf("make the log's partitions: %w", err)
+	}
+	if l.s.cfg.Retention > 0 {
+		if _, err := l.s.pool.Exec(ctx, sql.DropPartitions.SQL, l.s.cfg.Retention); err != nil {
+			return fmt.Errorf("drop old log entries: %w", err)
+		}
+	}
+	return nil
+}
+
+// partitionUnit is how long a partition of the log is: short against the retention, which can only drop whole ones.
+func partitionUnit(retention time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case retention == 0 || retention > 180*day:
+		return "month"
+	case retention > 3*day:
+		return "day"
+	case retention > time.Hour:
+		return "hour"
+	default:
+		return "minute"
+	}
+}
+
+// close gives everything back at the end of a clean stop, so that others go on at once.
+func (l *lease) close(ctx context.Context) {
+	if l.id == 0 {
+		return
+	}
+	conn := l.conn
+	if conn == nil || conn.IsClosed() {
+		var err error
+		if conn, err = pgx.Connect(ctx, l.s.cfg.StoreURL); err != nil {
+			return // the lease runs out by itself
+		}
+	}
+	batch := &pgx.Batch{}
+	batch.Queue(sql.ReleaseAllEndpoints.SQL, l.id)
+	batch.Queue(sql.RemoveDaemon.SQL, l.id)
+	batch.Queue("select pg_notify('walhook', '')")
+	err := errors.Join(conn.SendBatch(ctx, batch).Close(), conn.Close(ctx))
+	if err != nil {
+		l.s.cfg.Log.Warn("could not give endpoints back; others take them over when the lease runs out", "error", err)
+	}
+}

@@ -1,0 +1,214 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
+)
+
+// live notes until when attempts may begin.
+func (s *Scheduler) live(until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aliveUntil = until
+	s.pump()
+}
+
+func (s *Scheduler) known() *webhooks {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.webhooks
+}
+
+// apply takes over reloaded webhooks. Endpoints at which something changed that their deliveries depend on are loaded anew.
+func (s *Scheduler) apply(loaded *webhooks) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.webhooks
+	s.webhooks = loaded
+	changed := map[int64]struct{}{}
+	hooks := map[int64][]*webhook{}
+	for id, w := range loaded.byID {
+		hooks[w.endpointID] = append(hooks[w.endpointID], w)
+		if old := before.byID[id]; !w.same(old) {
+			changed[w.endpointID] = struct{}{}
+			if old != nil {
+				changed[old.endpointID] = struct{}{}
+			}
+		}
+	}
+	for id, old := range before.byID {
+		if loaded.byID[id] == nil {
+			changed[old.endpointID] = struct{}{}
+		}
+	}
+	for id, list := range hooks {
+		e := s.endpoints[id]
+		if e == nil {
+			e = newEndpoint(id, s.cfg.EndpointConcurrency)
+			s.endpoints[id] = e
+		}
+		e.hooks = list
+		e.display = DisplayURL(list[0].url)
+	}
+	for id := range changed {
+		e := s.endpoints[id]
+		if e == nil {
+			continue
+		}
+		if len(hooks[id]) == 0 {
+			e.hooks = nil
+		}
+		e.notBefore, e.failures, e.limit = time.Time{}, 0, s.cfg.EndpointConcurrency
+		e.forget()
+		s.wantLoad(e)
+	}
+	for _, e := range s.endpoints {
+		s.turn(e)
+	}
+	s.pump()
+}
+
+// shares tells which endpoints to claim and which to give back. What is to be given back is first left alone until
+// nothing of it is in flight.
+func (s *Scheduler) shares(mine func(endpoint int64) bool) (claim, release []int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, e := range s.endpoints {
+		want := len(e.hooks) > 0 && mine(id)
+		switch {
+		case want && !e.owned:
+			claim = append(claim, id)
+		case want && e.leaving:
+			e.leaving = false
+			s.wantLoad(e)
+		case !want && e.owned:
+			if !e.leaving {
+				e.leaving = true
+				e.forget()
+			}
+			if len(e.flying) == 0 {
+				release = append(release, id)
+			}
+		case !want && len(e.hooks) == 0 && len(e.flying) == 0:
+			delete(s.endpoints, id)
+		}
+	}
+	return claim, release
+}
+
+func (s *Scheduler) released(ids []int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		if e := s.endpoints[id]; e != nil {
+			e.owned, e.leaving = false, false
+			e.forget()
+		}
+	}
+}
+
+// claimed takes over an endpoint as its last owner left it.
+func (s *Scheduler) claimed(id int64, failures int, notBefore *time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.endpoints[id]
+	if e == nil || e.owned {
+		return
+	}
+	e.owned = true
+	e.forget()
+	e.missed = false
+	e.failures, e.troubled = failures, failures > 0
+	if notBefore != nil {
+		e.notBefore = *notBefore
+	}
+	if e.failures > 0 {
+		e.limit = 1
+	}
+	s.rearm(e)
+}
+
+// loseAll gives up all endpoints at once, after others took them over.
+func (s *Scheduler) loseAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aliveUntil = time.Time{}
+	for _, e := range s.endpoints {
+		e.owned, e.leaving = false, false
+		e.forget()
+	}
+}
+
+// findWork asks the store which of the endpoints that seem idle have something to send.
+func (s *Scheduler) findWork(ctx context.Context) error {
+	s.mu.Lock()
+	var ids, cursors []int64
+	asked := map[int64]*endpoint{}
+	for _, e := range s.endpoints {
+		if !e.owned || e.leaving || e.loading || len(e.held) >= window {
+			continue
+		}
+		if e.more && e.missed {
+			s.wantLoad(e)
+			continue
+		}
+		for _, w := range e.hooks {
+			ids = append(ids, w.id)
+			cursors = append(cursors, e.cursor)
+		}
+		asked[e.id] = e
+	}
+	s.mu.Unlock()
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := s.pool.Query(ctx, sql.FindWork.SQL, sql.FindWork.Bind(sql.Args{"webhook_ids": ids, "cursors": cursors})...)
+	if err != nil {
+		return fmt.Errorf("look for pending deliveries: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return fmt.Errorf("look for pending deliveries: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	busy := map[*endpoint]struct{}{}
+	for _, id := range found {
+		if w := s.webhooks.byID[id]; w != nil {
+			if e := s.endpoints[w.endpointID]; e != nil {
+				busy[e] = struct{}{}
+				s.wantLoad(e)
+			}
+		}
+	}
+	for _, e := range asked {
+		if _, has := busy[e]; has || !e.owned || e.loading {
+			continue
+		}
+		if e.missed {
+			s.wantLoad(e)
+			continue
+		}
+		// Just claimed, and nothing is pending: what comes next may be handed over.
+		e.more = e.more && (len(e.held) > 0 || e.cursor > 0)
+	}
+	return nil
+}
+
+// Ready reports whether the senders hold their lease, and why not.
+func (s *Scheduler) Ready() (bool, string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopping:
+		return false, "stopping"
+	case time.Now().After(s.aliveUntil):
+		return false, "the store does not answer"
+	}
+	return true, ""
+}

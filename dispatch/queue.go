@@ -1,0 +1,110 @@
+package dispatch
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/sql"
+)
+
+// handOverLimit is how many deliveries of one store transaction are kept in memory to be handed over. The others are
+// loaded from the store in their turn.
+const handOverLimit = 8192
+
+// Queue matches events to webhooks inside the stream's store transaction, and hands what was queued to this process's own
+// senders once it is committed. The stream's writer alone uses it.
+type Queue struct {
+	scheduler      *Scheduler
+	horizon        *cdc.Horizon
+	hasAssessments bool
+
+	queued []*delivery
+	others bool // something was queued that is not in queued
+}
+
+// NewQueue returns a Queue. hasAssessments tells whether an assessment table is mapped, so that a webhook for all
+// assessments means those that have an external id.
+func NewQueue(scheduler *Scheduler, horizon *cdc.Horizon, hasAssessments bool) *Queue {
+	return &Queue{scheduler: scheduler, horizon: horizon, hasAssessments: hasAssessments}
+}
+
+// Add queues the matching statement for some events on the batch of the store transaction.
+func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
+	n := len(events)
+	var (
+		responses     = make([]string, n)
+		assessments   = make([]*string, n)
+		organizations = make([]*string, n)
+		types         = make([]int16, n)
+		lsns          = make([]string, n)
+		ordinals      = make([]int64, n)
+		xids          = make([]*int64, n)
+		commits       = make([]time.Time, n)
+		kinds         = make([]int16, n)
+	)
+	for i := range events {
+		e := &events[i]
+		responses[i], organizations[i] = e.ResponseID, e.OrganizationID
+		if e.AssessmentID != "" {
+			assessments[i] = &e.AssessmentID
+		}
+		types[i], lsns[i], ordinals[i], commits[i] = int16(e.Type), e.LSN.String(), e.Ordinal, e.CommitAt
+		if xid := q.horizon.Widen(e.XID); xid != 0 {
+			xids[i] = &xid
+		}
+		if e.Recovered {
+			kinds[i] = kindRecovered
+		}
+	}
+	batch.Queue(sql.Enqueue.SQL, sql.Enqueue.Bind(sql.Args{
+		"response_ids": responses, "assessment_ids": assessments, "organization_ids": organizations, "event_types": types,
+		"lsns": lsns, "ordinals": ordinals, "xids": xids, "committed_ats": commits, "kinds": kinds,
+		"has_assessments": q.hasAssessments,
+	})...).Query(q.collect)
+}
+
+// collect reads what the matching statement queued.
+func (q *Queue) collect(rows pgx.Rows) error {
+	for rows.Next() {
+		if len(q.queued) >= handOverLimit {
+			q.others = true
+			continue
+		}
+		d := &delivery{}
+		var lsn *pglogrepl.LSN
+		var xid *int64
+		if err := rows.Scan(&d.id, &d.webhookID, &lsn, &d.ordinal, &d.event, &d.responseID, &xid, &d.committedAt, &d.kind); err != nil {
+			return fmt.Errorf("read what was queued: %w", err)
+		}
+		d.setNullable(lsn, xid)
+		q.queued = append(q.queued, d)
+	}
+	return rows.Err()
+}
+
+// Committed hands over what was queued.
+func (q *Queue) Committed() {
+	if len(q.queued) > 0 || q.others {
+		q.scheduler.handOver(q.queued, q.others)
+	}
+	q.queued, q.others = nil, false
+}
+
+// Discarded forgets what was queued in a transaction that failed, or whose outcome is unknown.
+func (q *Queue) Discarded() {
+	q.queued, q.others = nil, false
+	q.scheduler.wake()
+}
+
+func (d *delivery) setNullable(lsn *pglogrepl.LSN, xid *int64) {
+	if lsn != nil {
+		d.lsn = *lsn
+	}
+	if xid != nil {
+		d.xid = *xid
+	}
+}

@@ -1,0 +1,140 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
+)
+
+// result is a delivery with the outcome of its attempt, on its way into the store.
+type result struct {
+	d       *delivery
+	outcome Outcome
+	at      time.Time // when the answer was there
+	final   bool
+	delay   time.Duration // until the next attempt; 0 when final
+}
+
+// decide tells whether an outcome ends its delivery, and when the next attempt is due otherwise.
+func (s *Scheduler) decide(d *delivery, o Outcome, at time.Time) result {
+	r := result{d: d, outcome: o, at: at}
+	attempts := d.attempts + 1
+	switch {
+	case o.Kind == Success, o.Kind == Gone, attempts >= s.cfg.MaxAttempts:
+		r.final = true
+	default:
+		r.delay = max(s.cfg.Backoff.Delay(attempts, rand.Float64()), o.RetryAfter)
+	}
+	return r
+}
+
+// record writes a batch of results in one store transaction. Doing it again changes nothing.
+func (s *Scheduler) record(ctx context.Context, results []result, troubled []*endpoint) error {
+	batch := &pgx.Batch{}
+	var ended, again columns
+	var failed, cured, gone []int64
+	now := time.Now()
+	for i := range results {
+		r := &results[i]
+		to := &again
+		if r.final {
+			to = &ended
+		}
+		to.add(r, now)
+		switch r.outcome.Kind {
+		case Success:
+			if s.inTrouble(r.d.webhookID) {
+				cured = append(cured, r.d.webhookID)
+			}
+		case Gone:
+			gone = append(gone, r.d.webhookID)
+			failed = append(failed, r.d.webhookID)
+		case Retry:
+			failed = append(failed, r.d.webhookID)
+		case Aborted:
+		}
+	}
+	if len(ended.ids) > 0 {
+		batch.Queue(sql.RecordEnded.SQL, sql.RecordEnded.Bind(sql.Args{
+			"delivery_ids": ended.ids, "succeeded": ended.succeeded, "http_statuses": ended.statuses, "errors": ended.errors,
+			"ages": ended.ages, "durations": ended.durations, "logged": ended.logged,
+		})...)
+	}
+	if len(again.ids) > 0 {
+		batch.Queue(sql.RecordRetries.SQL, sql.RecordRetries.Bind(sql.Args{
+			"delivery_ids": again.ids, "http_statuses": again.statuses, "errors": again.errors, "ages": again.ages,
+			"durations": again.durations, "delays": again.delays, "attempts": again.attempts,
+		})...)
+	}
+	// A success after a failure in the same batch is the later word, so trouble is marked before it is cleared.
+	if len(failed) > 0 {
+		batch.Queue(sql.MarkTrouble.SQL, failed)
+	}
+	if len(cured) > 0 {
+		batch.Queue(sql.ClearTrouble.SQL, cured)
+	}
+	if len(gone) > 0 {
+		batch.Queue(sql.DisableGone.SQL, gone)
+	}
+	if len(failed) > 0 && s.cfg.DisableAfter > 0 {
+		batch.Queue(sql.DisableTroubled.SQL, sql.DisableTroubled.Bind(sql.Args{"webhook_ids": failed, "disable_after": s.cfg.DisableAfter})...)
+	}
+	s.queueEndpoints(batch, troubled)
+	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("record %d results: %w", len(results), err)
+	}
+	return nil
+}
+
+// queueEndpoints writes how endpoints in trouble stand, for the people who look and the daemon that takes over.
+func (s *Scheduler) queueEndpoints(batch *pgx.Batch, endpoints []*endpoint) {
+	if len(endpoints) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := make([]int64, len(endpoints))
+	failures := make([]int32, len(endpoints))
+	pauses := make([]int64, len(endpoints))
+	errors := make([]string, len(endpoints))
+	for i, e := range endpoints {
+		ids[i], failures[i], errors[i] = e.id, int32(e.failures), e.lastError
+		pauses[i] = max(time.Until(e.notBefore).Milliseconds(), 0)
+	}
+	batch.Queue(sql.RecordEndpoint.SQL, sql.RecordEndpoint.Bind(sql.Args{
+		"endpoint_ids": ids, "failures": failures, "pauses": pauses, "errors": errors,
+	})...)
+}
+
+// columns are the arguments of RecordEnded and RecordRetries, an element a result.
+type columns struct {
+	ids       []int64
+	succeeded []bool
+	statuses  []int32
+	errors    []string
+	ages      []int32 // ms since the answer
+	durations []int32 // ms
+	logged    []bool
+	delays    []int64 // ms
+	attempts  []int32
+}
+
+func (c *columns) add(r *result, now time.Time) {
+	succeeded := r.outcome.Kind == Success
+	c.ids = append(c.ids, r.d.id)
+	c.succeeded = append(c.succeeded, succeeded)
+	c.statuses = append(c.statuses, int32(r.outcome.HTTPStatus))
+	c.errors = append(c.errors, r.outcome.Error)
+	c.ages = append(c.ages, milliseconds(now.Sub(r.at)))
+	c.durations = append(c.durations, milliseconds(r.outcome.Duration))
+	c.logged = append(c.logged, !succeeded || r.d.hook.logged)
+	c.delays = append(c.delays, r.delay.Milliseconds())
+	c.attempts = append(c.attempts, int32(r.d.attempts))
+}
+
+func milliseconds(d time.Duration) int32 { return int32(min(max(d.Milliseconds(), 0), 1<<31-1)) }

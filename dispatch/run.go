@@ -1,0 +1,295 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/sethvargo/go-retry"
+)
+
+// poolConns bounds the connections to the store besides those of the stream and the lease.
+const poolConns = loaders + 3
+
+// Run sends until the context ends, then waits for the attempts in flight, records them and gives its endpoints back. It
+// returns nil after such a clean stop.
+func (s *Scheduler) Run(ctx context.Context) error {
+	config, err := pgxpool.ParseConfig(s.cfg.StoreURL)
+	if err != nil {
+		return fmt.Errorf("parse the URL of the store: %w", err)
+	}
+	config.MaxConns = poolConns
+	config.ConnConfig.RuntimeParams["application_name"] = "walhook"
+	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return fmt.Errorf("connect to the store: %w", err)
+	}
+	defer s.pool.Close()
+
+	// Whoever records and loads outlives the context by the attempts in flight.
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var workers sync.WaitGroup
+	for range loaders {
+		workers.Go(func() { s.loadLoop(background) })
+	}
+	workers.Go(func() { s.recordLoop(background) })
+	workers.Go(func() { s.gateLoop(background) })
+
+	lease := &lease{s: s}
+	err = lease.run(ctx)
+
+	s.drain()
+	stop()
+	workers.Wait()
+	s.lookups.Wait()
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseMargin)
+	defer cancel()
+	lease.close(closing)
+	return err
+}
+
+// drain begins no attempt any more and waits for those in flight and for their results to be recorded.
+func (s *Scheduler) drain() {
+	s.mu.Lock()
+	s.stopping = true
+	for _, e := range s.endpoints {
+		if e.timer != nil {
+			e.timer.Stop()
+		}
+	}
+	s.mu.Unlock()
+	giveUp := time.AfterFunc(s.cfg.Timeout+time.Second, s.abort)
+	s.attempts.Wait()
+	giveUp.Stop()
+	deadline := time.Now().Add(leaseMargin)
+	for time.Now().Before(deadline) {
+		s.mu.Lock()
+		left := s.unrecorded
+		s.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		signal(s.recorded)
+		time.Sleep(5 * time.Millisecond)
+	}
+	s.cfg.Log.Warn("stopped with results that the store did not take; these deliveries will be sent again")
+}
+
+func newStoreBackoff() retry.Backoff {
+	return retry.WithJitterPercent(20, retry.WithCappedDuration(2*time.Second, retry.NewExponential(50*time.Millisecond)))
+}
+
+// recordLoop records results in batches: while one is on its way the next gathers.
+func (s *Scheduler) recordLoop(ctx context.Context) {
+	for {
+		select {
+		case <-s.recorded:
+		case <-ctx.Done():
+			return
+		}
+		s.mu.Lock()
+		results := s.results
+		s.results = nil
+		troubled := make([]*endpoint, 0, len(s.troubled))
+		for e := range s.troubled {
+			e.troubled = e.failures > 0
+			troubled = append(troubled, e)
+		}
+		clear(s.troubled)
+		s.mu.Unlock()
+		if len(results) == 0 {
+			continue
+		}
+		err := retry.Do(ctx, newStoreBackoff(), func(ctx context.Context) error {
+			err := s.record(ctx, results, troubled)
+			if err != nil {
+				s.cfg.Log.Warn("the store did not take results; trying again", "error", err)
+			}
+			return retry.RetryableError(err)
+		})
+		if err != nil {
+			return
+		}
+		s.finish(results)
+	}
+}
+
+// finish lets go of what has been recorded and makes the next of each line ready.
+func (s *Scheduler) finish(results []result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := false
+	for i := range results {
+		r := &results[i]
+		e := r.d.endpoint
+		s.unrecorded--
+		switch r.outcome.Kind {
+		case Success:
+			delete(s.webhooks.trouble, r.d.webhookID)
+		case Retry, Gone:
+			s.webhooks.trouble[r.d.webhookID] = struct{}{}
+			changed = changed || r.outcome.Kind == Gone
+		case Aborted:
+		}
+		if e.finished(r.d, r.final) {
+			s.lookUp(r.d)
+		}
+		if !r.final {
+			if at := r.at.Add(r.delay); e.dueAt.IsZero() || at.Before(e.dueAt) {
+				e.dueAt = at
+			}
+		}
+		s.turn(e)
+		s.rearm(e)
+		changed = changed || e.leaving && len(e.flying) == 0
+	}
+	s.pump()
+	if changed || s.cfg.DisableAfter > 0 && len(s.webhooks.trouble) > 0 {
+		s.wake() // a webhook may have been disabled, or an endpoint may be released
+	}
+}
+
+// inTrouble reports whether the webhook's last attempts all failed.
+func (s *Scheduler) inTrouble(webhookID int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, trouble := s.webhooks.trouble[webhookID]
+	return trouble
+}
+
+// lookUp finds the next delivery of a line in the store.
+func (s *Scheduler) lookUp(d *delivery) {
+	if s.stopping {
+		return
+	}
+	_, ordered, _ := d.endpoint.active()
+	s.lookups.Add(1)
+	go func() {
+		defer s.lookups.Done()
+		var next *delivery
+		err := retry.Do(s.attemptCtx, newStoreBackoff(), func(ctx context.Context) error {
+			var err error
+			next, err = s.successor(ctx, d, ordered)
+			return retry.RetryableError(err)
+		})
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if next != nil && !s.adopt(next) {
+			next = nil
+		}
+		taken, again := d.endpoint.succeeded(d.responseID, next)
+		if taken {
+			s.admit(next)
+			s.pump()
+		}
+		if again {
+			s.lookUp(d)
+		}
+	}()
+}
+
+// loadLoop looks into the store for one endpoint after the other.
+func (s *Scheduler) loadLoop(ctx context.Context) {
+	for {
+		var e *endpoint
+		select {
+		case e = <-s.loading:
+		case <-ctx.Done():
+			return
+		}
+		s.mu.Lock()
+		enabled, ordered, all := e.active()
+		args := loadArgs{enabled: enabled, ordered: ordered, all: all, held: make([]int64, 0, len(e.held)), cursor: e.cursor, room: e.room()}
+		for id := range e.held {
+			args.held = append(args.held, id)
+		}
+		generation := e.generation
+		e.missed = false
+		s.mu.Unlock()
+
+		l, err := s.load(ctx, args)
+		s.mu.Lock()
+		e.loading = false
+		switch {
+		case err != nil:
+			if !errors.Is(err, context.Canceled) {
+				s.cfg.Log.Warn("could not look for pending deliveries; trying again", "error", err)
+			}
+			e.dueAt = time.Now().Add(time.Second)
+		case e.generation != generation || !e.owned:
+			s.wantLoad(e)
+		default:
+			e.integrate(l, time.Now(), func(d *delivery) {
+				if s.adopt(d) && d.endpoint == e {
+					s.admit(d)
+				} else {
+					delete(e.held, d.id)
+				}
+			})
+			if e.more && len(e.held) < window/2 {
+				s.wantLoad(e)
+			}
+		}
+		s.turn(e)
+		s.pump()
+		s.rearm(e)
+		s.mu.Unlock()
+	}
+}
+
+// gateLoop lets deliveries pass as the source begins to show their transactions.
+func (s *Scheduler) gateLoop(ctx context.Context) {
+	for {
+		select {
+		case <-s.gate:
+		case <-ctx.Done():
+			return
+		}
+		for pause := horizonPauseMin; ; pause = min(2*pause, horizonPauseMax) {
+			left := 0
+			if err := s.cfg.Horizon.Refresh(ctx); err == nil {
+				left = s.release()
+			} else if ctx.Err() == nil {
+				s.cfg.Log.Warn("deliveries wait: the source cannot be asked what it shows", "error", err)
+				left, pause = 1, time.Second
+			}
+			if left == 0 || ctx.Err() != nil {
+				break
+			}
+			select {
+			case <-time.After(pause):
+			case <-s.gate:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// release passes on what has become visible and returns how much has not.
+func (s *Scheduler) release() (left int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := s.gated[:0]
+	for _, d := range s.gated {
+		switch {
+		case d.generation != d.endpoint.generation:
+			// Forgotten; it will be loaded again.
+		case s.cfg.Horizon.Visible(d.xid):
+			d.endpoint.enqueue(d)
+			s.turn(d.endpoint)
+		default:
+			kept = append(kept, d)
+		}
+	}
+	clear(s.gated[len(kept):])
+	s.gated = kept
+	s.pump()
+	return len(kept)
+}

@@ -1,0 +1,347 @@
+package dispatch
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"walhook/cdc"
+)
+
+// Config is what a Scheduler needs. All fields are required.
+type Config struct {
+	StoreURL  string
+	SystemID  string // of the source, for the webhook-id
+	Install   string // installation id of the store, likewise
+	NumericID bool   // ResponseId is a JSON number
+
+	Client              *Client
+	Horizon             *cdc.Horizon
+	Backoff             Backoff
+	MaxAttempts         int
+	Timeout             time.Duration // of one attempt: leases outlive it
+	Concurrency         int
+	EndpointConcurrency int
+	DisableAfter        time.Duration // 0: never
+	Retention           time.Duration // 0: for ever
+	Version             string
+	Observe             func(Attempted) // called after each attempt; must not block
+	Log                 *slog.Logger
+}
+
+// Attempted is what is told of each attempt, for metrics.
+type Attempted struct {
+	Outcome     Outcome
+	Final       bool
+	Test        bool
+	SinceCommit time.Duration // from the commit of the application's transaction to the answer
+	First       bool
+}
+
+const (
+	// unrecordedLimit is how many answers may wait to be recorded before no attempt is begun any more: all that is sent
+	// again if the process dies now.
+	unrecordedLimit = 2048
+
+	// loaders is how many endpoints are looked up in the store at a time.
+	loaders = 3
+
+	// horizonPause is how long to wait before asking the source again whether a commit has become visible.
+	horizonPauseMin = time.Millisecond
+	horizonPauseMax = 100 * time.Millisecond
+)
+
+// Scheduler sends what is queued. It holds a bounded part of the queue in memory, decides what is attempted when, and records
+// what came of it.
+//
+// One mutex guards all that is in memory; no query and no attempt is made under it.
+type Scheduler struct {
+	cfg  Config
+	pool *pgxpool.Pool
+
+	mu         sync.Mutex
+	webhooks   *webhooks
+	endpoints  map[int64]*endpoint
+	ring       []*endpoint // that may have something to send, in turn
+	parked     []*endpoint // that were turned away for want of a slot
+	gated      []*delivery // whose transaction the source cannot show yet
+	results    []result
+	troubled   map[*endpoint]struct{} // whose failures are to be written
+	inFlight   int
+	inTroubled int // of those, at endpoints whose last attempt failed
+	unrecorded int
+	stopping   bool
+	aliveUntil time.Time // no attempt may begin that could outlast the lease
+
+	recorded   chan struct{} // capacity 1: results is not empty
+	gate       chan struct{} // capacity 1: gated is not empty
+	loading    chan *endpoint
+	woken      chan struct{} // capacity 1: look for work in the store
+	attempts   sync.WaitGroup
+	lookups    sync.WaitGroup
+	attemptCtx context.Context
+	abort      context.CancelFunc
+}
+
+// NewScheduler returns a Scheduler that Run starts.
+func NewScheduler(cfg Config) *Scheduler {
+	attemptCtx, abort := context.WithCancel(context.Background())
+	return &Scheduler{
+		cfg: cfg, endpoints: map[int64]*endpoint{}, troubled: map[*endpoint]struct{}{},
+		webhooks: &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}},
+		recorded: make(chan struct{}, 1), gate: make(chan struct{}, 1), woken: make(chan struct{}, 1),
+		loading: make(chan *endpoint, 1<<16), attemptCtx: attemptCtx, abort: abort,
+	}
+}
+
+// handOver takes what this process's own stream has just queued. others tells that there is more in the store.
+func (s *Scheduler) handOver(queued []*delivery, others bool) {
+	s.mu.Lock()
+	for _, d := range queued {
+		if !s.adopt(d) {
+			others = true // a webhook that is new to us
+			continue
+		}
+		if d.endpoint.handOver(d) {
+			s.admit(d)
+		} else {
+			s.wantLoad(d.endpoint)
+			others = others || !d.endpoint.owned
+		}
+	}
+	s.pump()
+	s.mu.Unlock()
+	if others {
+		s.wake()
+	}
+}
+
+// adopt finds the delivery's webhook and endpoint.
+func (s *Scheduler) adopt(d *delivery) bool {
+	d.hook = s.webhooks.byID[d.webhookID]
+	if d.hook == nil {
+		return false
+	}
+	d.endpoint = s.endpoints[d.hook.endpointID]
+	return d.endpoint != nil
+}
+
+// admit lets a held delivery pass once the source can show its transaction.
+func (s *Scheduler) admit(d *delivery) {
+	if !s.cfg.Horizon.Visible(d.xid) {
+		s.gated = append(s.gated, d)
+		signal(s.gate)
+		return
+	}
+	d.endpoint.enqueue(d)
+	s.turn(d.endpoint)
+}
+
+// turn puts the endpoint into the ring of those that may have something to send.
+func (s *Scheduler) turn(e *endpoint) {
+	if !e.queued {
+		e.queued = true
+		s.ring = append(s.ring, e)
+	}
+}
+
+// pump begins as many attempts as limits allow, one endpoint after the other.
+func (s *Scheduler) pump() {
+	if s.stopping || !s.webhooks.enabled {
+		return
+	}
+	now := time.Now()
+	for len(s.ring) > 0 && s.inFlight < s.cfg.Concurrency && s.unrecorded < unrecordedLimit {
+		if now.After(s.aliveUntil) {
+			return
+		}
+		e := s.ring[0]
+		s.ring[0] = nil
+		s.ring = s.ring[1:]
+		e.queued = false
+		if !s.mayBegin(e) {
+			s.parked = append(s.parked, e)
+			continue
+		}
+		if d := e.pick(now, s.cfg.EndpointConcurrency); d != nil {
+			s.begin(d)
+			s.turn(e)
+		}
+		if e.more && len(e.held) < window/2 {
+			s.wantLoad(e)
+		}
+	}
+}
+
+// mayBegin keeps room for others: an endpoint may take a second slot only while a quarter of them is free, and endpoints
+// whose last attempt failed may not take more than half of all. Endpoints turned away here come back with the next answer.
+func (s *Scheduler) mayBegin(e *endpoint) bool {
+	if e.inFlight > 0 && s.inFlight >= s.cfg.Concurrency-s.cfg.Concurrency/4 {
+		return false
+	}
+	return e.failures == 0 || s.inTroubled < max(s.cfg.Concurrency/2, 1)
+}
+
+// unparkBatch is how many endpoints that were turned away get another turn with each answer.
+const unparkBatch = 4
+
+func (s *Scheduler) unpark() {
+	n := min(unparkBatch, len(s.parked))
+	for _, e := range s.parked[:n] {
+		s.turn(e)
+	}
+	s.parked = s.parked[n:]
+}
+
+// begin makes one attempt in a goroutine of its own.
+func (s *Scheduler) begin(d *delivery) {
+	e := d.endpoint
+	if hook := s.webhooks.byID[d.webhookID]; hook != nil {
+		d.hook = hook // with the secret of today
+	}
+	troubled := e.failures > 0
+	e.inFlight++
+	s.inFlight++
+	if troubled {
+		s.inTroubled++
+	}
+	e.flying[d.id] = d
+	s.attempts.Add(1)
+	go func() {
+		defer s.attempts.Done()
+		o := s.attempt(d)
+		s.answered(d, o, troubled)
+	}()
+}
+
+func (s *Scheduler) attempt(d *delivery) Outcome {
+	if d.hook.broken != nil {
+		return Misconfigured(d.hook.broken, time.Now())
+	}
+	id := s.messageID(d)
+	body := AppendBody(make([]byte, 0, 128), d.event.String(), d.committedAt, d.responseID, s.cfg.NumericID)
+	return s.cfg.Client.Attempt(s.attemptCtx, Request{Target: d.hook.target, MessageID: id, Body: body})
+}
+
+func (s *Scheduler) messageID(d *delivery) string {
+	if d.kind == kindTest || d.kind == kindManual {
+		return ManualMessageID(s.cfg.Install, d.id)
+	}
+	return MessageID(s.cfg.SystemID, d.lsn, d.ordinal, d.event, d.webhookID)
+}
+
+// answered takes the outcome of an attempt: the endpoint's slot is free again, and the result goes to be recorded.
+func (s *Scheduler) answered(d *delivery, o Outcome, troubled bool) {
+	now := time.Now()
+	r := s.decide(d, o, now)
+	s.mu.Lock()
+	e := d.endpoint
+	e.inFlight--
+	s.inFlight--
+	if troubled {
+		s.inTroubled--
+	}
+	if o.Kind == Aborted {
+		delete(e.flying, d.id)
+		s.mu.Unlock()
+		return
+	}
+	e.answered(o, now, s.cfg.EndpointConcurrency)
+	if e.failures > 0 || e.troubled {
+		e.lastError = o.Error
+		s.troubled[e] = struct{}{}
+	}
+	s.results = append(s.results, r)
+	s.unrecorded++
+	s.turn(e)
+	// Endpoints that were turned away for want of a slot get their turn now.
+	s.unpark()
+	s.pump()
+	s.rearm(e)
+	s.mu.Unlock()
+	signal(s.recorded)
+	s.cfg.Observe(Attempted{
+		Outcome: o, Final: r.final, Test: d.kind == kindTest, First: d.attempts == 0, SinceCommit: now.Sub(d.committedAt),
+	})
+	s.logAttempt(d, r)
+}
+
+func (s *Scheduler) logAttempt(d *delivery, r result) {
+	level := slog.LevelDebug
+	if r.final && r.outcome.Kind != Success {
+		level = slog.LevelWarn
+	}
+	if !s.cfg.Log.Enabled(context.Background(), level) {
+		return
+	}
+	s.cfg.Log.Log(context.Background(), level, "attempt",
+		"delivery_id", d.id, "webhook_id", d.webhookID, "response_id", d.responseID, "event", d.event.String(), "attempt", d.attempts+1,
+		"endpoint", d.endpoint.display, "outcome", r.outcome.Kind.String(), "final", r.final, "http_status", r.outcome.HTTPStatus,
+		"error", r.outcome.Error, "duration_ms", r.outcome.Duration.Milliseconds(), "next_in", r.delay.Round(time.Millisecond))
+}
+
+// rearm sets the endpoint's timer to when it must be looked at again.
+func (s *Scheduler) rearm(e *endpoint) {
+	at := e.nextWake(time.Now())
+	if at.Equal(e.wakeAt) {
+		return
+	}
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+	e.wakeAt = at
+	if at.IsZero() || s.stopping {
+		return
+	}
+	e.timer = time.AfterFunc(max(time.Until(at), 0), func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		e.wakeAt = time.Time{}
+		if !e.owned || s.stopping {
+			return
+		}
+		if !e.dueAt.IsZero() && !time.Now().Before(e.dueAt) {
+			e.dueAt = time.Time{}
+			s.wantLoad(e)
+		}
+		s.turn(e)
+		s.pump()
+		s.rearm(e)
+	})
+}
+
+// wantLoad sends the endpoint to a loader, unless one is at it.
+func (s *Scheduler) wantLoad(e *endpoint) {
+	if !e.owned || e.leaving || s.stopping {
+		return
+	}
+	if e.loading {
+		e.missed = true
+		return
+	}
+	if e.room() <= 0 {
+		e.more = true // pump asks again when there is room
+		return
+	}
+	e.loading = true
+	e.ended = map[int64]struct{}{}
+	select {
+	case s.loading <- e:
+	default:
+		// More endpoints than the channel holds: the periodic look finds it.
+		e.loading = false
+	}
+}
+
+// wake makes the scheduler look for changed webhooks and pending deliveries in the store.
+func (s *Scheduler) wake() { signal(s.woken) }
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

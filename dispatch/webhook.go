@@ -1,0 +1,89 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"walhook/sql"
+)
+
+// webhook is what the senders know of a row of walhook.webhook. It never changes; a reload makes new ones.
+type webhook struct {
+	id         int64
+	endpointID int64
+	enabled    bool
+	ordered    bool
+	logged     bool
+	target     *Target
+	broken     error // why target is nil
+	url        string
+	secret     string
+}
+
+// same reports whether nothing changed that deliveries in memory depend on.
+func (w *webhook) same(o *webhook) bool {
+	return o != nil && w.endpointID == o.endpointID && w.enabled == o.enabled && w.ordered == o.ordered
+}
+
+// webhooks are all webhooks at one moment.
+type webhooks struct {
+	version string
+	enabled bool // the site's Use Webhooks switch
+	byID    map[int64]*webhook
+	trouble map[int64]struct{} // webhooks whose last attempts all failed
+}
+
+// loadVersion returns a text that changes with any webhook and the settings.
+func loadVersion(ctx context.Context, pool *pgxpool.Pool) (version string, enabled bool, err error) {
+	if err = pool.QueryRow(ctx, sql.WebhooksVersion.SQL).Scan(&version, &enabled); err != nil {
+		return "", false, fmt.Errorf("look whether webhooks changed: %w", err)
+	}
+	return version, enabled, nil
+}
+
+// load reads all webhooks. What did not change is taken over from before, parsed as it is.
+func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (*webhooks, error) {
+	loaded := &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}}
+	var err error
+	// The version is read first: a change in between is then loaded twice, never missed.
+	if loaded.version, loaded.enabled, err = loadVersion(ctx, pool); err != nil {
+		return nil, err
+	}
+	rows, err := pool.Query(ctx, sql.LoadWebhooks.SQL)
+	if err != nil {
+		return nil, fmt.Errorf("load the webhooks: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var (
+			w         webhook
+			eventType string
+			secret    *string
+			since     *time.Time
+		)
+		if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &w.endpointID, &since); err != nil {
+			return nil, fmt.Errorf("load the webhooks: %w", err)
+		}
+		var secrets []string
+		if secret != nil {
+			w.secret = *secret
+			secrets = append(secrets, *secret)
+		}
+		if old := before.byID[w.id]; old != nil && old.url == w.url && old.secret == w.secret {
+			w.target, w.broken = old.target, old.broken
+		} else {
+			w.target, w.broken = NewTarget(w.url, secrets...)
+		}
+		loaded.byID[w.id] = &w
+		if since != nil {
+			loaded.trouble[w.id] = struct{}{}
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("load the webhooks: %w", err)
+	}
+	return loaded, nil
+}
