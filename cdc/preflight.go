@@ -167,7 +167,7 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 		return nil, nil
 	case t.Persistence != "p":
 		kind := map[string]string{"u": "unlogged", "t": "temporary"}[t.Persistence]
-		p.note(Fail, "table", fmt.Sprintf("%s is %s: its changes are not in the WAL", shown, kind), fmt.Sprintf("ALTER TABLE %s SET LOGGED;", quoteName(name)))
+		p.note(Fail, "table", fmt.Sprintf("%s is %s: its changes are not in the WAL", shown, kind), fmt.Sprintf("ALTER TABLE %s SET LOGGED;", name.String()))
 		return nil, nil
 	}
 	p.note(OK, "table", fmt.Sprintf("table %s, about %.0f rows, %s", shown, t.Rows, bytesText(t.Bytes)), "")
@@ -220,7 +220,7 @@ func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *TableI
 	}
 	if len(lacking) > 0 {
 		p.note(Fail, "select_right", fmt.Sprintf("this role may not read %s of %s", strings.Join(lacking, ", "), t.Name.Display()),
-			fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO ...; GRANT SELECT (%s) ON %s TO ...;", pgx.Identifier{t.Name.Schema}.Sanitize(), strings.Join(quoted, ", "), quoteName(t.Name)))
+			fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO ...; GRANT SELECT (%s) ON %s TO ...;", pgx.Identifier{t.Name.Schema}.Sanitize(), strings.Join(quoted, ", "), t.Name.String()))
 		return nil
 	}
 	p.note(OK, "select_right", fmt.Sprintf("this role may read the mapped columns of %s", t.Name.Display()), "")

@@ -58,13 +58,13 @@ func newPublicationSpec(name, publish string, m Mapping, respondent, assessment 
 
 func (t publishedTable) sql() string {
 	if t.columns == nil {
-		return quoteName(t.info.Name)
+		return t.info.Name.String()
 	}
 	quoted := make([]string, len(t.columns))
 	for i, column := range t.columns {
 		quoted[i] = pgx.Identifier{column}.Sanitize()
 	}
-	return quoteName(t.info.Name) + " (" + strings.Join(quoted, ", ") + ")"
+	return t.info.Name.String() + " (" + strings.Join(quoted, ", ") + ")"
 }
 
 // createSQL is the statement that makes the publication.
@@ -178,8 +178,6 @@ func (p publicationSpec) mendSQL(have *publicationInfo) []string {
 	}
 	return statements
 }
-
-func quoteName(n Name) string { return pgx.Identifier{n.Schema, n.Table}.Sanitize() }
 
 // quotePublication writes a publication name for the option publication_names, a list of identifiers inside a literal.
 func quotePublication(name string) string {

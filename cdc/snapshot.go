@@ -19,16 +19,11 @@ const copyFlush = 64 << 10
 func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns []string, target string,
 	convert func(dst []byte, fields []Text) ([]byte, error), progress func(rows int64),
 ) (int64, error) {
-	quoted := make([]string, len(columns))
-	for i, column := range columns {
-		quoted[i] = pgx.Identifier{column}.Sanitize()
-	}
-	read := fmt.Sprintf("copy (select %s from %s) to stdout", strings.Join(quoted, ", "), quoteName(from))
 	pipeReader, pipeWriter := io.Pipe()
 	converter := &rowConverter{to: pipeWriter, fields: make([]Text, len(columns)), convert: convert, progress: progress}
 	readDone := make(chan error, 1)
 	go func() {
-		_, err := source.PgConn().CopyTo(ctx, converter, read)
+		_, err := source.PgConn().CopyTo(ctx, converter, copyOutSQL(from, columns))
 		if err == nil {
 			err = converter.flush()
 		}
@@ -46,6 +41,15 @@ func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns [
 	}
 	progress(converter.rows)
 	return converter.rows, nil
+}
+
+// copyOutSQL is the statement that reads the mapped columns. Partitioned tables can only be copied through a query.
+func copyOutSQL(from Name, columns []string) string {
+	quoted := make([]string, len(columns))
+	for i, column := range columns {
+		quoted[i] = pgx.Identifier{column}.Sanitize()
+	}
+	return fmt.Sprintf("copy (select %s from %s) to stdout", strings.Join(quoted, ", "), from)
 }
 
 // rowConverter takes rows in COPY's text format, of which the server sends one a message, and passes them on converted.

@@ -51,8 +51,10 @@ WALHOOK_LISTEN serves /healthz, /readyz and /metrics.`,
 func autoAttach(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	_, err := cdc.Attach(ctx, cdc.AttachConfig{
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Log: log,
-		Note:     func(text string) { log.Info(text) },
-		Progress: func(rows, total int64) { log.Debug("recording the state of existing rows", "rows", rows, "of_about", total) },
+		Note: func(text string) { log.Info(text) },
+		Progress: func(rows, total int64) {
+			log.Debug("recording the state of existing rows", "rows", rows, "of_about", total)
+		},
 	})
 	return err
 }

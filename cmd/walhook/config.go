@@ -1,0 +1,192 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/kelseyhightower/envconfig"
+
+	"walhook/cdc"
+)
+
+// Config is the configuration, read from variables that begin with WALHOOK_. Types that check themselves say what is accepted.
+type Config struct {
+	DatabaseURL databaseURL `envconfig:"DATABASE_URL"`
+	StoreURL    databaseURL `envconfig:"STORE_URL"`
+	Slot        string      `envconfig:"SLOT" default:"walhook"`
+	Publication string      `envconfig:"PUBLICATION" default:"walhook"`
+	Publish     string      `envconfig:"PUBLISH" default:"all"`
+
+	RespondentTable        string `envconfig:"RESPONDENT_TABLE" default:"public.respondent"`
+	RespondentID           string `envconfig:"RESPONDENT_ID" default:"id"`
+	RespondentAssessment   string `envconfig:"RESPONDENT_ASSESSMENT" default:"assessment_id"`
+	RespondentOrganization string `envconfig:"RESPONDENT_ORGANIZATION"`
+	Started                string `envconfig:"STARTED" default:"started_at"`
+	Finished               string `envconfig:"FINISHED" default:"finished_at"`
+	FinishStamp            string `envconfig:"FINISH_STAMP"`
+	AssessmentTable        string `envconfig:"ASSESSMENT_TABLE"`
+	AssessmentID           string `envconfig:"ASSESSMENT_ID" default:"id"`
+	AssessmentExternalID   string `envconfig:"ASSESSMENT_EXTERNAL_ID" default:"external_id"`
+	AssessmentCopiedFrom   string `envconfig:"ASSESSMENT_COPIED_FROM"`
+
+	AutoAttach          bool          `envconfig:"AUTO_ATTACH" default:"false"`
+	Listen              string        `envconfig:"LISTEN" default:"127.0.0.1:9464"`
+	DeliveryTimeout     time.Duration `envconfig:"DELIVERY_TIMEOUT" default:"15s"`
+	Concurrency         int           `envconfig:"CONCURRENCY" default:"64"`
+	EndpointConcurrency int           `envconfig:"ENDPOINT_CONCURRENCY" default:"8"`
+	RetryBase           time.Duration `envconfig:"RETRY_BASE" default:"5s"`
+	RetryCap            time.Duration `envconfig:"RETRY_CAP" default:"12h"`
+	MaxAttempts         int           `envconfig:"MAX_ATTEMPTS" default:"16"`
+	DisableAfter        time.Duration `envconfig:"DISABLE_AFTER" default:"120h"`
+	AllowNetworks       networks      `envconfig:"ALLOW_NETWORKS"`
+	CAFile              string        `envconfig:"CA_FILE"`
+	Retention           time.Duration `envconfig:"RETENTION" default:"0"`
+	MaxSlotLag          byteSize      `envconfig:"MAX_SLOT_LAG" default:"0"`
+	LogLevel            slog.Level    `envconfig:"LOG_LEVEL" default:"info"`
+	LogFormat           string        `envconfig:"LOG_FORMAT" default:"text"`
+
+	mapped cdc.Mapping
+}
+
+func (c *Config) sourceURL() string { return string(c.DatabaseURL) }
+
+func (c *Config) storeURL() string {
+	if c.StoreURL == "" {
+		return string(c.DatabaseURL)
+	}
+	return string(c.StoreURL)
+}
+
+func (c *Config) mapping() cdc.Mapping { return c.mapped }
+
+func (c *Config) target() cdc.Target {
+	return cdc.Target{Slot: c.Slot, Publication: c.Publication, Publish: c.Publish, Mapping: c.mapped}
+}
+
+// ConfigError is a missing, malformed or contradictory value: one line that names the variable, the value and what is accepted.
+type ConfigError struct {
+	Variable string // without the prefix
+	Value    string // as it may be shown; empty: missing
+	Accepted string
+}
+
+func (e *ConfigError) Error() string {
+	accepted := oneLine(e.Accepted)
+	if e.Value == "" {
+		return fmt.Sprintf("WALHOOK_%s is not set: %s", e.Variable, accepted)
+	}
+	return fmt.Sprintf("WALHOOK_%s=%s is not accepted: %s", e.Variable, oneLine(e.Value), accepted)
+}
+
+// oneLine keeps control characters of a value from breaking the line.
+func oneLine(s string) string {
+	const limit = 200
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "") + "..."
+	}
+	return s
+}
+
+const prefix = "WALHOOK"
+
+// readConfig reads and checks the environment.
+func readConfig() (*Config, error) {
+	cfg := &Config{}
+	if err := envconfig.Process(prefix, cfg); err != nil {
+		return nil, asConfigError(err)
+	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// asConfigError says of envconfig's error what a person needs: envconfig repeats the value, which may hold a password.
+func asConfigError(err error) error {
+	var parse *envconfig.ParseError
+	if !errors.As(err, &parse) {
+		return &ConfigError{Variable: "?", Value: "?", Accepted: err.Error()}
+	}
+	name := strings.TrimPrefix(parse.KeyName, prefix+"_")
+	var shown *valueError
+	if errors.As(parse.Err, &shown) {
+		return &ConfigError{Variable: name, Value: shown.value, Accepted: shown.accepted}
+	}
+	accepted := map[string]string{
+		"time.Duration": "a duration such as 500ms, 15s, 10m or 12h",
+		"int":           "a whole number",
+		"bool":          "true or false",
+		"slog.Level":    "debug, info, warn or error",
+	}[parse.TypeName]
+	if accepted == "" {
+		accepted = "see walhook help environment"
+	}
+	return &ConfigError{Variable: name, Value: parse.Value, Accepted: accepted}
+}
+
+// unknownVariables warns of variables that begin with WALHOOK_ and mean nothing, such as a misspelt one.
+func unknownVariables() []string {
+	known := map[string]bool{}
+	for _, v := range variables {
+		known[prefix+"_"+v.name] = true
+	}
+	var warnings []string
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, prefix+"_") || known[name] || strings.HasPrefix(name, prefix+"_TEST_") {
+			continue
+		}
+		warning := name + " is no variable of walhook and is ignored"
+		if near := nearest(name, known); near != "" {
+			warning += "; is " + near + " meant?"
+		}
+		warnings = append(warnings, warning)
+	}
+	return warnings
+}
+
+// nearest returns the known name that is at most three edits away, the closest one.
+func nearest(name string, known map[string]bool) string {
+	best, distance := "", 4
+	for candidate := range known {
+		if d := edits(name, candidate); d < distance || d == distance && candidate < best {
+			best, distance = candidate, d
+		}
+	}
+	return best
+}
+
+// edits is the Levenshtein distance.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// networks is a list of CIDRs.
+type networks []netip.Prefix

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/cdc"
+)
+
+// valueError is what a Decode method returns: the value as it may be shown, and what is accepted.
+type valueError struct{ value, accepted string }
+
+func (e *valueError) Error() string { return e.accepted }
+
+// databaseURL is a connection string of PostgreSQL.
+type databaseURL string
+
+const databaseURLAccepted = "a connection string such as postgres://user:password@host:5432/database?sslmode=require"
+
+// Decode checks the connection string without connecting.
+func (u *databaseURL) Decode(value string) error {
+	if value == "" {
+		return nil
+	}
+	if _, err := pgconn.ParseConfig(value); err != nil {
+		return &valueError{maskURL(value), databaseURLAccepted}
+	}
+	*u = databaseURL(value)
+	return nil
+}
+
+// maskURL shows of a connection string only what is surely no secret.
+func maskURL(value string) string {
+	u, err := url.Parse(value)
+	if err != nil || u.Host == "" || u.Scheme == "" {
+		return "(hidden, since it may hold a password)"
+	}
+	return u.Scheme + "://" + u.Hostname() + "/..."
+}
+
+// Decode reads CIDRs separated by commas or blanks. A single address stands for itself.
+func (n *networks) Decode(value string) error {
+	for _, text := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' }) {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			addr, errAddr := netip.ParseAddr(text)
+			if errAddr != nil {
+				return &valueError{value, "CIDRs separated by commas, such as 127.0.0.0/8,10.1.0.0/16"}
+			}
+			p = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		*n = append(*n, p)
+	}
+	return nil
+}
+
+// byteSize is a number of bytes.
+type byteSize int64
+
+var byteUnits = map[string]float64{"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+
+var byteText = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)$`)
+
+// Decode reads a number with a unit as PostgreSQL has them, such as 512MB.
+func (b *byteSize) Decode(value string) error {
+	bad := &valueError{value, "a size such as 512MB or 10GB; 0: no limit"}
+	match := byteText.FindStringSubmatch(strings.TrimSpace(value))
+	if match == nil {
+		return bad
+	}
+	unit, known := byteUnits[strings.ToUpper(match[2])]
+	number, err := strconv.ParseFloat(match[1], 64)
+	if !known || err != nil || number*unit > math.MaxInt64/2 {
+		return bad
+	}
+	*b = byteSize(number * unit)
+	return nil
+}
+
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+// check finds what each value alone cannot tell, in the order of the documentation.
+func (c *Config) check() error {
+	bad := func(variable, value, accepted string) error { return &ConfigError{variable, value, accepted} }
+	if c.DatabaseURL == "" {
+		return bad("DATABASE_URL", "", databaseURLAccepted)
+	}
+	if !slotName.MatchString(c.Slot) {
+		return bad("SLOT", quoted(c.Slot), "1 to 63 lower-case letters, digits and underscores")
+	}
+	if c.Publication == "" || len(c.Publication) > 63 || strings.ContainsRune(c.Publication, 0) {
+		return bad("PUBLICATION", quoted(c.Publication), "a name of 1 to 63 bytes")
+	}
+	if c.Publish != cdc.PublishAll && c.Publish != cdc.PublishMapped {
+		return bad("PUBLISH", quoted(c.Publish), "all or mapped")
+	}
+	if err := c.readMapping(); err != nil {
+		return err
+	}
+	if _, port, err := net.SplitHostPort(c.Listen); err != nil || !validPort(port) {
+		return bad("LISTEN", quoted(c.Listen), "host:port, such as 127.0.0.1:9464 or :9464")
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+		least time.Duration
+		text  string
+	}{
+		{"DELIVERY_TIMEOUT", c.DeliveryTimeout, time.Millisecond, "a duration above 0, such as 15s"},
+		{"RETRY_BASE", c.RetryBase, time.Millisecond, "a duration above 0, such as 5s"},
+		{"RETRY_CAP", c.RetryCap, time.Millisecond, "a duration above 0, such as 12h"},
+		{"DISABLE_AFTER", c.DisableAfter, 0, "a duration such as 120h; 0: never"},
+		{"RETENTION", c.Retention, 0, "a duration such as 2160h; 0: for ever"},
+	} {
+		if d.value < d.least {
+			return bad(d.name, d.value.String(), d.text)
+		}
+	}
+	for _, n := range []struct {
+		name        string
+		value, most int
+	}{{"CONCURRENCY", c.Concurrency, 10000}, {"ENDPOINT_CONCURRENCY", c.EndpointConcurrency, 10000}, {"MAX_ATTEMPTS", c.MaxAttempts, 1000}} {
+		if n.value < 1 || n.value > n.most {
+			return bad(n.name, strconv.Itoa(n.value), fmt.Sprintf("a whole number from 1 to %d", n.most))
+		}
+	}
+	if c.RetryBase > c.RetryCap {
+		return bad("RETRY_BASE", c.RetryBase.String(), fmt.Sprintf("at most WALHOOK_RETRY_CAP, which is %s", c.RetryCap))
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return bad("LOG_FORMAT", quoted(c.LogFormat), "text or json")
+	}
+	return nil
+}
+
+func (c *Config) readMapping() error {
+	var err error
+	m := &c.mapped
+	names := []struct {
+		variable, value string
+		to              *cdc.Name
+	}{{"RESPONDENT_TABLE", c.RespondentTable, &m.Respondent}, {"ASSESSMENT_TABLE", c.AssessmentTable, &m.AssessmentTable}}
+	for _, n := range names {
+		if n.value == "" && n.to == &m.AssessmentTable {
+			continue
+		}
+		if *n.to, err = cdc.ParseName(n.value, "public"); err != nil {
+			return &ConfigError{n.variable, quoted(n.value), "a table as schema.table, with double quotes around a name that holds a dot"}
+		}
+	}
+	columns := []struct {
+		variable, value string
+		to              *string
+		optional        bool
+	}{
+		{"RESPONDENT_ID", c.RespondentID, &m.ID, false},
+		{"RESPONDENT_ASSESSMENT", c.RespondentAssessment, &m.Assessment, false},
+		{"RESPONDENT_ORGANIZATION", c.RespondentOrganization, &m.Organization, true},
+		{"FINISH_STAMP", c.FinishStamp, &m.Stamp, true},
+	}
+	if m.HasAssessmentTable() {
+		columns = append(columns, []struct {
+			variable, value string
+			to              *string
+			optional        bool
+		}{
+			{"ASSESSMENT_ID", c.AssessmentID, &m.AssessmentID, false},
+			{"ASSESSMENT_EXTERNAL_ID", c.AssessmentExternalID, &m.ExternalID, false},
+			{"ASSESSMENT_COPIED_FROM", c.AssessmentCopiedFrom, &m.CopiedFrom, true},
+		}...)
+	} else if c.AssessmentCopiedFrom != "" {
+		return &ConfigError{"ASSESSMENT_COPIED_FROM", quoted(c.AssessmentCopiedFrom), "only together with WALHOOK_ASSESSMENT_TABLE"}
+	}
+	for _, column := range columns {
+		if column.value == "" && column.optional {
+			continue
+		}
+		if *column.to, err = cdc.ParseColumn(column.value); err != nil {
+			return &ConfigError{column.variable, quoted(column.value), "the name of a column"}
+		}
+	}
+	markers := []struct {
+		variable, value string
+		to              *cdc.Marker
+	}{{"STARTED", c.Started, &m.Started}, {"FINISHED", c.Finished, &m.Finished}}
+	for _, marker := range markers {
+		if *marker.to, err = cdc.ParseMarker(marker.value); err != nil {
+			return &ConfigError{marker.variable, quoted(marker.value), "a marker: column, or column=value|value"}
+		}
+	}
+	return nil
+}
+
+// quoted shows a value that is no secret; one that is empty shows as such, so that it does not read as missing.
+func quoted(value string) string { return strconv.Quote(value) }
+
+func validPort(port string) bool {
+	n, err := strconv.Atoi(port)
+	return err == nil && n >= 0 && n <= 65535
+}

@@ -1,0 +1,63 @@
+// Command walhook turns row changes of an online-assessment application into webhooks. See its --help.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// The exit statuses.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-ctx.Done()
+		// A second signal ends the process at once, as it would without us.
+		stop()
+	}()
+	status := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
+}
+
+// run is the program: it takes everything from its arguments and returns the exit status.
+func run(ctx context.Context, args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
+	root := newRoot(&environment{lookup: lookup, stdout: stdout, stderr: stderr})
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	var usage *usageError
+	var config *ConfigError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &config):
+		fmt.Fprintf(stderr, "walhook: %v\n", err)
+		return exitUsage
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "walhook: %v\n", err)
+		return exitUsage
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		fmt.Fprintln(stderr, "walhook: interrupted")
+		return exitFailed
+	case errors.Is(err, errSilent):
+		return exitFailed
+	default:
+		fmt.Fprintf(stderr, "walhook: %v\n", err)
+		return exitFailed
+	}
+}
+
+// errSilent ends a command with status 1 when it has said everything itself.
+var errSilent = errors.New("failed")

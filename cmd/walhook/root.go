@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+
+	"github.com/spf13/cobra"
+)
+
+// environment is what commands take from outside: variables and streams.
+type environment struct {
+	lookup         func(string) (string, bool)
+	stdout, stderr io.Writer
+
+	warnOnce sync.Once
+}
+
+// config reads the configuration. Its error is a *ConfigError.
+func (e *environment) config() (*Config, error) {
+	e.warnOnce.Do(func() {
+		for _, warning := range unknownVariables() {
+			fmt.Fprintln(e.stderr, "walhook: "+warning)
+		}
+	})
+	return readConfig()
+}
+
+func (e *environment) logger(cfg *Config) *slog.Logger {
+	return newLogger(e.stderr, cfg.LogLevel, cfg.LogFormat)
+}
+
+// usageError is bad usage of the command line: exit status 2.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+
+func (e *usageError) Unwrap() error { return e.err }
+
+const rootHelp = `walhook turns row changes into webhooks.
+
+It tails PostgreSQL logical replication on the table in which an online-assessment application keeps one row per respondent,
+and classifies each change as response.created, response.started, response.completed or response.changed. It finds the
+webhooks that administrators keep in SQL, in the schema walhook, POSTs a small JSON body to each, retries what fails, and
+keeps a log in SQL. The application is not changed and never notices.
+
+In this order, with WALHOOK_DATABASE_URL set:
+
+  walhook doctor    look whether the database is ready, and what to do where it is not
+  walhook plan      read the SQL that attach is going to run
+  walhook attach    run it: schema, publication, slot, state of the existing rows
+  walhook run       the daemon
+
+or, without any database, walhook demo.
+
+Everything is configured by variables whose names begin with WALHOOK_: see walhook help environment.
+
+Exit status: 0 done; 1 failed, or something is wrong; 2 bad usage or bad configuration.`
+
+func newRoot(env *environment) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "walhook",
+		Short:         "Rows become webhooks",
+		Long:          rootHelp,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return &usageError{fmt.Errorf("unknown command %q; see walhook --help", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_ = cmd.Help()
+			return &usageError{fmt.Errorf("which command?")}
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	})
+	root.AddCommand(
+		newPlanCommand(env), newAttachCommand(env), newRunCommand(env), newReconcileCommand(env), newDetachCommand(env),
+		newDoctorCommand(env), newStatusCommand(env), newDemoCommand(env), newVersionCommand(env), newEnvironmentTopic(),
+	)
+	for _, cmd := range root.Commands() {
+		validate := cmd.Args
+		if validate == nil {
+			continue
+		}
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := validate(cmd, args); err != nil {
+				return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+			}
+			return nil
+		}
+	}
+	return root
+}
+
+// newEnvironmentTopic is `walhook help environment`.
+func newEnvironmentTopic() *cobra.Command {
+	return &cobra.Command{Use: "environment", Short: "The variables that configure walhook", Long: environmentHelp()}
+}
