@@ -155,7 +155,13 @@ func (r *reader) take(m Message) (full bool) {
 	case MessageCommit:
 		r.inTx = false
 		full = r.release()
-		if !r.skipAll {
+		switch {
+		case r.skipAll:
+		case r.ordinal == 0:
+			// PostgreSQL 14 tells of transactions that touched none of our tables too, our own writes to the store among
+			// them: to write a position for these would never end.
+			full = r.inbox.put(item{kind: itemIdle, end: m.EndLSN}) || full
+		default:
 			full = r.inbox.put(item{kind: itemCommit, tx: r.tx, end: m.EndLSN}) || full
 		}
 	case MessageSilence:

@@ -16,6 +16,9 @@ const (
 	lazyBytes = 1 << 20
 	lazyTime  = 10 * time.Second
 
+	// unmovedTime is the same for changes of ours that moved nothing.
+	unmovedTime = time.Second
+
 	// idleTrickle is the least progress that is worth writing when only idleTime has passed. A write of the position makes
 	// WAL itself, some hundred bytes, so anything less would feed itself.
 	idleTrickle = 16 << 10
@@ -91,7 +94,7 @@ func (w *writer) persistLazily(ctx context.Context) error {
 	worth := w.hurry && since > time.Second ||
 		ahead >= lazyBytes && since >= lazyTime ||
 		ahead >= 16*lazyBytes ||
-		!w.idle && since >= lazyTime ||
+		!w.idle && since >= unmovedTime ||
 		ahead >= idleTrickle && since >= idleTime
 	if !worth {
 		return nil

@@ -78,6 +78,7 @@ type endpoint struct {
 	due        []*delivery         // ready: tried before, or queued by hand
 	fresh      []*delivery         // ready: never tried
 	lines      map[string]*line
+	gated      map[string]int // held, and not yet let pass, by response
 	cursor     int64
 	more       bool
 
@@ -101,7 +102,7 @@ type endpoint struct {
 }
 
 func newEndpoint(id int64, concurrency int) *endpoint {
-	return &endpoint{id: id, held: map[int64]struct{}{}, flying: map[int64]*delivery{}, lines: map[string]*line{}, limit: concurrency, more: true}
+	return &endpoint{id: id, held: map[int64]struct{}{}, flying: map[int64]*delivery{}, lines: map[string]*line{}, gated: map[string]int{}, limit: concurrency, more: true}
 }
 
 // failing reports whether the endpoint answers nothing at the moment.
@@ -278,6 +279,7 @@ func (e *endpoint) forget() {
 	e.due, e.fresh = nil, nil
 	e.held = map[int64]struct{}{}
 	e.lines = map[string]*line{}
+	e.gated = map[string]int{}
 	for id, d := range e.flying {
 		e.held[id] = struct{}{}
 		if d.ordered() {
@@ -285,6 +287,13 @@ func (e *endpoint) forget() {
 		}
 	}
 	e.cursor, e.more, e.missed = 0, true, true
+}
+
+// ungate notes that a delivery which was stopped is let pass.
+func (e *endpoint) ungate(d *delivery) {
+	if e.gated[d.responseID]--; e.gated[d.responseID] <= 0 {
+		delete(e.gated, d.responseID)
+	}
 }
 
 // room is how many more deliveries may be held.

@@ -57,16 +57,20 @@ func TestTLSFailuresAreTold(t *testing.T) {
 		change func(*x509.Certificate, *tls.Config)
 		want   string
 	}{
-		"valid":       {func(*x509.Certificate, *tls.Config) {}, ""},
-		"expired":     {func(c *x509.Certificate, _ *tls.Config) { c.NotAfter = time.Now().Add(-time.Minute) }, "TLS: certificate has expired or is not yet valid"},
-		"not yet":     {func(c *x509.Certificate, _ *tls.Config) { c.NotBefore = time.Now().Add(time.Minute) }, "TLS: certificate has expired or is not yet valid"},
-		"other usage": {func(c *x509.Certificate, _ *tls.Config) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, "TLS: certificate is not valid"},
+		"valid":   {func(*x509.Certificate, *tls.Config) {}, ""},
+		"expired": {func(c *x509.Certificate, _ *tls.Config) { c.NotAfter = time.Now().Add(-time.Minute) }, "TLS: certificate has expired or is not yet valid"},
+		"not yet": {func(c *x509.Certificate, _ *tls.Config) { c.NotBefore = time.Now().Add(time.Minute) }, "TLS: certificate has expired or is not yet valid"},
+		"other usage": {func(c *x509.Certificate, _ *tls.Config) {
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		}, "TLS: certificate is not valid"},
 		"other address": {
 			func(c *x509.Certificate, _ *tls.Config) { c.IPAddresses = []net.IP{net.IPv4(192, 0, 2, 1)} },
 			"TLS: certificate is not valid for this host",
 		},
 		"old server": {
-			func(_ *x509.Certificate, c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 },
+			func(_ *x509.Certificate, c *tls.Config) {
+				c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11
+			},
 			"TLS: the server refused: protocol version not supported",
 		},
 		"client certificate wanted": {

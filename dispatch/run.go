@@ -277,16 +277,24 @@ func (s *Scheduler) release() (left int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kept := s.gated[:0]
+	type place struct {
+		endpoint *endpoint
+		response string
+	}
+	stopped := map[place]struct{}{}
 	for _, d := range s.gated {
-		switch {
-		case d.generation != d.endpoint.generation:
-			// Forgotten; it will be loaded again.
-		case s.cfg.Horizon.Visible(d.xid):
-			d.endpoint.enqueue(d)
-			s.turn(d.endpoint)
-		default:
-			kept = append(kept, d)
+		if d.generation != d.endpoint.generation {
+			continue // forgotten; it will be loaded again
 		}
+		at := place{d.endpoint, d.responseID}
+		if _, behind := stopped[at]; behind || !s.cfg.Horizon.Visible(d.xid) {
+			stopped[at] = struct{}{}
+			kept = append(kept, d)
+			continue
+		}
+		d.endpoint.ungate(d)
+		d.endpoint.enqueue(d)
+		s.turn(d.endpoint)
 	}
 	clear(s.gated[len(kept):])
 	s.gated = kept

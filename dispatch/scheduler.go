@@ -131,7 +131,9 @@ func (s *Scheduler) adopt(d *delivery) bool {
 
 // admit lets a held delivery pass once the source can show its transaction.
 func (s *Scheduler) admit(d *delivery) {
-	if !s.cfg.Horizon.Visible(d.xid) {
+	if d.endpoint.gated[d.responseID] > 0 || !s.cfg.Horizon.Visible(d.xid) {
+		// One about the same response may have been stopped here a moment ago, by an older snapshot: it goes first.
+		d.endpoint.gated[d.responseID]++
 		s.gated = append(s.gated, d)
 		signal(s.gate)
 		return
