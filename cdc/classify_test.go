@@ -1,0 +1,445 @@
+package cdc
+
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// unchanged stands for a TOASTed value that the server did not send.
+var unchanged = Text{Unchanged: true}
+
+func text(value string) Text { return Text{Value: value} }
+
+var null = Text{Null: true}
+
+// image builds a row image from a letter a marker: "s" set, "-" unset, "?" not sent.
+func image(started, finished string, stamp Text) Row {
+	mark := map[string]Mark{"s": MarkSet, "-": MarkUnset, "?": MarkUnchanged}
+	return Row{ID: "7", Assessment: text("a"), Organization: null, Started: mark[started], Finished: mark[finished], Stamp: stamp}
+}
+
+func inserted(started, finished string, stamp Text) Change {
+	return Change{Kind: Insert, Table: Respondent, New: image(started, finished, stamp)}
+}
+
+func updated(started, finished string, stamp Text) Change {
+	return Change{Kind: Update, Table: Respondent, New: image(started, finished, stamp)}
+}
+
+func events(types ...EventType) (fired Fired) {
+	for _, t := range types {
+		fired.add(t)
+	}
+	return fired
+}
+
+// step is a change and what it must fire.
+type step struct {
+	change Change
+	fires  Fired
+}
+
+func TestClassifyFollowsALife(t *testing.T) {
+	t.Parallel()
+	deleted := Change{Kind: Delete, Table: Respondent, New: Row{ID: "7"}}
+	truncated := Change{Kind: Truncate, Table: Respondent}
+	for name, life := range map[string][]step{
+		"all at once": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "s", text("x")), 0},
+		},
+		"one step at a time": {
+			{inserted("-", "-", null), events(Created)},
+			{updated("s", "-", null), events(Started)},
+			{updated("s", "s", text("x")), events(Completed)},
+			{updated("s", "s", text("y")), events(Changed)},
+			{updated("s", "s", text("z")), events(Changed)},
+		},
+		"started and finished in one update": {
+			{inserted("-", "-", null), events(Created)},
+			{updated("s", "s", text("x")), events(Started, Completed)},
+		},
+		"inserted started": {
+			{inserted("s", "-", null), events(Created, Started)},
+			{updated("s", "s", text("x")), events(Completed)},
+		},
+		"inserted finished, never started": {
+			{inserted("-", "s", text("x")), events(Created, Completed)},
+			{updated("s", "s", text("x")), events(Started)},
+		},
+		"an update that moves no marker": {
+			{inserted("s", "-", null), events(Created, Started)},
+			{updated("s", "-", null), 0},
+			{updated("s", "-", text("a stamp before the finish")), 0},
+			{Change{Kind: Update, New: Row{ID: "7", Assessment: text("another"), Organization: text("o"), Started: MarkSet, Stamp: null}}, 0},
+		},
+		"the started marker again and again": {
+			{inserted("s", "-", null), events(Created, Started)},
+			{updated("-", "-", null), 0},
+			{updated("s", "-", null), 0},
+		},
+		"finish cleared, set again with the same stamp": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "-", null), 0},
+			{updated("s", "s", text("x")), events(Changed)},
+		},
+		"finish cleared, set again with another stamp": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "-", null), 0},
+			{updated("s", "s", text("y")), events(Changed)},
+			{updated("s", "s", text("y")), 0},
+		},
+		"stamp X, NULL, X while finished": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "s", null), 0},
+			{updated("s", "s", text("x")), 0},
+		},
+		"stamp X, NULL, Y while finished": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "s", null), 0},
+			{updated("s", "s", text("y")), events(Changed)},
+		},
+		"the stamp follows a finish without one": {
+			{inserted("s", "s", null), events(Created, Started, Completed)},
+			{updated("s", "s", text("x")), 0},
+			{updated("s", "s", text("y")), events(Changed)},
+		},
+		"the stamp moves while not finished": {
+			{inserted("s", "-", text("x")), events(Created, Started)},
+			{updated("s", "-", text("y")), 0},
+			{updated("s", "s", text("y")), events(Completed)},
+			{updated("s", "-", text("z")), 0},
+			{updated("s", "s", text("z")), events(Changed)},
+		},
+		"a status without a stamp": {
+			{inserted("-", "-", null), events(Created)},
+			{updated("s", "s", null), events(Started, Completed)},
+			{updated("s", "s", null), 0},
+			{updated("s", "-", null), 0},
+			{updated("s", "s", null), events(Changed)},
+		},
+		"a row never seen counts as inserted": {
+			{updated("s", "-", null), events(Created, Started)},
+			{updated("s", "s", text("x")), events(Completed)},
+		},
+		"a row never seen, of which nothing was sent": {
+			{updated("?", "?", unchanged), events(Created)},
+			{updated("s", "s", text("x")), events(Started, Completed)},
+		},
+		"deleted and inserted again": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{deleted, 0},
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+		},
+		"truncated": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{truncated, 0},
+			{inserted("-", "-", null), events(Created)},
+		},
+		"an insert under a key whose end was not seen": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{inserted("s", "-", null), events(Created, Started)},
+		},
+		"deleted though never seen": {
+			{deleted, 0},
+			{inserted("-", "-", null), events(Created)},
+		},
+		"started is not sent": {
+			{inserted("s", "-", null), events(Created, Started)},
+			{updated("?", "s", text("x")), events(Completed)},
+			{updated("-", "s", text("x")), 0},
+			{updated("?", "s", text("x")), 0},
+		},
+		"finished is not sent": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "?", text("x")), 0},
+			{updated("s", "?", text("y")), events(Changed)},
+			{updated("s", "-", null), 0},
+			{updated("s", "?", text("z")), 0},
+		},
+		"the stamp is not sent": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "s", unchanged), 0},
+			{updated("s", "-", unchanged), 0},
+			{updated("s", "s", unchanged), events(Changed)},
+			{updated("s", "s", text("x")), 0},
+			{updated("s", "s", text("y")), events(Changed)},
+		},
+		"an unknown kind of change": {
+			{inserted("s", "-", null), events(Created, Started)},
+			{Change{Kind: 9, New: image("s", "s", text("x"))}, 0},
+			{updated("s", "s", text("x")), events(Completed)},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var state *State
+			for i, s := range life {
+				var fired Fired
+				if state, fired = Classify(state, s.change); fired != s.fires {
+					t.Fatalf("step %d fires %v, not %v", i+1, fired.Types(), s.fires.Types())
+				}
+			}
+		})
+	}
+}
+
+func TestEventsComeInTheOrderOfALife(t *testing.T) {
+	t.Parallel()
+	for fired, want := range map[Fired]string{
+		0:                                   "",
+		events(Completed, Started, Created): "response.created response.started response.completed ",
+		events(Changed, Started):            "response.started response.changed ",
+	} {
+		got := ""
+		for _, event := range fired.Types() {
+			got += event.String() + " "
+		}
+		if got != want {
+			t.Errorf("%b are %q and not %q", fired, got, want)
+		}
+	}
+}
+
+func TestClassifyKeepsIdsThatAreNotSent(t *testing.T) {
+	t.Parallel()
+	organization := "o1"
+	before := &State{AssessmentID: "a1", OrganizationID: &organization}
+	row := image("-", "-", null)
+
+	row.Assessment, row.Organization = unchanged, unchanged
+	next, fired := Classify(before, Change{Kind: Update, New: row})
+	if fired != 0 || next.AssessmentID != "a1" || next.OrganizationID == nil || *next.OrganizationID != "o1" {
+		t.Errorf("not sent: %+v fires %v", next, fired.Types())
+	}
+	row.Assessment, row.Organization = text("a2"), text("o2")
+	next, fired = Classify(before, Change{Kind: Update, New: row})
+	if fired != 0 || next.AssessmentID != "a2" || next.OrganizationID == nil || *next.OrganizationID != "o2" {
+		t.Errorf("changed: %+v fires %v", next, fired.Types())
+	}
+	row.Assessment, row.Organization = null, null
+	next, fired = Classify(before, Change{Kind: Update, New: row})
+	if fired != 0 || next.AssessmentID != "" || next.OrganizationID != nil {
+		t.Errorf("NULL: %+v fires %v", next, fired.Types())
+	}
+	if before.AssessmentID != "a1" || *before.OrganizationID != "o1" {
+		t.Errorf("the state before was changed to %+v", before)
+	}
+}
+
+func TestExistingRowsFireOnlyWhatComesAfter(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		existing Row
+		then     Change
+		fires    Fired
+	}{
+		"nothing moves":           {image("s", "s", text("x")), updated("s", "s", text("x")), 0},
+		"finished again":          {image("s", "s", text("x")), updated("s", "s", text("y")), events(Changed)},
+		"started, then finished":  {image("s", "-", null), updated("s", "s", text("x")), events(Completed)},
+		"new, then all at once":   {image("-", "-", null), updated("s", "s", text("x")), events(Started, Completed)},
+		"finished without stamp":  {image("s", "s", null), updated("s", "s", text("x")), 0},
+		"finished, then reopened": {image("s", "s", text("x")), updated("s", "-", null), 0},
+	} {
+		state := Existing(tt.existing)
+		if _, fired := Classify(&state, tt.then); fired != tt.fires {
+			t.Errorf("%s: fires %v, not %v", name, fired.Types(), tt.fires.Types())
+		}
+	}
+}
+
+func TestMissedFiresTheDifference(t *testing.T) {
+	t.Parallel()
+	recorded := Existing(image("s", "-", null))
+	for name, tt := range map[string]struct {
+		recorded *State
+		row      Row
+		fires    Fired
+	}{
+		"unknown":        {nil, image("s", "s", text("x")), events(Created, Started, Completed)},
+		"as recorded":    {&recorded, image("s", "-", null), 0},
+		"finished since": {&recorded, image("s", "s", text("x")), events(Completed)},
+	} {
+		state, fired := Missed(tt.recorded, tt.row)
+		if fired != tt.fires {
+			t.Errorf("%s: fires %v, not %v", name, fired.Types(), tt.fires.Types())
+		}
+		if _, again := Missed(&state, tt.row); again != 0 {
+			t.Errorf("%s: compared once more it fires %v", name, again.Types())
+		}
+	}
+}
+
+// pastRow is a row as it really stood, with what it fired.
+type pastRow struct {
+	started, finished bool
+	stamp             string // empty: NULL
+}
+
+// naive says by section 2 of the contract what a row fires, from everything that the row ever was.
+func naive(history []pastRow, row pastRow) (fired Fired) {
+	if len(history) == 0 {
+		fired.add(Created)
+	}
+	startedBefore, finishedBefore, lastStamp := false, false, ""
+	for _, past := range history {
+		startedBefore = startedBefore || past.started
+		if past.finished {
+			finishedBefore = true
+			if past.stamp != "" {
+				lastStamp = past.stamp
+			}
+		}
+	}
+	if row.started && !startedBefore {
+		fired.add(Started)
+	}
+	switch {
+	case !row.finished:
+	case !finishedBefore:
+		fired.add(Completed)
+	case !history[len(history)-1].finished:
+		fired.add(Changed)
+	case row.stamp != "" && lastStamp != "" && row.stamp != lastStamp:
+		fired.add(Changed)
+	}
+	return fired
+}
+
+// drawImage shows a row as the server may send it: what did not change may be left out where it is TOASTed. A stamp that came
+// while nothing was finished is sent again with the finish, or a short one would be forgotten.
+func drawImage(t *rapid.T, history []pastRow, row pastRow, kind Kind) Change {
+	mark := func(now, before bool, name string) Mark {
+		switch {
+		case kind == Update && len(history) > 0 && now == before && rapid.Bool().Draw(t, name+" not sent"):
+			return MarkUnchanged
+		case now:
+			return MarkSet
+		default:
+			return MarkUnset
+		}
+	}
+	var before pastRow
+	if len(history) > 0 {
+		before = history[len(history)-1]
+	}
+	c := Change{Kind: kind, New: Row{ID: "7", Assessment: text("a"), Organization: null, Stamp: null}}
+	c.New.Started = mark(row.started, before.started, "started")
+	c.New.Finished = mark(row.finished, before.finished, "finished")
+	switch {
+	case kind == Update && before.finished && row.stamp == before.stamp && row.stamp != "" && rapid.Bool().Draw(t, "stamp not sent"):
+		c.New.Stamp = unchanged
+	case row.stamp != "":
+		c.New.Stamp = text(row.stamp)
+	}
+	return c
+}
+
+func TestClassifyAgreesWithTheWholeHistory(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var state *State
+		var history []pastRow
+		count := map[EventType]int{}
+		for range rapid.IntRange(1, 30).Draw(t, "changes") {
+			kind := rapid.SampledFrom([]Kind{Insert, Update, Update, Update, Update, Update, Update, Delete, Truncate}).Draw(t, "kind")
+			if kind == Delete || kind == Truncate {
+				next, fired := Classify(state, Change{Kind: kind, New: Row{ID: "7"}})
+				if next != nil || fired != 0 {
+					t.Fatalf("a delete leaves %+v and fires %v", next, fired.Types())
+				}
+				state, history = nil, nil
+				clear(count)
+				continue
+			}
+			if kind == Insert {
+				history = nil
+				clear(count)
+			}
+			row := pastRow{
+				started:  rapid.Bool().Draw(t, "started"),
+				finished: rapid.Bool().Draw(t, "finished"),
+				stamp:    rapid.SampledFrom([]string{"", "x", "y", "z"}).Draw(t, "stamp"),
+			}
+			if len(history) > 0 && rapid.Bool().Draw(t, "the same again") {
+				row = history[len(history)-1]
+			}
+			same := len(history) > 0 && row == history[len(history)-1]
+
+			next, fired := Classify(state, drawImage(t, history, row, kind))
+			if want := naive(history, row); fired != want {
+				t.Fatalf("after %+v the row %+v fires %v, not %v", history, row, fired.Types(), want.Types())
+			}
+			if same && fired != 0 {
+				t.Fatalf("nothing moved and %v fires", fired.Types())
+			}
+			for _, event := range fired.Types() {
+				if count[event]++; event != Changed && count[event] > 1 {
+					t.Fatalf("%v fires a second time", event)
+				}
+			}
+			if fired.Has(Completed) && fired.Has(Changed) {
+				t.Fatal("completed and changed at once")
+			}
+			history = append(history, row)
+			state = next
+		}
+	})
+}
+
+func drawState(t *rapid.T) State {
+	s := State{
+		Started: rapid.Bool().Draw(t, "started"), Completed: rapid.Bool().Draw(t, "completed"),
+		StartedNow: rapid.Bool().Draw(t, "started now"), FinishedNow: rapid.Bool().Draw(t, "finished now"),
+		Stamp: rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "stamp"), AssessmentID: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "assessment"),
+	}
+	if rapid.Bool().Draw(t, "has organization") {
+		organization := rapid.SampledFrom([]string{"", "o", "p"}).Draw(t, "organization")
+		s.OrganizationID = &organization
+	}
+	return s
+}
+
+func TestClassifyTakesAnyState(t *testing.T) {
+	t.Parallel()
+	texts := rapid.SampledFrom([]Text{unchanged, null, text(""), text("x"), text("y")})
+	rapid.Check(t, func(t *rapid.T) {
+		before := drawState(t)
+		kept := before
+		c := Change{
+			Kind: Kind(rapid.IntRange(0, 5).Draw(t, "kind")),
+			New: Row{
+				Assessment: texts.Draw(t, "assessment"), Organization: texts.Draw(t, "organization"), Stamp: texts.Draw(t, "stamp"),
+				Started: Mark(rapid.IntRange(0, 2).Draw(t, "started")), Finished: Mark(rapid.IntRange(0, 2).Draw(t, "finished")),
+			},
+		}
+		next, fired := Classify(&before, c)
+		if !before.Equal(kept) {
+			t.Fatalf("the state before was changed from %+v to %+v", kept, before)
+		}
+		if next == nil {
+			return
+		}
+		if c.Kind == Update && (before.Started && !next.Started || before.Completed && !next.Completed) {
+			t.Fatalf("%+v forgets what had fired: %+v", before, next)
+		}
+		if fired != 0 && c.Kind == Update {
+			once, again := Classify(next, c)
+			if again != 0 || !once.Equal(*next) {
+				t.Fatalf("the same update fires %v once more and leads from %+v to %+v", again.Types(), next, once)
+			}
+		}
+	})
+}
+
+func BenchmarkClassify(b *testing.B) {
+	state := Existing(image("s", "s", text("2026-03-18 18:44:09+00")))
+	c := updated("s", "s", text("2026-03-18 18:44:09+00"))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, fired := Classify(&state, c); fired != 0 {
+			b.Fatal("an uneventful update fires")
+		}
+	}
+}
