@@ -338,3 +338,34 @@ func byResponse(events []string) map[string][]string {
 	}
 	return stories
 }
+
+// waitRequests waits until a path has got n requests in all.
+func (s *site) waitRequests(path string, n int) {
+	s.t.Helper()
+	testenv.Eventually(s.t, patience, fmt.Sprintf("%d requests at %s", n, path), func() (bool, string) {
+		got := len(s.receiver.Bodies(path))
+		return got >= n, fmt.Sprint(got)
+	})
+}
+
+// pendingAfterFailure waits until a delivery of the webhook has failed and waits for its next attempt.
+func (s *site) pendingAfterFailure(webhookID int64) {
+	s.t.Helper()
+	testenv.Eventually(s.t, patience, "a delivery that failed and is pending", func() (bool, string) {
+		n := testenv.Value[int64](s.t, s.store, "select count(*) from walhook.delivery_log where webhook_id = $1 and status = 'pending' and attempts > 0", webhookID)
+		return n > 0, fmt.Sprint(n)
+	})
+}
+
+// waitHeartbeat lets some of the daemon's own time pass: until it has told twice more that it lives.
+func (s *site) waitHeartbeat() {
+	s.t.Helper()
+	const query = "select max(heartbeat_at) from walhook.daemon"
+	for range 2 {
+		before := testenv.Value[time.Time](s.t, s.store, query)
+		testenv.Eventually(s.t, patience, "a heartbeat", func() (bool, string) {
+			now := testenv.Value[time.Time](s.t, s.store, query)
+			return now.After(before), now.String()
+		})
+	}
+}

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"walhook/testenv"
+)
+
+// A webhook for all assessments means those that have an external id, as it stands at that point of the transaction.
+func TestAllAssessmentsNeedsExternalID(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("ASSESSMENT_TABLE", "public.assessment")
+	s.run()
+	s.hook("/all", "created", "assessment_id", "null")
+	for _, statement := range []string{
+		"insert into respondent (id, assessment_id) values (1, 1)",
+		"insert into respondent (id, assessment_id) values (2, 2)", // none yet
+		"update assessment set external_id = 'EXT-2' where id = 2",
+		"insert into respondent (id, assessment_id) values (3, 2)",
+		"update assessment set external_id = '  ' where id = 2",
+		"insert into respondent (id, assessment_id) values (4, 2)", // blank
+		"update assessment set external_id = '' where id = 2",
+		"insert into respondent (id, assessment_id) values (5, 2)", // empty
+		"begin; update assessment set external_id = 'X' where id = 2; insert into respondent (id, assessment_id) values (6, 2); commit",
+		"update assessment set external_id = null where id = 2",
+		`begin; insert into respondent (id, assessment_id) values (7, 2); update assessment set external_id = 'Y' where id = 2;
+			insert into respondent (id, assessment_id) values (8, 2); commit`, // given between 7 and 8
+		`begin; insert into respondent (id, assessment_id) values (9, 2); update assessment set external_id = null where id = 2;
+			insert into respondent (id, assessment_id) values (10, 2); commit`, // taken between 9 and 10
+		"begin; update assessment set external_id = 'Z' where id = 2; rollback",
+		"insert into respondent (id, assessment_id) values (11, 2)",
+		"insert into respondent (id, assessment_id) values (12, null), (13, 77)", // no assessment, an unknown one
+		"insert into assessment values (3, 'three', 'EXT-3')",
+		"insert into respondent (id, assessment_id) values (14, 3)",
+		"delete from assessment where id = 3",
+		"insert into respondent (id, assessment_id) values (15, 3)", // deleted
+		"alter table assessment alter external_id set storage external",
+		"update assessment set external_id = repeat('long', 50000) where id = 1",
+		"update assessment set title = 'renamed' where id = 1", // the external id is unchanged and out of line
+		"insert into respondent (id, assessment_id) values (16, 1)",
+		"update assessment set id = 4 where id = 1",
+		"insert into respondent (id, assessment_id) values (17, 4), (18, 1)", // 1 is no more
+		"truncate assessment",
+		"insert into respondent (id, assessment_id) values (19, 4)",
+	} {
+		s.exec(statement)
+	}
+	s.expect("/all", "created 1", "created 3", "created 6", "created 8", "created 9", "created 14", "created 16", "created 17")
+}
+
+// Without an assessment table there are no external ids to ask for.
+func TestAllAssessmentsWithoutTable(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.run()
+	s.hook("/all", "started", "assessment_id", "null")
+	s.exec("insert into respondent (id, assessment_id, started_at) values (1, 1, now()), (2, 2, now()), (3, 77, now())")
+	s.expect("/all", "started 1", "started 2", "started 3")
+}
+
+func TestOrganizationFilter(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("RESPONDENT_ORGANIZATION", "organization_id")
+	s.exec("insert into respondent (id, assessment_id, organization_id) values (9, 1, 'A')")
+	s.run()
+	for _, event := range []string{"created", "started"} {
+		s.hook("/any", event)
+		s.hook("/a", event, "organization_id", "'A'")
+		s.hook("/b", event, "organization_id", "'B'", "assessment_id", "null")
+		s.hook("/c", event, "organization_id", "'C'")
+	}
+	s.exec("insert into respondent (id, assessment_id, organization_id) values (1, 1, 'A'), (2, 1, 'B'), (3, 1, null), (4, 2, 'A'), (5, 2, 'B'), (6, 1, 'a')")
+	s.exec("update respondent set started_at = now() where id in (1, 9)")
+	s.exec("update respondent set organization_id = 'B' where id = 3")
+	s.exec("update respondent set started_at = now(), organization_id = 'A' where id in (2, 3)")
+	s.expect("/any", "created 1", "created 2", "created 3", "created 6", "started 1", "started 9", "started 2", "started 3")
+	s.expect("/a", "created 1", "started 1", "started 9", "started 2", "started 3")
+	s.expect("/b", "created 2", "created 5")
+	s.expect("/c")
+}
+
+// Several webhooks may share a URL. Each makes deliveries of its own, and about one response they start one after the other.
+func TestWebhooksOnOneURL(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.run()
+	for _, event := range []string{"created", "started", "completed"} {
+		s.hook("/same", event)
+	}
+	s.hook("/same", "completed", "assessment_id", "null")
+
+	var mu sync.Mutex
+	busy := map[string]bool{}
+	s.receiver.Respond("/same", func(r testenv.Request) testenv.Reply {
+		id := eventOf.FindStringSubmatch(r.Body)[2]
+		mu.Lock()
+		if busy[id] {
+			t.Errorf("a delivery about response %s started before the earlier one had ended", id)
+		}
+		busy[id] = true
+		mu.Unlock()
+		time.Sleep(3 * time.Millisecond) // the receiver is slow
+		mu.Lock()
+		busy[id] = false
+		mu.Unlock()
+		return testenv.Reply{}
+	})
+	s.exec("insert into respondent (id, assessment_id, started_at) select n, 1, now() from generate_series(1, 20) n")
+	s.exec("update respondent set finished_at = now()")
+	var want []string
+	for id := 1; id <= 20; id++ {
+		for _, event := range []string{"created", "started", "completed", "completed"} {
+			want = append(want, fmt.Sprintf("%s %d", event, id))
+		}
+	}
+	s.expect("/same", want...)
+	ids := map[string]bool{}
+	for _, r := range s.receiver.Requests() {
+		ids[r.Header.Get("Webhook-Id")] = true
+	}
+	if len(ids) != len(want) {
+		t.Errorf("%d different webhook-ids for %d deliveries", len(ids), len(want))
+	}
+}
+
+// What administrators do to a webhook takes effect for every transaction that commits after it.
+func TestWebhookLife(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("MAX_ATTEMPTS", "1000")
+	s.run()
+	id := s.hook("/first", "created")
+	failing := testenv.Always(testenv.Reply{Status: 500})
+
+	// Edited: another URL, another event, another assessment.
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.waitStored()
+	s.exec("update walhook.webhook set url = $1 where id = $2", s.receiver.URL("/second"), id)
+	s.exec("insert into respondent (id, assessment_id) values (2, 1)")
+	s.waitStored()
+	s.exec("update walhook.webhook set event_type = 'response.started' where id = $1", id)
+	s.exec("insert into respondent (id, assessment_id, started_at) values (3, 1, now())")
+	s.waitStored()
+	s.exec("update walhook.webhook set assessment_id = '2', event_type = 'response.created' where id = $1", id)
+	s.exec("insert into respondent (id, assessment_id) values (4, 1), (5, 2)")
+	s.expect("/second", "created 2", "started 3", "created 5")
+	s.expect("/first", "created 1")
+
+	// What is pending follows the webhook to its new URL.
+	s.receiver.Respond("/second", failing)
+	s.exec("insert into respondent (id, assessment_id) values (6, 2)")
+	s.pendingAfterFailure(id)
+	s.exec("update walhook.webhook set url = $1 where id = $2", s.receiver.URL("/third"), id)
+	s.expect("/third", "created 6")
+
+	// Disabled: what is pending waits, and nothing new is queued. The clock is a webhook that goes on failing.
+	s.receiver.Respond("/third", failing)
+	s.exec("insert into respondent (id, assessment_id) values (7, 2)")
+	s.pendingAfterFailure(id)
+	clock := s.hook("/clock", "created", "assessment_id", "'7'")
+	s.receiver.Respond("/clock", failing)
+	s.exec("update walhook.webhook set enabled = false where id = $1", id)
+	s.exec("insert into respondent (id, assessment_id) values (8, 2), (9, 7)")
+	s.waitStored()
+	s.waitRequests("/clock", 3)
+	before := len(s.receiver.Bodies("/third"))
+	s.receiver.Respond("/third", nil)
+	s.waitRequests("/clock", len(s.receiver.Bodies("/clock"))+4)
+	if after := len(s.receiver.Bodies("/third")); after != before {
+		t.Errorf("a disabled webhook was tried: %d attempts became %d", before, after)
+	}
+	got := testenv.Psql(t, s.store, fmt.Sprintf("select disabled_at is not null, disabled_reason from walhook.webhook where id = %d", id))
+	if got != "t|disabled by postgres" {
+		t.Errorf("the disabled webhook says %s", got)
+	}
+
+	// Enabled: what was pending goes on, and what happened meanwhile stays away.
+	s.exec("delete from walhook.webhook where id = $1", clock)
+	s.receiver.Forget()
+	s.exec("update walhook.webhook set enabled = true where id = $1", id)
+	s.exec("insert into respondent (id, assessment_id) values (10, 2)")
+	s.expect("/third", "created 7", "created 10")
+	got = testenv.Psql(t, s.store, fmt.Sprintf("select disabled_at is null and disabled_reason is null from walhook.webhook where id = %d", id))
+	if got != "t" {
+		t.Error("the enabled webhook still tells why it was disabled")
+	}
+}
+
+// Whatever is deleted while traffic runs, the log tells of every delivery, and the others go on.
+func TestWebhookDeletedUnderTraffic(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.run()
+	kept := s.hook("/kept", "created")
+	gone := s.hook("/gone", "created")
+	s.receiver.Respond("/gone", testenv.Always(testenv.Reply{Status: 500}))
+	s.exec("insert into respondent (id, assessment_id) select n, 1 from generate_series(1, 200) n")
+	s.pendingAfterFailure(gone)
+	s.exec("delete from walhook.webhook where id = $1", gone)
+	s.exec("insert into respondent (id, assessment_id) select n, 1 from generate_series(201, 400) n")
+	s.fence()
+	if n := len(s.receiver.Bodies("/kept")); n != 400 {
+		t.Errorf("%d of 400 events came to the webhook that was kept", n)
+	}
+	testenv.Eventually(t, patience, "the log to tell of the deleted webhook's deliveries", func() (bool, string) {
+		got := testenv.Psql(t, s.store, `select webhook_id, status, count(*), min(error) from walhook.delivery_log group by 1, 2 order by 1`)
+		return got == fmt.Sprintf("%d|success|400|\n%d|failed|200|the webhook was deleted", kept, gone), got
+	})
+}
+
+// The site's switch: while it is off events are recorded, nothing is queued and nothing is sent.
+func TestUseWebhooksSwitch(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("MAX_ATTEMPTS", "1000")
+	s.run()
+	s.hooks()
+	failing := s.hook("/failing", "created", "assessment_id", "'2'")
+	s.receiver.Respond("/failing", testenv.Always(testenv.Reply{Status: 500}))
+	s.exec("insert into respondent (id, assessment_id) values (1, 1), (2, 2)")
+	s.pendingAfterFailure(failing)
+
+	s.exec("update walhook.settings set enabled = false")
+	s.exec("insert into respondent (id, assessment_id, started_at) values (3, 1, now()), (4, 2, now())")
+	s.exec("update respondent set started_at = now() where id = 1")
+	s.waitStored()
+	s.waitHeartbeat()
+	before := len(s.receiver.Bodies("/failing"))
+	s.waitHeartbeat()
+	if after := len(s.receiver.Bodies("/failing")); after != before {
+		t.Errorf("something was sent while webhooks were switched off: %d attempts became %d", before, after)
+	}
+	if n := testenv.Value[int64](t, s.store, "select count(*) from walhook.delivery_log"); n != 2 {
+		t.Errorf("the log has %d deliveries, not the 2 of before", n)
+	}
+
+	s.receiver.Respond("/failing", nil)
+	s.receiver.Forget()
+	s.exec("update walhook.settings set enabled = true")
+	s.exec("update respondent set finished_at = now() where id in (1, 3)")
+	s.exec("update respondent set page = 2") // nothing is made up for
+	s.expect("/hook", "completed 1", "completed 3")
+	s.expect("/failing", "created 2")
+}
+
+// An assessment inserted as a copy has its original's webhooks at once, and once.
+func TestAssessmentCopy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("ASSESSMENT_TABLE", "public.assessment", "ASSESSMENT_COPIED_FROM", "copied_from")
+	d := s.run()
+	s.hook("/created", "created", "description", "'first'", "secret", "'whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz'", "ordered", "false", "log_successes", "false")
+	s.hook("/off", "created", "enabled", "false", "organization_id", "'A'")
+	s.hook("/all", "created", "assessment_id", "null")
+	s.exec(`begin; insert into assessment values (10, 'a copy', null, 1); insert into respondent (id, assessment_id) values (1, 10);
+		insert into assessment values (11, 'a copy of the copy', null, 10); insert into respondent (id, assessment_id) values (2, 11); commit`)
+	s.exec("insert into assessment values (12, 'no copy', null, null), (13, 'of nothing known', null, 777), (14, 'of one without webhooks', null, 2)")
+	s.exec("begin; insert into assessment values (15, 'never', null, 1); rollback")
+	s.exec("update assessment set copied_from = 1 where id = 12") // only an insert is a copy
+	s.exec("update assessment set title = 'still the copy' where id = 10")
+	s.exec("insert into respondent (id, assessment_id) values (3, 12), (4, 13), (5, 14)")
+	s.expect("/created", "created 1", "created 2")
+
+	d.kill()
+	s.start().ready()
+	s.exec("update assessment set title = 'and again' where id = 10")
+	s.exec("insert into respondent (id, assessment_id) values (6, 10)")
+	s.expect("/created", "created 1", "created 2", "created 6")
+	s.expect("/off")
+	copies := testenv.Psql(t, s.store, `select assessment_id, event_type, organization_id, enabled, ordered, log_successes, description, secret is not null
+		from walhook.webhook where assessment_id <> '1' order by assessment_id, id`)
+	want := "10|response.created||t|f|f|first|t\n10|response.created|A|f|t|t||f\n11|response.created||t|f|f|first|t\n11|response.created|A|f|t|t||f"
+	if diff := cmp.Diff(want, copies); diff != "" {
+		t.Errorf("copied webhooks (-want +got):\n%s", diff)
+	}
+	if n := testenv.Value[int32](t, s.store, "select walhook.copy_webhooks('1', '10')"); n != 0 {
+		t.Errorf("copying by hand once more made %d webhooks", n)
+	}
+	if n := testenv.Value[int32](t, s.store, "select walhook.copy_webhooks('1', '12')"); n != 2 {
+		t.Errorf("copying by hand made %d webhooks, not 2", n)
+	}
+}
