@@ -50,9 +50,14 @@ func isSet(value string, typeOID uint32) bool {
 		return true
 	case pgtype.IntervalOID:
 		return value != "00:00:00"
+	case pgtype.BitOID, pgtype.VarbitOID:
+		return strings.Contains(value, "1")
+	case pgtype.ByteaOID:
+		return value != "" && value != `\x`
 	case pgtype.JSONOID, pgtype.JSONBOID:
 		text := strings.TrimSpace(value)
-		return text != "null" && text != "false" && text != `""` && !(text != "" && isZero(text))
+		number := strings.HasPrefix(text, "0") || strings.HasPrefix(text, "-") // [0] and "0" are none
+		return text != "null" && text != "false" && text != `""` && !(number && isZero(text))
 	case pgtype.BPCharOID:
 		value = strings.TrimRight(value, " ")
 	}
@@ -78,8 +83,11 @@ func isZero(number string) bool {
 const stampLimit = 40
 
 // ShortenStamp returns the finish stamp as it is stored and compared: itself, or a hash when it is long. Values that begin
-// like a hash are hashed too, so that the two cannot be confused.
+// like a hash are hashed too, so that the two cannot be confused. An empty text is a stamp as well, and not the same as none.
 func ShortenStamp(value string) string {
+	if value == "" {
+		return "#"
+	}
 	if len(value) <= stampLimit && !strings.HasPrefix(value, "#") {
 		return value
 	}

@@ -1,0 +1,141 @@
+package cdc
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgtype"
+	"pgregory.net/rapid"
+)
+
+func TestMarkerWithoutValues(t *testing.T) {
+	t.Parallel()
+	const enumOID = 16400
+	for _, tt := range []struct {
+		name       string
+		typeOID    uint32
+		set, unset []string
+	}{
+		{"boolean", pgtype.BoolOID, []string{"t"}, []string{"f"}},
+		{"smallint", pgtype.Int2OID, []string{"1", "-1", "10"}, []string{"0"}},
+		{"integer", pgtype.Int4OID, []string{"1", "100"}, []string{"0", "-0"}},
+		{"bigint", pgtype.Int8OID, []string{"9223372036854775807"}, []string{"0"}},
+		{"oid", pgtype.OIDOID, []string{"1"}, []string{"0"}},
+		{"real", pgtype.Float4OID, []string{"0.1", "1e-45", "NaN", "Infinity", "-Infinity"}, []string{"0", "-0"}},
+		{"double precision", pgtype.Float8OID, []string{"5e-324", "NaN"}, []string{"0", "-0", "0e10"}},
+		{"numeric", pgtype.NumericOID, []string{"0.001", "-0.1", "NaN", "Infinity"}, []string{"0", "0.00", "0.0000000000"}},
+		{"money", moneyOID, []string{"$0.01", "-$1.00"}, []string{"$0.00"}},
+		{"bits", pgtype.BitOID, []string{"1", "010"}, []string{"0", "000"}},
+		{"varying bits", pgtype.VarbitOID, []string{"1", "001"}, []string{"", "0", "00"}},
+		{"date", pgtype.DateOID, []string{"2026-03-18", "infinity", "2000-01-01"}, nil},
+		{"timestamp", pgtype.TimestampOID, []string{"2000-01-01 00:00:00", "-infinity"}, nil},
+		{"timestamptz", pgtype.TimestamptzOID, []string{"1970-01-01 00:00:00+00"}, nil},
+		{"midnight", pgtype.TimeOID, []string{"00:00:00"}, nil},
+		{"midnight with zone", pgtype.TimetzOID, []string{"00:00:00+00"}, nil},
+		{"uuid", pgtype.UUIDOID, []string{"00000000-0000-0000-0000-000000000000"}, nil},
+		{"interval", pgtype.IntervalOID, []string{"00:00:01", "1 day", "-1 mons", "infinity"}, []string{"00:00:00"}},
+		{"text", pgtype.TextOID, []string{"x", "f", "no", " ", "0.0", "true"}, []string{"", "false", "0"}},
+		{"varchar", pgtype.VarcharOID, []string{"done"}, []string{"", "false", "0"}},
+		{"blank-padded", pgtype.BPCharOID, []string{"x   ", " x"}, []string{"", "    ", "0   ", "false "}},
+		{"bytea", pgtype.ByteaOID, []string{`\x00`}, []string{`\x`}},
+		{"json", pgtype.JSONOID, []string{"{}", "[]", "[0]", `{"":0}`, `"x"`, "1", "-0.5", "true", ` {"a":0} `}, []string{"null", "false", `""`, "0", "-0.0", "0e5", " 0 "}},
+		{"jsonb", pgtype.JSONBOID, []string{"{}", "[0]", `"0"`, "true"}, []string{"null", "false", `""`, "0", "0.00"}},
+		{"enum", enumOID, []string{"done"}, []string{"false"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			m := Marker{Column: "c"}
+			for _, value := range tt.set {
+				if m.Mark(text(value), tt.typeOID) != MarkSet {
+					t.Errorf("%q is not set", value)
+				}
+			}
+			for _, value := range tt.unset {
+				if m.Mark(text(value), tt.typeOID) != MarkUnset {
+					t.Errorf("%q is set", value)
+				}
+			}
+			if m.Mark(null, tt.typeOID) != MarkUnset {
+				t.Error("NULL is set")
+			}
+			if m.Mark(unchanged, tt.typeOID) != MarkUnchanged {
+				t.Error("a value that was not sent is taken for one")
+			}
+		})
+	}
+}
+
+func TestMarkerWithValues(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		marker  string
+		typeOID uint32
+		value   string
+		want    Mark
+	}{
+		{"status=done", pgtype.TextOID, "done", MarkSet},
+		{"status=done|closed", pgtype.TextOID, "closed", MarkSet},
+		{"status=done|closed", pgtype.TextOID, "open", MarkUnset},
+		{"status=done", pgtype.TextOID, "DONE", MarkUnset},
+		{"status=done", pgtype.TextOID, "done ", MarkUnset},
+		{"status=done", pgtype.TextOID, "", MarkUnset},
+		{"status=done", pgtype.BPCharOID, "done      ", MarkSet},
+		{"status=0|false", pgtype.TextOID, "0", MarkSet}, // named values are not judged
+		{"status=0|false", pgtype.Int4OID, "0", MarkSet},
+		{"status=2|3", pgtype.Int4OID, "3", MarkSet},
+		{"status=2|3", pgtype.Int4OID, "1", MarkUnset},
+		{"finished=true", pgtype.BoolOID, "t", MarkSet},
+		{"finished=t", pgtype.BoolOID, "t", MarkSet},
+		{"finished=true", pgtype.BoolOID, "f", MarkUnset},
+		{"open=false", pgtype.BoolOID, "f", MarkSet},
+		{"open=f", pgtype.BoolOID, "f", MarkSet},
+		{"open=f", pgtype.BoolOID, "t", MarkUnset},
+		{"word=true", pgtype.TextOID, "t", MarkUnset},
+	} {
+		m, err := ParseMarker(tt.marker)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Mark(text(tt.value), tt.typeOID); got != tt.want {
+			t.Errorf("%s with %q of type %d: %d", tt.marker, tt.value, tt.typeOID, got)
+		}
+		if m.Mark(null, tt.typeOID) != MarkUnset || m.Mark(unchanged, tt.typeOID) != MarkUnchanged {
+			t.Errorf("%s: NULL or a value that was not sent is misread", tt.marker)
+		}
+	}
+}
+
+func TestStampsAreShortenedAlike(t *testing.T) {
+	t.Parallel()
+	for _, kept := range []string{"x", "2026-03-18 18:44:09.123456+00", strings.Repeat("x", stampLimit)} {
+		if got := ShortenStamp(kept); got != kept {
+			t.Errorf("%q became %q", kept, got)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := rapid.String().Draw(t, "a"), rapid.String().Draw(t, "b")
+		short := ShortenStamp(a)
+		if len(short) > stampLimit {
+			t.Fatalf("%q is still %d bytes long", short, len(short))
+		}
+		if short == a && strings.HasPrefix(a, "#") {
+			t.Fatalf("%q can be taken for a hash", a)
+		}
+		if (a == b) != (short == ShortenStamp(b)) {
+			t.Fatalf("%q and %q are told apart wrongly", a, b)
+		}
+		if short == "" {
+			t.Fatalf("%q is taken for none", a)
+		}
+	})
+}
+
+func TestAlwaysSetTypesAreSet(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		typeOID, value := rapid.Uint32Range(0, 5000).Draw(t, "type"), rapid.String().Draw(t, "value")
+		if alwaysSet(typeOID) && !isSet(value, typeOID) {
+			t.Fatalf("type %d is always set, and %q is not", typeOID, value)
+		}
+	})
+}
