@@ -26,7 +26,7 @@ type Marker struct {
 // String returns the marker as ParseMarker reads it.
 func (m Marker) String() string {
 	column := m.Column
-	if strings.ContainsAny(column, `="`) {
+	if strings.ContainsAny(column, `="`) || strings.TrimSpace(column) != column {
 		column = pgx.Identifier{column}.Sanitize()
 	}
 	if len(m.Values) == 0 {
@@ -107,7 +107,8 @@ func Diff(before, after Mapping) []string {
 }
 
 // ParseName reads a table name such as public.respondent, respondent or "Survey Data"."Respondent.v2". Names are taken exactly
-// as written and never folded to lower case; quotes are only needed around a name that holds a dot or a quote.
+// as written and never folded to lower case; quotes are only needed around a name that holds a dot or a quote, or begins or
+// ends with a blank.
 func ParseName(s, defaultSchema string) (Name, error) {
 	first, rest, err := cutIdentifier(s, ".")
 	if err != nil {
@@ -138,7 +139,8 @@ func ParseColumn(s string) (string, error) {
 	return column, nil
 }
 
-// ParseMarker reads `column` or `column=a|b`. The column may be quoted; values are taken as they are.
+// ParseMarker reads `column` or `column=a|b`. The column may be quoted; values are taken as they are, but for blanks at the
+// very end.
 func ParseMarker(s string) (Marker, error) {
 	column, rest, err := cutIdentifier(s, "=")
 	if err != nil {
@@ -166,6 +168,9 @@ func cutIdentifier(s, stops string) (name, rest string, err error) {
 			}
 		}
 		name, rest = strings.TrimSpace(s[:end]), s[end:]
+		if strings.Contains(name, `"`) {
+			return "", "", fmt.Errorf("there is a quote inside a name that is not quoted")
+		}
 	} else {
 		var b strings.Builder
 		i := 1

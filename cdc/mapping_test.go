@@ -1,0 +1,209 @@
+package cdc
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseName(t *testing.T) {
+	t.Parallel()
+	for input, want := range map[string]Name{
+		"public.respondent":             {"public", "respondent"},
+		"respondent":                    {"app", "respondent"},
+		"  survey . Respondent ":        {"survey", "Respondent"},
+		`"Survey Data"."Respondent.v2"`: {"Survey Data", "Respondent.v2"},
+		`survey."a ""quoted"" name"`:    {"survey", `a "quoted" name`},
+		`"a=b"`:                         {"app", "a=b"},
+		`" blank "`:                     {"app", " blank "},
+		"überblick.antwort":             {"überblick", "antwort"},
+		`"s" . "t"`:                     {"s", "t"},
+	} {
+		got, err := ParseName(input, "app")
+		if err != nil || got != want {
+			t.Errorf("%q is %+v, %v", input, got, err)
+		}
+	}
+	for input, reason := range map[string]string{
+		"":                "a name is empty",
+		"  ":              "a name is empty",
+		`""`:              "a name is empty",
+		".t":              "a name is empty",
+		"s.":              "a name is empty",
+		"a.b.c":           "more than two parts",
+		`"open`:           "a quote is not closed",
+		`s."open""`:       "a quote is not closed",
+		`"s"t`:            "after the closing quote",
+		`s"t`:             "a quote inside a name that is not quoted",
+		`s.t"`:            "a quote inside a name that is not quoted",
+		"s.t\x00":         "NUL",
+		"\"s\x00\".\"t\"": "NUL",
+	} {
+		if got, err := ParseName(input, "app"); err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%q is %+v, %v", input, got, err)
+		}
+	}
+}
+
+func TestNamesAreQuotedForSQL(t *testing.T) {
+	t.Parallel()
+	n := Name{"Survey Data", `a "b"`}
+	if n.String() != `"Survey Data"."a ""b"""` || n.Display() != `Survey Data.a "b"` {
+		t.Errorf("%s, %s", n, n.Display())
+	}
+}
+
+func TestParseColumn(t *testing.T) {
+	t.Parallel()
+	for input, want := range map[string]string{
+		"id": "id", " Id ": "Id", "a.b": "a.b", "a=b": "a=b", `"a ""b"""`: `a "b"`, `"a.b=c"`: "a.b=c",
+	} {
+		if got, err := ParseColumn(input); err != nil || got != want {
+			t.Errorf("%q is %q, %v", input, got, err)
+		}
+	}
+	for _, input := range []string{"", " ", `""`, `"a`, `"a"b`, `"a".b`, `a"b`, "a\x00"} {
+		if got, err := ParseColumn(input); err == nil {
+			t.Errorf("%q is %q", input, got)
+		}
+	}
+}
+
+func TestParseMarker(t *testing.T) {
+	t.Parallel()
+	for input, want := range map[string]Marker{
+		"finished_at":             {Column: "finished_at"},
+		" finished_at ":           {Column: "finished_at"},
+		"status=done":             {Column: "status", Values: []string{"done"}},
+		"status=done|closed":      {Column: "status", Values: []string{"done", "closed"}},
+		"status = done | closed ": {Column: "status", Values: []string{" done ", " closed"}},
+		"status=a=b":              {Column: "status", Values: []string{"a=b"}},
+		`"st=at"=done`:            {Column: "st=at", Values: []string{"done"}},
+		`"Status" = x`:            {Column: "Status", Values: []string{" x"}},
+		`status="done"`:           {Column: "status", Values: []string{`"done"`}},
+		"a.b=1":                   {Column: "a.b", Values: []string{"1"}},
+	} {
+		got, err := ParseMarker(input)
+		if err != nil || !cmp.Equal(got, want) {
+			t.Errorf("%q is %+v, %v", input, got, err)
+		}
+	}
+	for _, input := range []string{"", "=", "=done", "status=", "status=|", "status=a||b", "status=a|", `"status`, `"status"done`, `sta"tus=x`} {
+		if got, err := ParseMarker(input); err == nil {
+			t.Errorf("%q is %+v", input, got)
+		}
+	}
+}
+
+func TestStampColumn(t *testing.T) {
+	t.Parallel()
+	byColumn, byValue := Marker{Column: "finished_at"}, Marker{Column: "status", Values: []string{"done"}}
+	for _, tt := range []struct {
+		finished    Marker
+		stamp, want string
+	}{
+		{byColumn, "", "finished_at"},
+		{byColumn, "version", "version"},
+		{byValue, "", ""},
+		{byValue, "version", "version"},
+		{byValue, "status", "status"},
+	} {
+		if got := (Mapping{Finished: tt.finished, Stamp: tt.stamp}).StampColumn(); got != tt.want {
+			t.Errorf("%s with stamp %q: %q", tt.finished, tt.stamp, got)
+		}
+	}
+}
+
+func TestMappedColumnsAreDistinct(t *testing.T) {
+	t.Parallel()
+	m := Mapping{
+		ID: "id", Assessment: "assessment_id", Started: Marker{Column: "status", Values: []string{"open", "done"}},
+		Finished: Marker{Column: "status", Values: []string{"done"}}, AssessmentID: "id", ExternalID: "id",
+	}
+	if got := m.RespondentColumns(); !slices.Equal(got, []string{"id", "assessment_id", "status"}) {
+		t.Errorf("respondent: %q", got)
+	}
+	if got := m.AssessmentColumns(); !slices.Equal(got, []string{"id"}) {
+		t.Errorf("assessment: %q", got)
+	}
+	m.Organization, m.Stamp, m.CopiedFrom = "org_id", "finished_at", "copied_from"
+	if got := m.RespondentColumns(); !slices.Equal(got, []string{"id", "assessment_id", "org_id", "status", "finished_at"}) {
+		t.Errorf("respondent: %q", got)
+	}
+	if got := m.AssessmentColumns(); !slices.Equal(got, []string{"id", "copied_from"}) {
+		t.Errorf("assessment: %q", got)
+	}
+	if m.HasAssessmentTable() || !(Mapping{AssessmentTable: Name{"s", "t"}}).HasAssessmentTable() {
+		t.Error("the assessment table is misread")
+	}
+}
+
+func TestDiffNamesTheVariables(t *testing.T) {
+	t.Parallel()
+	before := Mapping{
+		Respondent: Name{"public", "respondent"}, ID: "id", Assessment: "assessment_id",
+		Started: Marker{Column: "started_at"}, Finished: Marker{Column: "finished_at"},
+	}
+	after := before
+	after.Stamp = "finished_at" // what it was by default
+	if got := Diff(before, after); got != nil {
+		t.Errorf("the same: %q", got)
+	}
+	after = Mapping{
+		Respondent: Name{"survey", "respondent"}, ID: "uuid", Assessment: "survey_id", Organization: "org",
+		Started: Marker{Column: "state", Values: []string{"open"}}, Finished: Marker{Column: "state", Values: []string{"done"}}, Stamp: "version",
+		AssessmentTable: Name{"survey", "survey"}, AssessmentID: "id", ExternalID: "code", CopiedFrom: "origin",
+	}
+	got := Diff(before, after)
+	for i, variable := range []string{
+		"RESPONDENT_TABLE", "RESPONDENT_ID", "RESPONDENT_ASSESSMENT", "RESPONDENT_ORGANIZATION", "STARTED", "FINISHED", "FINISH_STAMP",
+		"ASSESSMENT_TABLE", "ASSESSMENT_ID", "ASSESSMENT_EXTERNAL_ID", "ASSESSMENT_COPIED_FROM",
+	} {
+		if i >= len(got) || !strings.HasPrefix(got[i], "WALHOOK_"+variable+" was ") {
+			t.Fatalf("WALHOOK_%s is not told of: %q", variable, got)
+		}
+	}
+	if want := `WALHOOK_STARTED was "started_at" and is "state=open"`; got[4] != want {
+		t.Errorf("%q and not %q", got[4], want)
+	}
+}
+
+func FuzzParseName(f *testing.F) {
+	for _, seed := range []string{"public.respondent", `"Survey Data"."Respondent.v2"`, `"a""b"`, "a.b.c", `s"t`, " a . b ", `""`, "\x00"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, input string) {
+		name, err := ParseName(input, "public")
+		if err != nil {
+			return
+		}
+		if name.Schema == "" || name.Table == "" {
+			t.Fatalf("%q has an empty part: %+v", input, name)
+		}
+		again, err := ParseName(name.String(), "other")
+		if err != nil || again != name {
+			t.Fatalf("%q is %+v, and read again %+v, %v", input, name, again, err)
+		}
+	})
+}
+
+func FuzzParseMarker(f *testing.F) {
+	for _, seed := range []string{"finished_at", "status=done|closed", `"st=at"=done`, `" blank "`, `"a""b"=x`, "a==", "a=|", " a = b "} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, input string) {
+		marker, err := ParseMarker(input)
+		if err != nil {
+			return
+		}
+		if marker.Column == "" || slices.Contains(marker.Values, "") {
+			t.Fatalf("%q has an empty part: %+v", input, marker)
+		}
+		again, err := ParseMarker(marker.String())
+		if err != nil || !cmp.Equal(again, marker) {
+			t.Fatalf("%q is %+v, and read again %+v, %v", input, marker, again, err)
+		}
+	})
+}
