@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // MessageKind tells what a Message is.
@@ -47,6 +48,7 @@ type Decoder struct {
 	respondent  uint32
 	assessment  uint32
 	plans       map[uint32]*plan
+	bases       map[uint32]uint32 // built-in types beneath domains
 	interned    map[string]string
 	changes     [2]Change
 	fields      []field
@@ -56,7 +58,7 @@ type Decoder struct {
 // NewDecoder returns a Decoder for tables with these OIDs. Tables are told by OID, so that a rename does not matter;
 // assessmentOID is 0 where none is mapped.
 func NewDecoder(m Mapping, respondentOID, assessmentOID uint32) *Decoder {
-	return &Decoder{mapping: m, respondent: respondentOID, assessment: assessmentOID, plans: map[uint32]*plan{}, interned: map[string]string{}}
+	return &Decoder{mapping: m, respondent: respondentOID, assessment: assessmentOID, plans: map[uint32]*plan{}, bases: map[uint32]uint32{}, interned: map[string]string{}}
 }
 
 // microsecFromUnixToY2K is PostgreSQL's epoch, 2000-01-01, in unix microseconds.
@@ -108,10 +110,35 @@ func (d *Decoder) decode(c *cursor) (Message, error) {
 			return Message{Kind: MessageSilence}, nil
 		}
 		return Message{}, nil
-	case 'Y', 'O':
+	case 'Y':
+		d.describe(c)
+		return Message{}, nil
+	case 'O':
 		return Message{}, nil
 	default:
 		return Message{}, &DecodeError{Message: c.kind, Reason: "the type of message is unknown"}
+	}
+}
+
+// typeNames finds built-in types by name.
+var typeNames = pgtype.NewMap()
+
+// describe takes a Type message, which comes before the Relation that uses the type. Of a domain it names the type beneath,
+// with an empty namespace for pg_catalog.
+func (d *Decoder) describe(c *cursor) {
+	oid := c.uint32()
+	namespace, name := c.string(), c.string()
+	if c.err != nil {
+		return
+	}
+	delete(d.bases, oid)
+	if namespace != "" && namespace != "pg_catalog" {
+		return
+	}
+	if name == "money" {
+		d.bases[oid] = moneyOID
+	} else if base, found := typeNames.TypeForName(name); found {
+		d.bases[oid] = base.OID
 	}
 }
 

@@ -44,6 +44,7 @@ func (d *Decoder) relation(c *cursor) error {
 	if table == 0 || c.err != nil {
 		return nil
 	}
+	delete(d.plans, oid) // should the new description not do, rows are not read by the old one
 	p := &plan{table: table, name: schema + "." + name, fields: make([]int, 0, min(columns, 1600))}
 	variables := respondentVariables(d.mapping)
 	if table == Assessment {
@@ -71,6 +72,9 @@ func (d *Decoder) relation(c *cursor) error {
 		if !mapped {
 			p.fields = append(p.fields, -1)
 			continue
+		}
+		if base, domain := d.bases[typeOID]; domain {
+			typeOID = base
 		}
 		p.fields = append(p.fields, index)
 		p.types[index], found[index] = typeOID, true
