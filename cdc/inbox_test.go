@@ -1,0 +1,116 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+)
+
+func TestInboxHandsOverInOrder(t *testing.T) {
+	t.Parallel()
+	const total = 100_000
+	b := newInbox()
+	go func() {
+		for ordinal := int64(1); ordinal <= total; ordinal++ {
+			if !b.put(item{kind: itemChange, ordinal: ordinal}) {
+				continue
+			}
+			for {
+				room, changed := b.hasRoom()
+				if room {
+					break
+				}
+				<-changed
+			}
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var items []item
+	for next := int64(1); next <= total; {
+		var err error
+		if items, err = b.take(ctx, items, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if len(items) > inboxItems {
+			t.Fatalf("%d items were held", len(items))
+		}
+		for _, it := range items {
+			if it.ordinal != next {
+				t.Fatalf("item %d came as the %dth", it.ordinal, next)
+			}
+			next++
+		}
+	}
+}
+
+func TestInboxSaysWhenItIsFull(t *testing.T) {
+	t.Parallel()
+	b := newInbox()
+	for n := 1; n <= inboxItems; n++ {
+		if full := b.put(item{kind: itemChange}); full != (n == inboxItems) {
+			t.Fatalf("after %d items: %v", n, full)
+		}
+	}
+	room, changed := b.hasRoom()
+	if room {
+		t.Error("a full inbox has room")
+	}
+	if items, err := b.take(t.Context(), nil, 0); err != nil || len(items) != inboxItems {
+		t.Fatalf("%d items, %v", len(items), err)
+	}
+	<-changed
+	if room, _ := b.hasRoom(); !room {
+		t.Error("an empty inbox has no room")
+	}
+}
+
+func TestInboxKeepsTheLastOfIdlePositions(t *testing.T) {
+	t.Parallel()
+	b := newInbox()
+	for _, it := range []item{
+		{kind: itemIdle, end: 1},
+		{kind: itemIdle, end: 2},
+		{kind: itemHurry, end: 3},
+		{kind: itemIdle, end: 4},
+		{kind: itemIdle, end: 5},
+		{kind: itemCommit, end: 6},
+		{kind: itemIdle, end: 7},
+		{kind: itemIdle, end: 8},
+	} {
+		b.put(it)
+	}
+	items, err := b.take(t.Context(), nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends []pglogrepl.LSN
+	hurry := false
+	for _, it := range items {
+		ends = append(ends, it.end)
+		hurry = hurry || it.kind == itemHurry
+	}
+	if len(ends) != 4 || ends[0] != 3 || ends[1] != 5 || ends[2] != 6 || ends[3] != 8 || !hurry {
+		t.Errorf("%v, in a hurry: %v", ends, hurry)
+	}
+}
+
+func TestInboxStopsWaiting(t *testing.T) {
+	t.Parallel()
+	b := newInbox()
+	if items, err := b.take(t.Context(), nil, time.Millisecond); err != nil || len(items) != 0 {
+		t.Errorf("when the time is up: %v, %v", items, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.take(ctx, nil, time.Minute); !errors.Is(err, context.Canceled) {
+		t.Errorf("when it is cancelled: %v", err)
+	}
+	b.put(item{kind: itemCommit, end: 1})
+	if items, err := b.take(ctx, nil, time.Minute); err != nil || len(items) != 1 {
+		t.Errorf("what is there is handed over all the same: %v, %v", items, err)
+	}
+}
