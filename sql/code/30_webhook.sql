@@ -33,15 +33,19 @@ begin
       using errcode = 'check_violation', constraint = 'webhook_event_type_known', schema = 'walhook', table = 'webhook', column = 'event_type',
             hint = 'Use response.created, response.started, response.completed or response.changed.';
   end if;
-  if new.url is not null and new.url !~* '^https?://[^/?#[:space:]]' then
+  -- As strict as the table's constraints, whose own message repeats the whole row, URL and secret included, and lands in the server's log.
+  if new.url is not null and (length(new.url) > 2048 or new.url !~*
+    '^https?://([^/?#@[:space:][:cntrl:]]*@)?([a-z0-9._~%!$&''()*+,;=-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?#][^[:space:][:cntrl:]]*)?$') then
     raise exception 'a webhook''s URL must be absolute and start with http:// or https://'
       using errcode = 'check_violation', constraint = 'webhook_url_absolute', schema = 'walhook', table = 'webhook', column = 'url',
-            hint = 'For example https://example.com/hooks/assessment.';
+            hint = 'For example https://example.com/hooks/assessment; no blanks, at most 2048 characters.';
   end if;
-  if new.secret is not null and new.secret !~ '^whsec_[A-Za-z0-9+/=]+$' then
-    raise exception 'a signing secret must be whsec_ followed by base64'
+  if new.secret is not null and not (
+    new.secret ~ '^whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$'
+    and (length(new.secret) - 6) / 4 * 3 - (length(new.secret) - length(rtrim(new.secret, '='))) between 24 and 64) then
+    raise exception 'a signing secret must be whsec_ followed by base64 of 24 to 64 bytes'
       using errcode = 'check_violation', constraint = 'webhook_secret_well_formed', schema = 'walhook', table = 'webhook', column = 'secret',
-            hint = 'Base64 of 24 to 64 random bytes; for example SELECT walhook.new_secret();';
+            hint = 'Let SELECT walhook.new_secret(); make one.';
   end if;
 
   if tg_op = 'UPDATE' then
