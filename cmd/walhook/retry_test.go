@@ -1,0 +1,311 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"walhook/testenv"
+)
+
+// closedPort returns an address at which nobody listens.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// What an answer means for its delivery. Each case is a webhook and a response of its own.
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("MAX_ATTEMPTS", "3", "RETRY_CAP", "1500ms", "DELIVERY_TIMEOUT", "500ms")
+	s.run()
+	retryAfter := func(status int, wait string) testenv.Reply {
+		return testenv.Reply{Status: status, Header: map[string]string{"Retry-After": wait}}
+	}
+	cases := []struct {
+		name  string
+		url   string // the receiver's path of the name when empty
+		first testenv.Reply
+		then  testenv.Reply
+		want  string // status, attempts, http_status and the error's beginning
+	}{
+		{name: "500 then 200", first: testenv.Reply{Status: 500}, want: "success|2|200|"},
+		{name: "every 2xx is success", first: testenv.Reply{Status: 204}, want: "success|1|204|"},
+		{name: "redirect", first: testenv.Reply{Status: 302, Header: map[string]string{"Location": "/elsewhere"}},
+			then: testenv.Reply{Status: 307, Header: map[string]string{"Location": "/elsewhere"}}, want: "failed|3|307|HTTP 307 Temporary Redirect: redirect to "},
+		{name: "not found", first: testenv.Reply{Status: 404, Body: "who?"}, then: testenv.Reply{Status: 404, Body: "who?"}, want: "failed|3|404|HTTP 404 Not Found: who?"},
+		{name: "gone", first: testenv.Reply{Status: 410}, want: "failed|1|410|HTTP 410 Gone"},
+		{name: "busy", first: retryAfter(429, "1"), want: "success|2|200|"},
+		{name: "unavailable for very long", first: retryAfter(503, "999999"), want: "success|2|200|"},
+		{name: "silent", first: testenv.Reply{Hang: true}, then: testenv.Reply{Hang: true}, want: "failed|3||timeout after 500ms"},
+		{name: "broken", first: testenv.Reply{Reset: true}, then: testenv.Reply{Reset: true}, want: "failed|3||connection reset"},
+		{name: "nobody there", url: "http://" + closedPort(t) + "/very-secret", want: "failed|3||connection refused"},
+		{name: "metadata", url: "http://169.254.169.254/very-secret", want: "failed|3||"},
+		{name: "unknown host", url: "http://no-such-host.invalid/very-secret", want: "failed|3||"},
+	}
+	ids := map[string]int64{}
+	var want []string
+	for i, c := range cases {
+		path := fmt.Sprintf("/case%d", i)
+		assessment := fmt.Sprint(100 + i)
+		hook := s.hook(path, "created", "assessment_id", "'"+assessment+"'")
+		ids[c.name] = hook
+		if c.url != "" {
+			s.exec("update walhook.webhook set url = $1 where id = $2", c.url, hook)
+		}
+		s.receiver.Respond(path, func(r testenv.Request) testenv.Reply {
+			if r.Nth == 1 {
+				return c.first
+			}
+			return c.then
+		})
+		s.exec("insert into respondent (id, assessment_id) values ($1, $1)", 100+i)
+		want = append(want, c.want)
+	}
+	testenv.Eventually(t, patience, "every delivery to end", func() (bool, string) {
+		got := testenv.Psql(t, s.store, "select webhook_id, status from walhook.delivery_log where status = 'pending' order by 1")
+		return got == "", got
+	})
+	got := strings.Split(testenv.Psql(t, s.store, "select status, attempts, http_status, error from walhook.delivery_log order by response_id::int"), "\n")
+	for i, c := range cases {
+		if i >= len(got) || !strings.HasPrefix(got[i], want[i]) {
+			t.Errorf("%s: the log has %s, not %s", c.name, got[min(i, len(got)-1)], want[i])
+		}
+	}
+	if strings.Contains(strings.Join(got, "\n"), "very-secret") {
+		t.Errorf("the log shows more of a URL than scheme and host:\n%s", strings.Join(got, "\n"))
+	}
+	if n := len(s.receiver.Bodies("/elsewhere")); n != 0 {
+		t.Errorf("a redirect was followed %d times", n)
+	}
+
+	// 410 disables the webhook, and an incident tells of it.
+	gone := ids["gone"]
+	disabled := testenv.Psql(t, s.store, "select id, disabled_at is not null, disabled_reason from walhook.webhook where not enabled")
+	if want := fmt.Sprintf("%d|t|the endpoint answered 410 Gone", gone); disabled != want {
+		t.Errorf("disabled webhooks are %s, not %s", disabled, want)
+	}
+	incidents := testenv.Psql(t, s.store, "select kind, detail from walhook.incident")
+	if !strings.HasPrefix(incidents, fmt.Sprintf("webhook_disabled|webhook %d to http://127.0.0.1:", gone)) || strings.Contains(incidents, "/case") {
+		t.Errorf("incidents are %s", incidents)
+	}
+
+	// Retry-After was obeyed.
+	var at []time.Time
+	for _, r := range s.receiver.Requests() {
+		if r.Path == "/case5" {
+			at = append(at, r.At)
+		}
+	}
+	if len(at) != 2 || at[1].Sub(at[0]) < time.Second {
+		t.Errorf("attempts came at %v, and one second lies between the two", at)
+	}
+}
+
+// About one response an ordered webhook's deliveries keep their order through retries; other responses do not wait.
+func TestRetryKeepsOrder(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("MAX_ATTEMPTS", "1000")
+	s.run()
+	for _, event := range []string{"created", "started", "completed"} {
+		s.hook("/ordered", event)
+		s.hook("/free", event, "ordered", "false")
+	}
+	var mu sync.Mutex
+	open := false
+	s.receiver.Respond("/ordered", func(r testenv.Request) testenv.Reply {
+		mu.Lock()
+		defer mu.Unlock()
+		// Response 1 fails until all of response 2 has come.
+		if strings.Contains(r.Body, ":1}") && !open {
+			return testenv.Reply{Status: 400}
+		}
+		open = open || strings.Contains(r.Body, "completed") && strings.Contains(r.Body, ":2}")
+		return testenv.Reply{}
+	})
+	freed := false
+	s.receiver.Respond("/free", func(r testenv.Request) testenv.Reply {
+		mu.Lock()
+		defer mu.Unlock()
+		// The first event of response 1 fails until its last has come.
+		freed = freed || strings.Contains(r.Body, "completed") && strings.Contains(r.Body, ":1}")
+		if strings.Contains(r.Body, "created") && !freed {
+			return testenv.Reply{Status: 400}
+		}
+		return testenv.Reply{}
+	})
+	s.exec("insert into respondent (id, assessment_id, started_at) values (1, 1, now()), (2, 1, now())")
+	s.waitRequests("/ordered", 2)
+	s.exec("update respondent set finished_at = now()")
+	s.fence()
+	if diff := cmp.Diff([]string{"created", "started", "completed"}, slices.Compact(byResponse(s.events("/ordered"))["1"])); diff != "" {
+		t.Errorf("response 1 at the ordered webhooks (-want +got):\n%s", diff)
+	}
+	statuses := testenv.Psql(t, s.store, "select status, count(*) from walhook.delivery_log group by 1")
+	if statuses != "success|12" {
+		t.Errorf("the log has %s", statuses)
+	}
+}
+
+// One endpoint that hangs takes no slot that another needs.
+func TestHangingEndpointDelaysNoOther(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("CONCURRENCY", "4", "ENDPOINT_CONCURRENCY", "4", "DELIVERY_TIMEOUT", "1h")
+	s.run()
+	s.hook("/hangs", "created")
+	s.hook("/works", "created")
+	s.receiver.Respond("/hangs", testenv.Always(testenv.Reply{Hang: true}))
+	s.exec("insert into respondent (id, assessment_id) select n, 1 from generate_series(1, 300) n")
+	s.waitRequests("/works", 300)
+	if n := len(s.receiver.Bodies("/hangs")); n == 0 || n > 4 {
+		t.Errorf("%d requests hang", n)
+	}
+}
+
+// A webhook whose every attempt fails for long enough is disabled. What is pending waits for an administrator.
+func TestDisableAfter(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("DISABLE_AFTER", "300ms", "MAX_ATTEMPTS", "1000")
+	s.run()
+	hook := s.hook("/dead", "created")
+	s.receiver.Respond("/dead", testenv.Always(testenv.Reply{Status: 500}))
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.waitLog("select enabled, disabled_at is not null, disabled_reason like 'every attempt has failed since %' from walhook.webhook", "f|t|t")
+	s.waitLog("select kind, detail like '%webhook "+fmt.Sprint(hook)+" to http://127.0.0.1:%' from walhook.incident", "webhook_disabled|t")
+	s.waitLog("select status from walhook.delivery_log", "pending")
+	s.receiver.Respond("/dead", nil)
+	s.exec("update walhook.webhook set enabled = true")
+	s.waitLog("select status from walhook.delivery_log", "success")
+}
+
+// The request is exactly the contract's, and the reference library accepts its signature.
+func TestRequest(t *testing.T) {
+	t.Parallel()
+	const secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+	s := newSite(t, sampleSchema)
+	s.run()
+	s.hook("/signed", "created", "secret", "'"+secret+"'")
+	s.hook("/plain", "created")
+	s.receiver.Respond("/signed", once(500, ""))
+	before := testenv.Value[int64](t, s.db, "select floor(extract(epoch from clock_timestamp()))::bigint")
+	s.exec("insert into respondent (id, assessment_id) values (1112057, 1)")
+	after := testenv.Value[int64](t, s.db, "select floor(extract(epoch from clock_timestamp()))::bigint")
+	s.fence()
+
+	verifier, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string][]string{}
+	for _, r := range s.receiver.Requests() {
+		ids[r.Path] = append(ids[r.Path], r.Header.Get("Webhook-Id"))
+		headers := []string{"Content-Length", "Content-Type", "User-Agent", "Webhook-Id", "Webhook-Timestamp"}
+		if r.Path == "/signed" {
+			headers = append(headers, "Webhook-Signature")
+			if err := verifier.Verify([]byte(r.Body), r.Header); err != nil {
+				t.Errorf("the reference library refuses the signature %s: %v", r.Header.Get("Webhook-Signature"), err)
+			}
+		}
+		var got []string
+		for name := range r.Header {
+			got = append(got, name)
+		}
+		slices.Sort(got)
+		slices.Sort(headers)
+		if diff := cmp.Diff(headers, got); diff != "" {
+			t.Errorf("headers at %s (-want +got):\n%s", r.Path, diff)
+		}
+		if r.Header.Get("Content-Type") != "application/json" || !regexp.MustCompile(`^walhook/\S+$`).MatchString(r.Header.Get("User-Agent")) {
+			t.Errorf("headers are %v", r.Header)
+		}
+		committed := regexp.MustCompile(`^\{"EventType":"response\.created","Timestamp":([0-9]+),"Data":\{"ResponseId":1112057\}\}$`).FindStringSubmatch(r.Body)
+		if committed == nil {
+			t.Fatalf("the body is %s", r.Body)
+		}
+		if at, _ := strconv.ParseInt(committed[1], 10, 64); at < before || at > after {
+			t.Errorf("the timestamp is %d, and the transaction committed between %d and %d", at, before, after)
+		}
+	}
+	if len(ids["/signed"]) != 2 || ids["/signed"][0] != ids["/signed"][1] || len(ids["/plain"]) != 1 || ids["/plain"][0] == ids["/signed"][0] {
+		t.Errorf("webhook-ids are %v", ids)
+	}
+}
+
+// SIGTERM lets the attempt in flight end, records it and stops with status 0. Nothing is sent twice.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	d := s.run()
+	s.hook("/slow", "created")
+	release := make(chan struct{})
+	s.receiver.Respond("/slow", func(testenv.Request) testenv.Reply {
+		<-release
+		return testenv.Reply{}
+	})
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.waitRequests("/slow", 1)
+	status := make(chan int, 1)
+	go func() { status <- d.stop() }()
+	testenv.Eventually(t, patience, "the stream to be let go", func() (bool, string) {
+		n := testenv.Value[int64](t, s.db, "select count(*) from pg_replication_slots where active and slot_name = $1", s.env["SLOT"])
+		return n == 0, "the slot is active"
+	})
+	close(release)
+	if got := <-status; got != 0 {
+		t.Errorf("the exit status is %d", got)
+	}
+	s.waitLog("select status, attempts from walhook.delivery_log", "success|1")
+	s.start().ready()
+	s.expect("/slow", "created 1")
+	if n := testenv.Value[int64](t, s.store, "select count(*) from walhook.daemon"); n != 1 {
+		t.Errorf("%d daemons are registered", n)
+	}
+}
+
+// No more attempts are in flight than allowed, to one URL and in all.
+func TestConcurrencyLimits(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("CONCURRENCY", "6", "ENDPOINT_CONCURRENCY", "2")
+	s.run()
+	var mu sync.Mutex
+	inFlight, most := 0, 0
+	paths := []string{"/a", "/b", "/c", "/d", "/e"}
+	for _, path := range paths {
+		s.hook(path, "created")
+		s.receiver.Respond(path, func(testenv.Request) testenv.Reply {
+			mu.Lock()
+			inFlight++
+			most = max(most, inFlight)
+			mu.Unlock()
+			time.Sleep(5 * time.Millisecond) // the receiver is slow
+			mu.Lock()
+			inFlight--
+			mu.Unlock()
+			return testenv.Reply{}
+		})
+	}
+	s.exec("insert into respondent (id, assessment_id) select n, 1 from generate_series(1, 40) n")
+	s.fence()
+	if most > 6 || most < 2 {
+		t.Errorf("%d attempts were in flight at once, of 6 allowed", most)
+	}
+	for _, path := range paths {
+		if n, got := s.receiver.MostInFlight(path), len(s.receiver.Bodies(path)); n > 2 || got != 40 {
+			t.Errorf("%d attempts were in flight to %s at once, of 2 allowed; %d of 40 came", n, path, got)
+		}
+	}
+}
