@@ -145,10 +145,16 @@ func (b *logBuffer) String() string {
 // start starts walhook run. The test's end stops it.
 func (s *site) start() *daemon {
 	s.t.Helper()
-	d := &daemon{t: s.t, cmd: s.command("run"), log: &logBuffer{}, exited: make(chan struct{})}
+	return s.background("run")
+}
+
+// background starts a command whose end is waited for elsewhere. The test's end kills it.
+func (s *site) background(args ...string) *daemon {
+	s.t.Helper()
+	d := &daemon{t: s.t, cmd: s.command(args...), log: &logBuffer{}, exited: make(chan struct{})}
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if err := d.cmd.Start(); err != nil {
-		s.t.Fatalf("start walhook run: %v", err)
+		s.t.Fatalf("start walhook %v: %v", args, err)
 	}
 	go func() {
 		_ = d.cmd.Wait()
@@ -158,7 +164,7 @@ func (s *site) start() *daemon {
 		d.kill()
 		if s.t.Failed() {
 			text := d.log.String()
-			s.t.Logf("the daemon's log ends with:\n%s", text[max(len(text)-6000, 0):])
+			s.t.Logf("the log of walhook %v ends with:\n%s", args, text[max(len(text)-6000, 0):])
 		}
 	})
 	return d

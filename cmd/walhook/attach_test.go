@@ -1,0 +1,245 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"walhook/testenv"
+)
+
+// catalog is everything that walhook could have changed in the database of a site, and its roles.
+func (s *site) catalog() string {
+	s.t.Helper()
+	return testenv.Psql(s.t, s.db, `
+		select 'class', relnamespace::regnamespace, relname, relkind, relreplident from pg_class
+		 where relnamespace::regnamespace::text !~ '^pg_' and relnamespace::regnamespace::text <> 'information_schema' order by 2, 3;
+		select 'proc', oid::regprocedure from pg_proc where pronamespace::regnamespace::text !~ '^pg_' and pronamespace::regnamespace::text <> 'information_schema' order by 2;
+		select 'schema', nspname from pg_namespace where nspname !~ '^pg_(temp|toast)' order by 2;
+		select 'trigger', tgrelid::regclass, tgname from pg_trigger where not tgisinternal order by 2, 3;
+		select 'publication', pubname from pg_publication order by 2;
+		select 'slot', slot_name from pg_replication_slots where database = current_database() order by 2;`)
+}
+
+// mustFail runs a command that is to fail with status 1 and to say these things, and leaves the database as it was.
+func (s *site) mustFail(command string, says ...string) {
+	s.t.Helper()
+	before := s.catalog()
+	out, errOut, status := s.walhook(command)
+	if status != 1 {
+		s.t.Errorf("walhook %s: status %d\n%s%s", command, status, out, errOut)
+	}
+	for _, text := range says {
+		if !strings.Contains(out+errOut, text) {
+			s.t.Errorf("walhook %s does not say %q:\n%s%s", command, text, out, errOut)
+		}
+	}
+	if diff := cmp.Diff(before, s.catalog()); diff != "" {
+		s.t.Errorf("walhook %s changed the database (-before +after):\n%s", command, diff)
+	}
+}
+
+// Whatever would lose events, or make a write of the application fail, is refused with the reason and the remedy.
+func TestAttachRefuses(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema+`
+		create table keyless (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz);
+		create table nothing (like respondent including all); alter table nothing replica identity nothing;
+		create table other (key bigint primary key, id bigint not null, assessment_id bigint, started_at timestamptz, finished_at timestamptz);
+		create unlogged table unlogged (like respondent including all);
+		create view seen as select * from respondent;
+		create table parted (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz) partition by list (assessment_id);
+		create table parted_1 partition of parted for values in (1);`)
+	for _, c := range []struct {
+		name      string
+		variables []string
+		says      []string
+	}{
+		{"no primary key", []string{"RESPONDENT_TABLE", "public.keyless"}, []string{"public.keyless", "primary key"}},
+		{"replica identity nothing", []string{"RESPONDENT_TABLE", "public.nothing"}, []string{"REPLICA IDENTITY NOTHING", "ALTER TABLE", "REPLICA IDENTITY DEFAULT"}},
+		{"another column is the key", []string{"RESPONDENT_TABLE", "public.other"}, []string{`"id"`, "primary key"}},
+		{"missing table", []string{"RESPONDENT_TABLE", "public.nowhere"}, []string{"public.nowhere does not exist", "WALHOOK_RESPONDENT_TABLE"}},
+		{"missing column", []string{"STARTED", "begun_at"}, []string{`"begun_at"`, "WALHOOK_STARTED"}},
+		{"column in other case", []string{"FINISHED", "Finished_At"}, []string{`"Finished_At"`, "WALHOOK_FINISHED", `is "finished_at" meant?`}},
+		{"missing assessment table", []string{"ASSESSMENT_TABLE", "public.nowhere"}, []string{"public.nowhere does not exist", "WALHOOK_ASSESSMENT_TABLE"}},
+		{"view", []string{"RESPONDENT_TABLE", "public.seen"}, []string{"public.seen is a view", "table behind it"}},
+		{"unlogged", []string{"RESPONDENT_TABLE", "public.unlogged"}, []string{"unlogged", "SET LOGGED"}},
+		{"partition without key", []string{"RESPONDENT_TABLE", "public.parted"}, []string{"parted", "primary key"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			env := map[string]string{}
+			for name, value := range s.env {
+				env[name] = value
+			}
+			one := &site{t: t, db: s.db, store: s.store, env: env}
+			one.with(c.variables...)
+			one.mustFail("attach", c.says...)
+			one.mustFail("plan", c.says...)
+			one.mustFail("doctor", c.says...)
+		})
+	}
+}
+
+func TestAttachRefusesWithoutLogicalWAL(t *testing.T) {
+	t.Parallel()
+	s := newSiteOn(t, testenv.NewServer(t, map[string]string{"wal_level": "replica"}), sampleSchema)
+	s.mustFail("attach", "wal_level is replica", "ALTER SYSTEM SET wal_level", "restart")
+	s.mustFail("plan", "wal_level is replica")
+}
+
+// From nothing to attached, again, with another mapping, and back to nothing.
+func TestAttachAndDetach(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil) // roles belong to the whole server
+	s := newSiteOn(t, server, sampleSchema+"insert into respondent (id, assessment_id, started_at) values (1, 1, now());")
+	nothing := s.catalog()
+	s.mustFail("run", "walhook attach")
+	s.mustFail("status")
+
+	// plan prints what attach runs, and changes nothing.
+	out, errOut, status := s.walhook("plan")
+	if status != 0 || !strings.Contains(strings.ToLower(out), "create publication \"walhook\" for table \"public\".\"respondent\"") ||
+		!strings.Contains(out, "CREATE_REPLICATION_SLOT") || !strings.Contains(out, "create table walhook.webhook") {
+		t.Errorf("plan: status %d\n%s%s", status, out, errOut)
+	}
+	if diff := cmp.Diff(nothing, s.catalog()); diff != "" {
+		t.Errorf("plan changed the database (-before +after):\n%s", diff)
+	}
+
+	s.attach()
+	attached := s.catalog()
+	if n := testenv.Value[int64](t, s.store, "select count(*) from walhook.response_state"); n != 1 {
+		t.Errorf("%d states were recorded, not 1", n)
+	}
+	slot := testenv.Psql(t, s.db, "select confirmed_flush_lsn from pg_replication_slots")
+	s.attach()
+	if diff := cmp.Diff(attached, s.catalog()); diff != "" {
+		t.Errorf("attaching again changed the database (-before +after):\n%s", diff)
+	}
+	if again := testenv.Psql(t, s.db, "select confirmed_flush_lsn from pg_replication_slots"); again != slot {
+		t.Errorf("attaching again moved the slot from %s to %s", slot, again)
+	}
+	if _, errOut, status := s.walhook("plan"); status != 0 {
+		t.Errorf("plan where all is attached: status %d\n%s", status, errOut)
+	}
+
+	// Another mapping is refused, by name.
+	s.with("STARTED", "page")
+	for _, command := range []string{"attach", "plan", "run", "doctor"} {
+		s.mustFail(command, "WALHOOK_STARTED", `"started_at"`, `"page"`)
+	}
+	s.with("STARTED", "started_at")
+
+	// doctor and status, for machines too. Without a daemon neither is a failure of attach.
+	s.checkJSON("doctor", 0)
+	d := s.start().ready()
+	s.checkJSON("doctor", 0)
+	s.checkJSON("status", 0)
+	if out, errOut, status := s.walhook("detach"); status != 1 || !strings.Contains(errOut, "daemon") {
+		t.Errorf("detach while a daemon runs: status %d\n%s%s", status, out, errOut)
+	}
+	d.stop()
+
+	// detach keeps webhooks and log; with --drop-schema nothing is left.
+	s.hook("/hook", "created")
+	for range 2 {
+		if out, errOut, status := s.walhook("detach"); status != 0 {
+			t.Fatalf("detach: status %d\n%s%s", status, out, errOut)
+		}
+	}
+	got := testenv.Psql(t, s.db, "select (select count(*) from pg_publication), (select count(*) from pg_replication_slots), (select count(*) from walhook.webhook)")
+	if got != "0|0|1" {
+		t.Errorf("after detach there are %s publications, slots and webhooks", got)
+	}
+	s.mustFail("run", "nothing is attached yet", "walhook attach")
+	s.attach()
+	if got := testenv.Psql(t, s.store, "select count(*) from walhook.webhook"); got != "1" {
+		t.Errorf("attaching anew kept %s webhooks", got)
+	}
+	if out, errOut, status := s.walhook("detach", "--drop-schema"); status != 0 {
+		t.Fatalf("detach --drop-schema: status %d\n%s%s", status, out, errOut)
+	}
+	if diff := cmp.Diff(nothing, s.catalog()); diff != "" {
+		t.Errorf("detach --drop-schema left (-before +after):\n%s", diff)
+	}
+	if roles := testenv.Psql(t, s.db, "select rolname from pg_roles where rolname ~ 'walhook'"); roles != "" {
+		t.Errorf("detach --drop-schema left roles:\n%s", roles)
+	}
+}
+
+func (s *site) checkJSON(command string, want int) {
+	s.t.Helper()
+	out, errOut, status := s.walhook(command, "--json")
+	if status != want {
+		s.t.Errorf("%s --json: status %d, not %d\n%s%s", command, status, want, out, errOut)
+	}
+	var parsed map[string]any
+	if err := json.Unmarshal([]byte(out), &parsed); err != nil || len(parsed) == 0 {
+		s.t.Errorf("%s --json is no JSON object: %v\n%s", command, err, out)
+	}
+	if out, errOut, status := s.walhook(command); status != want || out == "" {
+		s.t.Errorf("%s: status %d, not %d\n%s%s", command, status, want, out, errOut)
+	}
+}
+
+// Creating a slot waits for open transactions. attach says for which, and an attach killed while it waits can be repeated.
+func TestAttachInterrupted(t *testing.T) {
+	t.Parallel()
+	s := newSiteOn(t, testenv.NewServer(t, nil), sampleSchema) // other tests' transactions would be waited for too
+	holder := testenv.Connect(t, s.db)
+	if _, err := holder.Exec(t.Context(), "begin; insert into respondent (id, assessment_id) values (1, 1)"); err != nil {
+		t.Fatal(err)
+	}
+	pid := testenv.Psql(t, s.db, "select pid from pg_stat_activity where backend_xid is not null")
+
+	killed := s.background("attach")
+	testenv.Eventually(t, patience, "a word about the open transaction", func() (bool, string) {
+		return strings.Contains(killed.log.String(), "pid "+pid), killed.log.String()
+	})
+	killed.kill()
+	s.mustFail("run", "interrupted", "walhook attach")
+
+	again := s.background("attach")
+	testenv.Eventually(t, patience, "a word about the open transaction", func() (bool, string) {
+		return strings.Contains(again.log.String(), "pid "+pid), again.log.String()
+	})
+	if _, err := holder.Exec(t.Context(), "commit"); err != nil {
+		t.Fatal(err)
+	}
+	if status := again.wait(); status != 0 {
+		t.Fatalf("attach after an interruption: status %d\n%s", status, again.log)
+	}
+	s.start().ready()
+	s.hooks()
+	s.exec("update respondent set started_at = now()")
+	s.expect("/hook", "started 1")
+}
+
+// AUTO_ATTACH attaches where nothing is attached, and does nothing on the next start.
+func TestAutoAttach(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("AUTO_ATTACH", "true")
+	d := s.start().ready()
+	s.hooks()
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.expect("/hook", "created 1")
+	d.stop()
+	s.exec("insert into respondent (id, assessment_id) values (2, 1)")
+	s.start().ready()
+	s.expect("/hook", "created 1", "created 2")
+}
+
+// A store that a newer walhook wrote is left alone.
+func TestNewerStore(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.attach()
+	s.exec("update walhook.schema_version set version = version + 1000")
+	for _, command := range []string{"attach", "run", "status"} {
+		s.mustFail(command, "newer walhook")
+	}
+	s.mustFail("doctor")
+}
