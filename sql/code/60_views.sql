@@ -42,13 +42,38 @@ create or replace view walhook.delivery_attempt as
     from walhook.attempt a cross join walhook.settings s;
 comment on view walhook.delivery_attempt is
   'One row per attempt that failed, and the one that succeeded where it followed a failure. Times are in the time zone of walhook.settings.';
+comment on column walhook.delivery_attempt.delivery_id is 'The delivery in walhook.delivery_log.';
+comment on column walhook.delivery_attempt.attempt is 'Its number, from 1.';
+comment on column walhook.delivery_attempt.attempted_at is 'When it ended, in the time zone of walhook.settings.';
+comment on column walhook.delivery_attempt.duration_ms is 'Milliseconds from connecting to the end of the answer.';
+comment on column walhook.delivery_attempt.http_status is 'Status code of the answer; NULL when there was none.';
+comment on column walhook.delivery_attempt.error is 'What was wrong; NULL after a success.';
+comment on column walhook.delivery_attempt.succeeded is 'Whether it succeeded.';
 
 create or replace view walhook.incident as
   select i.at, i.kind, i.detail, i.resolved_at from walhook.incident_log i;
 comment on view walhook.incident is 'Every gap, pause, mend, takeover, reconcile and auto-disable.';
+comment on column walhook.incident.at is 'When it was noticed.';
+comment on column walhook.incident.kind is 'A word to select by, such as slot_lost or webhook_disabled.';
+comment on column walhook.incident.detail is 'What happened, in a sentence.';
+comment on column walhook.incident.resolved_at is 'Since when it is over; NULL while it lasts.';
 
 create or replace view walhook.webhook_overview as
   select w.id, w.assessment_id, walhook.display_url(w.url) as host, w.event_type, w.organization_id, w.enabled, w.ordered, w.log_successes,
          w.secret is not null as signed, w.description, w.created_at, w.updated_at, w.disabled_at, w.disabled_reason
     from walhook.webhook w;
 comment on view walhook.webhook_overview is 'The webhooks as viewers may see them: host instead of URL, no secret.';
+comment on column walhook.webhook_overview.id is 'Id of the webhook.';
+comment on column walhook.webhook_overview.assessment_id is 'The assessment it is for; NULL: every assessment that has an external id.';
+comment on column walhook.webhook_overview.host is 'Scheme and host of its URL.';
+comment on column walhook.webhook_overview.event_type is 'response.created, response.started, response.completed or response.changed.';
+comment on column walhook.webhook_overview.organization_id is 'Only responses of this organization; NULL: of any.';
+comment on column walhook.webhook_overview.enabled is 'Whether it matches what happens and is sent.';
+comment on column walhook.webhook_overview.ordered is 'Whether deliveries about one response keep their order.';
+comment on column walhook.webhook_overview.log_successes is 'Whether deliveries that succeed are kept in the log.';
+comment on column walhook.webhook_overview.signed is 'Whether it has a signing secret.';
+comment on column walhook.webhook_overview.description is 'For people.';
+comment on column walhook.webhook_overview.created_at is 'When it was made.';
+comment on column walhook.webhook_overview.updated_at is 'When it was last changed.';
+comment on column walhook.webhook_overview.disabled_at is 'Since when it is disabled.';
+comment on column walhook.webhook_overview.disabled_reason is 'Who or what disabled it.';

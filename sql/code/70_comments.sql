@@ -1,8 +1,10 @@
 comment on schema walhook is 'walhook: rows become webhooks. Settings, webhooks, queue, log and state.';
 comment on table walhook.settings is 'The site''s settings. One row.';
+comment on column walhook.settings.one is 'Internal: keeps it one row.';
 comment on column walhook.settings.enabled is 'Use Webhooks. While false events are recorded in the state, nothing is queued for them, and nothing is sent.';
 comment on column walhook.settings.time_zone is 'Time zone of the times in the log: a name from pg_timezone_names.';
 comment on table walhook.webhook is 'Where to send which events. A change takes effect for every transaction of the application that commits after it.';
+comment on column walhook.webhook.id is 'Given by the server, and never used again.';
 comment on column walhook.webhook.assessment_id is 'The assessment it is for; NULL: every assessment that has an external id.';
 comment on column walhook.webhook.url is 'Absolute http or https URL. A secret: only administrators see more of it than scheme and host.';
 comment on column walhook.webhook.event_type is 'response.created, response.started, response.completed or response.changed.';
@@ -12,6 +14,8 @@ comment on column walhook.webhook.ordered is 'Deliveries to one URL about one re
 comment on column walhook.webhook.log_successes is 'Whether deliveries that succeed are kept in the log; failures always are.';
 comment on column walhook.webhook.secret is 'Signing secret of Standard Webhooks: whsec_ and base64 of 24 to 64 bytes; NULL: unsigned.';
 comment on column walhook.webhook.description is 'For people.';
+comment on column walhook.webhook.created_at is 'When it was made.';
+comment on column walhook.webhook.updated_at is 'When it was last changed.';
 comment on column walhook.webhook.disabled_at is 'Since when it is disabled.';
 comment on column walhook.webhook.disabled_reason is 'Who or what disabled it.';
 comment on column walhook.webhook.endpoint_id is 'Internal: the endpoint of the URL.';
