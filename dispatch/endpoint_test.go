@@ -1,0 +1,774 @@
+package dispatch
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// pendingRow is a row of the queue, as far as the senders care.
+type pendingRow struct {
+	id       int64
+	response string
+	hook     int64
+	kind     int16
+	attempts int
+	due      time.Time // zero: never tried
+	xid      int64
+}
+
+// bench stands for all that surrounds one endpoint: the store, the Scheduler's mutex sections, its loaders, look-ups, gate,
+// recorder, timer and lease. Every section is one step, so that a test can run them in any order that could be. A query sees
+// the store as it is at its own step, and its answer is used at a later one.
+type bench struct {
+	t     interface{ Fatalf(string, ...any) }
+	e     *endpoint
+	hooks map[int64]*webhook
+	now   time.Time
+	trace []string
+
+	rows    map[int64]*pendingRow
+	nextID  int64
+	visible int64 // transactions up to it are visible
+
+	offered  []*delivery // committed, to be handed over
+	offerOut bool
+	gated    []*delivery
+	flight   []*delivery
+	results  []result
+	taken    []result // on their way into the store
+	stored   bool     // of taken: the store has them
+	lookups  []*lookup
+	load     *loadStep
+	find     *findStep
+	woken    bool
+	lookedAt time.Time
+	wakeAt   time.Time
+	ring     bool
+	sent     int
+}
+
+type lookup struct {
+	d       *delivery
+	ordered []int64
+	asked   bool
+	next    *delivery
+}
+
+type loadStep struct {
+	stage      int
+	args       loadArgs
+	generation int
+	got        loaded
+}
+
+type findStep struct {
+	stage  int
+	cursor int64
+	ids    []int64
+	found  bool
+}
+
+const benchConcurrency = 8
+
+func newBench(t interface{ Fatalf(string, ...any) }, hooks ...*webhook) *bench {
+	b := &bench{t: t, e: newEndpoint(1, benchConcurrency), hooks: map[int64]*webhook{}, rows: map[int64]*pendingRow{}, now: time.Unix(1_800_000_000, 0)}
+	for _, h := range hooks {
+		b.hooks[h.id] = h
+	}
+	b.e.hooks = hooks
+	b.claim()
+	return b
+}
+
+func (b *bench) note(format string, args ...any) {
+	b.trace = append(b.trace, fmt.Sprintf(format, args...))
+}
+
+func (b *bench) fail(format string, args ...any) {
+	b.t.Fatalf("%s, after:\n  %s", fmt.Sprintf(format, args...), strings.Join(b.trace, "\n  "))
+}
+
+// What the store does.
+
+func (b *bench) commit(count int, draw func(i int) (response string, hook int64), xid int64) {
+	b.note("commit %d from id %d, transaction %d", count, b.nextID+1, xid)
+	for i := range count {
+		response, hook := draw(i)
+		b.nextID++
+		b.rows[b.nextID] = &pendingRow{id: b.nextID, response: response, hook: hook, xid: xid}
+		b.note("  %d: response %s, webhook %d", b.nextID, response, hook)
+		b.offered = append(b.offered, b.delivery(b.rows[b.nextID]))
+	}
+	b.offerOut = true
+}
+
+func (b *bench) byHand(response string, hook int64, kind int16) {
+	b.nextID++
+	b.note("by hand %d of kind %d: response %s, webhook %d", b.nextID, kind, response, hook)
+	b.rows[b.nextID] = &pendingRow{id: b.nextID, response: response, hook: hook, kind: kind, due: b.now}
+	b.woken = true
+}
+
+func (b *bench) delivery(r *pendingRow) *delivery {
+	return &delivery{id: r.id, webhookID: r.hook, responseID: r.response, xid: r.xid, attempts: r.attempts, kind: r.kind}
+}
+
+// query returns the rows that match, in order, as a statement of the store would.
+func (b *bench) query(limit int, match func(*pendingRow) bool, compare func(x, y *pendingRow) int) []*delivery {
+	var rows []*pendingRow
+	for _, r := range b.rows {
+		if match(r) {
+			rows = append(rows, r)
+		}
+	}
+	slices.SortFunc(rows, compare)
+	var found []*delivery
+	for _, r := range rows[:min(limit, len(rows))] {
+		found = append(found, b.delivery(r))
+	}
+	return found
+}
+
+func byID(x, y *pendingRow) int { return int(x.id - y.id) }
+
+func byDue(x, y *pendingRow) int {
+	if c := x.due.Compare(y.due); c != 0 {
+		return c
+	}
+	return byID(x, y)
+}
+
+// before returns the first or last pending delivery of the line that r stands in, 0 where there is none before it.
+func (b *bench) before(r *pendingRow, ordered []int64) (id int64) {
+	if !slices.Contains(ordered, r.hook) || r.kind == kindTest {
+		return 0
+	}
+	for _, o := range b.rows {
+		if o.response == r.response && o.id < r.id && slices.Contains(ordered, o.hook) && o.kind != kindTest && (id == 0 || behindIsFirst == (o.id < id)) {
+			id = o.id
+		}
+	}
+	return id
+}
+
+// behindIsFirst says which of several that a delivery waits for FetchFresh names.
+const behindIsFirst = true
+
+// What the Scheduler does.
+
+func (b *bench) adopt(d *delivery) bool {
+	d.hook, d.endpoint = b.hooks[d.webhookID], b.e
+	return d.hook != nil
+}
+
+func (b *bench) isVisible(xid int64) bool { return xid <= b.visible }
+
+func (b *bench) admit(d *delivery) {
+	if b.e.gated[d.responseID] > 0 || !b.isVisible(d.xid) {
+		b.e.gated[d.responseID]++
+		b.gated = append(b.gated, d)
+		return
+	}
+	b.e.enqueue(d)
+	b.ring = true
+}
+
+func (b *bench) handOver() {
+	b.note("hand over")
+	for _, d := range b.offered {
+		b.adopt(d)
+		if b.e.handOver(d) {
+			b.admit(d)
+		} else {
+			b.wantLoad()
+			b.woken = b.woken || !b.e.owned
+		}
+	}
+	b.offered, b.offerOut = nil, false
+	b.pump()
+}
+
+func (b *bench) wantLoad() {
+	e := b.e
+	if !e.owned || e.leaving {
+		return
+	}
+	if e.loading {
+		e.missed = true
+		return
+	}
+	if e.room() <= 0 {
+		e.more = true
+		return
+	}
+	e.loading = true
+	e.ended = map[int64]struct{}{}
+	b.load = &loadStep{}
+}
+
+func (b *bench) pump() {
+	if !b.ring {
+		return
+	}
+	b.ring = false
+	for {
+		d := b.e.pick(b.now, benchConcurrency)
+		if d == nil {
+			break
+		}
+		b.begin(d)
+	}
+	if b.e.more && len(b.e.held) < window/2 {
+		b.wantLoad()
+	}
+}
+
+// begin starts an attempt, and holds it to the rules.
+func (b *bench) begin(d *delivery) {
+	e := b.e
+	b.note("begin %d (response %s, attempt %d)", d.id, d.responseID, d.attempts+1)
+	d.hook = b.hooks[d.webhookID]
+	r := b.rows[d.id]
+	switch {
+	case r == nil:
+		b.fail("%d is sent though it has ended", d.id)
+	case r.attempts != d.attempts || e.flying[d.id] != nil:
+		b.fail("%d is sent twice", d.id)
+	case b.now.Before(e.notBefore):
+		b.fail("%d is sent though the receiver asked for a pause", d.id)
+	case e.inFlight >= min(benchConcurrency, e.limit):
+		b.fail("%d is sent over the limit", d.id)
+	case e.failing() && e.inFlight > 0:
+		b.fail("%d is sent to a failing endpoint beside its probe", d.id)
+	case !e.owned || e.leaving:
+		b.fail("%d is sent by one who does not own the endpoint", d.id)
+	case !d.hook.enabled && d.kind != kindTest:
+		b.fail("%d of a disabled webhook is sent", d.id)
+	case !b.isVisible(r.xid):
+		b.fail("%d is sent before its transaction is visible", d.id)
+	case r.due.After(b.now):
+		b.fail("%d is sent before it is due", d.id)
+	}
+	if d.ordered() {
+		_, ordered, _ := e.active()
+		// A redelivery by hand repeats an earlier commit: it is sent beside nothing, and its place is its own.
+		for _, o := range b.rows {
+			if o.id < r.id && o.response == r.response && o.kind < kindTest && slices.Contains(ordered, o.hook) {
+				b.fail("%d is sent before %d about the same response has ended", d.id, o.id)
+			}
+		}
+		for _, f := range e.flying {
+			if f.responseID == d.responseID && f.ordered() {
+				b.fail("%d is sent beside %d about the same response", d.id, f.id)
+			}
+		}
+	}
+	e.inFlight++
+	e.flying[d.id] = d
+	b.flight = append(b.flight, d)
+	b.sent++
+}
+
+func (b *bench) answer(i int, o Outcome, final bool, delay time.Duration) {
+	d := b.flight[i]
+	b.flight = slices.Delete(b.flight, i, i+1)
+	b.note("answer %d: %s, final %v", d.id, o.Kind, final)
+	b.e.inFlight--
+	b.e.answered(o, b.now, benchConcurrency)
+	b.results = append(b.results, result{d: d, outcome: o, at: b.now, final: final, delay: delay})
+	b.ring = true
+	b.pump()
+	b.rearm()
+}
+
+// record moves results into the store, and at the next call lets go of them.
+func (b *bench) record() {
+	switch {
+	case b.taken == nil:
+		b.taken, b.results, b.stored = b.results, nil, false
+	case !b.stored:
+		for _, r := range b.taken {
+			b.note("recorded %d", r.d.id)
+			if r.final {
+				delete(b.rows, r.d.id)
+				continue
+			}
+			row := b.rows[r.d.id]
+			row.attempts++
+			row.due, row.xid = b.now.Add(r.delay), 0
+		}
+		b.stored = true
+	default:
+		for _, r := range b.taken {
+			b.note("let go of %d", r.d.id)
+			if b.e.finished(r.d, r.final) {
+				b.lookUp(r.d)
+			}
+			if at := r.at.Add(r.delay); !r.final && (b.e.dueAt.IsZero() || at.Before(b.e.dueAt)) {
+				b.e.dueAt = at
+			}
+			b.ring = true
+			b.rearm()
+			b.woken = b.woken || b.e.leaving && len(b.e.flying) == 0
+		}
+		b.taken = nil
+		b.pump()
+	}
+}
+
+func (b *bench) lookUp(d *delivery) {
+	_, ordered, _ := b.e.active()
+	b.lookups = append(b.lookups, &lookup{d: d, ordered: ordered})
+}
+
+func (b *bench) stepLookup(i int) {
+	l := b.lookups[i]
+	if !l.asked {
+		l.asked = true
+		if next := b.query(1, func(r *pendingRow) bool {
+			return r.response == l.d.responseID && slices.Contains(l.ordered, r.hook) && r.kind != kindTest && r.id > l.d.id
+		}, byID); len(next) > 0 && !b.rows[next[0].id].due.After(b.now) {
+			l.next = next[0]
+		}
+		b.note("look-up after %d: %v", l.d.id, l.next != nil)
+		return
+	}
+	b.lookups = slices.Delete(b.lookups, i, i+1)
+	b.note("look-up after %d comes back", l.d.id)
+	if l.next != nil && !b.adopt(l.next) {
+		l.next = nil
+	}
+	taken, again := b.e.succeeded(l.d.responseID, l.next)
+	if taken {
+		b.admit(l.next)
+		b.pump()
+	}
+	if again {
+		b.lookUp(l.d)
+	}
+}
+
+func (b *bench) stepLoad(broken bool) {
+	l, e := b.load, b.e
+	a := &l.args
+	switch l.stage {
+	case 0:
+		enabled, ordered, all := e.active()
+		*a = loadArgs{enabled: enabled, ordered: ordered, all: all, cursor: e.cursor, room: e.room()}
+		for id := range e.held {
+			a.held = append(a.held, id)
+		}
+		l.generation, e.missed = e.generation, false
+		l.got.room = a.room
+	case 1:
+		l.got.tests = b.query(a.room, func(r *pendingRow) bool {
+			return r.kind == kindTest && slices.Contains(a.all, r.hook) && !r.due.After(b.now) && !slices.Contains(a.held, r.id)
+		}, byDue)
+	case 2:
+		l.got.due = b.query(a.room, func(r *pendingRow) bool {
+			return slices.Contains(a.enabled, r.hook) && !r.due.IsZero() && !r.due.After(b.now) && r.kind != kindTest &&
+				!slices.Contains(a.held, r.id) && b.before(r, a.ordered) == 0
+		}, byDue)
+	case 3:
+		l.got.fresh = b.query(a.room, func(r *pendingRow) bool {
+			return slices.Contains(a.enabled, r.hook) && r.due.IsZero() && r.id > a.cursor
+		}, byID)
+		for _, d := range l.got.fresh {
+			l.got.behind = append(l.got.behind, b.before(b.rows[d.id], a.ordered))
+		}
+	case 4:
+		for _, r := range b.rows {
+			if r.due.IsZero() {
+				continue
+			}
+			enabled := slices.Contains(a.enabled, r.hook)
+			if enabled && r.attempts > 0 {
+				l.got.waiting++
+			}
+			if (enabled || r.kind == kindTest) && !slices.Contains(a.held, r.id) && (l.got.dueAt.IsZero() || r.due.Before(l.got.dueAt)) {
+				l.got.dueAt = r.due
+			}
+		}
+	default:
+		b.note("loaded: %d tests, %d due, %d fresh, broken %v", len(l.got.tests), len(l.got.due), len(l.got.fresh), broken)
+		e.loading = false
+		b.load = nil
+		switch {
+		case broken:
+			e.dueAt = b.now.Add(time.Second)
+		case e.generation != l.generation || !e.owned:
+			b.wantLoad()
+		default:
+			e.integrate(&l.got, b.now, func(d *delivery) {
+				if b.adopt(d) {
+					b.admit(d)
+				} else {
+					delete(e.held, d.id)
+				}
+			})
+			if e.more && len(e.held) < window/2 {
+				b.wantLoad()
+			}
+		}
+		b.ring = true
+		b.pump()
+		b.rearm()
+		return
+	}
+	l.stage++
+}
+
+func (b *bench) release() {
+	b.note("transactions up to %d are visible", b.visible)
+	kept := b.gated[:0]
+	stopped := map[string]bool{}
+	for _, d := range b.gated {
+		if d.generation != b.e.generation {
+			continue
+		}
+		if stopped[d.responseID] || !b.isVisible(d.xid) {
+			stopped[d.responseID] = true
+			kept = append(kept, d)
+			continue
+		}
+		b.e.ungate(d)
+		b.e.enqueue(d)
+		b.ring = true
+	}
+	b.gated = kept
+	b.pump()
+}
+
+// toggle applies an administrator's change of a webhook.
+func (b *bench) toggle(id int64, enabled, ordered bool) {
+	b.note("webhook %d: enabled %v, ordered %v", id, enabled, ordered)
+	b.hooks[id] = &webhook{id: id, endpointID: 1, enabled: enabled, ordered: ordered}
+	e := b.e
+	for i, h := range e.hooks {
+		e.hooks[i] = b.hooks[h.id]
+	}
+	e.notBefore, e.failures, e.limit = time.Time{}, 0, benchConcurrency
+	e.forget()
+	b.wantLoad()
+	b.ring = true
+	b.pump()
+}
+
+// share is a look of the lease at whose the endpoint is.
+func (b *bench) share(mine bool) {
+	e := b.e
+	switch {
+	case mine && !e.owned:
+		b.claim()
+	case mine && e.leaving:
+		b.note("stay")
+		e.leaving = false
+		b.wantLoad()
+	case !mine && e.owned:
+		b.note("leave")
+		if !e.leaving {
+			e.leaving = true
+			e.forget()
+		}
+		if len(e.flying) == 0 {
+			e.owned, e.leaving = false, false
+			e.forget()
+		}
+	}
+}
+
+func (b *bench) claim() {
+	b.note("claim")
+	b.e.owned = true
+	b.e.forget()
+	b.e.missed = false
+	b.rearm()
+	b.woken = true
+}
+
+func (b *bench) stepFind() {
+	e := b.e
+	if b.find == nil {
+		b.woken, b.lookedAt = false, b.now
+		if !e.owned || e.leaving || e.loading || len(e.held) >= window {
+			return
+		}
+		if e.more && e.missed {
+			b.wantLoad()
+			return
+		}
+		_, _, all := e.active()
+		b.find = &findStep{cursor: e.cursor, ids: all}
+		return
+	}
+	f := b.find
+	if f.stage == 0 {
+		for _, r := range b.rows {
+			f.found = f.found || slices.Contains(f.ids, r.hook) && (!r.due.IsZero() || r.id > f.cursor)
+		}
+		f.stage = 1
+		return
+	}
+	b.note("look for work: %v", f.found)
+	b.find = nil
+	switch {
+	case f.found:
+		b.wantLoad()
+	case !e.owned || e.loading:
+	case e.missed:
+		b.wantLoad()
+	default:
+		e.more = e.more && (len(e.held) > 0 || e.cursor > 0)
+	}
+}
+
+func (b *bench) rearm() { b.wakeAt = b.e.nextWake(b.now) }
+
+// pass lets time pass, and the timer fire.
+func (b *bench) pass(d time.Duration) {
+	b.now = b.now.Add(d)
+	if b.wakeAt.IsZero() || b.now.Before(b.wakeAt) {
+		return
+	}
+	b.wakeAt = time.Time{}
+	e := b.e
+	if !e.owned {
+		return
+	}
+	b.note("timer")
+	if !e.dueAt.IsZero() && !b.now.Before(e.dueAt) {
+		e.dueAt = time.Time{}
+		b.wantLoad()
+	}
+	b.ring = true
+	b.pump()
+	b.rearm()
+}
+
+// check holds what is in memory to its invariants.
+func (b *bench) check() {
+	e := b.e
+	places := map[int64]int{}
+	for _, d := range e.due {
+		places[d.id]++
+	}
+	for _, d := range e.fresh {
+		places[d.id]++
+	}
+	for _, l := range e.lines {
+		for _, d := range l.waiting {
+			places[d.id]++
+		}
+	}
+	gated := map[string]int{}
+	for _, d := range b.gated {
+		if d.generation == e.generation {
+			places[d.id]++
+			gated[d.responseID]++
+		}
+	}
+	for id := range e.flying {
+		places[id]++
+	}
+	for id, n := range places {
+		if n > 1 {
+			b.fail("%d is held in %d places", id, n)
+		}
+		if _, held := e.held[id]; !held {
+			b.fail("%d is somewhere and not held", id)
+		}
+	}
+	for id := range e.held {
+		if places[id] == 0 {
+			b.fail("%d is held and nowhere", id)
+		}
+	}
+	for response, n := range e.gated {
+		if gated[response] != n {
+			b.fail("%d about response %s are gated and not %d", gated[response], response, n)
+		}
+	}
+	if e.inFlight < 0 || e.waiting < 0 || e.limit < 1 || e.limit > benchConcurrency {
+		b.fail("%d in flight, %d waiting, limit %d", e.inFlight, e.waiting, e.limit)
+	}
+}
+
+// settle lets everything go well until the store is empty, and fails when it never is.
+func (b *bench) settle() {
+	b.note("from here on all goes well")
+	for id, h := range b.hooks {
+		if !h.enabled {
+			b.toggle(id, true, h.ordered)
+		}
+	}
+	for range 200_000 {
+		b.check()
+		switch {
+		case b.offerOut:
+			b.handOver()
+		case b.load != nil:
+			b.stepLoad(false)
+		case b.find != nil:
+			b.stepFind()
+		case len(b.lookups) > 0:
+			b.stepLookup(0)
+		case len(b.gated) > 0 && b.visible < b.nextID:
+			b.visible = 1 << 62
+			b.release()
+		case len(b.flight) > 0:
+			b.answer(0, Outcome{Kind: Success}, true, 0)
+		case b.taken != nil || len(b.results) > 0:
+			b.record()
+		case len(b.rows) == 0 && b.e.owned && !b.e.leaving:
+			return
+		case !b.e.owned || b.e.leaving:
+			b.share(true)
+		case b.woken || b.now.Sub(b.lookedAt) >= lookInterval:
+			b.stepFind()
+		default:
+			b.visible = 1 << 62
+			b.pass(50 * time.Millisecond)
+		}
+		if b.now.After(time.Unix(1_900_000_000, 0)) {
+			break
+		}
+	}
+	var left []int64
+	for id := range b.rows {
+		left = append(left, id)
+	}
+	slices.Sort(left)
+	b.fail("never sent: %d", left)
+}
+
+// benchRules says which of the things that can happen a test lets happen.
+type benchRules struct {
+	hooks                                  []bool // ordered or not, for each webhook
+	responses                              int
+	fails, gate, toggles, leaves, handmade bool
+	bursts                                 bool
+	late                                   bool // other steps come between a commit and its handing over
+}
+
+func (rules benchRules) run(t *rapid.T) {
+	var hooks []*webhook
+	for i, ordered := range rules.hooks {
+		hooks = append(hooks, &webhook{id: int64(i + 1), endpointID: 1, enabled: true, ordered: ordered})
+	}
+	b := newBench(t, hooks...)
+	draw := func(name string, n int) int { return rapid.IntRange(0, n-1).Draw(t, name) }
+	response := func() string { return fmt.Sprint(draw("response", rules.responses)) }
+	hook := func() int64 { return int64(draw("webhook", len(hooks)) + 1) }
+	xid := int64(0)
+	if !rules.gate {
+		b.visible = 1 << 62
+	}
+	for range rapid.IntRange(1, 80).Draw(t, "steps") {
+		switch draw("step", 14) {
+		case 0, 1:
+			if b.offerOut {
+				b.handOver()
+				b.pump()
+				break
+			}
+			count := 1 + draw("count", 3)
+			if rules.bursts && draw("burst", 10) == 0 {
+				count = window + draw("over", window)
+			}
+			burst := count > 3
+			xid++
+			b.commit(count, func(i int) (string, int64) {
+				if burst {
+					return fmt.Sprint(i % 97 % (40 * rules.responses)), int64(i%len(hooks) + 1)
+				}
+				return response(), hook()
+			}, xid)
+			if !rules.late {
+				b.handOver()
+			}
+		case 2, 3:
+			if b.load != nil {
+				for n := 1 + draw("stages", 6); n > 0 && b.load != nil; n-- {
+					b.stepLoad(rules.fails && b.load.stage == 5 && draw("broken", 8) == 0)
+				}
+			}
+		case 4, 5, 6:
+			if len(b.flight) > 0 {
+				i := draw("answered", len(b.flight))
+				o, final, delay := Outcome{Kind: Success}, true, time.Duration(0)
+				if rules.fails && rapid.Bool().Draw(t, "fails") {
+					o = Outcome{Kind: Retry, SlowEndpoint: draw("slow", 4) == 0}
+					if draw("pause", 6) == 0 {
+						o.RetryAfter = 3 * time.Second
+					}
+					if final = draw("last", 6) == 0; !final {
+						delay = max(time.Duration(1+draw("delay", 5))*time.Second, o.RetryAfter)
+					}
+				}
+				b.answer(i, o, final, delay)
+			}
+		case 7, 8:
+			if b.taken != nil || len(b.results) > 0 {
+				b.record()
+			}
+		case 9:
+			if len(b.lookups) > 0 {
+				b.stepLookup(draw("look-up", len(b.lookups)))
+			}
+		case 10:
+			if b.find != nil || b.woken {
+				b.stepFind()
+			}
+		case 11:
+			b.pass([]time.Duration{time.Millisecond, 150 * time.Millisecond, time.Second, 4 * time.Second, probeInterval}[draw("time", 5)])
+		case 12:
+			if rules.gate && b.visible < xid {
+				b.visible++
+				b.release()
+			}
+		case 13:
+			switch draw("seldom", 4) {
+			case 0:
+				if rules.toggles {
+					id := hook()
+					b.toggle(id, rapid.Bool().Draw(t, "enabled"), b.hooks[id].ordered)
+				}
+			case 1:
+				if rules.leaves {
+					b.share(rapid.Bool().Draw(t, "mine"))
+				}
+			case 2:
+				if rules.handmade {
+					b.byHand(response(), hook(), []int16{kindTest, kindManual}[draw("kind", 2)])
+				}
+			}
+		}
+		b.pump()
+		b.check()
+	}
+	b.settle()
+}
+
+func TestEndpointKeepsOrderAndLosesNothing(t *testing.T) {
+	t.Parallel()
+	for name, rules := range map[string]benchRules{
+		"all goes well":               {hooks: []bool{true}, responses: 2, bursts: true},
+		"attempts fail":               {hooks: []bool{true, true}, responses: 2, fails: true},
+		"attempts fail in bursts":     {hooks: []bool{true, false}, responses: 3, fails: true, bursts: true},
+		"commits become visible late": {hooks: []bool{true}, responses: 2, gate: true},
+		"sent by hand":                {hooks: []bool{true, false}, responses: 2, fails: true, handmade: true},
+		"endpoints move":              {hooks: []bool{true}, responses: 2, leaves: true},
+		"endpoints move and fail":     {hooks: []bool{true}, responses: 2, leaves: true, fails: true},
+		"without order":               {hooks: []bool{false, false}, responses: 2, fails: true, gate: true, toggles: true, leaves: true, handmade: true, bursts: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, rules.run)
+		})
+	}
+}
