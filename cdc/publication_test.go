@@ -1,0 +1,103 @@
+package cdc
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func testPublication(publish string) publicationSpec {
+	respondent := &TableInfo{
+		OID: respondentOID, Name: Name{"public", "Respondent"}, Kind: "p",
+		Identities: []Identity{{Table: "public.r1", Setting: "i", Columns: []string{"id", "tenant"}}, {Table: "public.r2", Setting: "d", Columns: []string{"id"}}},
+	}
+	assessment := &TableInfo{OID: assessmentOID, Name: Name{"public", "assessment"}, Kind: "r", Identities: []Identity{{Table: "public.assessment", Columns: []string{"id"}}}}
+	return newPublicationSpec("wal's hook", publish, testMapping, respondent, assessment)
+}
+
+const publishedHow = "\n  with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)"
+
+func TestPublicationIsMadeOfWholeTables(t *testing.T) {
+	t.Parallel()
+	want := `create publication "wal's hook" for table "public"."Respondent", "public"."assessment"` + publishedHow
+	if got := testPublication(PublishAll).createSQL(); got != want {
+		t.Errorf("%s\nand not\n%s", got, want)
+	}
+}
+
+func TestPublicationOfMappedColumnsCarriesEveryReplicaIdentity(t *testing.T) {
+	t.Parallel()
+	want := `create publication "wal's hook" for table ` +
+		`"public"."Respondent" ("id", "assessment_id", "organization_id", "started_at", "status", "finished_at", "tenant"), ` +
+		`"public"."assessment" ("id", "external_id", "copied_from")` + publishedHow
+	if got := testPublication(PublishMapped).createSQL(); got != want {
+		t.Errorf("%s\nand not\n%s", got, want)
+	}
+}
+
+func TestPublicationWithoutAssessmentTable(t *testing.T) {
+	t.Parallel()
+	spec := newPublicationSpec("walhook", PublishAll, testMapping, &TableInfo{Name: testMapping.Respondent}, nil)
+	if got, want := spec.createSQL(), `create publication "walhook" for table "public"."respondent"`+publishedHow; got != want {
+		t.Errorf("%s\nand not\n%s", got, want)
+	}
+}
+
+func TestDriftTellsHowAPublicationDiffers(t *testing.T) {
+	t.Parallel()
+	every := [4]bool{true, true, true, true}
+	needed := []string{"id", "assessment_id", "organization_id", "started_at", "status", "finished_at", "tenant"}
+	for name, tt := range map[string]struct {
+		have *publicationInfo
+		want []string
+	}{
+		"as it should be":    {&publicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: nil, assessmentOID: nil}}, nil},
+		"more tables":        {&publicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: nil, assessmentOID: nil, otherOID: nil}}, nil},
+		"all tables":         {&publicationInfo{viaRoot: true, actions: every, allTables: true}, nil},
+		"a list that covers": {&publicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: append(needed, "more"), assessmentOID: nil}}, nil},
+		"none":               {nil, []string{"does not exist"}},
+		"emptied":            {&publicationInfo{viaRoot: true, actions: every}, []string{"lacks table public.Respondent", "lacks table public.assessment"}},
+		"one table less":     {&publicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{assessmentOID: nil}}, []string{"lacks table public.Respondent"}},
+		"actions less": {
+			&publicationInfo{viaRoot: true, actions: [4]bool{true, false, true, false}, allTables: true},
+			[]string{"does not publish update", "does not publish truncate"},
+		},
+		"by partition": {&publicationInfo{actions: every, allTables: true}, []string{"partition root"}},
+		"a list without the replica identity": {
+			&publicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: needed[:6], assessmentOID: nil}},
+			[]string{"column list of public.Respondent"},
+		},
+	} {
+		got := testPublication(PublishAll).drift(tt.have)
+		if len(got) != len(tt.want) {
+			t.Errorf("%s: %q", name, got)
+			continue
+		}
+		for i, part := range tt.want {
+			if !strings.Contains(got[i], part) || !strings.Contains(got[i], `"wal's hook"`) {
+				t.Errorf("%s: %q does not say %q", name, got[i], part)
+			}
+		}
+	}
+}
+
+func TestMendingMakesWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	spec := testPublication(PublishAll)
+	const how = `alter publication "wal's hook" set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)`
+	for name, tt := range map[string]struct {
+		have *publicationInfo
+		want []string
+	}{
+		"none":       {nil, []string{spec.createSQL()}},
+		"all tables": {&publicationInfo{allTables: true}, []string{how}},
+		"emptied":    {&publicationInfo{}, []string{how, `alter publication "wal's hook" set table "public"."Respondent", "public"."assessment"`}},
+	} {
+		if got := spec.mendSQL(tt.have); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	if got := quotePublication(`wal's "hook"`); got != `"wal''s ""hook"""` {
+		t.Errorf("%s", got)
+	}
+}
