@@ -253,7 +253,7 @@ func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 	}
 	if a.preflight.Assessment != nil {
 		if _, err := copyRows(ctx, a.source, a.store, m.AssessmentTable, m.AssessmentColumns(), "walhook.assessment "+assessmentColumns,
-			assessmentConverter(m), func(int64) {}); err != nil {
+			assessmentConverter(m, false), func(int64) {}); err != nil {
 			return err
 		}
 	}

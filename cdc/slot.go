@@ -88,10 +88,14 @@ func runningTransactions(ctx context.Context, conn *pgx.Conn) (string, error) {
 	return strings.Join(texts, "; "), nil
 }
 
-// dropSlot drops the slot where it exists. A walsender that has just lost its client may hold it for a moment.
+// dropSlot drops the slot where it exists. A walsender that has lost its client may hold it, for as long as it waits for a
+// transaction: where it is ours, it is ended.
 func dropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 	deadline := time.Now().Add(dialTimeout)
 	for {
+		if _, err := source.Exec(ctx, endLeftoverSQL, name); err != nil {
+			return fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", name, err)
+		}
 		_, err := source.Exec(ctx, "select pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where slot_name = $1", name)
 		if err == nil {
 			return nil
@@ -106,6 +110,11 @@ func dropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 		}
 	}
 }
+
+// endLeftoverSQL ends the walsender that holds a slot when it runs as our own role under our own name.
+const endLeftoverSQL = `select pg_terminate_backend(a.pid)
+	from pg_catalog.pg_replication_slots s join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
+	where s.slot_name = $1 and a.usename = current_user and a.application_name = current_setting('application_name')`
 
 // quoteSlot writes a slot name for the replication grammar. Names hold only lower-case letters, digits and underscores.
 func quoteSlot(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

@@ -222,23 +222,37 @@ func newRowReader(m Mapping, t *TableInfo) func(fields []Text) (Row, error) {
 	}
 }
 
-// assessmentTarget and assessmentConverter take over the external ids.
+// assessmentColumns is the target of assessmentConverter without copies.
 const assessmentColumns = "(assessment_id, external_id)"
 
-func assessmentConverter(m Mapping) func([]byte, []Text) ([]byte, error) {
+// assessmentConverter turns the mapped columns of an assessment into its id and external id, and with copies into what it was
+// copied from as well.
+func assessmentConverter(m Mapping, copies bool) func([]byte, []Text) ([]byte, error) {
 	at := map[string]int{}
 	for i, column := range m.AssessmentColumns() {
 		at[column] = i
 	}
+	appendText := func(dst []byte, value Text) []byte {
+		trimmed := strings.TrimSpace(value.Value)
+		if value.Null || trimmed == "" {
+			return appendCopyNull(dst)
+		}
+		return appendCopyField(dst, trimmed)
+	}
 	return func(dst []byte, fields []Text) ([]byte, error) {
-		id, external := fields[at[m.AssessmentID]], fields[at[m.ExternalID]]
+		id := fields[at[m.AssessmentID]]
 		if id.Null {
 			return dst, nil
 		}
 		dst = append(appendCopyField(dst, id.Value), '\t')
-		if external.Null || strings.TrimSpace(external.Value) == "" {
+		dst = appendText(dst, fields[at[m.ExternalID]])
+		if !copies {
+			return dst, nil
+		}
+		dst = append(dst, '\t')
+		if m.CopiedFrom == "" {
 			return appendCopyNull(dst), nil
 		}
-		return appendCopyField(dst, strings.TrimSpace(external.Value)), nil
+		return appendText(dst, fields[at[m.CopiedFrom]]), nil
 	}
 }

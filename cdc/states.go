@@ -58,9 +58,21 @@ func scanState(rows pgx.Rows) (id string, state *State, err error) {
 		assessment, stamp, created *string
 		flags                      int16
 	)
-	state = &State{}
-	if err := rows.Scan(&id, &assessment, &state.OrganizationID, &stamp, &flags, &created); err != nil {
+	var organization *string
+	if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &created); err != nil {
 		return "", nil, fmt.Errorf("read a response's state: %w", err)
+	}
+	return id, newState(assessment, organization, stamp, flags), nil
+}
+
+// newState builds a state from its columns.
+func newState(assessment, organization, stamp *string, flags int16) *State {
+	state := &State{
+		OrganizationID: organization,
+		Started:        flags&flagStarted != 0,
+		Completed:      flags&flagCompleted != 0,
+		StartedNow:     flags&flagStartedNow != 0,
+		FinishedNow:    flags&flagFinishedNow != 0,
 	}
 	if assessment != nil {
 		state.AssessmentID = *assessment
@@ -68,11 +80,7 @@ func scanState(rows pgx.Rows) (id string, state *State, err error) {
 	if stamp != nil {
 		state.Stamp = *stamp
 	}
-	state.Started = flags&flagStarted != 0
-	state.Completed = flags&flagCompleted != 0
-	state.StartedNow = flags&flagStartedNow != 0
-	state.FinishedNow = flags&flagFinishedNow != 0
-	return id, state, nil
+	return state
 }
 
 // stateRows are the columns of WriteStates.

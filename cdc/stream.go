@@ -254,14 +254,11 @@ func (s *Stream) endLeftover(ctx context.Context) error {
 		return err
 	}
 	defer closeQuietly(source)
-	var ended int
-	err = source.QueryRow(ctx, `select count(pg_terminate_backend(a.pid))
-		from pg_replication_slots s join pg_stat_activity a on a.pid = s.active_pid
-		where s.slot_name = $1 and a.usename = current_user and a.application_name = current_setting('application_name')`, s.cfg.Slot).Scan(&ended)
+	tag, err := source.Exec(ctx, endLeftoverSQL, s.cfg.Slot)
 	if err != nil {
 		return fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", s.cfg.Slot, err)
 	}
-	if ended > 0 {
+	if tag.RowsAffected() > 0 {
 		s.cfg.Log.Warn("ended a walsender that a dead connection had left behind", "slot", s.cfg.Slot)
 	}
 	return nil

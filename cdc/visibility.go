@@ -39,16 +39,14 @@ func NewHorizon(connect func(context.Context) (*pgx.Conn, error)) *Horizon {
 func (h *Horizon) Refresh(ctx context.Context) error {
 	h.refreshing.Lock()
 	defer h.refreshing.Unlock()
-	if h.conn == nil || h.conn.IsClosed() {
-		conn, err := h.connect(ctx)
-		if err != nil {
-			return err
-		}
-		h.conn = conn
+	text, err := h.ask(ctx)
+	if err != nil && h.conn != nil && ctx.Err() == nil {
+		// The connection may have been dead for long: only a new one tells whether the source is.
+		_ = h.conn.Close(ctx)
+		text, err = h.ask(ctx)
 	}
-	var text string
-	if err := h.conn.QueryRow(ctx, "select pg_current_snapshot()::text").Scan(&text); err != nil {
-		return fmt.Errorf("read the snapshot of the source: %w", err)
+	if err != nil {
+		return err
 	}
 	s, err := parseSnapshot(text)
 	if err != nil {
@@ -58,6 +56,20 @@ func (h *Horizon) Refresh(ctx context.Context) error {
 	h.snapshot = s
 	h.mu.Unlock()
 	return nil
+}
+
+func (h *Horizon) ask(ctx context.Context) (text string, err error) {
+	if h.conn == nil || h.conn.IsClosed() {
+		conn, err := h.connect(ctx)
+		if err != nil {
+			return "", err
+		}
+		h.conn = conn
+	}
+	if err := h.conn.QueryRow(ctx, "select pg_current_snapshot()::text").Scan(&text); err != nil {
+		return "", fmt.Errorf("read the snapshot of the source: %w", err)
+	}
+	return text, nil
 }
 
 // Close closes the connection.

@@ -45,6 +45,7 @@ type line struct {
 	// is held behind the head, and the next one is looked up when the head has ended. unheld tells that one has come since.
 	viaStore bool
 	unheld   bool
+	headless bool // the head is held and not let pass yet
 }
 
 const (
@@ -78,7 +79,8 @@ type endpoint struct {
 	due        []*delivery         // ready: tried before, or queued by hand
 	fresh      []*delivery         // ready: never tried
 	lines      map[string]*line
-	gated      map[string]int // held, and not yet let pass, by response
+	gated      map[string]int      // held, and not yet let pass, by response
+	again      map[string]struct{} // responses of gated deliveries that stand behind one which failed meanwhile
 	cursor     int64
 	more       bool
 
@@ -102,7 +104,7 @@ type endpoint struct {
 }
 
 func newEndpoint(id int64, concurrency int) *endpoint {
-	return &endpoint{id: id, held: map[int64]struct{}{}, flying: map[int64]*delivery{}, lines: map[string]*line{}, gated: map[string]int{}, limit: concurrency, more: true}
+	return &endpoint{id: id, held: map[int64]struct{}{}, flying: map[int64]*delivery{}, lines: map[string]*line{}, gated: map[string]int{}, again: map[string]struct{}{}, limit: concurrency, more: true}
 }
 
 // failing reports whether the endpoint answers nothing at the moment.
@@ -125,6 +127,9 @@ func (e *endpoint) active() (enabled, ordered, all []int64) {
 // handOver offers a delivery that was queued a moment ago. It reports whether the delivery is now held; if not, it will be
 // loaded from the store in its turn.
 func (e *endpoint) handOver(d *delivery) bool {
+	if d.id <= e.cursor || !d.hook.enabled {
+		return false // a look into the store, or at the webhooks, was faster
+	}
 	if !e.owned || e.leaving || e.more || e.loading || e.waiting > 0 || len(e.held) >= window {
 		e.more, e.missed = true, true
 		return false
@@ -141,8 +146,20 @@ func (e *endpoint) hold(d *delivery) {
 
 // enqueue makes a held delivery ready, or puts it in its line.
 func (e *endpoint) enqueue(d *delivery) {
+	if e.gated[d.responseID] == 0 {
+		defer delete(e.again, d.responseID)
+	}
 	if d.ordered() && !d.inLine {
+		if _, again := e.again[d.responseID]; again && d.attempts == 0 {
+			delete(e.held, d.id) // found again in the store, once the one before it has ended
+			return
+		}
 		if l := e.lines[d.responseID]; l != nil {
+			if l.headless {
+				l.headless = false
+				e.ready(d)
+				return
+			}
 			if l.viaStore {
 				l.unheld = true
 				delete(e.held, d.id)
@@ -230,21 +247,28 @@ func (e *endpoint) finished(d *delivery, final bool) (lookUp bool) {
 	switch {
 	case l == nil:
 		return false
+	case !final && d.generation != e.generation:
+		// Its webhook has changed meanwhile: another may be the head now.
+		l.unheld = false
+		return true
 	case !final:
 		// Those behind it are found again in the store, once it has ended.
 		for _, w := range l.waiting {
 			delete(e.held, w.id)
 		}
 		delete(e.lines, d.responseID)
+		if e.gated[d.responseID] > 0 {
+			e.again[d.responseID] = struct{}{}
+		}
 		return false
-	case l.viaStore:
-		l.unheld = false
-		return true
 	case len(l.waiting) > 0:
 		next := l.waiting[0]
 		l.waiting = l.waiting[1:]
 		e.ready(next)
 		return false
+	case l.viaStore:
+		l.unheld = false
+		return true
 	default:
 		delete(e.lines, d.responseID)
 		return false
@@ -265,7 +289,8 @@ func (e *endpoint) succeeded(responseID string, next *delivery) (taken, lookUp b
 		delete(e.lines, responseID)
 		return false, false
 	}
-	if _, twice := e.held[next.id]; twice {
+	if _, gated := e.held[next.id]; gated {
+		l.headless = true // it goes first once it is let pass
 		return false, false
 	}
 	e.hold(next)
@@ -280,6 +305,7 @@ func (e *endpoint) forget() {
 	e.held = map[int64]struct{}{}
 	e.lines = map[string]*line{}
 	e.gated = map[string]int{}
+	e.again = map[string]struct{}{}
 	for id, d := range e.flying {
 		e.held[id] = struct{}{}
 		if d.ordered() {
@@ -319,6 +345,9 @@ func (e *endpoint) integrate(l *loaded, now time.Time, admit func(*delivery)) {
 			_, held := e.held[before]
 			_, ended := e.ended[before]
 			if !held && !ended {
+				if line := e.lines[d.responseID]; line != nil {
+					line.viaStore, line.unheld = true, true
+				}
 				continue // found again when the earlier one has ended
 			}
 		}

@@ -71,7 +71,7 @@ func (s *Scheduler) load(ctx context.Context, a loadArgs) (*loaded, error) {
 // successor looks up the delivery after d in its line.
 func (s *Scheduler) successor(ctx context.Context, d *delivery, ordered []int64) (*delivery, error) {
 	rows, err := s.pool.Query(ctx, sql.FetchSuccessor.SQL, sql.FetchSuccessor.Bind(sql.Args{
-		"response_id": d.responseID, "ordered_ids": ordered, "after": d.id,
+		"response_id": d.responseID, "ordered_ids": ordered,
 	})...)
 	if err != nil {
 		return nil, fmt.Errorf("look up the next delivery about a response: %w", err)

@@ -166,6 +166,7 @@ func (s *Scheduler) lookUp(d *delivery) {
 		return
 	}
 	_, ordered, _ := d.endpoint.active()
+	generation := d.endpoint.generation
 	s.lookups.Add(1)
 	go func() {
 		defer s.lookups.Done()
@@ -180,6 +181,9 @@ func (s *Scheduler) lookUp(d *delivery) {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if d.endpoint.generation != generation {
+			return // all of it is loaded anew
+		}
 		if next != nil && !s.adopt(next) {
 			next = nil
 		}

@@ -73,8 +73,8 @@ func loadQueries() map[string]Query {
 }
 
 func parseQuery(name, text string) Query {
-	// What follows the semicolon is the comment of the next query.
-	text, _, _ = strings.Cut(text, ";")
+	// What follows the semicolon at the end of a line is the comment of the next query.
+	text, _, _ = strings.Cut(text+"\n", ";\n")
 	q := Query{Name: name}
 	numbers := map[string]int{}
 	q.SQL = queryParam.ReplaceAllStringFunc(strings.TrimSpace(text), func(param string) string {

@@ -55,7 +55,7 @@ update walhook.endpoint set owner = null where owner = @self and id = any(@endpo
 -- name: ReleaseAllEndpoints
 update walhook.endpoint set owner = null where owner = @self;
 
--- Never-tried deliveries of one endpoint after a cursor, in order. behind is the earliest pending delivery about the
+-- Never-tried deliveries of one endpoint after a cursor, in order. behind is the last earlier pending delivery about the
 -- same response that goes to the same URL through an ordered webhook.
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
@@ -63,7 +63,7 @@ select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.a
                   where b.response_id = q.response_id and b.delivery_id < q.delivery_id
                     and b.webhook_id = any(@ordered_ids::bigint[]) and b.kind <> 2
                     and q.webhook_id = any(@ordered_ids::bigint[])
-                  order by b.delivery_id limit 1), 0)::bigint as behind
+                  order by b.delivery_id desc limit 1), 0)::bigint as behind
 from unnest(@webhook_ids::bigint[]) as w (id)
 cross join lateral (
   select * from walhook.queue f
@@ -97,12 +97,12 @@ where q.kind = 2 and q.webhook_id = any(@webhook_ids::bigint[]) and q.next_attem
 order by q.next_attempt_at
 limit @max;
 
--- The next delivery in a response's line, after one that ended.
+-- The head of a response's line, after another one ended and is gone.
 -- name: FetchSuccessor
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (q.next_attempt_at is null or q.next_attempt_at <= now()) as due
 from walhook.queue q
-where q.response_id = @response_id and q.webhook_id = any(@ordered_ids::bigint[]) and q.kind <> 2 and q.delivery_id > @after
+where q.response_id = @response_id and q.webhook_id = any(@ordered_ids::bigint[]) and q.kind <> 2
 order by q.delivery_id
 limit 1;
 

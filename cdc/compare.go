@@ -1,0 +1,201 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+)
+
+// comparison brings the recorded state into line with the table as a snapshot shows it, and fires what was missed. It runs
+// inside a store transaction that also sets the position, so it happens once or not at all. Memory is bounded by compareChunk.
+type comparison struct {
+	source, store *pgx.Conn // source is in a transaction at the snapshot, store in the one to be committed
+	mapping       Mapping
+	respondent    *TableInfo
+	assessment    *TableInfo // nil where none is mapped
+	queue         Queue
+	at            pglogrepl.LSN // of the snapshot
+	note          func(string)
+	progress      func(rows, total int64)
+}
+
+// compareChunk is how many differing responses are handled at a time.
+const compareChunk = 5000
+
+// Outcome of a comparison.
+type compared struct {
+	rows, differing, gone int64
+	events                int
+}
+
+func (c *comparison) run(ctx context.Context) (compared, error) {
+	var result compared
+	if err := c.assessments(ctx); err != nil {
+		return result, err
+	}
+	if err := c.stage(ctx, &result); err != nil {
+		return result, err
+	}
+	// A response whose row is gone was deleted; nothing fires for that.
+	tag, err := c.store.Exec(ctx, `delete from walhook.response_state r where not exists (select from pg_temp.walhook_snapshot s where s.response_id = r.response_id)`)
+	if err != nil {
+		return result, fmt.Errorf("forget the responses that are gone: %w", err)
+	}
+	result.gone = tag.RowsAffected()
+	if err := c.differences(ctx, &result); err != nil {
+		return result, err
+	}
+	return result, nil
+}
+
+// stage copies the snapshot beside the state.
+func (c *comparison) stage(ctx context.Context, result *compared) error {
+	_, err := c.store.Exec(ctx, `create temporary table walhook_snapshot
+		(response_id text collate "C", assessment_id text collate "C", organization_id text collate "C", stamp text collate "C", flags smallint) on commit drop`)
+	if err != nil {
+		return fmt.Errorf("stage the snapshot: %w", err)
+	}
+	total := int64(c.respondent.Rows)
+	result.rows, err = copyRows(ctx, c.source, c.store, c.mapping.Respondent, c.mapping.RespondentColumns(), "pg_temp.walhook_snapshot "+stateColumns,
+		stateConverter(c.mapping, c.respondent), func(n int64) { c.progress(n, total) })
+	if err != nil {
+		return err
+	}
+	if _, err := c.store.Exec(ctx, "analyze pg_temp.walhook_snapshot"); err != nil {
+		return fmt.Errorf("stage the snapshot: %w", err)
+	}
+	return nil
+}
+
+// differences classifies every response whose row is not what the state says, in the order of the table.
+func (c *comparison) differences(ctx context.Context, result *compared) error {
+	c.note("comparing the table with the recorded state")
+	_, err := c.store.Exec(ctx, `declare walhook_differences no scroll cursor for
+		select s.response_id, s.assessment_id, s.organization_id, s.stamp, s.flags,
+		       r.response_id is not null, r.assessment_id, r.organization_id, r.stamp, coalesce(r.flags, 0)
+		  from pg_temp.walhook_snapshot s left join walhook.response_state r on r.response_id = s.response_id
+		 where r.response_id is null or (r.flags & 12) <> (s.flags & 12)
+		    or s.flags & 8 <> 0 and s.stamp is not null and s.stamp is distinct from r.stamp
+		    or s.assessment_id is distinct from r.assessment_id or s.organization_id is distinct from r.organization_id`)
+	if err != nil {
+		return fmt.Errorf("compare the table with the recorded state: %w", err)
+	}
+	var ordinal int64
+	now := time.Now()
+	for {
+		found, err := c.fetch(ctx)
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			return nil
+		}
+		work := &pgx.Batch{}
+		var events []Event
+		var rows stateRows
+		for _, d := range found {
+			next, fired := Missed(d.recorded, d.row)
+			rows.add(d.row.ID, &next, "")
+			ordinal++
+			for _, event := range fired.Types() {
+				events = append(events, Event{
+					Type: event, ResponseID: d.row.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID,
+					LSN: c.at, Ordinal: ordinal, CommitAt: now, Recovered: true,
+				})
+			}
+		}
+		if len(events) > 0 {
+			c.queue.Add(work, events)
+		}
+		rows.queue(work)
+		if err := c.store.SendBatch(ctx, work).Close(); err != nil {
+			return fmt.Errorf("fire what was missed: %w", err)
+		}
+		result.differing += int64(len(found))
+		result.events += len(events)
+	}
+}
+
+// difference is a row with what the state says of it, nil where it says nothing.
+type difference struct {
+	row      Row
+	recorded *State
+}
+
+func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
+	rows, err := c.store.Query(ctx, fmt.Sprintf("fetch %d from walhook_differences", compareChunk))
+	if err != nil {
+		return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
+	}
+	defer rows.Close()
+	var found []difference
+	for rows.Next() {
+		var (
+			id                                      string
+			assessment, organization, stamp         *string
+			flags, recordedFlags                    int16
+			recorded                                bool
+			recordedAssessment, recordedOrg, before *string
+		)
+		if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &recorded, &recordedAssessment, &recordedOrg, &before, &recordedFlags); err != nil {
+			return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
+		}
+		mark := func(bit int16) Mark {
+			if flags&bit != 0 {
+				return MarkSet
+			}
+			return MarkUnset
+		}
+		d := difference{row: Row{
+			ID: id, Assessment: textOf(assessment), Organization: textOf(organization),
+			Started: mark(flagStartedNow), Finished: mark(flagFinishedNow), Stamp: textOf(stamp),
+		}}
+		if recorded {
+			d.recorded = newState(recordedAssessment, recordedOrg, before, recordedFlags)
+		}
+		found = append(found, d)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
+	}
+	return found, nil
+}
+
+func textOf(value *string) Text {
+	if value == nil {
+		return Text{Null: true}
+	}
+	return Text{Value: *value}
+}
+
+// assessments takes the external ids over as they are now, and lets assessments that were copied meanwhile have their
+// originals' webhooks.
+func (c *comparison) assessments(ctx context.Context) error {
+	if c.assessment == nil {
+		return nil
+	}
+	_, err := c.store.Exec(ctx, `create temporary table walhook_assessments (assessment_id text collate "C", external_id text, copied_from text) on commit drop`)
+	if err != nil {
+		return fmt.Errorf("stage the assessments: %w", err)
+	}
+	columns := c.mapping.AssessmentColumns()
+	_, err = copyRows(ctx, c.source, c.store, c.mapping.AssessmentTable, columns,
+		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)", assessmentConverter(c.mapping, true), func(int64) {})
+	if err != nil {
+		return err
+	}
+	for _, statement := range []string{
+		`select walhook.copy_webhooks(s.copied_from, s.assessment_id) from pg_temp.walhook_assessments s
+		  where s.copied_from <> '' and not exists (select from walhook.assessment a where a.assessment_id = s.assessment_id)`,
+		"delete from walhook.assessment",
+		"insert into walhook.assessment (assessment_id, external_id) select assessment_id, external_id from pg_temp.walhook_assessments",
+	} {
+		if _, err := c.store.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("take the assessments over: %w", err)
+		}
+	}
+	return nil
+}
