@@ -291,7 +291,14 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 		stopWriter()
 		readerDone <- err
 	}()
+	watchDone := make(chan error, 1)
+	go func() {
+		err := s.watch(writerCtx, a)
+		stopWriter()
+		watchDone <- err
+	}()
 	writerErr := w.run(writerCtx)
+	stopWriter()
 	if ctx.Err() != nil && errors.Is(writerErr, context.Canceled) {
 		flushCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		writerErr = w.flush(flushCtx)
@@ -299,7 +306,8 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	}
 	stopReader()
 	readerErr := <-readerDone
-	for _, err := range []error{readerErr, writerErr} {
+	// What the watch saw explains what the others stumbled over.
+	for _, err := range []error{<-watchDone, readerErr, writerErr} {
 		if err != nil && !errors.Is(err, context.Canceled) {
 			return s.explain(err)
 		}
@@ -312,7 +320,7 @@ func (s *Stream) explain(err error) error {
 	var missing *MissingColumnError
 	switch {
 	case errors.As(err, &missing):
-		return &FatalError{err}
+		return &GapError{ColumnMissing, err.Error()}
 	case sqlState(err) == stateUndefinedObject:
 		return &GapError{PublicationChanged, fmt.Sprintf("publication %q does not exist where the stream stands: %s", s.cfg.Publication, err)}
 	case sqlState(err) == stateNotReady:

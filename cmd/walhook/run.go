@@ -86,9 +86,15 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	})
 	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
 	status := &cdc.Status{}
+	streamQueue := cdc.Queue{Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded}
 	stream := cdc.NewStream(cdc.StreamConfig{
+		Mend: cdc.Mender(cdc.ReconcileConfig{
+			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Log: log,
+			Note:     func(text string) { log.Info(text) },
+			Progress: func(rows, total int64) { log.Debug("reading rows", "rows", rows, "of_about", total) },
+		}),
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
-		Queue:   cdc.Queue{Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded},
+		Queue:   streamQueue,
 		Horizon: horizon, Status: status, Log: log,
 	})
 	metrics.stream(status)

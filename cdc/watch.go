@@ -1,0 +1,88 @@
+package cdc
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// watchInterval is how often the catalog is looked at: what goes wrong there gives no signal in the stream.
+const watchInterval = 3 * time.Second
+
+// watch looks at slot, publication and tables from the side while the stream runs, and returns a *GapError when it may have
+// missed something. A broken connection is opened again: the stream itself notices when the server is gone.
+func (s *Stream) watch(ctx context.Context, a *Attachment) error {
+	var source *pgx.Conn
+	defer func() {
+		if source != nil {
+			closeQuietly(source)
+		}
+	}()
+	for {
+		select {
+		case <-time.After(watchInterval):
+		case <-ctx.Done():
+			return nil
+		}
+		if source == nil || source.IsClosed() {
+			var err error
+			if source, err = ConnectSource(ctx, s.cfg.SourceURL); err != nil {
+				s.cfg.Log.Debug("the watch cannot connect", "error", err)
+				source = nil
+				continue
+			}
+		}
+		gap, err := s.lookAround(ctx, source, a)
+		if err != nil {
+			s.cfg.Log.Debug("the watch cannot look", "error", err)
+			closeQuietly(source)
+			source = nil
+			continue
+		}
+		if gap != nil {
+			return gap
+		}
+	}
+}
+
+// lookAround returns what it finds wrong, nil where all is well.
+func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment) (*GapError, error) {
+	slot, err := inspectSlot(ctx, source, s.cfg.Slot)
+	if err != nil {
+		return nil, err
+	}
+	if !slot.Exists {
+		return &GapError{SlotLost, "slot \"" + s.cfg.Slot + "\" does not exist any more"}, nil
+	}
+	if slot.WALStatus == "lost" {
+		return &GapError{SlotLost, "slot \"" + s.cfg.Slot + "\" was invalidated: the server has removed WAL that it still needed"}, nil
+	}
+	m := s.cfg.Mapping
+	respondent, err := InspectTable(ctx, source, m.Respondent)
+	if err != nil {
+		return nil, err
+	}
+	if respondent == nil || respondent.OID != a.RespondentOID {
+		return &GapError{TableReplaced, "table " + m.Respondent.Display() + " is gone or another one stands under its name"}, nil
+	}
+	var assessment *TableInfo
+	if m.HasAssessmentTable() {
+		if assessment, err = InspectTable(ctx, source, m.AssessmentTable); err != nil {
+			return nil, err
+		}
+		if assessment == nil || assessment.OID != a.AssessmentOID {
+			return &GapError{TableReplaced, "table " + m.AssessmentTable.Display() + " is gone or another one stands under its name"}, nil
+		}
+	}
+	have, err := inspectPublication(ctx, source, s.cfg.Publication)
+	if err != nil {
+		return nil, err
+	}
+	spec := newPublicationSpec(s.cfg.Publication, a.Publish, m, respondent, assessment)
+	if drift := spec.drift(have); len(drift) > 0 {
+		return &GapError{PublicationChanged, strings.Join(drift, "; ")}, nil
+	}
+	return nil, nil
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"walhook/testenv"
+)
+
+// gapHistory is what happens while nobody reads the stream, and what the rows still show of it.
+const gapHistory = `
+	insert into respondent (id, assessment_id, started_at) values (10, 1, now());
+	update respondent set finished_at = now() where id = 1;
+	update respondent set finished_at = finished_at + interval '1 hour' where id = 2;
+	delete from respondent where id = 3;
+	update respondent set name = 'nothing happened' where id = 4`
+
+const beforeGap = `insert into respondent (id, assessment_id, started_at, finished_at) values
+	(1, 1, now(), null), (2, 1, now(), now()), (3, 1, now(), now()), (4, 1, now(), now())`
+
+var missedInGap = []string{"created 10", "started 10", "completed 1", "changed 2"}
+
+// expectRecovered waits for the events of the gap, and holds the log to calling them recovered.
+func (s *site) expectRecovered(path string, want ...string) {
+	s.t.Helper()
+	s.expect(path, want...)
+	n := testenv.Value[int](s.t, s.store, "select count(*)::int from walhook.delivery_log where recovered")
+	if n != len(want) {
+		s.t.Errorf("%d deliveries are marked as recovered, not %d", n, len(want))
+	}
+}
+
+func TestLostSlotLosesNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.exec(beforeGap)
+	d := s.run()
+	s.hooks()
+	if status := d.stop(); status != 0 {
+		t.Fatalf("stop: status %d", status)
+	}
+	s.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
+	s.exec(gapHistory)
+	s.start().ready()
+	s.expectRecovered("/hook", missedInGap...)
+	if n := testenv.Value[int](t, s.store, "select count(*)::int from walhook.incident where kind = 'slot_lost' and resolved_at is not null"); n != 1 {
+		t.Errorf("%d incidents tell of the lost slot, not 1", n)
+	}
+	s.exec("update respondent set started_at = now() where id = 4; update respondent set finished_at = now() where id = 4")
+	s.expect("/hook", append(missedInGap, "changed 4")...)
+}
+
+func TestGapsFoundWhileRunning(t *testing.T) {
+	t.Parallel()
+	for name, gap := range map[string]string{
+		"publication dropped": "drop publication walhook",
+		"publication emptied": "alter publication walhook drop table respondent",
+		"fewer actions":       "alter publication walhook set (publish = 'insert')",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, sampleSchema)
+			s.exec(beforeGap)
+			s.run()
+			s.hooks()
+			s.exec(gap)
+			s.exec(gapHistory)
+			testenv.Eventually(t, patience, "the gap to be closed", func() (bool, string) {
+				n := testenv.Value[int](t, s.store, "select count(*)::int from walhook.incident where kind = 'publication_changed' and resolved_at is not null")
+				return n > 0, fmt.Sprint(testenv.Values[string](t, s.store, "select kind || ': ' || detail from walhook.incident"))
+			})
+			s.expect("/hook", missedInGap...)
+		})
+	}
+}
+
+func TestTableSwapped(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.exec(beforeGap)
+	s.run()
+	s.hooks()
+	s.exec(`begin; create table fresh (like respondent including all); insert into fresh select * from respondent;
+		alter table respondent rename to old; alter table fresh rename to respondent; commit`)
+	s.exec(gapHistory)
+	testenv.Eventually(t, patience, "the gap to be closed", func() (bool, string) {
+		n := testenv.Value[int](t, s.store, "select count(*)::int from walhook.incident where kind = 'table_replaced' and resolved_at is not null")
+		return n > 0, fmt.Sprint(testenv.Values[string](t, s.store, "select kind || ': ' || detail from walhook.incident"))
+	})
+	s.expect("/hook", missedInGap...)
+}
+
+func TestMissingColumnStopsTheStream(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.exec(beforeGap)
+	d := s.run()
+	s.hooks()
+	s.exec("alter table respondent rename finished_at to done_at")
+	s.exec("update respondent set done_at = now() where id = 1")
+	d.readyz(503, "finished_at")
+	if n := len(s.receiver.Requests()); n != 0 {
+		t.Errorf("%d requests came", n)
+	}
+	s.exec("alter table respondent rename done_at to finished_at")
+	d.ready()
+	s.expect("/hook", "completed 1")
+}
+
+func TestReconcileCommand(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.exec(beforeGap)
+	d := s.run()
+	s.hooks()
+	if _, errOut, status := s.walhook("reconcile"); status != 1 || !strings.Contains(errOut, "stop the daemons first") {
+		t.Errorf("reconcile beside a daemon: status %d, %s", status, errOut)
+	}
+	d.stop()
+	s.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
+	s.exec(gapHistory)
+	_, errOut, status := s.walhook("reconcile")
+	if status != 0 || !strings.Contains(errOut, "4 events fired") {
+		t.Fatalf("reconcile: status %d, %s", status, errOut)
+	}
+	if _, errOut, status = s.walhook("reconcile"); status != 0 || !strings.Contains(errOut, " 0 events fired") {
+		t.Errorf("reconcile again: status %d, %s", status, errOut)
+	}
+	s.start().ready()
+	s.expectRecovered("/hook", missedInGap...)
+}
