@@ -335,8 +335,13 @@ func TestDecodeSeesThroughDomains(t *testing.T) {
 		base, value string
 		want        Mark
 	}{
-		{"bool", "f", MarkUnset}, {"bool", "t", MarkSet}, {"numeric", "0.00", MarkUnset}, {"money", "$0.00", MarkUnset},
-		{"bpchar", "0  ", MarkUnset}, {"timestamptz", "2026-03-18 18:44:09+00", MarkSet}, {"text", "f", MarkSet},
+		{"bool", "f", MarkUnset},
+		{"bool", "t", MarkSet},
+		{"numeric", "0.00", MarkUnset},
+		{"money", "$0.00", MarkUnset},
+		{"bpchar", "0  ", MarkUnset},
+		{"timestamptz", "2026-03-18 18:44:09+00", MarkSet},
+		{"text", "f", MarkSet},
 	} {
 		d := newTestDecoder(t, typeMessage(20001, "", tt.base), typeMessage(20002, "public", "state"), typeMessage(20003, "", "no_such_type"), described)
 		m, err := d.Decode(insertMessage(respondentOID, "7", "3", nil, tt.value, "done", "x"))

@@ -165,8 +165,10 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 		args []any
 	}{
 		{"update walhook.position set lsn = $1, partial_lsn = null, partial_changes = 0", []any{slot.consistent.String()}},
-		{"update walhook.attachment set system_identifier = $1, respondent_oid = $2, assessment_oid = $3",
-			[]any{system.SystemID, int64(preflight.Respondent.OID), int64(assessmentOID)}},
+		{
+			"update walhook.attachment set system_identifier = $1, respondent_oid = $2, assessment_oid = $3",
+			[]any{system.SystemID, int64(preflight.Respondent.OID), int64(assessmentOID)},
+		},
 		// Transaction ids of before may mean nothing to this server, and what is pending was committed long ago.
 		{"update walhook.queue set xid = null where xid is not null", nil},
 		{sql.ResolveIncidents.SQL, []any{kinds}},

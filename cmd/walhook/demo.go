@@ -174,7 +174,7 @@ type demoReceiver struct {
 }
 
 func newDemoReceiver(out io.Writer) (*demoReceiver, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("start the receiver: %w", err)
 	}

@@ -21,7 +21,7 @@ type httpServer struct {
 
 // newHTTPServer listens at once, so that an address that is taken is found out before anything else begins.
 func newHTTPServer(listen string, ready func() (bool, string), registry *prometheus.Registry, log *slog.Logger) (*httpServer, error) {
-	listener, err := net.Listen("tcp", listen)
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", listen)
 	if err != nil {
 		return nil, fmt.Errorf("serve health and metrics at WALHOOK_LISTEN=%s: %w; choose a free address", listen, err)
 	}

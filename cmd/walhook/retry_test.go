@@ -45,8 +45,10 @@ func TestAnswers(t *testing.T) {
 	}{
 		{name: "500 then 200", first: testenv.Reply{Status: 500}, want: "success|2|200|"},
 		{name: "every 2xx is success", first: testenv.Reply{Status: 204}, want: "success|1|204|"},
-		{name: "redirect", first: testenv.Reply{Status: 302, Header: map[string]string{"Location": "/elsewhere"}},
-			then: testenv.Reply{Status: 307, Header: map[string]string{"Location": "/elsewhere"}}, want: "failed|3|307|HTTP 307 Temporary Redirect: redirect to "},
+		{
+			name: "redirect", first: testenv.Reply{Status: 302, Header: map[string]string{"Location": "/elsewhere"}},
+			then: testenv.Reply{Status: 307, Header: map[string]string{"Location": "/elsewhere"}}, want: "failed|3|307|HTTP 307 Temporary Redirect: redirect to ",
+		},
 		{name: "not found", first: testenv.Reply{Status: 404, Body: "who?"}, then: testenv.Reply{Status: 404, Body: "who?"}, want: "failed|3|404|HTTP 404 Not Found: who?"},
 		{name: "gone", first: testenv.Reply{Status: 410}, want: "failed|1|410|HTTP 410 Gone"},
 		{name: "busy", first: retryAfter(429, "1"), want: "success|2|200|"},
