@@ -85,8 +85,8 @@ type endpoint struct {
 	more       bool
 
 	loading bool
-	missed  bool               // something was offered and not held since the store was last looked at
-	ended   map[int64]struct{} // what ended while loading
+	missed  bool           // something was offered and not held since the store was last looked at
+	ended   map[int64]bool // what was attempted and recorded while loading: whether it ended
 
 	inFlight int
 	waiting  int       // tried and failed, due later: as far as is known
@@ -231,8 +231,10 @@ func (e *endpoint) answered(o Outcome, now time.Time, of int) {
 func (e *endpoint) finished(d *delivery, final bool) (lookUp bool) {
 	delete(e.held, d.id)
 	delete(e.flying, d.id)
-	if e.loading && final {
-		e.ended[d.id] = struct{}{}
+	if e.loading {
+		// What is being loaded may show it as it was before.
+		e.ended[d.id] = final
+		e.missed = e.missed || !final
 	}
 	switch {
 	case final && d.attempts > 0:
@@ -250,6 +252,9 @@ func (e *endpoint) finished(d *delivery, final bool) (lookUp bool) {
 	case !final && d.generation != e.generation:
 		// Its webhook has changed meanwhile: another may be the head now.
 		l.unheld = false
+		if e.gated[d.responseID] > 0 {
+			e.again[d.responseID] = struct{}{}
+		}
 		return true
 	case !final:
 		// Those behind it are found again in the store, once it has ended.
@@ -328,7 +333,9 @@ func (e *endpoint) room() int { return window - len(e.held) }
 // integrate takes what a look into the store brought. admit lets a delivery that is now held pass on.
 func (e *endpoint) integrate(l *loaded, now time.Time, admit func(*delivery)) {
 	take := func(d *delivery) {
-		if _, twice := e.held[d.id]; !twice {
+		_, twice := e.held[d.id]
+		_, over := e.ended[d.id]
+		if !twice && !over {
 			e.hold(d)
 			admit(d)
 		}
@@ -343,8 +350,7 @@ func (e *endpoint) integrate(l *loaded, now time.Time, admit func(*delivery)) {
 		e.cursor = max(e.cursor, d.id)
 		if before := l.behind[i]; before != 0 {
 			_, held := e.held[before]
-			_, ended := e.ended[before]
-			if !held && !ended {
+			if !held && !e.ended[before] {
 				if line := e.lines[d.responseID]; line != nil {
 					line.viaStore, line.unheld = true, true
 				}

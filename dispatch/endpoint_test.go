@@ -73,6 +73,8 @@ type findStep struct {
 	cursor int64
 	ids    []int64
 	found  bool
+
+	generation int
 }
 
 const benchConcurrency = 8
@@ -209,7 +211,7 @@ func (b *bench) wantLoad() {
 		return
 	}
 	e.loading = true
-	e.ended = map[int64]struct{}{}
+	e.ended = map[int64]bool{}
 	b.load = &loadStep{}
 }
 
@@ -508,7 +510,7 @@ func (b *bench) stepFind() {
 			return
 		}
 		_, _, all := e.active()
-		b.find = &findStep{cursor: e.cursor, ids: all}
+		b.find = &findStep{cursor: e.cursor, ids: all, generation: e.generation}
 		return
 	}
 	f := b.find
@@ -524,7 +526,7 @@ func (b *bench) stepFind() {
 	switch {
 	case f.found:
 		b.wantLoad()
-	case !e.owned || e.loading:
+	case !e.owned || e.loading || e.generation != f.generation:
 	case e.missed:
 		b.wantLoad()
 	default:

@@ -148,7 +148,7 @@ func (s *Scheduler) loseAll() {
 func (s *Scheduler) findWork(ctx context.Context) error {
 	s.mu.Lock()
 	var ids, cursors []int64
-	asked := map[int64]*endpoint{}
+	asked := map[*endpoint]int{} // with the generation of its memory
 	for _, e := range s.endpoints {
 		if !e.owned || e.leaving || e.loading || len(e.held) >= window {
 			continue
@@ -161,7 +161,7 @@ func (s *Scheduler) findWork(ctx context.Context) error {
 			ids = append(ids, w.id)
 			cursors = append(cursors, e.cursor)
 		}
-		asked[e.id] = e
+		asked[e] = e.generation
 	}
 	s.mu.Unlock()
 	if len(ids) == 0 {
@@ -186,8 +186,8 @@ func (s *Scheduler) findWork(ctx context.Context) error {
 			}
 		}
 	}
-	for _, e := range asked {
-		if _, has := busy[e]; has || !e.owned || e.loading {
+	for e, generation := range asked {
+		if _, has := busy[e]; has || !e.owned || e.loading || e.generation != generation {
 			continue
 		}
 		if e.missed {

@@ -329,7 +329,7 @@ func (s *Scheduler) wantLoad(e *endpoint) {
 		return
 	}
 	e.loading = true
-	e.ended = map[int64]struct{}{}
+	e.ended = map[int64]bool{}
 	select {
 	case s.loading <- e:
 	default:
