@@ -26,14 +26,17 @@ func (m Marker) Mark(value Text, typeOID uint32) Mark {
 // matches compares the value, as text, with the marker's values. A boolean's text is true or false in SQL and t or f on the
 // wire; both are taken.
 func (m Marker) matches(value string, typeOID uint32) bool {
-	switch typeOID {
-	case pgtype.BPCharOID:
-		value = strings.TrimRight(value, " ")
-	case pgtype.BoolOID:
-		long := map[string]string{"t": "true", "f": "false"}[value]
-		return slices.Contains(m.Values, value) || slices.Contains(m.Values, long)
+	if slices.Contains(m.Values, value) {
+		return true
 	}
-	return slices.Contains(m.Values, value)
+	switch typeOID {
+	case pgtype.BPCharOID: // trailing blanks mean nothing, whether they are padding or were written into the marker
+		value = strings.TrimRight(value, " ")
+		return slices.ContainsFunc(m.Values, func(v string) bool { return strings.TrimRight(v, " ") == value })
+	case pgtype.BoolOID:
+		return value == "t" && slices.Contains(m.Values, "true") || value == "f" && slices.Contains(m.Values, "false")
+	}
+	return false
 }
 
 // moneyOID is the type money, which pgtype does not name.
@@ -44,8 +47,10 @@ func isSet(value string, typeOID uint32) bool {
 	switch typeOID {
 	case pgtype.BoolOID:
 		return value != "f"
-	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.Float4OID, pgtype.Float8OID, pgtype.NumericOID, moneyOID:
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.Float4OID, pgtype.Float8OID, pgtype.NumericOID:
 		return !isZero(value)
+	case moneyOID: // letters belong to the currency of lc_monetary: kr0,00, CHF 0.00
+		return strings.ContainsAny(value, "123456789")
 	case pgtype.DateOID, pgtype.TimestampOID, pgtype.TimestamptzOID, pgtype.TimeOID, pgtype.TimetzOID, pgtype.UUIDOID:
 		return true
 	case pgtype.IntervalOID:
@@ -64,19 +69,13 @@ func isSet(value string, typeOID uint32) bool {
 	return value != "" && value != "false" && value != "0"
 }
 
-// isZero reports whether a number is zero in any spelling: 0, -0, 0.00, 0e10, $0.00.
+// isZero reports whether a number is zero in any spelling: 0, -0, 0.00, 0e10, 0E-10. NaN and the infinities have no digits.
 func isZero(number string) bool {
-	mantissa, _, _ := strings.Cut(strings.ToLower(number), "e")
-	digits := false
-	for _, c := range mantissa {
-		switch {
-		case c == '0':
-			digits = true
-		case c >= '1' && c <= '9', c >= 'a' && c <= 'z':
-			return false
-		}
+	mantissa := number
+	if at := strings.IndexAny(number, "eE"); at >= 0 {
+		mantissa = number[:at]
 	}
-	return digits
+	return strings.Contains(mantissa, "0") && !strings.ContainsAny(mantissa, "123456789")
 }
 
 // stampLimit is the longest finish stamp that is kept as it is.

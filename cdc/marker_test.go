@@ -23,8 +23,8 @@ func TestMarkerWithoutValues(t *testing.T) {
 		{"oid", pgtype.OIDOID, []string{"1"}, []string{"0"}},
 		{"real", pgtype.Float4OID, []string{"0.1", "1e-45", "NaN", "Infinity", "-Infinity"}, []string{"0", "-0"}},
 		{"double precision", pgtype.Float8OID, []string{"5e-324", "NaN"}, []string{"0", "-0", "0e10"}},
-		{"numeric", pgtype.NumericOID, []string{"0.001", "-0.1", "NaN", "Infinity"}, []string{"0", "0.00", "0.0000000000"}},
-		{"money", moneyOID, []string{"$0.01", "-$1.00"}, []string{"$0.00"}},
+		{"numeric", pgtype.NumericOID, []string{"0.001", "-0.1", "NaN", "Infinity"}, []string{"0", "0.00", "0.0000000000", "0E-10"}},
+		{"money", moneyOID, []string{"$0.01", "-$1.00", "kr1,00", "Esc 0.01"}, []string{"$0.00", "kr0,00", "0,00 kr", "CHF 0.00", "Esc 0.00", "Rs.0.00", "0,00 €", "0"}},
 		{"bits", pgtype.BitOID, []string{"1", "010"}, []string{"0", "000"}},
 		{"varying bits", pgtype.VarbitOID, []string{"1", "001"}, []string{"", "0", "00"}},
 		{"date", pgtype.DateOID, []string{"2026-03-18", "infinity", "2000-01-01"}, nil},
@@ -80,6 +80,9 @@ func TestMarkerWithValues(t *testing.T) {
 		{"status=done", pgtype.TextOID, "done ", MarkUnset},
 		{"status=done", pgtype.TextOID, "", MarkUnset},
 		{"status=done", pgtype.BPCharOID, "done      ", MarkSet},
+		{"status=done |closed", pgtype.BPCharOID, "done      ", MarkSet},
+		{"status=done", pgtype.BPCharOID, " done     ", MarkUnset},
+		{"status=done |closed", pgtype.TextOID, "done", MarkUnset},
 		{"status=0|false", pgtype.TextOID, "0", MarkSet}, // named values are not judged
 		{"status=0|false", pgtype.Int4OID, "0", MarkSet},
 		{"status=2|3", pgtype.Int4OID, "3", MarkSet},
@@ -90,6 +93,7 @@ func TestMarkerWithValues(t *testing.T) {
 		{"open=false", pgtype.BoolOID, "f", MarkSet},
 		{"open=f", pgtype.BoolOID, "f", MarkSet},
 		{"open=f", pgtype.BoolOID, "t", MarkUnset},
+		{"open=false", pgtype.BoolOID, "t", MarkUnset},
 		{"word=true", pgtype.TextOID, "t", MarkUnset},
 	} {
 		m, err := ParseMarker(tt.marker)
