@@ -17,6 +17,22 @@ func (n Name) Display() string { return n.Schema + "." + n.Table }
 // String returns the name quoted for SQL.
 func (n Name) String() string { return pgx.Identifier{n.Schema, n.Table}.Sanitize() }
 
+// setting returns the name as ParseName reads it, empty for none.
+func (n Name) setting() string {
+	if n == (Name{}) {
+		return ""
+	}
+	return quoteWhere(n.Schema, `."`) + "." + quoteWhere(n.Table, `."`)
+}
+
+// quoteWhere quotes an identifier that holds one of the special characters, or begins or ends with a blank.
+func quoteWhere(identifier, special string) string {
+	if strings.ContainsAny(identifier, special) || strings.TrimSpace(identifier) != identifier {
+		return pgx.Identifier{identifier}.Sanitize()
+	}
+	return identifier
+}
+
 // Marker is one side of the life of a response: a column, and when it counts as set.
 type Marker struct {
 	Column string
@@ -25,10 +41,7 @@ type Marker struct {
 
 // String returns the marker as ParseMarker reads it.
 func (m Marker) String() string {
-	column := m.Column
-	if strings.ContainsAny(column, `="`) || strings.TrimSpace(column) != column {
-		column = pgx.Identifier{column}.Sanitize()
-	}
+	column := quoteWhere(m.Column, `="`)
 	if len(m.Values) == 0 {
 		return column
 	}
@@ -87,14 +100,14 @@ func distinct(columns ...string) []string {
 func Diff(before, after Mapping) []string {
 	var differs []string
 	for _, v := range []struct{ variable, before, after string }{
-		{"WALHOOK_RESPONDENT_TABLE", before.Respondent.Display(), after.Respondent.Display()},
+		{"WALHOOK_RESPONDENT_TABLE", before.Respondent.setting(), after.Respondent.setting()},
 		{"WALHOOK_RESPONDENT_ID", before.ID, after.ID},
 		{"WALHOOK_RESPONDENT_ASSESSMENT", before.Assessment, after.Assessment},
 		{"WALHOOK_RESPONDENT_ORGANIZATION", before.Organization, after.Organization},
 		{"WALHOOK_STARTED", before.Started.String(), after.Started.String()},
 		{"WALHOOK_FINISHED", before.Finished.String(), after.Finished.String()},
 		{"WALHOOK_FINISH_STAMP", before.StampColumn(), after.StampColumn()},
-		{"WALHOOK_ASSESSMENT_TABLE", before.AssessmentTable.Display(), after.AssessmentTable.Display()},
+		{"WALHOOK_ASSESSMENT_TABLE", before.AssessmentTable.setting(), after.AssessmentTable.setting()},
 		{"WALHOOK_ASSESSMENT_ID", before.AssessmentID, after.AssessmentID},
 		{"WALHOOK_ASSESSMENT_EXTERNAL_ID", before.ExternalID, after.ExternalID},
 		{"WALHOOK_ASSESSMENT_COPIED_FROM", before.CopiedFrom, after.CopiedFrom},
@@ -129,12 +142,9 @@ func ParseName(s, defaultSchema string) (Name, error) {
 
 // ParseColumn reads a column name, with or without quotes.
 func ParseColumn(s string) (string, error) {
-	column, rest, err := cutIdentifier(s, "")
+	column, _, err := cutIdentifier(s, "")
 	if err != nil {
 		return "", fmt.Errorf("parse column name %q: %w", s, err)
-	}
-	if rest != "" {
-		return "", fmt.Errorf("parse column name %q: unexpected %q", s, rest)
 	}
 	return column, nil
 }

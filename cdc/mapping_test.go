@@ -1,11 +1,14 @@
 package cdc
 
 import (
+	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 )
 
 func TestParseName(t *testing.T) {
@@ -170,6 +173,70 @@ func TestDiffNamesTheVariables(t *testing.T) {
 	}
 }
 
+func TestDiffTellsTablesApartByWhatTheyAre(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		before, after Name
+		want          string
+	}{
+		{Name{"a.b", "c"}, Name{"a", "b.c"}, `WALHOOK_ASSESSMENT_TABLE was "\"a.b\".c" and is "a.\"b.c\""`},
+		{Name{}, Name{"a", "b"}, `WALHOOK_ASSESSMENT_TABLE was "" and is "a.b"`},
+		{Name{"a", "b"}, Name{"a", "B"}, `WALHOOK_ASSESSMENT_TABLE was "a.b" and is "a.B"`},
+	} {
+		got := Diff(Mapping{AssessmentTable: tt.before}, Mapping{AssessmentTable: tt.after})
+		if !slices.Equal(got, []string{tt.want}) {
+			t.Errorf("%+v and %+v: %q", tt.before, tt.after, got)
+		}
+	}
+}
+
+func drawMapping(t *rapid.T) Mapping {
+	name := rapid.StringOf(rapid.SampledFrom([]rune{'a', 'B', '.', '"', '=', '|', ' '}))
+	marker := func(label string) Marker {
+		var values []string
+		for range rapid.IntRange(0, 2).Draw(t, label+" values") {
+			values = append(values, rapid.SampledFrom([]string{"a", "b", "a=b", `"`}).Draw(t, label+" value"))
+		}
+		return Marker{Column: name.Draw(t, label), Values: values}
+	}
+	return Mapping{
+		Respondent: Name{name.Draw(t, "schema"), name.Draw(t, "table")}, ID: name.Draw(t, "id"), Assessment: name.Draw(t, "assessment"),
+		Organization: name.Draw(t, "organization"), Started: marker("started"), Finished: marker("finished"), Stamp: name.Draw(t, "stamp"),
+		AssessmentTable: Name{name.Draw(t, "assessment schema"), name.Draw(t, "assessment table")},
+		AssessmentID:    name.Draw(t, "assessment id"), ExternalID: name.Draw(t, "external id"), CopiedFrom: name.Draw(t, "copied from"),
+	}
+}
+
+// The store keeps the mapping as JSON, and Diff decides whether a daemon may go on from it.
+func TestMappingsAreStoredWithoutLoss(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		m, other := drawMapping(t), drawMapping(t)
+		stored, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again Mapping
+		if err := json.Unmarshal(stored, &again); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(m, again); diff != "" {
+			t.Fatal(diff)
+		}
+		if differs := Diff(m, again); differs != nil {
+			t.Fatalf("the same differs: %q", differs)
+		}
+		// One field at a time, so that no difference hides behind another.
+		from, to := reflect.ValueOf(other), reflect.ValueOf(&again).Elem()
+		field := rapid.IntRange(0, to.NumField()-1).Draw(t, "field")
+		to.Field(field).Set(from.Field(field))
+		m.Stamp, again.Stamp = m.StampColumn(), again.StampColumn() // the default and its name are the same
+		if differs := Diff(m, again); (differs == nil) != cmp.Equal(m, again) {
+			t.Fatalf("%+v and %+v: %q", m, again, differs)
+		}
+	})
+}
+
 func FuzzParseName(f *testing.F) {
 	for _, seed := range []string{"public.respondent", `"Survey Data"."Respondent.v2"`, `"a""b"`, "a.b.c", `s"t`, " a . b ", `""`, "\x00"} {
 		f.Add(seed)
@@ -185,6 +252,9 @@ func FuzzParseName(f *testing.F) {
 		again, err := ParseName(name.String(), "other")
 		if err != nil || again != name {
 			t.Fatalf("%q is %+v, and read again %+v, %v", input, name, again, err)
+		}
+		if again, err = ParseName(name.setting(), "other"); err != nil || again != name {
+			t.Fatalf("%q is %+v, and as a setting %+v, %v", input, name, again, err)
 		}
 	})
 }
