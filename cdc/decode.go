@@ -18,7 +18,7 @@ const (
 	MessageBegin                                 // Tx
 	MessageCommit                                // EndLSN
 	MessageChange                                // Changes
-	MessageUnidentifiedDelete                    // a delete of a respondent that did not carry its key
+	MessageUnidentifiedDelete                    // a delete of a mapped row that did not carry its key
 	MessageSilence                               // walhook.silence() was called in this transaction
 )
 
@@ -186,7 +186,7 @@ func (d *Decoder) change(c *cursor, p *plan, kind Kind, oldID string) (Message, 
 		return Message{}, c.err
 	}
 	if kind == Update && len(d.identifiers) == len(d.fields) {
-		// With the old row sent in full, an unchanged value is there.
+		// What the old row or key carries need not be sent again.
 		for i := range d.fields {
 			if d.fields[i].kind == 'u' && d.identifiers[i].kind == 't' {
 				d.fields[i] = d.identifiers[i]
@@ -194,10 +194,7 @@ func (d *Decoder) change(c *cursor, p *plan, kind Kind, oldID string) (Message, 
 		}
 	}
 	id := d.fields[p.id]
-	switch {
-	case id.kind == 'u' && oldID != "":
-		id = field{'t', []byte(oldID)}
-	case id.kind != 't':
+	if id.kind != 't' {
 		return Message{}, c.fail("the row of %s has no %s", p.name, p.idColumn)
 	}
 	change := &d.changes[0]

@@ -34,6 +34,9 @@ type field struct {
 	value []byte
 }
 
+// columnBytes is the least that a column takes in a Relation message: flags, the end of its name, type and modifier.
+const columnBytes = 1 + 1 + 4 + 4
+
 // relation replaces the plan of a mapped relation: its columns may have been added, renamed or re-ordered.
 func (d *Decoder) relation(c *cursor) error {
 	oid := c.uint32()
@@ -45,7 +48,7 @@ func (d *Decoder) relation(c *cursor) error {
 		return nil
 	}
 	delete(d.plans, oid) // should the new description not do, rows are not read by the old one
-	p := &plan{table: table, name: schema + "." + name, fields: make([]int, 0, min(columns, 1600))}
+	p := &plan{table: table, name: schema + "." + name, fields: make([]int, 0, min(columns, (len(c.data)-c.at)/columnBytes))}
 	variables := respondentVariables(d.mapping)
 	if table == Assessment {
 		variables = assessmentVariables(d.mapping)
