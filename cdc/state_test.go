@@ -1,0 +1,106 @@
+package cdc
+
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestStatesAreEqualWhenNothingDiffers(t *testing.T) {
+	t.Parallel()
+	of := func(s string) *string { return &s }
+	state := State{Started: true, Completed: true, StartedNow: true, FinishedNow: true, Stamp: "x", AssessmentID: "a", OrganizationID: of("o")}
+	same := state
+	same.OrganizationID = of("o")
+	if !state.Equal(same) || !(State{}).Equal(State{}) {
+		t.Error("the same state is another")
+	}
+	for name, change := range map[string]func(*State){
+		"started":              func(s *State) { s.Started = false },
+		"completed":            func(s *State) { s.Completed = false },
+		"started now":          func(s *State) { s.StartedNow = false },
+		"finished now":         func(s *State) { s.FinishedNow = false },
+		"stamp":                func(s *State) { s.Stamp = "" },
+		"assessment":           func(s *State) { s.AssessmentID = "b" },
+		"another organization": func(s *State) { s.OrganizationID = of("p") },
+		"no organization":      func(s *State) { s.OrganizationID = nil },
+		"empty organization":   func(s *State) { s.OrganizationID = of("") },
+	} {
+		other := same
+		change(&other)
+		if state.Equal(other) || other.Equal(state) {
+			t.Errorf("%s: another state is the same", name)
+		}
+	}
+}
+
+func TestStateSaysHowTheMarkersStand(t *testing.T) {
+	t.Parallel()
+	var state *State
+	for i, s := range []struct {
+		change            Change
+		started, finished bool
+	}{
+		{inserted("-", "-", null), false, false},
+		{updated("s", "-", null), true, false},
+		{updated("?", "s", text("x")), true, true},
+		{updated("-", "?", unchanged), false, true},
+		{updated("?", "-", null), false, false},
+		{updated("?", "?", unchanged), false, false},
+	} {
+		state, _ = Classify(state, s.change)
+		if state.StartedNow != s.started || state.FinishedNow != s.finished {
+			t.Errorf("step %d: %+v", i+1, state)
+		}
+	}
+	if !state.Started || !state.Completed {
+		t.Errorf("what had fired is forgotten: %+v", state)
+	}
+}
+
+// A daemon that was killed goes on from the stored state: whatever is cut off there, the rest fires the same.
+func TestReplayFromAStoredStateFiresTheSame(t *testing.T) {
+	t.Parallel()
+	marks := rapid.SampledFrom([]string{"s", "-", "?"})
+	stamps := rapid.SampledFrom([]Text{unchanged, null, text("x"), text("y")})
+	rapid.Check(t, func(t *rapid.T) {
+		before := drawState(t)
+		var changes []Change
+		for range rapid.IntRange(1, 12).Draw(t, "changes") {
+			c := updated(marks.Draw(t, "started"), marks.Draw(t, "finished"), stamps.Draw(t, "stamp"))
+			c.Kind = rapid.SampledFrom([]Kind{Update, Update, Update, Insert, Delete}).Draw(t, "kind")
+			c.New.Organization = stamps.Draw(t, "organization")
+			changes = append(changes, c)
+		}
+		states, fired := []*State{&before}, []Fired{}
+		for _, c := range changes {
+			next, f := Classify(states[len(states)-1], c)
+			states, fired = append(states, next), append(fired, f)
+		}
+		from := rapid.IntRange(0, len(changes)-1).Draw(t, "from")
+		state := stored(states[from])
+		for i := from; i < len(changes); i++ {
+			var f Fired
+			if state, f = Classify(state, changes[i]); f != fired[i] {
+				t.Fatalf("change %d fires %v, and from the stored state %v", i+1, fired[i].Types(), f.Types())
+			}
+			if want := states[i+1]; (state == nil) != (want == nil) || want != nil && !want.Equal(*state) {
+				t.Fatalf("change %d leads to %+v, and from the stored state to %+v", i+1, want, state)
+			}
+			state = stored(state)
+		}
+	})
+}
+
+// stored returns a state that shares nothing with the one given.
+func stored(s *State) *State {
+	if s == nil {
+		return nil
+	}
+	again := *s
+	if s.OrganizationID != nil {
+		organization := *s.OrganizationID
+		again.OrganizationID = &organization
+	}
+	return &again
+}
