@@ -48,6 +48,17 @@ begin
             hint = 'Let SELECT walhook.new_secret(); make one.';
   end if;
 
+  -- What the constraints and NOT NULL would refuse: their error repeats the whole row, URL and secret included.
+  if new.url is null or new.event_type is null then
+    raise exception 'a webhook needs a url and an event_type'
+      using errcode = 'not_null_violation', schema = 'walhook', table = 'webhook',
+            hint = 'INSERT INTO walhook.webhook (url, event_type) VALUES (''https://example.com/hook'', ''response.completed'');';
+  end if;
+  if new.assessment_id = '' or new.organization_id = '' then
+    raise exception 'assessment_id and organization_id of a webhook must not be empty'
+      using errcode = 'check_violation', schema = 'walhook', table = 'webhook', hint = 'Use NULL for every one.';
+  end if;
+
   if tg_op = 'UPDATE' then
     new.updated_at := now();
     if new.enabled and not old.enabled then
