@@ -1,5 +1,10 @@
 package testenv
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
+
+const patience = 20 * time.Second
 
 func TestMain(m *testing.M) { Main(m) }

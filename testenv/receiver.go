@@ -1,81 +1,76 @@
 package testenv
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
-	"net"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
 // Request is a request that a Receiver got.
 type Request struct {
+	Method string
 	Path   string
 	Header http.Header
-	Body   string
-	At     time.Time
+	Body   string // its first MiB
+	Remote string // address of the client
 	Proto  string
-	Nth    int // of its path, from 1
+	At     time.Time // when it had come completely
+	End    time.Time // when it was answered, or its client gone; zero until then
+	Nth    int       // of its path, from 1
 }
 
-// Reply is how a Receiver answers. The zero value is an empty 200.
-type Reply struct {
-	Status int
-	Header map[string]string
-	Body   string
-	Delay  time.Duration
-	Hang   bool          // answer nothing until the client has gone
-	Reset  bool          // break the connection
-	Drip   time.Duration // send the body a byte at a time with this pause
-}
-
-// Receiver is an HTTP server that records what it gets and answers as it is told.
+// Receiver is an HTTP server that records what it gets and answers as it is told. It is safe for concurrent use.
 type Receiver struct {
 	server *httptest.Server
+	closed chan struct{}
+
+	countOnly atomic.Bool
+	counted   atomic.Int64
 
 	mu       sync.Mutex
-	requests []Request
+	requests []*Request
 	counts   map[string]int
 	replies  map[string]func(Request) Reply
 	inFlight map[string]int
 	most     map[string]int
-	closed   chan struct{}
 }
 
 // NewReceiver starts a receiver that answers 200.
 func NewReceiver(t testing.TB) *Receiver {
-	r := newReceiver()
-	r.server = httptest.NewServer(r)
-	r.stopWith(t)
+	r := newReceiver(t)
+	r.server.Start()
 	return r
 }
 
-// NewTLSReceiver starts one that speaks TLS and HTTP/2. CA returns what to trust.
+// NewTLSReceiver starts one that speaks TLS, and HTTP/2 with those who want it. CAPool and CAPEM return what to trust.
 func NewTLSReceiver(t testing.TB) *Receiver {
-	r := newReceiver()
-	r.server = httptest.NewUnstartedServer(r)
+	r := newReceiver(t)
 	r.server.EnableHTTP2 = true
 	r.server.StartTLS()
-	r.stopWith(t)
 	return r
 }
 
-func newReceiver() *Receiver {
-	return &Receiver{
+func newReceiver(t testing.TB) *Receiver {
+	r := &Receiver{
 		counts: map[string]int{}, replies: map[string]func(Request) Reply{}, inFlight: map[string]int{}, most: map[string]int{},
 		closed: make(chan struct{}),
 	}
-}
-
-func (r *Receiver) stopWith(t testing.TB) {
+	r.server = httptest.NewUnstartedServer(r)
+	r.server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that distrust the certificate are no news
 	t.Cleanup(func() {
 		close(r.closed)
 		r.server.CloseClientConnections()
 		r.server.Close()
 	})
+	return r
 }
 
 // URL returns the URL of a path, such as /hook.
@@ -84,6 +79,18 @@ func (r *Receiver) URL(path string) string { return r.server.URL + path }
 // CA returns the certificate that a TLS receiver shows, in DER.
 func (r *Receiver) CA() []byte { return r.server.Certificate().Raw }
 
+// CAPEM returns the certificate that a TLS receiver shows, as a file for SSL_CERT_FILE holds it.
+func (r *Receiver) CAPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.CA()})
+}
+
+// CAPool returns a pool that trusts a TLS receiver, and nobody else.
+func (r *Receiver) CAPool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(r.server.Certificate())
+	return pool
+}
+
 // Respond sets how a path answers from now on.
 func (r *Receiver) Respond(path string, reply func(Request) Reply) {
 	r.mu.Lock()
@@ -91,83 +98,46 @@ func (r *Receiver) Respond(path string, reply func(Request) Reply) {
 	r.replies[path] = reply
 }
 
-// Always returns a script that answers the same each time.
-func Always(reply Reply) func(Request) Reply { return func(Request) Reply { return reply } }
+// CountOnly makes the receiver count what comes from now on, answer it with 200, and do nothing else. That is for measuring.
+func (r *Receiver) CountOnly() { r.countOnly.Store(true) }
 
 // ServeHTTP records the request and answers it.
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if r.countOnly.Load() {
+		_, _ = io.Copy(io.Discard, req.Body)
+		r.counted.Add(1)
+		return
+	}
 	body, err := io.ReadAll(io.LimitReader(req.Body, 1<<20))
 	if err != nil {
-		return // the client has gone before it had said everything
+		panic(http.ErrAbortHandler) // the client has gone before it had said everything
 	}
-	r.mu.Lock()
-	path := req.URL.Path
-	r.counts[path]++
-	got := Request{Path: path, Header: req.Header.Clone(), Body: string(body), At: time.Now(), Proto: req.Proto, Nth: r.counts[path]}
-	r.requests = append(r.requests, got)
-	r.inFlight[path]++
-	r.most[path] = max(r.most[path], r.inFlight[path])
-	script := r.replies[path]
-	r.mu.Unlock()
-	defer func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.inFlight[path]--
-	}()
+	got, script, end := r.record(req, string(body))
+	defer end()
 	if script != nil {
 		r.answer(w, req, script(got))
 	}
 }
 
-func (r *Receiver) answer(w http.ResponseWriter, req *http.Request, reply Reply) {
-	gone := req.Context().Done()
-	if reply.Hang {
-		select {
-		case <-gone:
-		case <-r.closed:
-		}
-		return
+// record keeps a request. It returns what to answer with, and what to call when that is done.
+func (r *Receiver) record(req *http.Request, body string) (got Request, script func(Request) Reply, end func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	path := req.URL.Path
+	r.counts[path]++
+	kept := &Request{
+		Method: req.Method, Path: path, Header: req.Header.Clone(), Body: body, Remote: req.RemoteAddr, Proto: req.Proto,
+		At: time.Now(), Nth: r.counts[path],
 	}
-	select {
-	case <-time.After(reply.Delay):
-	case <-gone:
-		return
-	case <-r.closed:
-		return
-	}
-	if reply.Reset {
-		if hijacker, ok := w.(http.Hijacker); ok {
-			if conn, _, err := hijacker.Hijack(); err == nil {
-				if tcp, ok := conn.(*net.TCPConn); ok {
-					_ = tcp.SetLinger(0)
-				}
-				_ = conn.Close()
-			}
-		}
-		return
-	}
-	for name, value := range reply.Header {
-		w.Header().Set(name, value)
-	}
-	if reply.Status != 0 {
-		w.WriteHeader(reply.Status)
-	}
-	if reply.Drip == 0 {
-		_, _ = io.WriteString(w, reply.Body)
-		return
-	}
-	for i := range len(reply.Body) {
-		_, _ = io.WriteString(w, reply.Body[i:i+1])
-		if flusher, ok := w.(http.Flusher); ok {
-			flusher.Flush()
-		}
-		select {
-		case <-time.After(reply.Drip):
-		case <-gone:
-			return
-		case <-r.closed:
-			return
-		}
+	r.requests = append(r.requests, kept)
+	r.counted.Add(1)
+	r.inFlight[path]++
+	r.most[path] = max(r.most[path], r.inFlight[path])
+	return *kept, r.replies[path], func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		kept.End = time.Now()
+		r.inFlight[path]--
 	}
 }
 
@@ -175,25 +145,35 @@ func (r *Receiver) answer(w http.ResponseWriter, req *http.Request, reply Reply)
 func (r *Receiver) Requests() []Request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]Request(nil), r.requests...)
+	requests := make([]Request, len(r.requests))
+	for i, kept := range r.requests {
+		requests[i] = *kept
+	}
+	return requests
 }
 
 // Bodies returns the bodies of the requests to a path, in order.
 func (r *Receiver) Bodies(path string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var bodies []string
-	for _, req := range r.Requests() {
-		if req.Path == path {
-			bodies = append(bodies, req.Body)
+	for _, kept := range r.requests {
+		if kept.Path == path {
+			bodies = append(bodies, kept.Body)
 		}
 	}
 	return bodies
 }
+
+// Count returns how many requests have come so far.
+func (r *Receiver) Count() int { return int(r.counted.Load()) }
 
 // Forget forgets what has come.
 func (r *Receiver) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.requests = nil
+	r.counted.Store(0)
 	clear(r.counts)
 	clear(r.most)
 }
@@ -209,10 +189,22 @@ func (r *Receiver) MostInFlight(path string) int {
 func (r *Receiver) Wait(t testing.TB, n int, within time.Duration) []Request {
 	t.Helper()
 	Eventually(t, within, fmt.Sprintf("%d requests", n), func() (bool, string) {
-		got := r.Requests()
-		return len(got) >= n, fmt.Sprintf("%d came: %v", len(got), lastBodies(got))
+		got := r.Count()
+		if got >= n {
+			return true, ""
+		}
+		return false, fmt.Sprintf("%d came: %v", got, lastBodies(r.Requests()))
 	})
 	return r.Requests()
+}
+
+// WaitCount waits until n requests have come, also those that are only counted.
+func (r *Receiver) WaitCount(t testing.TB, n int, within time.Duration) {
+	t.Helper()
+	Eventually(t, within, fmt.Sprintf("%d requests", n), func() (bool, string) {
+		got := r.Count()
+		return got >= n, fmt.Sprintf("%d came", got)
+	})
 }
 
 func lastBodies(requests []Request) []string {

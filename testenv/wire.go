@@ -3,35 +3,48 @@ package testenv
 import (
 	"context"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
+
+	"walhook/testenv/pgserver"
 )
 
-// Wire is a TCP connection's way through a proxy that can cut and stall it.
+// Wire is the way of TCP connections through a proxy, which can cut, stall, delay and reset them. Its methods are for one
+// goroutine at a time.
 type Wire struct {
 	t     testing.TB
 	proxy *toxiproxy.Proxy
+	addr  string
 }
 
 // NewWire starts a proxy before a server at host:port.
 func NewWire(t testing.TB, upstream string) *Wire {
 	t.Helper()
+	// Clients go on dialling a wire that is cut: its port must not become anybody else's.
+	port, err := pgserver.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	proxy := toxiproxy.NewProxy(server, "wire", "127.0.0.1:0", upstream)
-	if err := proxy.Start(); err != nil {
+	w := &Wire{t: t, proxy: toxiproxy.NewProxy(server, "wire", addr, upstream), addr: addr}
+	if err := w.proxy.Start(); err != nil {
 		t.Fatalf("start the proxy: %v", err)
 	}
-	t.Cleanup(proxy.Stop)
-	return &Wire{t: t, proxy: proxy}
+	t.Cleanup(w.proxy.Stop)
+	return w
 }
 
-// Addr returns where the proxy listens.
-func (w *Wire) Addr() string { return w.proxy.Listen }
+// Addr returns where the proxy listens, as host:port. It stays the same through Cut and Restore.
+func (w *Wire) Addr() string { return w.addr }
 
-// Cut breaks all connections and refuses new ones until Restore.
+// Cut closes all connections and refuses new ones until Restore.
 func (w *Wire) Cut() { w.proxy.Stop() }
 
 // Restore lets connections through again, at the same address.
@@ -42,18 +55,48 @@ func (w *Wire) Restore() {
 	}
 }
 
-// Stall keeps connections open and lets no byte through, in either direction, until Unstall.
+// Stall keeps connections open and lets no byte through, in either direction, until Unstall. New connections are accepted,
+// and stall too.
 func (w *Wire) Stall() {
 	w.t.Helper()
-	for _, stream := range []string{"upstream", "downstream"} {
-		toxic := fmt.Sprintf(`{"name":"stall_%s","type":"timeout","stream":"%s","attributes":{"timeout":0}}`, stream, stream)
+	w.add("timeout", "timeout", 0)
+}
+
+// Unstall lets new connections through again. Those that were stalled have lost bytes, and are closed.
+func (w *Wire) Unstall() { w.remove("timeout") }
+
+// Latency delays what passes, by d in each direction, from now on; 0 ends that. It counts in milliseconds.
+func (w *Wire) Latency(d time.Duration) {
+	w.t.Helper()
+	w.remove("latency")
+	if d > 0 {
+		w.add("latency", "latency", d.Milliseconds())
+	}
+}
+
+// ResetPeer answers the first byte of every new connection with RST, until Unreset. A connection that is open already is
+// closed in the ordinary way at its next byte.
+func (w *Wire) ResetPeer() {
+	w.t.Helper()
+	w.add("reset_peer", "timeout", 0)
+}
+
+// Unreset lets new connections through again.
+func (w *Wire) Unreset() { w.remove("reset_peer") }
+
+func (w *Wire) add(kind, attribute string, value int64) {
+	w.t.Helper()
+	for _, direction := range []string{"upstream", "downstream"} {
+		toxic := fmt.Sprintf(`{"name": "%s_%s", "type": "%s", "stream": "%s", "attributes": {"%s": %d}}`, kind, direction, kind, direction, attribute, value)
 		if _, err := w.proxy.Toxics.AddToxicJson(strings.NewReader(toxic)); err != nil {
-			w.t.Fatalf("stall the wire: %v", err)
+			w.t.Fatalf("add %s to the wire: %v", kind, err)
 		}
 	}
 }
 
-// Unstall lets new connections through again. Those that were stalled are closed, as toxiproxy's timeout toxic does.
-func (w *Wire) Unstall() {
-	w.proxy.Toxics.ResetToxics(context.Background())
+func (w *Wire) remove(kind string) {
+	for _, direction := range []string{"upstream", "downstream"} {
+		// The only error is that there is none.
+		_ = w.proxy.Toxics.RemoveToxic(context.Background(), kind+"_"+direction)
+	}
 }

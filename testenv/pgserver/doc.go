@@ -1,7 +1,8 @@
 // Package pgserver runs throwaway PostgreSQL servers: real ones, found on the machine or downloaded, each in a temporary folder
 // on a free port of the loopback interface.
 //
-// It guarantees that nothing stays behind: Stop removes the folder, and a server whose parent process dies dies with it. As
-// root it runs the server as another user, since initdb refuses root. A Server is safe for concurrent use but for starting and
-// stopping it. Unix only.
+// It guarantees that nothing stays behind. Stop ends the server and removes the folder; a watchdog process does both when this
+// process ends without Stop, however it ends and whatever the server was doing. As root it runs the server as another user,
+// since initdb refuses root. Servers are independent of each other and may be started side by side; on one Server, the calls
+// that start and stop it are for one goroutine at a time, but Stop, which may be repeated from anywhere. Unix only.
 package pgserver

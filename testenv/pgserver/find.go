@@ -3,53 +3,89 @@ package pgserver
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
-
-	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
+	"strings"
 )
+
+// oldest is the oldest major version that walhook knows.
+const oldest = 14
 
 var versionText = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
 
+// usualFolders are where packages put the server's programs.
+var usualFolders = []string{
+	"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin", "/usr/libexec/postgresql*", "/usr/local/bin",
+	"/opt/homebrew/opt/postgresql@*/bin", "/usr/local/opt/postgresql@*/bin", "/Applications/Postgres.app/Contents/Versions/*/bin",
+}
+
 // find returns a folder that holds initdb and postgres of the wanted major version (0: any): the one that PGBIN names, the one
 // on PATH, the usual folders, newest first, and else a download.
-func find(ctx context.Context, want int, progress func(string)) (string, error) {
+func find(ctx context.Context, want int, as *account, progress func(string)) (string, error) {
 	if dir := os.Getenv("PGBIN"); dir != "" {
-		if major(ctx, dir) == 0 {
-			return "", fmt.Errorf("PGBIN is %s, and no postgres can be run there", dir)
-		}
-		return dir, nil
+		return named(ctx, dir, want, as)
 	}
+	var others []string
 	for _, dir := range candidates() {
-		if v := major(ctx, dir); v != 0 && (want == 0 || v == want) && v >= 14 {
+		v := major(ctx, dir, as)
+		switch {
+		case v >= oldest && (want == 0 || v == want):
 			return dir, nil
+		case v != 0:
+			others = append(others, fmt.Sprintf("%d in %s", v, dir))
 		}
 	}
-	progress("no PostgreSQL was found on this machine; downloading one")
-	dir, err := download(want)
+	progress("no PostgreSQL " + wording(want) + " was found on this machine; downloading one")
+	dir, err := download(ctx, want, as)
 	if err != nil {
-		return "", fmt.Errorf("find PostgreSQL: neither PGBIN nor PATH nor the usual folders hold initdb and postgres, and the download failed: %w; "+
-			"install PostgreSQL 14 or later, or set PGBIN to the folder of its programs", err)
+		found := "nothing"
+		if others != nil {
+			found = "only " + strings.Join(others, ", ")
+		}
+		return "", fmt.Errorf("find PostgreSQL %s: PATH and the usual folders (%s) hold %s, and the download failed: %w; "+
+			"install PostgreSQL's server, or set PGBIN to the folder that holds its initdb and postgres",
+			wording(want), strings.Join(usualFolders, ", "), found, err)
 	}
 	return dir, nil
 }
 
+// named returns the folder that PGBIN names, or what is wrong with it.
+func named(ctx context.Context, dir string, want int, as *account) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("find PostgreSQL: %w", err)
+	}
+	switch v := major(ctx, dir, as); {
+	case v == 0:
+		return "", fmt.Errorf("find PostgreSQL: PGBIN is %s, where the server's user can run no initdb and postgres; set it to the folder that holds both", dir)
+	case v < oldest || want != 0 && v != want:
+		return "", fmt.Errorf("find PostgreSQL: PGBIN is %s, which holds version %d, and wanted is %s", dir, v, wording(want))
+	}
+	return dir, nil
+}
+
+func wording(want int) string {
+	if want == 0 {
+		return strconv.Itoa(oldest) + " or later"
+	}
+	return strconv.Itoa(want)
+}
+
+// candidates are the folders to look into, best first.
 func candidates() []string {
 	var dirs []string
 	if path, err := exec.LookPath("postgres"); err == nil {
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			dirs = append(dirs, filepath.Dir(real))
+		// A link may point from a folder that has no initdb, and no libraries beside it.
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			dirs = append(dirs, filepath.Dir(target))
 		}
+		dirs = append(dirs, filepath.Dir(path))
 	}
-	for _, pattern := range []string{
-		"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin", "/usr/local/opt/postgresql@*/bin",
-		"/opt/homebrew/opt/postgresql@*/bin", "/Applications/Postgres.app/Contents/Versions/*/bin", "/usr/local/bin",
-	} {
+	for _, pattern := range usualFolders {
 		found, _ := filepath.Glob(pattern)
 		slices.Sort(found)
 		slices.Reverse(found)
@@ -58,12 +94,14 @@ func candidates() []string {
 	return dirs
 }
 
-// major returns the version of the server in a folder, 0 where there is none.
-func major(ctx context.Context, dir string) int {
+// major returns the version of the server in a folder, 0 where there is none that the server's user can run.
+func major(ctx context.Context, dir string, as *account) int {
 	if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil {
 		return 0
 	}
-	out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "--version").Output()
+	cmd := program(ctx, as, dir, "postgres", "--version")
+	cmd.Dir = "/"
+	out, err := cmd.Output()
 	if err != nil {
 		return 0
 	}
@@ -73,37 +111,4 @@ func major(ctx context.Context, dir string) int {
 	}
 	v, _ := strconv.Atoi(string(match[1]))
 	return v
-}
-
-// download fetches a server with embedded-postgres, which keeps it in its cache, and returns its folder of programs.
-func download(want int) (string, error) {
-	version := map[int]embeddedpostgres.PostgresVersion{
-		14: embeddedpostgres.V14, 15: embeddedpostgres.V15, 16: embeddedpostgres.V16, 17: embeddedpostgres.V17,
-	}[want]
-	if version == "" {
-		version = embeddedpostgres.V17
-	}
-	home, err := os.UserCacheDir()
-	if err != nil {
-		home = os.TempDir()
-	}
-	base := filepath.Join(home, "walhook-postgres", string(version))
-	if _, err := os.Stat(filepath.Join(base, "bin", "postgres")); err == nil {
-		return filepath.Join(base, "bin"), nil
-	}
-	// Starting it once is its only way to unpack. Its data directory is thrown away.
-	port, err := freePort()
-	if err != nil {
-		return "", err
-	}
-	pg := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().Version(version).BinariesPath(base).
-		RuntimePath(filepath.Join(base, "runtime")).Port(uint32(port)).Logger(io.Discard))
-	startErr := pg.Start()
-	if startErr == nil {
-		_ = pg.Stop()
-	}
-	if _, err := os.Stat(filepath.Join(base, "bin", "postgres")); err == nil {
-		return filepath.Join(base, "bin"), nil // as root it unpacks, and cannot start what it unpacked
-	}
-	return "", startErr
 }

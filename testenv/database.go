@@ -1,0 +1,150 @@
+package testenv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/testenv/pgserver"
+)
+
+var databases atomic.Int64
+
+// Database makes a database, runs the script in it, and drops it when the test has ended. It returns its URL.
+func Database(t testing.TB, server *pgserver.Server, script string) string {
+	t.Helper()
+	url := Clone(t, server, "template1")
+	if script != "" {
+		Exec(t, url, script)
+	}
+	return url
+}
+
+// Clone makes a database as a copy of a template, and drops it when the test has ended. It returns its URL. Replication slots
+// and settings of the database itself are not copied.
+func Clone(t testing.TB, server *pgserver.Server, template string) string {
+	t.Helper()
+	name := fmt.Sprintf("test_%d", databases.Add(1))
+	Exec(t, server.URL("postgres"), "create database "+quoted(name)+" template "+quoted(template))
+	t.Cleanup(func() { dropDatabase(t, server, name) })
+	return server.URL(name)
+}
+
+type templateKey struct {
+	server *pgserver.Server
+	name   string
+}
+
+var templates struct {
+	sync.Mutex
+	scripts map[templateKey]string
+}
+
+// Template makes a database to Clone from and runs the script in it, for the first test that asks; the name then stands for
+// the script for as long as the server lives. It returns the database's name.
+func Template(t testing.TB, server *pgserver.Server, name, script string) string {
+	t.Helper()
+	templates.Lock()
+	defer templates.Unlock()
+	database := "template_" + name
+	key := templateKey{server: server, name: name}
+	if made, ok := templates.scripts[key]; ok {
+		if made != script {
+			t.Fatalf("template %s was made with another script", name)
+		}
+		return database
+	}
+	admin := server.URL("postgres")
+	Exec(t, admin, "drop database if exists "+quoted(database)) // one whose script failed
+	Exec(t, admin, "create database "+quoted(database))
+	Exec(t, server.URL(database), script)
+	// A template with a session in it cannot be copied: nobody may stray there.
+	Exec(t, admin, "alter database "+quoted(database)+" allow_connections false")
+	if templates.scripts == nil {
+		templates.scripts = map[templateKey]string{}
+	}
+	templates.scripts[key] = script
+	return database
+}
+
+func quoted(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// dropDatabase drops a database with its sessions, prepared transactions and slots. A walsender may take a moment to end.
+func dropDatabase(t testing.TB, server *pgserver.Server, name string) {
+	if !server.Running() {
+		return // the test has stopped it, and it goes with its data
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for {
+		err := tryDropDatabase(ctx, server, name)
+		if err == nil || !server.Running() {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Errorf("drop database %s: %v", name, err)
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func tryDropDatabase(ctx context.Context, server *pgserver.Server, name string) error {
+	conn, err := pgx.Connect(ctx, server.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	if err := rollBackPrepared(ctx, conn, server, name); err != nil {
+		return err
+	}
+	// A daemon that still runs would come back as fast as it is ended.
+	_, err = conn.Exec(ctx, "alter database "+quoted(name)+" allow_connections false")
+	if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) && pgErr.Code == "3D000" {
+		return nil // the test has dropped it
+	}
+	if err != nil {
+		return err
+	}
+	for _, statement := range []string{
+		"select pg_terminate_backend(pid) from pg_stat_activity where datname = $1",
+		"select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = $1",
+	} {
+		if _, err := conn.Exec(ctx, statement, name); err != nil {
+			return err
+		}
+	}
+	_, err = conn.Exec(ctx, "drop database if exists "+quoted(name)+" with (force)")
+	return err
+}
+
+// rollBackPrepared rolls prepared transactions back, which only a session in their database may do.
+func rollBackPrepared(ctx context.Context, admin *pgx.Conn, server *pgserver.Server, name string) error {
+	rows, err := admin.Query(ctx, "select format('rollback prepared %L', gid) from pg_prepared_xacts where database = $1", name)
+	if err != nil {
+		return err
+	}
+	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(statements) == 0 {
+		return err
+	}
+	conn, err := pgx.Connect(ctx, server.URL(name))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	for _, statement := range statements {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}

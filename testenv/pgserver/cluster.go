@@ -1,0 +1,71 @@
+package pgserver
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// init makes the data directory.
+func (s *Server) init(ctx context.Context) error {
+	if s.as != nil {
+		if err := os.Chown(s.base, s.as.uid, s.as.gid); err != nil {
+			return fmt.Errorf("hand the folder over to the server's user: %w", err)
+		}
+	}
+	cmd := program(ctx, s.as, s.bin, "initdb", "-D", s.DataDir(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	cmd.Dir = s.base
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("run %s/initdb: %w\n%s", s.bin, err, out)
+	}
+	return nil
+}
+
+// program prepares one of the server's programs to run as the server's user, in a process group of its own so that Ctrl-C
+// reaches this process first.
+func program(ctx context.Context, as *account, dir, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(dir, name), args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC")
+	// Unpacked archives carry their libraries beside the programs.
+	if lib := filepath.Join(filepath.Dir(dir), "lib"); isDir(lib) && !strings.HasPrefix(lib, "/usr/lib/") {
+		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+lib)
+	}
+	cmd.SysProcAttr = as.attributes()
+	return cmd
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// tempDir returns the folder for temporary files, or /tmp where its name is long or the server's user cannot get there.
+func tempDir(as *account) string {
+	dir := os.TempDir()
+	if len(dir) >= 50 || as != nil && !openToAll(dir) {
+		return "/tmp"
+	}
+	return dir
+}
+
+// openToAll reports whether every user may pass through a folder and all those above it.
+func openToAll(dir string) bool {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return false
+	}
+	for {
+		info, err := os.Stat(dir)
+		if err != nil || info.Mode().Perm()&0o001 == 0 {
+			return false
+		}
+		above := filepath.Dir(dir)
+		if above == dir {
+			return true
+		}
+		dir = above
+	}
+}

@@ -1,0 +1,28 @@
+package pgserver
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+)
+
+// startAndWait is the variable that turns the test program into one that starts a server and waits to be killed.
+const startAndWait = "WALHOOK_TEST_START_AND_WAIT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(startAndWait) != "" {
+		s, err := Start(context.Background(), Options{})
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		if os.Getenv(startAndWait) == "killed" {
+			s.Kill()
+		}
+		fmt.Println(s.PID(), s.watchdog.cmd.Process.Pid, s.base)
+		_, _ = os.Stdin.Read(make([]byte, 1)) // for ever: the test keeps it open
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}

@@ -1,0 +1,229 @@
+//go:build unix
+
+package pgserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// start starts a server of the version that the run is for.
+func start(t *testing.T, o Options) *Server {
+	t.Helper()
+	if o.Version == 0 {
+		o.Version, _ = strconv.Atoi(os.Getenv("WALHOOK_TEST_PG"))
+	}
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+func connect(t *testing.T, s *Server) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+func query(t *testing.T, s *Server, sql string) string {
+	t.Helper()
+	var text string
+	if err := connect(t, s).QueryRow(t.Context(), sql).Scan(&text); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return text
+}
+
+// A server is what its options say, and says who it is.
+func TestStart(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	s := start(t, Options{Settings: map[string]string{"work_mem": "7MB", "log_statement": "all"}, Log: &log})
+	got := query(t, s, `select concat_ws(' ', current_setting('work_mem'), current_setting('wal_level'), current_setting('fsync'),
+		current_setting('server_version_num'), current_setting('server_encoding'), current_setting('data_directory'))`)
+	if want := fmt.Sprintf("7MB logical off %d UTF8 %s", s.Version(), s.DataDir()); got != want {
+		t.Errorf("the server says %q instead of %q", got, want)
+	}
+	if want := os.Getenv("WALHOOK_TEST_PG"); want != "" && want != strconv.Itoa(s.Version()/10000) {
+		t.Errorf("version %s was asked for, and the server is %d", want, s.Version())
+	}
+	if _, err := os.Stat(filepath.Join(s.BinDir(), "postgres")); err != nil {
+		t.Error(err)
+	}
+	s.Stop()
+	if !strings.Contains(log.String(), "current_setting('work_mem')") {
+		t.Errorf("the log went elsewhere: %s", log.String())
+	}
+}
+
+type lockedBuffer struct {
+	sync.Mutex
+	bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.Lock()
+	defer b.Unlock()
+	return b.Buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.Lock()
+	defer b.Unlock()
+	return b.Buffer.String()
+}
+
+// A server that is killed under load, or halted, comes back at the same port with all that was committed.
+func TestCrashAndRestart(t *testing.T) {
+	t.Parallel()
+	s := start(t, Options{})
+	port := s.Port()
+	if _, err := connect(t, s).Exec(t.Context(), "create table kept (n bigint)"); err != nil {
+		t.Fatal(err)
+	}
+	committed := 0
+	for _, end := range []func(){s.Kill, s.HaltImmediately, s.Kill, func() { s.Halt(syscall.SIGINT) }} {
+		pid := s.PID()
+		conn := connect(t, s)
+		enough := make(chan struct{})
+		ended := make(chan int)
+		go func() {
+			done := 0
+			for {
+				if _, err := conn.Exec(t.Context(), "insert into kept values (1)"); err != nil {
+					ended <- done
+					return
+				}
+				if done++; done == 100 {
+					close(enough)
+				}
+			}
+		}()
+		<-enough
+		end()
+		committed += <-ended
+		if s.Running() || syscall.Kill(pid, 0) == nil {
+			t.Error("the server runs on")
+		}
+		for child, p := range processes() {
+			if p.parent == pid {
+				t.Errorf("its process %d runs on", child)
+			}
+		}
+		end() // what has ended already stays so
+		if err := s.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The server may have committed one more at each end than it could tell.
+	if n, _ := strconv.Atoi(query(t, s, "select count(*)::text from kept")); n < committed || n > committed+4 {
+		t.Errorf("%d rows were committed, and %d are there", committed, n)
+	}
+	if s.Port() != port {
+		t.Errorf("the port was %d and is %d", port, s.Port())
+	}
+}
+
+// Stop leaves nothing behind, whatever state the server is in, and may be repeated from anywhere.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]func(*Server){"running": func(*Server) {}, "killed": (*Server).Kill, "halted": (*Server).HaltImmediately} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, Options{})
+			pid, watchdog, segment := s.PID(), s.watchdog.cmd.Process.Pid, interlock(t, s)
+			before(s)
+			var both sync.WaitGroup
+			both.Go(s.Stop)
+			both.Go(s.Stop)
+			both.Wait()
+			if _, err := os.Stat(s.base); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s is left behind: %v", s.base, err)
+			}
+			for _, pid := range []int{pid, watchdog} {
+				if syscall.Kill(pid, 0) == nil {
+					t.Errorf("process %d is left behind", pid)
+				}
+			}
+			if segments, err := os.ReadFile("/proc/sysvipc/shm"); err == nil && segment != "" {
+				for line := range strings.Lines(string(segments)) {
+					if f := strings.Fields(line); f[1] == segment {
+						t.Errorf("shared memory is left behind: %s", line)
+					}
+				}
+			}
+		})
+	}
+}
+
+func interlock(t *testing.T, s *Server) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.DataDir(), "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(strings.Split(string(text), "\n")[6])[1]
+}
+
+// A server that cannot start says why.
+func TestStartFails(t *testing.T) {
+	t.Parallel()
+	if _, err := Start(t.Context(), Options{Settings: map[string]string{"shared_buffers": "plenty"}}); err == nil || !strings.Contains(err.Error(), "shared_buffers") {
+		t.Errorf("a bad setting gives %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Start(ctx, Options{}); err == nil {
+		t.Error("a server starts for a cancelled context")
+	}
+}
+
+// A port that somebody else holds for a moment is waited for.
+func TestPortIsTaken(t *testing.T) {
+	t.Parallel()
+	s := start(t, Options{})
+	s.Kill()
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	restarted := make(chan error, 1)
+	go func() { restarted <- s.Restart(t.Context()) }()
+	until(30*time.Second, func() bool { return strings.Contains(s.Log(), "Address already in use") })
+	_ = l.Close()
+	if err := <-restarted; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFreePort(t *testing.T) {
+	t.Parallel()
+	seen := map[int]bool{}
+	for range 100 {
+		port, err := FreePort()
+		if err != nil || seen[port] || port >= 32768 {
+			t.Fatalf("port %d, %v", port, err)
+		}
+		seen[port] = true
+	}
+}

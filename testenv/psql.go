@@ -1,0 +1,53 @@
+package testenv
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Psql runs a script with psql, as people do, and returns what it prints: unaligned, tuples only. It ends at the first error.
+func Psql(t testing.TB, url, script string) string {
+	t.Helper()
+	out, err := TryPsql(t, url, script)
+	if err != nil {
+		t.Fatalf("psql: %v\n%s", err, out)
+	}
+	return out
+}
+
+// TryPsql is Psql for scripts that are to fail; the output holds the error.
+func TryPsql(t testing.TB, url, script string) (string, error) {
+	t.Helper()
+	path, err := findPsql(os.Getenv("PGBIN"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", url)
+	cmd.Stdin = strings.NewReader(script)
+	out, err := cmd.CombinedOutput()
+	return strings.TrimRight(string(out), "\n"), err
+}
+
+// findPsql returns the psql beside the server's programs, the one on PATH, or the newest of the usual folders.
+func findPsql(pgbin string) (string, error) {
+	if pgbin != "" {
+		// Servers that are unpacked rather than installed often come without.
+		if path, err := exec.LookPath(filepath.Join(pgbin, "psql")); err == nil {
+			return path, nil
+		}
+	}
+	if path, err := exec.LookPath("psql"); err == nil {
+		return path, nil
+	}
+	for _, pattern := range []string{"/usr/lib/postgresql/*/bin/psql", "/usr/pgsql-*/bin/psql", "/usr/local/pgsql/bin/psql", "/opt/homebrew/opt/*/bin/psql"} {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			return slices.Max(found), nil
+		}
+	}
+	return "", errors.New("find psql: it is neither in PGBIN nor on PATH nor in the usual folders; install PostgreSQL's client")
+}

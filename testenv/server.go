@@ -1,0 +1,86 @@
+package testenv
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+
+	"walhook/testenv/pgserver"
+)
+
+var shared struct {
+	sync.Mutex
+	server *pgserver.Server
+	err    error
+}
+
+// Main runs a package's tests, stops the shared server and ends the program. Call it from TestMain.
+func Main(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) (status int) {
+	defer func() {
+		shared.Lock()
+		defer shared.Unlock()
+		if shared.server != nil {
+			shared.server.Stop()
+		}
+	}()
+	return m.Run()
+}
+
+// Postgres returns the server that all tests of the process share, and starts it for the first of them.
+func Postgres(t testing.TB) *pgserver.Server {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.server == nil && shared.err == nil {
+		shared.server, shared.err = pgserver.Start(context.Background(), pgserver.Options{Version: wanted(t)})
+	}
+	if shared.err != nil {
+		t.Fatalf("start the shared PostgreSQL: %v", shared.err)
+	}
+	assertVersion(t, shared.server)
+	return shared.server
+}
+
+// NewServer starts a server for one test, which may stop and kill it. The settings go over those of package pgserver.
+func NewServer(t testing.TB, settings map[string]string) *pgserver.Server {
+	t.Helper()
+	server, err := pgserver.Start(context.Background(), pgserver.Options{Version: wanted(t), Settings: settings})
+	if err != nil {
+		t.Fatalf("start PostgreSQL: %v", err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			log := server.Log()
+			t.Logf("the server's log ends with:\n%s", log[max(len(log)-4000, 0):])
+		}
+		server.Stop()
+	})
+	assertVersion(t, server)
+	return server
+}
+
+// wanted is the major version that WALHOOK_TEST_PG asks for, 0 for any. What is no number must not pass for any version.
+func wanted(t testing.TB) int {
+	t.Helper()
+	text := os.Getenv("WALHOOK_TEST_PG")
+	if text == "" {
+		return 0
+	}
+	version, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("WALHOOK_TEST_PG is %q, and should be a major version such as 17", text)
+	}
+	return version
+}
+
+// assertVersion makes sure that a run on a certain version is one.
+func assertVersion(t testing.TB, server *pgserver.Server) {
+	t.Helper()
+	if want := wanted(t); want != 0 && server.Version()/10000 != want {
+		t.Fatalf("WALHOOK_TEST_PG asks for PostgreSQL %d and the server is %d", want, server.Version())
+	}
+}
