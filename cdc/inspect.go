@@ -57,8 +57,16 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, e
 		return nil, fmt.Errorf("look up table %s: %w", name.Display(), err)
 	}
 
-	rows, err := conn.Query(ctx, `select attname::text, atttypid from pg_catalog.pg_attribute
-		where attrelid = $1 and attnum > 0 and not attisdropped`, t.OID)
+	// A domain's values are judged by the type beneath it, as they are in the stream.
+	rows, err := conn.Query(ctx, `
+		select a.attname::text,
+		       (with recursive t as (
+		          select oid, typbasetype from pg_catalog.pg_type where oid = a.atttypid
+		          union all
+		          select b.oid, b.typbasetype from t join pg_catalog.pg_type b on b.oid = t.typbasetype)
+		        select oid from t where typbasetype = 0)
+		  from pg_catalog.pg_attribute a
+		 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`, t.OID)
 	if err != nil {
 		return nil, fmt.Errorf("look up the columns of %s: %w", name.Display(), err)
 	}
