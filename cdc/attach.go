@@ -116,15 +116,26 @@ func foreignSlot(name string) Finding {
 	}
 }
 
+// lockAttach waits a while for another attach, detach or reconcile on this store to end.
 func lockAttach(ctx context.Context, store *pgx.Conn) error {
-	var locked bool
-	if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", attachLock).Scan(&locked); err != nil {
-		return fmt.Errorf("lock the store: %w", err)
+	deadline := time.Now().Add(dialTimeout)
+	for {
+		var locked bool
+		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", attachLock).Scan(&locked); err != nil {
+			return fmt.Errorf("lock the store: %w", err)
+		}
+		switch {
+		case locked:
+			return nil
+		case time.Now().After(deadline):
+			return errors.New("another attach, detach or reconcile is at work on this store; wait for it to end")
+		}
+		select {
+		case <-time.After(standbyPoll / 5):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	if !locked {
-		return errors.New("another attach, detach or reconcile is at work on this store; wait for it to end")
-	}
-	return nil
 }
 
 // installSilence makes walhook.silence in the application's database. Where the store is the same database it exists by now.
