@@ -51,7 +51,7 @@ WALHOOK_LISTEN serves /healthz, /readyz and /metrics.`,
 func autoAttach(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	_, err := cdc.Attach(ctx, cdc.AttachConfig{
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Log: log,
-		Note: func(text string) { log.Info(text) },
+		Note: func(text string) { log.Info("attaching", "doing", text) },
 		Progress: func(rows, total int64) {
 			log.Debug("recording the state of existing rows", "rows", rows, "of_about", total)
 		},
@@ -90,7 +90,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	stream := cdc.NewStream(cdc.StreamConfig{
 		Mend: cdc.Mender(cdc.ReconcileConfig{
 			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Log: log,
-			Note:     func(text string) { log.Info(text) },
+			Note:     func(text string) { log.Info("mending", "doing", text) },
 			Progress: func(rows, total int64) { log.Debug("reading rows", "rows", rows, "of_about", total) },
 		}),
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
