@@ -1,8 +1,29 @@
--- What an administrator does once, and then one respondent's life.
-insert into walhook.webhook (url, event_type)
-select 'http://receiver:8080/hook', e from unnest(array['response.created', 'response.started', 'response.completed', 'response.changed']) as e
+-- What an administrator does once, and then the lives of three respondents, again at each run.
+insert into walhook.webhook (url, event_type, description)
+select 'http://receiver:8080/hook', event, 'prints what it gets'
+from unnest(array['response.created', 'response.started', 'response.completed', 'response.changed']) as event
 where not exists (select from walhook.webhook);
-insert into respondent (assessment_id, name) values (17, 'Ada');
-update respondent set started_at = now(), page = 1 where name = 'Ada' and started_at is null;
-update respondent set finished_at = now() where name = 'Ada' and finished_at is null;
-update respondent set finished_at = clock_timestamp() where name = 'Ada';
+
+-- Ada: created, started, completed, changed.
+insert into respondent (assessment_id, name) values (17, 'Ada') returning id as ada \gset
+update respondent set started_at = now(), page = 1 where id = :ada;
+update respondent set page = 2 where id = :ada; -- another page: nothing
+update respondent set finished_at = now() where id = :ada;
+update respondent set finished_at = now() where id = :ada;
+
+-- Grace does all of it at once: created, started, completed.
+insert into respondent (assessment_id, name, started_at, finished_at) values (17, 'Grace', now(), now());
+
+-- Linus answers a draft. ALL ASSESSMENTS means those with an external id, so this fires nothing.
+insert into respondent (assessment_id, name, started_at) values (18, 'Linus', now());
+
+-- The log, once it is complete. It waits for half a minute at most.
+do $$
+begin
+  for attempt in 1 .. 300 loop
+    perform pg_sleep(0.1);
+    commit; -- each look sees what has been committed meanwhile
+    exit when (select count(*) filter (where status = 'success') >= 7 and count(*) filter (where status = 'pending') = 0 from walhook.delivery_log);
+  end loop;
+end $$;
+select response_id, event_type, status, attempts, http_status from walhook.delivery_log order by delivery_id;
