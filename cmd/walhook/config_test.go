@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
-	"context"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // These tests change the process's environment, so they do not run in parallel.
@@ -25,80 +28,116 @@ func configured(t *testing.T, pairs ...string) (*Config, error) {
 	return readConfig()
 }
 
+// Every variable has its default, in the order of the documentation.
 func TestConfigDefaults(t *testing.T) {
 	cfg, err := configured(t)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.storeURL() != cfg.sourceURL() || cfg.Slot != "walhook" || cfg.Publication != "walhook" || cfg.Publish != "all" || cfg.Listen != "127.0.0.1:9464" {
-		t.Errorf("defaults: %+v", cfg)
+	const url = "postgres://app:hunter2@db/app"
+	want := map[string]any{
+		"DATABASE_URL": url, "STORE_URL": url, "SLOT": "walhook", "PUBLICATION": "walhook", "PUBLISH": "all",
+		"RESPONDENT_TABLE": "public.respondent", "RESPONDENT_ID": "id", "RESPONDENT_ASSESSMENT": "assessment_id", "RESPONDENT_ORGANIZATION": "",
+		"STARTED": "started_at", "FINISHED": "finished_at", "FINISH_STAMP": "finished_at",
+		"ASSESSMENT_TABLE": false, "ASSESSMENT_ID": "id", "ASSESSMENT_EXTERNAL_ID": "external_id", "ASSESSMENT_COPIED_FROM": "",
+		"AUTO_ATTACH": false, "LISTEN": "127.0.0.1:9464", "DELIVERY_TIMEOUT": 15 * time.Second, "CONCURRENCY": 64, "ENDPOINT_CONCURRENCY": 8,
+		"RETRY_BASE": 5 * time.Second, "RETRY_CAP": 12 * time.Hour, "MAX_ATTEMPTS": 16, "DISABLE_AFTER": 120 * time.Hour,
+		"ALLOW_NETWORKS": 0, "CA_FILE": "", "RETENTION": time.Duration(0), "MAX_SLOT_LAG": byteSize(0),
+		"LOG_LEVEL": slog.LevelInfo, "LOG_FORMAT": "text",
 	}
 	m := cfg.mapping()
-	if m.Respondent.Display() != "public.respondent" || m.ID != "id" || m.StampColumn() != "finished_at" || m.HasAssessmentTable() {
-		t.Errorf("mapping: %+v", m)
+	got := map[string]any{
+		"DATABASE_URL": cfg.sourceURL(), "STORE_URL": cfg.storeURL(), "SLOT": cfg.Slot, "PUBLICATION": cfg.Publication, "PUBLISH": cfg.Publish,
+		"RESPONDENT_TABLE": m.Respondent.Display(), "RESPONDENT_ID": m.ID, "RESPONDENT_ASSESSMENT": m.Assessment, "RESPONDENT_ORGANIZATION": m.Organization,
+		"STARTED": cfg.Started, "FINISHED": cfg.Finished, "FINISH_STAMP": m.StampColumn(),
+		"ASSESSMENT_TABLE": m.HasAssessmentTable(), "ASSESSMENT_ID": cfg.AssessmentID, "ASSESSMENT_EXTERNAL_ID": cfg.AssessmentExternalID,
+		"ASSESSMENT_COPIED_FROM": m.CopiedFrom,
+		"AUTO_ATTACH":            cfg.AutoAttach, "LISTEN": cfg.Listen, "DELIVERY_TIMEOUT": cfg.DeliveryTimeout, "CONCURRENCY": cfg.Concurrency,
+		"ENDPOINT_CONCURRENCY": cfg.EndpointConcurrency, "RETRY_BASE": cfg.RetryBase, "RETRY_CAP": cfg.RetryCap, "MAX_ATTEMPTS": cfg.MaxAttempts,
+		"DISABLE_AFTER": cfg.DisableAfter, "ALLOW_NETWORKS": len(cfg.AllowNetworks), "CA_FILE": cfg.CAFile, "RETENTION": cfg.Retention,
+		"MAX_SLOT_LAG": cfg.MaxSlotLag, "LOG_LEVEL": cfg.LogLevel, "LOG_FORMAT": cfg.LogFormat,
 	}
-	if cfg.Concurrency != 64 || cfg.EndpointConcurrency != 8 || cfg.MaxAttempts != 16 || cfg.RetryBase.String() != "5s" ||
-		cfg.RetryCap.String() != "12h0m0s" || cfg.DisableAfter.String() != "120h0m0s" || cfg.DeliveryTimeout.String() != "15s" || cfg.Retention != 0 {
-		t.Errorf("limits: %+v", cfg)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("defaults (-want +got):\n%s", diff)
+	}
+	for _, v := range variables {
+		if _, tested := want[v.name]; !tested {
+			t.Errorf("the default of %s is not tested", v.name)
+		}
 	}
 }
 
+// Every bad value is one line on stderr that names the variable, the value but never a secret, and what is accepted; status 2.
 func TestConfigRefusesInOneLine(t *testing.T) {
-	for _, c := range []struct{ name, value, accepted string }{
-		{"DATABASE_URL", "postgres://app:hunter2@db:notaport/app", "connection string"},
-		{"STORE_URL", "mysql://root:hunter2@db/app", "connection string"},
-		{"SLOT", "Bad-Name", "lower-case"},
-		{"PUBLISH", "some", "all or mapped"},
-		{"RESPONDENT_TABLE", "a.b.c", "schema.table"},
-		{"RESPONDENT_ID", "", "name of a column"},
-		{"FINISHED", "status=", "marker"},
-		{"ASSESSMENT_COPIED_FROM", "copied_from", "WALHOOK_ASSESSMENT_TABLE"},
-		{"AUTO_ATTACH", "perhaps", "true or false"},
-		{"LISTEN", "9464", "host:port"},
-		{"DELIVERY_TIMEOUT", "15", "duration"},
-		{"DELIVERY_TIMEOUT", "-1s", "duration"},
-		{"CONCURRENCY", "0", "from 1"},
-		{"CONCURRENCY", "many", "whole number"},
-		{"ENDPOINT_CONCURRENCY", "-1", "from 1"},
-		{"RETRY_BASE", "24h", "WALHOOK_RETRY_CAP"},
-		{"MAX_ATTEMPTS", "0", "from 1"},
-		{"ALLOW_NETWORKS", "10.0.0.0/33", "CIDR"},
-		{"RETENTION", "-1h", "duration"},
-		{"MAX_SLOT_LAG", "much", "10GB"},
-		{"LOG_LEVEL", "loud", "debug"},
-		{"LOG_FORMAT", "xml", "json"},
-	} {
+	const assessments = "public.assessment"
+	cases := []struct{ name, value, shown, accepted, table string }{
+		{"DATABASE_URL", "", "not set", "connection string", ""},
+		{"DATABASE_URL", "postgres://app:hunter2@db:notaport/app", "hidden", "connection string", ""},
+		{"DATABASE_URL", "host=db password=hunter2 port=many", "hidden", "connection string", ""},
+		{"STORE_URL", "mysql://root:hunter2@db/app", "mysql://db/...", "connection string", ""},
+		{"SLOT", "Bad-Name", "Bad-Name", "lower-case", ""},
+		{"PUBLICATION", strings.Repeat("p", 64), "pppp", "63 bytes", ""},
+		{"PUBLISH", "some", "some", "all or mapped", ""},
+		{"RESPONDENT_TABLE", "a.b.c", "a.b.c", "schema.table", ""},
+		{"RESPONDENT_ID", "", `""`, "name of a column", ""},
+		{"RESPONDENT_ASSESSMENT", "", `""`, "name of a column", ""},
+		{"RESPONDENT_ORGANIZATION", `"open`, "open", "name of a column", ""},
+		{"STARTED", "=yes", "=yes", "marker", ""},
+		{"FINISHED", "status=", "status=", "marker", ""},
+		{"FINISH_STAMP", `"open`, "open", "name of a column", ""},
+		{"ASSESSMENT_TABLE", "a.b.c", "a.b.c", "schema.table", ""},
+		{"ASSESSMENT_ID", "", `""`, "name of a column", assessments},
+		{"ASSESSMENT_EXTERNAL_ID", "", `""`, "name of a column", assessments},
+		{"ASSESSMENT_COPIED_FROM", `"open`, "open", "name of a column", assessments},
+		{"ASSESSMENT_COPIED_FROM", "copied_from", "copied_from", "WALHOOK_ASSESSMENT_TABLE", ""},
+		{"AUTO_ATTACH", "perhaps", "perhaps", "true or false", ""},
+		{"LISTEN", "9464", "9464", "host:port", ""},
+		{"LISTEN", ":65536", ":65536", "host:port", ""},
+		{"DELIVERY_TIMEOUT", "15", "15", "duration", ""},
+		{"DELIVERY_TIMEOUT", "-1s", "-1s", "duration", ""},
+		{"CONCURRENCY", "0", "0", "from 1", ""},
+		{"CONCURRENCY", "many", "many", "whole number", ""},
+		{"ENDPOINT_CONCURRENCY", "-1", "-1", "from 1", ""},
+		{"RETRY_BASE", "0", "0s", "above 0", ""},
+		{"RETRY_BASE", "24h", "24h0m0s", "WALHOOK_RETRY_CAP", ""},
+		{"RETRY_CAP", "-12h", "-12h0m0s", "above 0", ""},
+		{"MAX_ATTEMPTS", "0", "0", "from 1", ""},
+		{"DISABLE_AFTER", "-1h", "-1h0m0s", "never", ""},
+		{"DISABLE_AFTER", "never", "never", "duration", ""},
+		{"ALLOW_NETWORKS", "10.0.0.0/33", "10.0.0.0/33", "CIDR", ""},
+		{"ALLOW_NETWORKS", "10.0.0.0/8\ncorporate", "corporate", "CIDR", ""},
+		{"RETENTION", "-1h", "-1h0m0s", "for ever", ""},
+		{"MAX_SLOT_LAG", "much", "much", "10GB", ""},
+		{"LOG_LEVEL", "loud", "loud", "debug", ""},
+		{"LOG_FORMAT", "xml", "xml", "json", ""},
+	}
+	tested := map[string]bool{"CA_FILE": true} // any text may name a file: run reads it
+	for _, c := range cases {
+		tested[c.name] = true
 		t.Run(c.name+"="+c.value, func(t *testing.T) {
-			_, err := configured(t, c.name, c.value)
-			if err == nil {
+			if _, err := configured(t, "ASSESSMENT_TABLE", c.table, c.name, c.value); err == nil {
 				t.Fatal("it is accepted")
 			}
-			text := err.Error()
-			if !strings.Contains(text, "WALHOOK_"+c.name) || !strings.Contains(text, c.accepted) {
-				t.Errorf("the error is not about it: %s", text)
-			}
-			if strings.Contains(text, "\n") || strings.Contains(text, "hunter2") {
-				t.Errorf("the error has several lines or a password: %q", text)
-			}
-			var out, errOut bytes.Buffer
-			if status := run(context.Background(), []string{"plan"}, os.LookupEnv, &out, &errOut); status != exitUsage {
-				t.Errorf("status %d: %s", status, errOut.String())
+			for _, command := range []string{"plan", "attach", "run", "reconcile", "detach", "doctor", "status"} {
+				var out, errOut bytes.Buffer
+				if status := run(t.Context(), []string{command}, os.LookupEnv, &out, &errOut); status != exitUsage {
+					t.Errorf("%s: status %d", command, status)
+				}
+				line := errOut.String()
+				for _, want := range []string{"WALHOOK_" + c.name, c.shown, c.accepted} {
+					if !strings.Contains(line, want) {
+						t.Errorf("%s: the line lacks %q: %s", command, want, line)
+					}
+				}
+				if strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") || strings.Contains(line, "hunter2") || out.Len() != 0 {
+					t.Errorf("%s: not one line, or with a password: %q, and %q", command, line, out.String())
+				}
 			}
 		})
 	}
-}
-
-func TestBadUsage(t *testing.T) {
-	for _, args := range [][]string{{}, {"nonsense"}, {"run", "surplus"}, {"attach", "--no-such-flag"}} {
-		var out, errOut bytes.Buffer
-		if status := run(context.Background(), args, os.LookupEnv, &out, &errOut); status != exitUsage {
-			t.Errorf("walhook %v: status %d: %s", args, status, errOut.String())
-		}
-	}
-	for _, args := range [][]string{{"--help"}, {"version"}, {"help", "environment"}, {"run", "--help"}} {
-		var out, errOut bytes.Buffer
-		if status := run(context.Background(), args, os.LookupEnv, &out, &errOut); status != exitOK || out.Len() == 0 {
-			t.Errorf("walhook %v: status %d: %s", args, status, errOut.String())
+	for _, v := range variables {
+		if !tested[v.name] {
+			t.Errorf("no bad value of %s is tested", v.name)
 		}
 	}
 }
@@ -112,10 +151,16 @@ func FuzzConfig(f *testing.F) {
 				return // the environment cannot hold it
 			}
 		}
+		const secret = "hunter2-of-the-fuzzer"
+		if len(url)%2 == 1 { // a good one, so that the other values are reached
+			url = "postgres://app:" + secret + "@db/app"
+		} else {
+			url += " password=" + secret
+		}
 		_, err := configured(t, "DATABASE_URL", url, "RESPONDENT_TABLE", table, "FINISHED", marker, "ALLOW_NETWORKS", networks,
 			"RETRY_BASE", duration, "MAX_SLOT_LAG", size)
-		if err != nil && strings.ContainsAny(err.Error(), "\n\r") {
-			t.Errorf("the error has several lines: %q", err)
+		if err != nil && (strings.ContainsAny(err.Error(), "\n\r") || strings.Contains(err.Error(), secret)) {
+			t.Errorf("the error has several lines, or the password: %q", err)
 		}
 	})
 }

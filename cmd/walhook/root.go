@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -83,7 +84,11 @@ func newRoot(env *environment) *cobra.Command {
 		newPlanCommand(env), newAttachCommand(env), newRunCommand(env), newReconcileCommand(env), newDetachCommand(env),
 		newDoctorCommand(env), newStatusCommand(env), newDemoCommand(env), newVersionCommand(env), newEnvironmentTopic(),
 	)
+	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {
+		if cmd.Name() == "help" {
+			cmd.Args = knownTopic
+		}
 		validate := cmd.Args
 		if validate == nil {
 			continue
@@ -96,6 +101,14 @@ func newRoot(env *environment) *cobra.Command {
 		}
 	}
 	return root
+}
+
+// knownTopic refuses help on what does not exist, for which cobra's own help command ends with status 0.
+func knownTopic(cmd *cobra.Command, args []string) error {
+	if _, rest, err := cmd.Root().Find(args); err != nil || len(rest) > 0 {
+		return fmt.Errorf("there is no command or topic %q", strings.Join(args, " "))
+	}
+	return nil
 }
 
 // newEnvironmentTopic is `walhook help environment`.
