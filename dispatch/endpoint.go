@@ -298,6 +298,10 @@ func (e *endpoint) succeeded(responseID string, next *delivery) (taken, lookUp b
 		l.headless = true // it goes first once it is let pass
 		return false, false
 	}
+	if next.id > e.cursor {
+		// It was committed a moment ago and may yet be handed over, even after it has ended: from here on the store tells.
+		e.more, e.missed = true, true
+	}
 	e.hold(next)
 	next.inLine = true
 	return true, false
