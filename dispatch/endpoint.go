@@ -30,30 +30,28 @@ type delivery struct {
 	kind        int16
 	hook        *webhook
 	endpoint    *endpoint
-	generation  int  // of its endpoint's memory
-	inLine      bool // it is the head of its line already
+	generation  int   // of its endpoint's memory
+	line        *line // that it is the head of; nil: none
 }
 
 // ordered reports whether the delivery keeps its place among those about its response.
 func (d *delivery) ordered() bool { return d.hook.ordered && d.kind != kindTest }
 
-// line is the order of one response at one endpoint: a head that is ready or in flight, and those that wait for it.
-type line struct {
-	waiting []*delivery
-
-	// viaStore tells that deliveries of this line may lie in the store unheld, because its head failed before. Then none
-	// is held behind the head, and the next one is looked up when the head has ended. unheld tells that one has come since.
-	viaStore bool
-	unheld   bool
-	headless bool // the head is held and not let pass yet
-}
-
 const (
 	// failingAfter is how many failures in a row make an endpoint a failing one.
 	failingAfter = 5
 
-	// window is how many deliveries of one endpoint are held in memory at most.
-	window = 256
+	// window is how many deliveries of one endpoint are held in memory at most, and narrow how many while all endpoints
+	// together hold crowded ones.
+	window  = 256
+	narrow  = 4
+	crowded = 1 << 15
+
+	// probes is how many deliveries that are due again are held at least, beside all others.
+	probes = 16
+
+	// slowAfter is how long an endpoint in use may answer nothing before it counts as one in trouble.
+	slowAfter = time.Second
 
 	// duePause is the wait before looking again for deliveries that are due and could not be loaded.
 	duePause = 100 * time.Millisecond
@@ -75,12 +73,11 @@ type endpoint struct {
 
 	generation int // of what is held: forget begins a new one
 	held       map[int64]struct{}
+	total      *int                // how much all endpoints hold
 	flying     map[int64]*delivery // in flight or unrecorded; all of them are held
 	due        []*delivery         // ready: tried before, or queued by hand
 	fresh      []*delivery         // ready: never tried
 	lines      map[string]*line
-	gated      map[string]int      // held, and not yet let pass, by response
-	again      map[string]struct{} // responses of gated deliveries that stand behind one which failed meanwhile
 	cursor     int64
 	more       bool
 
@@ -99,16 +96,22 @@ type endpoint struct {
 	limit       int // attempts in flight allowed by slow start
 	notBefore   time.Time
 	lastAttempt time.Time
+	quietSince  time.Time // the last answer, or the attempt that was begun while none was in flight
 	lastError   string
 	troubled    bool // the store has failures > 0
 }
 
-func newEndpoint(id int64, concurrency int) *endpoint {
-	return &endpoint{id: id, held: map[int64]struct{}{}, flying: map[int64]*delivery{}, lines: map[string]*line{}, gated: map[string]int{}, again: map[string]struct{}{}, limit: concurrency, more: true}
+func newEndpoint(id int64, concurrency int, total *int) *endpoint {
+	return &endpoint{id: id, total: total, held: map[int64]struct{}{}, flying: map[int64]*delivery{}, lines: map[string]*line{}, limit: concurrency, more: true}
 }
 
 // failing reports whether the endpoint answers nothing at the moment.
 func (e *endpoint) failing() bool { return e.failures >= failingAfter }
+
+// troublesome reports whether the endpoint fails, or lets its attempts wait.
+func (e *endpoint) troublesome(now time.Time) bool {
+	return e.failures > 0 || e.inFlight > 0 && now.Sub(e.quietSince) > slowAfter
+}
 
 // active returns the ids of the webhooks whose deliveries may be sent, and of those among them that keep the order.
 func (e *endpoint) active() (enabled, ordered, all []int64) {
@@ -130,7 +133,7 @@ func (e *endpoint) handOver(d *delivery) bool {
 	if d.id <= e.cursor || !d.hook.enabled {
 		return false // a look into the store, or at the webhooks, was faster
 	}
-	if !e.owned || e.leaving || e.more || e.loading || e.waiting > 0 || len(e.held) >= window {
+	if !e.owned || e.leaving || e.more || e.loading || e.waiting > 0 || e.room() <= 0 {
 		e.more, e.missed = true, true
 		return false
 	}
@@ -141,38 +144,19 @@ func (e *endpoint) handOver(d *delivery) bool {
 
 func (e *endpoint) hold(d *delivery) {
 	e.held[d.id] = struct{}{}
+	*e.total++
 	d.generation = e.generation
 }
 
-// enqueue makes a held delivery ready, or puts it in its line.
-func (e *endpoint) enqueue(d *delivery) {
-	if e.gated[d.responseID] == 0 {
-		defer delete(e.again, d.responseID)
+// letGo is the reverse of hold.
+func (e *endpoint) letGo(id int64) {
+	if _, held := e.held[id]; held {
+		delete(e.held, id)
+		*e.total--
 	}
-	if d.ordered() && !d.inLine {
-		if _, again := e.again[d.responseID]; again && d.attempts == 0 {
-			delete(e.held, d.id) // found again in the store, once the one before it has ended
-			return
-		}
-		if l := e.lines[d.responseID]; l != nil {
-			if l.headless {
-				l.headless = false
-				e.ready(d)
-				return
-			}
-			if l.viaStore {
-				l.unheld = true
-				delete(e.held, d.id)
-				return
-			}
-			l.waiting = append(l.waiting, d)
-			return
-		}
-		e.lines[d.responseID] = &line{viaStore: d.attempts > 0 || d.kind == kindManual}
-	}
-	e.ready(d)
 }
 
+// ready takes a delivery that nothing keeps from being attempted.
 func (e *endpoint) ready(d *delivery) {
 	if d.attempts > 0 || d.kind >= kindTest {
 		e.due = append(e.due, d)
@@ -205,7 +189,7 @@ func (e *endpoint) pick(now time.Time, of int) *delivery {
 
 // answered takes the outcome of an attempt into account, before it is recorded.
 func (e *endpoint) answered(o Outcome, now time.Time, of int) {
-	e.lastAttempt = now
+	e.lastAttempt, e.quietSince = now, now
 	switch o.Kind {
 	case Success:
 		if e.failures > 0 {
@@ -216,6 +200,9 @@ func (e *endpoint) answered(o Outcome, now time.Time, of int) {
 		e.limit = min(e.limit*2, of)
 	case Retry, Gone:
 		e.failures++
+		if e.failures == failingAfter {
+			e.forget() // what is held would only wait
+		}
 		if e.failing() || o.SlowEndpoint {
 			e.limit = 1
 		}
@@ -226,10 +213,10 @@ func (e *endpoint) answered(o Outcome, now time.Time, of int) {
 	}
 }
 
-// finished takes a recorded end into account: of the delivery, or of this attempt with more to come. It reports whether the
-// next of the line must be looked up in the store.
-func (e *endpoint) finished(d *delivery, final bool) (lookUp bool) {
-	delete(e.held, d.id)
+// finished takes a recorded end into account: of the delivery, or of this attempt with more to come. It returns the delivery
+// that goes on in its place, or the line whose next one must be looked up in the store.
+func (e *endpoint) finished(d *delivery, final bool) (next *delivery, lookUp *line) {
+	e.letGo(d.id)
 	delete(e.flying, d.id)
 	if e.loading {
 		// What is being loaded may show it as it was before.
@@ -242,97 +229,38 @@ func (e *endpoint) finished(d *delivery, final bool) (lookUp bool) {
 	case !final && d.attempts == 0:
 		e.waiting++
 	}
-	if !d.ordered() {
-		return false
-	}
-	l := e.lines[d.responseID]
-	switch {
-	case l == nil:
-		return false
-	case !final && d.generation != e.generation:
-		// Its webhook has changed meanwhile: another may be the head now.
-		l.unheld = false
-		if e.gated[d.responseID] > 0 {
-			e.again[d.responseID] = struct{}{}
-		}
-		return true
-	case !final:
-		// Those behind it are found again in the store, once it has ended.
-		for _, w := range l.waiting {
-			delete(e.held, w.id)
-		}
-		delete(e.lines, d.responseID)
-		if e.gated[d.responseID] > 0 {
-			e.again[d.responseID] = struct{}{}
-		}
-		return false
-	case len(l.waiting) > 0:
-		next := l.waiting[0]
-		l.waiting = l.waiting[1:]
-		e.ready(next)
-		return false
-	case l.viaStore:
-		l.unheld = false
-		return true
-	default:
-		delete(e.lines, d.responseID)
-		return false
-	}
-}
-
-// succeeded takes the answer to a look-up of the next of a line: nil where there is none, or none that is due. It reports
-// whether the delivery was taken, and whether to look again.
-func (e *endpoint) succeeded(responseID string, next *delivery) (taken, lookUp bool) {
-	l := e.lines[responseID]
-	switch {
-	case l == nil:
-		return false, false
-	case next == nil && l.unheld:
-		l.unheld = false
-		return false, true
-	case next == nil:
-		delete(e.lines, responseID)
-		return false, false
-	}
-	if _, gated := e.held[next.id]; gated {
-		l.headless = true // it goes first once it is let pass
-		return false, false
-	}
-	if next.id > e.cursor {
-		// It was committed a moment ago and may yet be handed over, even after it has ended: from here on the store tells.
-		e.more, e.missed = true, true
-	}
-	e.hold(next)
-	next.inLine = true
-	return true, false
+	return e.advance(d, final)
 }
 
 // forget drops everything from memory that is not in flight or unrecorded, to be loaded again from the store.
 func (e *endpoint) forget() {
 	e.generation++
 	e.due, e.fresh = nil, nil
+	*e.total += len(e.flying) - len(e.held)
 	e.held = map[int64]struct{}{}
-	e.lines = map[string]*line{}
-	e.gated = map[string]int{}
-	e.again = map[string]struct{}{}
-	for id, d := range e.flying {
+	for id := range e.flying {
 		e.held[id] = struct{}{}
-		if d.ordered() {
-			e.lines[d.responseID] = &line{viaStore: true, unheld: true}
-		}
 	}
+	e.redraw()
 	e.cursor, e.more, e.missed = 0, true, true
 }
 
-// ungate notes that a delivery which was stopped is let pass.
-func (e *endpoint) ungate(d *delivery) {
-	if e.gated[d.responseID]--; e.gated[d.responseID] <= 0 {
-		delete(e.gated, d.responseID)
+// width is how many deliveries may be held: few while they would only wait, or while all endpoints together hold many.
+func (e *endpoint) width() int {
+	if e.failing() || *e.total >= crowded {
+		return narrow
 	}
+	return window
 }
 
-// room is how many more deliveries may be held.
-func (e *endpoint) room() int { return window - len(e.held) }
+// room is how many more deliveries may be held that were never tried.
+func (e *endpoint) room() int { return max(e.width()-len(e.held), 0) }
+
+// roomDue is the same for those that are due again: what was never tried and waits must not keep the probes out.
+func (e *endpoint) roomDue() int { return max(e.room(), probes-len(e.due)) }
+
+// low reports whether it is time to load more.
+func (e *endpoint) low() bool { return e.more && len(e.held) < e.width()/2 }
 
 // integrate takes what a look into the store brought. admit lets a delivery that is now held pass on.
 func (e *endpoint) integrate(l *loaded, now time.Time, admit func(*delivery)) {

@@ -24,16 +24,16 @@ type loaded struct {
 type loadArgs struct {
 	enabled, ordered, all, held []int64
 	cursor                      int64
-	room                        int
+	room, roomDue               int
 }
 
 // load looks into the store for deliveries of one endpoint, in one round trip.
 func (s *Scheduler) load(ctx context.Context, a loadArgs) (*loaded, error) {
 	result := &loaded{room: a.room}
 	batch := &pgx.Batch{}
-	batch.Queue(sql.FetchTests.SQL, sql.FetchTests.Bind(sql.Args{"webhook_ids": a.all, "held": a.held, "max": a.room})...).
+	batch.Queue(sql.FetchTests.SQL, sql.FetchTests.Bind(sql.Args{"webhook_ids": a.all, "held": a.held, "max": a.roomDue})...).
 		Query(collectInto(&result.tests))
-	batch.Queue(sql.FetchDue.SQL, sql.FetchDue.Bind(sql.Args{"webhook_ids": a.enabled, "ordered_ids": a.ordered, "held": a.held, "max": a.room})...).
+	batch.Queue(sql.FetchDue.SQL, sql.FetchDue.Bind(sql.Args{"webhook_ids": a.enabled, "ordered_ids": a.ordered, "held": a.held, "max": a.roomDue})...).
 		Query(collectInto(&result.due))
 	batch.Queue(sql.FetchFresh.SQL, sql.FetchFresh.Bind(sql.Args{
 		"webhook_ids": a.enabled, "ordered_ids": a.ordered, "after": a.cursor, "max": a.room,
@@ -68,10 +68,10 @@ func (s *Scheduler) load(ctx context.Context, a loadArgs) (*loaded, error) {
 	return result, nil
 }
 
-// successor looks up the delivery after d in its line.
-func (s *Scheduler) successor(ctx context.Context, d *delivery, ordered []int64) (*delivery, error) {
+// successor looks up the first pending delivery about a response.
+func (s *Scheduler) successor(ctx context.Context, responseID string, ordered []int64) (*delivery, error) {
 	rows, err := s.pool.Query(ctx, sql.FetchSuccessor.SQL, sql.FetchSuccessor.Bind(sql.Args{
-		"response_id": d.responseID, "ordered_ids": ordered,
+		"response_id": responseID, "ordered_ids": ordered,
 	})...)
 	if err != nil {
 		return nil, fmt.Errorf("look up the next delivery about a response: %w", err)

@@ -39,6 +39,9 @@ func (s *Scheduler) apply(loaded *webhooks) {
 			if old != nil {
 				changed[old.endpointID] = struct{}{}
 			}
+			if old != nil && old.endpointID != w.endpointID {
+				s.leave(s.endpoints[old.endpointID], id)
+			}
 		}
 	}
 	for id, old := range before.byID {
@@ -49,7 +52,7 @@ func (s *Scheduler) apply(loaded *webhooks) {
 	for id, list := range hooks {
 		e := s.endpoints[id]
 		if e == nil {
-			e = newEndpoint(id, s.cfg.EndpointConcurrency)
+			e = newEndpoint(id, s.cfg.EndpointConcurrency, &s.held)
 			s.endpoints[id] = e
 		}
 		e.hooks = list
@@ -71,6 +74,33 @@ func (s *Scheduler) apply(loaded *webhooks) {
 		s.turn(e)
 	}
 	s.pump()
+}
+
+// leave notes what is in flight for a webhook whose URL has changed.
+func (s *Scheduler) leave(from *endpoint, webhookID int64) {
+	if from == nil {
+		return
+	}
+	for id, d := range from.flying {
+		if d.webhookID == webhookID {
+			s.moved[id] = struct{}{}
+		}
+	}
+}
+
+// comeHome is called when a delivery was recorded. Had its webhook's URL changed meanwhile, then the endpoint of the new one
+// passed over it and what stands behind it, and must look again.
+func (s *Scheduler) comeHome(d *delivery) {
+	if _, moved := s.moved[d.id]; !moved {
+		return
+	}
+	delete(s.moved, d.id)
+	if hook := s.webhooks.byID[d.webhookID]; hook != nil {
+		if home := s.endpoints[hook.endpointID]; home != nil && home != d.endpoint {
+			home.forget()
+			s.wantLoad(home)
+		}
+	}
 }
 
 // shares tells which endpoints to claim and which to give back. What is to be given back is first left alone until
@@ -150,7 +180,7 @@ func (s *Scheduler) findWork(ctx context.Context) error {
 	var ids, cursors []int64
 	asked := map[*endpoint]int{} // with the generation of its memory
 	for _, e := range s.endpoints {
-		if !e.owned || e.leaving || e.loading || len(e.held) >= window {
+		if !e.owned || e.leaving || e.loading || e.roomDue() <= 0 {
 			continue
 		}
 		if e.more && e.missed {

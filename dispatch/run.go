@@ -134,9 +134,14 @@ func (s *Scheduler) finish(results []result) {
 			changed = changed || r.outcome.Kind == Gone
 		case Aborted:
 		}
-		if e.finished(r.d, r.final) {
-			s.lookUp(r.d)
+		next, line := e.finished(r.d, r.final)
+		if next != nil {
+			s.pass(next)
 		}
+		if line != nil {
+			s.lookUp(e, line)
+		}
+		s.comeHome(r.d)
 		if !r.final {
 			if at := r.at.Add(r.delay); e.dueAt.IsZero() || at.Before(e.dueAt) {
 				e.dueAt = at
@@ -161,19 +166,19 @@ func (s *Scheduler) inTrouble(webhookID int64) bool {
 }
 
 // lookUp finds the next delivery of a line in the store.
-func (s *Scheduler) lookUp(d *delivery) {
+func (s *Scheduler) lookUp(e *endpoint, l *line) {
 	if s.stopping {
 		return
 	}
-	_, ordered, _ := d.endpoint.active()
-	generation := d.endpoint.generation
+	_, ordered, _ := e.active()
+	generation := e.generation
 	s.lookups.Add(1)
 	go func() {
 		defer s.lookups.Done()
 		var next *delivery
 		err := retry.Do(s.attemptCtx, newStoreBackoff(), func(ctx context.Context) error {
 			var err error
-			next, err = s.successor(ctx, d, ordered)
+			next, err = s.successor(ctx, l.response, ordered)
 			return retry.RetryableError(err)
 		})
 		if err != nil {
@@ -181,19 +186,19 @@ func (s *Scheduler) lookUp(d *delivery) {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if d.endpoint.generation != generation {
+		if e.generation != generation {
 			return // all of it is loaded anew
 		}
-		if next != nil && !s.adopt(next) {
+		if next != nil && !s.adoptAt(next, e) {
 			next = nil
 		}
-		taken, again := d.endpoint.succeeded(d.responseID, next)
-		if taken {
-			s.admit(next)
+		goes, again := e.succeeded(l, next)
+		if goes {
+			s.pass(next)
 			s.pump()
 		}
 		if again {
-			s.lookUp(d)
+			s.lookUp(e, l)
 		}
 	}()
 }
@@ -209,7 +214,7 @@ func (s *Scheduler) loadLoop(ctx context.Context) {
 		}
 		s.mu.Lock()
 		enabled, ordered, all := e.active()
-		args := loadArgs{enabled: enabled, ordered: ordered, all: all, held: make([]int64, 0, len(e.held)), cursor: e.cursor, room: e.room()}
+		args := loadArgs{enabled: enabled, ordered: ordered, all: all, held: make([]int64, 0, len(e.held)), cursor: e.cursor, room: e.room(), roomDue: e.roomDue()}
 		for id := range e.held {
 			args.held = append(args.held, id)
 		}
@@ -230,13 +235,13 @@ func (s *Scheduler) loadLoop(ctx context.Context) {
 			s.wantLoad(e)
 		default:
 			e.integrate(l, time.Now(), func(d *delivery) {
-				if s.adopt(d) && d.endpoint == e {
+				if s.adoptAt(d, e) {
 					s.admit(d)
 				} else {
-					delete(e.held, d.id)
+					e.letGo(d.id)
 				}
 			})
-			if e.more && len(e.held) < window/2 {
+			if e.low() {
 				s.wantLoad(e)
 			}
 		}
@@ -280,25 +285,18 @@ func (s *Scheduler) gateLoop(ctx context.Context) {
 func (s *Scheduler) release() (left int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := s.gated[:0]
-	type place struct {
-		endpoint *endpoint
-		response string
-	}
-	stopped := map[place]struct{}{}
-	for _, d := range s.gated {
-		if d.generation != d.endpoint.generation {
-			continue // forgotten; it will be loaded again
-		}
-		at := place{d.endpoint, d.responseID}
-		if _, behind := stopped[at]; behind || !s.cfg.Horizon.Visible(d.xid) {
-			stopped[at] = struct{}{}
+	waiting := s.gated
+	kept := waiting[:0]
+	for _, d := range waiting {
+		switch {
+		case d.generation != d.endpoint.generation:
+			// forgotten; it will be loaded again
+		case s.cfg.Horizon.Visible(d.xid):
+			d.endpoint.ready(d)
+			s.turn(d.endpoint)
+		default:
 			kept = append(kept, d)
-			continue
 		}
-		d.endpoint.ungate(d)
-		d.endpoint.enqueue(d)
-		s.turn(d.endpoint)
 	}
 	clear(s.gated[len(kept):])
 	s.gated = kept

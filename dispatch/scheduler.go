@@ -65,11 +65,13 @@ type Scheduler struct {
 	mu         sync.Mutex
 	webhooks   *webhooks
 	endpoints  map[int64]*endpoint
-	ring       []*endpoint // that may have something to send, in turn
-	parked     []*endpoint // that were turned away for want of a slot
-	gated      []*delivery // whose transaction the source cannot show yet
+	ring       []*endpoint        // that may have something to send, in turn
+	parked     []*endpoint        // that were turned away for want of a slot
+	gated      []*delivery        // whose transaction the source cannot show yet
+	moved      map[int64]struct{} // deliveries in flight at a URL that their webhook has left
 	results    []result
 	troubled   map[*endpoint]struct{} // whose failures are to be written
+	held       int                    // deliveries in memory
 	inFlight   int
 	inTroubled int // of those, at endpoints whose last attempt failed
 	unrecorded int
@@ -90,7 +92,7 @@ type Scheduler struct {
 func NewScheduler(cfg Config) *Scheduler {
 	attemptCtx, abort := context.WithCancel(context.Background())
 	return &Scheduler{
-		cfg: cfg, endpoints: map[int64]*endpoint{}, troubled: map[*endpoint]struct{}{},
+		cfg: cfg, endpoints: map[int64]*endpoint{}, moved: map[int64]struct{}{}, troubled: map[*endpoint]struct{}{},
 		webhooks: &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}},
 		recorded: make(chan struct{}, 1), gate: make(chan struct{}, 1), woken: make(chan struct{}, 1),
 		loading: make(chan *endpoint, 1<<16), attemptCtx: attemptCtx, abort: abort,
@@ -129,16 +131,29 @@ func (s *Scheduler) adopt(d *delivery) bool {
 	return d.endpoint != nil
 }
 
-// admit lets a held delivery pass once the source can show its transaction.
+// adoptAt adopts a delivery that was found in the store for an endpoint. It reports false where its webhook goes elsewhere
+// now, or where it is still in flight at the URL that its webhook had before.
+func (s *Scheduler) adoptAt(d *delivery, e *endpoint) bool {
+	_, elsewhere := s.moved[d.id]
+	return s.adopt(d) && d.endpoint == e && !elsewhere
+}
+
+// admit takes a held delivery to its place.
 func (s *Scheduler) admit(d *delivery) {
-	if d.endpoint.gated[d.responseID] > 0 || !s.cfg.Horizon.Visible(d.xid) {
-		// One about the same response may have been stopped here a moment ago, by an older snapshot: it goes first.
-		d.endpoint.gated[d.responseID]++
+	if d.endpoint.enqueue(d) {
+		s.pass(d)
+	}
+}
+
+// pass makes a delivery ready once the source can show its transaction. Only what nothing else keeps back comes to this gate,
+// so it knows no order.
+func (s *Scheduler) pass(d *delivery) {
+	if !s.cfg.Horizon.Visible(d.xid) {
 		s.gated = append(s.gated, d)
 		signal(s.gate)
 		return
 	}
-	d.endpoint.enqueue(d)
+	d.endpoint.ready(d)
 	s.turn(d.endpoint)
 }
 
@@ -164,27 +179,27 @@ func (s *Scheduler) pump() {
 		s.ring[0] = nil
 		s.ring = s.ring[1:]
 		e.queued = false
-		if !s.mayBegin(e) {
+		if !s.mayBegin(e, now) {
 			s.parked = append(s.parked, e)
 			continue
 		}
 		if d := e.pick(now, s.cfg.EndpointConcurrency); d != nil {
-			s.begin(d)
+			s.begin(d, now)
 			s.turn(e)
 		}
-		if e.more && len(e.held) < window/2 {
+		if e.low() {
 			s.wantLoad(e)
 		}
 	}
 }
 
-// mayBegin keeps room for others: an endpoint may take a second slot only while a quarter of them is free, and endpoints
-// whose last attempt failed may not take more than half of all. Endpoints turned away here come back with the next answer.
-func (s *Scheduler) mayBegin(e *endpoint) bool {
-	if e.inFlight > 0 && s.inFlight >= s.cfg.Concurrency-s.cfg.Concurrency/4 {
+// mayBegin keeps room for others: an endpoint may take a second slot only while a quarter of them is free, and endpoints that
+// fail or do not answer may not take more than half of all. Endpoints turned away here come back with the next answer.
+func (s *Scheduler) mayBegin(e *endpoint, now time.Time) bool {
+	if e.inFlight > 0 && s.inFlight >= s.cfg.Concurrency-max(s.cfg.Concurrency/4, 1) {
 		return false
 	}
-	return e.failures == 0 || s.inTroubled < max(s.cfg.Concurrency/2, 1)
+	return !e.troublesome(now) || s.inTroubled < max(s.cfg.Concurrency/2, 1)
 }
 
 // unparkBatch is how many endpoints that were turned away get another turn with each answer.
@@ -199,12 +214,15 @@ func (s *Scheduler) unpark() {
 }
 
 // begin makes one attempt in a goroutine of its own.
-func (s *Scheduler) begin(d *delivery) {
+func (s *Scheduler) begin(d *delivery, now time.Time) {
 	e := d.endpoint
 	if hook := s.webhooks.byID[d.webhookID]; hook != nil {
 		d.hook = hook // with the secret of today
 	}
-	troubled := e.failures > 0
+	troubled := e.troublesome(now)
+	if e.inFlight == 0 {
+		e.quietSince = now
+	}
 	e.inFlight++
 	s.inFlight++
 	if troubled {
@@ -324,7 +342,7 @@ func (s *Scheduler) wantLoad(e *endpoint) {
 		e.missed = true
 		return
 	}
-	if e.room() <= 0 {
+	if e.roomDue() <= 0 {
 		e.more = true // pump asks again when there is room
 		return
 	}

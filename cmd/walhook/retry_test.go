@@ -172,6 +172,29 @@ func TestRetryKeepsOrder(t *testing.T) {
 }
 
 // One endpoint that hangs takes no slot that another needs.
+// A delivery in flight keeps its place when its webhook goes elsewhere: it is not sent to the new URL beside, and those behind
+// it wait for it there.
+func TestURLChangedInFlight(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("DELIVERY_TIMEOUT", "4s")
+	s.run()
+	for _, event := range []string{"created", "started", "completed"} {
+		s.hook("/old", event)
+	}
+	s.receiver.Respond("/old", func(testenv.Request) testenv.Reply { return testenv.Reply{Hang: true} })
+	s.exec("insert into respondent (id, assessment_id, started_at, finished_at) values (1, 1, now(), now())")
+	s.waitRequests("/old", 1)
+	s.exec("update walhook.webhook set url = replace(url, '/old', '/new')")
+	s.waitRequests("/new", 3)
+	if diff := cmp.Diff([]string{"created", "started", "completed"}, byResponse(s.events("/new"))["1"]); diff != "" {
+		t.Errorf("at the new URL (-want +got):\n%s", diff)
+	}
+	testenv.Eventually(t, patience, "the log to hold each delivery once, the first with two attempts", func() (bool, string) {
+		got := testenv.Psql(t, s.store, "select event_type, status, attempts from walhook.delivery_log order by delivery_id")
+		return got == "response.created|success|2\nresponse.started|success|1\nresponse.completed|success|1", got
+	})
+}
+
 func TestHangingEndpointDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, sampleSchema).with("CONCURRENCY", "4", "ENDPOINT_CONCURRENCY", "4", "DELIVERY_TIMEOUT", "1h")
