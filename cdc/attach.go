@@ -23,6 +23,7 @@ const attachLock int64 = 0x77616c686f6f6b02 // "walhook" and 2
 type AttachConfig struct {
 	SourceURL, StoreURL string
 	Target              Target
+	OnlyIfNone          bool // leave what is attached as it is, whatever state it is in, but for an upgrade of the store
 	Log                 *slog.Logger
 
 	Note     func(string)            // what is being done or waited for
@@ -52,6 +53,15 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		return false, err
 	}
 	defer closeQuietly(store)
+	if cfg.OnlyIfNone {
+		before, err := existingAttachment(ctx, store)
+		if err != nil {
+			return false, err
+		}
+		if before != nil && before.Complete {
+			return false, upgrade(ctx, store)
+		}
+	}
 	source, err := ConnectSource(ctx, cfg.SourceURL)
 	if err != nil {
 		return false, err
@@ -98,6 +108,18 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		return false, recheck(ctx, cfg, preflight)
 	}
 	return true, (&attacher{cfg, source, store, replication, preflight}).run(ctx, before)
+}
+
+// upgrade brings the schema of an attached store up to this binary's, where it is older.
+func upgrade(ctx context.Context, store *pgx.Conn) error {
+	var version *sql.VersionError
+	if err := sql.CheckVersion(ctx, store); !errors.As(err, &version) {
+		return err
+	}
+	if err := lockAttach(ctx, store); err != nil {
+		return err
+	}
+	return sql.Install(ctx, store)
 }
 
 // existingAttachment reads the attachment of a store that may be empty yet.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -230,6 +231,58 @@ func TestAutoAttach(t *testing.T) {
 	s.exec("insert into respondent (id, assessment_id) values (2, 1)")
 	s.start().ready()
 	s.expect("/hook", "created 1", "created 2")
+}
+
+// A sidecar may start before the database: it lives, says what it waits for, and begins when the database is there.
+func TestStartsBeforeTheDatabase(t *testing.T) {
+	t.Parallel()
+	for _, autoAttach := range []string{"true", "false"} {
+		t.Run("AUTO_ATTACH="+autoAttach, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, sampleSchema)
+			if autoAttach == "false" {
+				s.attach()
+			}
+			u, err := url.Parse(s.db)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wire := testenv.NewWire(t, u.Host)
+			wire.Cut()
+			u.Host = wire.Addr()
+			s.with("DATABASE_URL", u.String(), "AUTO_ATTACH", autoAttach)
+
+			stopped := s.start()
+			stopped.readyz(503, "connect to the store")
+			if status := stopped.stop(); status != 0 {
+				t.Errorf("stopped while it waited, it ended with status %d", status)
+			}
+
+			d := s.start()
+			d.readyz(503, "connect to the store")
+			if status, body := d.get("/healthz"); status != 200 {
+				t.Errorf("/healthz says %d %s", status, body)
+			}
+			wire.Restore()
+			d.ready()
+		})
+	}
+}
+
+// With AUTO_ATTACH, what is attached is left to the daemon, which mends what attach would refuse; and what attach refuses
+// ends the daemon with the reason.
+func TestAutoAttachLeavesMendingToTheDaemon(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("AUTO_ATTACH", "true")
+	s.start().ready().stop()
+	s.hooks()
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
+	s.start().ready()
+	s.expect("/hook", "created 1")
+
+	refused := newSite(t, "create table respondent (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz)").with("AUTO_ATTACH", "true")
+	refused.mustFail("run", "attach refuses")
 }
 
 // A store that a newer walhook wrote is left alone.

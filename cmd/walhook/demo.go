@@ -91,7 +91,7 @@ func demo(ctx context.Context, out, errOut io.Writer) error {
 	}
 
 	log := newLogger(errOut, cfg.LogLevel, cfg.LogFormat)
-	if err := autoAttach(ctx, cfg, log); err != nil {
+	if err := autoAttach(ctx, cfg, &readiness{}, log); err != nil {
 		return err
 	}
 	say("Attached. An administrator adds a webhook for each event, by SQL:")

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,7 +15,6 @@ import (
 
 	"walhook/cdc"
 	"walhook/dispatch"
-	"walhook/sql"
 )
 
 func newRunCommand(env *environment) *cobra.Command {
@@ -36,43 +34,47 @@ WALHOOK_LISTEN serves /healthz, /readyz and /metrics.`,
 			if err != nil {
 				return err
 			}
-			log := env.logger(cfg)
-			if cfg.AutoAttach {
-				if err := autoAttach(cmd.Context(), cfg, log); err != nil {
-					return err
-				}
-			}
-			return runDaemon(cmd.Context(), cfg, log)
+			return runDaemon(cmd.Context(), cfg, env.logger(cfg))
 		},
 	}
-}
-
-// autoAttach attaches where nothing is attached, and upgrades a store of an older version.
-func autoAttach(ctx context.Context, cfg *Config, log *slog.Logger) error {
-	_, err := cdc.Attach(ctx, cdc.AttachConfig{
-		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Log: log,
-		Note: func(text string) { log.Info("attaching", "doing", text) },
-		Progress: func(rows, total int64) {
-			log.Debug("recording the state of existing rows", "rows", rows, "of_about", total)
-		},
-	})
-	return err
 }
 
 // runDaemon wires the parts and runs them until the context ends or one of them fails for good.
 func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
-	attachment, err := waitForStore(ctx, cfg, log)
-	if err != nil {
-		return err
-	}
-	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return cdc.ConnectSource(ctx, cfg.sourceURL()) })
-	defer horizon.Close(context.WithoutCancel(ctx))
 	roots, err := rootCAs(cfg.CAFile)
 	if err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()
 	metrics := newMetrics(registry)
+	ready := &readiness{}
+	ready.wait("starting")
+	server, err := newHTTPServer(cfg.Listen, ready.ready, registry, log)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var parts sync.WaitGroup
+	start := func(name string, run func() error) {
+		parts.Go(func() {
+			if err := run(); err != nil && !errors.Is(err, context.Canceled) {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	start("health endpoint", func() error { return server.run(ctx) })
+	defer parts.Wait()
+	defer cancel(nil)
+
+	attachment, err := begin(ctx, cfg, ready, log)
+	if cause := context.Cause(ctx); cause != nil {
+		return stopped(cause, log)
+	}
+	if err != nil {
+		return err
+	}
+	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return cdc.ConnectSource(ctx, cfg.sourceURL()) })
+	defer horizon.Close(context.WithoutCancel(ctx))
 	client := dispatch.NewClient(dispatch.ClientConfig{
 		Timeout: cfg.DeliveryTimeout, RetryCap: cfg.RetryCap, Concurrency: cfg.Concurrency, Version: Version(),
 		Guard: dispatch.NewGuard(cfg.AllowNetworks), RootCAs: roots,
@@ -98,25 +100,11 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		Horizon: horizon, Status: status, Log: log,
 	})
 	metrics.stream(status)
-	server, err := newHTTPServer(cfg.Listen, func() (bool, string) { return readiness(status, scheduler) }, registry, log)
-	if err != nil {
-		return err
-	}
+	ready.follow(func() (bool, string) { return streaming(status, scheduler) })
 
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	// The senders stop after the stream, so that what it queued last is handed over.
 	sendersCtx, stopSenders := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSenders()
-	var parts sync.WaitGroup
-	start := func(name string, run func() error) {
-		parts.Go(func() {
-			if err := run(); err != nil && !errors.Is(err, context.Canceled) {
-				cancel(fmt.Errorf("%s: %w", name, err))
-			}
-		})
-	}
-	start("health endpoint", func() error { return server.run(ctx) })
 	senders := make(chan struct{})
 	start("senders", func() error { defer close(senders); return scheduler.Run(sendersCtx) })
 	streamErr := stream.Run(ctx)
@@ -127,46 +115,20 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	if streamErr != nil {
 		return streamErr
 	}
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+	return stopped(context.Cause(ctx), log)
+}
+
+// stopped tells a clean stop from one that a part of the daemon caused.
+func stopped(cause error, log *slog.Logger) error {
+	if !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	log.Info("stopped")
 	return nil
 }
 
-// waitForStore reads the attachment, and waits for a store that cannot be reached: a sidecar often starts before it.
-func waitForStore(ctx context.Context, cfg *Config, log *slog.Logger) (*cdc.Attachment, error) {
-	for {
-		attachment, err := openStore(ctx, cfg)
-		var fatal *cdc.FatalError
-		var version *sql.VersionError
-		if err == nil || errors.As(err, &fatal) || errors.As(err, &version) || ctx.Err() != nil {
-			return attachment, err
-		}
-		log.Warn("the store cannot be reached; trying again", "error", err)
-		select {
-		case <-time.After(2 * time.Second):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-func openStore(ctx context.Context, cfg *Config) (*cdc.Attachment, error) {
-	store, err := cdc.ConnectStore(ctx, cfg.storeURL())
-	if err != nil {
-		return nil, err
-	}
-	defer store.Close(context.WithoutCancel(ctx))
-	if err := sql.CheckVersion(ctx, store); err != nil {
-		return nil, err
-	}
-	attachment, _, err := cdc.ReadAttached(ctx, store)
-	return attachment, err
-}
-
-// readiness is what /readyz says.
-func readiness(status *cdc.Status, scheduler *dispatch.Scheduler) (bool, string) {
+// streaming is what /readyz says once all parts run.
+func streaming(status *cdc.Status, scheduler *dispatch.Scheduler) (bool, string) {
 	if ok, reason := scheduler.Ready(); !ok {
 		return false, reason
 	}
