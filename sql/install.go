@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/tern/v2/migrate"
 )
 
@@ -119,15 +118,17 @@ func CheckVersion(ctx context.Context, conn *pgx.Conn) error {
 
 // Version returns the version of the store's schema, 0 where there is none.
 func Version(ctx context.Context, conn *pgx.Conn) (int32, error) {
+	// Asked first, because an error would stand in the server's log.
+	var exists bool
+	if err := conn.QueryRow(ctx, "select pg_catalog.to_regclass($1) is not null", versionTable).Scan(&exists); err != nil {
+		return 0, fmt.Errorf("look for the schema of the store: %w", err)
+	}
+	if !exists {
+		return 0, nil
+	}
 	var version int32
 	err := conn.QueryRow(ctx, "select version from "+versionTable).Scan(&version)
-	var pgErr *pgconn.PgError
-	switch {
-	case errors.As(err, &pgErr) && (pgErr.Code == "42P01" || pgErr.Code == "3F000"): // undefined_table, invalid_schema_name
-		return 0, nil
-	case errors.Is(err, pgx.ErrNoRows):
-		return 0, nil
-	case err != nil:
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("read the schema version of the store: %w", err)
 	}
 	return version, nil
