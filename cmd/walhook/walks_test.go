@@ -67,7 +67,10 @@ func TestReadmeWalks(t *testing.T) {
 		{"go build -o dist/receiver ./examples/compose/receiver\n", "mkdir dist && cp '" + receiver + "' dist/receiver\n"},
 		{"/tmp/attach.sql", filepath.Join(dir, "attach.sql")},
 		{"./walhook run & daemon", "WALHOOK_LISTEN=127.0.0.1:9464 ./walhook run & daemon"},
-		{"127.0.0.1:9464", freePort(t)}, {"127.0.0.1:9465", freePort(t)}, {"127.0.0.1:8080", freePort(t)}, {"127.0.0.1:8081", closedPort(t)},
+		{"127.0.0.1:9464", freePort(t)},
+		{"127.0.0.1:9465", freePort(t)},
+		{"127.0.0.1:8080", freePort(t)},
+		{"127.0.0.1:8081", closedPort(t)},
 	} {
 		if !strings.Contains(adapted, replace[0]) {
 			t.Fatalf("the walks do not hold %q any more", replace[0])
