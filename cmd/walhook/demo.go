@@ -26,7 +26,11 @@ receiver and the daemon, and plays respondents through created, started, complet
 that it became, and the delivery log. Takes about ten seconds and leaves nothing behind.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return demo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			err := demo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			if interrupted := cmd.Context().Err(); interrupted != nil {
+				return interrupted // whatever it broke
+			}
+			return err
 		},
 	}
 }
@@ -103,9 +107,16 @@ func demo(ctx context.Context, out, errOut io.Writer) error {
 		}
 	}
 	daemonCtx, stop := context.WithCancel(ctx)
-	defer stop()
-	daemon := make(chan error, 1)
-	go func() { daemon <- runDaemon(daemonCtx, cfg, log) }()
+	daemon, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		daemon <- runDaemon(daemonCtx, cfg, log)
+	}()
+	// Interrupted or not: the server stays until the daemon has given everything back.
+	defer func() {
+		stop()
+		<-ended
+	}()
 
 	for _, step := range demoSteps {
 		say("\n%s", step.what)

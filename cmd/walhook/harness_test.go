@@ -39,6 +39,7 @@ type site struct {
 	store    string // URL of the store
 	receiver *testenv.Receiver
 	env      map[string]string
+	extra    []string // other variables of the environment, as NAME=value
 	sentinel func(n int) (statement, id string)
 	fences   int
 }
@@ -91,6 +92,7 @@ func (s *site) command(args ...string) *exec.Cmd {
 	for name, value := range s.env {
 		cmd.Env = append(cmd.Env, "WALHOOK_"+name+"="+value)
 	}
+	cmd.Env = append(cmd.Env, s.extra...)
 	return cmd
 }
 
