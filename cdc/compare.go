@@ -188,7 +188,7 @@ func (c *comparison) assessments(ctx context.Context) error {
 		return err
 	}
 	for _, statement := range []string{
-		`select walhook.copy_webhooks(s.copied_from, s.assessment_id) from pg_temp.walhook_assessments s
+		`select walhook.inherit_webhooks(s.copied_from, s.assessment_id) from pg_temp.walhook_assessments s
 		  where s.copied_from <> '' and not exists (select from walhook.assessment a where a.assessment_id = s.assessment_id)`,
 		"delete from walhook.assessment",
 		"insert into walhook.assessment (assessment_id, external_id) select assessment_id, external_id from pg_temp.walhook_assessments",

@@ -5,17 +5,41 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not exists (select from pg_timezone_names z where z.name = new.time_zone) then
+  if new.enabled is null then
+    raise exception 'settings.enabled is either true or false'
+      using errcode = 'not_null_violation', schema = 'walhook', table = 'settings', column = 'enabled',
+            hint = 'UPDATE walhook.settings SET enabled = true;';
+  end if;
+  if new.time_zone is null or not exists (select from pg_timezone_names z where z.name = new.time_zone) then
     raise exception 'time zone "%" is not known to this server', new.time_zone
-      using errcode = 'check_violation',
+      using errcode = 'check_violation', schema = 'walhook', table = 'settings', column = 'time_zone',
             hint = 'Choose one of: SELECT name FROM pg_timezone_names ORDER BY name;';
+  end if;
+  if new.one is distinct from true or tg_op = 'INSERT' and exists (select from walhook.settings) then
+    raise exception 'walhook has one row of settings, and it is there'
+      using errcode = 'unique_violation', schema = 'walhook', table = 'settings',
+            hint = 'Change it: UPDATE walhook.settings SET time_zone = ''Europe/Berlin'';';
   end if;
   return new;
 end
 $$;
 
+-- Without the row nothing would be queued, and nobody would be told.
+create or replace function walhook.keep_settings() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception 'the settings cannot be deleted'
+    using errcode = 'restrict_violation', schema = 'walhook', table = 'settings',
+          hint = 'To stop all webhooks: UPDATE walhook.settings SET enabled = false;';
+end
+$$;
+
 create or replace trigger settings_check before insert or update on walhook.settings
   for each row execute function walhook.check_settings();
+create or replace trigger settings_keep before delete or truncate on walhook.settings
+  for each statement execute function walhook.keep_settings();
 create or replace trigger settings_wake after update on walhook.settings
   for each statement execute function walhook.wake();
 
@@ -31,12 +55,12 @@ begin
   if new.event_type not in ('response.created', 'response.started', 'response.completed', 'response.changed') then
     raise exception 'event type "%" is not known', new.event_type
       using errcode = 'check_violation', constraint = 'webhook_event_type_known', schema = 'walhook', table = 'webhook', column = 'event_type',
-            hint = 'Use response.created, response.started, response.completed or response.changed.';
+            hint = 'Use response.created, response.started, response.completed or response.changed; a webhook has one of them.';
   end if;
   -- As strict as the table's constraints, whose own message repeats the whole row, URL and secret included, and lands in the server's log.
   if new.url is not null and (length(new.url) > 2048 or new.url !~*
     '^https?://([^/?#@[:space:][:cntrl:]]*@)?([a-z0-9._~%!$&''()*+,;=-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?#][^[:space:][:cntrl:]]*)?$') then
-    raise exception 'a webhook''s URL must be absolute and start with http:// or https://'
+    raise exception 'webhook.url must be an absolute http or https URL'
       using errcode = 'check_violation', constraint = 'webhook_url_absolute', schema = 'walhook', table = 'webhook', column = 'url',
             hint = 'For example https://example.com/hooks/assessment; no blanks, at most 2048 characters.';
   end if;
@@ -49,6 +73,17 @@ begin
   end if;
 
   -- What the constraints and NOT NULL would refuse: their error repeats the whole row, URL and secret included.
+  if new.id is null or tg_op = 'UPDATE' and new.id <> old.id then
+    raise exception 'the id of a webhook is given by the server and never changes'
+      using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = 'id',
+            hint = 'Leave id out; RETURNING id tells what it is.';
+  end if;
+  if new.enabled is null or new.ordered is null or new.log_successes is null then
+    raise exception 'enabled, ordered and log_successes of a webhook are either true or false'
+      using errcode = 'not_null_violation', schema = 'walhook', table = 'webhook', hint = 'Leave them out for true.';
+  end if;
+  new.created_at := coalesce(new.created_at, now());
+  new.updated_at := coalesce(new.updated_at, now());
   if new.url is null or new.event_type is null then
     raise exception 'a webhook needs a url and an event_type'
       using errcode = 'not_null_violation', schema = 'walhook', table = 'webhook',
@@ -57,6 +92,11 @@ begin
   if new.assessment_id = '' or new.organization_id = '' then
     raise exception 'assessment_id and organization_id of a webhook must not be empty'
       using errcode = 'check_violation', schema = 'walhook', table = 'webhook', hint = 'Use NULL for every one.';
+  end if;
+
+  -- An id that was given by hand must not be given again by the server.
+  if tg_op = 'INSERT' and (select new.id > q.last_value or not q.is_called from walhook.webhook_id_seq q) then
+    perform setval('walhook.webhook_id_seq', new.id);
   end if;
 
   if tg_op = 'UPDATE' then
@@ -105,14 +145,18 @@ create or replace function walhook.bury(webhook_id bigint) returns void
 language sql security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  with gone as (delete from walhook.queue q where q.webhook_id = $1 returning q.*)
+  with gone as (
+    delete from walhook.queue q
+     where q.webhook_id = $1 and not exists (select from walhook.webhook w where w.id = $1)
+    returning q.*
+  )
   insert into walhook.log (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, redelivery_of, attempts,
                            http_status, event_type, kind, succeeded, response_id, error)
   select g.delivery_id, g.webhook_id, g.lsn, g.ordinal, g.committed_at, now(), g.redelivery_of, g.attempts,
          g.http_status, g.event_type, g.kind, false, g.response_id, 'the webhook was deleted'
   from gone g
 $$;
-comment on function walhook.bury(bigint) is 'Ends what is pending for a deleted webhook as failed.';
+comment on function walhook.bury(bigint) is 'Internal: ends what is pending for a deleted webhook as failed.';
 
 create or replace trigger webhook_bury after delete on walhook.webhook
   for each row execute function walhook.bury_webhook();

@@ -98,6 +98,10 @@ as $$
 declare
   queued bigint;
 begin
+  if since is null then
+    raise exception 'redeliver_failed needs a time since when'
+      using errcode = 'null_value_not_allowed', hint = 'SELECT walhook.redeliver_failed(1, now() - interval ''1 day'');';
+  end if;
   if not exists (select from walhook.webhook w where w.id = redeliver_failed.webhook_id) then
     raise exception 'there is no webhook %', redeliver_failed.webhook_id
       using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
@@ -127,17 +131,14 @@ comment on function walhook.redeliver_failed(bigint, timestamptz) is
   'Queues every delivery of the webhook that failed since then once more, but for tests and for what a redelivery has already brought '
   'home or is about to, and returns how many.';
 
-create or replace function walhook.copy_webhooks(from_assessment text, to_assessment text) returns integer
+-- What the stream does by itself for an assessment that was copied: it must not fail on one that nobody knows.
+create or replace function walhook.inherit_webhooks(from_assessment text, to_assessment text) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   copied integer;
 begin
-  if from_assessment is null or to_assessment is null or to_assessment = '' then
-    raise exception 'copy_webhooks needs two assessments'
-      using errcode = 'null_value_not_allowed', hint = 'SELECT walhook.copy_webhooks(''17'', ''18'');';
-  end if;
   insert into walhook.webhook (assessment_id, url, event_type, organization_id, enabled, ordered, log_successes, secret, description,
                                disabled_at, disabled_reason)
   select to_assessment, w.url, w.event_type, w.organization_id, w.enabled, w.ordered, w.log_successes, w.secret, w.description,
@@ -151,6 +152,32 @@ begin
    order by w.id;
   get diagnostics copied = row_count;
   return copied;
+end
+$$;
+comment on function walhook.inherit_webhooks(text, text) is
+  'Internal: copies an assessment''s webhooks to another and leaves out those that it has already.';
+
+create or replace function walhook.copy_webhooks(from_assessment text, to_assessment text) returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  mapped boolean := coalesce((select a.assessment_oid <> 0 from walhook.attachment a), false);
+begin
+  if from_assessment is null or to_assessment is null or from_assessment = '' or to_assessment = '' then
+    raise exception 'copy_webhooks needs two assessments'
+      using errcode = 'null_value_not_allowed', hint = 'SELECT walhook.copy_webhooks(''17'', ''18'');';
+  end if;
+  -- Where no assessment table is mapped, any text may be an assessment.
+  if mapped and not exists (select from walhook.assessment a where a.assessment_id = from_assessment)
+     and not exists (select from walhook.webhook w where w.assessment_id = from_assessment) then
+    raise exception 'there is no assessment "%", and no webhook for it', from_assessment
+      using errcode = 'no_data_found', hint = 'See SELECT DISTINCT assessment_id FROM walhook.webhook;';
+  end if;
+  if mapped and not exists (select from walhook.assessment a where a.assessment_id = to_assessment) then
+    raise notice 'there is no assessment "%" yet: its webhooks match once there is', to_assessment;
+  end if;
+  return walhook.inherit_webhooks(from_assessment, to_assessment);
 end
 $$;
 comment on function walhook.copy_webhooks(text, text) is

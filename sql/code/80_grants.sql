@@ -19,12 +19,20 @@ $$;
 
 revoke all on all tables in schema walhook from public;
 revoke execute on all functions in schema walhook from public;
+do $$
+begin
+  if exists (select from pg_roles where rolname = 'walhook_daemon') then
+    revoke execute on all functions in schema walhook from walhook_daemon;
+  end if;
+end
+$$;
 grant execute on function walhook.silence() to public;
 
 do $$
 begin
   if exists (select from pg_roles where rolname = 'walhook_admin') then
-    grant select, update on walhook.settings to walhook_admin;
+    -- A trigger refuses INSERT and DELETE with a sentence that says what to do instead.
+    grant select, insert, update, delete on walhook.settings to walhook_admin;
     grant select, insert, update, delete on walhook.webhook to walhook_admin;
     grant select on walhook.delivery_log, walhook.delivery_attempt, walhook.incident, walhook.webhook_overview to walhook_admin;
     grant execute on function walhook.test_webhook(bigint, text), walhook.redeliver(bigint), walhook.redeliver_failed(bigint, timestamptz),
@@ -47,11 +55,13 @@ begin
       to walhook_daemon;
     grant select, insert, update, delete, truncate on walhook.response_state to walhook_daemon;
     grant truncate on walhook.assessment to walhook_daemon;
-    grant select, update, delete on walhook.endpoint to walhook_daemon;
+    grant select, update on walhook.endpoint to walhook_daemon;
     grant select, insert on walhook.log, walhook.attempt to walhook_daemon;
     grant select, insert, update on walhook.incident_log to walhook_daemon;
     grant usage on sequence walhook.delivery_id to walhook_daemon;
-    grant execute on all functions in schema walhook to walhook_daemon;
+    grant execute on function walhook.advance(pg_lsn, pg_lsn, bigint, pg_lsn, pg_lsn, bigint), walhook.inherit_webhooks(text, text),
+      walhook.bury(bigint), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.event_name(smallint),
+      walhook.display_url(text), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_daemon;
   end if;
 end
 $$;

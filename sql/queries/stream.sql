@@ -51,7 +51,7 @@ update walhook.assessment set assessment_id = @to_id where assessment_id = @from
 truncate walhook.assessment;
 
 -- name: CopyWebhooks
-select walhook.copy_webhooks(u.original, u.copy)
+select walhook.inherit_webhooks(u.original, u.copy)
 from unnest(@originals::text[], @copies::text[]) with ordinality as u (original, copy, n)
 order by u.n;
 
