@@ -25,7 +25,8 @@ const (
 	lookInterval = 10 * time.Second
 	// versionInterval is how often webhooks are looked at though no notification came: a pooler may swallow them.
 	versionInterval = 2 * time.Second
-	housekeeping    = 10 * time.Minute
+	// housekeeping is how often the log's partitions are looked at; more often where they are shorter than that.
+	housekeeping = 10 * time.Minute
 )
 
 // lease keeps this process among the living daemons, and decides which endpoints are its own. One goroutine runs it.
@@ -194,10 +195,15 @@ func (l *lease) look(ctx context.Context) error {
 		if err := l.s.findWork(ctx); err != nil {
 			return err
 		}
+		if _, err := l.s.pool.Exec(ctx, sql.BuryOrphans.SQL); err != nil {
+			return fmt.Errorf("end what is pending for deleted webhooks: %w", err)
+		}
 	}
-	if now.Sub(l.kept) >= housekeeping {
+	if unit, every := partitionUnit(l.s.cfg.Retention); now.Sub(l.kept) >= every {
 		l.kept = now
-		return l.keepHouse(ctx)
+		if err := l.keepHouse(ctx, unit); err != nil {
+			l.s.cfg.Log.Warn("the log's partitions could not be looked after; trying again", "error", err, "in", every)
+		}
 	}
 	return nil
 }
@@ -290,8 +296,7 @@ func (l *lease) mine(endpoint int64) bool {
 }
 
 // keepHouse makes the log's partitions ahead and drops those that have aged out.
-func (l *lease) keepHouse(ctx context.Context) error {
-	unit := partitionUnit(l.s.cfg.Retention)
+func (l *lease) keepHouse(ctx context.Context, unit string) error {
 	if _, err := l.s.pool.Exec(ctx, sql.EnsurePartitions.SQL, unit); err != nil {
 		return fmt.Errorf("make the log's partitions: %w", err)
 	}
@@ -303,18 +308,21 @@ func (l *lease) keepHouse(ctx context.Context) error {
 	return nil
 }
 
-// partitionUnit is how long a partition of the log is: short against the retention, which can only drop whole ones.
-func partitionUnit(retention time.Duration) string {
+// partitionUnit is how long a partition of the log is, short against the retention, which can only drop whole ones, and how
+// often to look after them. walhook.ensure_partitions knows the units.
+func partitionUnit(retention time.Duration) (unit string, every time.Duration) {
 	const day = 24 * time.Hour
 	switch {
 	case retention == 0 || retention > 180*day:
-		return "month"
+		return "month", housekeeping
 	case retention > 3*day:
-		return "day"
+		return "day", housekeeping
 	case retention > time.Hour:
-		return "hour"
+		return "hour", housekeeping
+	case retention > 10*time.Minute:
+		return "minute", time.Minute
 	default:
-		return "minute"
+		return "10 seconds", 5 * time.Second
 	}
 }
 

@@ -45,7 +45,7 @@ func (s *Scheduler) record(ctx context.Context, results []result, troubled []*en
 		if r.final {
 			to = &ended
 		}
-		to.add(r, now)
+		to.add(r, s.age(now.Sub(r.at)))
 		switch r.outcome.Kind {
 		case Success:
 			if s.inTrouble(r.d.webhookID) {
@@ -91,6 +91,15 @@ func (s *Scheduler) record(ctx context.Context, results []result, troubled []*en
 	return nil
 }
 
+// age bounds how old a result may be when the store takes it, after an outage: the partition of what is older than the
+// retention may be gone.
+func (s *Scheduler) age(age time.Duration) time.Duration {
+	if s.cfg.Retention > 0 {
+		return min(age, s.cfg.Retention)
+	}
+	return age
+}
+
 // queueEndpoints writes how endpoints in trouble stand, for the people who look and the daemon that takes over.
 func (s *Scheduler) queueEndpoints(batch *pgx.Batch, endpoints []*endpoint) {
 	if len(endpoints) == 0 {
@@ -124,13 +133,13 @@ type columns struct {
 	attempts  []int32
 }
 
-func (c *columns) add(r *result, now time.Time) {
+func (c *columns) add(r *result, age time.Duration) {
 	succeeded := r.outcome.Kind == Success
 	c.ids = append(c.ids, r.d.id)
 	c.succeeded = append(c.succeeded, succeeded)
 	c.statuses = append(c.statuses, int32(r.outcome.HTTPStatus))
 	c.errors = append(c.errors, r.outcome.Error)
-	c.ages = append(c.ages, milliseconds(now.Sub(r.at)))
+	c.ages = append(c.ages, milliseconds(age))
 	c.durations = append(c.durations, milliseconds(r.outcome.Duration))
 	c.logged = append(c.logged, !succeeded || r.d.hook.logged)
 	c.delays = append(c.delays, r.delay.Milliseconds())

@@ -82,7 +82,7 @@ func Install(ctx context.Context, conn *pgx.Conn) error {
 	if err := migrate.LockExecTx(ctx, conn, code); err != nil {
 		return fmt.Errorf("install the functions and views of schema walhook: %w", err)
 	}
-	if _, err := conn.Exec(ctx, EnsurePartitions.SQL, "month"); err != nil {
+	if _, err := conn.Exec(ctx, EnsurePartitions.SQL, nil); err != nil {
 		return fmt.Errorf("create the log's partitions: %w", err)
 	}
 	return nil
@@ -156,7 +156,7 @@ func Script(have int32) (string, error) {
 		return "", err
 	}
 	fmt.Fprintf(&b, "\nbegin; -- functions, views and grants\n%s\ncommit;\n", code)
-	b.WriteString("select walhook.ensure_partitions('month');\n")
+	b.WriteString("select walhook.ensure_partitions();\n")
 	return b.String(), nil
 }
 

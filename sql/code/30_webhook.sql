@@ -142,19 +142,22 @@ end
 $$;
 
 create or replace function walhook.bury(webhook_id bigint) returns void
-language sql security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  with gone as (
-    delete from walhook.queue q
-     where q.webhook_id = $1 and not exists (select from walhook.webhook w where w.id = $1)
-    returning q.*
-  )
+#variable_conflict use_column
+begin
+  if exists (select from walhook.webhook w where w.id = bury.webhook_id) then
+    return;
+  end if;
+  perform walhook.ensure_partitions(); -- no daemon may have run for months
+  with gone as (delete from walhook.queue q where q.webhook_id = bury.webhook_id returning q.*)
   insert into walhook.log (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, redelivery_of, attempts,
                            http_status, event_type, kind, succeeded, response_id, error)
   select g.delivery_id, g.webhook_id, g.lsn, g.ordinal, g.committed_at, now(), g.redelivery_of, g.attempts,
          g.http_status, g.event_type, g.kind, false, g.response_id, 'the webhook was deleted'
-  from gone g
+  from gone g;
+end
 $$;
 comment on function walhook.bury(bigint) is 'Internal: ends what is pending for a deleted webhook as failed.';
 

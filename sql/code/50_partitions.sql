@@ -1,8 +1,77 @@
--- Time partitions of the log: made ahead, dropped whole.
+-- Time partitions of the log: made ahead, dropped whole. Bounds are written and read in UTC.
 
-create or replace function walhook.ensure_partitions(unit text default 'month') returns integer
+-- Partitions of a table with their bounds.
+create or replace function walhook.partitions_of(parent regclass) returns table (part regclass, lower timestamptz, upper timestamptz)
+language sql stable
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+  select c.oid::regclass, substring(b.bounds from $re$FROM \('([^']+)'\)$re$)::timestamptz, substring(b.bounds from $re$TO \('([^']+)'\)$re$)::timestamptz
+    from pg_inherits i
+    join pg_class c on c.oid = i.inhrelid
+   cross join lateral (select pg_get_expr(c.relpartbound, c.oid) as bounds) b
+   where i.inhparent = $1
+$$;
+comment on function walhook.partitions_of(regclass) is 'Internal: a table''s partitions with their bounds.';
+
+create or replace function walhook.partition_begin(unit text, moment timestamptz) returns timestamptz
+language sql immutable
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+  select case unit when 'month' then date_trunc('month', moment)
+    else date_bin(case unit when '10 seconds' then interval '10 seconds' else ('1 ' || unit)::interval end, moment, '2000-01-01 00:00:00+00') end
+$$;
+comment on function walhook.partition_begin(text, timestamptz) is 'Internal: where the partition of a moment begins.';
+
+-- A table of its own that is then attached: that stops nobody from reading or writing the log, as CREATE TABLE PARTITION OF would.
+create or replace function walhook.make_partition(parent regclass, lower timestamptz, upper timestamptz) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+declare
+  part text := format('walhook.%I', (select c.relname from pg_class c where c.oid = parent) || '_' || to_char(lower, 'YYYYMMDD"t"HH24MISS'));
+begin
+  execute format('create table %s (like %s including defaults)', part, parent);
+  execute format('alter table %s attach partition %s for values from (%L) to (%L)', parent, part, lower, upper);
+end
+$$;
+comment on function walhook.make_partition(regclass, timestamptz, timestamptz) is 'Internal: makes one partition.';
+
+-- Where the unit has become finer: what lies ahead is empty and goes, and the partition of now ends at the unit's next boundary.
+create or replace function walhook.cut_partitions(parent regclass, unit text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set lock_timeout = '2s'
+as $$
+declare
+  step  interval := case unit when '10 seconds' then unit else '1 ' || unit end;
+  next  timestamptz := walhook.partition_begin(unit, now()) + step;
+  p     record;
+  empty boolean;
+begin
+  for p in select * from walhook.partitions_of(parent) q where q.upper > next and q.upper > q.lower + step order by q.lower desc loop
+    execute format('select not exists (select from %s)', p.part) into empty;
+    if empty and p.lower >= next then
+      execute format('drop table %s', p.part);
+    elsif p.lower < next then
+      execute format('alter table %s detach partition %s', parent, p.part);
+      execute format('alter table %s attach partition %s for values from (%L) to (%L)', parent, p.part, p.lower, next);
+    end if;
+  end loop;
+exception
+  when lock_not_available or check_violation then
+    null; -- somebody reads the log for long, or a clock went back: the partitions stay as they are until the next time
+end
+$$;
+comment on function walhook.cut_partitions(regclass, text) is 'Internal: makes room for partitions of a finer unit.';
+
+create or replace function walhook.ensure_partitions(unit text default null) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 declare
   parent regclass;
@@ -11,23 +80,33 @@ declare
   step   interval;
   made   integer := 0;
 begin
-  if unit not in ('minute', 'hour', 'day', 'month') then
-    raise exception 'partitions by "%" are not supported', unit using hint = 'Use minute, hour, day or month.';
+  if unit is null then
+    if (select count(*) = 2 from pg_inherits i cross join lateral walhook.partitions_of(i.inhparent) q
+         where i.inhparent in ('walhook.log'::regclass, 'walhook.attempt'::regclass)
+           and q.part = i.inhrelid and q.lower <= now() and q.upper > now()) then
+      return 0;
+    end if;
+    unit := 'month';
+  elsif unit not in ('10 seconds', 'minute', 'hour', 'day', 'month') then
+    raise exception 'partitions by "%" are not supported', unit using hint = 'Use 10 seconds, minute, hour, day or month.';
   end if;
-  step := ('1 ' || unit)::interval;
-  perform set_config('timezone', 'UTC', true);
+  step := case unit when '10 seconds' then unit else '1 ' || unit end;
   lock table walhook.incident_log in share update exclusive mode; -- one session at a time
-  foreach parent in array array['walhook.log'::regclass, 'walhook.attempt'::regclass] loop
-    select max(substring(pg_get_expr(c.relpartbound, c.oid) from $re$TO \('([^']+)'\)$re$)::timestamptz) into bound
-      from pg_inherits i join pg_class c on c.oid = i.inhrelid
-     where i.inhparent = parent;
-    bound := coalesce(bound, date_trunc(unit, now()) - step);
-    while bound <= now() + 3 * step loop
+  foreach parent in array array['walhook.attempt'::regclass, 'walhook.log'::regclass] loop
+    perform walhook.cut_partitions(parent, unit);
+    select max(q.upper) into bound from walhook.partitions_of(parent) q;
+    bound := coalesce(bound, walhook.partition_begin(unit, now()) - step);
+    -- After a long rest one partition holds the time in between: results of that time may still be on their way.
+    if bound < walhook.partition_begin(unit, now()) then
+      perform walhook.make_partition(parent, bound, walhook.partition_begin(unit, now()));
+      made := made + 1;
+      bound := walhook.partition_begin(unit, now());
+    end if;
+    -- Short ones are made further ahead, so that a busy store may miss a few looks.
+    while bound <= now() + greatest(3 * step, least(12 * step, interval '1 hour')) loop
       -- The first one of a new, coarser unit runs up to that unit's next boundary.
-      upper := date_trunc(unit, bound) + step;
-      execute format('create table %s partition of %s for values from (%L) to (%L)',
-        format('walhook.%I', (select relname from pg_class where oid = parent) || '_' || to_char(bound, 'YYYYMMDD"t"HH24MI')),
-        parent, bound, upper);
+      upper := walhook.partition_begin(unit, bound) + step;
+      perform walhook.make_partition(parent, bound, upper);
       made := made + 1;
       bound := upper;
     end loop;
@@ -35,31 +114,62 @@ begin
   return made;
 end
 $$;
-comment on function walhook.ensure_partitions(text) is 'Makes the log''s partitions up to three units ahead and returns how many were missing.';
+comment on function walhook.ensure_partitions(text) is
+  'Makes the log''s partitions ahead, each as long as the unit says (10 seconds, minute, hour, day or month), and returns how many were missing. Without a unit it makes some only where there is none for now.';
 
+-- What is pending keeps its attempts. Whatever else keeps an old partition is told as an incident, or the log would grow unseen.
 create or replace function walhook.drop_partitions(older_than interval) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set lock_timeout = '2s'
 as $$
 declare
-  part    regclass;
+  p       record;
+  waiting bigint[];
+  held    text;
+  reason  text;
   dropped integer := 0;
 begin
   if older_than is null or older_than <= interval '0' then
-    raise exception 'drop_partitions needs a positive age';
+    raise exception 'drop_partitions needs a positive age'
+      using errcode = 'invalid_parameter_value', hint = 'For example interval ''90 days''.';
   end if;
-  perform set_config('timezone', 'UTC', true);
-  perform set_config('lock_timeout', '2s', true);
-  for part in
-    select c.oid::regclass
-      from pg_inherits i join pg_class c on c.oid = i.inhrelid
-     where i.inhparent in ('walhook.log'::regclass, 'walhook.attempt'::regclass)
-       and substring(pg_get_expr(c.relpartbound, c.oid) from $re$TO \('([^']+)'\)$re$)::timestamptz <= now() - older_than
+  lock table walhook.incident_log in share update exclusive mode; -- one session at a time
+  for p in
+    select q.part, parent.parent from unnest(array['walhook.attempt'::regclass, 'walhook.log'::regclass]) as parent (parent)
+     cross join lateral walhook.partitions_of(parent.parent) q
+     where q.upper <= now() - older_than
+     order by q.upper
   loop
-    execute format('drop table %s', part);
-    dropped := dropped + 1;
+    if p.parent = 'walhook.attempt'::regclass then
+      execute format('select array_agg(distinct q.webhook_id) from walhook.queue q where q.attempts > 0 and exists (select from %s a where a.delivery_id = q.delivery_id)', p.part)
+        into waiting;
+      if waiting is not null then
+        select string_agg(w.id::text, ', ' order by w.id) into held from walhook.webhook w where w.id = any(waiting) and not w.enabled;
+        if held is not null then
+          reason := format('they are attempts of deliveries that wait for disabled webhooks (%s); enable or delete these', held);
+        end if;
+        continue;
+      end if;
+    end if;
+    begin
+      execute format('drop table %s', p.part);
+      dropped := dropped + 1;
+    exception
+      when lock_not_available then
+        reason := 'somebody has been reading the log in one long transaction; end it (pg_stat_activity tells whose)';
+        exit;
+    end;
   end loop;
+  if reason is null then
+    update walhook.incident_log i set resolved_at = now() where i.kind = 'retention' and i.resolved_at is null;
+  elsif not exists (select from walhook.incident_log i where i.kind = 'retention' and i.resolved_at is null) then
+    insert into walhook.incident_log (kind, detail)
+    values ('retention', format('log entries older than %s could not be dropped: %s', older_than, reason));
+  end if;
   return dropped;
 end
 $$;
-comment on function walhook.drop_partitions(interval) is 'Drops the log''s partitions in which everything is older than that, and returns how many.';
+comment on function walhook.drop_partitions(interval) is
+  'Drops the log''s partitions in which everything is older than that, and returns how many. What could not be dropped is told in walhook.incident.';

@@ -206,10 +206,23 @@ update walhook.endpoint e
   from unnest(@endpoint_ids::bigint[], @failures::int[], @pauses::bigint[], @errors::text[]) as u (id, failures, pause, error)
  where e.id = u.id;
 
+-- Deliveries that a transaction of the stream queued while their webhook was being deleted. Each step of the recursion is one
+-- look into an index, whatever the backlog.
 -- name: BuryOrphans
-select walhook.bury(o.webhook_id)
-from (select distinct q.webhook_id from walhook.queue q where q.webhook_id = any(@webhook_ids::bigint[])) as o
-where not exists (select from walhook.webhook w where w.id = o.webhook_id);
+with recursive fresh as (
+  (select q.webhook_id as id from walhook.queue q where q.next_attempt_at is null order by q.webhook_id limit 1)
+  union all
+  select (select q.webhook_id from walhook.queue q where q.next_attempt_at is null and q.webhook_id > f.id order by q.webhook_id limit 1)
+    from fresh f where f.id is not null
+), due as (
+  (select q.webhook_id as id from walhook.queue q where q.next_attempt_at is not null order by q.webhook_id limit 1)
+  union all
+  select (select q.webhook_id from walhook.queue q where q.next_attempt_at is not null and q.webhook_id > d.id order by q.webhook_id limit 1)
+    from due d where d.id is not null
+)
+select o.id, walhook.bury(o.id)
+from (select f.id from fresh f union select d.id from due d) as o
+where o.id is not null and not exists (select from walhook.webhook w where w.id = o.id);
 
 -- name: EnsurePartitions
 select walhook.ensure_partitions(@unit);

@@ -1,0 +1,165 @@
+package sql
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"walhook/testenv"
+)
+
+// logged inserts an ended delivery and an attempt of the given age.
+const logged = `insert into walhook.log (delivery_id, webhook_id, ordinal, committed_at, finished_at, attempts, event_type, kind, succeeded, response_id)
+	values (%[1]d, 1, 1, now(), now() - interval '%[2]s', 1, 1, 0, false, 'r');
+	insert into walhook.attempt (delivery_id, attempt, attempted_at, duration_ms, succeeded) values (%[1]d, 1, now() - interval '%[2]s', 1, false);`
+
+// Whatever units come after one another, the log takes what ends now, and what ended a moment ago, and
+// the partition of now is no longer than the unit, though attach made longer ones and they hold something.
+func TestPartitionsFollowTheUnit(t *testing.T) {
+	t.Parallel()
+	url := installed(t)
+	lengths := map[string]string{"10 seconds": "10 s", "minute": "1 min", "hour": "1 h", "day": "1 day", "month": "31 days"}
+	entries := 0
+	for _, unit := range []string{"month", "day", "hour", "minute", "10 seconds", "minute", "day", "10 seconds", "month"} {
+		for range 2 {
+			testenv.Exec(t, url, "select walhook.ensure_partitions($1)", unit)
+			for _, age := range []string{"0 s", "1 ms", "9 s"} {
+				entries++
+				testenv.Exec(t, url, fmt.Sprintf(logged, entries, age))
+			}
+		}
+		if made := testenv.Psql(t, url, "select walhook.ensure_partitions()"); made != "0" {
+			t.Errorf("%s: without a unit %s partitions were made though there are some", unit, made)
+		}
+		tooLong := testenv.Psql(t, url, `select p.part, p.upper - greatest(p.lower, now()) from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t (parent)
+			cross join lateral walhook.partitions_of(t.parent) p where p.upper > now() + interval '`+lengths[unit]+`' and p.lower < now()`)
+		if tooLong != "" {
+			t.Errorf("by %s, these reach further than they should:\n%s", unit, tooLong)
+		}
+	}
+	if got := testenv.Psql(t, url, "select (select count(*) from walhook.log), (select count(*) from walhook.attempt)"); got != fmt.Sprintf("%d|%[1]d", entries) {
+		t.Errorf("of %d entries there are %s", entries, got)
+	}
+	gaps := testenv.Psql(t, url, `select * from (select p.part, p.lower, lag(p.upper) over (partition by t.parent order by p.lower) as before
+		from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t (parent) cross join lateral walhook.partitions_of(t.parent) p) x where before <> lower`)
+	if gaps != "" {
+		t.Errorf("gaps between partitions:\n%s", gaps)
+	}
+	if got := testenv.Psql(t, url, "set timezone = 'Asia/Kolkata'; select walhook.ensure_partitions('hour') is null; show timezone"); !strings.HasSuffix(got, "Asia/Kolkata") {
+		t.Errorf("the caller's time zone became %s", got)
+	}
+}
+
+// A store that rested for long goes on without thousands of partitions, and without a gap.
+func TestPartitionsAfterALongRest(t *testing.T) {
+	t.Parallel()
+	url := installed(t)
+	testenv.Exec(t, url, `do $$ declare p record; begin
+		for p in select q.part from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t (parent) cross join lateral walhook.partitions_of(t.parent) q loop
+			execute format('drop table %s', p.part); end loop; end $$;
+		select walhook.make_partition('walhook.log', '2020-01-01 UTC', '2020-01-02 UTC'), walhook.make_partition('walhook.attempt', '2020-01-01 UTC', '2020-01-02 UTC')`)
+	// What a deleted webhook leaves behind is logged though no daemon has made partitions since.
+	testenv.Exec(t, url, `insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values (7, now(), 1, 'r'); select walhook.bury(7)`)
+	if got := testenv.Psql(t, url, "select status, error from walhook.delivery_log"); got != "failed|the webhook was deleted" {
+		t.Errorf("the log says %q", got)
+	}
+	testenv.Exec(t, url, "select walhook.ensure_partitions('10 seconds')")
+	testenv.Exec(t, url, fmt.Sprintf(logged, 1, "100 days"))
+	if n := testenv.Value[int](t, url, "select count(*)::int from walhook.partitions_of('walhook.log')"); n > 30 {
+		t.Errorf("there are %d partitions", n)
+	}
+}
+
+// Retention drops what is old, keeps the attempts of what is pending, and tells why something stays that should go.
+func TestRetention(t *testing.T) {
+	t.Parallel()
+	url := installed(t)
+	testenv.Exec(t, url, `do $$ declare p record; begin
+		for p in select q.part from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t (parent) cross join lateral walhook.partitions_of(t.parent) q loop
+			execute format('drop table %s', p.part); end loop; end $$;
+		select walhook.make_partition(t, now() - d - interval '1 day', now() - d) from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t,
+			unnest(array[interval '9 days', '8 days', '7 days']) d;
+		select walhook.ensure_partitions('day');
+		insert into walhook.webhook (url, event_type) values ('https://example.com/', 'response.created');
+		insert into walhook.queue (delivery_id, webhook_id, committed_at, event_type, response_id, attempts, next_attempt_at) values (2, 1, now(), 1, 'r', 1, now())`)
+	for id, age := range map[int]string{1: "9 days 1 hour", 2: "8 days 1 hour", 3: "7 days 1 hour", 4: "1 hour"} {
+		testenv.Exec(t, url, fmt.Sprintf(logged, id, age))
+	}
+	const left = "select (select string_agg(delivery_id::text, ',' order by delivery_id) from walhook.log), (select string_agg(delivery_id::text, ',' order by delivery_id) from walhook.attempt)"
+	const incidents = "select detail, resolved_at is not null from walhook.incident where kind = 'retention' order by at"
+	drop := func(want, logAndAttempts string) {
+		t.Helper()
+		if got := testenv.Psql(t, url, "select walhook.drop_partitions('2 days')"); got != want {
+			t.Errorf("%s partitions were dropped, not %s", got, want)
+		}
+		if got := testenv.Psql(t, url, left); got != logAndAttempts {
+			t.Errorf("left are %s, not %s", got, logAndAttempts)
+		}
+	}
+	if got := testenv.Psql(t, url, "select walhook.drop_partitions('20 days')"); got != "0" {
+		t.Errorf("%s partitions were dropped that are not old", got)
+	}
+
+	reader := testenv.Connect(t, url)
+	if _, err := reader.Exec(t.Context(), "begin; select * from walhook.delivery_attempt; select * from walhook.delivery_log"); err != nil {
+		t.Fatal(err)
+	}
+	drop("0", "1,2,3,4|1,2,3,4")
+	if got := testenv.Psql(t, url, incidents); !strings.Contains(got, "somebody has been reading") || !strings.HasSuffix(got, "|f") {
+		t.Errorf("incidents are %s", got)
+	}
+	if _, err := reader.Exec(t.Context(), "commit"); err != nil {
+		t.Fatal(err)
+	}
+
+	drop("5", "4|2,4")
+	if got := testenv.Psql(t, url, incidents); !strings.HasSuffix(got, "|t") {
+		t.Errorf("incidents are %s", got)
+	}
+	testenv.Exec(t, url, "update walhook.webhook set enabled = false")
+	drop("0", "4|2,4")
+	if got := testenv.Psql(t, url, incidents+" desc limit 1"); got != "log entries older than 2 days could not be dropped: they are attempts of deliveries that wait for disabled webhooks (1); enable or delete these|f" {
+		t.Errorf("incidents are %s", got)
+	}
+	testenv.Exec(t, url, "delete from walhook.webhook")
+	drop("1", "2,4|4")
+	if got := testenv.Psql(t, url, incidents); strings.Contains(got, "|f") || strings.Count(got, "|t") != 2 {
+		t.Errorf("incidents are %s", got)
+	}
+	refused(t, url, refusal{"select walhook.drop_partitions('0')", "positive age"}, refusal{"select walhook.ensure_partitions('week')", "not supported"})
+}
+
+// What is queued for a webhook while it is being deleted ends as failed, like all that was pending for it.
+func TestOrphansAreBuried(t *testing.T) {
+	t.Parallel()
+	url := installed(t)
+	hook := testenv.Psql(t, url, "insert into walhook.webhook (url, event_type) values ('https://example.com/', 'response.created'), ('https://example.com/', 'response.created') returning id")
+	first, second, _ := strings.Cut(hook, "\n")
+	writer, err := testenv.Connect(t, url).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, next := range []string{"null", "now()", "null"} {
+		id := []string{first, first, second}[i]
+		if _, err := writer.Exec(t.Context(), `insert into walhook.queue (webhook_id, committed_at, event_type, response_id, next_attempt_at)
+			select id, now(), 1, 'r', `+next+` from walhook.webhook where id = `+id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testenv.Exec(t, url, "delete from walhook.webhook where id = "+first)
+	if err := writer.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const log = "select webhook_id, status, count(*) from walhook.delivery_log group by 1, 2 order by 1, 2"
+	if got, want := testenv.Psql(t, url, log), first+"|pending|2\n"+second+"|pending|1"; got != want {
+		t.Errorf("before, the log has %q, not %q", got, want)
+	}
+	testenv.Exec(t, url, BuryOrphans.SQL)
+	if got, want := testenv.Psql(t, url, log), first+"|failed|2\n"+second+"|pending|1"; got != want {
+		t.Errorf("afterwards the log has %q, not %q", got, want)
+	}
+	testenv.Exec(t, url, "select walhook.bury("+second+")")
+	if got, want := testenv.Psql(t, url, log), first+"|failed|2\n"+second+"|pending|1"; got != want {
+		t.Errorf("what waits for a webhook that exists was buried: %q", got)
+	}
+}
