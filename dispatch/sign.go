@@ -25,13 +25,18 @@ var ErrBadSecret = errors.New("signing secret is malformed")
 // Signer signs messages as Standard Webhooks has it, with one signature for each of its secrets. The zero Signer has
 // no secret and signs nothing. It may be used concurrently.
 type Signer struct {
-	keys []*standardwebhooks.Webhook
+	keys []signingKey
+}
+
+type signingKey struct {
+	*standardwebhooks.Webhook
+	until time.Time // zero: for ever
 }
 
 // NewSigner decodes the secrets. Several secrets stand for a rotation: a receiver accepts a message when it knows any
 // of them. The error wraps [ErrBadSecret].
 func NewSigner(secrets ...string) (*Signer, error) {
-	s := &Signer{keys: make([]*standardwebhooks.Webhook, 0, len(secrets))}
+	s := &Signer{keys: make([]signingKey, 0, len(secrets))}
 	for _, secret := range secrets {
 		// The library takes keys of any length and secrets without the prefix, so both are checked here.
 		encoded, ok := strings.CutPrefix(secret, secretPrefix)
@@ -52,24 +57,30 @@ func NewSigner(secrets ...string) (*Signer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: its key was refused", ErrBadSecret)
 		}
-		s.keys = append(s.keys, wh)
+		s.keys = append(s.keys, signingKey{Webhook: wh})
 	}
 	return s, nil
 }
 
-// Sign returns the value of the webhook-signature header: "v1," and a base64 HMAC-SHA256 for each secret, separated by
-// spaces. It is empty when there is no secret.
+// retireLast lets the last of several secrets sign nothing from a moment on. It is called before the Signer is shared.
+func (s *Signer) retireLast(at time.Time) { s.keys[len(s.keys)-1].until = at }
+
+// Sign returns the value of the webhook-signature header: "v1," and a base64 HMAC-SHA256 for each secret that is in use
+// at that time, separated by spaces. It is empty when there is no secret.
 func (s *Signer) Sign(messageID string, at time.Time, body []byte) (string, error) {
 	if s == nil || len(s.keys) == 0 {
 		return "", nil
 	}
-	signatures := make([]string, len(s.keys))
-	for i, key := range s.keys {
+	signatures := make([]string, 0, len(s.keys))
+	for _, key := range s.keys {
+		if !key.until.IsZero() && !at.Before(key.until) {
+			continue
+		}
 		signature, err := key.Sign(messageID, at, body)
 		if err != nil {
 			return "", fmt.Errorf("sign message: %w", err)
 		}
-		signatures[i] = signature
+		signatures = append(signatures, signature)
 	}
 	return strings.Join(signatures, " "), nil
 }

@@ -124,3 +124,35 @@ func BenchmarkSign(b *testing.B) {
 		}
 	}
 }
+
+// A secret that was rotated out signs until its time has come, and not from then on.
+func TestRetiredSecretSignsNothing(t *testing.T) {
+	t.Parallel()
+	const next = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+	s, err := NewSigner(next, specSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until := time.Unix(1614265330, 0)
+	s.retireLast(until)
+	for _, c := range []struct {
+		at      time.Time
+		secrets []string
+	}{{until.Add(-time.Second), []string{next, specSecret}}, {until, []string{next}}, {until.Add(time.Hour), []string{next}}} {
+		alone, err := NewSigner(c.secrets...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := alone.Sign("msg_1", c.at, []byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Sign("msg_1", c.at, []byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("at %s: %s, not %s", c.at, got, want)
+		}
+	}
+}

@@ -21,6 +21,8 @@ type webhook struct {
 	broken     error // why target is nil
 	url        string
 	secret     string
+	previous   string    // the secret before, used as well
+	until      time.Time // of previous
 }
 
 // same reports whether nothing changed that deliveries in memory depend on.
@@ -61,10 +63,12 @@ func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (*w
 		var (
 			w         webhook
 			eventType string
-			secret    *string
 			since     *time.Time
+
+			secret, previous *string
+			until            *time.Time
 		)
-		if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &w.endpointID, &since); err != nil {
+		if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &previous, &until, &w.endpointID, &since); err != nil {
 			return nil, fmt.Errorf("load the webhooks: %w", err)
 		}
 		var secrets []string
@@ -72,10 +76,17 @@ func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (*w
 			w.secret = *secret
 			secrets = append(secrets, *secret)
 		}
-		if old := before.byID[w.id]; old != nil && old.url == w.url && old.secret == w.secret {
+		if secret != nil && previous != nil && until != nil {
+			w.previous, w.until = *previous, *until
+			secrets = append(secrets, *previous)
+		}
+		if old := before.byID[w.id]; old != nil && old.url == w.url && old.secret == w.secret && old.previous == w.previous && old.until.Equal(w.until) {
 			w.target, w.broken = old.target, old.broken
 		} else {
 			w.target, w.broken = NewTarget(w.url, secrets...)
+			if w.target != nil && w.previous != "" {
+				w.target.signer.retireLast(w.until)
+			}
 		}
 		loaded.byID[w.id] = &w
 		if since != nil {

@@ -64,12 +64,23 @@ begin
       using errcode = 'check_violation', constraint = 'webhook_url_absolute', schema = 'walhook', table = 'webhook', column = 'url',
             hint = 'For example https://example.com/hooks/assessment; no blanks, at most 2048 characters.';
   end if;
-  if new.secret is not null and not (
-    new.secret ~ '^whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$'
-    and (length(new.secret) - 6) / 4 * 3 - (length(new.secret) - length(rtrim(new.secret, '='))) between 24 and 64) then
+  if exists (
+    select from unnest(array[new.secret, new.previous_secret]) as u (secret)
+     where u.secret is not null and not (
+       u.secret ~ '^whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$'
+       and (length(u.secret) - 6) / 4 * 3 - (length(u.secret) - length(rtrim(u.secret, '='))) between 24 and 64)) then
     raise exception 'a signing secret must be whsec_ followed by base64 of 24 to 64 bytes'
       using errcode = 'check_violation', constraint = 'webhook_secret_well_formed', schema = 'walhook', table = 'webhook', column = 'secret',
             hint = 'Let SELECT walhook.new_secret(); make one.';
+  end if;
+  if new.previous_secret_until <= now() or new.secret is null then
+    new.previous_secret := null;
+    new.previous_secret_until := null;
+  end if;
+  if (new.previous_secret is null) <> (new.previous_secret_until is null) then
+    raise exception 'previous_secret and previous_secret_until of a webhook belong together'
+      using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = 'previous_secret',
+            hint = 'SELECT walhook.rotate_secret(1, ''24 hours''); sets both.';
   end if;
 
   -- What the constraints and NOT NULL would refuse: their error repeats the whole row, URL and secret included.
@@ -169,3 +180,35 @@ language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$ select 'whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64') $$;
 comment on function walhook.new_secret() is 'A new random signing secret, in the form of Standard Webhooks.';
+
+create or replace function walhook.rotate_secret(webhook_id bigint, keep interval default interval '24 hours') returns text
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  fresh text := walhook.new_secret();
+  hook  walhook.webhook;
+begin
+  if keep is null or keep < interval '0' then
+    raise exception 'the old secret can be kept for a while or not at all, not for %', keep
+      using errcode = 'invalid_parameter_value', hint = 'For example SELECT walhook.rotate_secret(1, ''24 hours'');';
+  end if;
+  select * into hook from walhook.webhook w where w.id = rotate_secret.webhook_id for update;
+  if not found then
+    raise exception 'there is no webhook %', rotate_secret.webhook_id
+      using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
+  end if;
+  if hook.previous_secret_until > now() then
+    raise notice 'webhook % was being rotated already: the secret before the last one ends now', hook.id;
+  end if;
+  update walhook.webhook w
+     set secret = fresh,
+         previous_secret = case when keep > interval '0' then hook.secret end,
+         previous_secret_until = case when keep > interval '0' and hook.secret is not null then now() + keep end
+   where w.id = hook.id;
+  return fresh;
+end
+$$;
+comment on function walhook.rotate_secret(bigint, interval) is
+  'Gives the webhook a new signing secret and returns it. Messages are signed with the old one as well until the given time has passed, so that the receiver can change over meanwhile.';

@@ -13,6 +13,8 @@ comment on column walhook.webhook.enabled is 'A disabled webhook matches nothing
 comment on column walhook.webhook.ordered is 'Deliveries to one URL about one response start in commit order, each after the earlier one ended.';
 comment on column walhook.webhook.log_successes is 'Whether deliveries that succeed are kept in the log; failures always are.';
 comment on column walhook.webhook.secret is 'Signing secret of Standard Webhooks: whsec_ and base64 of 24 to 64 bytes; NULL: unsigned.';
+comment on column walhook.webhook.previous_secret is 'The secret before, with which messages are signed as well until previous_secret_until. walhook.rotate_secret sets both.';
+comment on column walhook.webhook.previous_secret_until is 'Until when the previous secret is used.';
 comment on column walhook.webhook.description is 'For people.';
 comment on column walhook.webhook.created_at is 'When it was made.';
 comment on column walhook.webhook.updated_at is 'When it was last changed.';

@@ -73,6 +73,8 @@ create table walhook.webhook (
   ordered         boolean not null default true,
   log_successes   boolean not null default true,
   secret          text,
+  previous_secret text,
+  previous_secret_until timestamptz,
   description     text,
   created_at      timestamptz not null default now(),
   updated_at      timestamptz not null default now(),
@@ -87,6 +89,10 @@ create table walhook.webhook (
   constraint webhook_secret_well_formed check (
     secret ~ '^whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$'
     and (length(secret) - 6) / 4 * 3 - (length(secret) - length(rtrim(secret, '='))) between 24 and 64),
+  constraint webhook_previous_secret_well_formed check (
+    previous_secret ~ '^whsec_([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$'
+    and (length(previous_secret) - 6) / 4 * 3 - (length(previous_secret) - length(rtrim(previous_secret, '='))) between 24 and 64),
+  constraint webhook_previous_secret_ends check ((previous_secret is null) = (previous_secret_until is null)),
   constraint webhook_assessment_id_not_blank check (assessment_id <> ''),
   constraint webhook_organization_id_not_blank check (organization_id <> '')
 );

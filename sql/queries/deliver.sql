@@ -28,7 +28,7 @@ select id from walhook.daemon where expires_at >= now() order by id;
 
 -- One row a webhook, with what its deliveries need.
 -- name: LoadWebhooks
-select w.id, w.url, w.event_type, w.enabled, w.ordered, w.log_successes, w.secret, w.endpoint_id,
+select w.id, w.url, w.event_type, w.enabled, w.ordered, w.log_successes, w.secret, w.previous_secret, w.previous_secret_until, w.endpoint_id,
        t.failing_since as trouble_since
 from walhook.webhook w
 left join walhook.webhook_trouble t on t.webhook_id = w.id;
