@@ -18,6 +18,7 @@ type batch struct {
 	states  map[string]*State
 	touched map[string]struct{}
 	created map[string]string // commit LSN of the responses inserted in this batch
+	fates   map[string]fate   // of the responses with events in this batch
 	cleared bool              // the respondent table was truncated in this batch: what is not in states has no state
 
 	work     *pgx.Batch
@@ -32,7 +33,7 @@ type batch struct {
 func newBatch(w *writer) *batch {
 	return &batch{
 		w: w, work: &pgx.Batch{}, to: w.consumed, idle: true,
-		touched: map[string]struct{}{}, created: map[string]string{},
+		touched: map[string]struct{}{}, created: map[string]string{}, fates: map[string]fate{},
 	}
 }
 
@@ -145,6 +146,7 @@ func (b *batch) take(it *item) {
 	case c.Kind == Truncate:
 		clear(b.states)
 		clear(b.touched)
+		clear(b.fates)
 		b.cleared, b.changed = true, true
 	default:
 		b.takeRespondent(it)
@@ -165,12 +167,20 @@ func (b *batch) takeRespondent(it *item) {
 			b.created[c.New.ID] = lsn
 			delete(b.created, c.OldID)
 		}
+		b.fates[c.New.ID] = b.fates[c.OldID]
+		delete(b.fates, c.OldID)
 		b.set(c.New.ID, next)
 	} else if prev == nil || next == nil || !next.Equal(*prev) {
 		b.set(key, next)
 	}
 	if c.Kind == Insert || prev == nil && next != nil {
 		b.created[c.New.ID] = it.tx.CommitLSN.String()
+	}
+	if next == nil || c.Kind == Insert {
+		delete(b.fates, c.New.ID)
+	}
+	if next != nil && fired != 0 {
+		b.fates[c.New.ID] = b.fates[c.New.ID].add(fired, it.silenced, it.tx.CommitAt)
 	}
 	if it.silenced || next == nil {
 		return
@@ -210,7 +220,7 @@ func (b *batch) writeStates() {
 		state := b.states[id]
 		switch {
 		case state != nil:
-			rows.add(id, state, b.created[id])
+			rows.add(id, state, b.created[id], b.fates[id])
 		case !b.cleared:
 			gone = append(gone, id)
 		}

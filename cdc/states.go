@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"fmt"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/jackc/pgx/v5"
@@ -88,16 +89,43 @@ type stateRows struct {
 	ids                                      []string
 	assessments, organizations, stamps, lsns []*string
 	flags                                    []int16
+	fired, silenced                          []int16
+	firedAts                                 []*time.Time
+}
+
+// fate is what became of the events of a response, for the people who ask. Bit n - 1 stands for event type n.
+type fate struct {
+	fired, silenced int16
+	at              time.Time // commit of the last
+}
+
+// add takes the events of one change over.
+func (f fate) add(fired Fired, silenced bool, at time.Time) fate {
+	if fired == 0 {
+		return f
+	}
+	bits := int16(fired) >> Created
+	f.fired, f.silenced, f.at = f.fired|bits, f.silenced&^bits, at
+	if silenced {
+		f.silenced |= bits
+	}
+	return f
 }
 
 // add adds a state; created is the commit LSN of the insert, empty where it is not new.
-func (r *stateRows) add(id string, s *State, created string) {
+func (r *stateRows) add(id string, s *State, created string, f fate) {
 	r.ids = append(r.ids, id)
 	r.assessments = append(r.assessments, emptyNull(s.AssessmentID))
 	r.organizations = append(r.organizations, s.OrganizationID)
 	r.stamps = append(r.stamps, emptyNull(s.Stamp))
 	r.flags = append(r.flags, s.flags())
 	r.lsns = append(r.lsns, emptyNull(created))
+	r.fired, r.silenced = append(r.fired, f.fired), append(r.silenced, f.silenced)
+	var at *time.Time
+	if f.fired != 0 {
+		at = &f.at
+	}
+	r.firedAts = append(r.firedAts, at)
 }
 
 func (r *stateRows) queue(work *pgx.Batch) {
@@ -107,6 +135,7 @@ func (r *stateRows) queue(work *pgx.Batch) {
 	work.Queue(sql.WriteStates.SQL, sql.WriteStates.Bind(sql.Args{
 		"response_ids": r.ids, "assessment_ids": r.assessments, "organization_ids": r.organizations,
 		"stamps": r.stamps, "flags": r.flags, "created_lsns": r.lsns,
+		"fired": r.fired, "silenced": r.silenced, "fired_ats": r.firedAts,
 	})...)
 }
 

@@ -29,13 +29,17 @@ create table walhook.position (
 ) with (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
 -- What has already fired for each response. Bits of flags: 1 started once, 2 completed once, 4 started now, 8 finished now.
+-- fate is for people alone (walhook.explain): bit n - 1 for event n that fired since attach, bit n + 3 where the last one of
+-- them was silenced, bit n + 7 where webhooks were switched off. fired_at is the commit of the last event.
 create table walhook.response_state (
   response_id     text collate "C" primary key,
   assessment_id   text collate "C",
   organization_id text collate "C",
   stamp           text collate "C",
   flags           smallint not null,
-  created_lsn     pg_lsn
+  fate            smallint not null default 0,
+  created_lsn     pg_lsn,
+  fired_at        timestamptz
 ) with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05);
 
 -- The assessments of the source, where an assessment table is mapped. A blank external id is kept as NULL.

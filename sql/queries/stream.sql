@@ -17,15 +17,19 @@ select response_id, assessment_id, organization_id, stamp, flags, created_lsn
 from walhook.response_state
 where response_id = any(@response_ids::text[]);
 
--- Arrays have one element a response; NULL elements stand for NULL columns.
+-- Arrays have one element a response; NULL elements stand for NULL columns. A response that is inserted has no earlier fate.
 -- name: WriteStates
-insert into walhook.response_state as s (response_id, assessment_id, organization_id, stamp, flags, created_lsn)
-select u.response_id, u.assessment_id, u.organization_id, u.stamp, u.flags, u.created_lsn
-from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @stamps::text[], @flags::smallint[], @created_lsns::text[]::pg_lsn[])
-     as u (response_id, assessment_id, organization_id, stamp, flags, created_lsn)
+insert into walhook.response_state as s (response_id, assessment_id, organization_id, stamp, flags, created_lsn, fate, fired_at)
+select u.response_id, u.assessment_id, u.organization_id, u.stamp, u.flags, u.created_lsn,
+       (u.fired | (u.silenced << 4)) | (case when (select c.enabled from walhook.settings c) then 0::smallint else (u.fired & (~u.silenced)) << 8 end),
+       u.fired_at
+from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @stamps::text[], @flags::smallint[], @created_lsns::text[]::pg_lsn[],
+            @fired::smallint[], @silenced::smallint[], @fired_ats::timestamptz[])
+     as u (response_id, assessment_id, organization_id, stamp, flags, created_lsn, fired, silenced, fired_at)
 on conflict (response_id) do update
    set assessment_id = excluded.assessment_id, organization_id = excluded.organization_id, stamp = excluded.stamp,
-       flags = excluded.flags, created_lsn = coalesce(excluded.created_lsn, s.created_lsn);
+       flags = excluded.flags, created_lsn = coalesce(excluded.created_lsn, s.created_lsn), fired_at = coalesce(excluded.fired_at, s.fired_at),
+       fate = excluded.fate | (case when excluded.created_lsn is null then s.fate & (~((excluded.fate & 15::smallint) * 273::smallint)) else 0::smallint end);
 
 -- name: DeleteStates
 delete from walhook.response_state where response_id = any(@response_ids::text[]);

@@ -1,0 +1,60 @@
+-- What waits, and for what.
+
+create or replace view walhook.pending as
+  select q.delivery_id, q.webhook_id, walhook.display_url(w.url) as host, q.response_id, walhook.event_name(q.event_type) as event_type,
+         q.committed_at at time zone s.time_zone as committed_at, q.attempts, q.error, q.next_attempt_at at time zone s.time_zone as next_attempt_at,
+         case
+           when w.id is null then 'the webhook was deleted'
+           when not s.enabled then 'webhooks are switched off (walhook.settings)'
+           when not w.enabled and q.kind <> 2 then 'webhook disabled' || coalesce(': ' || w.disabled_reason, '')
+           when b.delivery_id is not null then format('behind delivery %s about the same response', b.delivery_id)
+           when q.attempts > 0 and q.next_attempt_at > now() then format('backing off after %s failed %s', q.attempts, case q.attempts when 1 then 'attempt' else 'attempts' end)
+           when e.not_before > now() or e.failures > 2 then format('endpoint in trouble: %s failures in a row', e.failures)
+           when not exists (select from walhook.daemon d where d.expires_at >= now()) then 'due; no daemon is running'
+           else 'due'
+         end as waits_for,
+         q.kind = 2 as test, q.kind = 1 as recovered
+    from walhook.queue q
+   cross join walhook.settings s
+    left join walhook.webhook w on w.id = q.webhook_id
+    left join walhook.endpoint e on e.id = w.endpoint_id
+    left join lateral (
+      select p.delivery_id
+        from walhook.queue p join walhook.webhook o on o.id = p.webhook_id
+       where p.response_id = q.response_id and p.delivery_id < q.delivery_id and p.kind <> 2 and q.kind <> 2
+         and w.ordered and o.ordered and o.enabled and o.endpoint_id = w.endpoint_id
+       order by p.delivery_id desc limit 1
+    ) b on true;
+comment on view walhook.pending is 'One row per delivery that has not ended, and what it waits for. Times are in the time zone of walhook.settings.';
+comment on column walhook.pending.delivery_id is 'Id of the delivery; walhook.redeliver makes it due at once.';
+comment on column walhook.pending.webhook_id is 'Id of the webhook that it goes through.';
+comment on column walhook.pending.host is 'Scheme and host of the webhook''s URL.';
+comment on column walhook.pending.response_id is 'Key of the respondent row, as text.';
+comment on column walhook.pending.event_type is 'response.created, response.started, response.completed or response.changed.';
+comment on column walhook.pending.committed_at is 'When the application committed it, or when it was asked for.';
+comment on column walhook.pending.attempts is 'Attempts made so far.';
+comment on column walhook.pending.error is 'What was wrong with the last attempt; NULL before the first.';
+comment on column walhook.pending.next_attempt_at is 'When it is due again; NULL: as soon as possible.';
+comment on column walhook.pending.waits_for is 'Why it waits: due, backing off, endpoint in trouble, webhook disabled, or behind an earlier delivery.';
+comment on column walhook.pending.test is 'Whether test_webhook queued it.';
+comment on column walhook.pending.recovered is 'Whether a comparison with the table fired it, not the stream.';
+
+create or replace view walhook.endpoint_health as
+  select e.id as endpoint_id, walhook.display_url(e.url) as host, h.webhook_ids, e.failures, e.failing_since at time zone s.time_zone as failing_since,
+         e.not_before at time zone s.time_zone as not_before, case when e.failures > 0 then e.last_error end as last_error, n.waiting, d.name as daemon
+    from walhook.endpoint e
+   cross join walhook.settings s
+   cross join lateral (select array_agg(w.id order by w.id) as webhook_ids from walhook.webhook w where w.endpoint_id = e.id) h
+   cross join lateral (select count(*) as waiting from walhook.queue q where q.webhook_id = any(h.webhook_ids)) n
+    left join walhook.daemon d on d.id = e.owner
+   where h.webhook_ids is not null;
+comment on view walhook.endpoint_health is 'One row per URL that webhooks go to, by its host: whether it answers, and what waits for it. Times are in the time zone of walhook.settings.';
+comment on column walhook.endpoint_health.endpoint_id is 'Tells several URLs of one host apart.';
+comment on column walhook.endpoint_health.host is 'Scheme and host of the URL.';
+comment on column walhook.endpoint_health.webhook_ids is 'The webhooks that go there.';
+comment on column walhook.endpoint_health.failures is 'Attempts in a row that failed; 0 where it answers.';
+comment on column walhook.endpoint_health.failing_since is 'When the first of them ended; NULL where it answers.';
+comment on column walhook.endpoint_health.not_before is 'Nothing is sent there before this time.';
+comment on column walhook.endpoint_health.last_error is 'What was wrong with the last attempt; NULL where it answers.';
+comment on column walhook.endpoint_health.waiting is 'Deliveries that have not ended.';
+comment on column walhook.endpoint_health.daemon is 'The daemon that sends there, as host and process; NULL while none does.';

@@ -1,0 +1,94 @@
+-- Why did it not arrive? What the state, the webhooks, the queue and the log can tell, and in words where they cannot.
+
+-- What became of each of the four events of a response, before webhooks are looked at. misfit: why it reached none.
+create or replace function walhook.story(response_id text) returns table (event_type smallint, happened text, misfit text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select n::smallint,
+         case
+           when s.response_id is null then 'not known'
+           when not c.happened then 'no'
+           when not c.seen then 'before attach'
+           else 'yes'
+         end,
+         case
+           when s.response_id is null then
+             'walhook knows no such response: it was never inserted or was deleted since, or the stream has not come so far (see walhook status)'
+           when not c.happened then
+             case n when 2 then 'not started yet' when 3 then 'not finished yet'
+                    else case when s.flags & 2 = 0 then 'not finished yet' else 'not finished again since walhook attached' end end
+           when not c.seen then 'it happened before walhook attached, or before the key of the response changed, and fires nothing'
+           when c.silenced then 'its transaction had called walhook.silence()'
+           when c.off then 'webhooks were switched off when it happened (walhook.settings)'
+         end
+    from generate_series(1, 4) n
+    left join walhook.response_state s on s.response_id = $1
+   cross join lateral (
+     select s.fate & (1 << (n - 1)) <> 0 as seen, s.fate & (1 << (n + 3)) <> 0 as silenced, s.fate & (1 << (n + 7)) <> 0 as off,
+            case n when 1 then true when 2 then s.flags & 1 <> 0 when 3 then s.flags & 2 <> 0 else s.fate & 8 <> 0 end as happened
+   ) c
+$$;
+comment on function walhook.story(text) is 'Internal: what became of the events of a response, for walhook.explain.';
+
+-- Why a webhook did not match an event of a response that did reach the webhooks; never NULL. What it compares is as it stands now.
+create or replace function walhook.mismatch(hook walhook.webhook, about walhook.response_state, event smallint) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when hook.created_at > about.fired_at then 'the webhook was made after it, at ' || to_char(hook.created_at at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')
+    when hook.assessment_id <> about.assessment_id or hook.assessment_id is not null and about.assessment_id is null then
+      format('assessment differs: the webhook is for %s, the response is of %s', hook.assessment_id, coalesce(about.assessment_id, 'none'))
+    when hook.organization_id is distinct from about.organization_id and hook.organization_id is not null then
+      format('other organization: the webhook is for %s, the response is of %s', hook.organization_id, coalesce(about.organization_id, 'none'))
+    when hook.assessment_id is null and coalesce((select a.assessment_oid <> 0 from walhook.attachment a), false)
+         and not exists (select from walhook.assessment a where a.assessment_id = about.assessment_id and a.external_id is not null) then
+      format('assessment %s has no external id, and the webhook is for all assessments that have one', coalesce(about.assessment_id, 'none'))
+    when not hook.enabled then
+      format('webhook disabled since %s: %s%s', to_char(hook.disabled_at at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS'), hook.disabled_reason,
+             case when hook.disabled_at > about.fired_at then '; that was after it, so it was probably disabled before as well, or its log entry is gone' else '' end)
+    else 'no record of it, though the webhook matches as it stands; walhook cannot tell for certain. Either '
+         || case when hook.log_successes then '' else 'it was delivered (successes of this webhook are not logged), or ' end
+         || 'its log entry has been dropped with old ones, or the webhook, the response or its assessment did not fit at the time'
+         || case when hook.updated_at > about.fired_at then format(' (the webhook was changed afterwards, at %s)', to_char(hook.updated_at at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')) else '' end
+  end
+  from walhook.settings s
+$$;
+comment on function walhook.mismatch(walhook.webhook, walhook.response_state, smallint) is 'Internal: why a webhook did not match, for walhook.explain.';
+
+create or replace function walhook.explain(response_id text)
+returns table (event_type text, happened text, webhook_id bigint, host text, matched boolean, reason text,
+               delivery_id bigint, status text, attempts integer, error text, next_attempt_at timestamp)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with about as (
+    select r from walhook.response_state r where r.response_id = $1
+  ), delivered as ( -- the last delivery of each event and webhook, tests left out
+    select distinct on (l.event_type, l.webhook_id) l.*
+      from walhook.delivery_log l
+     where l.response_id = $1 and not l.test
+     order by l.event_type, l.webhook_id, l.delivery_id desc
+  )
+  select e.name, case when d.delivery_id is not null then 'yes' else t.happened end, coalesce(w.id, d.webhook_id), walhook.display_url(w.url),
+         case when coalesce(w.id, d.webhook_id) is not null then d.delivery_id is not null end,
+         case
+           when d.status = 'success' then 'delivered'
+           when d.status = 'failed' then format('given up after %s %s', d.attempts, case d.attempts when 1 then 'attempt' else 'attempts' end)
+           when d.status = 'pending' then 'waits: ' || (select p.waits_for from walhook.pending p where p.delivery_id = d.delivery_id)
+           when t.misfit is not null then t.misfit
+           when w.id is null then format('there is no webhook for %s', e.name)
+           else walhook.mismatch(w, a.r, t.event_type)
+         end,
+         d.delivery_id, d.status, d.attempts, d.error, d.next_attempt_at
+    from walhook.story($1) t
+   cross join lateral (select walhook.event_name(t.event_type) as name) e
+    left join about a on true
+    left join (walhook.webhook w full join delivered d on d.webhook_id = w.id and d.event_type = w.event_type)
+           on coalesce(d.event_type, w.event_type) = e.name
+   order by t.event_type, d.delivery_id is null, coalesce(w.id, d.webhook_id)
+$$;
+comment on function walhook.explain(text) is
+  'Why did it not arrive? One row per event and webhook of that event: whether the event happened, whether the webhook matched and why not, '
+  'and where its last delivery stands. What cannot be known for certain is said so.';
