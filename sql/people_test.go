@@ -22,7 +22,7 @@ func as(t *testing.T, database, group string) string {
 		testenv.Exec(t, database, "grant "+group+` to "`+user+`"`)
 	}
 	t.Cleanup(func() {
-		testenv.Exec(t, database, `drop role "`+user+`"`)
+		testenv.Exec(t, database, `drop owned by "`+user+`"; drop role "`+user+`"`)
 	})
 	u.User = url.User(user)
 	return u.String()

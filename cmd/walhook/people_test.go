@@ -17,7 +17,7 @@ func (s *site) as(group string) string {
 	// Roles belong to the whole server, so the name is one that no other test has.
 	user := group + "_of_" + strings.Trim(u.Path, "/")
 	testenv.Exec(s.t, s.store, `create role "`+user+`" login in role `+group)
-	s.t.Cleanup(func() { testenv.Exec(s.t, s.store, `drop role "`+user+`"`) })
+	s.t.Cleanup(func() { testenv.Exec(s.t, s.store, `drop owned by "`+user+`"; drop role "`+user+`"`) })
 	u.User = url.User(user)
 	return u.String()
 }

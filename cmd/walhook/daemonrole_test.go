@@ -1,0 +1,60 @@
+package main
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+
+	"walhook/testenv"
+)
+
+// The daemon's role suffices for all that a daemon does: a member of walhook_daemon that may replicate and read the mapped
+// columns runs it, through retries, a webhook that is disabled and one that is deleted, copies, retention and a lost slot.
+func TestDaemonRunsWithItsRoleAlone(t *testing.T) {
+	t.Parallel()
+	s := newSiteOn(t, testenv.NewServer(t, nil), sampleSchema).with("ASSESSMENT_TABLE", "public.assessment", "ASSESSMENT_COPIED_FROM", "copied_from",
+		"RETENTION", "9m", "DISABLE_AFTER", "1ms", "MAX_ATTEMPTS", "3")
+	s.attach()
+	s.exec(`create role runner login replication in role walhook_daemon; grant select (id, assessment_id, started_at, finished_at) on respondent to runner;
+		grant select (id, external_id, copied_from) on assessment to runner`)
+	runner, err := url.Parse(s.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runner.User = url.User("runner")
+	s.with("DATABASE_URL", runner.String())
+	d := s.start().ready()
+	s.receiver.Respond("/flaky", once(500, ""))
+	s.receiver.Respond("/gone", testenv.Always(testenv.Reply{Status: 410}))
+	s.receiver.Respond("/down", testenv.Always(testenv.Reply{Status: 500}))
+	s.hook("/flaky", "created")
+	s.hook("/gone", "created")
+	down := s.hook("/down", "created")
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.waitLog("select count(*) from walhook.webhook where not enabled", "2") // 410, and every attempt failed
+	testenv.Exec(t, s.store, "delete from walhook.webhook where id = $1", down)
+	testenv.Exec(t, s.store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now(), 1, '9')", down)
+	s.waitLog("select count(*) from walhook.delivery_log where response_id = '9' and status = 'failed' and error = 'the webhook was deleted'", "1")
+	testenv.Exec(t, s.store, "delete from walhook.webhook where not enabled; delete from walhook.webhook w using walhook.webhook o where o.id < w.id")
+	s.exec("insert into assessment values (3, 'three', 'EXT-3', 1)")
+	s.exec("insert into respondent (id, assessment_id) values (2, 3)")
+	s.waitLog("select count(*) from walhook.delivery_log where response_id = '2' and status = 'success'", "1")
+	s.exec("update respondent set id = 20 where id = 2; delete from respondent where id = 20; truncate respondent")
+	s.waitStored()
+
+	if status := d.stop(); status != 0 {
+		t.Errorf("the daemon ended with status %d", status)
+	}
+	s.exec("select pg_drop_replication_slot(slot_name) from pg_replication_slots")
+	s.exec("insert into respondent (id, assessment_id) values (4, 1)")
+	again := s.start().ready()
+	s.waitLog("select status, recovered from walhook.delivery_log where response_id = '4'", "success|t")
+	for _, d := range []*daemon{d, again} {
+		if text := d.log.String(); strings.Contains(text, "permission denied") || strings.Contains(text, "must be owner") {
+			t.Errorf("the daemon lacks a right:\n%s", text)
+		}
+	}
+	if got := testenv.Psql(t, s.store, "select count(*) from walhook.partitions_of('walhook.log') p where p.upper < now() + interval '1 hour' and p.upper > now()"); got == "0" {
+		t.Error("the daemon made no partitions that fit its retention")
+	}
+}
