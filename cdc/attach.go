@@ -33,15 +33,17 @@ type AttachConfig struct {
 // RefusedError tells why attach refuses. Nothing was changed.
 type RefusedError struct{ Findings []Finding }
 
-func (e *RefusedError) Error() string {
-	texts := make([]string, len(e.Findings))
-	for i, f := range e.Findings {
+func (e *RefusedError) Error() string { return "attach refuses: " + reasons(e.Findings) }
+
+func reasons(findings []Finding) string {
+	texts := make([]string, len(findings))
+	for i, f := range findings {
 		texts[i] = f.Found
 		if f.Remedy != "" {
 			texts[i] += " (" + f.Remedy + ")"
 		}
 	}
-	return "attach refuses: " + strings.Join(texts, "; ")
+	return strings.Join(texts, "; ")
 }
 
 // Attach makes schema, publication and slot, and records the state of the rows that exist at the slot's own snapshot. It may

@@ -15,7 +15,11 @@ const (
 	PublicationChanged = "publication_changed" // dropped, emptied, or with fewer actions
 	TableReplaced      = "table_replaced"      // another table stands under the mapped name
 	ColumnMissing      = "column_missing"      // a mapped column is gone
+	IdentityLost       = "replica_identity"    // a table lost its replica identity, and is published no more
 )
+
+// gapKinds are all of them: a comparison of the whole table closes every gap.
+var gapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChanged, TableReplaced, ColumnMissing, IdentityLost}
 
 // GapError tells that the stream may have missed something: it is not enough to connect again.
 type GapError struct {

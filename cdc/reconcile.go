@@ -103,7 +103,7 @@ func (r *reconciler) run(ctx context.Context) (result Reconciled, err error) {
 		return result, err
 	}
 	if refusals := preflight.Refusals(); len(refusals) > 0 {
-		return result, fmt.Errorf("the stream cannot be taken up again: %w", &RefusedError{refusals})
+		return result, fmt.Errorf("the stream cannot be taken up again: %s", reasons(refusals))
 	}
 	if s := preflight.Slot; s.Exists && (s.Type != "logical" || s.Plugin != "pgoutput" || !s.Here) {
 		return result, fmt.Errorf("slot %q is not a logical pgoutput slot of this database; drop it, or choose another WALHOOK_SLOT", s.Name)
@@ -155,9 +155,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 		assessmentOID = preflight.Assessment.OID
 	}
 	text := fmt.Sprintf("compared %d rows with the recorded state: %d differed, %d were gone, %d events fired", outcome.rows, outcome.differing, outcome.gone, outcome.events)
-	kinds := []string{}
 	if r.cfg.Gap != nil {
-		kinds = append(kinds, r.cfg.Gap.Kind)
 		text = r.cfg.Gap.Detail + "; made a new slot and " + text
 	}
 	for _, statement := range []struct {
@@ -171,7 +169,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 		},
 		// Transaction ids of before may mean nothing to this server, and what is pending was committed long ago.
 		{"update walhook.queue set xid = null where xid is not null", nil},
-		{sql.ResolveIncidents.SQL, []any{kinds}},
+		{sql.ResolveIncidents.SQL, []any{gapKinds}},
 		{sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentReconcile, "detail": text})},
 	} {
 		if _, err := r.store.Exec(ctx, statement.sql, statement.args...); err != nil {

@@ -182,26 +182,11 @@ func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgco
 	if err := slot.continues(position); err != nil {
 		return nil, err
 	}
-	table, err := InspectTable(ctx, source, s.cfg.Mapping.Respondent)
-	if err != nil {
-		return nil, err
+	table, gap, err := s.lookAround(ctx, source, a)
+	if gap != nil {
+		return nil, gap
 	}
-	if table == nil {
-		return nil, &GapError{TableReplaced, fmt.Sprintf("table %s is gone", s.cfg.Mapping.Respondent.Display())}
-	}
-	if table.OID != a.RespondentOID {
-		return nil, &GapError{TableReplaced, fmt.Sprintf("another table stands under the name %s", s.cfg.Mapping.Respondent.Display())}
-	}
-	if s.cfg.Mapping.HasAssessmentTable() {
-		assessment, err := InspectTable(ctx, source, s.cfg.Mapping.AssessmentTable)
-		if err != nil {
-			return nil, err
-		}
-		if assessment == nil || assessment.OID != a.AssessmentOID {
-			return nil, &GapError{TableReplaced, fmt.Sprintf("table %s is gone or another one stands under its name", s.cfg.Mapping.AssessmentTable.Display())}
-		}
-	}
-	return table, nil
+	return table, err
 }
 
 // start begins the replication. A slot that is still active belongs to a walsender that a dead connection left behind,

@@ -34,7 +34,7 @@ func (s *Stream) watch(ctx context.Context, a *Attachment) error {
 				continue
 			}
 		}
-		gap, err := s.lookAround(ctx, source, a)
+		_, gap, err := s.lookAround(ctx, source, a)
 		if err != nil {
 			s.cfg.Log.Debug("the watch cannot look", "error", err)
 			closeQuietly(source)
@@ -47,42 +47,52 @@ func (s *Stream) watch(ctx context.Context, a *Attachment) error {
 	}
 }
 
-// lookAround returns what it finds wrong, nil where all is well.
-func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment) (*GapError, error) {
-	slot, err := inspectSlot(ctx, source, s.cfg.Slot)
-	if err != nil {
-		return nil, err
-	}
-	if !slot.Exists {
-		return &GapError{SlotLost, "slot \"" + s.cfg.Slot + "\" does not exist any more"}, nil
-	}
-	if slot.WALStatus == "lost" {
-		return &GapError{SlotLost, "slot \"" + s.cfg.Slot + "\" was invalidated: the server has removed WAL that it still needed"}, nil
-	}
+// lookAround returns the respondent table and what it finds wrong, nil where all is well. What harms the application comes
+// before what harms the stream.
+func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment) (*TableInfo, *GapError, error) {
 	m := s.cfg.Mapping
 	respondent, err := InspectTable(ctx, source, m.Respondent)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if respondent == nil || respondent.OID != a.RespondentOID {
-		return &GapError{TableReplaced, "table " + m.Respondent.Display() + " is gone or another one stands under its name"}, nil
+		return nil, replaced(m.Respondent), nil
 	}
+	published := []*TableInfo{respondent}
 	var assessment *TableInfo
 	if m.HasAssessmentTable() {
 		if assessment, err = InspectTable(ctx, source, m.AssessmentTable); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if assessment == nil || assessment.OID != a.AssessmentOID {
-			return &GapError{TableReplaced, "table " + m.AssessmentTable.Display() + " is gone or another one stands under its name"}, nil
+			return nil, replaced(m.AssessmentTable), nil
 		}
+		published = append(published, assessment)
 	}
 	have, err := inspectPublication(ctx, source, s.cfg.Publication)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if gap := s.protect(ctx, source, have, published...); gap != nil {
+		return nil, gap, nil
+	}
+	slot, err := inspectSlot(ctx, source, s.cfg.Slot)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !slot.Exists {
+		return nil, &GapError{SlotLost, "slot \"" + s.cfg.Slot + "\" does not exist any more"}, nil
+	}
+	if slot.WALStatus == "lost" {
+		return nil, &GapError{SlotLost, "slot \"" + s.cfg.Slot + "\" was invalidated: the server has removed WAL that it still needed"}, nil
 	}
 	spec := newPublicationSpec(s.cfg.Publication, a.Publish, m, respondent, assessment)
 	if drift := spec.drift(have); len(drift) > 0 {
-		return &GapError{PublicationChanged, strings.Join(drift, "; ")}, nil
+		return nil, &GapError{PublicationChanged, strings.Join(drift, "; ")}, nil
 	}
-	return nil, nil
+	return respondent, nil, nil
+}
+
+func replaced(name Name) *GapError {
+	return &GapError{TableReplaced, "table " + name.Display() + " is gone or another one stands under its name"}
 }

@@ -76,16 +76,18 @@ type ConfigError struct {
 }
 
 func (e *ConfigError) Error() string {
-	accepted := oneLine(e.Accepted)
+	accepted := oneLine(e.Accepted, shortLine)
 	if e.Value == "" {
 		return fmt.Sprintf("WALHOOK_%s is not set: %s", e.Variable, accepted)
 	}
-	return fmt.Sprintf("WALHOOK_%s=%s is not accepted: %s", e.Variable, oneLine(e.Value), accepted)
+	return fmt.Sprintf("WALHOOK_%s=%s is not accepted: %s", e.Variable, oneLine(e.Value, shortLine), accepted)
 }
 
-// oneLine keeps control characters of a value from breaking the line.
-func oneLine(s string) string {
-	const limit = 200
+// shortLine bounds what is repeated of a value, in bytes.
+const shortLine = 200
+
+// oneLine keeps control characters from breaking the line, and the line from growing beyond the limit in bytes.
+func oneLine(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '

@@ -19,6 +19,9 @@ type httpServer struct {
 	server   *http.Server
 }
 
+// longestReason bounds what /readyz says, in bytes: what was found and its remedy.
+const longestReason = 2000
+
 // newHTTPServer listens at once, so that an address that is taken is found out before anything else begins.
 func newHTTPServer(listen string, ready func() (bool, string), registry *prometheus.Registry, log *slog.Logger) (*httpServer, error) {
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", listen)
@@ -32,7 +35,7 @@ func newHTTPServer(listen string, ready func() (bool, string), registry *prometh
 		if !ok {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		fmt.Fprintln(w, oneLine(reason))
+		fmt.Fprintln(w, oneLine(reason, longestReason))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	log.Info("serving health and metrics", "address", listener.Addr().String())

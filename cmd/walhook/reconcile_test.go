@@ -75,6 +75,48 @@ func TestGapsFoundWhileRunning(t *testing.T) {
 	}
 }
 
+// A published table without a replica identity would refuse the application's updates: it is taken out of the publication,
+// and taken in again, with what was missed, once it has one.
+func TestReplicaIdentityLost(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ lose, giveBack, publish, reason string }{
+		"primary key dropped": {"alter table respondent drop constraint respondent_pkey", "alter table respondent add primary key (id)", "all", "stays out of publication"},
+		"identity nothing":    {"alter table respondent replica identity nothing", "alter table respondent replica identity default", "all", "stays out of publication"},
+		"full with a list":    {"alter table respondent replica identity full", "alter table respondent replica identity default", "mapped", "use WALHOOK_PUBLISH=all"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testenv.Postgres(t)
+			if c.publish == "mapped" && server.Version() < 150000 {
+				return // refused there: TestPublishMapped
+			}
+			s := newSite(t, sampleSchema).with("PUBLISH", c.publish)
+			s.exec(beforeGap)
+			d := s.run()
+			s.hooks()
+			s.exec(c.lose)
+			testenv.Eventually(t, patience, "the application to write again", func() (bool, string) {
+				_, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1")
+				return err == nil, fmt.Sprint(err)
+			})
+			d.readyz(503, "out of publication")
+			s.exec(gapHistory)
+			d.readyz(503, c.reason)
+			s.exec(c.giveBack)
+			d.ready()
+			s.expect("/hook", missedInGap...)
+			testenv.Eventually(t, patience, "the incident to be resolved", func() (bool, string) {
+				got := testenv.Psql(t, s.store, "select kind from walhook.incident where resolved_at is null")
+				return got == "", got
+			})
+			told := testenv.Psql(t, s.store, "select detail from walhook.incident where kind = 'replica_identity'")
+			if !strings.Contains(told, "taken out of publication") {
+				t.Errorf("the incident says: %s", told)
+			}
+		})
+	}
+}
+
 func TestTableSwapped(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, sampleSchema)

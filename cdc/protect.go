@@ -1,0 +1,73 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// protect looks for published tables whose updates and deletes PostgreSQL refuses, since somebody changed their replica
+// identity, and takes them out of the publication: the application's writes go before the stream. It returns the gap that
+// this makes, nil where there is none.
+func (s *Stream) protect(ctx context.Context, source *pgx.Conn, have *publicationInfo, tables ...*TableInfo) *GapError {
+	for _, table := range tables {
+		why := table.harm(have)
+		if why == "" {
+			continue
+		}
+		gap := &GapError{Kind: IdentityLost, Detail: fmt.Sprintf("table %s %s", table.Name.Display(), why)}
+		if !have.publishes(table) {
+			gap.Detail += fmt.Sprintf("; it stays out of publication %q until that is mended", s.cfg.Publication)
+			return gap
+		}
+		remove := fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE %s", pgx.Identifier{s.cfg.Publication}.Sanitize(), table.Name)
+		if have.allTables {
+			gap.Detail += fmt.Sprintf("; publication %q is FOR ALL TABLES, so that it cannot be taken out", s.cfg.Publication)
+		} else if _, err := source.Exec(ctx, remove); err != nil {
+			gap.Detail += fmt.Sprintf("; PostgreSQL refuses the application's updates until its owner runs: %s; (this role may not: %s)", remove, err)
+		} else {
+			gap.Detail += fmt.Sprintf("; it was taken out of publication %q, so that the application can go on writing", s.cfg.Publication)
+		}
+		s.cfg.Log.Error("a published table would refuse the application's updates", "table", table.Name.Display(), "detail", gap.Detail)
+		return gap
+	}
+	return nil
+}
+
+// harm says why PostgreSQL would refuse updates of the table while the publication has it as it is, or as it would be without
+// a column list where it is not in it; "" where it would not. The rules are those of CheckCmdReplicaIdentity.
+func (t *TableInfo) harm(have *publicationInfo) string {
+	var list []string
+	if have != nil {
+		list = have.tables[t.OID]
+	}
+	for _, identity := range t.Identities {
+		switch {
+		case identity.Setting == "n":
+			return fmt.Sprintf("has REPLICA IDENTITY NOTHING (ALTER TABLE %s REPLICA IDENTITY DEFAULT)", identity.Table)
+		case len(identity.Columns) == 0:
+			return fmt.Sprintf("has lost the primary key or index that was its replica identity (give %s a primary key)", identity.Table)
+		case list == nil:
+		case identity.Setting == "f":
+			return fmt.Sprintf("has REPLICA IDENTITY FULL, which goes with no column list (ALTER TABLE %s REPLICA IDENTITY DEFAULT)", identity.Table)
+		default:
+			for _, column := range identity.Columns {
+				if !slices.Contains(list, column) {
+					return fmt.Sprintf("has a replica identity with the column %s, which the publication's column list lacks", column)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// publishes reports whether updates or deletes of the table are published.
+func (p *publicationInfo) publishes(t *TableInfo) bool {
+	if p == nil || !p.actions[1] && !p.actions[2] {
+		return false
+	}
+	_, member := p.tables[t.OID]
+	return member || p.allTables
+}
