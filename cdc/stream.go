@@ -54,9 +54,10 @@ func NewStream(cfg StreamConfig) *Stream { return &Stream{cfg: cfg} }
 // *FatalError where trying again cannot help, and a *GapError where Mend is nil.
 func (s *Stream) Run(ctx context.Context) error {
 	backoff := newReconnect()
+	var open *GapError // found, and not closed yet
 	for {
 		began := time.Now()
-		err := s.session(ctx)
+		err := s.session(ctx, open)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -69,9 +70,11 @@ func (s *Stream) Run(ctx context.Context) error {
 			if s.cfg.Mend == nil {
 				return err
 			}
+			open = gap
 			s.cfg.Status.enter(PhaseMending, gap.Detail)
 			s.cfg.Log.Error("the stream may have missed changes", "kind", gap.Kind, "detail", gap.Detail)
 			if err = s.cfg.Mend(ctx, gap); err == nil {
+				open = nil
 				backoff = newReconnect()
 				continue
 			}
@@ -97,8 +100,9 @@ func newReconnect() retry.Backoff {
 	return retry.WithJitterPercent(20, retry.WithCappedDuration(reconnectCap, retry.NewExponential(reconnectMin)))
 }
 
-// session is one life of both connections: elect, check, stream.
-func (s *Stream) session(ctx context.Context) error {
+// session is one life of both connections: elect, check, stream. It streams only where no gap is open: what made it may be
+// gone while what it hid is still missing.
+func (s *Stream) session(ctx context.Context, open *GapError) error {
 	store, err := ConnectStore(ctx, s.cfg.StoreURL)
 	if err != nil {
 		return err
@@ -137,6 +141,14 @@ func (s *Stream) session(ctx context.Context) error {
 	closeQuietly(source)
 	if err != nil {
 		return err
+	}
+	if open == nil {
+		if open, err = openGap(ctx, store); err != nil {
+			return err
+		}
+	}
+	if open != nil {
+		return open
 	}
 	if err := s.cfg.Horizon.Refresh(ctx); err != nil {
 		return err
@@ -187,6 +199,19 @@ func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgco
 		return nil, gap
 	}
 	return table, err
+}
+
+// openGap returns the gap that an earlier session or another daemon found and did not close, nil where there is none.
+func openGap(ctx context.Context, store *pgx.Conn) (*GapError, error) {
+	var gap GapError
+	err := store.QueryRow(ctx, sql.OpenGap.SQL, sql.OpenGap.Bind(sql.Args{"kinds": gapKinds})...).Scan(&gap.Kind, &gap.Detail)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for open gaps: %w", err)
+	}
+	return &gap, nil
 }
 
 // start begins the replication. A slot that is still active belongs to a walsender that a dead connection left behind,

@@ -42,6 +42,7 @@ var (
 	TruncateAssessments = mustQuery("TruncateAssessments")
 	CopyWebhooks        = mustQuery("CopyWebhooks")
 	Enqueue             = mustQuery("Enqueue")
+	OpenGap             = mustQuery("OpenGap")
 	OpenIncident        = mustQuery("OpenIncident")
 	NoteIncident        = mustQuery("NoteIncident")
 	ResolveIncidents    = mustQuery("ResolveIncidents")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -99,7 +100,6 @@ func TestReplicaIdentityLost(t *testing.T) {
 				_, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1")
 				return err == nil, fmt.Sprint(err)
 			})
-			d.readyz(503, "out of publication")
 			s.exec(gapHistory)
 			d.readyz(503, c.reason)
 			s.exec(c.giveBack)
@@ -114,6 +114,46 @@ func TestReplicaIdentityLost(t *testing.T) {
 				t.Errorf("the incident says: %s", told)
 			}
 		})
+	}
+}
+
+// A daemon that has only the rights that the README lists owns no publication: it says what its owner must run.
+func TestReplicaIdentityLostWithoutOwnership(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.exec(beforeGap)
+	s.attach()
+	s.hooks()
+	u, err := url.Parse(s.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	role := "daemon_" + strings.Trim(u.Path, "/")
+	for _, statement := range []string{
+		"create role %s login replication password 'secret'", "grant usage on schema public to %s",
+		"grant select (id, assessment_id, started_at, finished_at) on respondent to %s", "grant walhook_daemon to %s",
+	} {
+		s.exec(fmt.Sprintf(statement, role))
+	}
+	t.Cleanup(func() {
+		s.exec(fmt.Sprintf("drop owned by %s", role))
+		s.exec(fmt.Sprintf("drop role %s", role))
+	})
+	u.User = url.UserPassword(role, "secret")
+	s.with("DATABASE_URL", u.String())
+	d := s.start().ready()
+
+	s.exec("alter table respondent drop constraint respondent_pkey")
+	d.readyz(503, `ALTER PUBLICATION "walhook" DROP TABLE "public"."respondent"`)
+	s.exec(`alter publication walhook drop table respondent`)
+	s.exec(gapHistory)
+	s.exec("alter table respondent add primary key (id)")
+	d.readyz(503, `alter publication "walhook" set table "public"."respondent"`)
+	s.exec(`alter publication walhook set table respondent`)
+	d.ready()
+	s.expect("/hook", missedInGap...)
+	if status := d.stop(); status != 0 {
+		t.Errorf("stop: status %d", status)
 	}
 }
 

@@ -90,6 +90,9 @@ select @kind, @detail
 where not exists (select from walhook.incident_log i where i.kind = @kind and i.resolved_at is null)
 returning id;
 
+-- name: OpenGap
+select kind, detail from walhook.incident_log where kind = any(@kinds::text[]) and resolved_at is null order by at, id limit 1;
+
 -- name: NoteIncident
 insert into walhook.incident_log (kind, detail, resolved_at) values (@kind, @detail, now());
 
