@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"walhook/testenv"
+	"walhook/testenv/pgserver"
+)
+
+var (
+	chaosRounds = flag.Int("chaos.rounds", 12, "rounds of TestChaos: in each something is killed, cut or stalled")
+	chaosSeed   = flag.Uint64("chaos.seed", 0, "seed of TestChaos; 0: another each time")
+)
+
+// chaosPatience bounds a wait for everything to be delivered after faults, with a receiver that fails now and then.
+const chaosPatience = 3 * time.Minute
+
+// chaos is an installation of two daemons, source and store on servers of their own, and wires between them.
+type chaos struct {
+	*site
+	rand          *rand.Rand
+	source, queue *pgserver.Server
+	toSource      *testenv.Wire
+	toStore       *testenv.Wire
+	daemons       [2]*daemon
+	load          *chaosLoad
+	done          map[string]int // faults, by name
+	checked       struct{ ledger, delivery int64 }
+	sent, again   int // requests, and those that came again
+}
+
+// Whatever is killed, cut or stalled at whatever instant, each event is queued once for each webhook, and comes at least once
+// under one webhook-id; what is ordered comes in order. To run it for long:
+//
+//	go test ./cmd/walhook -run TestChaos -chaos.rounds 500 -timeout 2h -v
+func TestChaos(t *testing.T) {
+	t.Parallel()
+	seed := *chaosSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d, %d rounds; -chaos.seed plays the same faults again, though not at the same instants", seed, *chaosRounds)
+	c := newChaos(t, seed)
+	c.load = startLoad(c.db, seed, 3)
+	t.Cleanup(c.load.stop)
+	const between = 25 // rounds from one comparison to the next
+	for round := 1; round <= *chaosRounds; round++ {
+		c.instant()
+		name := c.fault()
+		c.done[name]++
+		if t.Failed() {
+			t.Fatalf("in round %d, after %s", round, name)
+		}
+		if c.rand.IntN(3) == 0 {
+			c.daemons[c.rand.IntN(2)].ready()
+		}
+		if round%between == 0 || round == *chaosRounds {
+			c.compare()
+			t.Logf("round %d: %d requests, %d of them again; transactions %v; faults %v", round, c.sent, c.again, c.load, c.done)
+		}
+	}
+}
+
+func newChaos(t *testing.T, seed uint64) *chaos {
+	c := &chaos{
+		source: testenv.NewServer(t, nil), queue: testenv.NewServer(t, nil), rand: rand.New(rand.NewPCG(seed, 1<<32)), done: map[string]int{},
+	}
+	c.site = newSiteOn(t, c.source, chaosSchema).withStore(c.queue).with("LOG_LEVEL", "info")
+	direct := func(url string) string { return strings.SplitN(strings.SplitN(url, "@", 2)[1], "/", 2)[0] }
+	c.toSource, c.toStore = testenv.NewWire(t, direct(c.db)), testenv.NewWire(t, direct(c.store))
+	c.with("DATABASE_URL", strings.Replace(c.db, direct(c.db), c.toSource.Addr(), 1),
+		"STORE_URL", strings.Replace(c.store, direct(c.store), c.toStore.Addr(), 1))
+	c.attach()
+	for i := range c.daemons {
+		c.daemons[i] = c.start().ready()
+	}
+	c.hooks()
+	c.hook("/loose", "completed", "ordered", "false")
+	c.hook("/loose", "changed", "ordered", "false")
+	c.receiver.Respond("/hook", c.moody(rand.New(rand.NewPCG(seed, 2<<32))))
+	return c
+}
+
+// moody answers as receivers do on a bad day. The receiver calls it from many goroutines; what it answers to whom is chance.
+func (c *chaos) moody(r *rand.Rand) func(testenv.Request) testenv.Reply {
+	dice := make(chan int)
+	ctx, end := context.WithCancel(context.Background())
+	c.t.Cleanup(end)
+	go func() {
+		for {
+			select {
+			case dice <- r.IntN(1000):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func(testenv.Request) testenv.Reply {
+		var n int
+		select {
+		case n = <-dice:
+		case <-ctx.Done():
+		}
+		switch {
+		case n < 20:
+			return testenv.Reply{Status: 500}
+		case n < 30:
+			return testenv.Reply{Reset: true}
+		case n < 31:
+			return testenv.Reply{Hang: true}
+		case n < 200:
+			return testenv.Reply{Delay: time.Duration(n) * 100 * time.Microsecond}
+		}
+		return testenv.Reply{}
+	}
+}
+
+// instant lets a random time pass, for faults are to come at any.
+func (c *chaos) instant() { time.Sleep(time.Duration(c.rand.IntN(600)) * time.Millisecond) }
+
+// fault does one of the things that go wrong, and what people then do about it.
+func (c *chaos) fault() string {
+	one := c.rand.IntN(2)
+	switch c.rand.IntN(13) {
+	case 0, 1:
+		c.restart(one)
+		return "a daemon killed"
+	case 2:
+		c.daemons[0].kill()
+		c.daemons[1].kill()
+		c.daemons[0], c.daemons[1] = c.start(), c.start()
+		return "both daemons killed"
+	case 3:
+		if status := c.daemons[one].stop(); status != 0 {
+			c.t.Errorf("a daemon that was asked to stop ended with status %d: %s", status, c.daemons[one].log)
+		}
+		c.daemons[one] = c.start()
+		return "a daemon stopped"
+	case 4:
+		c.crash(c.source)
+		return "source killed"
+	case 5, 6:
+		c.crash(c.queue)
+		return "store killed"
+	case 7:
+		c.source.Kill()
+		c.queue.Kill()
+		c.instant()
+		c.up(c.queue)
+		c.up(c.source)
+		return "source and store killed"
+	case 8:
+		c.daemons[one].kill()
+		c.crash([]*pgserver.Server{c.source, c.queue}[c.rand.IntN(2)])
+		c.daemons[one] = c.start()
+		return "a daemon and a server killed"
+	case 9:
+		testenv.Exec(c.t, c.db, "select pg_terminate_backend(active_pid) from pg_replication_slots where active")
+		return "walsender terminated"
+	case 10:
+		for _, url := range []string{c.db, c.store}[:1+one] {
+			testenv.Exec(c.t, url, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'walhook%'")
+		}
+		return "backends terminated"
+	case 11:
+		wire := c.wire()
+		wire.Cut()
+		c.instant()
+		wire.Restore()
+		return "wire cut"
+	default:
+		wire := c.wire()
+		wire.Stall()
+		c.instant()
+		wire.Unstall()
+		return "wire stalled"
+	}
+}
+
+func (c *chaos) wire() *testenv.Wire {
+	return []*testenv.Wire{c.toSource, c.toStore}[c.rand.IntN(2)]
+}
+
+func (c *chaos) restart(i int) {
+	c.daemons[i].kill()
+	c.daemons[i] = c.start()
+}
+
+func (c *chaos) crash(server *pgserver.Server) {
+	if c.rand.IntN(2) == 0 {
+		server.Kill()
+	} else {
+		server.HaltImmediately()
+	}
+	if c.rand.IntN(2) == 0 {
+		c.instant()
+	}
+	c.up(server)
+}
+
+func (c *chaos) up(server *pgserver.Server) {
+	if err := server.Restart(context.Background()); err != nil {
+		c.t.Fatal(err)
+	}
+}

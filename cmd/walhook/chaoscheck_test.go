@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/testenv"
+)
+
+// compare waits until everything has been delivered, and holds log and receiver against the ledger: what has come since the last
+// time.
+func (c *chaos) compare() {
+	c.t.Helper()
+	c.load.paused(func() {
+		c.daemons[0].ready()
+		c.settle()
+		c.compareLog()
+		c.compareReceiver()
+		if c.t.Failed() {
+			c.t.FailNow()
+		}
+		c.receiver.Forget()
+		c.checked.ledger = testenv.Value[int64](c.t, c.db, "select coalesce(max(seq), 0) from ledger")
+		c.checked.delivery = testenv.Value[int64](c.t, c.store, "select coalesce(max(delivery_id), 0) from walhook.delivery_log")
+	})
+}
+
+// settle waits until all that was committed has been queued, and all that was queued has ended.
+func (c *chaos) settle() {
+	c.t.Helper()
+	c.fences++
+	statement, id := c.sentinel(c.fences)
+	c.exec(statement)
+	testenv.Eventually(c.t, chaosPatience, "the stream to catch up, and an empty queue", func() (bool, string) {
+		stored := testenv.Value[bool](c.t, c.store, "select exists (select from walhook.response_state where response_id = $1)", id)
+		if !stored {
+			return false, "the sentinel " + id + " is not stored"
+		}
+		pending := testenv.Value[int64](c.t, c.store, "select count(*) from walhook.queue")
+		return pending == 0, fmt.Sprintf("%d pending: %s", pending, testenv.Psql(c.t, c.store, "select * from walhook.pending limit 5"))
+	})
+	if open := testenv.Psql(c.t, c.store, "select kind, detail from walhook.incident where resolved_at is null"); open != "" {
+		c.t.Errorf("incidents are open: %s", open)
+	}
+}
+
+// compareLog: each event of the ledger is in the log once for each webhook of that event, in order, and nothing else is.
+func (c *chaos) compareLog() {
+	c.t.Helper()
+	hooks := testenv.Values[string](c.t, c.store, "select event_type || ' ' || id from walhook.webhook order by id")
+	byEvent := map[string][]string{}
+	for _, hook := range hooks {
+		event, id, _ := strings.Cut(strings.TrimPrefix(hook, "response."), " ")
+		byEvent[event] = append(byEvent[event], id)
+	}
+	want, got := map[string][]string{}, map[string][]string{} // deliveries by response, as "webhook event", in order
+	for _, line := range testenv.Values[string](c.t, c.db, "select response_id || ' ' || event from ledger where seq > $1 order by seq", c.checked.ledger) {
+		response, event, _ := strings.Cut(line, " ")
+		for _, hook := range byEvent[event] {
+			want[response] = append(want[response], hook+" "+event)
+		}
+	}
+	for _, d := range c.deliveries() {
+		got[d.response] = append(got[d.response], d.webhook+" "+d.event)
+		if d.status != "success" || d.recovered {
+			c.t.Errorf("delivery %d of response %s: status %s, recovered %v", d.id, d.response, d.status, d.recovered)
+		}
+	}
+	for response := range merged(want, got) {
+		// Deliveries of one event to several webhooks have no order among them.
+		if w, g := byEventThenHook(want[response]), byEventThenHook(got[response]); !slices.Equal(w, g) {
+			c.t.Errorf("response %s\n should have fired %v\n the log has       %v\n row: %s", response, w, g,
+				testenv.Psql(c.t, c.db, "select * from respondent where id = "+response))
+		}
+	}
+}
+
+// byEventThenHook sorts neighbours that are the same event's.
+func byEventThenHook(deliveries []string) []string {
+	sorted := slices.Clone(deliveries)
+	for from := 0; from < len(sorted); {
+		_, event, _ := strings.Cut(sorted[from], " ")
+		to := from + 1
+		for to < len(sorted) && strings.HasSuffix(sorted[to], " "+event) {
+			to++
+		}
+		slices.Sort(sorted[from:to])
+		from = to
+	}
+	return sorted
+}
+
+func merged(a, b map[string][]string) map[string]bool {
+	keys := map[string]bool{}
+	for key := range a {
+		keys[key] = true
+	}
+	for key := range b {
+		keys[key] = true
+	}
+	return keys
+}
+
+// compareReceiver: each delivery came under its own webhook-id, and what is ordered came in the log's order.
+func (c *chaos) compareReceiver() {
+	c.t.Helper()
+	bodies := map[string]string{}     // by webhook-id
+	arrivals := map[string][]string{} // webhook-ids that came to the ordered path for the first time, by response
+	for _, r := range c.receiver.Requests() {
+		c.sent++
+		id := r.Header.Get("Webhook-Id")
+		match := eventOf.FindStringSubmatch(r.Body)
+		if match == nil {
+			c.t.Fatalf("body %s is not of the contract's form", r.Body)
+		}
+		before, known := bodies[id]
+		if known && before != r.Path+r.Body {
+			c.t.Errorf("webhook-id %s came with %s and with %s", id, before, r.Path+r.Body)
+		}
+		if known {
+			c.again++
+			continue
+		}
+		bodies[id] = r.Path + r.Body
+		if r.Path == "/hook" {
+			arrivals[match[2]] = append(arrivals[match[2]], id)
+		}
+	}
+	logged := map[string][]string{}
+	for _, d := range c.deliveries() {
+		body, came := bodies[d.message]
+		if !came {
+			c.t.Errorf("delivery %d (%s of response %s) never came, though the log says %s", d.id, d.event, d.response, d.status)
+			continue
+		}
+		delete(bodies, d.message)
+		if match := eventOf.FindStringSubmatch(body[strings.IndexByte(body, '{'):]); match[1] != d.event || match[2] != d.response {
+			c.t.Errorf("delivery %d (%s of response %s) came as %s", d.id, d.event, d.response, body)
+		}
+		if d.ordered {
+			logged[d.response] = append(logged[d.response], d.message)
+		}
+	}
+	for id, body := range bodies {
+		c.t.Errorf("%s came as %s, and the log does not know it", body, id)
+	}
+	for response, want := range logged {
+		if got := arrivals[response]; !slices.Equal(got, want) {
+			c.t.Errorf("response %s: deliveries first came in the order %v, not %v", response, got, want)
+		}
+	}
+}
+
+// chaosDelivery is a row of the log.
+type chaosDelivery struct {
+	id                                        int64
+	webhook, response, event, status, message string
+	recovered, ordered                        bool
+}
+
+func (c *chaos) deliveries() []chaosDelivery {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), chaosPatience)
+	defer cancel()
+	conn := testenv.Connect(c.t, c.store)
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, `select l.delivery_id, l.webhook_id::text, l.response_id, replace(l.event_type, 'response.', ''), l.status,
+			l.message_id, l.recovered, w.ordered
+		from walhook.delivery_log l join walhook.webhook w on w.id = l.webhook_id where l.delivery_id > $1 order by l.delivery_id`, c.checked.delivery)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d chaosDelivery, err error) {
+		return d, row.Scan(&d.id, &d.webhook, &d.response, &d.event, &d.status, &d.message, &d.recovered, &d.ordered)
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return all
+}
