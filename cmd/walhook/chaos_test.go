@@ -136,6 +136,7 @@ func (c *chaos) fault() string {
 		c.daemons[0], c.daemons[1] = c.start(), c.start()
 		return "both daemons killed"
 	case 3:
+		c.daemons[one].listens() // before it has come so far, SIGTERM ends it as it ends any program
 		if status := c.daemons[one].stop(); status != 0 {
 			c.t.Errorf("a daemon that was asked to stop ended with status %d: %s", status, c.daemons[one].log)
 		}

@@ -229,6 +229,14 @@ func (d *daemon) get(path string) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
+// listens waits until the daemon serves HTTP, which it does first of all.
+func (d *daemon) listens() {
+	d.t.Helper()
+	testenv.Eventually(d.t, patience, "the daemon to listen", func() (bool, string) {
+		return listening.MatchString(d.log.String()), d.log.String()
+	})
+}
+
 // ready waits until /readyz says 200.
 func (d *daemon) ready() *daemon {
 	d.t.Helper()
