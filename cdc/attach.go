@@ -109,7 +109,7 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	if before != nil && before.Complete {
 		return false, recheck(ctx, cfg, preflight)
 	}
-	return true, (&attacher{cfg, source, store, replication, preflight}).run(ctx, before)
+	return true, (&attacher{cfg: cfg, source: source, store: store, replication: replication, preflight: preflight}).run(ctx, before)
 }
 
 // upgrade brings the schema of an attached store up to this binary's, where it is older.
@@ -190,6 +190,8 @@ type attacher struct {
 	source, store *pgx.Conn
 	replication   *pgconn.PgConn
 	preflight     *Preflight
+
+	publicationRows string
 }
 
 // run attaches from the beginning. Its last step is the one store transaction that makes it complete; whatever interrupts it
@@ -213,6 +215,11 @@ func (a *attacher) run(ctx context.Context, before *Attachment) error {
 	if err := mendPublication(ctx, a.source, a.preflight); err != nil {
 		return err
 	}
+	published, err := inspectPublication(ctx, a.source, target.Publication)
+	if err != nil {
+		return err
+	}
+	a.publicationRows = published.rowsOf(a.preflight.Respondent, a.preflight.Assessment)
 	a.cfg.Note(fmt.Sprintf("creating slot %q", slot))
 	created, err := createSlot(ctx, a.replication, a.source, slot, a.preflight.Version, a.cfg.Note)
 	if err != nil {
@@ -305,7 +312,7 @@ func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 	if err != nil {
 		return fmt.Errorf("write the position: %w", err)
 	}
-	if _, err := tx.Exec(ctx, "update walhook.attachment set phase = 'attached', attached_at = now()"); err != nil {
+	if _, err := tx.Exec(ctx, "update walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1", a.publicationRows); err != nil {
 		return fmt.Errorf("complete the attachment: %w", err)
 	}
 	if err := tx.Commit(ctx); err != nil {
@@ -369,15 +376,21 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		return fmt.Errorf("slot %q and publication %q are attached, not %q and %q; set WALHOOK_SLOT and WALHOOK_PUBLICATION to what is attached",
 			attachment.Slot, attachment.Publication, cfg.Slot, cfg.Publication)
 	}
+	if cfg.DropSchema {
+		if err := mayDropSchema(ctx, store, source); err != nil {
+			return err
+		}
+	}
 	if attachment != nil {
+		// The publication comes first: only its owner may drop it, and where this role is not, nothing has been lost.
+		if _, err := source.Exec(ctx, "drop publication if exists "+pgx.Identifier{cfg.Publication}.Sanitize()); err != nil {
+			return fmt.Errorf("drop publication %q, whose owner detaches: %w; nothing was changed", cfg.Publication, err)
+		}
+		cfg.Note(fmt.Sprintf("dropped publication %q", cfg.Publication))
 		if err := dropSlot(ctx, source, cfg.Slot); err != nil {
 			return err
 		}
 		cfg.Note(fmt.Sprintf("dropped slot %q", cfg.Slot))
-		if _, err := source.Exec(ctx, "drop publication if exists "+pgx.Identifier{cfg.Publication}.Sanitize()); err != nil {
-			return fmt.Errorf("drop publication %q: %w", cfg.Publication, err)
-		}
-		cfg.Note(fmt.Sprintf("dropped publication %q", cfg.Publication))
 		if _, err := store.Exec(ctx, "delete from walhook.attachment"); err != nil {
 			return fmt.Errorf("end the attachment: %w", err)
 		}
@@ -393,6 +406,22 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		}
 	}
 	cfg.Note("dropped schema walhook")
+	return nil
+}
+
+// mayDropSchema returns an error where the schema walhook belongs to somebody else.
+func mayDropSchema(ctx context.Context, conns ...*pgx.Conn) error {
+	for _, conn := range conns {
+		var owner string
+		err := conn.QueryRow(ctx, `select pg_catalog.pg_get_userbyid(n.nspowner) from pg_catalog.pg_namespace n
+			where n.nspname = 'walhook' and not pg_catalog.pg_has_role(n.nspowner, 'usage')`).Scan(&owner)
+		switch {
+		case err == nil:
+			return fmt.Errorf("schema walhook belongs to %s; detach as that role, or without --drop-schema; nothing was changed", owner)
+		case !errors.Is(err, pgx.ErrNoRows):
+			return fmt.Errorf("look for schema walhook: %w", err)
+		}
+	}
 	return nil
 }
 

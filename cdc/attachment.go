@@ -25,6 +25,7 @@ type Attachment struct {
 	Mapping          Mapping
 	RespondentOID    uint32
 	AssessmentOID    uint32 // 0: no assessment table
+	PublicationRows  string // as publicationInfo.rowsOf told them when the slot was made
 	NumericID        bool   // the respondent's key is an integer, so that it appears as a JSON number
 	Installation     string
 	BegunAt          time.Time
@@ -39,7 +40,7 @@ func ReadAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
 		mapping []byte
 	)
 	err := store.QueryRow(ctx, sql.ReadAttachment.SQL).Scan(&phase, &a.SystemIdentifier, &a.Database, &a.Slot, &a.Publication, &a.Publish,
-		&mapping, &a.RespondentOID, &a.AssessmentOID, &a.NumericID, &a.Installation, &a.BegunAt, &a.AttachedAt)
+		&mapping, &a.RespondentOID, &a.AssessmentOID, &a.PublicationRows, &a.NumericID, &a.Installation, &a.BegunAt, &a.AttachedAt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

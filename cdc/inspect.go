@@ -195,8 +195,6 @@ func inspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*SlotInfo, e
 // continues returns a *GapError unless the slot goes on exactly where the store ends, or before.
 func (s *SlotInfo) continues(position Position) error {
 	switch {
-	case !s.Exists:
-		return &GapError{SlotLost, fmt.Sprintf("slot %q does not exist any more", s.Name)}
 	case s.Type != "logical" || s.Plugin != "pgoutput" || !s.Here:
 		return &GapError{SlotForeign, fmt.Sprintf("slot %q is not a logical pgoutput slot of this database", s.Name)}
 	case s.WALStatus == "lost":

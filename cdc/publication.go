@@ -82,15 +82,34 @@ type publicationInfo struct {
 	allTables, viaRoot bool
 	actions            [4]bool // insert, update, delete, truncate
 	tables             map[uint32][]string
+	filtered           map[uint32]bool // tables of which a row filter holds rows back
+
+	row       string            // oid and xmin of its row in pg_publication
+	tableRows map[uint32]string // the same of the tables' rows in pg_publication_rel
+}
+
+// rowsOf tells the catalog's rows that publish these tables, with the transactions that wrote them. They are others once
+// the publication was made again, or a table taken out and in, however soon: what happened in between was not streamed.
+func (p *publicationInfo) rowsOf(tables ...*TableInfo) string {
+	if p == nil {
+		return ""
+	}
+	rows := []string{p.row}
+	for _, table := range tables {
+		if table != nil {
+			rows = append(rows, p.tableRows[table.OID])
+		}
+	}
+	return strings.Join(rows, " ")
 }
 
 // inspectPublication reads the publication, nil where there is none.
 func inspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*publicationInfo, error) {
-	p := &publicationInfo{tables: map[uint32][]string{}}
+	p := &publicationInfo{tables: map[uint32][]string{}, filtered: map[uint32]bool{}, tableRows: map[uint32]string{}}
 	var oid uint32
-	err := conn.QueryRow(ctx, `select oid, puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate
+	err := conn.QueryRow(ctx, `select oid, oid || ':' || xmin, puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate
 		from pg_catalog.pg_publication where pubname = $1`, name).
-		Scan(&oid, &p.allTables, &p.viaRoot, &p.actions[0], &p.actions[1], &p.actions[2], &p.actions[3])
+		Scan(&oid, &p.row, &p.allTables, &p.viaRoot, &p.actions[0], &p.actions[1], &p.actions[2], &p.actions[3])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -101,18 +120,26 @@ func inspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*publ
 	if err := conn.QueryRow(ctx, "select current_setting('server_version_num')::int").Scan(&version); err != nil {
 		return nil, fmt.Errorf("look up publication %q: %w", name, err)
 	}
-	columns := "null::text[]"
+	columns, filter := "null::text[]", "false"
 	if version >= columnListVersion {
 		columns = `(select array_agg(a.attname::text order by a.attnum) from pg_catalog.pg_attribute a
 		             where a.attrelid = r.prrelid and a.attnum = any(r.prattrs))`
+		filter = "r.prqual is not null"
 	}
-	rows, err := conn.Query(ctx, "select r.prrelid, "+columns+" from pg_catalog.pg_publication_rel r where r.prpubid = $1", oid)
+	rows, err := conn.Query(ctx, "select r.prrelid, r.oid || ':' || r.xmin, "+filter+", "+columns+" from pg_catalog.pg_publication_rel r where r.prpubid = $1", oid)
 	if err != nil {
 		return nil, fmt.Errorf("look up the tables of publication %q: %w", name, err)
 	}
-	var table uint32
-	var list []string
-	_, err = pgx.ForEachRow(rows, []any{&table, &list}, func() error { p.tables[table] = slices.Clone(list); return nil })
+	var (
+		table    uint32
+		row      string
+		filtered bool
+		list     []string
+	)
+	_, err = pgx.ForEachRow(rows, []any{&table, &row, &filtered, &list}, func() error {
+		p.tables[table], p.tableRows[table], p.filtered[table] = slices.Clone(list), row, filtered
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("look up the tables of publication %q: %w", name, err)
 	}
@@ -148,6 +175,9 @@ func (p publicationSpec) drift(have *publicationInfo) []string {
 			drift = append(drift, fmt.Sprintf("publication %q lacks table %s", p.name, table.info.Name.Display()))
 		case columns != nil && !covers(columns, table):
 			drift = append(drift, fmt.Sprintf("the column list of %s in publication %q lacks mapped columns", table.info.Name.Display(), p.name))
+		}
+		if have.filtered[table.info.OID] {
+			drift = append(drift, fmt.Sprintf("a row filter in publication %q holds back rows of %s", p.name, table.info.Name.Display()))
 		}
 	}
 	return drift

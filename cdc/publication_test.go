@@ -55,9 +55,13 @@ func TestDriftTellsHowAPublicationDiffers(t *testing.T) {
 		"more tables":        {&publicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: nil, assessmentOID: nil, otherOID: nil}}, nil},
 		"all tables":         {&publicationInfo{viaRoot: true, actions: every, allTables: true}, nil},
 		"a list that covers": {&publicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: append(needed, "more"), assessmentOID: nil}}, nil},
-		"none":               {nil, []string{"does not exist"}},
-		"emptied":            {&publicationInfo{viaRoot: true, actions: every}, []string{"lacks table public.Respondent", "lacks table public.assessment"}},
-		"one table less":     {&publicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{assessmentOID: nil}}, []string{"lacks table public.Respondent"}},
+		"a row filter": {
+			&publicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: nil, assessmentOID: nil}, filtered: map[uint32]bool{assessmentOID: true}},
+			[]string{"row filter in publication \"wal's hook\" holds back rows of public.assessment"},
+		},
+		"none":           {nil, []string{"does not exist"}},
+		"emptied":        {&publicationInfo{viaRoot: true, actions: every}, []string{"lacks table public.Respondent", "lacks table public.assessment"}},
+		"one table less": {&publicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{assessmentOID: nil}}, []string{"lacks table public.Respondent"}},
 		"actions less": {
 			&publicationInfo{viaRoot: true, actions: [4]bool{true, false, true, false}, allTables: true},
 			[]string{"does not publish update", "does not publish truncate"},

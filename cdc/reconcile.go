@@ -80,6 +80,8 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 type reconciler struct {
 	cfg   ReconcileConfig
 	store *pgx.Conn
+
+	publicationRows string
 }
 
 func (r *reconciler) run(ctx context.Context) (result Reconciled, err error) {
@@ -117,6 +119,12 @@ func (r *reconciler) run(ctx context.Context) (result Reconciled, err error) {
 			return result, err
 		}
 	}
+	// Read before the slot is made: who changes the publication from now on is found out.
+	published, err := inspectPublication(ctx, source, cfg.Target.Publication)
+	if err != nil {
+		return result, err
+	}
+	r.publicationRows = published.rowsOf(preflight.Respondent, preflight.Assessment)
 	cfg.Note(fmt.Sprintf("creating slot %q", cfg.Target.Slot))
 	created, err := createSlot(ctx, replication, source, cfg.Target.Slot, preflight.Version, cfg.Note)
 	if err != nil {
@@ -164,8 +172,8 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 	}{
 		{"update walhook.position set lsn = $1, partial_lsn = null, partial_changes = 0", []any{slot.consistent.String()}},
 		{
-			"update walhook.attachment set system_identifier = $1, respondent_oid = $2, assessment_oid = $3",
-			[]any{system.SystemID, int64(preflight.Respondent.OID), int64(assessmentOID)},
+			"update walhook.attachment set system_identifier = $1, respondent_oid = $2, assessment_oid = $3, publication_rows = $4",
+			[]any{system.SystemID, int64(preflight.Respondent.OID), int64(assessmentOID), r.publicationRows},
 		},
 		// Transaction ids of before may mean nothing to this server, and what is pending was committed long ago.
 		{"update walhook.queue set xid = null where xid is not null", nil},

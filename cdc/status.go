@@ -29,6 +29,8 @@ type Status struct {
 	received pglogrepl.LSN
 	events   int64
 	batches  int64
+	retained int64
+	danger   string
 }
 
 // StatusView is a copy of a Status at one moment.
@@ -40,6 +42,8 @@ type StatusView struct {
 	Received pglogrepl.LSN // WAL end that the server last told
 	Events   int64         // queued for matching since the process began
 	Batches  int64         // store transactions since the process began
+	Retained int64         // bytes of WAL that the slot held back when last looked at
+	Danger   string        // what the slot comes near to; "": nothing
 }
 
 // View returns a copy.
@@ -50,7 +54,7 @@ func (s *Status) View() StatusView {
 	if phase == "" {
 		phase = PhaseStarting
 	}
-	return StatusView{Phase: phase, Reason: s.reason, Since: s.since, Position: s.position, Received: s.received, Events: s.events, Batches: s.batches}
+	return StatusView{Phase: phase, Reason: s.reason, Since: s.since, Position: s.position, Received: s.received, Events: s.events, Batches: s.batches, Retained: s.retained, Danger: s.danger}
 }
 
 func (s *Status) enter(phase Phase, reason string) {
@@ -73,6 +77,15 @@ func (s *Status) heard(end pglogrepl.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.received = max(s.received, end)
+}
+
+// weighed takes down what the slot holds back, and returns the danger it was in before.
+func (s *Status) weighed(retained int64, danger string) (before string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before = s.danger
+	s.retained, s.danger = retained, danger
+	return before
 }
 
 func (s *Status) queued(events int) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -38,6 +39,7 @@ type StreamConfig struct {
 	Queue               Queue
 	Horizon             *Horizon
 	Status              *Status
+	MaxSlotLag          int64 // bytes of WAL beyond which the slot is given up; 0: never
 	Log                 *slog.Logger
 
 	// Mend closes a gap; after it returns nil the stream begins anew. Nil: a gap ends Run.
@@ -45,7 +47,10 @@ type StreamConfig struct {
 }
 
 // Stream reads the slot while no other daemon does, and waits otherwise.
-type Stream struct{ cfg StreamConfig }
+type Stream struct {
+	cfg    StreamConfig
+	gaveUp atomic.Pointer[string] // why the slot was dropped by this daemon itself
+}
 
 // NewStream returns a Stream that Run starts.
 func NewStream(cfg StreamConfig) *Stream { return &Stream{cfg: cfg} }
@@ -53,6 +58,10 @@ func NewStream(cfg StreamConfig) *Stream { return &Stream{cfg: cfg} }
 // Run streams until the context ends, reconnecting whenever a connection breaks. It returns nil after a clean stop, a
 // *FatalError where trying again cannot help, and a *GapError where Mend is nil.
 func (s *Stream) Run(ctx context.Context) error {
+	guarding, stop := context.WithCancel(ctx)
+	guarded := make(chan struct{})
+	go func() { defer close(guarded); s.guardWAL(guarding) }()
+	defer func() { stop(); <-guarded }()
 	backoff := newReconnect()
 	var open *GapError // found, and not closed yet
 	for {
@@ -75,6 +84,7 @@ func (s *Stream) Run(ctx context.Context) error {
 			s.cfg.Log.Error("the stream may have missed changes", "kind", gap.Kind, "detail", gap.Detail)
 			if err = s.cfg.Mend(ctx, gap); err == nil {
 				open = nil
+				s.gaveUp.Store(nil)
 				backoff = newReconnect()
 				continue
 			}
@@ -191,6 +201,9 @@ func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgco
 	if err != nil {
 		return nil, err
 	}
+	if !slot.Exists {
+		return nil, s.missingSlot()
+	}
 	if err := slot.continues(position); err != nil {
 		return nil, err
 	}
@@ -243,7 +256,7 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, position
 				return errors.New(reason)
 			}
 		case stateUndefinedObject:
-			return &GapError{SlotLost, fmt.Sprintf("slot %q does not exist any more", s.cfg.Slot)}
+			return s.missingSlot()
 		case stateNotReady:
 			return &GapError{SlotLost, fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
 		default:

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -81,7 +82,7 @@ func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment
 		return nil, nil, err
 	}
 	if !slot.Exists {
-		return nil, &GapError{SlotLost, "slot \"" + s.cfg.Slot + "\" does not exist any more"}, nil
+		return nil, s.missingSlot(), nil
 	}
 	if slot.WALStatus == "lost" {
 		return nil, &GapError{SlotLost, "slot \"" + s.cfg.Slot + "\" was invalidated: the server has removed WAL that it still needed"}, nil
@@ -89,6 +90,9 @@ func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment
 	spec := newPublicationSpec(s.cfg.Publication, a.Publish, m, respondent, assessment)
 	if drift := spec.drift(have); len(drift) > 0 {
 		return nil, &GapError{PublicationChanged, strings.Join(drift, "; ")}, nil
+	}
+	if have.rowsOf(respondent, assessment) != a.PublicationRows {
+		return nil, &GapError{PublicationChanged, fmt.Sprintf("publication %q was changed or made again; as it is now it publishes what it should", s.cfg.Publication)}, nil
 	}
 	return respondent, nil, nil
 }

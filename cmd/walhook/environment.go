@@ -38,7 +38,7 @@ var variables = []setting{
 	{"ALLOW_NETWORKS", "none", "CIDRs that deliveries may reach although they are private, loopback or link-local"},
 	{"CA_FILE", "none", "PEM file of certificate authorities to trust besides the system's"},
 	{"RETENTION", "`0`: for ever", "age at which log entries are dropped"},
-	{"MAX_SLOT_LAG", "`0`: no limit", "WAL that the slot may hold back before the daemon warns, such as `10GB`"},
+	{"MAX_SLOT_LAG", "`0`: no limit", "WAL that the slot may hold back, such as `10GB`. From four fifths of it on the daemon warns; beyond it, it drops the slot, makes a new one and compares the table"},
 	{"LOG_LEVEL", "`info`", "`debug`, `info`, `warn` or `error`"},
 	{"LOG_FORMAT", "`text`", "`text`, or `json` for machines"},
 }

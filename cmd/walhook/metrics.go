@@ -80,6 +80,13 @@ func (m *metrics) stream(status *cdc.Status) {
 				}
 				return float64(v.Received - v.Position.LSN)
 			}),
+		gauge("walhook_slot_retained_bytes", "WAL that the slot makes the server keep.", func(v cdc.StatusView) float64 { return float64(v.Retained) }),
+		gauge("walhook_slot_in_danger", "1 while the slot nears WALHOOK_MAX_SLOT_LAG or max_slot_wal_keep_size.", func(v cdc.StatusView) float64 {
+			if v.Danger != "" {
+				return 1
+			}
+			return 0
+		}),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "walhook_events_total", Help: "Events classified and matched by this daemon."},
 			func() float64 { return float64(status.View().Events) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "walhook_batches_total", Help: "Store transactions of the stream."},

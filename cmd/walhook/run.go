@@ -97,7 +97,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		}),
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
 		Queue:   streamQueue,
-		Horizon: horizon, Status: status, Log: log,
+		Horizon: horizon, Status: status, MaxSlotLag: int64(cfg.MaxSlotLag), Log: log,
 	})
 	metrics.stream(status)
 	ready.follow(func() (bool, string) { return streaming(status, scheduler) })
@@ -135,6 +135,9 @@ func streaming(status *cdc.Status, scheduler *dispatch.Scheduler) (bool, string)
 	view := status.View()
 	switch view.Phase {
 	case cdc.PhaseStreaming:
+		if view.Danger != "" {
+			return true, "streaming; " + view.Danger
+		}
 		return true, "streaming"
 	case cdc.PhaseStandby:
 		return true, "standing by: " + view.Reason

@@ -13,6 +13,7 @@ create table walhook.attachment (
   mapping           jsonb not null,
   respondent_oid    bigint not null,
   assessment_oid    bigint not null,
+  publication_rows  text not null default '', -- the catalog's rows of the publication: who changes it makes others
   numeric_id        boolean not null,
   installation      uuid not null default gen_random_uuid(),
   begun_at          timestamptz not null default now(),

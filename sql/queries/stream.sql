@@ -1,7 +1,7 @@
 -- Queries of the one writer that turns the stream into state, deliveries and a position.
 
 -- name: ReadAttachment
-select phase, system_identifier, database, slot, publication, publish, mapping, respondent_oid, assessment_oid, numeric_id,
+select phase, system_identifier, database, slot, publication, publish, mapping, respondent_oid, assessment_oid, publication_rows, numeric_id,
        installation::text as installation, begun_at, attached_at
 from walhook.attachment;
 

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"walhook/testenv"
+)
+
+// fillWAL writes about n MB of WAL that concerns nobody.
+func (s *site) fillWAL(n int) {
+	s.t.Helper()
+	s.exec("select count(pg_logical_emit_message(false, 'filler', repeat('x', 1000000))) from generate_series(1, $1::int)", n)
+}
+
+// slotStatus waits for the slot's wal_status, "none" for a slot that is gone.
+func (s *site) slotStatus(want string) {
+	s.t.Helper()
+	testenv.Eventually(s.t, patience, "the slot's WAL to be "+want, func() (bool, string) {
+		got := testenv.Psql(s.t, s.db, "select coalesce((select wal_status from pg_replication_slots where slot_name = '"+s.env["SLOT"]+"'), 'none')")
+		return got == want, got
+	})
+}
+
+// While the store is away the slot holds back WAL. The daemon warns in time; what gives the slot up is WALHOOK_MAX_SLOT_LAG or
+// the server itself, and in either case nothing is lost that the rows still show.
+func TestSlotHoldsBackTooMuch(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		settings     map[string]string
+		limit        string
+		afterwards   string // of the slot
+		warned, told string
+	}{
+		"WALHOOK_MAX_SLOT_LAG": {
+			settings: nil, limit: "64MB", afterwards: "none",
+			warned: "WALHOOK_MAX_SLOT_LAG", told: "was given up: it held back",
+		},
+		"max_slot_wal_keep_size": {
+			settings: map[string]string{"max_slot_wal_keep_size": "64MB", "max_wal_size": "64MB"}, limit: "0", afterwards: "lost",
+			warned: "max_slot_wal_keep_size", told: "was invalidated",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSiteOn(t, testenv.NewServer(t, c.settings), sampleSchema).withStore(testenv.Postgres(t)).with("MAX_SLOT_LAG", c.limit)
+			u, err := url.Parse(s.store)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wire := testenv.NewWire(t, u.Host)
+			u.Host = wire.Addr()
+			s.with("STORE_URL", u.String())
+			s.exec(beforeGap)
+			d := s.run()
+			s.hooks()
+			wire.Cut()
+			s.exec(gapHistory)
+			s.fillWAL(58)
+			testenv.Eventually(t, patience, "a warning", func() (bool, string) {
+				_, metrics := d.get("/metrics")
+				return strings.Contains(metrics, "walhook_slot_in_danger 1") && strings.Contains(d.log.String(), c.warned), d.log.String()
+			})
+			s.fillWAL(80)
+			s.exec("checkpoint")
+			s.slotStatus(c.afterwards)
+			wire.Restore()
+			d.ready()
+			s.expectRecovered("/hook", missedInGap...)
+			const query = "select count(*)::int from walhook.incident where kind = 'slot_lost' and resolved_at is not null and detail like '%%%s%%'"
+			if n := testenv.Value[int](t, s.store, fmt.Sprintf(query, c.told)); n != 1 {
+				t.Errorf("%d incidents tell that the slot %s, not 1: %s", n, c.told, testenv.Psql(t, s.store, "select * from walhook.incident"))
+			}
+			testenv.Eventually(t, patience, "the danger to be over", func() (bool, string) {
+				_, metrics := d.get("/metrics")
+				return strings.Contains(metrics, "walhook_slot_in_danger 0"), metrics
+			})
+		})
+	}
+}
