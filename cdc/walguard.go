@@ -58,9 +58,8 @@ func (s *Stream) weigh(ctx context.Context, source *pgx.Conn) error {
 	if s.cfg.MaxSlotLag == 0 || slot.Retained <= s.cfg.MaxSlotLag {
 		return nil
 	}
-	switch s.cfg.Status.View().Phase {
-	case PhaseStandby, PhaseMending: // another daemon's slot, or a new one
-		return nil
+	if phase := s.cfg.Status.View().Phase; phase == PhaseStandby || phase == PhaseMending {
+		return nil // another daemon's slot, or a new one
 	}
 	reason := fmt.Sprintf("slot %q was given up: it held back %s of WAL, and WALHOOK_MAX_SLOT_LAG allows %s",
 		s.cfg.Slot, bytesText(slot.Retained), bytesText(s.cfg.MaxSlotLag))

@@ -93,7 +93,9 @@ func TestPublicationChangedBetweenDaemons(t *testing.T) {
 	d = s.start().ready()
 	s.expectRecovered("/hook", missedInGap...)
 	d.stop()
-	s.exec("vacuum (freeze) pg_publication; vacuum (freeze) pg_publication_rel; analyze respondent; alter publication walhook add table assessment")
+	for _, harmless := range []string{"vacuum (freeze) pg_publication", "vacuum full pg_publication_rel", "alter publication walhook add table assessment"} {
+		s.exec(harmless)
+	}
 	s.start().ready()
 	if n := testenv.Value[int](t, s.store, "select count(*)::int from walhook.incident where kind = 'publication_changed'"); n != 1 {
 		t.Errorf("%d incidents tell of a changed publication, not 1", n)

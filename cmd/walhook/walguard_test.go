@@ -31,15 +31,16 @@ func TestSlotHoldsBackTooMuch(t *testing.T) {
 	for name, c := range map[string]struct {
 		settings     map[string]string
 		limit        string
+		fill         int    // MB that bring it near
 		afterwards   string // of the slot
 		warned, told string
 	}{
 		"WALHOOK_MAX_SLOT_LAG": {
-			settings: nil, limit: "64MB", afterwards: "none",
+			settings: nil, limit: "64MB", fill: 58, afterwards: "none",
 			warned: "WALHOOK_MAX_SLOT_LAG", told: "was given up: it held back",
 		},
 		"max_slot_wal_keep_size": {
-			settings: map[string]string{"max_slot_wal_keep_size": "64MB", "max_wal_size": "64MB"}, limit: "0", afterwards: "lost",
+			settings: map[string]string{"max_slot_wal_keep_size": "160MB"}, limit: "0", fill: 150, afterwards: "lost",
 			warned: "max_slot_wal_keep_size", told: "was invalidated",
 		},
 	} {
@@ -58,7 +59,7 @@ func TestSlotHoldsBackTooMuch(t *testing.T) {
 			s.hooks()
 			wire.Cut()
 			s.exec(gapHistory)
-			s.fillWAL(58)
+			s.fillWAL(c.fill)
 			testenv.Eventually(t, patience, "a warning", func() (bool, string) {
 				_, metrics := d.get("/metrics")
 				return strings.Contains(metrics, "walhook_slot_in_danger 1") && strings.Contains(d.log.String(), c.warned), d.log.String()
