@@ -18,6 +18,7 @@ const (
 
 // delivery is a pending delivery that this process holds in memory: it will send it, and nobody else will.
 type delivery struct {
+	edition     *int64 // of its webhook, as the store had it when the delivery was read
 	id          int64
 	webhookID   int64
 	responseID  string
@@ -134,13 +135,16 @@ func (e *endpoint) handOver(d *delivery) bool {
 		return false // a look into the store, or at the webhooks, was faster
 	}
 	if !e.owned || e.leaving || e.more || e.loading || e.waiting > 0 || e.room() <= 0 {
-		e.more, e.missed = true, true
+		e.miss()
 		return false
 	}
 	e.hold(d)
 	e.cursor = max(e.cursor, d.id)
 	return true
 }
+
+// miss notes that the store has something that is not held here.
+func (e *endpoint) miss() { e.more, e.missed = true, true }
 
 func (e *endpoint) hold(d *delivery) {
 	e.held[d.id] = struct{}{}

@@ -106,7 +106,7 @@ func scanDelivery(rows pgx.Rows, extra ...any) (*delivery, error) {
 	d := &delivery{}
 	var lsn *pglogrepl.LSN
 	var xid *int64
-	to := append([]any{&d.id, &d.webhookID, &lsn, &d.ordinal, &xid, &d.committedAt, &d.attempts, &d.event, &d.kind, &d.responseID}, extra...)
+	to := append([]any{&d.id, &d.webhookID, &lsn, &d.ordinal, &xid, &d.committedAt, &d.attempts, &d.event, &d.kind, &d.responseID, &d.edition}, extra...)
 	if err := rows.Scan(to...); err != nil {
 		return nil, fmt.Errorf("read a pending delivery: %w", err)
 	}

@@ -77,7 +77,7 @@ func (q *Queue) collect(rows pgx.Rows) error {
 		d := &delivery{}
 		var lsn *pglogrepl.LSN
 		var xid *int64
-		if err := rows.Scan(&d.id, &d.webhookID, &lsn, &d.ordinal, &d.event, &d.responseID, &xid, &d.committedAt, &d.kind); err != nil {
+		if err := rows.Scan(&d.id, &d.webhookID, &lsn, &d.ordinal, &d.event, &d.responseID, &xid, &d.committedAt, &d.kind, &d.edition); err != nil {
 			return fmt.Errorf("read what was queued: %w", err)
 		}
 		d.setNullable(lsn, xid)

@@ -104,7 +104,12 @@ func (s *Scheduler) handOver(queued []*delivery, others bool) {
 	s.mu.Lock()
 	for _, d := range queued {
 		if !s.adopt(d) {
-			others = true // a webhook that is new to us
+			// A webhook that is new to us, or was edited: what comes after this one must not overtake it.
+			others = true
+			if d.endpoint != nil {
+				d.endpoint.miss()
+				s.wantLoad(d.endpoint)
+			}
 			continue
 		}
 		if d.endpoint.handOver(d) {
@@ -121,14 +126,15 @@ func (s *Scheduler) handOver(queued []*delivery, others bool) {
 	}
 }
 
-// adopt finds the delivery's webhook and endpoint.
+// adopt finds the delivery's webhook and endpoint. It reports false where the store knows another edition of the webhook
+// than the one in memory: an edit counts for every later transaction, so that the webhooks are loaded anew first.
 func (s *Scheduler) adopt(d *delivery) bool {
 	d.hook = s.webhooks.byID[d.webhookID]
 	if d.hook == nil {
 		return false
 	}
 	d.endpoint = s.endpoints[d.hook.endpointID]
-	return d.endpoint != nil
+	return d.endpoint != nil && d.hook.is(d.edition)
 }
 
 // adoptAt adopts a delivery that was found in the store for an endpoint. It reports false where its webhook goes elsewhere

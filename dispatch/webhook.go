@@ -14,6 +14,7 @@ import (
 type webhook struct {
 	id         int64
 	endpointID int64
+	edition    *int64 // xmin of its row: another after every edit
 	enabled    bool
 	ordered    bool
 	logged     bool
@@ -27,7 +28,12 @@ type webhook struct {
 
 // same reports whether nothing changed that deliveries in memory depend on.
 func (w *webhook) same(o *webhook) bool {
-	return o != nil && w.endpointID == o.endpointID && w.enabled == o.enabled && w.ordered == o.ordered
+	return o != nil && w.endpointID == o.endpointID && w.enabled == o.enabled && w.ordered == o.ordered && w.is(o.edition)
+}
+
+// is reports whether this is the edition of the webhook that the store had when it answered; nil where it had none.
+func (w *webhook) is(edition *int64) bool {
+	return w.edition == nil && edition == nil || w.edition != nil && edition != nil && *w.edition == *edition
 }
 
 // webhooks are all webhooks at one moment.
@@ -68,7 +74,7 @@ func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (*w
 			secret, previous *string
 			until            *time.Time
 		)
-		if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &previous, &until, &w.endpointID, &since); err != nil {
+		if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &previous, &until, &w.endpointID, &w.edition, &since); err != nil {
 			return nil, fmt.Errorf("load the webhooks: %w", err)
 		}
 		var secrets []string

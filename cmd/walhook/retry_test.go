@@ -37,6 +37,38 @@ func closedPort(t *testing.T) string {
 }
 
 // What an answer means for its delivery. Each case is a webhook and a response of its own.
+// An edit counts for every transaction that commits after it, also while the senders have not heard of it yet.
+func TestEditedURLCountsAtOnce(t *testing.T) {
+	t.Parallel()
+	const n = 150
+	s := newSite(t, sampleSchema)
+	s.run()
+	hook := s.hook("/even", "created")
+	conn := testenv.Connect(t, s.db)
+	paths := []string{"/even", "/odd"}
+	for i := 1; i <= n; i++ {
+		for _, statement := range []string{
+			fmt.Sprintf("update walhook.webhook set url = '%s' where id = %d", s.receiver.URL(paths[i%2]), hook),
+			fmt.Sprintf("insert into respondent (id, assessment_id) values (%d, 1)", i),
+		} {
+			if _, err := conn.Exec(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// What is pending goes with the webhook, so that each is to arrive before the next edit.
+		s.waitRequests(paths[i%2], (i+i%2)/2)
+	}
+	s.fence()
+	for i, path := range paths {
+		for _, event := range s.events(path) {
+			var id int
+			if _, err := fmt.Sscanf(event, "created %d", &id); err != nil || id%2 != i {
+				t.Errorf("%s came to %s", event, path)
+			}
+		}
+	}
+}
+
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, sampleSchema).with("MAX_ATTEMPTS", "3", "RETRY_CAP", "1500ms", "DELIVERY_TIMEOUT", "500ms")

@@ -29,7 +29,7 @@ select id from walhook.daemon where expires_at >= now() order by id;
 -- One row a webhook, with what its deliveries need.
 -- name: LoadWebhooks
 select w.id, w.url, w.event_type, w.enabled, w.ordered, w.log_successes, w.secret, w.previous_secret, w.previous_secret_until, w.endpoint_id,
-       t.failing_since as trouble_since
+       w.xmin::text::bigint as edition, t.failing_since as trouble_since
 from walhook.webhook w
 left join walhook.webhook_trouble t on t.webhook_id = w.id;
 
@@ -59,6 +59,7 @@ update walhook.endpoint set owner = null where owner = @self;
 -- same response that goes to the same URL through an ordered webhook.
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        coalesce((select b.delivery_id from walhook.queue b
                   where b.response_id = q.response_id and b.delivery_id < q.delivery_id
                     and b.webhook_id = any(@ordered_ids::bigint[]) and b.kind <> 2
@@ -75,7 +76,8 @@ limit @max;
 
 -- Deliveries that are due again, heads of their response's line only.
 -- name: FetchDue
-select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id
+select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition
 from unnest(@webhook_ids::bigint[]) as w (id)
 cross join lateral (
   select * from walhook.queue f
@@ -91,7 +93,8 @@ limit @max;
 
 -- Test deliveries ignore the webhook's switch and the order.
 -- name: FetchTests
-select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id
+select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition
 from walhook.queue q
 where q.kind = 2 and q.webhook_id = any(@webhook_ids::bigint[]) and q.next_attempt_at <= now() and q.delivery_id <> all(@held::bigint[])
 order by q.next_attempt_at
@@ -100,6 +103,7 @@ limit @max;
 -- The head of a response's line, after another one ended and is gone.
 -- name: FetchSuccessor
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (q.next_attempt_at is null or q.next_attempt_at <= now()) as due
 from walhook.queue q
 where q.response_id = @response_id and q.webhook_id = any(@ordered_ids::bigint[]) and q.kind <> 2

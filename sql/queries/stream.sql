@@ -82,7 +82,8 @@ cross join lateral (
 ) as w
 where (select s.enabled from walhook.settings s)
 order by e.n, w.id
-returning delivery_id, webhook_id, lsn, ordinal, event_type, response_id, xid, committed_at, kind;
+returning delivery_id, webhook_id, lsn, ordinal, event_type, response_id, xid, committed_at, kind,
+          (select h.xmin::text::bigint from walhook.webhook h where h.id = webhook_id) as edition;
 
 -- name: OpenIncident
 insert into walhook.incident_log (kind, detail)
