@@ -182,6 +182,16 @@ func TestReplicaIdentityLostWithoutOwnership(t *testing.T) {
 	if status := d.stop(); status != 0 {
 		t.Errorf("stop: status %d", status)
 	}
+
+	// Nor may such a role detach, and it then leaves everything as it was.
+	for _, args := range [][]string{{"detach"}, {"detach", "--drop-schema"}} {
+		if _, errOut, status := s.walhook(args...); status != 1 || !strings.Contains(errOut, "nothing was changed") {
+			t.Errorf("%v: status %d, %s", args, status, errOut)
+		}
+	}
+	if left := testenv.Psql(t, s.db, "select count(*) from pg_replication_slots where slot_name = '"+s.env["SLOT"]+"' union all select count(*) from pg_publication"); left != "1\n1" {
+		t.Errorf("slots and publications are %q", left)
+	}
 }
 
 func TestTableSwapped(t *testing.T) {
