@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 
 	"walhook/testenv/pgserver"
@@ -48,10 +49,38 @@ func Postgres(t testing.TB) *pgserver.Server {
 // NewServer starts a server for one test, which may stop and kill it. The settings go over those of package pgserver.
 func NewServer(t testing.TB, settings map[string]string) *pgserver.Server {
 	t.Helper()
-	server, err := pgserver.Start(context.Background(), pgserver.Options{Version: wanted(t), Settings: settings})
+	return NewServerWith(t, pgserver.Options{Settings: settings})
+}
+
+// NewServerWith is NewServer with other options. The version is the one that the run asks for.
+func NewServerWith(t testing.TB, o pgserver.Options) *pgserver.Server {
+	t.Helper()
+	o.Version = wanted(t)
+	server, err := pgserver.Start(context.Background(), o)
 	if err != nil {
 		t.Fatalf("start PostgreSQL: %v", err)
 	}
+	stopAfter(t, server)
+	assertVersion(t, server)
+	return server
+}
+
+// CopyServer halts a server, starts another one on a copy of its data, and starts the first one again.
+func CopyServer(t testing.TB, server *pgserver.Server, settings map[string]string, markers ...string) *pgserver.Server {
+	t.Helper()
+	server.Halt(syscall.SIGINT)
+	made, err := server.Copy(context.Background(), settings, markers...)
+	if err != nil {
+		t.Fatalf("copy the server: %v", err)
+	}
+	stopAfter(t, made)
+	if err := server.Restart(context.Background()); err != nil {
+		t.Fatalf("start the server again: %v", err)
+	}
+	return made
+}
+
+func stopAfter(t testing.TB, server *pgserver.Server) {
 	t.Cleanup(func() {
 		if t.Failed() {
 			log := server.Log()
@@ -59,8 +88,6 @@ func NewServer(t testing.TB, settings map[string]string) *pgserver.Server {
 		}
 		server.Stop()
 	})
-	assertVersion(t, server)
-	return server
 }
 
 // wanted is the major version that WALHOOK_TEST_PG asks for, 0 for any. What is no number must not pass for any version.

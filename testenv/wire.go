@@ -55,6 +55,9 @@ func (w *Wire) Restore() {
 	}
 }
 
+// Redirect makes a wire that is cut lead to another server from Restore on, as a name or a virtual address does after a failover.
+func (w *Wire) Redirect(upstream string) { w.proxy.Upstream = upstream }
+
 // Stall keeps connections open and lets no byte through, in either direction, until Unstall. New connections are accepted,
 // and stall too.
 func (w *Wire) Stall() {

@@ -203,9 +203,3 @@ func (c *chaos) crash(server *pgserver.Server) {
 	}
 	c.up(server)
 }
-
-func (c *chaos) up(server *pgserver.Server) {
-	if err := server.Restart(context.Background()); err != nil {
-		c.t.Fatal(err)
-	}
-}

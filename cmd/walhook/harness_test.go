@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -80,6 +81,14 @@ func (s *site) with(pairs ...string) *site {
 func (s *site) withStore(server *pgserver.Server) *site {
 	s.store = testenv.Database(s.t, server, "")
 	return s.with("STORE_URL", s.store)
+}
+
+// up starts a server again.
+func (s *site) up(server *pgserver.Server) {
+	s.t.Helper()
+	if err := server.Restart(context.Background()); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func (s *site) command(args ...string) *exec.Cmd {

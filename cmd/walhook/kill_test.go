@@ -134,9 +134,7 @@ func TestServerRestarts(t *testing.T) {
 	s.queued(1)
 	server.Kill()
 	d.readyz(503, "")
-	if err := server.Restart(context.Background()); err != nil {
-		t.Fatal(err)
-	}
+	s.up(server)
 	s.exec("update respondent set started_at = now()")
 	d.ready()
 	s.exec("select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'walhook%' and pid <> pg_backend_pid()")

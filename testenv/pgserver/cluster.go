@@ -11,12 +11,11 @@ import (
 
 // init makes the data directory.
 func (s *Server) init(ctx context.Context) error {
-	if s.as != nil {
-		if err := os.Chown(s.base, s.as.uid, s.as.gid); err != nil {
-			return fmt.Errorf("hand the folder over to the server's user: %w", err)
-		}
+	args := []string{"-D", s.DataDir(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"}
+	if s.options.SegmentMB != 0 {
+		args = append(args, fmt.Sprintf("--wal-segsize=%d", s.options.SegmentMB))
 	}
-	cmd := program(ctx, s.as, s.bin, "initdb", "-D", s.DataDir(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	cmd := program(ctx, s.as, s.bin, "initdb", args...)
 	cmd.Dir = s.base
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("run %s/initdb: %w\n%s", s.bin, err, out)
@@ -27,10 +26,14 @@ func (s *Server) init(ctx context.Context) error {
 // program prepares one of the server's programs to run as the server's user, in a process group of its own so that Ctrl-C
 // reaches this process first.
 func program(ctx context.Context, as *account, dir, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(dir, name), args...)
+	path := name // of the system, where no folder is told
+	if dir != "" {
+		path = filepath.Join(dir, name)
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC")
 	// Unpacked archives carry their libraries beside the programs.
-	if lib := filepath.Join(filepath.Dir(dir), "lib"); isDir(lib) && !strings.HasPrefix(lib, "/usr/lib/") {
+	if lib := filepath.Join(filepath.Dir(dir), "lib"); dir != "" && isDir(lib) && !strings.HasPrefix(lib, "/usr/lib/") {
 		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+lib)
 	}
 	cmd.SysProcAttr = as.attributes()

@@ -12,10 +12,11 @@ import (
 
 // Options say how a server is to be.
 type Options struct {
-	Settings map[string]string // of postgresql.conf, over the defaults below
-	Version  int               // major version wanted; 0: any from 14
-	Log      io.Writer         // gets what the server logs, as it logs it; may be nil, for Log remembers it anyway
-	Progress func(string)      // told what takes long; may be nil
+	Settings  map[string]string // of postgresql.conf, over the defaults below
+	Version   int               // major version wanted; 0: any from 14
+	SegmentMB int               // size of a WAL segment; 0: the server's default
+	Log       io.Writer         // gets what the server logs, as it logs it; may be nil, for Log remembers it anyway
+	Progress  func(string)      // told what takes long; may be nil
 }
 
 // defaults suit tests and demonstrations: quick rather than safe against a power cut. kill -9 loses nothing with them.
@@ -37,6 +38,7 @@ type Server struct {
 	watchdog *watchdog
 	cmd      *exec.Cmd
 	exited   chan struct{} // closed when the postmaster has ended
+	maxFile  int64         // bytes; 0: no limit
 	stop     sync.Once
 }
 
@@ -54,12 +56,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{bin: bin, options: o, as: as}
-	// Short, for the socket's path may have 107 bytes.
-	if s.base, err = os.MkdirTemp(tempDir(as), "walhook-pg-"); err != nil {
-		return nil, fmt.Errorf("make a folder for PostgreSQL: %w", err)
-	}
-	if s.watchdog, err = watch(s.base); err != nil {
-		_ = os.RemoveAll(s.base)
+	if err := s.makeBase(); err != nil {
 		return nil, err
 	}
 	if err = s.init(ctx); err == nil {
@@ -72,10 +69,33 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
+// makeBase makes the folder that holds everything, and sees to it that nothing is left should this process be killed.
+func (s *Server) makeBase() (err error) {
+	// Short, for the socket's path may have 107 bytes.
+	if s.base, err = os.MkdirTemp(tempDir(s.as), "walhook-pg-"); err != nil {
+		return fmt.Errorf("make a folder for PostgreSQL: %w", err)
+	}
+	if s.watchdog, err = watch(s.base); err != nil {
+		_ = os.RemoveAll(s.base)
+		return err
+	}
+	if s.as != nil {
+		if err := os.Chown(s.base, s.as.uid, s.as.gid); err != nil {
+			s.Stop()
+			return fmt.Errorf("hand the folder over to the server's user: %w", err)
+		}
+	}
+	return nil
+}
+
 // URL returns where a database of the server is, as its superuser.
 func (s *Server) URL(database string) string {
 	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/%s?sslmode=disable", s.port, database)
 }
+
+// LimitFiles sets how many bytes a file of the server may have from the next Restart on, 0 for any number: a file that cannot
+// grow is for the server what a full disk is.
+func (s *Server) LimitFiles(bytes int64) { s.maxFile = bytes }
 
 // Port returns the port that the server listens on, at 127.0.0.1. It stays the same from start to start.
 func (s *Server) Port() int { return s.port }

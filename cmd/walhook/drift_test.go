@@ -1,0 +1,124 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"walhook/testenv"
+)
+
+// What migrations of the application do to its tables while the stream runs. Each begins with beforeGap's rows.
+func TestSchemaDrift(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		drift    string
+		reason   string // of /readyz while the stream stands; "": it does not
+		mend     string
+		incident string // kind that is resolved in the end
+		after    string
+		want     []string
+	}{
+		{
+			name: "a column is added", drift: "alter table respondent add column extra text default 'x'",
+			after: "insert into respondent (id, assessment_id, extra) values (9, 1, 'y'); update respondent set finished_at = now() where id = 1",
+			want:  []string{"created 9", "completed 1"},
+		},
+		{
+			name: "an unmapped column is dropped", drift: "alter table respondent drop column essay, drop column page",
+			after: "insert into respondent (id, assessment_id) values (9, 1); update respondent set finished_at = now() where id = 1",
+			want:  []string{"created 9", "completed 1"},
+		},
+		{
+			name: "an unmapped column is renamed and another retyped", drift: "alter table respondent rename name to title; alter table respondent alter page type text",
+			after: "insert into respondent (id, assessment_id) values (9, 1); update respondent set finished_at = now() where id = 1",
+			want:  []string{"created 9", "completed 1"},
+		},
+		{
+			name: "the key becomes wider", drift: "alter table respondent alter assessment_id type int using assessment_id::int; alter table respondent alter id type numeric; alter table respondent alter id type bigint",
+			after: "insert into respondent (id, assessment_id) values (9, 1); update respondent set finished_at = now() where id = 1",
+			want:  []string{"created 9", "completed 1"},
+		},
+		{
+			name: "the stamp gets another type", drift: "alter table respondent alter finished_at type text using finished_at::text",
+			after: "update respondent set finished_at = 'at noon' where id = 1", want: []string{"completed 1"},
+		},
+		{
+			name: "a mapped column is dropped", drift: "alter table respondent drop column started_at; insert into respondent (id, assessment_id) values (9, 1)",
+			reason: `"started_at"`, mend: "alter table respondent add column started_at timestamptz", incident: "column_missing",
+			after: "update respondent set started_at = now() where id = 9", want: []string{"created 9", "started 9"},
+		},
+		{
+			name: "the table is renamed", drift: "alter table respondent rename to answerer; insert into answerer (id, assessment_id) values (9, 1)",
+			reason: "public.respondent", mend: "alter table answerer rename to respondent", incident: "table_replaced",
+			after: "update respondent set started_at = now() where id = 9", want: []string{"created 9", "started 9"},
+		},
+		{
+			name: "the table moves to another schema", drift: "create schema archive; alter table respondent set schema archive",
+			reason: "public.respondent", mend: "alter table archive.respondent set schema public", incident: "table_replaced",
+			after: "insert into respondent (id, assessment_id) values (9, 1)", want: []string{"created 9"},
+		},
+		{
+			name: "the table is dropped and made again",
+			drift: `create table kept as table respondent; drop table respondent cascade;
+				create table respondent (id bigint primary key, assessment_id bigint, started_at timestamptz, finished_at timestamptz);
+				insert into respondent select id, assessment_id, started_at, finished_at from kept where id <> 3; insert into respondent (id, assessment_id) values (9, 1)`,
+			incident: "table_replaced", after: "update respondent set finished_at = now() where id = 1", want: []string{"created 9", "completed 1"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, sampleSchema)
+			s.exec(beforeGap)
+			d := s.run()
+			s.hooks()
+			for _, statement := range strings.Split(c.drift, ";") {
+				s.exec(statement)
+			}
+			if c.reason != "" {
+				d.readyz(503, c.reason)
+				s.exec(c.mend)
+			}
+			if c.incident != "" {
+				s.resolved(c.incident)
+			}
+			d.ready()
+			s.exec(c.after)
+			s.expect("/hook", c.want...)
+			testenv.Eventually(t, patience, "all incidents to be resolved", func() (bool, string) {
+				got := testenv.Psql(t, s.store, "select kind, detail from walhook.incident where resolved_at is null")
+				return got == "", got
+			})
+		})
+	}
+}
+
+// A partition that is attached brings rows that no change announced: they fire what happens to them from then on. What happens
+// in one that was detached concerns nobody.
+func TestPartitionsComeAndGo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, `
+		create table respondent (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz, primary key (id, assessment_id))
+		  partition by list (assessment_id);
+		create table respondent_1 partition of respondent for values in (1);
+		create table respondent_rest partition of respondent default;
+		insert into respondent values (1, 1, now(), null);`)
+	d := s.run()
+	s.hooks()
+	s.hook("/two", "created", "assessment_id", "'2'")
+	s.hook("/two", "started", "assessment_id", "'2'")
+	s.exec("create table respondent_2 (like respondent including all)")
+	s.exec("insert into respondent_2 (id, assessment_id) values (5, 2)")
+	s.exec("alter table respondent attach partition respondent_2 for values in (2)")
+	s.exec("update respondent set started_at = now() where id = 5")
+	s.exec("insert into respondent (id, assessment_id) values (6, 2)")
+	s.expect("/two", "started 5", "created 6")
+
+	s.exec("alter table respondent detach partition respondent_2")
+	s.exec("update respondent_2 set started_at = now() where id = 6") // concerns nobody
+	s.exec("insert into respondent_2 (id, assessment_id) values (7, 2)")
+	s.exec("update respondent set finished_at = now() where id = 1")
+	s.expect("/hook", "completed 1")
+	s.expect("/two", "started 5", "created 6")
+	d.ready()
+}

@@ -1,0 +1,299 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"syscall"
+	"testing"
+
+	"walhook/testenv"
+	"walhook/testenv/pgserver"
+)
+
+// behindWire puts a wire between the daemons and the database that a variable names.
+func (s *site) behindWire(variable, database string) *testenv.Wire {
+	s.t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	wire := testenv.NewWire(s.t, u.Host)
+	u.Host = wire.Addr()
+	s.with(variable, u.String())
+	return wire
+}
+
+// moveTo makes another server the application's, with a database of the same name.
+func (s *site) moveTo(server *pgserver.Server) {
+	s.t.Helper()
+	s.db = server.URL(s.database())
+}
+
+// database returns the name of the application's database.
+func (s *site) database() string {
+	s.t.Helper()
+	u, err := url.Parse(s.db)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.Trim(u.Path, "/")
+}
+
+// resolved waits until an incident of the kind has been resolved.
+func (s *site) resolved(kind string) {
+	s.t.Helper()
+	testenv.Eventually(s.t, patience, "a resolved incident of kind "+kind, func() (bool, string) {
+		n := testenv.Value[int](s.t, s.store, "select count(*)::int from walhook.incident where kind = $1 and resolved_at is not null", kind)
+		return n > 0, testenv.Psql(s.t, s.store, "select kind, detail, resolved_at from walhook.incident")
+	})
+}
+
+func hostPort(server *pgserver.Server) string { return fmt.Sprintf("127.0.0.1:%d", server.Port()) }
+
+// A standby that is promoted has no slot of ours (before PostgreSQL 17 none has). What the application wrote there before the
+// daemon came is not lost.
+func TestStandbyPromoted(t *testing.T) {
+	t.Parallel()
+	primary := testenv.NewServer(t, nil)
+	s := newSiteOn(t, primary, sampleSchema).withStore(testenv.Postgres(t))
+	wire := s.behindWire("DATABASE_URL", s.db)
+	standby := testenv.CopyServer(t, primary, map[string]string{
+		"primary_conninfo": fmt.Sprintf("host=127.0.0.1 port=%d user=postgres", primary.Port()),
+	}, "standby.signal")
+	s.exec(beforeGap)
+	d := s.run()
+	s.hooks()
+	s.exec("insert into respondent (id, assessment_id) values (7, 1)")
+	s.expect("/hook", "created 7")
+	end := testenv.Psql(t, s.db, "select pg_current_wal_lsn()")
+	testenv.Eventually(t, patience, "the standby to have replayed everything", func() (bool, string) {
+		got := testenv.Psql(t, standby.URL("postgres"), "select pg_last_wal_replay_lsn() >= '"+end+"'")
+		return got == "t", got
+	})
+
+	wire.Cut()
+	primary.Kill()
+	testenv.Exec(t, standby.URL("postgres"), "select pg_promote()")
+	s.moveTo(standby)
+	s.exec(gapHistory)
+	wire.Redirect(hostPort(standby))
+	wire.Restore()
+	s.resolved("slot_lost")
+	d.ready()
+	s.exec("update respondent set finished_at = now() where id = 10")
+	s.expect("/hook", append(append([]string{"created 7"}, missedInGap...), "completed 10")...)
+	if n := testenv.Value[int](t, s.store, "select count(*)::int from walhook.delivery_log where recovered"); n != len(missedInGap) {
+		t.Errorf("%d deliveries are marked as recovered, not %d", n, len(missedInGap))
+	}
+}
+
+// A server that was restored to an earlier point has our slot and a WAL that ends before what the store knows. What is written
+// there afterwards arrives; what the restored rows have forgotten does not fire.
+func TestSourceRestored(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	s := newSiteOn(t, server, sampleSchema).withStore(testenv.Postgres(t))
+	wire := s.behindWire("DATABASE_URL", s.db)
+	s.exec(beforeGap)
+	d := s.run()
+	s.hooks()
+	backup := testenv.CopyServer(t, server, nil)
+	d.ready()
+	s.fillWAL(20)
+	s.exec("insert into respondent (id, assessment_id) values (8, 1); update respondent set started_at = null where id = 4")
+	s.expect("/hook", "created 8")
+
+	wire.Cut()
+	server.Kill()
+	s.moveTo(backup)
+	s.exec(gapHistory)
+	wire.Redirect(hostPort(backup))
+	wire.Restore()
+	s.resolved("server_restored")
+	d.ready()
+	s.exec("insert into respondent (id, assessment_id) values (8, 1)") // its first life never was
+	s.expect("/hook", append([]string{"created 8", "created 8"}, missedInGap...)...)
+}
+
+// Somebody else's slot under our name begins where it was made: what came before is compared.
+func TestAnotherSlotUnderTheName(t *testing.T) {
+	t.Parallel()
+	for _, running := range []bool{true, false} {
+		t.Run(fmt.Sprintf("running=%t", running), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, sampleSchema)
+			s.exec(beforeGap)
+			d := s.run()
+			s.hooks()
+			if running {
+				// Stopped, it does not come between the slot's end and its new beginning.
+				if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				d.stop()
+			}
+			slot := s.env["SLOT"]
+			s.exec("select pg_terminate_backend(active_pid) from pg_replication_slots where active and slot_name = $1", slot)
+			testenv.Eventually(t, patience, "the slot to be dropped", func() (bool, string) {
+				err := testenv.TryExec(s.db, "select pg_drop_replication_slot($1)", slot)
+				return err == nil, fmt.Sprint(err)
+			})
+			s.exec(gapHistory)
+			s.exec("select pg_create_logical_replication_slot($1, 'pgoutput')", slot)
+			if running {
+				if err := d.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				s.start()
+			}
+			s.resolved("slot_foreign")
+			s.expectRecovered("/hook", missedInGap...)
+		})
+	}
+}
+
+// PostgreSQL 18 can invalidate a slot that nobody has read for a while.
+func TestIdleSlotInvalidated(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	if server.Version() < 180000 {
+		return // there is no such setting
+	}
+	s := newSiteOn(t, server, sampleSchema).withStore(testenv.Postgres(t))
+	s.exec(beforeGap)
+	d := s.run()
+	s.hooks()
+	d.stop()
+	s.exec(gapHistory)
+	s.exec("alter system set idle_replication_slot_timeout = '1s'")
+	s.exec("select pg_reload_conf()")
+	testenv.Eventually(t, patience, "the slot to be invalidated", func() (bool, string) {
+		s.exec("checkpoint")
+		got := testenv.Psql(t, s.db, "select invalidation_reason from pg_replication_slots where slot_name = '"+s.env["SLOT"]+"'")
+		return got == "idle_timeout", got
+	})
+	s.exec("alter system reset idle_replication_slot_timeout")
+	s.exec("select pg_reload_conf()")
+	s.start()
+	s.resolved("slot_lost")
+	s.expectRecovered("/hook", missedInGap...)
+}
+
+// However often the comparison is killed half-way, what it finds is fired once.
+func TestKilledWhileMending(t *testing.T) {
+	t.Parallel()
+	const n = 60000
+	s := newSite(t, sampleSchema)
+	s.exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(1, $1::int) g", n)
+	d := s.run()
+	s.hook("/hook", "completed")
+	s.receiver.Respond("/hook", testenv.Always(testenv.Reply{Hang: true})) // queued is what counts
+	d.stop()
+	s.exec("update respondent set finished_at = now()")
+	s.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
+	for _, at := range []string{"creating slot", "comparing", "comparing", "comparing"} {
+		d = s.start()
+		testenv.Eventually(t, patience, "the daemon to be "+at, func() (bool, string) {
+			if at == "creating slot" {
+				return strings.Contains(d.log.String(), at), d.log.String()
+			}
+			// Its transaction has written what nobody sees yet.
+			got := testenv.Psql(t, s.store, "select count(*) from pg_stat_activity where application_name like 'walhook%' and datname = current_database() and backend_xid is not null")
+			return got != "0", got
+		})
+		d.kill()
+		if queued := testenv.Value[int](t, s.store, "select count(*)::int from walhook.queue"); queued != 0 && queued != n {
+			t.Fatalf("killed half-way, it left %d deliveries", queued)
+		}
+	}
+	s.start().ready()
+	s.waitStored()
+	got := testenv.Psql(t, s.store, "select count(*), count(distinct response_id), count(distinct message_id), bool_and(recovered) from walhook.delivery_log")
+	if want := fmt.Sprintf("%d|%d|%d|t", n, n, n); got != want {
+		t.Errorf("the log has %s (deliveries, responses, ids, all recovered), not %s", got, want)
+	}
+	if open := testenv.Psql(t, s.store, "select kind from walhook.incident where resolved_at is null"); open != "" {
+		t.Errorf("open incidents: %s", open)
+	}
+}
+
+// Of two daemons one works; when it is killed the other takes over, and when it is stopped at once.
+func TestTakeover(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	first := s.run()
+	s.hooks()
+	first.readyz(200, "streaming")
+	second := s.start()
+	second.readyz(200, "standing by")
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.expect("/hook", "created 1")
+
+	first.kill()
+	s.exec("insert into respondent (id, assessment_id) values (2, 1)")
+	second.readyz(200, "streaming")
+	s.expect("/hook", "created 1", "created 2")
+
+	third := s.start()
+	third.readyz(200, "standing by")
+	if status := second.stop(); status != 0 {
+		t.Errorf("stop: status %d", status)
+	}
+	s.exec("insert into respondent (id, assessment_id) values (3, 1)")
+	third.readyz(200, "streaming")
+	s.expect("/hook", "created 1", "created 2", "created 3")
+	if n := testenv.Value[int](t, s.store, "select count(*)::int from walhook.incident where resolved_at is null"); n != 0 {
+		t.Errorf("%d incidents are open", n)
+	}
+}
+
+// A walsender that is there and says nothing is found out and replaced.
+func TestFrozenWalsender(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	s := newSiteOn(t, server, sampleSchema)
+	d := s.run()
+	s.hooks()
+	pid := testenv.Value[int](t, s.db, "select active_pid from pg_replication_slots where slot_name = $1", s.env["SLOT"])
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	testenv.Eventually(t, 2*patience, "the daemon to find out", func() (bool, string) {
+		status, body := d.get("/readyz")
+		return status == 503, body
+	})
+	testenv.Eventually(t, patience, "the daemon to end the old walsender", func() (bool, string) {
+		return strings.Contains(d.log.String(), "ended a walsender"), d.log.String()
+	})
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	d.ready()
+	s.expect("/hook", "created 1")
+	if still := testenv.Value[bool](t, s.db, "select exists (select from pg_stat_activity where pid = $1)", pid); still {
+		t.Error("the frozen walsender still holds its place")
+	}
+}
+
+// The store's server is away while the application writes on: it notices nothing, and everything arrives afterwards, once.
+func TestStoreAway(t *testing.T) {
+	t.Parallel()
+	const n = 4000
+	store := testenv.NewServer(t, nil)
+	s := newSite(t, sampleSchema).withStore(store)
+	d := s.run()
+	s.hook("/hook", "created")
+	s.hook("/hook", "started")
+	wait := s.writers(n)
+	s.queued(100)
+	store.Kill()
+	d.readyz(503, "")
+	wait() // fails the test where a write fails
+	s.up(store)
+	d.ready()
+	s.exactlyOnce(n, "created", "started")
+}

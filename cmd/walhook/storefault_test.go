@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+
+	"walhook/testenv"
+	"walhook/testenv/pgserver"
+)
+
+// The store commits, and the connection breaks before it can say so: what was queued is not queued again.
+func TestStoreCommitOfUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	const rounds, each = 4, 25
+	s := newSite(t, sampleSchema).withStore(testenv.Postgres(t))
+	wire := s.behindWire("STORE_URL", s.store)
+	d := s.run()
+	s.hook("/hook", "created")
+	// A commit that queues something takes its time at the very end, when its outcome is sealed but for an error.
+	testenv.Exec(t, s.store, `
+		create function public.dawdle() returns trigger language plpgsql as $$
+		begin
+			if coalesce(current_setting('test.dawdled', true), '') = '' then
+				perform set_config('test.dawdled', 'yes', true), pg_sleep(0.7);
+			end if;
+			return null;
+		end $$;
+		create constraint trigger dawdle after insert on walhook.queue deferrable initially deferred for each row execute function public.dawdle()`)
+	for round := range rounds {
+		s.exec("insert into respondent (id, assessment_id) select g, 1 from generate_series($1::int, $2::int) g", round*each+1, (round+1)*each)
+		testenv.Eventually(t, patience, "the store to be committing", func() (bool, string) {
+			got := testenv.Psql(t, s.store, "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'")
+			return got != "0", got
+		})
+		wire.Cut()
+		testenv.Eventually(t, patience, "the store to have committed", func() (bool, string) {
+			got := testenv.Psql(t, s.store, "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'")
+			return got == "0", got
+		})
+		if got := testenv.Value[int](t, s.store, "select count(*)::int from walhook.delivery_log"); got <= round*each {
+			t.Errorf("the store has %d deliveries: the commit whose answer was cut off did not happen", got)
+		}
+		wire.Restore()
+		d.ready()
+	}
+	testenv.Exec(t, s.store, "drop trigger dawdle on walhook.queue")
+	s.exactlyOnce(rounds*each, "created")
+}
+
+// A store whose disk is full takes nothing more until there is room again. The stream waits, says why, and loses nothing. (The
+// server's files are kept from growing: for a server that is a full disk but for the number of the error.)
+func TestStoreDiskFull(t *testing.T) {
+	t.Parallel()
+	const n = 20000
+	store := testenv.NewServerWith(t, pgserver.Options{SegmentMB: 1})
+	s := newSite(t, sampleSchema).withStore(store)
+	d := s.run()
+	s.hook("/hook", "created")
+	s.receiver.Respond("/hook", testenv.Always(testenv.Reply{Hang: true}))
+	store.Halt(syscall.SIGINT)
+	store.LimitFiles(1 << 20)
+	s.up(store)
+	d.ready()
+
+	s.exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(1, $1::int) g", n)
+	d.readyz(503, "could not extend file")
+	s.exec("update respondent set page = 1 where id = 1") // the application goes on
+
+	store.Halt(syscall.SIGINT)
+	store.LimitFiles(0)
+	s.up(store)
+	s.receiver.Respond("/hook", testenv.Always(testenv.Reply{}))
+	d.ready()
+	s.exactlyOnce(n, "created")
+}
