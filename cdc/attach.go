@@ -103,7 +103,7 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	if err := sql.Install(ctx, store); err != nil {
 		return false, err
 	}
-	if err := installSilence(ctx, source); err != nil {
+	if err := sql.InstallSource(ctx, source, cfg.Target.Publication); err != nil {
 		return false, err
 	}
 	if before != nil && before.Complete {
@@ -160,18 +160,6 @@ func lockAttach(ctx context.Context, store *pgx.Conn) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// installSilence makes walhook.silence in the application's database. Where the store is the same database it exists by now.
-func installSilence(ctx context.Context, source *pgx.Conn) error {
-	var exists bool
-	if err := source.QueryRow(ctx, "select to_regprocedure('walhook.silence()') is not null").Scan(&exists); err != nil {
-		return fmt.Errorf("look for walhook.silence: %w", err)
-	}
-	if exists {
-		return nil
-	}
-	return sql.InstallSource(ctx, source)
 }
 
 // recheck is what attach does where everything is attached: it mends the publication, and tells of a slot that is gone.

@@ -57,10 +57,8 @@ func MakePlan(ctx context.Context, sourceURL, storeURL string, target Target) (*
 	if p.Store, err = sql.Script(version); err != nil {
 		return nil, err
 	}
-	if sourceURL != storeURL {
-		if p.Owner, err = sql.SourceScript(); err != nil {
-			return nil, err
-		}
+	if p.Owner, err = sql.SourceScript(target.Publication); err != nil {
+		return nil, err
 	}
 	if preflight.Respondent == nil || target.Mapping.HasAssessmentTable() && preflight.Assessment == nil {
 		return p, nil

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -22,11 +23,10 @@ func (s *Stream) protect(ctx context.Context, source *pgx.Conn, have *publicatio
 			gap.Detail += fmt.Sprintf("; it stays out of publication %q until that is mended", s.cfg.Publication)
 			return gap
 		}
-		remove := fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE %s", pgx.Identifier{s.cfg.Publication}.Sanitize(), table.Name)
 		if have.allTables {
 			gap.Detail += fmt.Sprintf("; publication %q is FOR ALL TABLES, so that it cannot be taken out", s.cfg.Publication)
-		} else if _, err := source.Exec(ctx, remove); err != nil {
-			gap.Detail += fmt.Sprintf("; PostgreSQL refuses the application's updates until its owner runs: %s; (this role may not: %s)", remove, err)
+		} else if remove, err := s.unpublish(ctx, source, table); err != nil {
+			gap.Detail += fmt.Sprintf("; PostgreSQL refuses the application's updates until the publication's owner runs: %s; (this role may not: %s)", remove, err)
 		} else {
 			gap.Detail += fmt.Sprintf("; it was taken out of publication %q, so that the application can go on writing", s.cfg.Publication)
 		}
@@ -34,6 +34,27 @@ func (s *Stream) protect(ctx context.Context, source *pgx.Conn, have *publicatio
 		return gap
 	}
 	return nil
+}
+
+// unpublish takes a table out of the publication, as its owner or by the function that attach made for those who are not. It
+// returns the statement that does it.
+func (s *Stream) unpublish(ctx context.Context, source *pgx.Conn, table *TableInfo) (string, error) {
+	remove := fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE %s", pgx.Identifier{s.cfg.Publication}.Sanitize(), table.Name)
+	var owner, function bool
+	err := source.QueryRow(ctx, `
+		select coalesce((select pg_catalog.pg_has_role(p.pubowner, 'usage') from pg_catalog.pg_publication p where p.pubname = $1), false),
+		       coalesce(pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('walhook.unpublish(regclass)')::oid, 'execute'), false)`,
+		s.cfg.Publication).Scan(&owner, &function)
+	switch {
+	case err != nil:
+	case owner:
+		_, err = source.Exec(ctx, remove)
+	case function:
+		_, err = source.Exec(ctx, "select walhook.unpublish($1::oid::regclass)", table.OID)
+	default:
+		err = errors.New("it is not the owner, and may not execute walhook.unpublish(regclass)")
+	}
+	return remove, err
 }
 
 // harm says why PostgreSQL would refuse updates of the table while the publication has it as it is, or as it would be without

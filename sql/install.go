@@ -13,13 +13,16 @@ import (
 	"github.com/jackc/tern/v2/migrate"
 )
 
-//go:embed migrations/*.sql code/*.sql
+//go:embed migrations/*.sql code/*.sql source/*.sql
 var schemaFiles embed.FS
 
 const versionTable = "walhook.schema_version"
 
-// sourceFile is the part of the code that the application's database needs when the store is elsewhere.
-const sourceFile = "code/20_source.sql"
+// What the application's database needs: silenceFile is part of the code of a store in the same database.
+const (
+	silenceFile   = "code/20_silence.sql"
+	unpublishFile = "source/unpublish.sql"
+)
 
 const createSchema = "create schema if not exists walhook;\n"
 
@@ -54,15 +57,8 @@ func Install(ctx context.Context, conn *pgx.Conn) error {
 		return &VersionError{Have: have, Want: want}
 	}
 	if have == 0 {
-		// IF NOT EXISTS would ask for the right to create schemas even where a DBA has made this one.
-		var exists bool
-		if err := conn.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'walhook')").Scan(&exists); err != nil {
-			return fmt.Errorf("look for schema walhook: %w", err)
-		}
-		if !exists {
-			if _, err := conn.Exec(ctx, createSchema); err != nil {
-				return fmt.Errorf("create schema walhook: %w", err)
-			}
+		if err := ensureSchema(ctx, conn); err != nil {
+			return err
 		}
 	}
 	migrator, err := migrate.NewMigrator(ctx, conn, versionTable)
@@ -88,14 +84,48 @@ func Install(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// InstallSource installs what the application's database needs when the store is elsewhere: the function walhook.silence.
-func InstallSource(ctx context.Context, conn *pgx.Conn) error {
-	text, err := schemaFiles.ReadFile(sourceFile)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", sourceFile, err)
+// ensureSchema makes the schema where it is missing. IF NOT EXISTS would ask for the right to create schemas even where a DBA
+// has made this one.
+func ensureSchema(ctx context.Context, conn *pgx.Conn) error {
+	var exists bool
+	if err := conn.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'walhook')").Scan(&exists); err != nil {
+		return fmt.Errorf("look for schema walhook: %w", err)
 	}
-	if _, err := conn.Exec(ctx, createSchema+string(text)); err != nil {
-		return fmt.Errorf("install walhook.silence in the application's database: %w", err)
+	if exists {
+		return nil
+	}
+	if _, err := conn.Exec(ctx, createSchema); err != nil {
+		return fmt.Errorf("create schema walhook: %w", err)
+	}
+	return nil
+}
+
+// InstallSource installs what the application's database needs: the functions walhook.silence and walhook.unpublish, as far as
+// they are not there. A DBA may have made them, and then owns them.
+func InstallSource(ctx context.Context, conn *pgx.Conn, publication string) error {
+	if err := ensureSchema(ctx, conn); err != nil {
+		return err
+	}
+	for signature, script := range map[string]func() (string, error){
+		"walhook.silence()":           silenceScript,
+		"walhook.unpublish(regclass)": func() (string, error) { return unpublishScript(publication) },
+	} {
+		var ours bool // or nobody's yet
+		err := conn.QueryRow(ctx, `select coalesce((select pg_catalog.pg_has_role(p.proowner, 'usage') from pg_catalog.pg_proc p
+			where p.oid = pg_catalog.to_regprocedure($1)), true)`, signature).Scan(&ours)
+		if err != nil {
+			return fmt.Errorf("look for %s: %w", signature, err)
+		}
+		if !ours {
+			continue
+		}
+		text, err := script()
+		if err != nil {
+			return err
+		}
+		if _, err := conn.Exec(ctx, text); err != nil {
+			return fmt.Errorf("install %s in the application's database: %w", signature, err)
+		}
 	}
 	return nil
 }
@@ -160,10 +190,30 @@ func Script(have int32) (string, error) {
 	return b.String(), nil
 }
 
-// SourceScript returns the SQL that InstallSource runs.
-func SourceScript() (string, error) {
-	text, err := schemaFiles.ReadFile(sourceFile)
-	return createSchema + string(text), err
+// SourceScript returns the SQL that InstallSource runs in a database that has nothing yet.
+func SourceScript(publication string) (string, error) {
+	silence, err := silenceScript()
+	if err != nil {
+		return "", err
+	}
+	unpublish, err := unpublishScript(publication)
+	return createSchema + silence + unpublish, err
+}
+
+func silenceScript() (string, error) { return sourceText(silenceFile) }
+
+// unpublishScript writes the publication's name into the function, which thereby knows no other.
+func unpublishScript(publication string) (string, error) {
+	text, err := sourceText(unpublishFile)
+	return strings.ReplaceAll(text, ":publication", "'"+strings.ReplaceAll(publication, "'", "''")+"'"), err
+}
+
+func sourceText(name string) (string, error) {
+	text, err := schemaFiles.ReadFile(name)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", name, err)
+	}
+	return string(text), nil
 }
 
 func loadMigrations() ([]*migrate.Migration, error) {

@@ -144,7 +144,8 @@ func TestReplicaIdentityLost(t *testing.T) {
 	}
 }
 
-// A daemon that has only the rights that the README lists owns no publication: it says what its owner must run.
+// A daemon that has only the rights that the README lists owns no publication. A function of its owner's lets it take a table
+// out, and nothing else.
 func TestReplicaIdentityLostWithoutOwnership(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, sampleSchema)
@@ -170,15 +171,29 @@ func TestReplicaIdentityLostWithoutOwnership(t *testing.T) {
 	s.with("DATABASE_URL", u.String())
 	d := s.start().ready()
 
+	// Where the DBA has taken that function away, too, it says what must be run.
+	s.exec("revoke execute on function walhook.unpublish(regclass) from walhook_daemon")
 	s.exec("alter table respondent drop constraint respondent_pkey")
 	d.readyz(503, `ALTER PUBLICATION "walhook" DROP TABLE "public"."respondent"`)
-	s.exec(`alter publication walhook drop table respondent`)
+	if _, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1"); err == nil {
+		t.Error("the table is published no more, though nobody had the right")
+	}
+	s.exec("grant execute on function walhook.unpublish(regclass) to walhook_daemon")
+	testenv.Eventually(t, patience, "the application to write again", func() (bool, string) {
+		_, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1")
+		return err == nil, fmt.Sprint(err)
+	})
 	s.exec(gapHistory)
 	s.exec("alter table respondent add primary key (id)")
 	d.readyz(503, `alter publication "walhook" set table "public"."respondent"`)
 	s.exec(`alter publication walhook set table respondent`)
 	d.ready()
 	s.expect("/hook", missedInGap...)
+	for _, statement := range []string{"alter publication walhook drop table respondent", "alter publication walhook add table assessment", "drop publication walhook"} {
+		if out, err := testenv.TryPsql(t, u.String(), statement); err == nil || !strings.Contains(out, "must be owner of publication") {
+			t.Errorf("the daemon's role may: %s\n%s", statement, out)
+		}
+	}
 	if status := d.stop(); status != 0 {
 		t.Errorf("stop: status %d", status)
 	}

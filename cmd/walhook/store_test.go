@@ -6,7 +6,7 @@ import (
 	"walhook/testenv"
 )
 
-// The store may be on another server. Of walhook, the application's database then holds a schema with one function.
+// The store may be on another server. Of walhook, the application's database then holds a schema with two functions.
 func TestStoreElsewhere(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, sampleSchema).with("ASSESSMENT_TABLE", "public.assessment").withStore(testenv.NewServer(t, nil))
@@ -23,7 +23,7 @@ func TestStoreElsewhere(t *testing.T) {
 		union all select 'relation ' || c.oid::regclass from pg_class c where c.relnamespace = to_regnamespace('walhook')
 		union all select 'type ' || t.oid::regtype from pg_type t where t.typnamespace = to_regnamespace('walhook')
 		union all select 'schema ' || nspname from pg_namespace where nspname like '%walhook%' order by 1`
-	if got, want := testenv.Psql(t, s.db, left), "function walhook.silence()\nschema walhook"; got != want {
+	if got, want := testenv.Psql(t, s.db, left), "function walhook.silence()\nfunction walhook.unpublish(regclass)\nschema walhook"; got != want {
 		t.Errorf("the application's database holds\n%s\ninstead of\n%s", got, want)
 	}
 	d.kill()

@@ -64,6 +64,9 @@ begin
     grant execute on function walhook.advance(pg_lsn, pg_lsn, bigint, pg_lsn, pg_lsn, bigint), walhook.inherit_webhooks(text, text),
       walhook.bury(bigint), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.event_name(smallint),
       walhook.display_url(text), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_daemon;
+    if exists (select from pg_proc p where p.oid = to_regprocedure('walhook.unpublish(regclass)') and pg_has_role(p.proowner, 'usage')) then
+      grant execute on function walhook.unpublish(regclass) to walhook_daemon; -- attach makes it where this is the application's database
+    end if;
   end if;
 end
 $$;
