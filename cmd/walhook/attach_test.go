@@ -52,7 +52,12 @@ func TestAttachRefuses(t *testing.T) {
 		create unlogged table unlogged (like respondent including all);
 		create view seen as select * from respondent;
 		create table parted (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz) partition by list (assessment_id);
-		create table parted_1 partition of parted for values in (1);`)
+		create table parted_1 partition of parted for values in (1);
+		create foreign data wrapper far; create server away foreign data wrapper far;
+		create foreign table foreigner (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz) server away;
+		create materialized view matter as select * from respondent;
+		create table partial (id bigint not null, assessment_id bigint, started_at timestamptz, finished_at timestamptz, other int not null, primary key (id, other));
+		create unique index partial_other on partial (other); alter table partial replica identity using index partial_other;`)
 	for _, c := range []struct {
 		name      string
 		variables []string
@@ -66,6 +71,9 @@ func TestAttachRefuses(t *testing.T) {
 		{"column in other case", []string{"FINISHED", "Finished_At"}, []string{`"Finished_At"`, "WALHOOK_FINISHED", `is "finished_at" meant?`}},
 		{"missing assessment table", []string{"ASSESSMENT_TABLE", "public.nowhere"}, []string{"public.nowhere does not exist", "WALHOOK_ASSESSMENT_TABLE"}},
 		{"view", []string{"RESPONDENT_TABLE", "public.seen"}, []string{"public.seen is a view", "table behind it"}},
+		{"materialized view", []string{"RESPONDENT_TABLE", "public.matter"}, []string{"public.matter is a materialized view"}},
+		{"foreign table", []string{"RESPONDENT_TABLE", "public.foreigner"}, []string{"public.foreigner is a foreign table"}},
+		{"replica identity on other columns", []string{"RESPONDENT_TABLE", "public.partial"}, []string{"public.partial", `"id"`}},
 		{"unlogged", []string{"RESPONDENT_TABLE", "public.unlogged"}, []string{"unlogged", "SET LOGGED"}},
 		{"partition without key", []string{"RESPONDENT_TABLE", "public.parted"}, []string{"parted", "primary key"}},
 	} {
