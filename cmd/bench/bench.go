@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/testenv/pgserver"
+)
+
+// bench is what the measurements share.
+type bench struct {
+	scale   float64
+	walhook string // the program
+	log     func(format string, args ...any)
+	version string // of the server
+
+	dir         string
+	recvlogical string
+	pgbench     string
+	receiver    *receiver
+}
+
+// prepare builds walhook, and looks for what is needed before anything is measured.
+func (b *bench) prepare(ctx context.Context) (err error) {
+	if b.dir, err = os.MkdirTemp("", "walhook-bench-"); err != nil {
+		return fmt.Errorf("make a folder: %w", err)
+	}
+	if b.walhook == "" {
+		b.walhook = filepath.Join(b.dir, "walhook")
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", b.walhook, "walhook/cmd/walhook")
+		cmd.Stderr = os.Stderr
+		b.log("building walhook ...")
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("build walhook: %w; run this in its source", err)
+		}
+	}
+	if b.receiver, err = startReceiver(ctx); err != nil {
+		return err
+	}
+	if b.recvlogical, err = client("pg_recvlogical"); err != nil {
+		return err
+	}
+	b.pgbench, err = client("pgbench")
+	return err
+}
+
+func (b *bench) close() {
+	if b.receiver != nil {
+		b.receiver.close()
+	}
+	if b.dir != "" {
+		_ = os.RemoveAll(b.dir)
+	}
+}
+
+// client finds one of PostgreSQL's client programs: on PATH, or where packages put them.
+func client(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
+	if err != nil || len(found) == 0 {
+		return "", fmt.Errorf("%s is not on PATH; install PostgreSQL's client programs", name)
+	}
+	slices.Sort(found)
+	return found[len(found)-1], nil
+}
+
+// n is a size at the scale of this run.
+func (b *bench) n(size int) int { return max(int(float64(size)*b.scale), 1) }
+
+// seconds is a duration at the scale of this run, a second at least.
+func (b *bench) seconds(size int) time.Duration {
+	return max(time.Duration(float64(size)*b.scale*float64(time.Second)), time.Second)
+}
+
+// schema is the application's: a row of about 250 bytes, as respondents are with name, notes and a page.
+const schema = `
+create table respondent (
+  id bigint primary key, assessment_id bigint not null, name text not null default 'Ada Lovelace', essay text not null default repeat('all work and no play ', 8),
+  page int not null default 0, started_at timestamptz, finished_at timestamptz);`
+
+// site is a server with the application's table, and perhaps walhook.
+type site struct {
+	b      *bench
+	server *pgserver.Server
+	conn   *pgx.Conn // the application's
+	store  *pgx.Conn
+	env    []string
+	closes []func()
+}
+
+// durable are the settings of a server as people run it: every commit is on disk before it is answered.
+var durable = map[string]string{"fsync": "on", "synchronous_commit": "on", "shared_buffers": "256MB", "max_wal_size": "4GB", "checkpoint_timeout": "30min"}
+
+// newSite starts a server for one measurement; elsewhere puts the store on a server of its own.
+func (b *bench) newSite(ctx context.Context, elsewhere bool) (*site, error) {
+	s := &site{b: b}
+	server, err := pgserver.Start(ctx, pgserver.Options{Settings: durable})
+	if err != nil {
+		return nil, err
+	}
+	s.server = server
+	s.closes = append(s.closes, server.Stop)
+	b.version = fmt.Sprintf("PostgreSQL %d.%d", server.Version()/10000, server.Version()%10000)
+	if s.conn, err = s.connect(ctx, server); err != nil {
+		s.close()
+		return nil, err
+	}
+	s.store = s.conn
+	s.env = append(os.Environ(), "WALHOOK_DATABASE_URL="+server.URL("postgres"), "WALHOOK_LISTEN=127.0.0.1:0", "WALHOOK_ALLOW_NETWORKS=127.0.0.0/8",
+		"WALHOOK_ENDPOINT_CONCURRENCY=64", "WALHOOK_CONCURRENCY=64", "WALHOOK_MAX_ATTEMPTS=1000")
+	if elsewhere {
+		store, err := pgserver.Start(ctx, pgserver.Options{Settings: durable})
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		s.closes = append(s.closes, store.Stop)
+		if s.store, err = s.connect(ctx, store); err != nil {
+			s.close()
+			return nil, err
+		}
+		s.env = append(s.env, "WALHOOK_STORE_URL="+store.URL("postgres"))
+	}
+	if err := s.exec(ctx, schema); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *site) connect(ctx context.Context, server *pgserver.Server) (*pgx.Conn, error) {
+	conn, err := pgx.Connect(ctx, server.URL("postgres"))
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	s.closes = append(s.closes, func() { _ = conn.Close(context.WithoutCancel(ctx)) })
+	return conn, nil
+}
+
+func (s *site) close() {
+	for _, end := range slices.Backward(s.closes) {
+		end()
+	}
+}
+
+// exec runs statements as the application.
+func (s *site) exec(ctx context.Context, statements string, args ...any) error {
+	return exec1(ctx, s.conn, statements, args...)
+}
+
+func exec1(ctx context.Context, conn *pgx.Conn, statements string, args ...any) error {
+	var err error
+	if len(args) == 0 {
+		_, err = conn.PgConn().Exec(ctx, statements).ReadAll()
+	} else {
+		_, err = conn.Exec(ctx, statements, args...)
+	}
+	if err != nil {
+		return fmt.Errorf("%.80s: %w", statements, err)
+	}
+	return nil
+}
+
+// attach runs walhook attach.
+func (s *site) attach(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, s.b.walhook, "attach")
+	cmd.Env = s.env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("walhook attach: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// hook adds a webhook for an event of assessment 1.
+func (s *site) hook(ctx context.Context, event, url string) error {
+	return exec1(ctx, s.store, "insert into walhook.webhook (assessment_id, event_type, url) values ('1', $1, $2)", "response."+event, url)
+}
+
+// until polls a query of one boolean on the store until it is true.
+func (s *site) until(ctx context.Context, query string, args ...any) error {
+	for {
+		var done bool
+		if err := s.store.QueryRow(ctx, query, args...).Scan(&done); err != nil {
+			return fmt.Errorf("%s: %w", query, err)
+		}
+		if done {
+			return nil
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// seen waits until the state has the response, which everything before it in the stream then has, too.
+func (s *site) seen(ctx context.Context, id int) error {
+	return s.until(ctx, "select exists (select from walhook.response_state where response_id = $1)", fmt.Sprint(id))
+}
+
+var errEnded = errors.New("walhook ended")

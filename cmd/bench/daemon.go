@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// daemon is a walhook run.
+type daemon struct {
+	cmd       *exec.Cmd
+	streaming chan struct{} // closed when it streams
+	exited    chan struct{}
+
+	mu   sync.Mutex
+	tail []string // of its log
+}
+
+// start starts walhook run, which the site ends.
+func (s *site) start(ctx context.Context, env ...string) (*daemon, error) {
+	d := &daemon{cmd: exec.CommandContext(ctx, s.b.walhook, "run"), streaming: make(chan struct{}), exited: make(chan struct{})}
+	d.cmd.Env = append(append([]string{}, s.env...), env...)
+	logs, err := d.cmd.StderrPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start walhook run: %w", err)
+	}
+	if err := d.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start walhook run: %w", err)
+	}
+	go func() {
+		d.follow(logs)
+		_ = d.cmd.Wait()
+		close(d.exited)
+	}()
+	s.closes = append(s.closes, d.stop)
+	return d, nil
+}
+
+// follow reads the log to its end.
+func (d *daemon) follow(logs io.Reader) {
+	var once sync.Once
+	for scanner := bufio.NewScanner(logs); scanner.Scan(); {
+		line := scanner.Text()
+		if strings.Contains(line, "msg=streaming") {
+			once.Do(func() { close(d.streaming) })
+		}
+		d.mu.Lock()
+		d.tail = append(d.tail[max(len(d.tail)-20, 0):], line)
+		d.mu.Unlock()
+	}
+}
+
+// ready waits until it streams.
+func (d *daemon) ready(ctx context.Context) error {
+	select {
+	case <-d.streaming:
+		return nil
+	case <-d.exited:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return fmt.Errorf("%w:\n%s", errEnded, strings.Join(d.tail, "\n"))
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// stop ends it cleanly, or after a while in any case. It may be repeated.
+func (d *daemon) stop() {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.exited:
+	case <-time.After(30 * time.Second):
+		_ = d.cmd.Process.Kill()
+		<-d.exited
+	}
+}
+
+// resident returns its resident memory in MiB, now and at most so far.
+func (d *daemon) resident() (now, peak float64, err error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the daemon's memory: %w", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		kB, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
+		switch {
+		case err != nil:
+		case name == "VmRSS":
+			now = kB / 1024
+		case name == "VmHWM":
+			peak = kB / 1024
+		}
+	}
+	return now, peak, nil
+}

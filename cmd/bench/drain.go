@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"time"
+)
+
+// What the application does with row i.
+const (
+	insertRow = "insert into respondent (id, assessment_id) values (i, 1)"
+	savePage  = "update respondent set page = page + 1 where id = 1 + (i - 1) % 20000"
+)
+
+// sentinel is the respondent whose insert ends a backlog. Nobody listens to its assessment.
+const sentinel = 2_000_000_000
+
+// write does something n times on the server, in transactions of so many.
+func (s *site) write(ctx context.Context, n, each int, statement string) error {
+	// A statement of its own each: a block may commit only outside of a transaction.
+	for _, sql := range []string{
+		"set synchronous_commit = off",
+		fmt.Sprintf("do $$ begin for i in 1..%d loop %s; if i %% %d = 0 then commit; end if; end loop; end $$", n, statement, each),
+		"reset synchronous_commit",
+	} {
+		if err := s.exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shape is a backlog that is drained.
+type shape struct {
+	name    string
+	n, each int // changes, and changes in a transaction
+	do      string
+	target  float64
+}
+
+// measureDrain makes one backlog after the other, and reads each with pg_recvlogical and with walhook.
+func measureDrain(ctx context.Context, b *bench) ([]Result, error) {
+	var results []Result
+	for _, shape := range []shape{
+		{"page saves, 100 in a transaction", b.n(1_000_000), 100, savePage, 0.80},
+		{"page saves, one in a transaction", b.n(300_000), 1, savePage, 0.80},
+		{"page saves, all in one transaction", b.n(1_000_000), 1 << 30, savePage, 0.80},
+		{"events queued, 100 changes in a transaction", b.n(300_000), 100, insertRow, 0.35},
+	} {
+		result, err := b.drain(ctx, shape)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, result)
+	}
+	return results, nil
+}
+
+func (b *bench) drain(ctx context.Context, shape shape) (Result, error) {
+	s, err := b.newSite(ctx, false)
+	if err != nil {
+		return Result{}, err
+	}
+	defer s.close()
+	if shape.do == savePage {
+		if err := s.exec(ctx, "insert into respondent (id, assessment_id) select g, 1 from generate_series(1, 20000) g"); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := s.attach(ctx); err != nil {
+		return Result{}, err
+	}
+	// Nobody is at home: what is queued stays queued.
+	if err := s.hook(ctx, "created", "http://127.0.0.1:1/"); err != nil {
+		return Result{}, err
+	}
+	if err := s.exec(ctx, "select pg_create_logical_replication_slot('floor', 'pgoutput')"); err != nil {
+		return Result{}, err
+	}
+	if err := s.write(ctx, shape.n, shape.each, shape.do); err != nil {
+		return Result{}, err
+	}
+	if err := s.exec(ctx, "insert into respondent (id, assessment_id) values ($1, 999)", sentinel); err != nil {
+		return Result{}, err
+	}
+	floor, err := s.recvlogical(ctx, "floor")
+	if err != nil {
+		return Result{}, err
+	}
+	d, err := s.start(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := d.ready(ctx); err != nil {
+		return Result{}, err
+	}
+	began := time.Now()
+	if err := s.seen(ctx, sentinel); err != nil {
+		return Result{}, err
+	}
+	took := time.Since(began)
+	result := against(shape.name, "pg_recvlogical", "changes/s", float64(shape.n)/floor.Seconds(), float64(shape.n)/took.Seconds(), shape.target, false)
+	if shape.do == insertRow {
+		var queued int
+		if err := s.store.QueryRow(ctx, "select count(*) from walhook.queue").Scan(&queued); err != nil {
+			return Result{}, fmt.Errorf("count the queue: %w", err)
+		}
+		if queued != shape.n {
+			return Result{}, fmt.Errorf("%d deliveries were queued for %d events", queued, shape.n)
+		}
+	}
+	return result, nil
+}
+
+// recvlogical reads a slot up to the end of the WAL and throws everything away.
+func (s *site) recvlogical(ctx context.Context, slot string) (time.Duration, error) {
+	var end string
+	if err := s.conn.QueryRow(ctx, "select pg_current_wal_insert_lsn()::text").Scan(&end); err != nil {
+		return 0, fmt.Errorf("look up the end of the WAL: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, s.b.recvlogical, "-d", s.server.URL("postgres"), "-S", slot, "--start", "--endpos", end, "--no-loop",
+		"-o", "proto_version=1", "-o", "publication_names=walhook", "-f", "/dev/null")
+	began := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("pg_recvlogical: %w\n%s", err, out)
+	}
+	took := time.Since(began)
+	return took, s.exec(ctx, "select pg_drop_replication_slot($1)", slot)
+}
