@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+// measureAttach attaches to a table that has rows, and compares it with the state afterwards.
+func measureAttach(ctx context.Context, b *bench) ([]Result, error) {
+	s, err := b.newSite(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	n := b.n(1_000_000)
+	if err := s.exec(ctx, "insert into respondent (id, assessment_id, started_at) select g, g % 100, now() from generate_series(1, $1::int) g", n); err != nil {
+		return nil, err
+	}
+	if err := s.exec(ctx, "vacuum analyze respondent"); err != nil {
+		return nil, err
+	}
+	floor, err := s.copyToCopy(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var results []Result
+	for _, command := range []string{"attach", "reconcile"} {
+		took, peak, err := s.command(ctx, command)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results,
+			against(fmt.Sprintf("%s, %d rows", command, n), "COPY to COPY, with a key", "rows/s", float64(n)/floor.Seconds(), float64(n)/took.Seconds(), 0.7, false),
+			ceiling(fmt.Sprintf("peak of %s, %d rows", command, n), peak, 64))
+	}
+	return results, nil
+}
+
+// command runs a walhook command to its end, and tells how long it took and how much memory at most, in MiB.
+func (s *site) command(ctx context.Context, name string) (time.Duration, float64, error) {
+	cmd := exec.CommandContext(ctx, s.b.walhook, name)
+	cmd.Env = s.env
+	began := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 0, 0, fmt.Errorf("walhook %s: %w\n%s", name, err, out)
+	}
+	took := time.Since(began)
+	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		return 0, 0, errors.New("this system does not tell how much memory a process had")
+	}
+	return took, float64(usage.Maxrss) / 1024, nil // kB on Linux
+}
+
+// copyToCopy takes the mapped columns from the table into one with a primary key, in one transaction.
+func (s *site) copyToCopy(ctx context.Context) (time.Duration, error) {
+	if err := s.exec(ctx, "create table copied (response_id text collate \"C\" primary key, assessment_id text, started_at text, finished_at text)"); err != nil {
+		return 0, err
+	}
+	from, err := s.connect(ctx, s.server)
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	reader, writer := io.Pipe()
+	out := make(chan error, 1)
+	go func() {
+		_, err := from.PgConn().CopyTo(ctx, writer, "copy respondent (id, assessment_id, started_at, finished_at) to stdout")
+		writer.CloseWithError(err)
+		out <- err
+	}()
+	_, err = s.conn.PgConn().CopyFrom(ctx, reader, "copy copied from stdin")
+	reader.CloseWithError(err)
+	if err := errors.Join(err, <-out); err != nil {
+		return 0, fmt.Errorf("copy: %w", err)
+	}
+	took := time.Since(began)
+	return took, s.exec(ctx, "drop table copied")
+}

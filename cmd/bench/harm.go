@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"time"
+)
+
+// respondentLife is a transaction each of what a respondent does: it opens, starts, saves a page and finishes.
+const respondentLife = `\set id random(1, 9000000000000000)
+insert into respondent (id, assessment_id) values (:id, 1) on conflict do nothing;
+update respondent set started_at = now(), page = 1 where id = :id;
+update respondent set page = 2 where id = :id;
+update respondent set finished_at = now() where id = :id;
+`
+
+// measureHarm tells what the application notices: its commits, with the store on a server of its own, and the WAL that its
+// server must keep while an endpoint is dead.
+func measureHarm(ctx context.Context, b *bench) ([]Result, error) {
+	s, err := b.newSite(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	if err := s.attach(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.hook(ctx, "completed", b.receiver.url+"/hook"); err != nil {
+		return nil, err
+	}
+	if err := s.exec(ctx, "select pg_create_logical_replication_slot('floor', 'pgoutput')"); err != nil {
+		return nil, err
+	}
+	// In turn, because the table grows and the machine has moods.
+	var floor, with float64
+	const turns = 3
+	for range turns {
+		one, err := s.commitsBesideRecvlogical(ctx)
+		if err != nil {
+			return nil, err
+		}
+		other, err := s.commitsBesideWalhook(ctx)
+		if err != nil {
+			return nil, err
+		}
+		floor, with = floor+one/turns, with+other/turns
+	}
+	kept, err := s.keptWhileDead(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []Result{against("the application's commits, store on another server", "pg_recvlogical in its place", "/s", floor, with, 0.95, false), kept}, nil
+}
+
+func (s *site) commitsBesideRecvlogical(ctx context.Context) (float64, error) {
+	cmd := exec.CommandContext(ctx, s.b.recvlogical, "-d", s.server.URL("postgres"), "-S", "floor", "--start", "--no-loop",
+		"-o", "proto_version=1", "-o", "publication_names=walhook", "-f", "/dev/null")
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("pg_recvlogical: %w", err)
+	}
+	defer func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+	}()
+	return s.commits(ctx)
+}
+
+func (s *site) commitsBesideWalhook(ctx context.Context) (float64, error) {
+	d, err := s.start(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer d.stop()
+	if err := d.ready(ctx); err != nil {
+		return 0, err
+	}
+	return s.commits(ctx)
+}
+
+var transactionsPerSecond = regexp.MustCompile(`tps = ([0-9.]+)`)
+
+// commits runs pgbench and returns the application's commits a second: four to a script.
+func (s *site) commits(ctx context.Context) (float64, error) {
+	script := filepath.Join(s.b.dir, "life.sql")
+	if err := os.WriteFile(script, []byte(respondentLife), 0o600); err != nil {
+		return 0, fmt.Errorf("write pgbench's script: %w", err)
+	}
+	seconds := strconv.Itoa(int(s.b.seconds(8).Seconds()))
+	cmd := exec.CommandContext(ctx, s.b.pgbench, "-n", "-c", "8", "-M", "prepared", "-T", seconds, "-f", script, s.server.URL("postgres"))
+	out, err := cmd.CombinedOutput()
+	match := transactionsPerSecond.FindSubmatch(out)
+	if err != nil || match == nil {
+		return 0, fmt.Errorf("pgbench: %w\n%s", err, out)
+	}
+	tps, err := strconv.ParseFloat(string(match[1]), 64)
+	return 4 * tps, err
+}
+
+// keptWhileDead writes for a while with an endpoint that refuses, and looks at what the slot has not been told to release.
+func (s *site) keptWhileDead(ctx context.Context) (Result, error) {
+	if err := exec1(ctx, s.store, "update walhook.webhook set url = 'http://127.0.0.1:1/'"); err != nil {
+		return Result{}, err
+	}
+	if err := s.exec(ctx, "select pg_drop_replication_slot('floor')"); err != nil {
+		return Result{}, err
+	}
+	d, err := s.start(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	defer d.stop()
+	if err := d.ready(ctx); err != nil {
+		return Result{}, err
+	}
+	var before string
+	if err := s.conn.QueryRow(ctx, "select pg_current_wal_lsn()::text").Scan(&before); err != nil {
+		return Result{}, fmt.Errorf("look at the WAL: %w", err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.commits(ctx)
+		done <- err
+	}()
+	var most float64
+	for {
+		var held, written float64
+		err := s.conn.QueryRow(ctx, `select (pg_current_wal_lsn() - confirmed_flush_lsn)::float8 / 1048576, (pg_current_wal_lsn() - $1::text::pg_lsn)::float8 / 1048576
+			from pg_replication_slots where slot_name = 'walhook'`, before).Scan(&held, &written)
+		if err != nil {
+			return Result{}, fmt.Errorf("look at the slot: %w", err)
+		}
+		most = max(most, held)
+		select {
+		case err := <-done:
+			return against("most WAL not released while the endpoint is dead", "WAL written meanwhile", "MiB", written, most, 0, true), err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
