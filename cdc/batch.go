@@ -24,6 +24,7 @@ type batch struct {
 	work     *pgx.Batch
 	segment  []Event // events since the last change of an assessment
 	assessed assessments
+	items    int
 	events   int
 	to       Position
 	idle     bool
@@ -32,47 +33,39 @@ type batch struct {
 
 func newBatch(w *writer) *batch {
 	return &batch{
-		w: w, work: &pgx.Batch{}, to: w.consumed, idle: true,
+		w: w, work: &pgx.Batch{}, to: w.consumed, idle: true, states: map[string]*State{},
 		touched: map[string]struct{}{}, created: map[string]string{}, fates: map[string]fate{},
 	}
 }
 
-// commit classifies the items and, where anything came of it, writes the outcome and the position in one transaction.
-func (b *batch) commit(ctx context.Context, items []item) error {
+// add classifies items.
+func (b *batch) add(ctx context.Context, items []item) error {
 	if err := b.loadStates(ctx, items); err != nil {
 		return err
 	}
 	for i := range items {
 		b.take(&items[i])
 	}
-	w := b.w
-	if !b.changed {
-		w.progress(b.to, b.idle)
-		return nil
-	}
-	b.endSegment()
-	b.assessed.queue(b.work)
-	b.writeStates()
-	if err := w.commit(ctx, b.work, b.to); err != nil {
-		w.queue.Discarded()
-		w.states.purge()
-		return err
-	}
-	b.remember()
-	w.status.queued(b.events)
-	w.queue.Committed()
+	b.items += len(items)
 	return nil
 }
 
-// loadStates reads the states that the batch's changes build on, those that are not in the cache, in one query.
+// seal makes the batch one that can be committed. What it says of the states is true for the batches that follow.
+func (b *batch) seal() {
+	b.endSegment()
+	b.assessed.queue(b.work)
+	b.writeStates()
+	b.remember()
+}
+
+// loadStates reads the states that the changes build on, those that are neither known nor in the cache, in one query.
 func (b *batch) loadStates(ctx context.Context, items []item) error {
-	b.states = make(map[string]*State, len(items))
 	var missing []string
 	want := func(id string) {
 		if id == "" {
 			return
 		}
-		if _, known := b.states[id]; known {
+		if _, known := b.states[id]; known || b.cleared {
 			return
 		}
 		if state, cached := b.w.states.get(id); cached {
@@ -100,6 +93,10 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 	}
 	if len(missing) == 0 {
 		return nil
+	}
+	// The store has the connection until then, and tells of what is being committed only afterwards.
+	if err := b.w.await(); err != nil {
+		return err
 	}
 	rows, err := b.w.store.Query(ctx, sql.ReadStates.SQL, sql.ReadStates.Bind(sql.Args{"response_ids": missing})...)
 	if err != nil {

@@ -80,7 +80,7 @@ func ConnectReplication(ctx context.Context, url string) (*pgconn.PgConn, error)
 	config.RuntimeParams["replication"] = "database"
 	nameApplication(config)
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		return pgproto3.NewFrontend(bufio.NewReaderSize(r, receiveBuffer), w)
+		return pgproto3.NewFrontend(bufio.NewReaderSize(&gatheringReader{from: r}, receiveBuffer), w)
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()

@@ -1,9 +1,7 @@
 package cdc
 
 import (
-	"context"
 	"sync"
-	"time"
 
 	"github.com/jackc/pglogrepl"
 )
@@ -28,8 +26,8 @@ const (
 	itemUnstable          // a delete that carried no key: something of the row's history cannot be followed
 )
 
-// inboxItems bounds the inbox: about 4 MiB of row changes.
-const inboxItems = 8192
+// inboxItems bounds the inbox: about 2 MiB of row changes.
+const inboxItems = 4096
 
 // inbox hands items from the reader to the writer, a slice at a time, so that neither pays a channel operation for each.
 // One goroutine puts, one takes.
@@ -66,28 +64,14 @@ func (b *inbox) hasRoom() (bool, <-chan struct{}) {
 	return len(b.items) < inboxItems, b.full
 }
 
-// take waits up to the given time for items and returns all there are, in the slice that spare gives up for it.
-func (b *inbox) take(ctx context.Context, spare []item, wait time.Duration) ([]item, error) {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	for {
-		b.mu.Lock()
-		if len(b.items) > 0 {
-			items := b.items
-			b.items = spare[:0]
-			b.mu.Unlock()
-			signal(b.full)
-			return items, nil
-		}
-		b.mu.Unlock()
-		select {
-		case <-b.filled:
-		case <-timer.C:
-			return spare[:0], nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
+// take returns all items there are, in the slice that spare gives up for it. filled tells when to look again.
+func (b *inbox) take(spare []item) []item {
+	b.mu.Lock()
+	items := b.items
+	b.items = spare[:0]
+	b.mu.Unlock()
+	signal(b.full)
+	return items
 }
 
 func signal(c chan struct{}) {

@@ -1,8 +1,6 @@
 package cdc
 
 import (
-	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -27,14 +25,14 @@ func TestInboxHandsOverInOrder(t *testing.T) {
 			}
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
 	var items []item
 	for next := int64(1); next <= total; {
-		var err error
-		if items, err = b.take(ctx, items, time.Minute); err != nil {
-			t.Fatal(err)
+		select {
+		case <-b.filled:
+		case <-time.After(time.Minute):
+			t.Fatalf("nothing came after item %d", next-1)
 		}
+		items = b.take(items)
 		if len(items) > inboxItems {
 			t.Fatalf("%d items were held", len(items))
 		}
@@ -59,8 +57,8 @@ func TestInboxSaysWhenItIsFull(t *testing.T) {
 	if room {
 		t.Error("a full inbox has room")
 	}
-	if items, err := b.take(t.Context(), nil, 0); err != nil || len(items) != inboxItems {
-		t.Fatalf("%d items, %v", len(items), err)
+	if items := b.take(nil); len(items) != inboxItems {
+		t.Fatalf("%d items", len(items))
 	}
 	<-changed
 	if room, _ := b.hasRoom(); !room {
@@ -83,10 +81,7 @@ func TestInboxKeepsTheLastOfIdlePositions(t *testing.T) {
 	} {
 		b.put(it)
 	}
-	items, err := b.take(t.Context(), nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	items := b.take(nil)
 	var ends []pglogrepl.LSN
 	hurry := false
 	for _, it := range items {
@@ -95,22 +90,5 @@ func TestInboxKeepsTheLastOfIdlePositions(t *testing.T) {
 	}
 	if len(ends) != 4 || ends[0] != 3 || ends[1] != 5 || ends[2] != 6 || ends[3] != 8 || !hurry {
 		t.Errorf("%v, in a hurry: %v", ends, hurry)
-	}
-}
-
-func TestInboxStopsWaiting(t *testing.T) {
-	t.Parallel()
-	b := newInbox()
-	if items, err := b.take(t.Context(), nil, time.Millisecond); err != nil || len(items) != 0 {
-		t.Errorf("when the time is up: %v, %v", items, err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := b.take(ctx, nil, time.Minute); !errors.Is(err, context.Canceled) {
-		t.Errorf("when it is cancelled: %v", err)
-	}
-	b.put(item{kind: itemCommit, end: 1})
-	if items, err := b.take(ctx, nil, time.Minute); err != nil || len(items) != 1 {
-		t.Errorf("what is there is handed over all the same: %v, %v", items, err)
 	}
 }

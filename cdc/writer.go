@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,8 +37,13 @@ type Queue struct {
 	Discarded func()
 }
 
-// writer consumes the stream: it classifies row changes and writes state, deliveries and position in one transaction.
-// One goroutine runs it, and it alone uses the store connection.
+// batchItems is how many items are gathered for one store transaction at most, but for the rest of an inbox.
+const batchItems = 4096
+
+// writer consumes the stream: it classifies row changes and writes state, deliveries and position in one transaction. While
+// one batch is being committed the next is classified.
+//
+// One goroutine runs it, and it alone uses the store connection, but while committing is not nil: then the commit has it.
 type writer struct {
 	store   *pgx.Conn
 	inbox   *inbox
@@ -46,42 +52,97 @@ type writer struct {
 	mapping Mapping
 	status  *Status
 
-	stored   Position // as the store has it
-	consumed Position // as far as this process has come; ahead of stored by what changed nothing
-	idle     bool     // what lies between the two is no transaction of ours
-	hurry    bool
-	wrote    time.Time
+	committing chan error // the commit under way; nil: none is
+	stored     Position   // as the store has it
+	consumed   Position   // as far as this process has come; ahead of stored by the commit under way and by what changed nothing
+	idle       bool       // what lies between the two is no transaction of ours
+	hurry      bool
+	wrote      time.Time
 
 	states *stateCache
 }
 
 func (w *writer) run(ctx context.Context) error {
-	var items []item
 	w.wrote = time.Now()
-	ping := time.Now()
+	pinged := time.Now()
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	next := newBatch(w)
+	var items []item
+	var woken series
 	for {
-		var err error
-		items, err = w.inbox.take(ctx, items, time.Second)
-		if err != nil {
-			return err
+		filled := w.inbox.filled
+		if next.items >= batchItems {
+			filled = nil // the inbox fills up, and the reader waits
 		}
-		if len(items) > 0 {
-			// A stop waits for the transaction at hand: its outcome is worth knowing.
-			if err := newBatch(w).commit(context.WithoutCancel(ctx), items); err != nil {
+		select {
+		case <-ctx.Done():
+			// A stop waits for the commit under way: its outcome is worth knowing.
+			return errors.Join(w.await(), ctx.Err())
+		case err := <-w.committing:
+			w.committing = nil
+			if err != nil {
 				return err
 			}
+		case <-filled:
+			woken.rest()
+			items = w.inbox.take(items)
+			woken.wake(len(items) < batchItems/16)
+			if err := next.add(context.WithoutCancel(ctx), items); err != nil {
+				return errors.Join(w.await(), err)
+			}
 			clear(items) // release the strings
+		case <-look.C:
+		}
+		if w.committing == nil && next.items > 0 {
+			w.begin(context.WithoutCancel(ctx), next)
+			next = newBatch(w)
+		}
+		if w.committing != nil {
+			continue
 		}
 		if err := w.persistLazily(ctx); err != nil {
 			return err
 		}
-		if now := time.Now(); now.Sub(ping) > storePing {
-			ping = now
+		if now := time.Now(); now.Sub(pinged) > storePing {
+			pinged = now
 			if err := w.pingStore(ctx); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// begin commits a batch in the background, or notes how far it came where nothing came of it.
+func (w *writer) begin(ctx context.Context, b *batch) {
+	if !b.changed {
+		w.progress(b.to, b.idle)
+		return
+	}
+	b.seal()
+	w.consumed, w.idle, w.hurry = b.to, true, false
+	done := make(chan error, 1)
+	w.committing = done
+	go func() {
+		err := w.commit(ctx, b.work, b.to)
+		if err != nil {
+			w.queue.Discarded()
+		} else {
+			w.status.queued(b.events)
+			w.queue.Committed()
+		}
+		done <- err
+	}()
+}
+
+// await waits for the commit under way.
+func (w *writer) await() error {
+	if w.committing == nil {
+		return nil
+	}
+	err := <-w.committing
+	w.committing = nil
+	return err
 }
 
 // persistLazily writes a position that is ahead of the stored one only because nothing in between mattered.
@@ -99,7 +160,7 @@ func (w *writer) persistLazily(ctx context.Context) error {
 	if !worth {
 		return nil
 	}
-	return w.commit(ctx, &pgx.Batch{}, w.consumed)
+	return w.flush(ctx)
 }
 
 // flush writes the position at once, for a clean stop.
@@ -107,7 +168,11 @@ func (w *writer) flush(ctx context.Context) error {
 	if w.consumed == w.stored {
 		return nil
 	}
-	return w.commit(ctx, &pgx.Batch{}, w.consumed)
+	if err := w.commit(ctx, &pgx.Batch{}, w.consumed); err != nil {
+		return err
+	}
+	w.idle, w.hurry = true, false
+	return nil
 }
 
 // commit sends the batch and the position as one implicit transaction, in one round trip.
@@ -121,8 +186,7 @@ func (w *writer) commit(ctx context.Context, work *pgx.Batch, to Position) error
 	if err := w.store.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("write state, deliveries and position %s to the store: %w", to, err)
 	}
-	w.stored, w.consumed = to, to
-	w.idle, w.hurry = true, false
+	w.stored = to
 	w.wrote = time.Now()
 	w.reader.durable.Store(uint64(to.LSN))
 	w.status.stored(to)

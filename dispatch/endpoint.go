@@ -44,7 +44,7 @@ const (
 
 	// window is how many deliveries of one endpoint are held in memory at most, and narrow how many while all endpoints
 	// together hold crowded ones.
-	window  = 256
+	window  = 2048
 	narrow  = 4
 	crowded = 1 << 15
 

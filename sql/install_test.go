@@ -10,7 +10,7 @@ import (
 )
 
 // installed returns the URL of a database with the schema.
-func installed(t *testing.T) string {
+func installed(t testing.TB) string {
 	t.Helper()
 	url := testenv.Database(t, testenv.Postgres(t), "")
 	if err := Install(t.Context(), testenv.Connect(t, url)); err != nil {

@@ -42,6 +42,7 @@ func TestStoreCommitOfUnknownOutcome(t *testing.T) {
 		}
 		wire.Restore()
 		d.ready()
+		s.queued(int64((round + 1) * each))
 	}
 	testenv.Exec(t, s.store, "drop trigger dawdle on walhook.queue")
 	s.exactlyOnce(rounds*each, "created")

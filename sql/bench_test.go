@@ -1,0 +1,130 @@
+package sql
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/testenv"
+)
+
+// bulk is how many rows the statements of these benchmarks take at a time: as many as they meet under load.
+const bulk = 1000
+
+// store is an installed store with one webhook, and a session that prepares statements as the daemon's do.
+func store(b *testing.B) *pgx.Conn {
+	b.Helper()
+	conn := testenv.Connect(b, installed(b))
+	if _, err := conn.Exec(b.Context(), "insert into walhook.webhook (assessment_id, event_type, url) values ('1', 'response.created', 'https://example.com/')"); err != nil {
+		b.Fatal(err)
+	}
+	return conn
+}
+
+// enqueue queues the next deliveries and returns their ids.
+func enqueue(ctx context.Context, conn *pgx.Conn, from int) ([]int64, error) {
+	var (
+		responses     = make([]string, bulk)
+		assessments   = make([]string, bulk)
+		organizations = make([]*string, bulk)
+		types         = make([]int16, bulk)
+		lsns          = make([]string, bulk)
+		ordinals      = make([]int64, bulk)
+		xids          = make([]int64, bulk)
+		commits       = make([]time.Time, bulk)
+		kinds         = make([]int16, bulk)
+	)
+	for i := range responses {
+		responses[i], assessments[i], types[i], lsns[i], ordinals[i], xids[i], commits[i] = fmt.Sprint(from+i), "1", 1, "1/2345678", int64(i), 1000, time.Now()
+	}
+	rows, err := conn.Query(ctx, Enqueue.SQL, Enqueue.Bind(Args{
+		"response_ids": responses, "assessment_ids": assessments, "organization_ids": organizations, "event_types": types, "lsns": lsns,
+		"ordinals": ordinals, "xids": xids, "committed_ats": commits, "kinds": kinds, "has_assessments": false,
+	})...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (id int64, err error) {
+		return id, row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil)
+	})
+}
+
+// rate reports rows a second, which is what the others are compared by.
+func rate(b *testing.B) { b.ReportMetric(float64(b.N)*bulk/b.Elapsed().Seconds(), "rows/s") }
+
+func BenchmarkEnqueue(b *testing.B) {
+	conn := store(b)
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		ids, err := enqueue(b.Context(), conn, n)
+		if err != nil || len(ids) != bulk {
+			b.Fatalf("%d were queued: %v", len(ids), err)
+		}
+		n += bulk
+	}
+	rate(b)
+}
+
+// A result's way from the queue to the log, without the queueing.
+func BenchmarkRecordEnded(b *testing.B) {
+	conn := store(b)
+	succeeded, statuses, errors, ages, durations, logged := make([]bool, bulk), make([]int32, bulk), make([]string, bulk), make([]int32, bulk), make([]int32, bulk), make([]bool, bulk)
+	for i := range succeeded {
+		succeeded[i], statuses[i], ages[i], durations[i], logged[i] = true, 200, 5, 2, true
+	}
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		b.StopTimer()
+		ids, err := enqueue(b.Context(), conn, n)
+		n += bulk
+		b.StartTimer()
+		if err != nil {
+			b.Fatal(err)
+		}
+		tag, err := conn.Exec(b.Context(), RecordEnded.SQL, RecordEnded.Bind(Args{
+			"delivery_ids": ids, "succeeded": succeeded, "http_statuses": statuses, "errors": errors, "ages": ages, "durations": durations, "logged": logged,
+		})...)
+		if err != nil || tag.RowsAffected() != bulk {
+			b.Fatalf("%d were recorded: %v", tag.RowsAffected(), err)
+		}
+	}
+	rate(b)
+}
+
+// Claiming from a backlog of 100,000, wherever the cursor stands.
+func BenchmarkFetchFresh(b *testing.B) {
+	conn := store(b)
+	const backlog = 100
+	var ids []int64
+	for i := range backlog {
+		more, err := enqueue(b.Context(), conn, i*bulk)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ids = append(ids, more...)
+	}
+	if _, err := conn.Exec(b.Context(), "analyze walhook.queue"); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		rows, err := conn.Query(b.Context(), FetchFresh.SQL, FetchFresh.Bind(Args{
+			"webhook_ids": []int64{1}, "ordered_ids": []int64{1}, "after": ids[n%(backlog-1)*bulk] - 1, "max": bulk,
+		})...)
+		if err != nil {
+			b.Fatal(err)
+		}
+		rows.Close()
+		if got := rows.CommandTag().RowsAffected(); got != bulk {
+			b.Fatalf("%d were fetched", got)
+		}
+		n++
+	}
+	rate(b)
+}
