@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"walhook/sql"
 )
@@ -57,15 +58,13 @@ func ReadAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
 // ReadPosition returns how far the stream has been consumed.
 func ReadPosition(ctx context.Context, store *pgx.Conn) (Position, error) {
 	var (
-		p       Position
-		partial *pglogrepl.LSN
+		p            Position
+		lsn, partial pgtype.Uint64
 	)
-	if err := store.QueryRow(ctx, sql.ReadPosition.SQL).Scan(&p.LSN, &partial, &p.PartialChanges); err != nil {
+	if err := store.QueryRow(ctx, sql.ReadPosition.SQL).Scan(&lsn, &partial, &p.PartialChanges); err != nil {
 		return p, fmt.Errorf("read the position from the store: %w", err)
 	}
-	if partial != nil {
-		p.Partial = *partial
-	}
+	p.LSN, p.Partial = pglogrepl.LSN(lsn.Uint64), pglogrepl.LSN(partial.Uint64)
 	return p, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
 	"walhook/sql"
@@ -17,9 +18,9 @@ type batch struct {
 	// states holds what the batch knows of each response; nil: there is none. touched are those to be written.
 	states  map[string]*State
 	touched map[string]struct{}
-	created map[string]string // commit LSN of the responses inserted in this batch
-	fates   map[string]fate   // of the responses with events in this batch
-	cleared bool              // the respondent table was truncated in this batch: what is not in states has no state
+	created map[string]pglogrepl.LSN // commit LSN of the responses inserted in this batch
+	fates   map[string]fate          // of the responses with events in this batch
+	cleared bool                     // the respondent table was truncated in this batch: what is not in states has no state
 
 	work     *pgx.Batch
 	segment  []Event // events since the last change of an assessment
@@ -34,7 +35,7 @@ type batch struct {
 func newBatch(w *writer) *batch {
 	return &batch{
 		w: w, work: &pgx.Batch{}, to: w.consumed, idle: true, states: map[string]*State{},
-		touched: map[string]struct{}{}, created: map[string]string{}, fates: map[string]fate{},
+		touched: map[string]struct{}{}, created: map[string]pglogrepl.LSN{}, fates: map[string]fate{},
 	}
 }
 
@@ -171,7 +172,7 @@ func (b *batch) takeRespondent(it *item) {
 		b.set(key, next)
 	}
 	if c.Kind == Insert || prev == nil && next != nil {
-		b.created[c.New.ID] = it.tx.CommitLSN.String()
+		b.created[c.New.ID] = it.tx.CommitLSN
 	}
 	if next == nil || c.Kind == Insert {
 		delete(b.fates, c.New.ID)

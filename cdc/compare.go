@@ -98,7 +98,7 @@ func (c *comparison) differences(ctx context.Context, result *compared) error {
 		var rows stateRows
 		for _, d := range found {
 			next, fired := Missed(d.recorded, d.row)
-			rows.add(d.row.ID, &next, "", fate{}.add(fired, false, now))
+			rows.add(d.row.ID, &next, 0, fate{}.add(fired, false, now))
 			ordinal++
 			for _, event := range fired.Types() {
 				events = append(events, Event{

@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"walhook/sql"
 )
 
 // pinned are the settings on which the text form of a value depends. The stream and the snapshot must write a finish stamp
@@ -54,7 +56,12 @@ func ConnectStore(ctx context.Context, url string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse the URL of the store: %w", err)
 	}
-	return connect(ctx, config, "the store")
+	conn, err := connect(ctx, config, "the store")
+	if err != nil {
+		return nil, err
+	}
+	sql.RegisterTypes(conn)
+	return conn, nil
 }
 
 func connect(ctx context.Context, config *pgx.ConnConfig, what string) (*pgx.Conn, error) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
 	"walhook/sql"
@@ -56,11 +57,11 @@ func (s *State) flags() int16 {
 // scanState reads a row of ReadStates.
 func scanState(rows pgx.Rows) (id string, state *State, err error) {
 	var (
-		assessment, stamp, created *string
-		flags                      int16
+		assessment, stamp *string
+		flags             int16
 	)
 	var organization *string
-	if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &created); err != nil {
+	if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, nil); err != nil {
 		return "", nil, fmt.Errorf("read a response's state: %w", err)
 	}
 	return id, newState(assessment, organization, stamp, flags), nil
@@ -86,11 +87,12 @@ func newState(assessment, organization, stamp *string, flags int16) *State {
 
 // stateRows are the columns of WriteStates.
 type stateRows struct {
-	ids                                      []string
-	assessments, organizations, stamps, lsns []*string
-	flags                                    []int16
-	fired, silenced                          []int16
-	firedAts                                 []*time.Time
+	ids                                []string
+	assessments, organizations, stamps []*string
+	lsns                               []*uint64
+	flags                              []int16
+	fired, silenced                    []int16
+	firedAts                           []*time.Time
 }
 
 // fate is what became of the events of a response, for the people who ask. Bit n - 1 stands for event type n.
@@ -112,14 +114,18 @@ func (f fate) add(fired Fired, silenced bool, at time.Time) fate {
 	return f
 }
 
-// add adds a state; created is the commit LSN of the insert, empty where it is not new.
-func (r *stateRows) add(id string, s *State, created string, f fate) {
+// add adds a state; created is the commit LSN of the insert, 0 where it is not new.
+func (r *stateRows) add(id string, s *State, created pglogrepl.LSN, f fate) {
 	r.ids = append(r.ids, id)
 	r.assessments = append(r.assessments, emptyNull(s.AssessmentID))
 	r.organizations = append(r.organizations, s.OrganizationID)
 	r.stamps = append(r.stamps, emptyNull(s.Stamp))
 	r.flags = append(r.flags, s.flags())
-	r.lsns = append(r.lsns, emptyNull(created))
+	var lsn *uint64
+	if created != 0 {
+		lsn = (*uint64)(&created)
+	}
+	r.lsns = append(r.lsns, lsn)
 	r.fired, r.silenced = append(r.fired, f.fired), append(r.silenced, f.silenced)
 	var at *time.Time
 	if f.fired != 0 {

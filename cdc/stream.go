@@ -128,6 +128,9 @@ func (s *Stream) session(ctx context.Context, open *GapError) error {
 	if err := s.elect(ctx, store); err != nil {
 		return err
 	}
+	if err := sql.ByIndex(ctx, store); err != nil {
+		return err
+	}
 	s.cfg.Status.enter(PhaseStarting, "opening the stream")
 	// Read after the election: until then another daemon may write.
 	attachment, position, err := ReadAttached(ctx, store)

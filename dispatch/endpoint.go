@@ -103,7 +103,22 @@ type endpoint struct {
 }
 
 func newEndpoint(id int64, concurrency int, total *int) *endpoint {
-	return &endpoint{id: id, total: total, held: map[int64]struct{}{}, flying: map[int64]*delivery{}, lines: map[string]*line{}, limit: concurrency, more: true}
+	return &endpoint{id: id, total: total, limit: concurrency, more: true}
+}
+
+// put and drop let a map exist only while something is in it: most endpoints are idle most of the time.
+func put[K comparable, V any](m *map[K]V, key K, value V) {
+	if *m == nil {
+		*m = map[K]V{}
+	}
+	(*m)[key] = value
+}
+
+func drop[K comparable, V any](m *map[K]V, key K) {
+	delete(*m, key)
+	if len(*m) == 0 {
+		*m = nil
+	}
 }
 
 // failing reports whether the endpoint answers nothing at the moment.
@@ -147,7 +162,7 @@ func (e *endpoint) handOver(d *delivery) bool {
 func (e *endpoint) miss() { e.more, e.missed = true, true }
 
 func (e *endpoint) hold(d *delivery) {
-	e.held[d.id] = struct{}{}
+	put(&e.held, d.id, struct{}{})
 	*e.total++
 	d.generation = e.generation
 }
@@ -155,7 +170,7 @@ func (e *endpoint) hold(d *delivery) {
 // letGo is the reverse of hold.
 func (e *endpoint) letGo(id int64) {
 	if _, held := e.held[id]; held {
-		delete(e.held, id)
+		drop(&e.held, id)
 		*e.total--
 	}
 }
@@ -221,7 +236,7 @@ func (e *endpoint) answered(o Outcome, now time.Time, of int) {
 // that goes on in its place, or the line whose next one must be looked up in the store.
 func (e *endpoint) finished(d *delivery, final bool) (next *delivery, lookUp *line) {
 	e.letGo(d.id)
-	delete(e.flying, d.id)
+	drop(&e.flying, d.id)
 	if e.loading {
 		// What is being loaded may show it as it was before.
 		e.ended[d.id] = final
@@ -241,9 +256,9 @@ func (e *endpoint) forget() {
 	e.generation++
 	e.due, e.fresh = nil, nil
 	*e.total += len(e.flying) - len(e.held)
-	e.held = map[int64]struct{}{}
+	e.held = nil
 	for id := range e.flying {
-		e.held[id] = struct{}{}
+		put(&e.held, id, struct{}{})
 	}
 	e.redraw()
 	e.cursor, e.more, e.missed = 0, true, true

@@ -27,7 +27,7 @@ func (e *endpoint) enqueue(d *delivery) bool {
 	switch {
 	case l == nil:
 		l = &line{response: d.responseID, viaStore: d.attempts > 0 || d.kind == kindManual}
-		e.lines[d.responseID] = l
+		put(&e.lines, d.responseID, l)
 		l.lead(d)
 		return true
 	case l.viaStore:
@@ -56,7 +56,7 @@ func (e *endpoint) advance(d *delivery, final bool) (next *delivery, lookUp *lin
 		for _, w := range l.waiting {
 			e.letGo(w.id)
 		}
-		delete(e.lines, l.response)
+		drop(&e.lines, l.response)
 		return nil, nil
 	case len(l.waiting) > 0:
 		next, l.waiting = l.waiting[0], l.waiting[1:]
@@ -67,7 +67,7 @@ func (e *endpoint) advance(d *delivery, final bool) (next *delivery, lookUp *lin
 		l.unheld = false
 		return nil, l
 	default:
-		delete(e.lines, l.response)
+		drop(&e.lines, l.response)
 		return nil, nil
 	}
 }
@@ -80,7 +80,7 @@ func (e *endpoint) succeeded(l *line, next *delivery) (goes, lookUp bool) {
 		l.unheld = false
 		return false, true
 	case next == nil:
-		delete(e.lines, l.response)
+		drop(&e.lines, l.response)
 		return false, false
 	}
 	if next.id > e.cursor {
@@ -94,7 +94,7 @@ func (e *endpoint) succeeded(l *line, next *delivery) (goes, lookUp bool) {
 
 // redraw begins the lines anew with what is in flight, as the webhooks are now.
 func (e *endpoint) redraw() {
-	e.lines = map[string]*line{}
+	e.lines = nil
 	if len(e.flying) == 0 {
 		return
 	}
@@ -110,7 +110,7 @@ func (e *endpoint) redraw() {
 		l := e.lines[d.responseID]
 		if l == nil {
 			l = &line{response: d.responseID, viaStore: true, unheld: true}
-			e.lines[d.responseID] = l
+			put(&e.lines, d.responseID, l)
 		}
 		l.lead(d)
 	}

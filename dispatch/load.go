@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
 	"walhook/sql"
@@ -104,12 +103,11 @@ func collectInto(to *[]*delivery) func(pgx.Rows) error {
 // scanDelivery reads the columns that all the Fetch queries begin with, and what follows them into extra.
 func scanDelivery(rows pgx.Rows, extra ...any) (*delivery, error) {
 	d := &delivery{}
-	var lsn *pglogrepl.LSN
-	var xid *int64
-	to := append([]any{&d.id, &d.webhookID, &lsn, &d.ordinal, &xid, &d.committedAt, &d.attempts, &d.event, &d.kind, &d.responseID, &d.edition}, extra...)
+	var n nullable
+	to := append([]any{&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.xid, &d.committedAt, &d.attempts, &n.event, &d.kind, &d.responseID, &d.edition}, extra...)
 	if err := rows.Scan(to...); err != nil {
 		return nil, fmt.Errorf("read a pending delivery: %w", err)
 	}
-	d.setNullable(lsn, xid)
+	n.into(d)
 	return d, nil
 }

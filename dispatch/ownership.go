@@ -26,6 +26,7 @@ func (s *Scheduler) known() *webhooks {
 
 // apply takes over reloaded webhooks. Endpoints at which something changed that their deliveries depend on are loaded anew.
 func (s *Scheduler) apply(loaded *webhooks) {
+	s.cfg.Loaded(len(loaded.byID))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.webhooks

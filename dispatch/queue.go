@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"walhook/cdc"
 	"walhook/sql"
@@ -40,7 +41,8 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 		assessments   = make([]*string, n)
 		organizations = make([]*string, n)
 		types         = make([]int16, n)
-		lsns          = make([]string, n)
+		names         = make([]string, n)
+		lsns          = make([]uint64, n)
 		ordinals      = make([]int64, n)
 		xids          = make([]*int64, n)
 		commits       = make([]time.Time, n)
@@ -52,7 +54,7 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 		if e.AssessmentID != "" {
 			assessments[i] = &e.AssessmentID
 		}
-		types[i], lsns[i], ordinals[i], commits[i] = int16(e.Type), e.LSN.String(), e.Ordinal, e.CommitAt
+		types[i], names[i], lsns[i], ordinals[i], commits[i] = int16(e.Type), e.Type.String(), uint64(e.LSN), e.Ordinal, e.CommitAt
 		if xid := q.horizon.Widen(e.XID); xid != 0 {
 			xids[i] = &xid
 		}
@@ -60,8 +62,9 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 			kinds[i] = kindRecovered
 		}
 	}
+	signal(q.scheduler.foreseen)
 	batch.Queue(sql.Enqueue.SQL, sql.Enqueue.Bind(sql.Args{
-		"response_ids": responses, "assessment_ids": assessments, "organization_ids": organizations, "event_types": types,
+		"response_ids": responses, "assessment_ids": assessments, "organization_ids": organizations, "event_types": types, "event_names": names,
 		"lsns": lsns, "ordinals": ordinals, "xids": xids, "committed_ats": commits, "kinds": kinds,
 		"has_assessments": q.hasAssessments,
 	})...).Query(q.collect)
@@ -75,12 +78,11 @@ func (q *Queue) collect(rows pgx.Rows) error {
 			continue
 		}
 		d := &delivery{}
-		var lsn *pglogrepl.LSN
-		var xid *int64
-		if err := rows.Scan(&d.id, &d.webhookID, &lsn, &d.ordinal, &d.event, &d.responseID, &xid, &d.committedAt, &d.kind, &d.edition); err != nil {
+		var n nullable
+		if err := rows.Scan(&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.event, &d.responseID, &n.xid, &d.committedAt, &d.kind, &d.edition); err != nil {
 			return fmt.Errorf("read what was queued: %w", err)
 		}
-		d.setNullable(lsn, xid)
+		n.into(d)
 		q.queued = append(q.queued, d)
 	}
 	return rows.Err()
@@ -100,11 +102,13 @@ func (q *Queue) Discarded() {
 	q.scheduler.wake()
 }
 
-func (d *delivery) setNullable(lsn *pglogrepl.LSN, xid *int64) {
-	if lsn != nil {
-		d.lsn = *lsn
-	}
-	if xid != nil {
-		d.xid = *xid
-	}
+// nullable are columns of a delivery as they are read.
+type nullable struct {
+	lsn   pgtype.Uint64
+	xid   pgtype.Int8
+	event int16
+}
+
+func (n *nullable) into(d *delivery) {
+	d.lsn, d.xid, d.event = pglogrepl.LSN(n.lsn.Uint64), n.xid.Int64, cdc.EventType(n.event)
 }

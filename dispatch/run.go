@@ -7,8 +7,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/sethvargo/go-retry"
+
+	"walhook/sql"
 )
 
 // poolConns bounds the connections to the store besides those of the stream and the lease.
@@ -23,6 +26,10 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 	config.MaxConns = poolConns
 	config.ConnConfig.RuntimeParams["application_name"] = "walhook"
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		sql.RegisterTypes(conn)
+		return sql.ByIndex(ctx, conn)
+	}
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return fmt.Errorf("connect to the store: %w", err)
 	}
@@ -252,11 +259,16 @@ func (s *Scheduler) loadLoop(ctx context.Context) {
 	}
 }
 
-// gateLoop lets deliveries pass as the source begins to show their transactions.
+// gateLoop lets deliveries pass as the source begins to show their transactions. It asks while they are being queued, so that
+// the answer is mostly there when they come to the gate.
 func (s *Scheduler) gateLoop(ctx context.Context) {
 	for {
 		select {
 		case <-s.gate:
+		case <-s.foreseen:
+			// Where this fails, the gate asks again and tells of it.
+			_ = s.cfg.Horizon.Refresh(ctx)
+			continue
 		case <-ctx.Done():
 			return
 		}

@@ -28,7 +28,8 @@ type Config struct {
 	DisableAfter        time.Duration // 0: never
 	Retention           time.Duration // 0: for ever
 	Version             string
-	Observe             func(Attempted) // called after each attempt; must not block
+	Observe             func(Attempted)    // called after each attempt; must not block
+	Loaded              func(webhooks int) // called whenever the webhooks were loaded; must not block
 	Log                 *slog.Logger
 }
 
@@ -80,6 +81,7 @@ type Scheduler struct {
 
 	recorded   chan struct{} // capacity 1: results is not empty
 	gate       chan struct{} // capacity 1: gated is not empty
+	foreseen   chan struct{} // capacity 1: deliveries are being queued, and their transactions will be asked for
 	loading    chan *endpoint
 	woken      chan struct{} // capacity 1: look for work in the store
 	attempts   sync.WaitGroup
@@ -94,7 +96,7 @@ func NewScheduler(cfg Config) *Scheduler {
 	return &Scheduler{
 		cfg: cfg, endpoints: map[int64]*endpoint{}, moved: map[int64]struct{}{}, troubled: map[*endpoint]struct{}{},
 		webhooks: &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}},
-		recorded: make(chan struct{}, 1), gate: make(chan struct{}, 1), woken: make(chan struct{}, 1),
+		recorded: make(chan struct{}, 1), gate: make(chan struct{}, 1), foreseen: make(chan struct{}, 1), woken: make(chan struct{}, 1),
 		loading: make(chan *endpoint, 1<<16), attemptCtx: attemptCtx, abort: abort,
 	}
 }
@@ -234,7 +236,7 @@ func (s *Scheduler) begin(d *delivery, now time.Time) {
 	if troubled {
 		s.inTroubled++
 	}
-	e.flying[d.id] = d
+	put(&e.flying, d.id, d)
 	s.attempts.Add(1)
 	go func() {
 		defer s.attempts.Done()
@@ -271,7 +273,7 @@ func (s *Scheduler) answered(d *delivery, o Outcome, troubled bool) {
 		s.inTroubled--
 	}
 	if o.Kind == Aborted {
-		delete(e.flying, d.id)
+		drop(&e.flying, d.id)
 		s.mu.Unlock()
 		return
 	}

@@ -18,6 +18,7 @@ const bulk = 1000
 func store(b *testing.B) *pgx.Conn {
 	b.Helper()
 	conn := testenv.Connect(b, installed(b))
+	RegisterTypes(conn)
 	if _, err := conn.Exec(b.Context(), "insert into walhook.webhook (assessment_id, event_type, url) values ('1', 'response.created', 'https://example.com/')"); err != nil {
 		b.Fatal(err)
 	}
@@ -31,17 +32,18 @@ func enqueue(ctx context.Context, conn *pgx.Conn, from int) ([]int64, error) {
 		assessments   = make([]string, bulk)
 		organizations = make([]*string, bulk)
 		types         = make([]int16, bulk)
-		lsns          = make([]string, bulk)
+		names         = make([]string, bulk)
+		lsns          = make([]uint64, bulk)
 		ordinals      = make([]int64, bulk)
 		xids          = make([]int64, bulk)
 		commits       = make([]time.Time, bulk)
 		kinds         = make([]int16, bulk)
 	)
 	for i := range responses {
-		responses[i], assessments[i], types[i], lsns[i], ordinals[i], xids[i], commits[i] = fmt.Sprint(from+i), "1", 1, "1/2345678", int64(i), 1000, time.Now()
+		responses[i], assessments[i], types[i], names[i], lsns[i], ordinals[i], xids[i], commits[i] = fmt.Sprint(from+i), "1", 1, "response.created", 1<<32+0x2345678, int64(i), 1000, time.Now()
 	}
 	rows, err := conn.Query(ctx, Enqueue.SQL, Enqueue.Bind(Args{
-		"response_ids": responses, "assessment_ids": assessments, "organization_ids": organizations, "event_types": types, "lsns": lsns,
+		"response_ids": responses, "assessment_ids": assessments, "organization_ids": organizations, "event_types": types, "event_names": names, "lsns": lsns,
 		"ordinals": ordinals, "xids": xids, "committed_ats": commits, "kinds": kinds, "has_assessments": false,
 	})...)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 
 // measureAttach attaches to a table that has rows, and compares it with the state afterwards.
 func measureAttach(ctx context.Context, b *bench) ([]Result, error) {
-	s, err := b.newSite(ctx, false)
+	s, err := b.newSite(ctx)
 	if err != nil {
 		return nil, err
 	}

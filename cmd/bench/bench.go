@@ -101,41 +101,65 @@ type site struct {
 // durable are the settings of a server as people run it: every commit is on disk before it is answered.
 var durable = map[string]string{"fsync": "on", "synchronous_commit": "on", "shared_buffers": "256MB", "max_wal_size": "4GB", "checkpoint_timeout": "30min"}
 
-// newSite starts a server for one measurement; elsewhere puts the store on a server of its own.
-func (b *bench) newSite(ctx context.Context, elsewhere bool) (*site, error) {
+// newSite starts a server for one measurement, which holds the store, too.
+func (b *bench) newSite(ctx context.Context) (*site, error) {
 	s := &site{b: b}
-	server, err := pgserver.Start(ctx, pgserver.Options{Settings: durable})
+	return s, s.open(ctx, func() (err error) {
+		s.server, err = pgserver.Start(ctx, pgserver.Options{Settings: durable})
+		return err
+	})
+}
+
+// newSiteApart starts two, the application's and the store's, each on half of the cores.
+func (b *bench) newSiteApart(ctx context.Context) (*site, error) {
+	s := &site{b: b}
+	var store *pgserver.Server
+	err := elsewhere(func() (err error) {
+		store, err = pgserver.Start(ctx, pgserver.Options{Settings: durable})
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	s.server = server
-	s.closes = append(s.closes, server.Stop)
-	b.version = fmt.Sprintf("PostgreSQL %d.%d", server.Version()/10000, server.Version()%10000)
-	if s.conn, err = s.connect(ctx, server); err != nil {
-		s.close()
+	s.closes = append(s.closes, store.Stop)
+	s.env = []string{"WALHOOK_STORE_URL=" + store.URL("postgres")}
+	err = s.open(ctx, func() error {
+		return here(func() (err error) {
+			s.server, err = pgserver.Start(ctx, pgserver.Options{Settings: durable})
+			return err
+		})
+	})
+	if err != nil {
 		return nil, err
 	}
-	s.store = s.conn
-	s.env = append(os.Environ(), "WALHOOK_DATABASE_URL="+server.URL("postgres"), "WALHOOK_LISTEN=127.0.0.1:0", "WALHOOK_ALLOW_NETWORKS=127.0.0.0/8",
-		"WALHOOK_ENDPOINT_CONCURRENCY=64", "WALHOOK_CONCURRENCY=64", "WALHOOK_MAX_ATTEMPTS=1000")
-	if elsewhere {
-		store, err := pgserver.Start(ctx, pgserver.Options{Settings: durable})
-		if err != nil {
-			s.close()
-			return nil, err
-		}
-		s.closes = append(s.closes, store.Stop)
-		if s.store, err = s.connect(ctx, store); err != nil {
-			s.close()
-			return nil, err
-		}
-		s.env = append(s.env, "WALHOOK_STORE_URL="+store.URL("postgres"))
-	}
-	if err := s.exec(ctx, schema); err != nil {
+	if s.store, err = s.connect(ctx, store); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// open starts the application's server and makes its table.
+func (s *site) open(ctx context.Context, start func() error) error {
+	if err := start(); err != nil {
+		s.close()
+		return err
+	}
+	server := s.server
+	s.closes = append(s.closes, server.Stop)
+	s.b.version = fmt.Sprintf("PostgreSQL %d.%d", server.Version()/10000, server.Version()%10000)
+	s.env = append(s.env, os.Environ()...)
+	s.env = append(s.env, "WALHOOK_DATABASE_URL="+server.URL("postgres"), "WALHOOK_LISTEN=127.0.0.1:0", "WALHOOK_ALLOW_NETWORKS=127.0.0.0/8",
+		"WALHOOK_ENDPOINT_CONCURRENCY=64", "WALHOOK_CONCURRENCY=64", "WALHOOK_MAX_ATTEMPTS=1000")
+	var err error
+	if s.conn, err = s.connect(ctx, server); err == nil {
+		s.store = s.conn
+		err = s.exec(ctx, schema)
+	}
+	if err != nil {
+		s.close()
+	}
+	return err
 }
 
 func (s *site) connect(ctx context.Context, server *pgserver.Server) (*pgx.Conn, error) {
@@ -144,7 +168,8 @@ func (s *site) connect(ctx context.Context, server *pgserver.Server) (*pgx.Conn,
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	s.closes = append(s.closes, func() { _ = conn.Close(context.WithoutCancel(ctx)) })
-	return conn, nil
+	// What is planned while a table is empty would go on reading all of it, and cost what is to be measured.
+	return conn, exec1(ctx, conn, "set enable_seqscan = off; set jit = off")
 }
 
 func (s *site) close() {

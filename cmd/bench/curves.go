@@ -42,7 +42,7 @@ func measureCurves(ctx context.Context, b *bench) ([]Result, error) {
 
 // curve delivers a backlog to so many URLs, with so many webhooks that match nothing beside, on a log of so many rows.
 func (b *bench) curve(ctx context.Context, log, hooks, urls, daemons int) (float64, error) {
-	s, err := b.newSite(ctx, false)
+	s, err := b.newSite(ctx)
 	if err != nil {
 		return 0, err
 	}

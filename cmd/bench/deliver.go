@@ -16,7 +16,7 @@ const inFlight = 64
 
 // measureDeliver lets walhook work off a backlog, from the moment that it streams until the last result is in the log.
 func measureDeliver(ctx context.Context, b *bench) ([]Result, error) {
-	s, err := b.newSite(ctx, false)
+	s, err := b.newSite(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -41,13 +41,20 @@ type shape struct {
 
 // measureDrain makes one backlog after the other, and reads each with pg_recvlogical and with walhook.
 func measureDrain(ctx context.Context, b *bench) ([]Result, error) {
+	return b.drainAll(ctx,
+		shape{"page saves, 100 in a transaction", b.n(1_000_000), 100, savePage, 0.80},
+		shape{"page saves, one in a transaction", b.n(300_000), 1, savePage, 0.80},
+		shape{"page saves, all in one transaction", b.n(1_000_000), 1 << 30, savePage, 0.80})
+}
+
+// measureQueue does the same with a backlog of events.
+func measureQueue(ctx context.Context, b *bench) ([]Result, error) {
+	return b.drainAll(ctx, shape{"events queued, 100 changes in a transaction", b.n(300_000), 100, insertRow, 0.35})
+}
+
+func (b *bench) drainAll(ctx context.Context, shapes ...shape) ([]Result, error) {
 	var results []Result
-	for _, shape := range []shape{
-		{"page saves, 100 in a transaction", b.n(1_000_000), 100, savePage, 0.80},
-		{"page saves, one in a transaction", b.n(300_000), 1, savePage, 0.80},
-		{"page saves, all in one transaction", b.n(1_000_000), 1 << 30, savePage, 0.80},
-		{"events queued, 100 changes in a transaction", b.n(300_000), 100, insertRow, 0.35},
-	} {
+	for _, shape := range shapes {
 		result, err := b.drain(ctx, shape)
 		if err != nil {
 			return nil, err
@@ -58,7 +65,7 @@ func measureDrain(ctx context.Context, b *bench) ([]Result, error) {
 }
 
 func (b *bench) drain(ctx context.Context, shape shape) (Result, error) {
-	s, err := b.newSite(ctx, false)
+	s, err := b.newSite(ctx)
 	if err != nil {
 		return Result{}, err
 	}

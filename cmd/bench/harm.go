@@ -22,7 +22,8 @@ update respondent set finished_at = now() where id = :id;
 // measureHarm tells what the application notices: its commits, with the store on a server of its own, and the WAL that its
 // server must keep while an endpoint is dead.
 func measureHarm(ctx context.Context, b *bench) ([]Result, error) {
-	s, err := b.newSite(ctx, true)
+	// As on two machines: the application's server and pgbench have half of the cores, everything else has the others.
+	s, err := b.newSiteApart(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +61,7 @@ func measureHarm(ctx context.Context, b *bench) ([]Result, error) {
 func (s *site) commitsBesideRecvlogical(ctx context.Context) (float64, error) {
 	cmd := exec.CommandContext(ctx, s.b.recvlogical, "-d", s.server.URL("postgres"), "-S", "floor", "--start", "--no-loop",
 		"-o", "proto_version=1", "-o", "publication_names=walhook", "-f", "/dev/null")
-	if err := cmd.Start(); err != nil {
+	if err := elsewhere(cmd.Start); err != nil {
 		return 0, fmt.Errorf("pg_recvlogical: %w", err)
 	}
 	defer func() {
@@ -71,7 +72,8 @@ func (s *site) commitsBesideRecvlogical(ctx context.Context) (float64, error) {
 }
 
 func (s *site) commitsBesideWalhook(ctx context.Context) (float64, error) {
-	d, err := s.start(ctx)
+	var d *daemon
+	err := elsewhere(func() (err error) { d, err = s.start(ctx); return err })
 	if err != nil {
 		return 0, err
 	}
@@ -92,7 +94,8 @@ func (s *site) commits(ctx context.Context) (float64, error) {
 	}
 	seconds := strconv.Itoa(int(s.b.seconds(8).Seconds()))
 	cmd := exec.CommandContext(ctx, s.b.pgbench, "-n", "-c", "8", "-M", "prepared", "-T", seconds, "-f", script, s.server.URL("postgres"))
-	out, err := cmd.CombinedOutput()
+	var out []byte
+	err := here(func() (err error) { out, err = cmd.CombinedOutput(); return err })
 	match := transactionsPerSecond.FindSubmatch(out)
 	if err != nil || match == nil {
 		return 0, fmt.Errorf("pgbench: %w\n%s", err, out)
@@ -109,7 +112,8 @@ func (s *site) keptWhileDead(ctx context.Context) (Result, error) {
 	if err := s.exec(ctx, "select pg_drop_replication_slot('floor')"); err != nil {
 		return Result{}, err
 	}
-	d, err := s.start(ctx)
+	var d *daemon
+	err := elsewhere(func() (err error) { d, err = s.start(ctx); return err })
 	if err != nil {
 		return Result{}, err
 	}

@@ -13,7 +13,7 @@ import (
 // measureLatency inserts respondents at a steady rate, each by a statement of its own, and takes the time from the moment that
 // the statement is sent: until it is answered, which is what the application waits for anyway, and until its POST has come.
 func measureLatency(ctx context.Context, b *bench) ([]Result, error) {
-	s, err := b.newSite(ctx, false)
+	s, err := b.newSite(ctx)
 	if err != nil {
 		return nil, err
 	}

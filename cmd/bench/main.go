@@ -112,7 +112,8 @@ type measurement struct {
 
 var measurements = []measurement{
 	{name: "deliver", what: "events queued, sent and logged, against a bare loop of POSTs", run: measureDeliver},
-	{name: "drain", what: "page saves that fire nothing, and events that are queued, against pg_recvlogical", run: measureDrain},
+	{name: "drain", what: "page saves that fire nothing, against pg_recvlogical", run: measureDrain},
+	{name: "queue", what: "events that are queued, against pg_recvlogical", run: measureQueue},
 	{name: "latency", what: "from the application's statement to the POST, against the statement alone", run: measureLatency},
 	{name: "memory", what: "resident memory: live, in one large transaction, with a backlog, with many webhooks", run: measureMemory},
 	{name: "attach", what: "attach and reconcile, against COPY piped to COPY", run: measureAttach},

@@ -99,7 +99,7 @@ func (b *bench) memoryManyWebhooks(ctx context.Context) ([]Result, error) {
 
 // running is a site with one webhook and a daemon that streams.
 func (b *bench) running(ctx context.Context, url string) (*site, *daemon, error) {
-	s, err := b.newSite(ctx, false)
+	s, err := b.newSite(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -53,6 +53,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	boundMemory(0)
 	ctx, cancel := context.WithCancelCause(ctx)
 	var parts sync.WaitGroup
 	start := func(name string, run func() error) {
@@ -84,7 +85,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		StoreURL: cfg.storeURL(), SystemID: attachment.SystemIdentifier, Install: attachment.Installation, NumericID: attachment.NumericID,
 		Client: client, Horizon: horizon, Backoff: dispatch.Backoff{Base: cfg.RetryBase, Cap: cfg.RetryCap}, MaxAttempts: cfg.MaxAttempts,
 		Timeout: cfg.DeliveryTimeout, Concurrency: cfg.Concurrency, EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
-		DisableAfter: cfg.DisableAfter, Retention: cfg.Retention, Version: Version(), Observe: metrics.attempted, Log: log,
+		DisableAfter: cfg.DisableAfter, Retention: cfg.Retention, Version: Version(), Observe: metrics.attempted, Loaded: boundMemory, Log: log,
 	})
 	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
 	status := &cdc.Status{}

@@ -23,7 +23,7 @@ insert into walhook.response_state as s (response_id, assessment_id, organizatio
 select u.response_id, u.assessment_id, u.organization_id, u.stamp, u.flags, u.created_lsn,
        (u.fired | (u.silenced << 4)) | (case when (select c.enabled from walhook.settings c) then 0::smallint else (u.fired & (~u.silenced)) << 8 end),
        u.fired_at
-from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @stamps::text[], @flags::smallint[], @created_lsns::text[]::pg_lsn[],
+from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @stamps::text[], @flags::smallint[], @created_lsns::pg_lsn[],
             @fired::smallint[], @silenced::smallint[], @fired_ats::timestamptz[])
      as u (response_id, assessment_id, organization_id, stamp, flags, created_lsn, fired, silenced, fired_at)
 on conflict (response_id) do update
@@ -63,19 +63,19 @@ order by u.n;
 -- name: Enqueue
 insert into walhook.queue (webhook_id, response_id, event_type, lsn, ordinal, xid, committed_at, kind)
 select w.id, e.response_id, e.event_type, e.lsn, e.ordinal, e.xid, e.committed_at, e.kind
-from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @event_types::smallint[],
-            @lsns::text[]::pg_lsn[], @ordinals::bigint[], @xids::bigint[], @committed_ats::timestamptz[], @kinds::smallint[])
+from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @event_types::smallint[], @event_names::text[],
+            @lsns::pg_lsn[], @ordinals::bigint[], @xids::bigint[], @committed_ats::timestamptz[], @kinds::smallint[])
        with ordinality
-       as e (response_id, assessment_id, organization_id, event_type, lsn, ordinal, xid, committed_at, kind, n)
+       as e (response_id, assessment_id, organization_id, event_type, event_name, lsn, ordinal, xid, committed_at, kind, n)
 cross join lateral (
   select h.id
     from walhook.webhook h
-   where h.enabled and h.event_type = walhook.event_name(e.event_type) and h.assessment_id = e.assessment_id
+   where h.enabled and h.event_type = e.event_name and h.assessment_id = e.assessment_id
      and (h.organization_id is null or h.organization_id = e.organization_id)
   union all
   select h.id
     from walhook.webhook h
-   where h.enabled and h.event_type = walhook.event_name(e.event_type) and h.assessment_id is null
+   where h.enabled and h.event_type = e.event_name and h.assessment_id is null
      and (h.organization_id is null or h.organization_id = e.organization_id)
      and (not @has_assessments::boolean
           or exists (select from walhook.assessment a where a.assessment_id = e.assessment_id and a.external_id is not null))

@@ -1,0 +1,31 @@
+package sql
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// OIDs of types that pgx does not know (pg_type.dat).
+const (
+	lsnOID      = 3220
+	lsnArrayOID = 3221
+)
+
+// RegisterTypes lets a connection to the store read and write log sequence numbers as the numbers that they are, of eight bytes.
+func RegisterTypes(conn *pgx.Conn) {
+	lsn := &pgtype.Type{Name: "pg_lsn", OID: lsnOID, Codec: pgtype.Uint64Codec{}}
+	conn.TypeMap().RegisterType(lsn)
+	conn.TypeMap().RegisterType(&pgtype.Type{Name: "_pg_lsn", OID: lsnArrayOID, Codec: &pgtype.ArrayCodec{ElementType: lsn}})
+}
+
+// ByIndex sets a session up that does nothing but look up and write rows by index, again and again. A plan that was made while
+// the store was new and empty would otherwise read whole tables until they are analyzed for the first time.
+func ByIndex(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, "set enable_seqscan = off; set jit = off"); err != nil {
+		return fmt.Errorf("set up the store's session: %w", err)
+	}
+	return nil
+}
