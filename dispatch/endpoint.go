@@ -75,6 +75,7 @@ type endpoint struct {
 	generation int // of what is held: forget begins a new one
 	held       map[int64]struct{}
 	total      *int                // how much all endpoints hold
+	window     int                 // how much this one may, while it does well
 	flying     map[int64]*delivery // in flight or unrecorded; all of them are held
 	due        []*delivery         // ready: tried before, or queued by hand
 	fresh      []*delivery         // ready: never tried
@@ -103,7 +104,7 @@ type endpoint struct {
 }
 
 func newEndpoint(id int64, concurrency int, total *int) *endpoint {
-	return &endpoint{id: id, total: total, limit: concurrency, more: true}
+	return &endpoint{id: id, total: total, window: window, limit: concurrency, more: true}
 }
 
 // put and drop let a map exist only while something is in it: most endpoints are idle most of the time.
@@ -269,7 +270,7 @@ func (e *endpoint) width() int {
 	if e.failing() || *e.total >= crowded {
 		return narrow
 	}
-	return window
+	return e.window
 }
 
 // room is how many more deliveries may be held that were never tried.

@@ -79,14 +79,17 @@ type findStep struct {
 	generation int
 }
 
-const benchConcurrency = 8
+const (
+	benchConcurrency = 8
+	benchWindow      = 256
+)
 
 func newBench(t interface{ Fatalf(string, ...any) }, hooks ...*webhook) *bench {
 	b := &bench{t: t, e: newEndpoint(1, benchConcurrency, new(int)), hooks: map[int64]*webhook{}, rows: map[int64]*pendingRow{}, now: time.Unix(1_800_000_000, 0)}
 	for _, h := range hooks {
 		b.hooks[h.id] = h
 	}
-	b.e.hooks = hooks
+	b.e.hooks, b.e.window = hooks, benchWindow
 	b.claim()
 	return b
 }
@@ -280,7 +283,7 @@ func (b *bench) begin(d *delivery) {
 		}
 	}
 	e.inFlight++
-	e.flying[d.id] = d
+	put(&e.flying, d.id, d)
 	b.flight = append(b.flight, d)
 	b.sent++
 }
@@ -603,7 +606,7 @@ func (b *bench) check() {
 	if counted := *e.total - b.elsewhere; counted != len(e.held) {
 		b.fail("%d are held, and %d counted", len(e.held), counted)
 	}
-	if most := window + probes + 3*len(e.flying); len(e.held) > most {
+	if most := benchWindow + probes + 3*len(e.flying); len(e.held) > most {
 		b.fail("%d are held, and %d is the most", len(e.held), most)
 	}
 	if e.inFlight < 0 || e.waiting < 0 || e.limit < 1 || e.limit > benchConcurrency {
@@ -694,7 +697,7 @@ func (rules benchRules) run(t *rapid.T) {
 			}
 			count := 1 + draw("count", 3)
 			if rules.bursts && draw("burst", 10) == 0 {
-				count = window + draw("over", window)
+				count = benchWindow + draw("over", benchWindow)
 			}
 			burst := count > 3
 			xid++
