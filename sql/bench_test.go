@@ -27,6 +27,17 @@ func store(b *testing.B) *pgx.Conn {
 
 // enqueue queues the next deliveries and returns their ids.
 func enqueue(ctx context.Context, conn *pgx.Conn, from int) ([]int64, error) {
+	rows, err := conn.Query(ctx, Enqueue.SQL, enqueueArgs(from)...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (id int64, err error) {
+		return id, row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil)
+	})
+}
+
+// enqueueArgs are events of as many responses, from a number on.
+func enqueueArgs(from int) []any {
 	var (
 		responses     = make([]string, bulk)
 		assessments   = make([]string, bulk)
@@ -40,17 +51,12 @@ func enqueue(ctx context.Context, conn *pgx.Conn, from int) ([]int64, error) {
 		kinds         = make([]int16, bulk)
 	)
 	for i := range responses {
-		responses[i], assessments[i], types[i], names[i], lsns[i], ordinals[i], xids[i], commits[i] = fmt.Sprint(from+i), "1", 1, "response.created", 1<<32+0x2345678, int64(i), 1000, time.Now()
+		responses[i], assessments[i], types[i], names[i], lsns[i], ordinals[i] = fmt.Sprint(from+i), "1", 1, "response.created", 1<<32+0x2345678, int64(i)
+		xids[i], commits[i] = 1000, time.Now()
 	}
-	rows, err := conn.Query(ctx, Enqueue.SQL, Enqueue.Bind(Args{
-		"response_ids": responses, "assessment_ids": assessments, "organization_ids": organizations, "event_types": types, "event_names": names, "lsns": lsns,
-		"ordinals": ordinals, "xids": xids, "committed_ats": commits, "kinds": kinds, "has_assessments": false,
-	})...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (id int64, err error) {
-		return id, row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil)
+	return Enqueue.Bind(Args{
+		"response_ids": responses, "assessment_ids": assessments, "organization_ids": organizations, "event_types": types, "event_names": names,
+		"lsns": lsns, "ordinals": ordinals, "xids": xids, "committed_ats": commits, "kinds": kinds, "has_assessments": false,
 	})
 }
 

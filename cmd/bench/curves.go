@@ -35,7 +35,7 @@ func measureCurves(ctx context.Context, b *bench) ([]Result, error) {
 		if first == 0 {
 			first = rate
 		}
-		results = append(results, against("delivered with a "+c.what, "the first line", "/s", first, rate, 0, false))
+		results = append(results, against("delivered: "+c.what, "the first line", "/s", first, rate, 0, false))
 	}
 	return results, nil
 }

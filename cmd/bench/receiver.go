@@ -23,7 +23,7 @@ const receiverArgument = "receiver"
 // serveReceiver answers every POST with 200 and counts it. GET /count tells how many, GET /arrivals when each response came
 // (where POSTs went to /timed), and both begin anew with GET /forget. It ends with its standard input.
 func serveReceiver() error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}

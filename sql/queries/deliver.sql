@@ -68,8 +68,8 @@ select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.a
 from unnest(@webhook_ids::bigint[]) as w (id)
 cross join lateral (
   select * from walhook.queue f
-   where f.webhook_id = w.id and f.next_attempt_at is null and f.delivery_id > @after
-   order by f.delivery_id limit @max
+   where f.webhook_id = w.id and f.next_attempt_at is null and f.delivery_id + 0 > @after
+   order by f.delivery_id + 0 limit @max
 ) as q
 order by q.delivery_id
 limit @max;
@@ -126,7 +126,7 @@ select (select count(*) from (
 -- name: FindWork
 select w.id
 from unnest(@webhook_ids::bigint[], @cursors::bigint[]) as w (id, after)
-where exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is null and q.delivery_id > w.after)
+where exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is null and q.delivery_id + 0 > w.after)
    or exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is not null);
 
 -- Ended deliveries leave the queue for the log. ages are milliseconds since the answer.

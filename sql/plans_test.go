@@ -1,0 +1,148 @@
+package sql
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/testenv"
+)
+
+var planRows = flag.Int("plans.rows", 200_000, "rows of the log in TestPlans, half of them failures; the queue has a tenth")
+
+// planNode is a node of EXPLAIN's JSON.
+type planNode struct {
+	Type     string     `json:"Node Type"`
+	Relation string     `json:"Relation Name"`
+	Rows     float64    `json:"Actual Rows"`
+	Removed  float64    `json:"Rows Removed by Filter"`
+	Loops    float64    `json:"Actual Loops"`
+	Plans    []planNode `json:"Plans"`
+}
+
+// walk visits a node and all below it.
+func (n *planNode) walk(visit func(*planNode)) {
+	visit(n)
+	for i := range n.Plans {
+		n.Plans[i].walk(visit)
+	}
+}
+
+// However large log, queue and state are, the statements that run again and again, and the two questions that administrators
+// ask most, look up what they need by index: they read no whole table, sort no backlog, and touch few rows.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	conn := testenv.Connect(t, installed(t))
+	RegisterTypes(conn)
+	ctx := t.Context()
+	n := *planRows
+	for _, statement := range []string{
+		"insert into walhook.webhook (assessment_id, event_type, url) select g::text, 'response.created', 'https://example.com/' || g from generate_series(1, 20) g",
+		fmt.Sprintf(`insert into walhook.log (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, attempts, event_type, kind, succeeded, response_id)
+			select nextval('walhook.delivery_id'), 1 + g %% 20, '0/1', g, now(), now() - g * interval '1 ms', 1, 1, 0, g %% 2 = 0, (g %% 50000)::text from generate_series(1, %d) g`, n),
+		fmt.Sprintf(`insert into walhook.queue (webhook_id, lsn, ordinal, committed_at, next_attempt_at, attempts, event_type, response_id)
+			select 1 + g %% 20, '0/2', g, now(), case when g %% 4 = 0 then now() - interval '1 min' end, g %% 4 / 3, 1, (g %% 50000)::text from generate_series(1, %d) g`, n/10),
+		fmt.Sprintf("insert into walhook.response_state (response_id, assessment_id, flags) select g::text, '1', 0 from generate_series(1, %d) g", n),
+		"analyze",
+	} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	people := testenv.Connect(t, conn.Config().ConnString())
+	if err := ByIndex(ctx, conn); err != nil {
+		t.Fatal(err)
+	}
+	all := make([]int64, 20)
+	for i := range all {
+		all[i] = int64(i + 1)
+	}
+	var ids []int64
+	if err := conn.QueryRow(ctx, "select array_agg(delivery_id) from (select delivery_id from walhook.queue order by delivery_id limit 100) q").Scan(&ids); err != nil {
+		t.Fatal(err)
+	}
+	of := func(value any) any { // a column of as many rows as there are ids
+		switch value := value.(type) {
+		case bool:
+			return slices.Repeat([]bool{value}, len(ids))
+		case int:
+			return slices.Repeat([]int32{int32(value)}, len(ids))
+		default:
+			return slices.Repeat([]string{""}, len(ids))
+		}
+	}
+	const log = "select * from walhook.delivery_log "
+	for name, c := range map[string]struct {
+		sql  string
+		args []any
+	}{
+		"Enqueue":        {Enqueue.SQL, enqueueArgs(0)},
+		"FetchFresh":     {FetchFresh.SQL, FetchFresh.Bind(Args{"webhook_ids": all, "ordered_ids": all, "after": ids[50], "max": 256})},
+		"FetchDue":       {FetchDue.SQL, FetchDue.Bind(Args{"webhook_ids": all, "ordered_ids": all, "held": ids, "max": 16})},
+		"FetchTests":     {FetchTests.SQL, FetchTests.Bind(Args{"webhook_ids": all, "held": ids, "max": 16})},
+		"FetchSuccessor": {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"response_id": "4711", "ordered_ids": all})},
+		"WaitingSummary": {WaitingSummary.SQL, WaitingSummary.Bind(Args{"webhook_ids": all[:1], "all_ids": all[:1], "held": ids})},
+		"FindWork":       {FindWork.SQL, FindWork.Bind(Args{"webhook_ids": all, "cursors": all})},
+		"ReadStates":     {ReadStates.SQL, ReadStates.Bind(Args{"response_ids": []string{"1", "2", "3"}})},
+		"BuryOrphans":    {BuryOrphans.SQL, nil},
+		"RecordEnded": {RecordEnded.SQL, RecordEnded.Bind(Args{
+			"delivery_ids": ids, "succeeded": of(true), "http_statuses": of(200), "errors": of(""), "ages": of(1), "durations": of(1), "logged": of(true),
+		})},
+		"the last failures of a webhook": {log + "where webhook_id = 7 and status = 'failed' order by delivered_at desc limit 20", nil},
+		"everything about a response":    {log + "where response_id = '4711'", nil},
+		"a delivery":                     {log + "where delivery_id = $1", []any{ids[0]}},
+		"its attempts":                   {"select * from walhook.delivery_attempt where delivery_id = $1", []any{ids[0]}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			session := conn
+			if strings.HasPrefix(c.sql, log) {
+				session = people // with the settings of anybody
+			}
+			text, touched := explain(t, session, c.sql, c.args)
+			if touched > 12_000 {
+				t.Errorf("it touches %.0f rows, which are many:\n%s", touched, text)
+			}
+		})
+	}
+}
+
+// explain runs a statement in a transaction that is rolled back, and refuses whole tables read and backlogs sorted. It returns
+// how many rows the statement touched.
+func explain(t *testing.T, conn *pgx.Conn, statement string, args []any) (text string, touched float64) {
+	t.Helper()
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	if err := tx.QueryRow(t.Context(), "explain (analyze, timing off, format json) "+statement, args...).Scan(&text); err != nil {
+		t.Fatal(err)
+	}
+	var plans []struct {
+		Plan planNode `json:"Plan"`
+		Took float64  `json:"Execution Time"`
+	}
+	if err := json.Unmarshal([]byte(text), &plans); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", time.Duration(plans[0].Took*float64(time.Millisecond)))
+	plans[0].Plan.walk(func(n *planNode) {
+		if n.Relation != "" {
+			touched += (n.Rows + n.Removed) * n.Loops
+		}
+		large := n.Relation == "queue" || n.Relation == "response_state" || strings.HasPrefix(n.Relation, "log_") || strings.HasPrefix(n.Relation, "attempt_")
+		if large && n.Type == "Seq Scan" && n.Rows+n.Removed > 0 {
+			t.Errorf("it reads all of %s:\n%s", n.Relation, text)
+		}
+		if strings.Contains(n.Type, "Sort") && n.Rows*n.Loops > 6000 {
+			t.Errorf("it sorts %.0f rows:\n%s", n.Rows*n.Loops, text)
+		}
+	})
+	return text, touched
+}
