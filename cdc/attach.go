@@ -295,8 +295,7 @@ func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 		return err
 	}
 	a.cfg.Note(fmt.Sprintf("recorded the state of %d existing rows in %s", rows, time.Since(began).Round(time.Millisecond)))
-	_, err = tx.Exec(ctx, `insert into walhook.position (lsn) values ($1)
-		on conflict (one) do update set lsn = $1, partial_lsn = null, partial_changes = 0`, slot.consistent.String())
+	_, err = tx.Exec(ctx, sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": slot.consistent.String()})...)
 	if err != nil {
 		return fmt.Errorf("write the position: %w", err)
 	}

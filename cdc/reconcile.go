@@ -170,7 +170,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 		sql  string
 		args []any
 	}{
-		{"update walhook.position set lsn = $1, partial_lsn = null, partial_changes = 0", []any{slot.consistent.String()}},
+		{sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": slot.consistent.String()})},
 		{
 			"update walhook.attachment set system_identifier = $1, respondent_oid = $2, assessment_oid = $3, publication_rows = $4",
 			[]any{system.SystemID, int64(preflight.Respondent.OID), int64(assessmentOID), r.publicationRows},

@@ -137,6 +137,10 @@ func (s *Stream) session(ctx context.Context, open *GapError) error {
 	if err != nil {
 		return err
 	}
+	var turn int64
+	if err := store.QueryRow(ctx, sql.ReadTurn.SQL).Scan(&turn); err != nil {
+		return fmt.Errorf("read the turn of the position: %w", err)
+	}
 	if err := attachment.matches(s.cfg); err != nil {
 		return err
 	}
@@ -169,7 +173,7 @@ func (s *Stream) session(ctx context.Context, open *GapError) error {
 	if err := s.start(ctx, replication, position); err != nil {
 		return err
 	}
-	return s.pump(ctx, store, replication, attachment, position, table.Partitioned())
+	return s.pump(ctx, store, replication, attachment, position, turn, table.Partitioned())
 }
 
 // elect waits until this daemon is the one that reads the slot.
@@ -291,7 +295,7 @@ func (s *Stream) endLeftover(ctx context.Context) error {
 }
 
 // pump runs reader and writer until one of them fails or the context ends.
-func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.PgConn, a *Attachment, from Position, partitioned bool) error {
+func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.PgConn, a *Attachment, from Position, turn int64, partitioned bool) error {
 	// The reader outlives the context by the writer's last transaction, so that a clean stop is acknowledged.
 	readerCtx, stopReader := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReader()
@@ -305,7 +309,7 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	r.durable.Store(uint64(from.LSN))
 	w := &writer{
 		store: store, inbox: r.inbox, reader: r, queue: s.cfg.Queue, mapping: s.cfg.Mapping, status: s.cfg.Status,
-		stored: from, consumed: from, idle: true, states: newStateCache(),
+		stored: from, turn: turn, consumed: from, idle: true, states: newStateCache(),
 	}
 	s.cfg.Status.stored(from)
 	s.cfg.Status.enter(PhaseStreaming, "")

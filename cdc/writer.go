@@ -54,6 +54,7 @@ type writer struct {
 
 	committing chan error // the commit under way; nil: none is
 	stored     Position   // as the store has it
+	turn       int64      // of the stored position: another after each write
 	consumed   Position   // as far as this process has come; ahead of stored by the commit under way and by what changed nothing
 	idle       bool       // what lies between the two is no transaction of ours
 	hurry      bool
@@ -179,14 +180,14 @@ func (w *writer) flush(ctx context.Context) error {
 func (w *writer) commit(ctx context.Context, work *pgx.Batch, to Position) error {
 	batch := &pgx.Batch{}
 	batch.Queue(sql.AdvancePosition.SQL, sql.AdvancePosition.Bind(sql.Args{
-		"from_lsn": w.stored.LSN.String(), "from_partial_lsn": nullable(w.stored.Partial), "from_partial_changes": w.stored.PartialChanges,
-		"to_lsn": to.LSN.String(), "to_partial_lsn": nullable(to.Partial), "to_partial_changes": to.PartialChanges,
+		"from_turn": w.turn, "to_lsn": to.LSN.String(), "to_partial_lsn": nullable(to.Partial), "to_partial_changes": to.PartialChanges,
 	})...)
 	batch.QueuedQueries = append(batch.QueuedQueries, work.QueuedQueries...)
 	if err := w.store.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("write state, deliveries and position %s to the store: %w", to, err)
 	}
 	w.stored = to
+	w.turn++
 	w.wrote = time.Now()
 	w.reader.durable.Store(uint64(to.LSN))
 	w.status.stored(to)

@@ -23,6 +23,8 @@ const (
 
 	// lookInterval is how often pending deliveries are looked for though no notification came.
 	lookInterval = 10 * time.Second
+	// orphanGrace is how long after a webhook was deleted a transaction may still queue for it, which had seen it before.
+	orphanGrace = 15 * time.Second
 	// versionInterval is how often webhooks are looked at though no notification came: a pooler may swallow them.
 	versionInterval = 2 * time.Second
 	// housekeeping is how often the log's partitions are looked at; more often where they are shorter than that.
@@ -36,6 +38,7 @@ type lease struct {
 	id   int64
 
 	beaten, looked, versioned, kept time.Time
+	orphans                         time.Time // when to look for what was queued for webhooks that are gone
 	live                            []int64
 }
 
@@ -195,9 +198,12 @@ func (l *lease) look(ctx context.Context) error {
 		if err := l.s.findWork(ctx); err != nil {
 			return err
 		}
+	}
+	if now.After(l.orphans) {
 		if _, err := l.s.pool.Exec(ctx, sql.BuryOrphans.SQL); err != nil {
 			return fmt.Errorf("end what is pending for deleted webhooks: %w", err)
 		}
+		l.orphans = now.Add(housekeeping)
 	}
 	if unit, every := partitionUnit(l.s.cfg.Retention); now.Sub(l.kept) >= every {
 		l.kept = now
@@ -221,7 +227,9 @@ func (l *lease) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.s.apply(loaded)
+	if l.s.apply(loaded) {
+		l.orphans = time.Now().Add(orphanGrace)
+	}
 	return nil
 }
 

@@ -24,8 +24,9 @@ func (s *Scheduler) known() *webhooks {
 	return s.webhooks
 }
 
-// apply takes over reloaded webhooks. Endpoints at which something changed that their deliveries depend on are loaded anew.
-func (s *Scheduler) apply(loaded *webhooks) {
+// apply takes over reloaded webhooks. Endpoints at which something changed that their deliveries depend on are loaded anew. It
+// reports whether webhooks are gone.
+func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 	s.cfg.Loaded(len(loaded.byID))
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,6 +49,7 @@ func (s *Scheduler) apply(loaded *webhooks) {
 	for id, old := range before.byID {
 		if loaded.byID[id] == nil {
 			changed[old.endpointID] = struct{}{}
+			gone = true
 		}
 	}
 	for id, list := range hooks {
@@ -75,6 +77,7 @@ func (s *Scheduler) apply(loaded *webhooks) {
 		s.turn(e)
 	}
 	s.pump()
+	return gone
 }
 
 // leave notes what is in flight for a webhook whose URL has changed.

@@ -32,6 +32,8 @@ var (
 	ReadAttachment      = mustQuery("ReadAttachment")
 	ReadPosition        = mustQuery("ReadPosition")
 	AdvancePosition     = mustQuery("AdvancePosition")
+	ReadTurn            = mustQuery("ReadTurn")
+	SetPosition         = mustQuery("SetPosition")
 	ReadStates          = mustQuery("ReadStates")
 	WriteStates         = mustQuery("WriteStates")
 	DeleteStates        = mustQuery("DeleteStates")

@@ -76,7 +76,7 @@ func storeWithSecrets(t *testing.T) string {
 	testenv.Psql(t, url, `
 		insert into walhook.attachment (phase, system_identifier, database, slot, publication, publish, mapping, respondent_oid, assessment_oid, numeric_id)
 		values ('attached', '1', 'd', 's', 'p', 'all', '{}', 1, 0, true);
-		insert into walhook.position (lsn) values ('0/1');
+		insert into walhook.position (turn, lsn) values (1, '0/1');
 		insert into walhook.response_state (response_id, assessment_id, flags, fate, fired_at) values ('1', '1', 0, 1, now()), ('2', '2', 0, 1, now());
 		insert into walhook.webhook (url, event_type, secret) values ('https://hunter2@example.com/hunter2?k=hunter2', 'response.created', walhook.new_secret());
 		select walhook.rotate_secret(1) is null;
@@ -104,7 +104,7 @@ func TestViewerReadsNoSecret(t *testing.T) {
 		"insert into walhook.webhook (url, event_type) values ('https://example.com/', 'response.created')", "delete from walhook.webhook",
 		"select walhook.test_webhook(1)", "select walhook.redeliver(1)", "select walhook.redeliver_failed(1, now())", "select walhook.copy_webhooks('1', '2')",
 		"select walhook.rotate_secret(1)", "select walhook.new_secret()", "select walhook.bury(1)", "select walhook.drop_partitions('1 d')", "select walhook.ensure_partitions()",
-		"select walhook.story('1')", "select walhook.partitions_of('walhook.log')", "select walhook.advance('0/1', null, 0, '0/2', null, 0)",
+		"select walhook.story('1')", "select walhook.partitions_of('walhook.log')", "select walhook.advance(1, '0/2', null, 0)",
 		"create table walhook.mine ()", "create function walhook.f() returns int language sql as 'select 1'", "alter table walhook.webhook disable trigger all",
 		"create trigger t after update on walhook.webhook for each row execute function walhook.wake()", "drop view walhook.incident", "grant select on walhook.webhook to public",
 		"select nextval('walhook.delivery_id')", "select * from walhook.webhook_id_seq",
@@ -139,7 +139,7 @@ func TestAdministratorStaysInBounds(t *testing.T) {
 		"select count(*) from walhook.queue", "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values (1, now(), 1, '1')", "delete from walhook.log",
 		"copy walhook.queue from stdin", "copy walhook.attempt to stdout", "update walhook.endpoint set failures = 0", "update walhook.position set lsn = '0/9'",
 		"insert into walhook.incident_log (kind, detail) values ('x', 'x')", "truncate walhook.webhook", "delete from walhook.response_state", "update walhook.attachment set slot = 'x'",
-		"select walhook.inherit_webhooks('1', '2')", "select walhook.bury(1)", "select walhook.drop_partitions('1 d')", "select walhook.advance('0/1', null, 0, '0/2', null, 0)",
+		"select walhook.inherit_webhooks('1', '2')", "select walhook.bury(1)", "select walhook.drop_partitions('1 d')", "select walhook.advance(1, '0/2', null, 0)",
 		"create table walhook.mine ()", "create or replace function walhook.new_secret() returns text language sql as $$ select 'known' $$", "alter table walhook.webhook add column x int",
 		"alter table walhook.webhook disable trigger webhook_prepare", "drop table walhook.webhook", "create rule r as on select to walhook.webhook do instead nothing",
 		"create trigger t after update on walhook.webhook for each row execute function walhook.wake()", "select setval('walhook.webhook_id_seq', 1)", "alter role walhook_admin login",

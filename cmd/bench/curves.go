@@ -37,7 +37,56 @@ func measureCurves(ctx context.Context, b *bench) ([]Result, error) {
 		}
 		results = append(results, against("delivered: "+c.what, "the first line", "/s", first, rate, 0, false))
 	}
-	return results, nil
+	fresh, err := b.afterMany(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	held, err := b.afterMany(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	return append(results, against("delivered while a transaction has been open for long", "the same without it", "/s", fresh, held, 0.5, false)), nil
+}
+
+// afterMany delivers many events and then measures some more. held: a transaction has been open since before the first, so that
+// nothing could be vacuumed.
+func (b *bench) afterMany(ctx context.Context, held bool) (float64, error) {
+	s, _, err := b.running(ctx, b.receiver.url+"/hook")
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	if held {
+		conn, err := s.connect(ctx, s.server)
+		if err != nil {
+			return 0, err
+		}
+		if err := exec1(ctx, conn, "begin isolation level repeatable read; select txid_current()"); err != nil {
+			return 0, err
+		}
+	}
+	if err := b.receiver.forget(ctx); err != nil {
+		return 0, err
+	}
+	many, n := b.n(500_000), b.n(50_000)
+	// Some at a time, as on a long day: each part makes many small transactions of the store.
+	const part = 1000
+	for from := 0; from < many; from += part {
+		if err := s.write(ctx, min(part, many-from), 10, fmt.Sprintf("insert into respondent (id, assessment_id) values (%d + i, 1)", from)); err != nil {
+			return 0, err
+		}
+	}
+	if err := b.arrived(ctx, many); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := s.write(ctx, n, 100, fmt.Sprintf("insert into respondent (id, assessment_id) values (%d + i, 1)", many)); err != nil {
+		return 0, err
+	}
+	if err := b.arrived(ctx, many+n); err != nil {
+		return 0, err
+	}
+	return float64(n) / time.Since(began).Seconds(), nil
 }
 
 // curve delivers a backlog to so many URLs, with so many webhooks that match nothing beside, on a log of so many rows.

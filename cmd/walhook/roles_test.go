@@ -58,7 +58,7 @@ func TestRoles(t *testing.T) {
 		"select * from walhook.queue", "select * from walhook.log", "select * from walhook.endpoint", "select * from walhook.response_state",
 		"delete from walhook.position", "update walhook.attachment set slot = 'x'", "insert into walhook.incident_log (kind, detail) values ('x', 'x')",
 		"select walhook.drop_partitions('1 s')", "select walhook.bury(1)",
-		"select walhook.advance('0/0', null, 0, '0/1', null, 0)", "create table walhook.mine (x int)",
+		"select walhook.advance(1, '0/1', null, 0)", "create table walhook.mine (x int)",
 	}
 	secrets := []string{"select url from walhook.webhook", "select secret from walhook.webhook", "select * from walhook.webhook"}
 

@@ -53,22 +53,18 @@ $$;
 comment on function walhook.wake() is 'Tells the daemons that an administrator changed something.';
 
 -- Compare and set: of two daemons that both believe they read the slot, one fails here and its transaction with it.
-create or replace function walhook.advance(
-  from_lsn pg_lsn, from_partial_lsn pg_lsn, from_partial_changes bigint,
-  to_lsn pg_lsn, to_partial_lsn pg_lsn, to_partial_changes bigint
-) returns void
+create or replace function walhook.advance(from_turn bigint, to_lsn pg_lsn, to_partial_lsn pg_lsn, to_partial_changes bigint) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  update walhook.position p
-     set lsn = to_lsn, partial_lsn = to_partial_lsn, partial_changes = to_partial_changes
-   where p.lsn = from_lsn and p.partial_lsn is not distinct from from_partial_lsn and p.partial_changes = from_partial_changes;
+  delete from walhook.position p where p.turn = from_turn;
   if not found then
-    raise exception 'the stored position is no longer %', from_lsn
+    raise exception 'the stored position is no longer that of turn %', from_turn
       using errcode = 'WH001', hint = 'Another daemon advanced it; this one starts over from the stored position.';
   end if;
+  insert into walhook.position (turn, lsn, partial_lsn, partial_changes) values (from_turn + 1, to_lsn, to_partial_lsn, to_partial_changes);
 end
 $$;
-comment on function walhook.advance(pg_lsn, pg_lsn, bigint, pg_lsn, pg_lsn, bigint) is
+comment on function walhook.advance(bigint, pg_lsn, pg_lsn, bigint) is
   'Moves the stored position of the stream, or fails with WH001 when it is not where the caller left it.';

@@ -20,14 +20,15 @@ create table walhook.attachment (
   attached_at       timestamptz
 );
 
--- How far the stream has been consumed. One row, rewritten by each batch, so it is kept on pages of its own with room for HOT updates.
+-- How far the stream has been consumed. One row, which each batch replaces by one with the next turn: a row that is updated in its
+-- place would have to be looked for among all its dead versions while some old transaction keeps them.
 create table walhook.position (
-  one             boolean primary key default true check (one),
+  turn            bigint primary key,
   lsn             pg_lsn not null,
   partial_lsn     pg_lsn,
   partial_changes bigint not null default 0,
   check ((partial_lsn is null) = (partial_changes = 0))
-) with (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+) with (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
 -- What has already fired for each response. Bits of flags: 1 started once, 2 completed once, 4 started now, 8 finished now.
 -- fate is for people alone (walhook.explain): bit n - 1 for event n that fired since attach, bit n + 3 where the last one of

@@ -8,9 +8,16 @@ from walhook.attachment;
 -- name: ReadPosition
 select lsn, partial_lsn, partial_changes from walhook.position;
 
+-- name: ReadTurn
+select turn from walhook.position;
+
 -- name: AdvancePosition
-select walhook.advance(@from_lsn::pg_lsn, @from_partial_lsn::pg_lsn, @from_partial_changes::bigint,
-                       @to_lsn::pg_lsn, @to_partial_lsn::pg_lsn, @to_partial_changes::bigint);
+select walhook.advance(@from_turn::bigint, @to_lsn::pg_lsn, @to_partial_lsn::pg_lsn, @to_partial_changes::bigint);
+
+-- Sets the position whatever it was: who left it there finds another turn.
+-- name: SetPosition
+with gone as (delete from walhook.position returning turn)
+insert into walhook.position (turn, lsn) select coalesce(max(g.turn), 0) + 1, @lsn::pg_lsn from gone g;
 
 -- name: ReadStates
 select response_id, assessment_id, organization_id, stamp, flags, created_lsn
