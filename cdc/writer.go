@@ -2,7 +2,6 @@ package cdc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -79,10 +78,12 @@ func (w *writer) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			// A stop waits for the commit under way: its outcome is worth knowing.
-			return errors.Join(w.await(), ctx.Err())
+			if err := w.await(); err != nil {
+				return err
+			}
+			return ctx.Err()
 		case err := <-w.committing:
-			w.committing = nil
-			if err != nil {
+			if err := w.ended(err); err != nil {
 				return err
 			}
 		case <-filled:
@@ -90,7 +91,8 @@ func (w *writer) run(ctx context.Context) error {
 			items = w.inbox.take(items)
 			woken.wake(len(items) < batchItems/16)
 			if err := next.add(context.WithoutCancel(ctx), items); err != nil {
-				return errors.Join(w.await(), err)
+				_ = w.await() // nobody may use the connection before
+				return err
 			}
 			clear(items) // release the strings
 		case <-look.C:
@@ -141,8 +143,15 @@ func (w *writer) await() error {
 	if w.committing == nil {
 		return nil
 	}
-	err := <-w.committing
+	return w.ended(<-w.committing)
+}
+
+// ended takes the outcome of the commit that was under way. Where it failed, what it was to store has not been consumed.
+func (w *writer) ended(err error) error {
 	w.committing = nil
+	if err != nil {
+		w.consumed = w.stored
+	}
 	return err
 }
 

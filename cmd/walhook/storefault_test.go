@@ -74,3 +74,23 @@ func TestStoreDiskFull(t *testing.T) {
 	d.ready()
 	s.exactlyOnce(n, "created")
 }
+
+// A stop that comes while the store refuses a commit writes nothing of what was refused, nor the position after it.
+func TestStopWhileCommitFails(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).withStore(testenv.Postgres(t))
+	d := s.run()
+	s.hook("/hook", "created")
+	testenv.Exec(t, s.store, `
+		create function public.refuse() returns trigger language plpgsql as $$ begin perform pg_sleep(1); raise exception 'no room'; end $$;
+		create constraint trigger refuse after insert on walhook.queue deferrable initially deferred for each row execute function public.refuse()`)
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	testenv.Eventually(t, patience, "the store to be committing", func() (bool, string) {
+		got := testenv.Psql(t, s.store, "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'")
+		return got != "0", got
+	})
+	d.stop()
+	testenv.Exec(t, s.store, "drop trigger refuse on walhook.queue")
+	s.start().ready()
+	s.exactlyOnce(1, "created")
+}
