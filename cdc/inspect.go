@@ -25,6 +25,10 @@ type TableInfo struct {
 	Bytes       int64
 	RowSecurity bool // row-level security hides rows from the connected role
 	IsOwner     bool // the connected role may do what the owner may
+
+	// Adopted tells which partitions were tables of their own before, as the catalog's rows that made them partitions. Only
+	// PostgreSQL 14 is asked: its walsender goes on leaving out what it has once left out.
+	Adopted string
 }
 
 // Identity is the replica identity of a plain table or of a partition.
@@ -78,7 +82,27 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, e
 	if err := t.readIndexes(ctx, conn); err != nil {
 		return nil, err
 	}
+	if err := t.readAdopted(ctx, conn); err != nil {
+		return nil, err
+	}
 	return t, t.readIdentities(ctx, conn)
+}
+
+// readAdopted tells partitions that were made as such from others by a system column, whose row is as old as the table.
+func (t *TableInfo) readAdopted(ctx context.Context, conn *pgx.Conn) error {
+	if t.Kind != "p" {
+		return nil
+	}
+	err := conn.QueryRow(ctx, `
+		select coalesce(string_agg(i.inhrelid || ':' || i.xmin, ' ' order by i.inhrelid), '')
+		  from pg_catalog.pg_partition_tree($1) p
+		  join pg_catalog.pg_inherits i on i.inhrelid = p.relid
+		  join pg_catalog.pg_attribute a on a.attrelid = p.relid and a.attname = 'tableoid' and a.attnum < 0
+		 where current_setting('server_version_num')::int < 150000 and a.xmin <> i.xmin`, t.OID).Scan(&t.Adopted)
+	if err != nil {
+		return fmt.Errorf("look up the partitions of %s: %w", t.Name.Display(), err)
+	}
+	return nil
 }
 
 func (t *TableInfo) readIndexes(ctx context.Context, conn *pgx.Conn) error {

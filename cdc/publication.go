@@ -89,7 +89,8 @@ type publicationInfo struct {
 }
 
 // rowsOf tells the catalog's rows that publish these tables, with the transactions that wrote them. They are others once
-// the publication was made again, or a table taken out and in, however soon: what happened in between was not streamed.
+// the publication was made again, or a table taken out and in, however soon: what happened in between was not streamed. So are
+// they where PostgreSQL 14 does not stream a partition since it was a table of its own before.
 func (p *publicationInfo) rowsOf(tables ...*TableInfo) string {
 	if p == nil {
 		return ""
@@ -98,6 +99,9 @@ func (p *publicationInfo) rowsOf(tables ...*TableInfo) string {
 	for _, table := range tables {
 		if table != nil {
 			rows = append(rows, p.tableRows[table.OID])
+			if table.Adopted != "" {
+				rows = append(rows, table.Adopted)
+			}
 		}
 	}
 	return strings.Join(rows, " ")
