@@ -130,6 +130,9 @@ func (b *batch) take(it *item) {
 		}
 		b.w.hurry = b.w.hurry || it.kind == itemHurry
 		return
+	case itemReached:
+		b.to, b.w.reached = Position{LSN: max(it.end, b.to.LSN)}, true
+		return
 	case itemChange, itemUnstable:
 		b.to.Partial, b.to.PartialChanges, b.idle = it.tx.CommitLSN, it.ordinal, false
 	}

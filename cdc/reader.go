@@ -30,7 +30,9 @@ type reader struct {
 	conn    *pgconn.PgConn
 	decoder *Decoder
 	inbox   *inbox
-	from    Position // where the writer stands as the stream begins
+	from    Position      // where the writer stands as the stream begins
+	until   pglogrepl.LSN // nothing is taken that commits from here on; 0: no such point
+	reached bool          // until
 
 	durable atomic.Uint64 // LSN up to which the store has committed: what may be acknowledged
 	status  *Status
@@ -96,7 +98,10 @@ func (r *reader) drain(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if full {
+			switch {
+			case r.reached:
+				return r.rest(ctx)
+			case full:
 				return r.waitForRoom(ctx)
 			}
 		case *pgproto3.ErrorResponse:
@@ -130,6 +135,9 @@ func (r *reader) handle(data []byte) (full bool, err error) {
 			return false, fmt.Errorf("read the replication stream: %w", err)
 		}
 		r.status.heard(keepalive.ServerWALEnd)
+		if !r.inTx && r.passes(keepalive.ServerWALEnd) {
+			return false, nil
+		}
 		if !r.inTx {
 			kind := itemIdle
 			if keepalive.ReplyRequested {
@@ -150,6 +158,9 @@ func (r *reader) handle(data []byte) (full bool, err error) {
 func (r *reader) take(m Message) (full bool) {
 	switch m.Kind {
 	case MessageBegin:
+		if r.passes(m.Tx.CommitLSN) {
+			return false
+		}
 		r.inTx, r.tx, r.ordinal, r.silenced = true, m.Tx, 0, false
 		r.skip, r.skipAll = r.from.skip(m.Tx.CommitLSN)
 	case MessageCommit:
@@ -206,6 +217,31 @@ func (r *reader) release() (full bool) {
 	full = r.inbox.put(*r.moving)
 	r.moving = nil
 	return full
+}
+
+// passes reports whether the stream has come to the point where it is to end, and tells the writer.
+func (r *reader) passes(at pglogrepl.LSN) bool {
+	if r.until == 0 || at < r.until {
+		return false
+	}
+	r.reached = true
+	r.inbox.put(item{kind: itemReached, end: r.until})
+	return true
+}
+
+// rest reads nothing any more, and keeps the server informed until the writer has stored everything.
+func (r *reader) rest(ctx context.Context) error {
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(tick):
+		}
+		r.heard = true // it is we who do not listen
+		if err := r.keepInTouch(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // waitForRoom waits until the writer has made room, and keeps the server informed meanwhile.

@@ -22,6 +22,7 @@ type ReconcileConfig struct {
 	SourceURL, StoreURL string
 	Target              Target
 	Queue               Queue
+	Horizon             *Horizon
 	Log                 *slog.Logger
 	Note                func(string)
 	Progress            func(rows, total int64)
@@ -34,15 +35,15 @@ type ReconcileConfig struct {
 type Reconciled struct {
 	Rows, Differing, Gone int64
 	Events                int
-	// Elsewhere tells that nothing was done, since another daemon reads the slot.
-	Elsewhere bool
 }
 
-// Reconcile makes a new slot, compares its snapshot with the recorded state, fires what was missed and lets the stream go on
-// from there. State, deliveries and position are one store transaction: killed half-way it has not happened, and what it left
-// is found as a gap and closed by the next one. No daemon may be reading the slot meanwhile.
+// Reconcile compares a snapshot of the table with the recorded state, fires what was missed and lets the stream go on from
+// there. State, deliveries and position are one store transaction: killed half-way it has not happened.
 //
-// The rows tell the last of several changes: where a response finished twice since the old position, one event fires.
+// Where the slot is sound and somebody asked, the slot is first consumed up to the snapshot, so that what it holds fires as
+// always; a daemon that reads it steps aside meanwhile. Otherwise a new slot is made, and what an interrupted attempt leaves is
+// found as a gap and closed by the next one; the rows then tell the last of several changes: where a response finished twice
+// since the old position, one event fires. A gap is left to another daemon that reads the slot by now.
 func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 	store, err := ConnectStore(ctx, cfg.StoreURL)
 	if err != nil {
@@ -52,39 +53,112 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 	if err := sql.CheckVersion(ctx, store); err != nil {
 		return Reconciled{}, err
 	}
-	var reader bool
-	if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", ReaderLock).Scan(&reader); err != nil {
-		return Reconciled{}, fmt.Errorf("lock the store: %w", err)
-	}
-	if !reader {
-		return Reconciled{Elsewhere: true}, nil
+	r := &reconciler{cfg: cfg, store: store}
+	reader, err := r.lockReader(ctx)
+	if err != nil || !reader {
+		return Reconciled{}, err
 	}
 	if err := lockAttach(ctx, store); err != nil {
 		return Reconciled{}, err
 	}
-	attachment, _, err := ReadAttached(ctx, store)
+	attachment, position, err := ReadAttached(ctx, store)
 	if err != nil {
 		return Reconciled{}, err
 	}
 	if err := attachment.Matches(cfg.Target.Slot, cfg.Target.Publication, cfg.Target.Mapping); err != nil {
 		return Reconciled{}, err
 	}
-	if cfg.Gap != nil {
-		if _, err := store.Exec(ctx, sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": cfg.Gap.Kind, "detail": cfg.Gap.Detail})...); err != nil {
-			return Reconciled{}, fmt.Errorf("record the incident: %w", err)
+	if cfg.Gap == nil {
+		result, err := r.alongside(ctx, attachment, position)
+		if !errors.As(err, &r.cfg.Gap) {
+			return result, err
 		}
+		cfg.Note(r.cfg.Gap.Detail)
 	}
-	return (&reconciler{cfg: cfg, store: store}).run(ctx)
+	gap := r.cfg.Gap
+	if _, err := store.Exec(ctx, sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": gap.Kind, "detail": gap.Detail})...); err != nil {
+		return Reconciled{}, fmt.Errorf("record the incident: %w", err)
+	}
+	return r.anew(ctx)
 }
 
 type reconciler struct {
 	cfg   ReconcileConfig
-	store *pgx.Conn
-
-	publicationRows string
+	store *pgx.Conn // holds the locks
 }
 
-func (r *reconciler) run(ctx context.Context) (result Reconciled, err error) {
+// lockReader makes sure that nobody else reads the slot. Where somebody asked for the comparison, it waits for the daemon that
+// does, which steps aside once it sees that.
+func (r *reconciler) lockReader(ctx context.Context) (won bool, err error) {
+	if err := r.store.QueryRow(ctx, "select pg_try_advisory_lock($1)", ReaderLock).Scan(&won); err != nil {
+		return false, fmt.Errorf("lock the store: %w", err)
+	}
+	if won || r.cfg.Gap != nil {
+		return won, nil
+	}
+	r.cfg.Note("waiting for the daemon that reads the slot to step aside")
+	if _, err := r.store.Exec(ctx, "select pg_advisory_lock($1)", ReaderLock); err != nil {
+		return false, fmt.Errorf("wait for the daemon that reads the slot: %w", err)
+	}
+	return true, nil
+}
+
+// alongside compares where the slot is sound: at the snapshot of a slot that lives for the moment, up to which the stream is
+// consumed before. It returns a *GapError where the slot is not.
+func (r *reconciler) alongside(ctx context.Context, a *Attachment, position Position) (Reconciled, error) {
+	cfg := r.cfg
+	source, err := ConnectSource(ctx, cfg.SourceURL)
+	if err != nil {
+		return Reconciled{}, err
+	}
+	defer closeQuietly(source)
+	exporter, err := ConnectReplication(ctx, cfg.SourceURL)
+	if err != nil {
+		return Reconciled{}, err
+	}
+	defer closeQuietly(exporter)
+	stream := NewStream(StreamConfig{
+		SourceURL: cfg.SourceURL, StoreURL: cfg.StoreURL, Slot: cfg.Target.Slot, Publication: cfg.Target.Publication,
+		Mapping: cfg.Target.Mapping, Queue: cfg.Queue, Horizon: cfg.Horizon, Status: &Status{}, Log: cfg.Log,
+	})
+	if _, err := stream.verify(ctx, source, exporter, a, position); err != nil {
+		return Reconciled{}, err
+	}
+	preflight, err := Inspect(ctx, source, cfg.Target)
+	if err != nil {
+		return Reconciled{}, err
+	}
+	if refusals := preflight.Refusals(); len(refusals) > 0 {
+		return Reconciled{}, fmt.Errorf("the table cannot be read: %s", reasons(refusals))
+	}
+	snapshot, err := createSlot(ctx, exporter, source, slotSpec{name: temporarySlot(cfg.Target.Slot), temporary: true}, cfg.Note)
+	if err != nil {
+		return Reconciled{}, err
+	}
+	if err := beginAtSnapshot(ctx, source, snapshot.snapshot); err != nil {
+		return Reconciled{}, err
+	}
+	closeQuietly(exporter) // the snapshot lives on in our transaction
+	cfg.Note(fmt.Sprintf("consuming slot %q up to %s", cfg.Target.Slot, snapshot.consistent))
+	if err := r.catchUp(ctx, stream, snapshot.consistent); err != nil {
+		return Reconciled{}, err
+	}
+	return r.compare(ctx, source, preflight, snapshot.consistent)
+}
+
+// catchUp consumes the slot up to a point, through a store connection of its own: the stream sets its session up for look-ups,
+// and the comparison joins whole tables.
+func (r *reconciler) catchUp(ctx context.Context, stream *Stream, until pglogrepl.LSN) error {
+	store, err := ConnectStore(ctx, r.cfg.StoreURL)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(store)
+	return stream.stream(ctx, store, nil, until)
+}
+
+// anew compares at the snapshot of a new slot, from which the stream goes on.
+func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 	cfg := r.cfg
 	source, err := ConnectSource(ctx, cfg.SourceURL)
 	if err != nil {
@@ -124,69 +198,75 @@ func (r *reconciler) run(ctx context.Context) (result Reconciled, err error) {
 	if err != nil {
 		return result, err
 	}
-	r.publicationRows = published.rowsOf(preflight.Respondent, preflight.Assessment)
+	var assessmentOID uint32
+	if preflight.Assessment != nil {
+		assessmentOID = preflight.Assessment.OID
+	}
 	cfg.Note(fmt.Sprintf("creating slot %q", cfg.Target.Slot))
-	created, err := createSlot(ctx, replication, source, cfg.Target.Slot, preflight.Version, cfg.Note)
+	created, err := createSlot(ctx, replication, source, slotSpec{name: cfg.Target.Slot, failover: preflight.Version >= failoverVersion}, cfg.Note)
 	if err != nil {
 		return result, err
 	}
 	if err := beginAtSnapshot(ctx, source, created.snapshot); err != nil {
 		return result, err
 	}
-	result, err = r.compare(ctx, source, preflight, system, created)
-	if err != nil {
-		cfg.Queue.Discarded()
-		return result, err
-	}
-	cfg.Queue.Committed()
-	return result, nil
+	return r.compare(ctx, source, preflight, created.consistent,
+		alsoWrite{
+			"update walhook.attachment set system_identifier = $1, respondent_oid = $2, assessment_oid = $3, publication_rows = $4",
+			[]any{system.SystemID, int64(preflight.Respondent.OID), int64(assessmentOID), published.rowsOf(preflight.Respondent, preflight.Assessment)},
+		},
+		// Transaction ids of before may mean nothing to this server, and what is pending was committed long ago.
+		alsoWrite{"update walhook.queue set xid = null where xid is not null", nil},
+		alsoWrite{sql.ResolveIncidents.SQL, []any{gapKinds}},
+	)
 }
 
-// compare is the one store transaction.
-func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *Preflight, system pglogrepl.IdentifySystemResult, slot newSlot) (Reconciled, error) {
+// alsoWrite is a statement of the comparison's transaction.
+type alsoWrite struct {
+	sql  string
+	args []any
+}
+
+// compare is the one store transaction, with what is to be written besides. The source is in one that sees the table as it was
+// at the given point.
+func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *Preflight, at pglogrepl.LSN, also ...alsoWrite) (result Reconciled, err error) {
 	began := time.Now()
+	defer func() {
+		if err != nil {
+			r.cfg.Queue.Discarded()
+		}
+	}()
 	tx, err := r.store.Begin(ctx)
 	if err != nil {
-		return Reconciled{}, fmt.Errorf("compare the table with the recorded state: %w", err)
+		return result, fmt.Errorf("compare the table with the recorded state: %w", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 	c := &comparison{
 		source: source, store: r.store, mapping: r.cfg.Target.Mapping, respondent: preflight.Respondent, assessment: preflight.Assessment,
-		queue: r.cfg.Queue, at: slot.consistent, note: r.cfg.Note, progress: r.cfg.Progress,
+		queue: r.cfg.Queue, at: at, note: r.cfg.Note, progress: r.cfg.Progress,
 	}
 	outcome, err := c.run(ctx)
 	if err != nil {
-		return Reconciled{}, err
-	}
-	var assessmentOID uint32
-	if preflight.Assessment != nil {
-		assessmentOID = preflight.Assessment.OID
+		return result, err
 	}
 	text := fmt.Sprintf("compared %d rows with the recorded state: %d differed, %d were gone, %d events fired", outcome.rows, outcome.differing, outcome.gone, outcome.events)
+	incident := text
 	if r.cfg.Gap != nil {
-		text = r.cfg.Gap.Detail + "; made a new slot and " + text
+		incident = r.cfg.Gap.Detail + "; made a new slot and " + text
 	}
-	for _, statement := range []struct {
-		sql  string
-		args []any
-	}{
-		{sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": slot.consistent.String()})},
-		{
-			"update walhook.attachment set system_identifier = $1, respondent_oid = $2, assessment_oid = $3, publication_rows = $4",
-			[]any{system.SystemID, int64(preflight.Respondent.OID), int64(assessmentOID), r.publicationRows},
-		},
-		// Transaction ids of before may mean nothing to this server, and what is pending was committed long ago.
-		{"update walhook.queue set xid = null where xid is not null", nil},
-		{sql.ResolveIncidents.SQL, []any{gapKinds}},
-		{sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentReconcile, "detail": text})},
-	} {
-		if _, err := r.store.Exec(ctx, statement.sql, statement.args...); err != nil {
-			return Reconciled{}, fmt.Errorf("complete the comparison: %w", err)
+	for _, w := range append(also,
+		alsoWrite{sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": at.String()})},
+		alsoWrite{sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentReconcile, "detail": incident})},
+		alsoWrite{"select pg_notify('walhook', '')", nil}, // for the senders of other processes
+	) {
+		if _, err := r.store.Exec(ctx, w.sql, w.args...); err != nil {
+			return result, fmt.Errorf("complete the comparison: %w", err)
 		}
 	}
 	if err := tx.Commit(ctx); err != nil {
-		return Reconciled{}, fmt.Errorf("complete the comparison: %w", err)
+		return result, fmt.Errorf("complete the comparison: %w", err)
 	}
+	r.cfg.Queue.Committed()
 	r.cfg.Note(text + " in " + time.Since(began).Round(time.Millisecond).String())
 	return Reconciled{Rows: outcome.rows, Differing: outcome.differing, Gone: outcome.gone, Events: outcome.events}, nil
 }

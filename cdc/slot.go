@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -24,13 +25,32 @@ type newSlot struct {
 	snapshot   string
 }
 
+// slotSpec is a slot to be made.
+type slotSpec struct {
+	name      string
+	failover  bool // to be synchronised to standbys; from failoverVersion on
+	temporary bool // it ends with its connection
+}
+
+func (s slotSpec) sql() string {
+	temporary, options := "", "EXPORT_SNAPSHOT"
+	if s.temporary {
+		temporary = "TEMPORARY "
+	}
+	if s.failover {
+		options = "(SNAPSHOT 'export', FAILOVER true)"
+	}
+	return fmt.Sprintf("CREATE_REPLICATION_SLOT %s %sLOGICAL pgoutput %s", quoteSlot(s.name), temporary, options)
+}
+
+// temporarySlot names a slot beside another one. Names have at most 63 bytes.
+func temporarySlot(beside string) string {
+	return fmt.Sprintf("%.40s_compare_%d", beside, os.Getpid())
+}
+
 // createSlot makes the slot. Creation waits for every transaction that is running; watch, an ordinary connection, is used to
 // tell note which ones.
-func createSlot(ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn, name string, version int, note func(string)) (newSlot, error) {
-	statement := fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", quoteSlot(name))
-	if version >= failoverVersion {
-		statement = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)", quoteSlot(name))
-	}
+func createSlot(ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn, slot slotSpec, note func(string)) (newSlot, error) {
 	done := make(chan struct{})
 	watched := make(chan struct{})
 	go func() {
@@ -46,15 +66,15 @@ func createSlot(ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn
 			}
 		}
 	}()
-	result, err := pglogrepl.ParseCreateReplicationSlot(replication.Exec(ctx, statement))
+	result, err := pglogrepl.ParseCreateReplicationSlot(replication.Exec(ctx, slot.sql()))
 	close(done)
 	<-watched
 	if err != nil {
-		return newSlot{}, fmt.Errorf("create slot %q: %w", name, err)
+		return newSlot{}, fmt.Errorf("create slot %q: %w", slot.name, err)
 	}
 	consistent, err := pglogrepl.ParseLSN(result.ConsistentPoint)
 	if err != nil {
-		return newSlot{}, fmt.Errorf("create slot %q: %w", name, err)
+		return newSlot{}, fmt.Errorf("create slot %q: %w", slot.name, err)
 	}
 	return newSlot{consistent: consistent, snapshot: result.SnapshotName}, nil
 }

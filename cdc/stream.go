@@ -70,6 +70,11 @@ func (s *Stream) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		if errors.Is(err, errYielded) {
+			s.cfg.Log.Info("gave the slot to a comparison that was asked for", "slot", s.cfg.Slot)
+			backoff = newReconnect()
+			continue
+		}
 		var fatal *FatalError
 		var gap *GapError
 		switch {
@@ -110,8 +115,7 @@ func newReconnect() retry.Backoff {
 	return retry.WithJitterPercent(20, retry.WithCappedDuration(reconnectCap, retry.NewExponential(reconnectMin)))
 }
 
-// session is one life of both connections: elect, check, stream. It streams only where no gap is open: what made it may be
-// gone while what it hid is still missing.
+// session is one life of both connections: elect, check, stream.
 func (s *Stream) session(ctx context.Context, open *GapError) error {
 	store, err := ConnectStore(ctx, s.cfg.StoreURL)
 	if err != nil {
@@ -128,11 +132,17 @@ func (s *Stream) session(ctx context.Context, open *GapError) error {
 	if err := s.elect(ctx, store); err != nil {
 		return err
 	}
+	s.cfg.Status.enter(PhaseStarting, "opening the stream")
+	return s.stream(ctx, store, open, 0)
+}
+
+// stream consumes the slot from where the store ends: until a point, or without one until something ends it. It streams only
+// where no gap is open: what made it may be gone while what it hid is still missing. The caller holds the reader lock.
+func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, until pglogrepl.LSN) error {
 	if err := sql.ByIndex(ctx, store); err != nil {
 		return err
 	}
-	s.cfg.Status.enter(PhaseStarting, "opening the stream")
-	// Read after the election: until then another daemon may write.
+	// Read under the lock: before it another daemon may write.
 	attachment, position, err := ReadAttached(ctx, store)
 	if err != nil {
 		return err
@@ -173,7 +183,7 @@ func (s *Stream) session(ctx context.Context, open *GapError) error {
 	if err := s.start(ctx, replication, position); err != nil {
 		return err
 	}
-	return s.pump(ctx, store, replication, attachment, position, turn, table.Partitioned())
+	return s.pump(ctx, store, replication, attachment, position, turn, table.Partitioned(), until)
 }
 
 // elect waits until this daemon is the one that reads the slot.
@@ -186,7 +196,11 @@ func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
 		if won {
 			return nil
 		}
-		s.cfg.Status.enter(PhaseStandby, "another daemon reads the slot")
+		reason := "another daemon reads the slot"
+		if comparing, err := lockHeld(ctx, store, attachLock, true); err == nil && comparing {
+			reason = "the table is being compared with the recorded state"
+		}
+		s.cfg.Status.enter(PhaseStandby, reason)
 		select {
 		case <-time.After(standbyPoll):
 		case <-ctx.Done():
@@ -294,8 +308,11 @@ func (s *Stream) endLeftover(ctx context.Context) error {
 	return nil
 }
 
-// pump runs reader and writer until one of them fails or the context ends.
-func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.PgConn, a *Attachment, from Position, turn int64, partitioned bool) error {
+// pump runs reader and writer until one of them fails, the context ends, or all before a point has been consumed, where one is
+// given.
+func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.PgConn, a *Attachment, from Position, turn int64,
+	partitioned bool, until pglogrepl.LSN,
+) error {
 	// The reader outlives the context by the writer's last transaction, so that a clean stop is acknowledged.
 	readerCtx, stopReader := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReader()
@@ -304,7 +321,7 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 
 	r := &reader{
 		conn: replication, decoder: NewDecoder(s.cfg.Mapping, a.RespondentOID, a.AssessmentOID),
-		inbox: newInbox(), from: from, partitioned: partitioned, status: s.cfg.Status,
+		inbox: newInbox(), from: from, until: until, partitioned: partitioned, status: s.cfg.Status,
 	}
 	r.durable.Store(uint64(from.LSN))
 	w := &writer{
@@ -338,9 +355,12 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	readerErr := <-readerDone
 	// What the watch saw explains what the others stumbled over.
 	for _, err := range []error{<-watchDone, readerErr, writerErr} {
-		if err != nil && !errors.Is(err, context.Canceled) {
+		if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errReached) {
 			return s.explain(err)
 		}
+	}
+	if errors.Is(writerErr, errReached) {
+		return nil
 	}
 	return ctx.Err()
 }

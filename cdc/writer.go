@@ -1,7 +1,9 @@
 package cdc
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -24,8 +26,14 @@ const (
 	idleTrickle = 16 << 10
 	idleTime    = 20 * time.Second
 
-	// storePing is how often an idle store connection is tried, so that a dead one is found before it is needed.
-	storePing = 3 * time.Second
+	// storeLook is how often the store is asked whether somebody waits for the slot. A dead connection is thereby found before it
+	// is needed.
+	storeLook = time.Second
+)
+
+var (
+	errReached = errors.New("everything before the given point has been consumed")
+	errYielded = errors.New("somebody else waits for the slot")
 )
 
 // Queue is how events become deliveries inside the writer's transaction. Add queues its statements on the batch, for a
@@ -57,6 +65,7 @@ type writer struct {
 	consumed   Position   // as far as this process has come; ahead of stored by the commit under way and by what changed nothing
 	idle       bool       // what lies between the two is no transaction of ours
 	hurry      bool
+	reached    bool // the point where the stream is to end
 	wrote      time.Time
 
 	states *stateCache
@@ -64,7 +73,7 @@ type writer struct {
 
 func (w *writer) run(ctx context.Context) error {
 	w.wrote = time.Now()
-	pinged := time.Now()
+	looked := time.Now()
 	look := time.NewTicker(time.Second)
 	defer look.Stop()
 	next := newBatch(w)
@@ -97,6 +106,12 @@ func (w *writer) run(ctx context.Context) error {
 			clear(items) // release the strings
 		case <-look.C:
 		}
+		if w.committing == nil && time.Since(looked) > storeLook {
+			looked = time.Now()
+			if err := w.yield(ctx); err != nil {
+				return err
+			}
+		}
 		if w.committing == nil && next.items > 0 {
 			w.begin(context.WithoutCancel(ctx), next)
 			next = newBatch(w)
@@ -104,14 +119,11 @@ func (w *writer) run(ctx context.Context) error {
 		if w.committing != nil {
 			continue
 		}
+		if w.reached {
+			return cmp.Or(w.flush(ctx), errReached)
+		}
 		if err := w.persistLazily(ctx); err != nil {
 			return err
-		}
-		if now := time.Now(); now.Sub(pinged) > storePing {
-			pinged = now
-			if err := w.pingStore(ctx); err != nil {
-				return err
-			}
 		}
 	}
 }
@@ -203,13 +215,24 @@ func (w *writer) commit(ctx context.Context, work *pgx.Batch, to Position) error
 	return nil
 }
 
-func (w *writer) pingStore(ctx context.Context) error {
+// yield returns errYielded when somebody waits for the lock of the one who reads the slot. What has been consumed is stored.
+func (w *writer) yield(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	if err := w.store.Ping(ctx); err != nil {
-		return fmt.Errorf("reach the store: %w", err)
+	wanted, err := lockHeld(ctx, w.store, ReaderLock, false)
+	if err != nil || !wanted {
+		return err
 	}
-	return nil
+	return cmp.Or(w.flush(ctx), errYielded)
+}
+
+// lockHeld reports whether some session holds an advisory lock of the store, or, with granted false, waits for it.
+func lockHeld(ctx context.Context, store *pgx.Conn, key int64, granted bool) (held bool, err error) {
+	err = store.QueryRow(ctx, sql.LockHeld.SQL, sql.LockHeld.Bind(sql.Args{"key": key, "granted": granted})...).Scan(&held)
+	if err != nil {
+		return false, fmt.Errorf("look who waits for the slot: %w", err)
+	}
+	return held, nil
 }
 
 // progress notes that the stream has been consumed up to a position and that nothing in between had to be stored.

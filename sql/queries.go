@@ -48,4 +48,5 @@ var (
 	OpenIncident        = mustQuery("OpenIncident")
 	NoteIncident        = mustQuery("NoteIncident")
 	ResolveIncidents    = mustQuery("ResolveIncidents")
+	LockHeld            = mustQuery("LockHeld")
 )

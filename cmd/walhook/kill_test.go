@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +27,9 @@ func (s *site) exactlyOnce(n int, events ...string) {
 	ids := map[string]map[string]bool{} // webhook-ids by event
 	for _, r := range s.receiver.Requests() {
 		match := eventOf.FindStringSubmatch(r.Body)
+		if !slices.Contains(events, match[1]) {
+			continue
+		}
 		key := match[1] + " " + match[2]
 		if ids[key] == nil {
 			ids[key] = map[string]bool{}

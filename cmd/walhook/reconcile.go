@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -17,11 +16,12 @@ func newReconcileCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reconcile",
 		Short: "Compare the table with the recorded state, and fire what was missed",
-		Long: `Makes a new slot, compares its snapshot with the recorded state, and queues what was missed, marked as recovered in the log.
-State, deliveries and position change in one transaction, so it happens once or not at all. It can fire what the rows still
-show: where a response finished twice since the old position, one event fires.
+		Long: `Compares a snapshot of the table with the recorded state, and queues what was missed, marked as recovered in the log. State,
+deliveries and position change in one transaction, so it happens once or not at all.
 
-Stop the daemons first; their next start sends what was queued. A running daemon does the same by itself whenever it finds
+Daemons may run: the one that reads the slot steps aside meanwhile, and all of them send what is queued. Where the slot is
+sound, what it holds is queued first, as always. Where it is not, a new slot is made, and what the rows still show fires:
+where a response finished twice since the old position, one event. A running daemon does that by itself whenever it finds
 that the stream may have missed something.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -37,7 +37,8 @@ that the stream may have missed something.`,
 func reconcile(ctx context.Context, cfg *Config, env *environment, out io.Writer) error {
 	log := env.logger(cfg)
 	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return cdc.ConnectSource(ctx, cfg.sourceURL()) })
-	// Nothing is sent from here: the daemon that starts next finds what was queued.
+	defer horizon.Close(context.WithoutCancel(ctx))
+	// Nothing is sent from here: the daemons find what was queued.
 	queue := dispatch.NewQueue(dispatch.NewScheduler(dispatch.Config{Horizon: horizon, Log: log}), horizon, cfg.mapping().HasAssessmentTable())
 	var bar *progress
 	endBar := func() {
@@ -47,9 +48,9 @@ func reconcile(ctx context.Context, cfg *Config, env *environment, out io.Writer
 		}
 	}
 	defer endBar()
-	result, err := cdc.Reconcile(ctx, cdc.ReconcileConfig{
-		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Log: log,
-		Queue: cdc.Queue{Add: queue.Add, Committed: func() {}, Discarded: func() {}},
+	_, err := cdc.Reconcile(ctx, cdc.ReconcileConfig{
+		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Horizon: horizon, Log: log,
+		Queue: cdc.Queue{Add: queue.Add, Committed: queue.Discarded, Discarded: queue.Discarded},
 		Note: func(text string) {
 			endBar()
 			fmt.Fprintln(out, text)
@@ -61,11 +62,5 @@ func reconcile(ctx context.Context, cfg *Config, env *environment, out io.Writer
 			bar.Set(rows)
 		},
 	})
-	if err != nil {
-		return err
-	}
-	if result.Elsewhere {
-		return errors.New("a daemon is reading the slot: stop the daemons first, and start them again afterwards")
-	}
-	return nil
+	return err
 }

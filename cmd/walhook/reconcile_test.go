@@ -248,9 +248,6 @@ func TestReconcileCommand(t *testing.T) {
 	s.exec(beforeGap)
 	d := s.run()
 	s.hooks()
-	if _, errOut, status := s.walhook("reconcile"); status != 1 || !strings.Contains(errOut, "stop the daemons first") {
-		t.Errorf("reconcile beside a daemon: status %d, %s", status, errOut)
-	}
 	d.stop()
 	s.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
 	s.exec(gapHistory)
@@ -263,4 +260,63 @@ func TestReconcileCommand(t *testing.T) {
 	}
 	s.start().ready()
 	s.expectRecovered("/hook", missedInGap...)
+}
+
+// What a sound slot holds fires as it would have without the comparison: both finishes, and not as recovered.
+func TestReconcileConsumesTheSlotFirst(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.exec(beforeGap)
+	d := s.run()
+	s.hooks()
+	d.stop()
+	s.exec("update respondent set finished_at = now() where id = 1")
+	s.exec("update respondent set finished_at = finished_at + interval '1 hour' where id = 1")
+	_, errOut, status := s.walhook("reconcile")
+	if status != 0 || !strings.Contains(errOut, "0 differed, 0 were gone, 0 events fired") {
+		t.Fatalf("reconcile: status %d, %s", status, errOut)
+	}
+	if queued := testenv.Psql(t, s.store, "select event_type, recovered from walhook.delivery_log order by 1"); queued != "response.changed|f\nresponse.completed|f" {
+		t.Errorf("queued is\n%s", queued)
+	}
+	s.exec("update respondent set finished_at = finished_at + interval '2 hours' where id = 1")
+	s.start().ready()
+	s.expect("/hook", "completed 1", "changed 1", "changed 1")
+	if kinds := testenv.Psql(t, s.store, "select kind from walhook.incident"); kinds != "reconcile" {
+		t.Errorf("incidents: %s", kinds)
+	}
+}
+
+// The daemons may run on, and the application too: the one that reads the slot steps aside, and nothing fires twice.
+func TestReconcileBesideDaemons(t *testing.T) {
+	t.Parallel()
+	const n = 3000
+	s := newSite(t, sampleSchema)
+	s.exec("insert into respondent (id, assessment_id, finished_at) values (-1, 1, now()), (-2, 1, now())")
+	reading := s.run()
+	standing := s.start()
+	standing.readyz(200, "standing by")
+	s.hook("/hook", "created")
+	s.hook("/hook", "started")
+	s.hook("/missed", "completed")
+	wait := s.writers(n)
+	s.queued(100)
+	// As if the stream had never told of these.
+	s.exec("update walhook.response_state set flags = 0 where response_id in ('-1', '-2')")
+	for _, fired := range []string{" 2 events fired", " 0 events fired"} {
+		if _, errOut, status := s.walhook("reconcile"); status != 0 || !strings.Contains(errOut, fired) {
+			t.Errorf("reconcile: status %d, %s", status, errOut)
+		}
+	}
+	wait()
+	s.exactlyOnce(n, "created", "started")
+	if missed := testenv.Psql(t, s.store, "select response_id, recovered from walhook.delivery_log where event_type = 'response.completed' order by 1"); missed != "-1|t\n-2|t" {
+		t.Errorf("what was missed is\n%s", missed)
+	}
+	for _, d := range []*daemon{reading, standing} {
+		d.ready()
+		if strings.Contains(d.log.String(), "level=ERROR") {
+			t.Errorf("a daemon complains:\n%s", d.log.String())
+		}
+	}
 }

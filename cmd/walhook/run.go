@@ -92,7 +92,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	streamQueue := cdc.Queue{Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded}
 	stream := cdc.NewStream(cdc.StreamConfig{
 		Mend: cdc.Mender(cdc.ReconcileConfig{
-			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Log: log,
+			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Horizon: horizon, Log: log,
 			Note:     func(text string) { log.Info("mending", "doing", text) },
 			Progress: func(rows, total int64) { log.Debug("reading rows", "rows", rows, "of_about", total) },
 		}),

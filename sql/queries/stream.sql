@@ -106,3 +106,11 @@ insert into walhook.incident_log (kind, detail, resolved_at) values (@kind, @det
 
 -- name: ResolveIncidents
 update walhook.incident_log set resolved_at = now() where kind = any(@kinds::text[]) and resolved_at is null;
+
+-- Whether a session holds the advisory lock of a key of eight bytes, or waits for it.
+-- name: LockHeld
+select exists (
+  select from pg_catalog.pg_locks l
+   where l.locktype = 'advisory' and l.objsubid = 1 and l.granted = @granted
+     and l.classid = (@key::bigint >> 32)::int::oid and l.objid = ((@key::bigint << 32) >> 32)::int::oid
+     and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database()));
