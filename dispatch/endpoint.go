@@ -71,6 +71,7 @@ type endpoint struct {
 	hooks   []*webhook
 	owned   bool
 	leaving bool // to be released as soon as nothing is in flight or unrecorded
+	moving  bool // a webhook has come here, and what is in flight at its URL before has not ended
 
 	generation int // of what is held: forget begins a new one
 	held       map[int64]struct{}
@@ -130,18 +131,32 @@ func (e *endpoint) troublesome(now time.Time) bool {
 	return e.failures > 0 || e.inFlight > 0 && now.Sub(e.quietSince) > slowAfter
 }
 
-// active returns the ids of the webhooks whose deliveries may be sent, and of those among them that keep the order.
+// active returns the ids of all webhooks whose tests may be sent, of those whose deliveries may, and of those that keep the
+// order. Behind what waits until a webhook has come here, others wait as well.
 func (e *endpoint) active() (enabled, ordered, all []int64) {
 	for _, h := range e.hooks {
+		if h.enabled && h.ordered {
+			ordered = append(ordered, h.id)
+		}
+		if h.moving() {
+			continue
+		}
 		all = append(all, h.id)
 		if h.enabled {
 			enabled = append(enabled, h.id)
-			if h.ordered {
-				ordered = append(ordered, h.id)
-			}
 		}
 	}
 	return enabled, ordered, all
+}
+
+// sends reports whether something is in flight or unrecorded for the webhook.
+func (e *endpoint) sends(webhookID int64) bool {
+	for _, d := range e.flying {
+		if d.webhookID == webhookID {
+			return true
+		}
+	}
+	return false
 }
 
 // handOver offers a delivery that was queued a moment ago. It reports whether the delivery is now held; if not, it will be
@@ -150,7 +165,7 @@ func (e *endpoint) handOver(d *delivery) bool {
 	if d.id <= e.cursor || !d.hook.enabled {
 		return false // a look into the store, or at the webhooks, was faster
 	}
-	if !e.owned || e.leaving || e.more || e.loading || e.waiting > 0 || e.room() <= 0 {
+	if !e.owned || e.leaving || e.moving || e.more || e.loading || e.waiting > 0 || e.room() <= 0 {
 		e.miss()
 		return false
 	}

@@ -40,6 +40,7 @@ type lease struct {
 	beaten, looked, versioned, kept time.Time
 	orphans                         time.Time // when to look for what was queued for webhooks that are gone
 	live                            []int64
+	moves                           bool // webhooks have left URLs
 }
 
 // run keeps the lease until the context ends.
@@ -192,6 +193,9 @@ func (l *lease) look(ctx context.Context) error {
 		if err := l.share(ctx); err != nil {
 			return err
 		}
+		if err := l.settle(ctx); err != nil {
+			return err
+		}
 	}
 	if now.Sub(l.looked) >= lookInterval {
 		l.looked = now
@@ -215,12 +219,13 @@ func (l *lease) look(ctx context.Context) error {
 }
 
 func (l *lease) reload(ctx context.Context) error {
-	version, enabled, err := loadVersion(ctx, l.s.pool)
+	now, err := loadVersion(ctx, l.s.pool)
 	if err != nil {
 		return err
 	}
 	before := l.s.known()
-	if version == before.version && enabled == before.enabled {
+	l.moves = now.moves
+	if now.version == before.version && now.enabled == before.enabled {
 		return nil
 	}
 	loaded, err := loadWebhooks(ctx, l.s.pool, before)
@@ -281,6 +286,22 @@ func (l *lease) share(ctx context.Context) error {
 		return fmt.Errorf("claim endpoints: %w", err)
 	}
 	return l.s.findWork(ctx)
+}
+
+// settle lets webhooks go on whose attempts at the URL before have ended.
+func (l *lease) settle(ctx context.Context) error {
+	if !l.moves {
+		return nil
+	}
+	webhooks, endpoints := l.s.ended()
+	tag, err := l.conn.Exec(ctx, sql.SettleMoves.SQL, sql.SettleMoves.Bind(sql.Args{"webhook_ids": webhooks, "endpoint_ids": endpoints})...)
+	if err == nil && tag.RowsAffected() > 0 {
+		_, err = l.conn.Exec(ctx, "select pg_notify('walhook', '')")
+	}
+	if err != nil {
+		return fmt.Errorf("let webhooks go on whose URL has changed: %w", err)
+	}
+	return nil
 }
 
 // mine decides by rendezvous hashing, so that every daemon comes to the same answer and a change of their number moves as

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -41,9 +42,6 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 			if old != nil {
 				changed[old.endpointID] = struct{}{}
 			}
-			if old != nil && old.endpointID != w.endpointID {
-				s.leave(s.endpoints[old.endpointID], id)
-			}
 		}
 	}
 	for id, old := range before.byID {
@@ -59,6 +57,7 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 			s.endpoints[id] = e
 		}
 		e.hooks = list
+		e.moving = slices.ContainsFunc(list, (*webhook).moving)
 		e.display = DisplayURL(list[0].url)
 	}
 	for id := range changed {
@@ -67,7 +66,7 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 			continue
 		}
 		if len(hooks[id]) == 0 {
-			e.hooks = nil
+			e.hooks, e.moving = nil, false
 		}
 		e.notBefore, e.failures, e.limit = time.Time{}, 0, s.cfg.EndpointConcurrency
 		e.forget()
@@ -80,31 +79,18 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 	return gone
 }
 
-// leave notes what is in flight for a webhook whose URL has changed.
-func (s *Scheduler) leave(from *endpoint, webhookID int64) {
-	if from == nil {
-		return
-	}
-	for id, d := range from.flying {
-		if d.webhookID == webhookID {
-			s.moved[id] = struct{}{}
+// ended tells of webhooks with a new URL the endpoints of the one before, where these are ours and nothing is in flight for them.
+func (s *Scheduler) ended() (webhookIDs, endpointIDs []int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.webhooks.byID {
+		for _, id := range w.leftAt {
+			if e := s.endpoints[id]; e != nil && e.owned && !e.sends(w.id) {
+				webhookIDs, endpointIDs = append(webhookIDs, w.id), append(endpointIDs, id)
+			}
 		}
 	}
-}
-
-// comeHome is called when a delivery was recorded. Had its webhook's URL changed meanwhile, then the endpoint of the new one
-// passed over it and what stands behind it, and must look again.
-func (s *Scheduler) comeHome(d *delivery) {
-	if _, moved := s.moved[d.id]; !moved {
-		return
-	}
-	delete(s.moved, d.id)
-	if hook := s.webhooks.byID[d.webhookID]; hook != nil {
-		if home := s.endpoints[hook.endpointID]; home != nil && home != d.endpoint {
-			home.forget()
-			s.wantLoad(home)
-		}
-	}
+	return webhookIDs, endpointIDs
 }
 
 // shares tells which endpoints to claim and which to give back. What is to be given back is first left alone until

@@ -148,7 +148,9 @@ func (s *Scheduler) finish(results []result) {
 		if line != nil {
 			s.lookUp(e, line)
 		}
-		s.comeHome(r.d)
+		if w := s.webhooks.byID[r.d.webhookID]; w != nil && w.moving() {
+			changed = true // it may have waited for this one
+		}
 		if !r.final {
 			if at := r.at.Add(r.delay); e.dueAt.IsZero() || at.Before(e.dueAt) {
 				e.dueAt = at

@@ -66,10 +66,9 @@ type Scheduler struct {
 	mu         sync.Mutex
 	webhooks   *webhooks
 	endpoints  map[int64]*endpoint
-	ring       []*endpoint        // that may have something to send, in turn
-	parked     []*endpoint        // that were turned away for want of a slot
-	gated      []*delivery        // whose transaction the source cannot show yet
-	moved      map[int64]struct{} // deliveries in flight at a URL that their webhook has left
+	ring       []*endpoint // that may have something to send, in turn
+	parked     []*endpoint // that were turned away for want of a slot
+	gated      []*delivery // whose transaction the source cannot show yet
 	results    []result
 	troubled   map[*endpoint]struct{} // whose failures are to be written
 	held       int                    // deliveries in memory
@@ -94,7 +93,7 @@ type Scheduler struct {
 func NewScheduler(cfg Config) *Scheduler {
 	attemptCtx, abort := context.WithCancel(context.Background())
 	return &Scheduler{
-		cfg: cfg, endpoints: map[int64]*endpoint{}, moved: map[int64]struct{}{}, troubled: map[*endpoint]struct{}{},
+		cfg: cfg, endpoints: map[int64]*endpoint{}, troubled: map[*endpoint]struct{}{},
 		webhooks: &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}},
 		recorded: make(chan struct{}, 1), gate: make(chan struct{}, 1), foreseen: make(chan struct{}, 1), woken: make(chan struct{}, 1),
 		loading: make(chan *endpoint, 1<<16), attemptCtx: attemptCtx, abort: abort,
@@ -129,22 +128,19 @@ func (s *Scheduler) handOver(queued []*delivery, others bool) {
 }
 
 // adopt finds the delivery's webhook and endpoint. It reports false where the store knows another edition of the webhook
-// than the one in memory: an edit counts for every later transaction, so that the webhooks are loaded anew first.
+// than the one in memory: an edit counts for every later transaction, so that the webhooks are loaded anew first. So it does
+// while attempts at the URL that the webhook had before have not ended.
 func (s *Scheduler) adopt(d *delivery) bool {
 	d.hook = s.webhooks.byID[d.webhookID]
 	if d.hook == nil {
 		return false
 	}
 	d.endpoint = s.endpoints[d.hook.endpointID]
-	return d.endpoint != nil && d.hook.is(d.edition)
+	return d.endpoint != nil && d.hook.is(d.edition) && !d.hook.moving()
 }
 
-// adoptAt adopts a delivery that was found in the store for an endpoint. It reports false where its webhook goes elsewhere
-// now, or where it is still in flight at the URL that its webhook had before.
-func (s *Scheduler) adoptAt(d *delivery, e *endpoint) bool {
-	_, elsewhere := s.moved[d.id]
-	return s.adopt(d) && d.endpoint == e && !elsewhere
-}
+// adoptAt adopts a delivery that was found in the store for an endpoint. It reports false where its webhook goes elsewhere now.
+func (s *Scheduler) adoptAt(d *delivery, e *endpoint) bool { return s.adopt(d) && d.endpoint == e }
 
 // admit takes a held delivery to its place.
 func (s *Scheduler) admit(d *delivery) {

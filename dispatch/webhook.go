@@ -24,11 +24,18 @@ type webhook struct {
 	secret     string
 	previous   string    // the secret before, used as well
 	until      time.Time // of previous
+
+	// leftAt are the endpoints of URLs that it had before, where attempts may be in flight. Until these have ended nothing is
+	// sent to the present one: it would be sent twice.
+	leftAt []int64
 }
+
+// moving reports whether attempts may be in flight at a URL that the webhook had before.
+func (w *webhook) moving() bool { return len(w.leftAt) > 0 }
 
 // same reports whether nothing changed that deliveries in memory depend on.
 func (w *webhook) same(o *webhook) bool {
-	return o != nil && w.endpointID == o.endpointID && w.enabled == o.enabled && w.ordered == o.ordered && w.is(o.edition)
+	return o != nil && w.endpointID == o.endpointID && w.enabled == o.enabled && w.ordered == o.ordered && w.moving() == o.moving() && w.is(o.edition)
 }
 
 // is reports whether this is the edition of the webhook that the store had when it answered; nil where it had none.
@@ -40,24 +47,28 @@ func (w *webhook) is(edition *int64) bool {
 type webhooks struct {
 	version string
 	enabled bool // the site's Use Webhooks switch
+	moves   bool // webhooks have left URLs
 	byID    map[int64]*webhook
 	trouble map[int64]struct{} // webhooks whose last attempts all failed
 }
 
-// loadVersion returns a text that changes with any webhook and the settings.
-func loadVersion(ctx context.Context, pool *pgxpool.Pool) (version string, enabled bool, err error) {
-	if err = pool.QueryRow(ctx, sql.WebhooksVersion.SQL).Scan(&version, &enabled); err != nil {
-		return "", false, fmt.Errorf("look whether webhooks changed: %w", err)
+// loadVersion returns webhooks of which only that is known which can be told without reading them all. Their version is a text
+// that changes with any webhook and the settings.
+func loadVersion(ctx context.Context, pool *pgxpool.Pool) (*webhooks, error) {
+	w := &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}}
+	var moves int64
+	if err := pool.QueryRow(ctx, sql.WebhooksVersion.SQL).Scan(&w.version, &w.enabled, &moves); err != nil {
+		return nil, fmt.Errorf("look whether webhooks changed: %w", err)
 	}
-	return version, enabled, nil
+	w.moves = moves > 0
+	return w, nil
 }
 
 // load reads all webhooks. What did not change is taken over from before, parsed as it is.
 func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (*webhooks, error) {
-	loaded := &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}}
-	var err error
 	// The version is read first: a change in between is then loaded twice, never missed.
-	if loaded.version, loaded.enabled, err = loadVersion(ctx, pool); err != nil {
+	loaded, err := loadVersion(ctx, pool)
+	if err != nil {
 		return nil, err
 	}
 	rows, err := pool.Query(ctx, sql.LoadWebhooks.SQL)
@@ -74,7 +85,7 @@ func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (*w
 			secret, previous *string
 			until            *time.Time
 		)
-		if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &previous, &until, &w.endpointID, &w.edition, &since); err != nil {
+		if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &previous, &until, &w.endpointID, &w.edition, &since, &w.leftAt); err != nil {
 			return nil, fmt.Errorf("load the webhooks: %w", err)
 		}
 		var secrets []string

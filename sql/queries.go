@@ -9,6 +9,7 @@ var (
 	LiveDaemons         = mustQuery("LiveDaemons")
 	LoadWebhooks        = mustQuery("LoadWebhooks")
 	WebhooksVersion     = mustQuery("WebhooksVersion")
+	SettleMoves         = mustQuery("SettleMoves")
 	ClaimEndpoints      = mustQuery("ClaimEndpoints")
 	ReleaseEndpoints    = mustQuery("ReleaseEndpoints")
 	ReleaseAllEndpoints = mustQuery("ReleaseAllEndpoints")

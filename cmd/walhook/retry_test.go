@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -203,7 +204,6 @@ func TestRetryKeepsOrder(t *testing.T) {
 	}
 }
 
-// One endpoint that hangs takes no slot that another needs.
 // A delivery in flight keeps its place when its webhook goes elsewhere: it is not sent to the new URL beside, and those behind
 // it wait for it there.
 func TestURLChangedInFlight(t *testing.T) {
@@ -227,6 +227,57 @@ func TestURLChangedInFlight(t *testing.T) {
 	})
 }
 
+// So it is where another daemon owns the new URL: nothing goes there while the daemon that owns the old one has something in
+// flight, and what ended there is not sent again.
+func TestURLChangedToAnotherDaemon(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("DELIVERY_TIMEOUT", "30s")
+	s.run()
+	s.start().readyz(200, "standing by")
+	for _, event := range []string{"created", "started", "completed"} {
+		s.hook("/old", event)
+	}
+	for n := range 12 {
+		s.hook(fmt.Sprintf("/new%d", n), "changed")
+	}
+	const elsewhere = `select coalesce(min(n.url), '') from walhook.endpoint n, walhook.endpoint o
+		where n.url like '%/new%' and o.url like '%/old' and n.owner <> o.owner and not exists (select from walhook.endpoint where owner is null)`
+	var moved string
+	testenv.Eventually(t, patience, "the daemons to share the endpoints", func() (bool, string) {
+		moved = testenv.Value[string](t, s.store, elsewhere)
+		return moved != "", testenv.Psql(t, s.store, "select url, owner from walhook.endpoint")
+	})
+	u, err := url.Parse(moved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan struct{})
+	s.receiver.Respond("/old", func(testenv.Request) testenv.Reply { <-answer; return testenv.Reply{} })
+	s.exec("insert into respondent (id, assessment_id, started_at, finished_at) values (1, 1, now(), now())")
+	s.waitRequests("/old", 1)
+	s.exec("update walhook.webhook set url = $1 where event_type <> 'response.changed'", moved)
+	s.exec("update respondent set finished_at = now() + interval '1 hour'")
+	s.waitHeartbeat()
+	if waits := testenv.Psql(t, s.store, "select waits_for from walhook.pending where event_type = 'response.created'"); waits != "attempts at the URL that the webhook had before have not ended" {
+		t.Errorf("what has moved waits for: %s", waits)
+	}
+	if early := s.events(u.Path); len(early) > 0 {
+		t.Errorf("%v came to the new URL while the old one had not answered", early)
+	}
+	close(answer)
+	s.fence()
+	if diff := cmp.Diff([]string{"started", "completed", "changed"}, byResponse(s.events(u.Path))["1"]); diff != "" {
+		t.Errorf("at the new URL (-want +got):\n%s", diff)
+	}
+	if got := s.events("/old"); len(got) != 1 {
+		t.Errorf("the old URL got %v", got)
+	}
+	if left := testenv.Psql(t, s.store, "select count(*) from walhook.webhook_move"); left != "0" {
+		t.Errorf("%s webhooks still count as moving", left)
+	}
+}
+
+// One endpoint that hangs takes no slot that another needs.
 func TestHangingEndpointDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, sampleSchema).with("CONCURRENCY", "4", "ENDPOINT_CONCURRENCY", "4", "DELIVERY_TIMEOUT", "1h")

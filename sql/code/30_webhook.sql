@@ -130,6 +130,11 @@ begin
     values (new.url, sha256(convert_to(new.url, 'UTF8')))
     on conflict (url_hash) do update set url = excluded.url
     returning e.id into new.endpoint_id;
+    if tg_op = 'UPDATE' and new.endpoint_id <> old.endpoint_id then
+      -- Whoever sends to the new URL waits until nothing is in flight at the old one.
+      delete from walhook.webhook_move m where m.webhook_id = new.id and m.endpoint_id = new.endpoint_id;
+      insert into walhook.webhook_move (webhook_id, endpoint_id) values (new.id, old.endpoint_id) on conflict do nothing;
+    end if;
   end if;
   return new;
 end
@@ -148,6 +153,7 @@ as $$
 begin
   perform walhook.bury(old.id);
   delete from walhook.webhook_trouble t where t.webhook_id = old.id;
+  delete from walhook.webhook_move m where m.webhook_id = old.id;
   return null;
 end
 $$;

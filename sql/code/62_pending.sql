@@ -7,6 +7,8 @@ create or replace view walhook.pending as
            when w.id is null then 'the webhook was deleted'
            when not s.enabled then 'webhooks are switched off (walhook.settings)'
            when not w.enabled and q.kind <> 2 then 'webhook disabled' || coalesce(': ' || w.disabled_reason, '')
+           when exists (select from walhook.webhook_move m join walhook.endpoint f on f.id = m.endpoint_id join walhook.daemon d on d.id = f.owner
+                         where m.webhook_id = w.id) then 'attempts at the URL that the webhook had before have not ended'
            when b.delivery_id is not null then format('behind delivery %s about the same response', b.delivery_id)
            when q.attempts > 0 and q.next_attempt_at > now() then format('backing off after %s failed %s', q.attempts, case q.attempts when 1 then 'attempt' else 'attempts' end)
            when e.not_before > now() or e.failures > 2 then format('endpoint in trouble: %s failures in a row', e.failures)
@@ -35,7 +37,7 @@ comment on column walhook.pending.committed_at is 'When the application committe
 comment on column walhook.pending.attempts is 'Attempts made so far.';
 comment on column walhook.pending.error is 'What was wrong with the last attempt; NULL before the first.';
 comment on column walhook.pending.next_attempt_at is 'When it is due again; NULL: as soon as possible.';
-comment on column walhook.pending.waits_for is 'Why it waits: due, backing off, endpoint in trouble, webhook disabled, or behind an earlier delivery.';
+comment on column walhook.pending.waits_for is 'Why it waits: due, backing off, endpoint in trouble, webhook disabled, behind an earlier delivery, or an attempt at the URL before.';
 comment on column walhook.pending.test is 'Whether test_webhook queued it.';
 comment on column walhook.pending.recovered is 'Whether a comparison with the table fired it, not the stream.';
 

@@ -58,6 +58,7 @@ begin
     grant select, insert, update, delete, truncate on walhook.response_state to walhook_daemon;
     grant truncate on walhook.assessment to walhook_daemon;
     grant select, update on walhook.endpoint to walhook_daemon;
+    grant select, delete on walhook.webhook_move to walhook_daemon;
     grant select, insert on walhook.log, walhook.attempt to walhook_daemon;
     grant select, insert, update on walhook.incident_log to walhook_daemon;
     grant usage on sequence walhook.delivery_id to walhook_daemon;

@@ -26,18 +26,35 @@ returning d.id, d.name;
 -- name: LiveDaemons
 select id from walhook.daemon where expires_at >= now() order by id;
 
--- One row a webhook, with what its deliveries need.
+-- One row a webhook, with what its deliveries need. left_at are the endpoints of URLs that it had before and where attempts of
+-- daemons that live may be in flight.
 -- name: LoadWebhooks
 select w.id, w.url, w.event_type, w.enabled, w.ordered, w.log_successes, w.secret, w.previous_secret, w.previous_secret_until, w.endpoint_id,
-       w.xmin::text::bigint as edition, t.failing_since as trouble_since
+       w.xmin::text::bigint as edition, t.failing_since as trouble_since, m.left_at
 from walhook.webhook w
-left join walhook.webhook_trouble t on t.webhook_id = w.id;
+left join walhook.webhook_trouble t on t.webhook_id = w.id
+left join (
+  select m.webhook_id, array_agg(m.endpoint_id) as left_at
+    from walhook.webhook_move m join walhook.endpoint e on e.id = m.endpoint_id join walhook.daemon d on d.id = e.owner
+   group by m.webhook_id
+) m on m.webhook_id = w.id;
 
--- Any insert, update or delete of a webhook or of the settings changes it.
+-- Any insert, update or delete of a webhook or of the settings changes it, and the end of what a webhook waits for. moves are
+-- the URLs that webhooks have left.
 -- name: WebhooksVersion
 select (select count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) from walhook.webhook) || ':' ||
-       (select s.xmin::text || ':' || s.enabled from walhook.settings s) as version,
-       (select s.enabled from walhook.settings s) as enabled;
+       (select s.xmin::text || ':' || s.enabled from walhook.settings s) || ':' ||
+       (select count(*) || ':' || coalesce(sum(m.webhook_id + m.endpoint_id), 0)
+          from walhook.webhook_move m join walhook.endpoint e on e.id = m.endpoint_id join walhook.daemon d on d.id = e.owner) as version,
+       (select s.enabled from walhook.settings s) as enabled,
+       (select count(*) from walhook.webhook_move) as moves;
+
+-- Forgets that webhooks have left these endpoints, where nothing of theirs is in flight any more, and those that no living daemon
+-- sends to.
+-- name: SettleMoves
+delete from walhook.webhook_move m
+ where (m.webhook_id, m.endpoint_id) in (select * from unnest(@webhook_ids::bigint[], @endpoint_ids::bigint[]))
+    or not exists (select from walhook.endpoint e join walhook.daemon d on d.id = e.owner where e.id = m.endpoint_id);
 
 -- name: ClaimEndpoints
 update walhook.endpoint e
