@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -85,6 +86,8 @@ func Observe(ctx context.Context, sourceURL, storeURL, slot string) (*Observatio
 	if o.Incidents, err = pgx.CollectRows(rows, pgx.RowToStructByPos[OpenIncident]); err != nil {
 		return nil, fmt.Errorf("look at the incidents: %w", err)
 	}
-	o.OK = s.continues(position) == nil && o.SlotActive && len(o.Incidents) == 0
+	// What an administrator has switched off is no fault.
+	troubled := slices.ContainsFunc(o.Incidents, func(i OpenIncident) bool { return i.Kind != "switched_off" })
+	o.OK = s.continues(position) == nil && o.SlotActive && !troubled
 	return o, nil
 }

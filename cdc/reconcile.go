@@ -14,8 +14,11 @@ import (
 	"walhook/sql"
 )
 
-// incidentReconcile is the kind of incident that tells of a comparison.
-const incidentReconcile = "reconcile"
+// Kinds of incidents that are over as they are told.
+const (
+	incidentReconcile = "reconcile" // a comparison
+	incidentTakeover  = "takeover"  // another daemon reads the slot
+)
 
 // ReconcileConfig is what Reconcile needs.
 type ReconcileConfig struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,8 @@ type StreamConfig struct {
 type Stream struct {
 	cfg    StreamConfig
 	gaveUp atomic.Pointer[string] // why the slot was dropped by this daemon itself
+
+	yielded bool // the slot was given to a comparison, which is no daemon
 }
 
 // NewStream returns a Stream that Run starts.
@@ -71,6 +74,7 @@ func (s *Stream) Run(ctx context.Context) error {
 			return nil
 		}
 		if errors.Is(err, errYielded) {
+			s.yielded = true
 			s.cfg.Log.Info("gave the slot to a comparison that was asked for", "slot", s.cfg.Slot)
 			backoff = newReconnect()
 			continue
@@ -129,10 +133,16 @@ func (s *Stream) session(ctx context.Context, open *GapError) error {
 		}
 		return err
 	}
-	if err := s.elect(ctx, store); err != nil {
+	succeeds, err := s.elect(ctx, store)
+	if err != nil {
 		return err
 	}
 	s.cfg.Status.enter(PhaseStarting, "opening the stream")
+	if succeeds {
+		if err := s.noteTakeover(ctx, store); err != nil {
+			return err
+		}
+	}
 	return s.stream(ctx, store, open, 0)
 }
 
@@ -186,16 +196,19 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 	return s.pump(ctx, store, replication, attachment, position, turn, table.Partitioned(), until)
 }
 
-// elect waits until this daemon is the one that reads the slot.
-func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
+// elect waits until this daemon is the one that reads the slot, and tells whether another was before.
+func (s *Stream) elect(ctx context.Context, store *pgx.Conn) (succeeds bool, err error) {
 	for {
 		var won bool
 		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", ReaderLock).Scan(&won); err != nil {
-			return fmt.Errorf("become the reader of slot %q: %w", s.cfg.Slot, err)
+			return false, fmt.Errorf("become the reader of slot %q: %w", s.cfg.Slot, err)
 		}
 		if won {
-			return nil
+			yielded := s.yielded
+			s.yielded = false
+			return succeeds && !yielded, nil
 		}
+		succeeds = true
 		reason := "another daemon reads the slot"
 		if comparing, err := lockHeld(ctx, store, attachLock, true); err == nil && comparing {
 			reason = "the table is being compared with the recorded state"
@@ -204,9 +217,27 @@ func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
 		select {
 		case <-time.After(standbyPoll):
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 	}
+}
+
+// noteTakeover lets people see since when which daemon reads the slot.
+func (s *Stream) noteTakeover(ctx context.Context, store *pgx.Conn) error {
+	detail := fmt.Sprintf("daemon %s reads the slot, since the one that read it before has ended", DaemonName())
+	if _, err := store.Exec(ctx, sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentTakeover, "detail": detail})...); err != nil {
+		return fmt.Errorf("note the takeover: %w", err)
+	}
+	return nil
+}
+
+// DaemonName is how this process is called where people see several: host and process id.
+func DaemonName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
 }
 
 // verify makes sure that the slot continues exactly where the store ends.

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"os"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/cdc"
 	"walhook/sql"
 )
 
@@ -163,12 +163,7 @@ func (l *lease) beat(ctx context.Context) error {
 		}
 	}
 	if l.id == 0 {
-		host, err := os.Hostname()
-		if err != nil {
-			host = "unknown host"
-		}
-		name := fmt.Sprintf("%s/%d", host, os.Getpid())
-		args := sql.RegisterDaemon.Bind(sql.Args{"name": name, "version": l.s.cfg.Version, "lease": length})
+		args := sql.RegisterDaemon.Bind(sql.Args{"name": cdc.DaemonName(), "version": l.s.cfg.Version, "lease": length})
 		if err := l.conn.QueryRow(ctx, sql.RegisterDaemon.SQL, args...).Scan(&l.id); err != nil {
 			return fmt.Errorf("register this daemon: %w", err)
 		}

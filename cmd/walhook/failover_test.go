@@ -49,6 +49,15 @@ func (s *site) resolved(kind string) {
 	})
 }
 
+// told waits until there is an incident of the kind whose detail matches.
+func (s *site) told(kind, pattern string) {
+	s.t.Helper()
+	testenv.Eventually(s.t, patience, "an incident of kind "+kind+" that says "+pattern, func() (bool, string) {
+		n := testenv.Value[int](s.t, s.store, "select count(*)::int from walhook.incident where kind = $1 and detail ~ $2", kind, pattern)
+		return n > 0, testenv.Psql(s.t, s.store, "select kind, detail from walhook.incident")
+	})
+}
+
 func hostPort(server *pgserver.Server) string { return fmt.Sprintf("127.0.0.1:%d", server.Port()) }
 
 // A standby that is promoted has no slot of ours (before PostgreSQL 17 none has). What the application wrote there before the
@@ -236,6 +245,8 @@ func TestTakeover(t *testing.T) {
 	s.exec("insert into respondent (id, assessment_id) values (2, 1)")
 	second.readyz(200, "streaming")
 	s.expect("/hook", "created 1", "created 2")
+	s.told("takeover", fmt.Sprintf("daemon [^ ]+/%d reads the slot", second.cmd.Process.Pid))
+	s.told("takeover", fmt.Sprintf("daemon [^ ]+/%d ended without a word", first.cmd.Process.Pid))
 
 	third := s.start()
 	third.readyz(200, "standing by")
@@ -245,6 +256,7 @@ func TestTakeover(t *testing.T) {
 	s.exec("insert into respondent (id, assessment_id) values (3, 1)")
 	third.readyz(200, "streaming")
 	s.expect("/hook", "created 1", "created 2", "created 3")
+	s.told("takeover", fmt.Sprintf("daemon [^ ]+/%d reads the slot", third.cmd.Process.Pid))
 	if n := testenv.Value[int](t, s.store, "select count(*)::int from walhook.incident where resolved_at is null"); n != 0 {
 		t.Errorf("%d incidents are open", n)
 	}

@@ -237,9 +237,20 @@ func TestUseWebhooksSwitch(t *testing.T) {
 		t.Errorf("the log has %d deliveries, not the 2 of before", n)
 	}
 
+	const switched = "select resolved_at is not null, detail like 'webhooks were switched off by %' from walhook.incident where kind = 'switched_off'"
+	if told := testenv.Psql(t, s.store, switched); told != "f|t" {
+		t.Errorf("the incident of the switch: %s", told)
+	}
+	if _, errOut, status := s.walhook("status"); status != 0 {
+		t.Errorf("status takes the switch for a fault: %d, %s", status, errOut)
+	}
+
 	s.receiver.Respond("/failing", nil)
 	s.receiver.Forget()
 	s.exec("update walhook.settings set enabled = true")
+	if told := testenv.Psql(t, s.store, switched); told != "t|t" {
+		t.Errorf("the incident of the switch, afterwards: %s", told)
+	}
 	s.exec("update respondent set finished_at = now() where id in (1, 3)")
 	s.exec("update respondent set page = 2") // nothing is made up for
 	s.expect("/hook", "completed 1", "completed 3")

@@ -40,6 +40,24 @@ create or replace trigger settings_check before insert or update on walhook.sett
   for each row execute function walhook.check_settings();
 create or replace trigger settings_keep before delete or truncate on walhook.settings
   for each statement execute function walhook.keep_settings();
+-- Who asks why nothing arrived finds the switch among the incidents. Administrators may not write these themselves.
+create or replace function walhook.note_switch() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if new.enabled then
+    update walhook.incident_log i set resolved_at = now() where i.kind = 'switched_off' and i.resolved_at is null;
+  else
+    insert into walhook.incident_log (kind, detail)
+    values ('switched_off', format('webhooks were switched off by %s (walhook.settings): what happens meanwhile is recorded, and never sent', session_user));
+  end if;
+  return null;
+end
+$$;
+
+create or replace trigger settings_switch after update on walhook.settings
+  for each row when (old.enabled <> new.enabled) execute function walhook.note_switch();
 create or replace trigger settings_wake after update on walhook.settings
   for each statement execute function walhook.wake();
 

@@ -13,15 +13,21 @@ delete from walhook.daemon where id = @id;
 
 -- A daemon is dead when its lease has expired, or when it missed heartbeats and its session lock is gone.
 -- name: ReapDaemons
-delete from walhook.daemon d
-where d.id <> @self
-  and (d.expires_at < now()
-       or (d.heartbeat_at < now() - interval '4 seconds'
-           and not exists (select from pg_catalog.pg_locks l
-                            where l.locktype = 'advisory' and l.objsubid = 2 and l.granted
-                              and l.classid = @lock_class::oid and l.objid = d.id::oid
-                              and l.database = (select oid from pg_catalog.pg_database where datname = current_database()))))
-returning d.id, d.name;
+with dead as (
+  delete from walhook.daemon d
+  where d.id <> @self
+    and (d.expires_at < now()
+         or (d.heartbeat_at < now() - interval '4 seconds'
+             and not exists (select from pg_catalog.pg_locks l
+                              where l.locktype = 'advisory' and l.objsubid = 2 and l.granted
+                                and l.classid = @lock_class::oid and l.objid = d.id::oid
+                                and l.database = (select oid from pg_catalog.pg_database where datname = current_database()))))
+  returning d.id, d.name
+), told as (
+  insert into walhook.incident_log (kind, detail, resolved_at)
+  select 'takeover', format('daemon %s ended without a word: what it was sending is sent by those that live', d.name), now() from dead d
+)
+select d.id, d.name from dead d;
 
 -- name: LiveDaemons
 select id from walhook.daemon where expires_at >= now() order by id;
