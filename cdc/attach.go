@@ -299,6 +299,9 @@ func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 	if err != nil {
 		return fmt.Errorf("write the position: %w", err)
 	}
+	if _, err := tx.Exec(ctx, "insert into walhook.crash_mark default values on conflict do nothing"); err != nil {
+		return fmt.Errorf("mark the store: %w", err)
+	}
 	if _, err := tx.Exec(ctx, "update walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1", a.publicationRows); err != nil {
 		return fmt.Errorf("complete the attachment: %w", err)
 	}

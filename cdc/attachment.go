@@ -55,17 +55,14 @@ func ReadAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
 	return &a, nil
 }
 
-// ReadPosition returns how far the stream has been consumed.
-func ReadPosition(ctx context.Context, store *pgx.Conn) (Position, error) {
-	var (
-		p            Position
-		lsn, partial pgtype.Uint64
-	)
-	if err := store.QueryRow(ctx, sql.ReadPosition.SQL).Scan(&lsn, &partial, &p.PartialChanges); err != nil {
-		return p, fmt.Errorf("read the position from the store: %w", err)
+// readPosition returns how far the stream has been consumed, and the turn in which that was written.
+func readPosition(ctx context.Context, store *pgx.Conn) (p Position, turn int64, err error) {
+	var lsn, partial pgtype.Uint64
+	if err := store.QueryRow(ctx, sql.ReadPosition.SQL).Scan(&turn, &lsn, &partial, &p.PartialChanges); err != nil {
+		return p, 0, fmt.Errorf("read the position from the store: %w", err)
 	}
 	p.LSN, p.Partial = pglogrepl.LSN(lsn.Uint64), pglogrepl.LSN(partial.Uint64)
-	return p, nil
+	return p, turn, nil
 }
 
 // ReadAttached returns the complete attachment and its position, or a *FatalError that says what to do first.
@@ -80,7 +77,7 @@ func ReadAttached(ctx context.Context, store *pgx.Conn) (*Attachment, Position, 
 	if !a.Complete {
 		return nil, Position{}, fatalf("an attach was interrupted; run `walhook attach` again, it starts over by itself")
 	}
-	position, err := ReadPosition(ctx, store)
+	position, _, err := readPosition(ctx, store)
 	return a, position, err
 }
 

@@ -56,7 +56,7 @@ func Examine(ctx context.Context, source *pgx.Conn, storeURL string, target Targ
 	} else {
 		note(OK, "attachment", fmt.Sprintf("attached since %s", attachment.AttachedAt.UTC().Format(time.RFC3339)), "")
 	}
-	position, err := ReadPosition(ctx, store)
+	position, _, err := readPosition(ctx, store)
 	if err != nil {
 		note(Fail, "position", err.Error(), "")
 		return findings

@@ -153,15 +153,15 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 		return err
 	}
 	// Read under the lock: before it another daemon may write.
-	attachment, position, err := ReadAttached(ctx, store)
+	attachment, _, err := ReadAttached(ctx, store)
 	if err != nil {
 		return err
 	}
-	var turn int64
-	if err := store.QueryRow(ctx, sql.ReadTurn.SQL).Scan(&turn); err != nil {
-		return fmt.Errorf("read the turn of the position: %w", err)
-	}
 	if err := attachment.matches(s.cfg); err != nil {
+		return err
+	}
+	position, turn, err := takeTurn(ctx, store)
+	if err != nil {
 		return err
 	}
 
@@ -379,7 +379,7 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	stopWriter()
 	if ctx.Err() != nil && errors.Is(writerErr, context.Canceled) {
 		flushCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-		writerErr = w.flush(flushCtx)
+		writerErr = w.settle(flushCtx)
 		cancel()
 	}
 	stopReader()

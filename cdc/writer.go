@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
 	"walhook/sql"
@@ -26,8 +27,8 @@ const (
 	idleTrickle = 16 << 10
 	idleTime    = 20 * time.Second
 
-	// storeLook is how often the store is asked whether somebody waits for the slot. A dead connection is thereby found before it
-	// is needed.
+	// storeLook is how often the store is asked how far its commits are on disk, and whether somebody waits for the slot. A dead
+	// connection is thereby found before it is needed.
 	storeLook = time.Second
 )
 
@@ -67,6 +68,7 @@ type writer struct {
 	hurry      bool
 	reached    bool // the point where the stream is to end
 	wrote      time.Time
+	ledger     ledger
 
 	states *stateCache
 }
@@ -108,7 +110,7 @@ func (w *writer) run(ctx context.Context) error {
 		}
 		if w.committing == nil && time.Since(looked) > storeLook {
 			looked = time.Now()
-			if err := w.yield(ctx); err != nil {
+			if err := w.look(ctx); err != nil {
 				return err
 			}
 		}
@@ -120,7 +122,7 @@ func (w *writer) run(ctx context.Context) error {
 			continue
 		}
 		if w.reached {
-			return cmp.Or(w.flush(ctx), errReached)
+			return cmp.Or(w.settle(ctx), errReached)
 		}
 		if err := w.persistLazily(ctx); err != nil {
 			return err
@@ -182,48 +184,84 @@ func (w *writer) persistLazily(ctx context.Context) error {
 	if !worth {
 		return nil
 	}
-	return w.flush(ctx)
-}
-
-// flush writes the position at once, for a clean stop.
-func (w *writer) flush(ctx context.Context) error {
-	if w.consumed == w.stored {
-		return nil
+	if w.hurry {
+		return w.settle(ctx)
 	}
 	if err := w.commit(ctx, &pgx.Batch{}, w.consumed); err != nil {
 		return err
 	}
+	w.idle = true
+	return nil
+}
+
+// settle writes the position and waits until everything is on the store's disk, so that all of it is acknowledged.
+func (w *writer) settle(ctx context.Context) error {
+	if w.consumed == w.stored && w.ledger.settled() {
+		return nil
+	}
+	work := &pgx.Batch{}
+	work.Queue("select pg_catalog.set_config('synchronous_commit', 'on', true)")
+	if err := w.commit(ctx, work, w.consumed); err != nil {
+		return err
+	}
+	w.ledger.synced()
+	w.durable(w.stored.LSN)
 	w.idle, w.hurry = true, false
 	return nil
 }
 
-// commit sends the batch and the position as one implicit transaction, in one round trip.
+// commit sends the batch and the position as one implicit transaction, in one round trip. It does not wait for the store's disk.
 func (w *writer) commit(ctx context.Context, work *pgx.Batch, to Position) error {
 	batch := &pgx.Batch{}
-	batch.Queue(sql.AdvancePosition.SQL, sql.AdvancePosition.Bind(sql.Args{
-		"from_turn": w.turn, "to_lsn": to.LSN.String(), "to_partial_lsn": nullable(to.Partial), "to_partial_changes": to.PartialChanges,
-	})...)
+	var inserted, flushed uint64 // of what was committed before
+	batch.Queue(sql.StoreWAL.SQL).QueryRow(func(row pgx.Row) error { return row.Scan(&inserted, &flushed) })
+	batch.Queue(sql.AdvancePosition.SQL, advanceArgs(w.turn, to)...)
 	batch.QueuedQueries = append(batch.QueuedQueries, work.QueuedQueries...)
 	if err := w.store.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("write state, deliveries and position %s to the store: %w", to, err)
 	}
+	w.durable(w.ledger.told(inserted, flushed))
+	w.ledger.committed(to.LSN)
 	w.stored = to
 	w.turn++
 	w.wrote = time.Now()
-	w.reader.durable.Store(uint64(to.LSN))
 	w.status.stored(to)
 	return nil
 }
 
-// yield returns errYielded when somebody waits for the lock of the one who reads the slot. What has been consumed is stored.
-func (w *writer) yield(ctx context.Context) error {
+// durable lets the reader acknowledge everything up to a position.
+func (w *writer) durable(to pglogrepl.LSN) {
+	if to != 0 {
+		w.reader.durable.Store(uint64(to))
+	}
+}
+
+// relaxCommits lets commits return before they are on the store's disk, unless they wait for a standby: after a failover to it
+// the store would be behind what was acknowledged.
+func relaxCommits(ctx context.Context, store *pgx.Conn) error {
+	_, err := store.Exec(ctx, `select pg_catalog.set_config('synchronous_commit', 'off', false)
+		where pg_catalog.current_setting('synchronous_standby_names') = ''`)
+	if err != nil {
+		return fmt.Errorf("set up the store's session: %w", err)
+	}
+	return nil
+}
+
+// look asks the store how far its commits are on disk, and returns errYielded when somebody waits for the lock of the one who
+// reads the slot. What has been consumed is then stored.
+func (w *writer) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	var inserted, flushed uint64
+	if err := w.store.QueryRow(ctx, sql.StoreWAL.SQL).Scan(&inserted, &flushed); err != nil {
+		return fmt.Errorf("look how far the store's commits are on disk: %w", err)
+	}
+	w.durable(w.ledger.told(inserted, flushed))
 	wanted, err := lockHeld(ctx, w.store, ReaderLock, false)
 	if err != nil || !wanted {
 		return err
 	}
-	return cmp.Or(w.flush(ctx), errYielded)
+	return cmp.Or(w.settle(ctx), errYielded)
 }
 
 // lockHeld reports whether some session holds an advisory lock of the store, or, with granted false, waits for it.
@@ -239,4 +277,27 @@ func lockHeld(ctx context.Context, store *pgx.Conn, key int64, granted bool) (he
 func (w *writer) progress(to Position, idle bool) {
 	w.idle = w.idle && idle
 	w.consumed = to
+}
+
+// takeTurn returns the position, after writing it as it is under a turn of its own. A writer before this one that still lives
+// thereby fails, and all that was committed before is on the store's disk, so that it may be acknowledged.
+func takeTurn(ctx context.Context, store *pgx.Conn) (Position, int64, error) {
+	position, turn, err := readPosition(ctx, store)
+	if err != nil {
+		return position, 0, err
+	}
+	batch := &pgx.Batch{}
+	batch.Queue("select pg_catalog.set_config('synchronous_commit', 'on', true)")
+	batch.Queue(sql.AdvancePosition.SQL, advanceArgs(turn, position)...)
+	batch.Queue(sql.SkipLostIds.SQL)
+	if err := store.SendBatch(ctx, batch).Close(); err != nil {
+		return position, 0, fmt.Errorf("take the turn to write the position: %w", err)
+	}
+	return position, turn + 1, relaxCommits(ctx, store)
+}
+
+func advanceArgs(turn int64, to Position) []any {
+	return sql.AdvancePosition.Bind(sql.Args{
+		"from_turn": turn, "to_lsn": to.LSN.String(), "to_partial_lsn": nullable(to.Partial), "to_partial_changes": to.PartialChanges,
+	})
 }

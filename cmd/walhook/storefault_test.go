@@ -48,6 +48,48 @@ func TestStoreCommitOfUnknownOutcome(t *testing.T) {
 	s.exactlyOnce(rounds*each, "created")
 }
 
+// The store does not wait for its disk before something is sent. What a crash takes back of it comes again under the same
+// webhook-id, since the slot has not been acknowledged so far, and an id that was given is not given to anything else.
+func TestStoreCrashTakesBackCommits(t *testing.T) {
+	t.Parallel()
+	const rounds, each = 3, 40
+	store := testenv.NewServer(t, map[string]string{"wal_writer_delay": "10s"})
+	s := newSite(t, sampleSchema).withStore(store)
+	d := s.run()
+	s.hook("/hook", "created")
+	lost := 0
+	for round := range rounds {
+		s.receiver.Respond("/hook", testenv.Always(testenv.Reply{Hang: true})) // an answer is recorded, on disk
+		if err := syscall.Kill(testenv.Value[int](t, s.store, "select pid from pg_stat_activity where backend_type = 'walwriter'"), syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		before := len(s.receiver.Bodies("/hook"))
+		for id := round*each + 1; id <= (round+1)*each; id++ {
+			s.exec("insert into respondent (id, assessment_id) values ($1, 1)", id)
+		}
+		s.waitRequests("/hook", before+8) // as many as may be in flight
+		store.Kill()
+		if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		s.up(store)
+		confirmed := testenv.Psql(t, s.db, "select confirmed_flush_lsn from pg_replication_slots where slot_name = '"+s.env["SLOT"]+"'")
+		if behind := testenv.Psql(t, s.store, "select lsn from walhook.position where lsn < '"+confirmed+"'"); behind != "" {
+			t.Fatalf("the slot was acknowledged up to %s, and the store has come back at %s", confirmed, behind)
+		}
+		lost += (round+1)*each - testenv.Value[int](t, s.store, "select count(*)::int from walhook.delivery_log")
+		if err := d.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		s.receiver.Respond("/hook", nil)
+		d.ready()
+		s.fence()
+	}
+	t.Logf("the crashes took back %d of %d deliveries", lost, rounds*each)
+	s.receiver.Respond("/hook", nil)
+	s.exactlyOnce(rounds*each, "created")
+}
+
 // A store whose disk is full takes nothing more until there is room again. The stream waits, says why, and loses nothing. (The
 // server's files are kept from growing: for a server that is a full disk but for the number of the error.)
 func TestStoreDiskFull(t *testing.T) {

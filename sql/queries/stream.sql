@@ -6,10 +6,7 @@ select phase, system_identifier, database, slot, publication, publish, mapping, 
 from walhook.attachment;
 
 -- name: ReadPosition
-select lsn, partial_lsn, partial_changes from walhook.position;
-
--- name: ReadTurn
-select turn from walhook.position;
+select turn, lsn, partial_lsn, partial_changes from walhook.position;
 
 -- name: AdvancePosition
 select walhook.advance(@from_turn::bigint, @to_lsn::pg_lsn, @to_partial_lsn::pg_lsn, @to_partial_changes::bigint);
@@ -106,6 +103,16 @@ insert into walhook.incident_log (kind, detail, resolved_at) values (@kind, @det
 
 -- name: ResolveIncidents
 update walhook.incident_log set resolved_at = now() where kind = any(@kinds::text[]) and resolved_at is null;
+
+-- How far the store's WAL has been written and how far it is on disk.
+-- name: StoreWAL
+select pg_catalog.pg_current_wal_insert_lsn() as inserted, pg_catalog.pg_current_wal_flush_lsn() as flushed;
+
+-- Ids that were given shortly before the store's server crashed are not given again: senders may still hold them. The mark is
+-- empty then, since it is unlogged.
+-- name: SkipLostIds
+with marked as (insert into walhook.crash_mark default values on conflict do nothing returning one)
+select setval('walhook.delivery_id', nextval('walhook.delivery_id') + 1000000) from marked;
 
 -- Whether a session holds the advisory lock of a key of eight bytes, or waits for it.
 -- name: LockHeld
