@@ -36,6 +36,26 @@ func (s *Stream) protect(ctx context.Context, source *pgx.Conn, have *publicatio
 	return nil
 }
 
+// shield does the same while nothing is streamed, when the watch does not look. The stream finds the gap when it begins.
+func (s *Stream) shield(ctx context.Context, source *pgx.Conn) error {
+	have, err := inspectPublication(ctx, source, s.cfg.Publication)
+	if err != nil || have == nil {
+		return err
+	}
+	var published []*TableInfo
+	for _, name := range []Name{s.cfg.Mapping.Respondent, s.cfg.Mapping.AssessmentTable} {
+		table, err := InspectTable(ctx, source, name)
+		if err != nil {
+			return err
+		}
+		if table != nil && have.publishes(table) {
+			published = append(published, table)
+		}
+	}
+	_ = s.protect(ctx, source, have, published...)
+	return nil
+}
+
 // unpublish takes a table out of the publication, as its owner or by the function that attach made for those who are not. It
 // returns the statement that does it.
 func (s *Stream) unpublish(ctx context.Context, source *pgx.Conn, table *TableInfo) (string, error) {

@@ -63,7 +63,7 @@ func NewStream(cfg StreamConfig) *Stream { return &Stream{cfg: cfg} }
 func (s *Stream) Run(ctx context.Context) error {
 	guarding, stop := context.WithCancel(ctx)
 	guarded := make(chan struct{})
-	go func() { defer close(guarded); s.guardWAL(guarding) }()
+	go func() { defer close(guarded); s.guard(guarding) }()
 	defer func() { stop(); <-guarded }()
 	backoff := newReconnect()
 	var open *GapError // found, and not closed yet

@@ -8,9 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// guardWAL looks at how much WAL the slot holds back, also while the stream stands still: a store that is away must not fill
-// the source's disk unseen. Beyond MaxSlotLag it gives the slot up, and the stream then closes the gap.
-func (s *Stream) guardWAL(ctx context.Context) {
+// guard looks at the source also while the stream stands still: a store that is away must neither fill the source's disk unseen
+// nor let the application's writes fail. Beyond MaxSlotLag it gives the slot up, and the stream then closes the gap.
+func (s *Stream) guard(ctx context.Context) {
 	var source *pgx.Conn
 	defer func() {
 		if source != nil {
@@ -30,9 +30,12 @@ func (s *Stream) guardWAL(ctx context.Context) {
 		if err == nil {
 			err = s.weigh(ctx, source)
 		}
+		if phase := s.cfg.Status.View().Phase; err == nil && (phase == PhaseStarting || phase == PhaseRetrying) {
+			err = s.shield(ctx, source)
+		}
 		if err != nil {
 			// The stream tells of a source that cannot be reached.
-			s.cfg.Log.Debug("the WAL guard cannot look", "error", err)
+			s.cfg.Log.Debug("the guard cannot look", "error", err)
 			if source != nil {
 				closeQuietly(source)
 				source = nil

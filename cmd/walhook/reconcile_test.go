@@ -144,6 +144,28 @@ func TestReplicaIdentityLost(t *testing.T) {
 	}
 }
 
+// So it is while the store is away, and nothing can be streamed.
+func TestReplicaIdentityLostWithoutStore(t *testing.T) {
+	t.Parallel()
+	store := testenv.NewServer(t, nil)
+	s := newSite(t, sampleSchema).withStore(store)
+	s.exec(beforeGap)
+	d := s.run()
+	s.hooks()
+	store.Kill()
+	d.readyz(503, "")
+	s.exec("alter table respondent drop constraint respondent_pkey")
+	testenv.Eventually(t, patience, "the application to write again", func() (bool, string) {
+		_, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1")
+		return err == nil, fmt.Sprint(err)
+	})
+	s.exec(gapHistory)
+	s.exec("alter table respondent add primary key (id)")
+	s.up(store)
+	d.ready()
+	s.expectRecovered("/hook", missedInGap...)
+}
+
 // A daemon that has only the rights that the README lists owns no publication. A function of its owner's lets it take a table
 // out, and nothing else.
 func TestReplicaIdentityLostWithoutOwnership(t *testing.T) {
