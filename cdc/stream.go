@@ -359,6 +359,7 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 		store: store, inbox: r.inbox, reader: r, queue: s.cfg.Queue, mapping: s.cfg.Mapping, status: s.cfg.Status,
 		stored: from, turn: turn, consumed: from, idle: true, states: newStateCache(),
 	}
+	s.cfg.Queue.Began()
 	s.cfg.Status.stored(from)
 	s.cfg.Status.enter(PhaseStreaming, "")
 	s.cfg.Log.Info("streaming", "slot", s.cfg.Slot, "lsn", from.String())

@@ -38,8 +38,10 @@ var (
 )
 
 // Queue is how events become deliveries inside the writer's transaction. Add queues its statements on the batch, for a
-// part of the events at a time; Committed or Discarded tells what became of all that was added since the last such call.
+// part of the events at a time; Committed or Discarded tells what became of all that was added since the last such call. Began is
+// called before the first Add of a session, when no other writer lives any more.
 type Queue struct {
+	Began     func()
 	Add       func(batch *pgx.Batch, events []Event)
 	Committed func()
 	Discarded func()

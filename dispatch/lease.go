@@ -80,7 +80,7 @@ func (l *lease) hold(ctx context.Context) error {
 	if l.conn, err = pgx.ConnectConfig(connecting, config); err != nil {
 		return fmt.Errorf("connect to the store: %w", err)
 	}
-	if _, err := l.conn.Exec(ctx, "listen walhook"); err != nil {
+	if _, err := l.conn.Exec(ctx, "listen walhook; listen "+queuedChannel); err != nil {
 		return fmt.Errorf("listen for changes: %w", err)
 	}
 	if l.id != 0 {
@@ -121,9 +121,13 @@ func (l *lease) wait(ctx context.Context) (bool, error) {
 			wished <- false
 		}
 	}()
-	_, err := l.conn.WaitForNotification(ctx)
+	n, err := l.conn.WaitForNotification(ctx)
 	cancel()
 	wish := <-wished
+	if err == nil && n.Channel == queuedChannel {
+		l.s.queuedFor(n.Payload)
+		return wish, nil
+	}
 	if err == nil || wish {
 		return true, nil
 	}

@@ -12,8 +12,8 @@ import (
 	"walhook/sql"
 )
 
-// handOverLimit is how many deliveries of one store transaction are kept in memory to be handed over. The others are
-// loaded from the store in their turn.
+// handOverLimit is how many deliveries of one store transaction are kept in memory to be handed over. The rest are loaded from
+// the store in their turn.
 const handOverLimit = 8192
 
 // Queue matches events to webhooks inside the stream's store transaction, and hands what was queued to this process's own
@@ -24,7 +24,7 @@ type Queue struct {
 	hasAssessments bool
 
 	queued []*delivery
-	others bool // something was queued that is not in queued
+	rest   map[int64]struct{} // webhooks for which more was queued than is in queued
 }
 
 // NewQueue returns a Queue. hasAssessments tells whether an assessment table is mapped, so that a webhook for all
@@ -74,7 +74,11 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 func (q *Queue) collect(rows pgx.Rows) error {
 	for rows.Next() {
 		if len(q.queued) >= handOverLimit {
-			q.others = true
+			var webhookID int64
+			if err := rows.Scan(nil, &webhookID, nil, nil, nil, nil, nil, nil, nil, nil); err != nil {
+				return fmt.Errorf("read what was queued: %w", err)
+			}
+			put(&q.rest, webhookID, struct{}{})
 			continue
 		}
 		d := &delivery{}
@@ -90,17 +94,21 @@ func (q *Queue) collect(rows pgx.Rows) error {
 
 // Committed hands over what was queued.
 func (q *Queue) Committed() {
-	if len(q.queued) > 0 || q.others {
-		q.scheduler.handOver(q.queued, q.others)
+	if len(q.queued) > 0 {
+		q.scheduler.handOver(q.queued, q.rest)
 	}
-	q.queued, q.others = nil, false
+	q.queued, q.rest = nil, nil
 }
 
 // Discarded forgets what was queued in a transaction that failed, or whose outcome is unknown.
 func (q *Queue) Discarded() {
-	q.queued, q.others = nil, false
+	q.queued, q.rest = nil, nil
 	q.scheduler.wake()
 }
+
+// Began is called when nobody else queues any more and before the first transaction: the store may have what this process was
+// not told of, from another process or a transaction of unknown outcome, and nothing that is queued now may be taken for the next.
+func (q *Queue) Began() { q.scheduler.doubt() }
 
 // nullable are columns of a delivery as they are read.
 type nullable struct {

@@ -71,6 +71,7 @@ type Scheduler struct {
 	gated      []*delivery // whose transaction the source cannot show yet
 	results    []result
 	troubled   map[*endpoint]struct{} // whose failures are to be written
+	elsewhere  map[int64]struct{}     // endpoints of others for which something was queued
 	held       int                    // deliveries in memory
 	inFlight   int
 	inTroubled int // of those, at endpoints whose last attempt failed
@@ -83,6 +84,7 @@ type Scheduler struct {
 	foreseen   chan struct{} // capacity 1: deliveries are being queued, and their transactions will be asked for
 	loading    chan *endpoint
 	woken      chan struct{} // capacity 1: look for work in the store
+	tell       chan struct{} // capacity 1: elsewhere is not empty
 	attempts   sync.WaitGroup
 	lookups    sync.WaitGroup
 	attemptCtx context.Context
@@ -93,37 +95,66 @@ type Scheduler struct {
 func NewScheduler(cfg Config) *Scheduler {
 	attemptCtx, abort := context.WithCancel(context.Background())
 	return &Scheduler{
-		cfg: cfg, endpoints: map[int64]*endpoint{}, troubled: map[*endpoint]struct{}{},
+		cfg: cfg, endpoints: map[int64]*endpoint{}, troubled: map[*endpoint]struct{}{}, elsewhere: map[int64]struct{}{},
 		webhooks: &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}},
 		recorded: make(chan struct{}, 1), gate: make(chan struct{}, 1), foreseen: make(chan struct{}, 1), woken: make(chan struct{}, 1),
-		loading: make(chan *endpoint, 1<<16), attemptCtx: attemptCtx, abort: abort,
+		tell: make(chan struct{}, 1), loading: make(chan *endpoint, 1<<16), attemptCtx: attemptCtx, abort: abort,
 	}
 }
 
-// handOver takes what this process's own stream has just queued. others tells that there is more in the store.
-func (s *Scheduler) handOver(queued []*delivery, others bool) {
+// handOver takes what this process's own stream has just queued. rest are webhooks for which the store has more, behind that.
+func (s *Scheduler) handOver(queued []*delivery, rest map[int64]struct{}) {
 	s.mu.Lock()
+	changed := false
 	for _, d := range queued {
-		if !s.adopt(d) {
+		switch {
+		case !s.adopt(d):
 			// A webhook that is new to us, or was edited: what comes after this one must not overtake it.
-			others = true
+			changed = true
 			if d.endpoint != nil {
 				d.endpoint.miss()
-				s.wantLoad(d.endpoint)
+				s.lacks(d.endpoint)
 			}
+		case d.endpoint.handOver(d):
+			s.admit(d)
+		default:
+			s.lacks(d.endpoint)
+		}
+	}
+	for id := range rest {
+		hook := s.webhooks.byID[id]
+		if hook == nil || s.endpoints[hook.endpointID] == nil {
+			changed = true
 			continue
 		}
-		if d.endpoint.handOver(d) {
-			s.admit(d)
-		} else {
-			s.wantLoad(d.endpoint)
-			others = others || !d.endpoint.owned
-		}
+		e := s.endpoints[hook.endpointID]
+		e.miss()
+		s.lacks(e)
 	}
 	s.pump()
 	s.mu.Unlock()
-	if others {
+	if changed {
 		s.wake()
+	}
+}
+
+// lacks is called when the store has something for an endpoint that is not held here: it is loaded, or its owner is told.
+func (s *Scheduler) lacks(e *endpoint) {
+	if e.owned {
+		s.wantLoad(e)
+		return
+	}
+	s.elsewhere[e.id] = struct{}{}
+	signal(s.tell)
+}
+
+// doubt makes sure that what is queued from now on is not taken for the next of its endpoint before the store was looked at.
+func (s *Scheduler) doubt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.endpoints {
+		e.miss()
+		s.wantLoad(e)
 	}
 }
 

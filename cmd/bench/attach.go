@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -44,7 +45,7 @@ func measureAttach(ctx context.Context, b *bench) ([]Result, error) {
 // command runs a walhook command to its end, and tells how long it took and how much memory at most, in MiB.
 func (s *site) command(ctx context.Context, name string) (time.Duration, float64, error) {
 	cmd := exec.CommandContext(ctx, s.b.walhook, name)
-	cmd.Env = s.env
+	cmd.Env = slices.Concat(s.env, s.b.profileOf())
 	began := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return 0, 0, fmt.Errorf("walhook %s: %w\n%s", name, err, out)

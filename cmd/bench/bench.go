@@ -21,8 +21,10 @@ type bench struct {
 	walhook string // the program
 	log     func(format string, args ...any)
 	version string // of the server
+	profile string // file for the daemons' CPU profiles; empty: none is made
 
 	dir         string
+	profiles    []string // of the daemons started so far
 	recvlogical string
 	pgbench     string
 	receiver    *receiver
@@ -35,7 +37,11 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	}
 	if b.walhook == "" {
 		b.walhook = filepath.Join(b.dir, "walhook")
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", b.walhook, "walhook/cmd/walhook")
+		args := []string{"build", "-o", b.walhook}
+		if b.profile != "" {
+			args = append(args, "-tags", "profile")
+		}
+		cmd := exec.CommandContext(ctx, "go", append(args, "walhook/cmd/walhook")...)
 		cmd.Stderr = os.Stderr
 		b.log("building walhook ...")
 		if err := cmd.Run(); err != nil {
@@ -50,6 +56,30 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	}
 	b.pgbench, err = client("pgbench")
 	return err
+}
+
+// profileOf is the file for the profile of a daemon that is about to start, as its environment has it; empty where none is made.
+func (b *bench) profileOf() []string {
+	if b.profile == "" {
+		return nil
+	}
+	b.profiles = append(b.profiles, filepath.Join(b.dir, fmt.Sprintf("cpu%d.pprof", len(b.profiles))))
+	return []string{"BENCH_CPUPROFILE=" + b.profiles[len(b.profiles)-1]}
+}
+
+// mergeProfiles makes one profile of those of all daemons.
+func (b *bench) mergeProfiles(ctx context.Context) error {
+	if b.profile == "" {
+		return nil
+	}
+	merged, err := exec.CommandContext(ctx, "go", append([]string{"tool", "pprof", "-proto"}, b.profiles...)...).Output()
+	if err == nil {
+		err = os.WriteFile(b.profile, merged, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("write the profile: %w", err)
+	}
+	return nil
 }
 
 func (b *bench) close() {
@@ -199,7 +229,7 @@ func exec1(ctx context.Context, conn *pgx.Conn, statements string, args ...any) 
 // attach runs walhook attach.
 func (s *site) attach(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, s.b.walhook, "attach")
-	cmd.Env = s.env
+	cmd.Env = slices.Concat(s.env, s.b.profileOf())
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("walhook attach: %w\n%s", err, out)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,7 +28,7 @@ type daemon struct {
 // start starts walhook run, which the site ends.
 func (s *site) start(ctx context.Context, env ...string) (*daemon, error) {
 	d := &daemon{cmd: exec.CommandContext(ctx, s.b.walhook, "run"), streaming: make(chan struct{}), exited: make(chan struct{})}
-	d.cmd.Env = append(append([]string{}, s.env...), env...)
+	d.cmd.Env = slices.Concat(s.env, s.b.profileOf(), env)
 	logs, err := d.cmd.StderrPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start walhook run: %w", err)

@@ -65,6 +65,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	only := flags.String("only", "", "measurements to make, separated by commas; empty: all but curves")
 	asJSON := flags.Bool("json", false, "print JSON instead of a table")
 	binary := flags.String("walhook", "", "the walhook to measure; empty: it is built from this source")
+	profile := flags.String("profile", "", "file for a CPU profile of all daemons that are measured, in pprof's form")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{scale: *scale, walhook: *binary, log: func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) }}
+	b := &bench{scale: *scale, walhook: *binary, profile: *profile, log: func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) }}
 	defer b.close()
 	if err := b.prepare(ctx); err != nil {
 		return err
@@ -93,6 +94,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		}
 		b.log("%s: done in %s", m.name, time.Since(began).Round(time.Second))
 		report.Results = append(report.Results, results...)
+	}
+	if err := b.mergeProfiles(ctx); err != nil {
+		return err
 	}
 	report.Server = b.version
 	if *asJSON {

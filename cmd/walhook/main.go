@@ -18,6 +18,9 @@ const (
 	exitUsage  = 2
 )
 
+// atExit is called before the process ends.
+var atExit = func() {}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	go func() {
@@ -27,6 +30,7 @@ func main() {
 	}()
 	status := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
 	stop()
+	atExit()
 	os.Exit(status)
 }
 

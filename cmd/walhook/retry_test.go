@@ -227,6 +227,64 @@ func TestURLChangedInFlight(t *testing.T) {
 	})
 }
 
+// elsewhere waits until all endpoints have owners and returns the URL of one whose path begins with /new and whose owner is not
+// that of the given path.
+func (s *site) elsewhere(path string) (found string) {
+	s.t.Helper()
+	testenv.Eventually(s.t, patience, "the daemons to share the endpoints", func() (bool, string) {
+		found = testenv.Value[string](s.t, s.store, `select coalesce(min(n.url), '') from walhook.endpoint n, walhook.endpoint o
+			where n.url like '%/new%' and o.url like '%' || $1 and n.owner <> o.owner and not exists (select from walhook.endpoint where owner is null)`, path)
+		return found != "", testenv.Psql(s.t, s.store, "select url, owner from walhook.endpoint")
+	})
+	return found
+}
+
+// The daemon that reads the slot tells the others at once what it has queued for their endpoints: if each time they only found it
+// at their own next look, this would take minutes.
+func TestOtherDaemonIsTold(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.run()
+	s.start().readyz(200, "standing by")
+	s.hook("/old", "created")
+	for n := range 12 {
+		s.hook(fmt.Sprintf("/new%d", n), "created")
+	}
+	s.elsewhere("/old")
+	began := time.Now()
+	for id := 1; id <= 20; id++ {
+		s.exec("insert into respondent (id, assessment_id) values ($1, 1)", id)
+		s.waitRequests("/old", id)
+		for n := range 12 {
+			s.waitRequests(fmt.Sprintf("/new%d", n), id)
+		}
+	}
+	if took := time.Since(began); took > 3*patience {
+		t.Errorf("20 events, one after the other, took %s: daemons are not told", took)
+	}
+}
+
+// What one transaction of the store queues beyond what is handed over in memory is found there, though more follows at once.
+func TestMoreQueuedThanHandedOver(t *testing.T) {
+	t.Parallel()
+	const n = 12000
+	s := newSite(t, sampleSchema).with("LOG_LEVEL", "info")
+	s.run()
+	for _, path := range []string{"/a", "/b", "/c"} {
+		s.hook(path, "created")
+	}
+	s.receiver.CountOnly()
+	s.exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(1, $1::int) g", n)
+	for id := n + 1; id <= n+200; id++ {
+		s.exec("insert into respondent (id, assessment_id) values ($1, 1)", id)
+	}
+	s.fence()
+	got := testenv.Psql(t, s.store, "select count(*), count(distinct response_id), bool_and(status = 'success') from walhook.delivery_log")
+	if want := fmt.Sprintf("%d|%d|t", 3*(n+200), n+200); got != want {
+		t.Errorf("the log has %s (deliveries, responses, all successful), not %s", got, want)
+	}
+}
+
 // So it is where another daemon owns the new URL: nothing goes there while the daemon that owns the old one has something in
 // flight, and what ended there is not sent again.
 func TestURLChangedToAnotherDaemon(t *testing.T) {
@@ -240,13 +298,7 @@ func TestURLChangedToAnotherDaemon(t *testing.T) {
 	for n := range 12 {
 		s.hook(fmt.Sprintf("/new%d", n), "changed")
 	}
-	const elsewhere = `select coalesce(min(n.url), '') from walhook.endpoint n, walhook.endpoint o
-		where n.url like '%/new%' and o.url like '%/old' and n.owner <> o.owner and not exists (select from walhook.endpoint where owner is null)`
-	var moved string
-	testenv.Eventually(t, patience, "the daemons to share the endpoints", func() (bool, string) {
-		moved = testenv.Value[string](t, s.store, elsewhere)
-		return moved != "", testenv.Psql(t, s.store, "select url, owner from walhook.endpoint")
-	})
+	moved := s.elsewhere("/old")
 	u, err := url.Parse(moved)
 	if err != nil {
 		t.Fatal(err)

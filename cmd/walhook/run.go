@@ -89,7 +89,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	})
 	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
 	status := &cdc.Status{}
-	streamQueue := cdc.Queue{Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded}
+	streamQueue := cdc.Queue{Began: queue.Began, Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded}
 	stream := cdc.NewStream(cdc.StreamConfig{
 		Mend: cdc.Mender(cdc.ReconcileConfig{
 			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Horizon: horizon, Log: log,

@@ -1,0 +1,71 @@
+package dispatch
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// queuedChannel is where the daemon that reads the slot tells the others for which endpoints it has queued something.
+	queuedChannel = "walhook_queued"
+
+	// tellPause is the least time between two notifications. Each goes to every daemon.
+	tellPause = 5 * time.Millisecond
+
+	// tellLimit is how many endpoints a notification names: it has room for 8,000 bytes. One that names none means all.
+	tellLimit = 400
+)
+
+// tellLoop tells other daemons what was queued for their endpoints. One that misses it finds out at its next look.
+func (s *Scheduler) tellLoop(ctx context.Context) {
+	for {
+		select {
+		case <-s.tell:
+		case <-ctx.Done():
+			return
+		}
+		// Nothing depends on the store's disk.
+		_, err := s.pool.Exec(ctx, "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)", queuedChannel, s.takeElsewhere())
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.Warn("could not tell other daemons what was queued; they look by themselves", "error", err, "in", lookInterval)
+		}
+		select {
+		case <-time.After(tellPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// takeElsewhere returns the endpoints of others for which something was queued, as a notification has them.
+func (s *Scheduler) takeElsewhere() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ids []string
+	if len(s.elsewhere) <= tellLimit {
+		for id := range s.elsewhere {
+			ids = append(ids, strconv.FormatInt(id, 10))
+		}
+	}
+	clear(s.elsewhere)
+	return strings.Join(ids, " ")
+}
+
+// queuedFor takes such a notification.
+func (s *Scheduler) queuedFor(payload string) {
+	if payload == "" {
+		s.doubt()
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for field := range strings.FieldsSeq(payload) {
+		id, err := strconv.ParseInt(field, 10, 64)
+		if e := s.endpoints[id]; err == nil && e != nil && e.owned {
+			e.miss()
+			s.wantLoad(e)
+		}
+	}
+}
