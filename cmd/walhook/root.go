@@ -55,7 +55,8 @@ In this order, with WALHOOK_DATABASE_URL set:
 
 or, without any database, walhook demo.
 
-Everything is configured by variables whose names begin with WALHOOK_: see walhook help environment.
+Everything is configured by variables whose names begin with WALHOOK_: see walhook help environment. Webhooks, settings and
+log are rows of the schema walhook, for the group roles walhook_admin and walhook_viewer; each object has a comment (\d+).
 
 Exit status: 0 done; 1 failed, or something is wrong; 2 bad usage or bad configuration.`
 
