@@ -24,6 +24,12 @@ func TestStoreRestored(t *testing.T) {
 	d = s.start().ready()
 	s.exec("update respondent set started_at = now() where id = 1; insert into respondent (id, assessment_id) values (2, 1)")
 	s.expect("/hook", "created 1", "started 1", "created 2")
+	written := testenv.Psql(t, s.db, "select pg_current_wal_lsn()")
+	s.waitStored() // and something after it, for the slot to get there
+	testenv.Eventually(t, patience, "the slot to be acknowledged", func() (bool, string) {
+		got := testenv.Psql(t, s.db, "select confirmed_flush_lsn >= '"+written+"' from pg_replication_slots where slot_name = '"+s.env["SLOT"]+"'")
+		return got == "t", got
+	})
 	d.kill()
 
 	database := testenv.Psql(t, s.store, "select current_database()")
