@@ -37,6 +37,8 @@ type Target struct {
 type Preflight struct {
 	Findings   []Finding
 	Version    int // server_version_num
+	User       string
+	Superuser  bool
 	Respondent *TableInfo
 	Assessment *TableInfo // nil where none is mapped or none exists
 	Slot       *SlotInfo
@@ -79,21 +81,24 @@ func Inspect(ctx context.Context, source *pgx.Conn, target Target) (*Preflight, 
 	return p, p.checkPublication(ctx, source)
 }
 
+// cloudReplicators are the groups that replicate on managed services, where nobody has REPLICATION itself.
+var cloudReplicators = []string{"rds_replication", "azure_pg_admin", "cloudsqlsuperuser"}
+
 func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Target) error {
 	var (
-		walLevel, user                       string
-		recovery, replication, superuser     bool
+		walLevel                             string
+		recovery, replication                bool
 		slots, maxSlots, senders, maxSenders int
 	)
 	err := source.QueryRow(ctx, `
 		select current_setting('server_version_num')::int, pg_is_in_recovery(), current_setting('wal_level'), current_user::text,
 		       r.rolsuper, r.rolreplication or exists (
-		         select from pg_catalog.pg_roles m where m.rolname in ('rds_replication', 'azure_pg_admin', 'cloudsqlsuperuser')
+		         select from pg_catalog.pg_roles m where m.rolname = any($1)
 		            and pg_catalog.pg_has_role(current_user, m.oid, 'member')),
 		       (select count(*) from pg_catalog.pg_replication_slots), current_setting('max_replication_slots')::int,
 		       (select count(*) from pg_catalog.pg_stat_replication), current_setting('max_wal_senders')::int
-		  from pg_catalog.pg_roles r where r.rolname = current_user`).
-		Scan(&p.Version, &recovery, &walLevel, &user, &superuser, &replication, &slots, &maxSlots, &senders, &maxSenders)
+		  from pg_catalog.pg_roles r where r.rolname = current_user`, cloudReplicators).
+		Scan(&p.Version, &recovery, &walLevel, &p.User, &p.Superuser, &replication, &slots, &maxSlots, &senders, &maxSenders)
 	if err != nil {
 		return fmt.Errorf("look at the source: %w", err)
 	}
@@ -112,8 +117,8 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 		"let WALHOOK_DATABASE_URL name the primary: publications can only be made there")
 	grade(walLevel == "logical", "wal_level", "wal_level is "+walLevel,
 		"ALTER SYSTEM SET wal_level = 'logical'; then restart the server (on managed services: the parameter for logical replication)")
-	grade(superuser || replication, "replication_right", fmt.Sprintf("role %s may%s replicate", user, map[bool]string{true: "", false: " not"}[superuser || replication]),
-		fmt.Sprintf("ALTER ROLE %s REPLICATION;", pgx.Identifier{user}.Sanitize()))
+	grade(p.Superuser || replication, "replication_right", fmt.Sprintf("role %s may%s replicate", p.User, map[bool]string{true: "", false: " not"}[p.Superuser || replication]),
+		fmt.Sprintf("ALTER ROLE %s REPLICATION;", pgx.Identifier{p.User}.Sanitize()))
 	ours := 0
 	if p.Slot.Exists {
 		ours = 1
