@@ -190,6 +190,11 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 			}
 			p.note(Fail, "columns", fmt.Sprintf("table %s has no column %q", shown, v.column), remedy)
 		}
+		if t.Generated[v.column] {
+			complete = false
+			p.note(Fail, "columns", fmt.Sprintf("column %q of %s is generated, and generated columns are not in the stream", v.column, shown),
+				fmt.Sprintf("set %s to the column that it is generated from", v.name))
+		}
 	}
 	if !complete {
 		return nil, nil
@@ -266,10 +271,11 @@ func (p *Preflight) checkIdentity(t *TableInfo, id, publish string) {
 }
 
 func (p *Preflight) checkMarkers(m Mapping) {
-	if m.StampColumn() == "" {
-		p.note(Warn, "finish_stamp", "the finished marker names values and there is no finish stamp: a second finish is only seen when the marker is cleared in between",
-			"set WALHOOK_FINISH_STAMP to a column that changes with each finish")
+	if why, remedy, _ := stampHazard(m, p.Respondent); why != "" {
+		p.note(Warn, "finish_stamp", why, remedy)
+		return
 	}
+	p.note(OK, "finish_stamp", fmt.Sprintf("a further finish is told by %s", m.StampColumn()), "")
 }
 
 func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) error {
@@ -287,7 +293,11 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 		return fmt.Errorf("look up the rights on the database: %w", err)
 	}
 	byHand := "let the owner run: " + strings.Join(p.publication.mendSQL(p.havePublication), "; ") + ";"
-	if p.havePublication == nil && !mayCreate {
+	if p.havePublication != nil {
+		p.note(Warn, "publication", strings.Join(drift, "; "), "walhook attach mends it, as its owner")
+	} else if mayCreate {
+		p.note(OK, "publication", fmt.Sprintf("publication %q does not exist, and can be made", p.publication.name), "")
+	} else {
 		p.note(Fail, "publication", "the publication does not exist, and this role may not create one in this database", byHand)
 	}
 	for _, table := range p.publication.tables {
