@@ -207,13 +207,12 @@ func (e *examiner) pooler(ctx context.Context, conn *pgx.Conn, what, variable st
 
 // storeServer looks at what the store's server promises of what it has committed.
 func (e *examiner) storeServer(ctx context.Context) {
-	var fsync, commit, pages string
-	err := e.store.QueryRow(ctx, "select current_setting('fsync'), current_setting('synchronous_commit'), current_setting('full_page_writes')").Scan(&fsync, &commit, &pages)
+	var fsync, pages string
+	err := e.store.QueryRow(ctx, "select current_setting('fsync'), current_setting('full_page_writes')").Scan(&fsync, &pages)
 	if err != nil {
 		e.unknown("store_durability", err)
 		return
 	}
-	e.grade(fsync == "off" || commit == "off" || pages == "off", Warn, "store_durability",
-		fmt.Sprintf("the store has fsync = %s, synchronous_commit = %s, full_page_writes = %s", fsync, commit, pages),
-		"switch them on for the store: what it has acknowledged and then loses with its machine the slot does not send again, and only a comparison finds")
+	e.grade(fsync == "off" || pages == "off", Warn, "store_durability", fmt.Sprintf("the store has fsync = %s, full_page_writes = %s", fsync, pages),
+		"switch both on for the store: what it has acknowledged and then loses with its machine the slot does not send again, and only a comparison finds")
 }

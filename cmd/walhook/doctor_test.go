@@ -296,8 +296,6 @@ func (d *doctor) ofRights() {
 func (d *doctor) ofTheStore() {
 	d.t.Helper()
 	d.finds("store_durability", cdc.OK, "")
-	d.while("do $$ begin execute format('alter database %I set synchronous_commit = off', current_database()); end $$",
-		"do $$ begin execute format('alter database %I reset synchronous_commit', current_database()); end $$", "store_durability", cdc.Warn, "synchronous_commit = off")
 	d.finds("clock", cdc.OK, "")
 	d.while(`set allow_system_table_mods = on; alter function pg_catalog.clock_timestamp() rename to clock_of_before;
 			create function pg_catalog.clock_timestamp() returns timestamptz language sql volatile as $$ select pg_catalog.clock_of_before() + interval '90 s' $$`,
@@ -372,6 +370,7 @@ func (d *doctor) ofPoolers() {
 func (d *doctor) ofSmallServers(server *pgserver.Server) {
 	d.t.Helper()
 	d.finds("wal_level", cdc.Fail, "wal_level is replica")
+	d.finds("store_durability", cdc.Warn, "fsync = off")
 	d.finds("free_slots", cdc.OK, "0 of 1")
 	d.while("select pg_create_physical_replication_slot('taken')", "select pg_drop_replication_slot('taken')", "free_slots", cdc.Fail, "1 of 1")
 	busy := d.replication("true")
