@@ -82,22 +82,14 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	before, err := existingAttachment(ctx, store)
+	view, refusals, err := lookBeforeAttach(ctx, source, store, cfg.Target, preflight)
 	if err != nil {
 		return false, err
-	}
-	if before != nil && before.Complete {
-		if err := before.Matches(cfg.Target.Slot, cfg.Target.Publication, cfg.Target.Mapping); err != nil {
-			return false, err
-		}
-	}
-	refusals := preflight.Refusals()
-	if preflight.Slot.Exists && before == nil {
-		refusals = append(refusals, foreignSlot(cfg.Target.Slot))
 	}
 	if len(refusals) > 0 {
 		return false, &RefusedError{refusals}
 	}
+	before := view.attachment
 
 	cfg.Note("installing the schema walhook in the store")
 	if err := sql.Install(ctx, store); err != nil {
@@ -110,6 +102,31 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		return false, recheck(ctx, cfg, preflight)
 	}
 	return true, (&attacher{cfg: cfg, source: source, store: store, replication: replication, preflight: preflight}).run(ctx, before)
+}
+
+// lookBeforeAttach looks at the store, and gathers all that an attach refuses for.
+func lookBeforeAttach(ctx context.Context, source, store *pgx.Conn, target Target, preflight *Preflight) (*storeView, []Finding, error) {
+	view, err := inspectStore(ctx, store)
+	if err != nil {
+		return nil, nil, err
+	}
+	refusals := append(preflight.Refusals(), view.refusals(target, preflight)...)
+	here, err := placeOf(ctx, source)
+	if err != nil {
+		return nil, nil, err
+	}
+	there, err := placeOf(ctx, store)
+	if err != nil {
+		return nil, nil, err
+	}
+	if view.source, view.store = here, there; view.elsewhere() {
+		more, err := sourceSchemaRefusal(ctx, source)
+		if err != nil {
+			return nil, nil, err
+		}
+		refusals = append(refusals, more...)
+	}
+	return view, refusals, nil
 }
 
 // upgrade brings the schema of an attached store up to this binary's, where it is older.
@@ -420,7 +437,7 @@ func dropSchema(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.Exec(ctx, "drop schema if exists walhook cascade"); err != nil {
 		return fmt.Errorf("drop schema walhook: %w", err)
 	}
-	for _, role := range []string{"walhook_admin", "walhook_viewer", "walhook_daemon"} {
+	for _, role := range sql.GroupRoles {
 		_, err := conn.Exec(ctx, "drop role if exists "+role)
 		switch sqlState(err) {
 		case "2BP01", "42501": // dependent_objects_still_exist, insufficient_privilege: somebody else's

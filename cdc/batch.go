@@ -30,6 +30,8 @@ type batch struct {
 	to       Position
 	idle     bool
 	changed  bool
+
+	unidentified bool // a delete came without its key
 }
 
 func newBatch(w *writer) *batch {
@@ -137,6 +139,7 @@ func (b *batch) take(it *item) {
 		b.to.Partial, b.to.PartialChanges, b.idle = it.tx.CommitLSN, it.ordinal, false
 	}
 	if it.kind == itemUnstable {
+		b.unidentifiedDelete()
 		return
 	}
 	switch c := &it.change; {

@@ -70,7 +70,11 @@ func connect(ctx context.Context, config *pgx.ConnConfig, what string) (*pgx.Con
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s at %s: %w", what, address(&config.Config), withoutSecrets(err, &config.Config))
+		err = withoutSecrets(err, &config.Config)
+		if poolerRefuses(err) {
+			return nil, fmt.Errorf("connect to %s at %s: %s: %w", what, address(&config.Config), poolerAdvice, err)
+		}
+		return nil, fmt.Errorf("connect to %s at %s: %w", what, address(&config.Config), err)
 	}
 	return conn, nil
 }
@@ -94,13 +98,20 @@ func ConnectReplication(ctx context.Context, url string) (*pgconn.PgConn, error)
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		err = withoutSecrets(err, config)
-		if text := err.Error(); strings.Contains(text, "unsupported startup parameter") || strings.Contains(text, "replication connections") {
-			return nil, fmt.Errorf("open a replication connection to %s: a connection pooler such as PgBouncer stands in between and cannot carry it; "+
-				"let WALHOOK_DATABASE_URL name the PostgreSQL server itself: %w", address(config), err)
+		if poolerRefuses(err) {
+			return nil, fmt.Errorf("open a replication connection to %s: %s: %w", address(config), poolerAdvice, err)
 		}
 		return nil, fmt.Errorf("open a replication connection to %s: %w", address(config), err)
 	}
 	return conn, nil
+}
+
+const poolerAdvice = "a connection pooler such as PgBouncer stands in between and cannot carry it; let the URL name the PostgreSQL server itself"
+
+// poolerRefuses recognises what PgBouncer says of settings, and of replication, in a connection's first message.
+func poolerRefuses(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "unsupported startup parameter") || strings.Contains(text, "replication connections")
 }
 
 func nameApplication(config *pgconn.Config) {

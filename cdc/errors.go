@@ -3,6 +3,7 @@ package cdc
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -16,10 +17,14 @@ const (
 	TableReplaced      = "table_replaced"      // another table stands under the mapped name
 	ColumnMissing      = "column_missing"      // a mapped column is gone
 	IdentityLost       = "replica_identity"    // a table lost its replica identity, and is published no more
+	KeyHidden          = "key_hidden"          // a replica identity lacks the key; a gap only once it has it again
 )
 
-// gapKinds are all of them: a comparison of the whole table closes every gap.
+// gapKinds are those at which the stream stops: a comparison of the whole table closes every gap.
 var gapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChanged, TableReplaced, ColumnMissing, IdentityLost}
+
+// comparedKinds are what a comparison is the end of.
+var comparedKinds = append(slices.Clone(gapKinds), KeyHidden)
 
 // GapError tells that the stream may have missed something: it is not enough to connect again.
 type GapError struct {

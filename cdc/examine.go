@@ -3,6 +3,8 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -10,104 +12,171 @@ import (
 	"walhook/sql"
 )
 
-// Examine looks at the store, and at what exists after an attach: the slot, its lag, and the hazards around it.
-func Examine(ctx context.Context, source *pgx.Conn, storeURL string, target Target, p *Preflight) []Finding {
-	var findings []Finding
-	note := func(level Level, check, found, remedy string) {
-		findings = append(findings, Finding{check, level, found, remedy})
-	}
-	if running, err := runningTransactions(ctx, source); err == nil && running != "" {
-		note(Warn, "running_transactions", "transactions are running that a new slot would wait for: "+running, "let them end before attach, or end them")
-	}
-	var names string
-	if err := source.QueryRow(ctx, "select current_setting('synchronous_standby_names')").Scan(&names); err == nil && names == "*" {
-		note(Warn, "synchronous_standby_names", "synchronous_standby_names is *, which takes the daemon for a standby that commits wait for",
-			"name the standbys, or give walhook's connection an application_name that the setting leaves out")
-	}
-	store, err := ConnectStore(ctx, storeURL)
-	if err != nil {
-		note(Fail, "store_connection", err.Error(), "check WALHOOK_STORE_URL (or WALHOOK_DATABASE_URL)")
-		return findings
-	}
-	defer closeQuietly(store)
-	attachment, err := existingAttachment(ctx, store)
-	switch {
-	case err != nil:
-		note(Fail, "store", err.Error(), "run walhook attach with the walhook that wrote the store")
-		return findings
-	case attachment == nil:
-		if p.Slot.Exists {
-			f := foreignSlot(target.Slot)
-			findings = append(findings, f)
-		}
-		note(Warn, "attachment", "nothing is attached yet", "walhook plan, then walhook attach")
-		return findings
-	}
-	if err := sql.CheckVersion(ctx, store); err != nil {
-		note(Fail, "store_version", err.Error(), "")
-		return findings
-	}
-	if !attachment.Complete {
-		note(Fail, "attachment", "an attach was interrupted", "run walhook attach again; it starts over by itself")
-		return findings
-	}
-	if err := attachment.Matches(target.Slot, target.Publication, target.Mapping); err != nil {
-		note(Fail, "mapping", err.Error(), "")
-	} else {
-		note(OK, "attachment", fmt.Sprintf("attached since %s", attachment.AttachedAt.UTC().Format(time.RFC3339)), "")
-	}
-	position, _, err := readPosition(ctx, store)
-	if err != nil {
-		note(Fail, "position", err.Error(), "")
-		return findings
-	}
-	if err := p.Slot.continues(position); err != nil {
-		note(Fail, "slot", err.Error(), "walhook run or walhook reconcile makes a new slot and fires what was missed")
-		return findings
-	}
-	lag := fmt.Sprintf("slot %q holds back %s of WAL", target.Slot, bytesText(p.Slot.Retained))
-	switch {
-	case p.Slot.WALStatus == "unreserved":
-		note(Fail, "slot", lag+", more than max_slot_wal_keep_size allows: the next checkpoint may invalidate it", "start walhook run, or find out in its log why it does not get on")
-	case p.Slot.SafeBytes != nil && *p.Slot.SafeBytes < p.Slot.Retained:
-		note(Warn, "slot", fmt.Sprintf("%s; after another %s it is invalidated", lag, bytesText(*p.Slot.SafeBytes)), "start walhook run, or find out in its log why it does not get on")
-	default:
-		note(OK, "slot", lag, "")
-	}
-	if p.Slot.ActivePID == nil {
-		note(Warn, "daemon", "nobody reads the slot, so the server keeps WAL for it", "start walhook run, or walhook detach")
-	}
-	return append(findings, examineStore(ctx, store)...)
+// ExamineConfig is what Examine needs.
+type ExamineConfig struct {
+	SourceURL, StoreURL string
+	Target              Target
+	Retention           time.Duration // of the log; 0: for ever
+	MaxSlotLag          int64         // bytes; 0: no limit
 }
 
-// examineStore looks at what administrators should know.
-func examineStore(ctx context.Context, store *pgx.Conn) []Finding {
-	var (
-		enabled                             bool
-		webhooks, disabled, troubled, queue int64
-		oldest                              float64
-	)
-	err := store.QueryRow(ctx, `
-		select (select enabled from walhook.settings), (select count(*) from walhook.webhook), (select count(*) from walhook.webhook where not enabled),
-		       (select count(*) from walhook.endpoint where failures > 0),
-		       (select count(*) from walhook.queue), (select coalesce(extract(epoch from now() - min(committed_at)), 0)::float8 from walhook.queue)`).
-		Scan(&enabled, &webhooks, &disabled, &troubled, &queue, &oldest)
+// examiner looks at source and store, before and after attach, and writes down what it finds. It changes nothing.
+type examiner struct {
+	cfg      ExamineConfig
+	source   *pgx.Conn
+	store    *pgx.Conn
+	p        *Preflight
+	view     *storeView
+	findings []Finding
+}
+
+func (e *examiner) note(level Level, check, found, remedy string) {
+	e.findings = append(e.findings, Finding{check, level, found, remedy})
+}
+
+// grade notes a level where something is bad, and ok where it is not.
+func (e *examiner) grade(bad bool, level Level, check, found, remedy string) {
+	if !bad {
+		level, remedy = OK, ""
+	}
+	e.note(level, check, found, remedy)
+}
+
+// unknown notes what could not be looked at.
+func (e *examiner) unknown(check string, err error) {
+	e.note(Warn, check, fmt.Sprintf("this could not be looked at: %v", err), "grant the role what the message names, or look as a superuser")
+}
+
+// Examine looks at every precondition and hazard. What stands in its way is a finding itself.
+func Examine(ctx context.Context, cfg ExamineConfig) []Finding {
+	e := &examiner{cfg: cfg}
+	e.run(ctx)
+	return e.findings
+}
+
+func (e *examiner) run(ctx context.Context) {
+	var err error
+	if e.source, err = ConnectSource(ctx, e.cfg.SourceURL); err != nil {
+		e.note(Fail, "source_connection", err.Error(), "check WALHOOK_DATABASE_URL, pg_hba.conf and the network")
+		return
+	}
+	defer closeQuietly(e.source)
+	if e.p, err = Inspect(ctx, e.source, e.cfg.Target); err != nil {
+		e.note(Fail, "source_connection", err.Error(), "check WALHOOK_DATABASE_URL")
+		return
+	}
+	e.findings = append(e.findings, e.p.Findings...)
+	e.pooler(ctx, e.source, "the application's database", "WALHOOK_DATABASE_URL")
+	e.sourceHazards(ctx)
+	if replication, err := ConnectReplication(ctx, e.cfg.SourceURL); err != nil {
+		e.note(Fail, "replication_connection", err.Error(), "allow the role in pg_hba.conf, and connect to the server itself")
+	} else {
+		closeQuietly(replication)
+		e.note(OK, "replication_connection", "a replication connection can be opened", "")
+	}
+	if e.store, err = ConnectStore(ctx, e.cfg.StoreURL); err != nil {
+		e.note(Fail, "store_connection", err.Error(), "check WALHOOK_STORE_URL (or WALHOOK_DATABASE_URL)")
+		return
+	}
+	defer closeQuietly(e.store)
+	e.pooler(ctx, e.store, "the store", "WALHOOK_STORE_URL")
+	e.clocks(ctx)
+	e.storeServer(ctx)
+	if e.view, err = inspectStore(ctx, e.store); err != nil {
+		e.note(Fail, "store_version", err.Error(), "run walhook attach with the walhook that wrote the store")
+		return
+	}
+	if !e.attachment(ctx) {
+		return
+	}
+	e.slot(ctx)
+	e.publication()
+	e.rights(ctx)
+	e.administration(ctx)
+	e.webhooks(ctx)
+	e.sizes(ctx)
+}
+
+// attachment reports whether there is one that can be looked at.
+func (e *examiner) attachment(ctx context.Context) bool {
+	quoted := pgx.Identifier{e.view.user}.Sanitize()
+	switch {
+	case e.view.denied:
+		e.note(Fail, "store_rights", fmt.Sprintf("role %s may not read the schema walhook, which belongs to %s", e.view.user, e.view.schemaOwner), "GRANT walhook_daemon TO "+quoted+";")
+		return false
+	case e.view.newer != nil:
+		e.note(Fail, "store_version", e.view.newer.Error(), "use the newer walhook, or restore the store from before its upgrade")
+		return false
+	case e.view.attachment == nil:
+		refusals := e.view.refusals(e.cfg.Target, e.p)
+		e.findings = append(e.findings, refusals...)
+		e.note(Warn, "attachment", "nothing is attached yet", "walhook plan, then walhook attach")
+		return false
+	}
+	if err := sql.CheckVersion(ctx, e.store); err != nil {
+		e.note(Fail, "store_version", err.Error(), "stop the daemons, run walhook attach of this version, start them (docs/upgrade.md)")
+		return false
+	}
+	e.note(OK, "store_version", fmt.Sprintf("the store's schema is version %d, which this walhook needs", e.view.version), "")
+	a := e.view.attachment
+	if !a.Complete {
+		e.note(Fail, "attachment", "an attach was interrupted", "run walhook attach again; it starts over by itself")
+		return false
+	}
+	if err := a.Matches(e.cfg.Target.Slot, e.cfg.Target.Publication, e.cfg.Target.Mapping); err != nil {
+		e.note(Fail, "mapping", err.Error(), "set the variables back, or detach and attach")
+		return false
+	}
+	e.note(OK, "attachment", fmt.Sprintf("attached since %s", a.AttachedAt.UTC().Format(time.RFC3339)), "")
+	return true
+}
+
+// slot looks at where the slot stands beside the stored position, and at what it holds back.
+func (e *examiner) slot(ctx context.Context) {
+	position, _, err := readPosition(ctx, e.store)
 	if err != nil {
-		return []Finding{{"store", Fail, fmt.Sprintf("look at the store: %v", err), "GRANT walhook_daemon TO this role"}}
+		e.unknown("slot", err)
+		return
 	}
-	var findings []Finding
-	note := func(bad bool, check, found, remedy string) {
-		level := OK
-		if bad {
-			level = Warn
-		}
-		findings = append(findings, Finding{check, level, found, remedy})
+	const mend = "walhook run or walhook reconcile makes a new slot and fires what was missed"
+	if !e.p.Slot.Exists {
+		e.note(Fail, "slot", fmt.Sprintf("slot %q does not exist", e.cfg.Target.Slot), mend)
+		return
 	}
-	note(!enabled, "settings", map[bool]string{true: "webhooks are switched on", false: "webhooks are switched off: nothing is queued and nothing is sent"}[enabled],
-		"UPDATE walhook.settings SET enabled = true;")
-	note(webhooks == 0, "webhooks", fmt.Sprintf("%d webhooks, %d of them disabled", webhooks, disabled),
-		"INSERT INTO walhook.webhook (url, event_type) VALUES ('https://...', 'response.completed');")
-	note(troubled > 0, "endpoints", fmt.Sprintf("%d endpoints fail at the moment", troubled), "SELECT * FROM walhook.delivery_log WHERE status = 'pending' AND attempts > 0;")
-	note(queue > 0 && oldest > 3600, "queue", fmt.Sprintf("%d deliveries are pending, the oldest for %s", queue, (time.Duration(oldest)*time.Second).String()), "see endpoints above")
-	return findings
+	if err := e.p.Slot.continues(position); err != nil {
+		e.note(Fail, "slot", err.Error(), mend)
+		return
+	}
+	const stuck = "start walhook run, or find out in its log why it does not get on"
+	lag := fmt.Sprintf("slot %q holds back %s of WAL", e.cfg.Target.Slot, bytesText(e.p.Slot.Retained))
+	var maxWAL int64
+	if err := e.source.QueryRow(ctx, "select pg_size_bytes(current_setting('max_wal_size'))").Scan(&maxWAL); err != nil {
+		e.unknown("slot", err)
+		return
+	}
+	danger := e.p.Slot.danger(e.cfg.MaxSlotLag)
+	switch {
+	case e.p.Slot.WALStatus == "unreserved":
+		e.note(Fail, "slot", danger, stuck)
+	case danger != "":
+		e.note(Warn, "slot", danger, stuck)
+	case e.p.Slot.Retained > maxWAL:
+		e.note(Warn, "slot", fmt.Sprintf("%s, more than max_wal_size (%s), which the server keeps in any case", lag, bytesText(maxWAL)), stuck)
+	default:
+		e.note(OK, "slot", lag, "")
+	}
+	e.grade(e.p.Slot.ActivePID == nil, Warn, "daemon", map[bool]string{
+		true: "nobody reads the slot, so the server keeps WAL for it", false: "the slot is being read",
+	}[e.p.Slot.ActivePID == nil], "start walhook run, or walhook detach")
+}
+
+// publication takes what Inspect found before as a failure now that the stream depends on it.
+func (e *examiner) publication() {
+	drift := e.p.publication.drift(e.p.havePublication)
+	if e.p.Respondent == nil || len(drift) == 0 {
+		return
+	}
+	e.findings = slices.DeleteFunc(e.findings, func(f Finding) bool { return f.Check == "publication" })
+	e.note(Fail, "publication", strings.Join(drift, "; "),
+		"walhook run or walhook reconcile mends it as its owner; or let the owner run: "+strings.Join(e.p.publication.mendSQL(e.p.havePublication), "; ")+";")
 }

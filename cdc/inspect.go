@@ -18,6 +18,7 @@ type TableInfo struct {
 	Kind        string // pg_class.relkind: r plain, p partitioned, ...
 	Persistence string // pg_class.relpersistence: p permanent, u unlogged, t temporary
 	Columns     map[string]uint32
+	Generated   map[string]bool // of the columns
 	PrimaryKey  []string
 	Uniques     [][]string // columns of each valid unique index over plain columns
 	Identities  []Identity // of the table itself, or of each leaf partition
@@ -43,7 +44,7 @@ func (t *TableInfo) Partitioned() bool { return t.Kind == "p" }
 
 // InspectTable reads a table from the catalog, nil where there is none of that name.
 func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, error) {
-	t := &TableInfo{Name: name, Columns: map[string]uint32{}}
+	t := &TableInfo{Name: name, Columns: map[string]uint32{}, Generated: map[string]bool{}}
 	err := conn.QueryRow(ctx, `
 		select c.oid, c.relkind::text, c.relpersistence::text, pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'usage'),
 		       (select coalesce(sum(greatest(l.reltuples, 0)), 0) from pg_catalog.pg_class l
@@ -68,7 +69,7 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, e
 		          select oid, typbasetype from pg_catalog.pg_type where oid = a.atttypid
 		          union all
 		          select b.oid, b.typbasetype from t join pg_catalog.pg_type b on b.oid = t.typbasetype)
-		        select oid from t where typbasetype = 0)
+		        select oid from t where typbasetype = 0), a.attgenerated <> ''
 		  from pg_catalog.pg_attribute a
 		 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`, t.OID)
 	if err != nil {
@@ -76,7 +77,12 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, e
 	}
 	var column string
 	var typeOID uint32
-	if _, err := pgx.ForEachRow(rows, []any{&column, &typeOID}, func() error { t.Columns[column] = typeOID; return nil }); err != nil {
+	var generated bool
+	_, err = pgx.ForEachRow(rows, []any{&column, &typeOID, &generated}, func() error {
+		t.Columns[column], t.Generated[column] = typeOID, generated
+		return nil
+	})
+	if err != nil {
 		return nil, fmt.Errorf("look up the columns of %s: %w", name.Display(), err)
 	}
 	if err := t.readIndexes(ctx, conn); err != nil {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"walhook/sql"
 )
 
@@ -13,68 +15,190 @@ type Plan struct {
 	Preflight *Preflight
 	Attached  bool // nothing but an upgrade of the store's schema is left to do
 	Refusals  []Finding
-	Owner     string // SQL for the owner of the tables, or a superuser, in the application's database
-	Store     string // SQL for the store
-	Slot      string // the replication command
-	Snapshot  string // what is read at the slot's snapshot
-	Undo      string // SQL that undoes it
+
+	Role      string // the daemon's role in the application's database, for which the script is written
+	StoreRole string // the same in the store; another where the store is elsewhere and its URL says so
+	Elsewhere bool   // the store is another database
+	Source    Place
+	Store     Place
+
+	Owners []PlanPart // by the owner of the tables or a superuser, one for each database
+	Daemon []PlanPart // by the daemon's role: part of attach
+	Rest   []PlanStep // what attach alone can do: the slot, and what is read at its snapshot
+	Undo   []PlanPart
+
+	Snapshot string // how long the snapshot is going to take, and how that is known
 }
 
+// Place is a database of a server.
+type Place struct{ System, Database, Address string }
+
+// PlanPart is statements that are run in one database, in this order.
+type PlanPart struct {
+	In    Place
+	As    string // the role that runs them, by SET ROLE; "": whoever runs the script
+	Steps []PlanStep
+}
+
+// PlanStep is a statement, or a few that belong together, with what they lock and need.
+type PlanStep struct{ Note, SQL string }
+
+// PlanConfig is what MakePlan needs.
+type PlanConfig struct {
+	SourceURL, StoreURL string
+	Target              Target
+	Role                string // of the daemon; "": the one that connects, unless it needs no help
+}
+
+// defaultRole is whom the script is written for where the role that connects is one that may do everything.
+const defaultRole = "walhook"
+
 // MakePlan looks at source and store and changes nothing.
-func MakePlan(ctx context.Context, sourceURL, storeURL string, target Target) (*Plan, error) {
-	source, err := ConnectSource(ctx, sourceURL)
+func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
+	source, err := ConnectSource(ctx, cfg.SourceURL)
 	if err != nil {
 		return nil, err
 	}
 	defer closeQuietly(source)
-	store, err := ConnectStore(ctx, storeURL)
+	store, err := ConnectStore(ctx, cfg.StoreURL)
 	if err != nil {
 		return nil, err
 	}
 	defer closeQuietly(store)
-	preflight, err := Inspect(ctx, source, target)
+	preflight, err := Inspect(ctx, source, cfg.Target)
 	if err != nil {
 		return nil, err
 	}
-	version, err := sql.Version(ctx, store)
+	view, refusals, err := lookBeforeAttach(ctx, source, store, cfg.Target, preflight)
 	if err != nil {
 		return nil, err
 	}
-	before, err := existingAttachment(ctx, store)
-	if err != nil {
-		return nil, err
+	m := &planner{source: source, store: store, cfg: cfg, preflight: preflight, view: view}
+	p := &Plan{
+		Preflight: preflight, Refusals: refusals, Attached: view.attached(), Source: view.source, Store: view.store, Elsewhere: view.elsewhere(),
 	}
-	p := &Plan{Preflight: preflight, Refusals: preflight.Refusals()}
-	if before != nil && before.Complete {
-		p.Attached = true
-		if err := before.Matches(target.Slot, target.Publication, target.Mapping); err != nil {
-			p.Refusals = append(p.Refusals, Finding{Check: "mapping", Level: Fail, Found: err.Error()})
-		}
+	p.Role = cfg.Role
+	if p.Role == "" {
+		p.Role = roleFor(preflight.User, preflight.Superuser || preflight.Respondent != nil && preflight.Respondent.IsOwner)
 	}
-	if preflight.Slot.Exists && before == nil {
-		p.Refusals = append(p.Refusals, foreignSlot(target.Slot))
+	p.StoreRole = p.Role
+	if p.Elsewhere && cfg.Role == "" {
+		p.StoreRole = roleFor(view.user, view.superuser)
 	}
-	if p.Store, err = sql.Script(version); err != nil {
-		return nil, err
-	}
-	if p.Owner, err = sql.SourceScript(target.Publication); err != nil {
-		return nil, err
-	}
-	if preflight.Respondent == nil || target.Mapping.HasAssessmentTable() && preflight.Assessment == nil {
+	if preflight.Respondent == nil || cfg.Target.Mapping.HasAssessmentTable() && preflight.Assessment == nil {
 		return p, nil
 	}
-	if len(preflight.publication.drift(preflight.havePublication)) > 0 {
-		p.Owner += strings.Join(preflight.publication.mendSQL(preflight.havePublication), ";\n") + ";\n"
+	return p, m.fill(ctx, p)
+}
+
+// roleFor is the daemon's role where nobody named it: who connects, unless that is one from whom a daemon should be kept apart.
+func roleFor(user string, powerful bool) string {
+	if powerful {
+		return defaultRole
 	}
-	p.Slot = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", quoteSlot(target.Slot))
-	if preflight.Version >= failoverVersion {
-		p.Slot = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)", quoteSlot(target.Slot))
+	return user
+}
+
+func placeOf(ctx context.Context, conn *pgx.Conn) (Place, error) {
+	p := Place{Address: address(&conn.Config().Config)}
+	err := conn.QueryRow(ctx, "select system_identifier::text, current_database()::text from pg_catalog.pg_control_system()").Scan(&p.System, &p.Database)
+	if err != nil {
+		return p, fmt.Errorf("identify the server at %s: %w", p.Address, err)
 	}
-	p.Snapshot = copyOutSQL(target.Mapping.Respondent, target.Mapping.RespondentColumns()) + ";\n"
-	if preflight.Assessment != nil {
-		p.Snapshot += copyOutSQL(target.Mapping.AssessmentTable, target.Mapping.AssessmentColumns()) + ";\n"
-	}
-	p.Undo = fmt.Sprintf("select pg_drop_replication_slot('%s');\ndrop publication if exists %s;\ndrop schema if exists walhook cascade;\n",
-		target.Slot, quotePublication(target.Publication))
 	return p, nil
+}
+
+// planner writes the statements.
+type planner struct {
+	source, store *pgx.Conn
+	cfg           PlanConfig
+	preflight     *Preflight
+	view          *storeView
+
+	undoSource, undoStore []PlanStep // in the order in which they are run
+}
+
+func (m *planner) fill(ctx context.Context, p *Plan) error {
+	inSource, err := rightsOf(ctx, m.source, p.Role)
+	if err != nil {
+		return err
+	}
+	var parts []PlanPart
+	database := PlanPart{In: p.Source, Steps: m.grantRole(inSource, p.Source.Database, true, !p.Elsewhere)}
+	tables, err := m.grantTables(ctx, inSource)
+	if err != nil {
+		return err
+	}
+	database.Steps = append(database.Steps, tables...)
+	if p.Elsewhere {
+		inStore, err := rightsOf(ctx, m.store, p.StoreRole)
+		if err != nil {
+			return err
+		}
+		sameServer := p.Source.System == p.Store.System && inStore.name == inSource.name
+		inStore.exists = inStore.exists || sameServer // made above
+		at := PlanPart{In: p.Store, Steps: append(m.grantRole(inStore, p.Store.Database, false, true), m.schemaSteps(inStore)...)}
+		parts = append(parts, at)
+		silence, err := m.silenceSteps(ctx)
+		if err != nil {
+			return err
+		}
+		database.Steps = append(database.Steps, silence...)
+	} else {
+		database.Steps = append(database.Steps, m.schemaSteps(inSource)...)
+	}
+	unpublish, err := m.unpublishSteps(ctx, p.Role)
+	if err != nil {
+		return err
+	}
+	database.Steps = append(append(database.Steps, unpublish...), m.publicationSteps()...)
+	for _, part := range append([]PlanPart{database}, parts...) {
+		if len(part.Steps) > 0 {
+			p.Owners = append(p.Owners, part)
+		}
+	}
+	if m.view.version >= 0 {
+		script, err := sql.Script(m.view.version)
+		if err != nil {
+			return err
+		}
+		as := m.view.schemaOwner
+		if as == "" {
+			as = p.StoreRole
+		}
+		p.Daemon = []PlanPart{{In: p.Store, As: as, Steps: []PlanStep{{"Tables, functions, views and grants of the schema walhook. Locks nothing of the application.", script}}}}
+	}
+	if !p.Attached {
+		p.Rest = m.restSteps()
+		p.Snapshot = estimateSnapshot(ctx, m.source, m.preflight.Respondent, m.cfg.Target.Mapping.RespondentColumns())
+	}
+	m.undo(p)
+	return nil
+}
+
+// restSteps is what attach does once everything else is there.
+func (m *planner) restSteps() []PlanStep {
+	target := m.cfg.Target
+	create := fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", quoteSlot(target.Slot))
+	if m.preflight.Version >= failoverVersion {
+		create = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)", quoteSlot(target.Slot))
+	}
+	read := "begin isolation level repeatable read read only; set transaction snapshot '(that of the slot)';\n"
+	write := "begin; truncate walhook.response_state, walhook.assessment;\n"
+	if m.preflight.Assessment != nil {
+		read += copyOutSQL(target.Mapping.AssessmentTable, target.Mapping.AssessmentColumns()) + ";\n"
+		write += "copy walhook.assessment " + assessmentColumns + " from stdin;\n"
+	}
+	read += copyOutSQL(target.Mapping.Respondent, target.Mapping.RespondentColumns()) + ";\ncommit;"
+	write += "copy walhook.response_state " + stateColumns + " from stdin;\n" + strings.TrimSpace(sql.SetPosition.SQL) +
+		";\nupdate walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1;\ncommit; analyze walhook.response_state;"
+	return []PlanStep{
+		{
+			"In the store: what is going to be attached, so that an attach that is interrupted can be taken up again.",
+			"insert into walhook.attachment (phase, ...) values ('attaching', ...);",
+		},
+		{slotNote, create},
+		{snapshotNote, read},
+		{"In the store, meanwhile: the state of the rows. Only its commit makes the attachment complete. Locks nothing of the application.", write},
+	}
 }

@@ -37,6 +37,8 @@ type Target struct {
 type Preflight struct {
 	Findings   []Finding
 	Version    int // server_version_num
+	User       string
+	Superuser  bool
 	Respondent *TableInfo
 	Assessment *TableInfo // nil where none is mapped or none exists
 	Slot       *SlotInfo
@@ -79,21 +81,24 @@ func Inspect(ctx context.Context, source *pgx.Conn, target Target) (*Preflight, 
 	return p, p.checkPublication(ctx, source)
 }
 
+// cloudReplicators are the groups that replicate on managed services, where nobody has REPLICATION itself.
+var cloudReplicators = []string{"rds_replication", "azure_pg_admin", "cloudsqlsuperuser"}
+
 func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Target) error {
 	var (
-		walLevel, user                       string
-		recovery, replication, superuser     bool
+		walLevel                             string
+		recovery, replication                bool
 		slots, maxSlots, senders, maxSenders int
 	)
 	err := source.QueryRow(ctx, `
 		select current_setting('server_version_num')::int, pg_is_in_recovery(), current_setting('wal_level'), current_user::text,
 		       r.rolsuper, r.rolreplication or exists (
-		         select from pg_catalog.pg_roles m where m.rolname in ('rds_replication', 'azure_pg_admin', 'cloudsqlsuperuser')
+		         select from pg_catalog.pg_roles m where m.rolname = any($1)
 		            and pg_catalog.pg_has_role(current_user, m.oid, 'member')),
 		       (select count(*) from pg_catalog.pg_replication_slots), current_setting('max_replication_slots')::int,
 		       (select count(*) from pg_catalog.pg_stat_replication), current_setting('max_wal_senders')::int
-		  from pg_catalog.pg_roles r where r.rolname = current_user`).
-		Scan(&p.Version, &recovery, &walLevel, &user, &superuser, &replication, &slots, &maxSlots, &senders, &maxSenders)
+		  from pg_catalog.pg_roles r where r.rolname = current_user`, cloudReplicators).
+		Scan(&p.Version, &recovery, &walLevel, &p.User, &p.Superuser, &replication, &slots, &maxSlots, &senders, &maxSenders)
 	if err != nil {
 		return fmt.Errorf("look at the source: %w", err)
 	}
@@ -112,8 +117,8 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 		"let WALHOOK_DATABASE_URL name the primary: publications can only be made there")
 	grade(walLevel == "logical", "wal_level", "wal_level is "+walLevel,
 		"ALTER SYSTEM SET wal_level = 'logical'; then restart the server (on managed services: the parameter for logical replication)")
-	grade(superuser || replication, "replication_right", fmt.Sprintf("role %s may%s replicate", user, map[bool]string{true: "", false: " not"}[superuser || replication]),
-		fmt.Sprintf("ALTER ROLE %s REPLICATION;", pgx.Identifier{user}.Sanitize()))
+	grade(p.Superuser || replication, "replication_right", fmt.Sprintf("role %s may%s replicate", p.User, map[bool]string{true: "", false: " not"}[p.Superuser || replication]),
+		fmt.Sprintf("ALTER ROLE %s REPLICATION;", pgx.Identifier{p.User}.Sanitize()))
 	ours := 0
 	if p.Slot.Exists {
 		ours = 1
@@ -184,6 +189,11 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 				remedy = fmt.Sprintf("set %s; is %q meant?", v.name, close)
 			}
 			p.note(Fail, "columns", fmt.Sprintf("table %s has no column %q", shown, v.column), remedy)
+		}
+		if t.Generated[v.column] {
+			complete = false
+			p.note(Fail, "columns", fmt.Sprintf("column %q of %s is generated, and generated columns are not in the stream", v.column, shown),
+				fmt.Sprintf("set %s to the column that it is generated from", v.name))
 		}
 	}
 	if !complete {
@@ -261,10 +271,11 @@ func (p *Preflight) checkIdentity(t *TableInfo, id, publish string) {
 }
 
 func (p *Preflight) checkMarkers(m Mapping) {
-	if m.StampColumn() == "" {
-		p.note(Warn, "finish_stamp", "the finished marker names values and there is no finish stamp: a second finish is only seen when the marker is cleared in between",
-			"set WALHOOK_FINISH_STAMP to a column that changes with each finish")
+	if why, remedy, _ := stampHazard(m, p.Respondent); why != "" {
+		p.note(Warn, "finish_stamp", why, remedy)
+		return
 	}
+	p.note(OK, "finish_stamp", fmt.Sprintf("a further finish is told by %s", m.StampColumn()), "")
 }
 
 func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) error {
@@ -282,7 +293,11 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 		return fmt.Errorf("look up the rights on the database: %w", err)
 	}
 	byHand := "let the owner run: " + strings.Join(p.publication.mendSQL(p.havePublication), "; ") + ";"
-	if p.havePublication == nil && !mayCreate {
+	if p.havePublication != nil {
+		p.note(Warn, "publication", strings.Join(drift, "; "), "walhook attach mends it, as its owner")
+	} else if mayCreate {
+		p.note(OK, "publication", fmt.Sprintf("publication %q does not exist, and can be made", p.publication.name), "")
+	} else {
 		p.note(Fail, "publication", "the publication does not exist, and this role may not create one in this database", byHand)
 	}
 	for _, table := range p.publication.tables {

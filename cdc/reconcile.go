@@ -220,7 +220,7 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 		},
 		// Transaction ids of before may mean nothing to this server, and what is pending was committed long ago.
 		alsoWrite{"update walhook.queue set xid = null where xid is not null", nil},
-		alsoWrite{sql.ResolveIncidents.SQL, []any{gapKinds}},
+		alsoWrite{sql.ResolveIncidents.SQL, []any{comparedKinds}},
 	)
 }
 

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -31,6 +32,8 @@ type Status struct {
 	batches  int64
 	retained int64
 	danger   string
+
+	keyHidden atomic.Bool // something came without its key, or is going to
 }
 
 // StatusView is a copy of a Status at one moment.

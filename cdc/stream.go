@@ -49,8 +49,9 @@ type StreamConfig struct {
 
 // Stream reads the slot while no other daemon does, and waits otherwise.
 type Stream struct {
-	cfg    StreamConfig
-	gaveUp atomic.Pointer[string] // why the slot was dropped by this daemon itself
+	cfg       StreamConfig
+	keyHidden string                 // what the watch has told of a table that hides its key
+	gaveUp    atomic.Pointer[string] // why the slot was dropped by this daemon itself
 
 	yielded bool // the slot was given to a comparison, which is no daemon
 }
@@ -259,11 +260,14 @@ func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgco
 	if err := slot.continues(position); err != nil {
 		return nil, err
 	}
-	table, gap, err := s.lookAround(ctx, source, a)
+	tables, gap, err := s.lookAround(ctx, source, a)
 	if gap != nil {
 		return nil, gap
 	}
-	return table, err
+	if err != nil {
+		return nil, err
+	}
+	return tables[0], nil
 }
 
 // openGap returns the gap that an earlier session or another daemon found and did not close, nil where there is none.

@@ -16,6 +16,7 @@ const watchInterval = 3 * time.Second
 // missed something. A broken connection is opened again: the stream itself notices when the server is gone.
 func (s *Stream) watch(ctx context.Context, a *Attachment) error {
 	var source *pgx.Conn
+	asked := false // the store, whether something is left of before
 	defer func() {
 		if source != nil {
 			closeQuietly(source)
@@ -35,7 +36,11 @@ func (s *Stream) watch(ctx context.Context, a *Attachment) error {
 				continue
 			}
 		}
-		_, gap, err := s.lookAround(ctx, source, a)
+		tables, gap, err := s.lookAround(ctx, source, a)
+		if err == nil && gap == nil {
+			gap, err = s.watchKeys(ctx, tables, asked)
+			asked = err == nil
+		}
 		if err != nil {
 			s.cfg.Log.Debug("the watch cannot look", "error", err)
 			closeQuietly(source)
@@ -48,9 +53,9 @@ func (s *Stream) watch(ctx context.Context, a *Attachment) error {
 	}
 }
 
-// lookAround returns the respondent table and what it finds wrong, nil where all is well. What harms the application comes
+// lookAround returns the mapped tables and what it finds wrong, nil where all is well. What harms the application comes
 // before what harms the stream.
-func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment) (*TableInfo, *GapError, error) {
+func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment) ([]*TableInfo, *GapError, error) {
 	m := s.cfg.Mapping
 	respondent, err := InspectTable(ctx, source, m.Respondent)
 	if err != nil {
@@ -94,7 +99,7 @@ func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment
 	if have.rowsOf(respondent, assessment) != a.PublicationRows {
 		return nil, &GapError{PublicationChanged, fmt.Sprintf("publication %q was changed or made again, or a table became a partition that PostgreSQL 14 leaves out; as it is now it publishes what it should", s.cfg.Publication)}, nil
 	}
-	return respondent, nil, nil
+	return published, nil, nil
 }
 
 func replaced(name Name) *GapError {

@@ -26,6 +26,9 @@ const (
 
 const createSchema = "create schema if not exists walhook;\n"
 
+// GroupRoles are those that people and daemons get their rights by.
+var GroupRoles = []string{"walhook_admin", "walhook_viewer", "walhook_daemon"}
+
 // VersionError tells that the store's schema is not the one that this binary knows.
 type VersionError struct {
 	Have, Want int32 // Have is 0 where there is no schema
@@ -53,8 +56,8 @@ func Install(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	if want := int32(len(migrations)); have > want {
-		return &VersionError{Have: have, Want: want}
+	if err := CheckNotNewer(have); err != nil {
+		return err
 	}
 	if have == 0 {
 		if err := ensureSchema(ctx, conn); err != nil {
@@ -107,8 +110,8 @@ func InstallSource(ctx context.Context, conn *pgx.Conn, publication string) erro
 		return err
 	}
 	for signature, script := range map[string]func() (string, error){
-		"walhook.silence()":           silenceScript,
-		"walhook.unpublish(regclass)": func() (string, error) { return unpublishScript(publication) },
+		"walhook.silence()":           SilenceScript,
+		"walhook.unpublish(regclass)": func() (string, error) { return UnpublishScript(publication) },
 	} {
 		var ours bool // or nobody's yet
 		err := conn.QueryRow(ctx, `select coalesce((select pg_catalog.pg_has_role(p.proowner, 'usage') from pg_catalog.pg_proc p
@@ -146,6 +149,18 @@ func CheckVersion(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
+// CheckNotNewer returns a *VersionError where a schema of this version was written by a newer binary.
+func CheckNotNewer(have int32) error {
+	migrations, err := loadMigrations()
+	if err != nil {
+		return err
+	}
+	if want := int32(len(migrations)); have > want {
+		return &VersionError{Have: have, Want: want}
+	}
+	return nil
+}
+
 // Version returns the version of the store's schema, 0 where there is none.
 func Version(ctx context.Context, conn *pgx.Conn) (int32, error) {
 	// Asked first, because an error would stand in the server's log.
@@ -164,7 +179,7 @@ func Version(ctx context.Context, conn *pgx.Conn) (int32, error) {
 	return version, nil
 }
 
-// Script returns the SQL that Install runs on a store at the given version, for people to read.
+// Script returns the SQL that Install runs on a store at the given version whose schema exists, for people to read and run.
 func Script(have int32) (string, error) {
 	migrations, err := loadMigrations()
 	if err != nil {
@@ -172,7 +187,6 @@ func Script(have int32) (string, error) {
 	}
 	var b strings.Builder
 	if have == 0 {
-		b.WriteString(createSchema)
 		fmt.Fprintf(&b, "create table if not exists %s(version int4 not null);\ninsert into %s(version) select 0 where 0 = (select count(*) from %s);\n",
 			versionTable, versionTable, versionTable)
 	}
@@ -190,20 +204,12 @@ func Script(have int32) (string, error) {
 	return b.String(), nil
 }
 
-// SourceScript returns the SQL that InstallSource runs in a database that has nothing yet.
-func SourceScript(publication string) (string, error) {
-	silence, err := silenceScript()
-	if err != nil {
-		return "", err
-	}
-	unpublish, err := unpublishScript(publication)
-	return createSchema + silence + unpublish, err
-}
+// SilenceScript returns the SQL of walhook.silence, which belongs in the application's database.
+func SilenceScript() (string, error) { return sourceText(silenceFile) }
 
-func silenceScript() (string, error) { return sourceText(silenceFile) }
-
-// unpublishScript writes the publication's name into the function, which thereby knows no other.
-func unpublishScript(publication string) (string, error) {
+// UnpublishScript returns the SQL of walhook.unpublish, which belongs in the application's database and to the owner of the
+// publication. The publication's name is written into the function, which thereby knows no other.
+func UnpublishScript(publication string) (string, error) {
 	text, err := sourceText(unpublishFile)
 	return strings.ReplaceAll(text, ":publication", "'"+strings.ReplaceAll(publication, "'", "''")+"'"), err
 }

@@ -69,7 +69,7 @@ func TestScriptInstalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	url := testenv.Database(t, testenv.Postgres(t), "")
-	testenv.Psql(t, url, script)
+	testenv.Psql(t, url, "create schema walhook;\n"+script)
 	conn := testenv.Connect(t, url)
 	if err := CheckVersion(t.Context(), conn); err != nil {
 		t.Error(err)

@@ -139,7 +139,8 @@ func asConfigError(err error) error {
 
 // unknownVariables warns of variables that begin with WALHOOK_ and mean nothing, such as a misspelt one.
 func unknownVariables() []string {
-	known := map[string]bool{}
+	// The completion of shells has these two of its own.
+	known := map[string]bool{prefix + "_ACTIVE_HELP": true, prefix + "_COMPLETION_DESCRIPTIONS": true}
 	for _, v := range variables {
 		known[prefix+"_"+v.name] = true
 	}

@@ -23,7 +23,8 @@ func newDemoCommand(_ *environment) *cobra.Command {
 		Short: "Show it all at once on a throwaway PostgreSQL",
 		Long: `Starts a throwaway PostgreSQL (one found on this machine, else one that is downloaded), a sample assessment application, a
 receiver and the daemon, and plays respondents through created, started, completed and changed. Prints each change, the POST
-that it became, and the delivery log. Takes about ten seconds and leaves nothing behind.`,
+that it became, and the delivery log. Takes about ten seconds and leaves nothing behind. It reads no WALHOOK_ variable; PGBIN,
+if set, is the folder with initdb and postgres.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := demo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,17 +16,18 @@ func newDoctorCommand(env *environment) *cobra.Command {
 		Use:   "doctor",
 		Short: "Check every precondition and hazard, each with its remedy",
 		Long: `Looks at the application's database and the store, before or after attach, and prints each thing that it looked at as ok,
-warn or fail, with what to do. It changes nothing. Exit status 1 when anything fails.`,
+warn or fail, with what to do. It changes nothing. docs/doctor.md lists all checks. Exit status 1 when anything fails.
+
+--json prints {"findings": [{"check", "level", "found", "remedy"}, ...]}; the names of the checks stay what they are.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := env.config()
 			if err != nil {
 				return err
 			}
-			findings, err := examine(cmd.Context(), cfg)
-			if err != nil {
-				return err
-			}
+			findings := cdc.Examine(cmd.Context(), cdc.ExamineConfig{
+				SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Retention: cfg.Retention, MaxSlotLag: int64(cfg.MaxSlotLag),
+			})
 			if asJSON {
 				err = json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"findings": findings})
 			} else {
@@ -45,33 +45,11 @@ warn or fail, with what to do. It changes nothing. Exit status 1 when anything f
 	return cmd
 }
 
-// examine gathers the findings. A connection that fails is one itself.
-func examine(ctx context.Context, cfg *Config) ([]cdc.Finding, error) {
-	var findings []cdc.Finding
-	source, err := cdc.ConnectSource(ctx, cfg.sourceURL())
-	if err != nil {
-		return []cdc.Finding{{Check: "source_connection", Level: cdc.Fail, Found: err.Error(), Remedy: "check WALHOOK_DATABASE_URL, pg_hba.conf and the network"}}, ctx.Err()
-	}
-	defer source.Close(context.WithoutCancel(ctx))
-	preflight, err := cdc.Inspect(ctx, source, cfg.target())
-	if err != nil {
-		return nil, err
-	}
-	findings = append(findings, preflight.Findings...)
-	if replication, err := cdc.ConnectReplication(ctx, cfg.sourceURL()); err != nil {
-		findings = append(findings, cdc.Finding{Check: "replication_connection", Level: cdc.Fail, Found: err.Error(), Remedy: "allow the role in pg_hba.conf, and connect to the server itself"})
-	} else {
-		_ = replication.Close(context.WithoutCancel(ctx))
-		findings = append(findings, cdc.Finding{Check: "replication_connection", Level: cdc.OK, Found: "a replication connection can be opened"})
-	}
-	return append(findings, cdc.Examine(ctx, source, cfg.storeURL(), cfg.target(), preflight)...), nil
-}
-
 func printFindings(w io.Writer, findings []cdc.Finding) {
 	for _, f := range findings {
-		fmt.Fprintf(w, "%-4s  %-22s %s\n", f.Level, f.Check, f.Found)
+		fmt.Fprintf(w, "%-4s  %-28s %s\n", f.Level, f.Check, f.Found)
 		if f.Remedy != "" && f.Level != cdc.OK {
-			fmt.Fprintf(w, "      %-22s -> %s\n", "", f.Remedy)
+			fmt.Fprintf(w, "      %-28s -> %s\n", "", f.Remedy)
 		}
 	}
 }

@@ -3,8 +3,12 @@ package main
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -24,12 +28,9 @@ func call(t *testing.T, args ...string) (stdout, stderr string, status int) {
 // The help of every command is what people read and scripts scrape. go test ./cmd/walhook -run Help -update writes it anew.
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	commands := [][]string{{}}
-	for _, cmd := range newRoot(&environment{}).Commands() {
-		commands = append(commands, []string{cmd.Name()})
-	}
-	for _, command := range commands {
-		name := strings.Join(append([]string{"walhook"}, command...), "_")
+	for _, cmd := range everyCommand(newRoot(&environment{})) {
+		words := strings.Fields(cmd.CommandPath())
+		name, command := strings.Join(words, "_"), words[1:]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			out, errOut, status := call(t, append(command, "--help")...)
@@ -58,7 +59,7 @@ func TestHelp(t *testing.T) {
 
 func TestBadUsage(t *testing.T) {
 	t.Parallel()
-	cases := [][]string{{}, {"nonsense"}, {"--no-such-flag"}, {"help", "nonsense"}}
+	cases := [][]string{{}, {"nonsense"}, {"--no-such-flag"}, {"help", "nonsense"}, {"completion"}, {"completion", "nonsense"}, {"completion", "bash", "surplus"}}
 	for _, command := range []string{"plan", "attach", "run", "reconcile", "detach", "doctor", "status", "demo", "version"} {
 		cases = append(cases, []string{command, "surplus"}, []string{command, "--no-such-flag"})
 	}
@@ -76,7 +77,17 @@ func TestBadUsage(t *testing.T) {
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	out, errOut, status := call(t, "version")
-	if status != exitOK || errOut != "" || !strings.HasPrefix(out, "walhook "+Version()+", ") {
+	want := fmt.Sprintf("^walhook %s, commit \\S+( with changes)?, %s, %s/%s\n$", regexp.QuoteMeta(Version()), regexp.QuoteMeta(runtime.Version()), runtime.GOOS, runtime.GOARCH)
+	if status != exitOK || errOut != "" || !regexp.MustCompile(want).MatchString(out) {
 		t.Errorf("status %d: %s%s", status, out, errOut)
+	}
+	for settings, want := range map[[2]string]string{
+		{"0123abc", "false"}: ", commit 0123abc, ",
+		{"0123abc", "true"}:  ", commit 0123abc with changes, ",
+	} {
+		info := &debug.BuildInfo{Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: settings[0]}, {Key: "vcs.modified", Value: settings[1]}}}
+		if line := versionLine(info); !strings.Contains(line, want) {
+			t.Errorf("a build from %v says %q", settings, line)
+		}
 	}
 }

@@ -11,98 +11,206 @@ import (
 )
 
 func newPlanCommand(env *environment) *cobra.Command {
-	return &cobra.Command{
+	var role string
+	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Print the SQL that attach would run, and what it refuses; changes nothing",
-		Long: `Prints, as a script with comments, the exact SQL that attach would run, what it would refuse and why, which columns
-leave the database, what each statement locks, and the SQL that undoes it all. It reads the catalog and changes nothing.
+		Long: `Prints the SQL of attach as a script for psql, with everything else as comments: what attach would refuse and why, the size
+of the table and the time that its snapshot takes, the columns that leave the database, what each statement locks and could
+get in the way of, and the SQL that undoes it all. It reads the catalog and some rows, and changes nothing.
 
-A DBA may run the first part by hand, as the owner of the tables; attach then finishes as a role with fewer rights.`,
-		Example: "  walhook plan > attach.sql",
-		Args:    cobra.NoArgs,
+The script has two parts. The first needs the owner of the tables or a superuser, and gives the daemon's role what it lacks,
+and nothing more. The second is what that role may do itself, and attach does in any case. A DBA runs the script; then attach
+and run need the daemon's role alone. With the store on another server run the same script there, too: each part finds out
+whether it is where it belongs.
+
+Exit status 1 when attach, as the role that WALHOOK_DATABASE_URL names, would refuse.`,
+		Example: `  walhook plan --role walhook > attach.sql
+  psql -v ON_ERROR_STOP=1 -f attach.sql
+  sed -n 's/^--undo //p' attach.sql > undo.sql`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := env.config()
 			if err != nil {
 				return err
 			}
-			p, err := cdc.MakePlan(cmd.Context(), cfg.sourceURL(), cfg.storeURL(), cfg.target())
+			p, err := cdc.MakePlan(cmd.Context(), cdc.PlanConfig{SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Role: role})
 			if err != nil {
 				return err
 			}
-			printPlan(cmd.OutOrStdout(), p, cfg)
+			(&planPrinter{w: cmd.OutOrStdout(), plan: p, cfg: cfg}).print()
 			if len(p.Refusals) > 0 {
 				return errSilent
 			}
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&role, "role", "", "the daemon's role; default: the one in WALHOOK_DATABASE_URL, or walhook where that one is a superuser or owns the tables")
+	return cmd
 }
 
-func printPlan(w io.Writer, p *cdc.Plan, cfg *Config) {
-	comment := func(format string, args ...any) {
-		for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
-			fmt.Fprintln(w, strings.TrimRight("-- "+line, " "))
+// planPrinter writes a plan as a script.
+type planPrinter struct {
+	w    io.Writer
+	plan *cdc.Plan
+	cfg  *Config
+}
+
+func (p *planPrinter) comment(format string, args ...any) {
+	p.prefixed("-- ", fmt.Sprintf(format, args...))
+}
+
+func (p *planPrinter) prefixed(prefix, text string) {
+	for line := range strings.SplitSeq(text, "\n") {
+		fmt.Fprintln(p.w, strings.TrimRight(prefix+line, " "))
+	}
+}
+
+func (p *planPrinter) blank() { fmt.Fprintln(p.w) }
+
+func (p *planPrinter) print() {
+	p.comment("walhook %s: what attach does with this configuration. Nothing has been changed.", Version())
+	p.comment("Looked at as role %s; written for the daemon's role %s (walhook plan --role NAME for another).", p.plan.Preflight.User, p.plan.Role)
+	if p.plan.Elsewhere {
+		p.comment("The application's database is %s; the store is %s, for the role %s there. Run this script in both: each part finds out where it is.",
+			p.plan.Source.Address, p.plan.Store.Address, p.plan.StoreRole)
+	}
+	p.comment("Run it by: psql -v ON_ERROR_STOP=1 -f FILE")
+	p.blank()
+	for _, f := range p.plan.Preflight.Findings {
+		p.comment("%-5s %s", f.Level, f.Found)
+	}
+	p.refusals()
+	p.about()
+	p.parts("1. By the owner of the tables or a superuser. Attached as such a role, attach does this itself, and schema and publication are then its own.", p.plan.Owners)
+	p.parts("2. By the daemon's role, or the schema's owner. attach does this itself where it has not been done; who may not become that role leaves it to attach.", p.plan.Daemon)
+	if len(p.plan.Rest) > 0 {
+		p.blank()
+		p.comment("3. By attach itself, as it needs the snapshot that the slot exports. Shown to be read, not to be run:")
+		for _, step := range p.plan.Rest {
+			p.comment("")
+			p.comment("%s", step.Note)
+			p.prefixed("--   ", step.SQL)
 		}
 	}
-	comment("walhook %s: what attach does with this configuration. Nothing has been changed.", Version())
-	for _, f := range p.Preflight.Findings {
-		comment("%-5s %s", f.Level, f.Found)
-	}
-	if len(p.Refusals) > 0 {
-		fmt.Fprintln(w)
-		comment("attach REFUSES:")
-		for _, f := range p.Refusals {
-			comment("  %s", f.Found)
-			if f.Remedy != "" {
-				comment("    %s", f.Remedy)
-			}
-		}
-	}
-	if p.Attached {
-		fmt.Fprintln(w)
-		comment("Everything is attached already: attach would only reinstall the schema's functions, views and grants.")
-	}
-	m := cfg.mapping()
-	fmt.Fprintln(w)
-	comment("Columns that are stored: %s of %s.", strings.Join(m.RespondentColumns(), ", "), m.Respondent.Display())
-	if m.HasAssessmentTable() {
-		comment("  and %s of %s.", strings.Join(m.AssessmentColumns(), ", "), m.AssessmentTable.Display())
-	}
-	if cfg.Publish == cdc.PublishAll {
-		comment("With WALHOOK_PUBLISH=all the server sends whole rows to the daemon, which drops all other columns unread as it decodes.\n" +
-			"No migration of the application meets the publication.")
-	} else {
-		comment("With WALHOOK_PUBLISH=mapped only these (and the replica identity's) leave the database. PostgreSQL then refuses to drop or\n" +
-			"retype a listed column, and refuses the application's updates if the replica identity is ever set to FULL.")
-	}
-	part := func(title, text string) {
-		if text == "" {
-			return
-		}
-		fmt.Fprintln(w)
-		comment("%s", title)
-		fmt.Fprintln(w, strings.TrimRight(text, "\n"))
-	}
-	part("1. In the application's database, by the owner of the tables or a superuser. CREATE PUBLICATION takes SHARE UPDATE EXCLUSIVE\n"+
-		"on each table: it waits for no reader and no writer, and none waits for it.", p.Owner)
-	part("2. In the store, by a role that may create the schema. It touches nothing of the application.", p.Store)
-	if p.Attached {
+	p.undo()
+}
+
+func (p *planPrinter) refusals() {
+	if len(p.plan.Refusals) == 0 {
 		return
 	}
-	if p.Slot != "" {
-		fmt.Fprintln(w)
-		comment("3. By attach itself, over a replication connection, as a role with REPLICATION. It waits until every transaction that\n"+
-			"is running has ended; it takes no lock.\n  %s", p.Slot)
-		comment("4. By attach itself, at that slot's snapshot, in a read-only transaction. ACCESS SHARE, as any SELECT.\n  %s",
-			strings.ReplaceAll(strings.TrimSpace(p.Snapshot), "\n", "\n  "))
+	p.blank()
+	p.comment("attach, as role %s, REFUSES (what it lacks of rights, part 1 gives):", p.plan.Preflight.User)
+	for _, f := range p.plan.Refusals {
+		p.comment("  %s", f.Found)
+		if f.Remedy != "" {
+			p.comment("    %s", f.Remedy)
+		}
 	}
-	part("To undo it all (walhook detach --drop-schema):", commented(p.Undo))
 }
 
-func commented(text string) string {
-	var b strings.Builder
-	for line := range strings.Lines(text) {
-		b.WriteString("--   " + line)
+// about says what leaves the database, and how long it takes.
+func (p *planPrinter) about() {
+	m := p.cfg.mapping()
+	p.blank()
+	if p.plan.Attached {
+		p.comment("Everything is attached already: attach would only reinstall the schema's functions, views and grants.")
 	}
-	return b.String()
+	p.comment("Columns that are stored: %s of %s.", strings.Join(m.RespondentColumns(), ", "), m.Respondent.Display())
+	if m.HasAssessmentTable() {
+		p.comment("  and %s of %s.", strings.Join(m.AssessmentColumns(), ", "), m.AssessmentTable.Display())
+	}
+	if p.cfg.Publish == cdc.PublishAll {
+		p.comment("Columns that leave the database: all, with WALHOOK_PUBLISH=all. The server sends whole rows to the daemon, which drops all other\n" +
+			"columns unread as it decodes. No migration of the application meets the publication.")
+	} else {
+		p.comment("Columns that leave the database: these and the replica identity's, with WALHOOK_PUBLISH=mapped. PostgreSQL then refuses to drop or\n" +
+			"retype a listed column, and refuses the application's updates if the replica identity is ever set to FULL.")
+	}
+	if p.plan.Snapshot != "" {
+		p.comment("%s", p.plan.Snapshot)
+	}
 }
+
+func (p *planPrinter) parts(title string, parts []cdc.PlanPart) {
+	if len(parts) == 0 {
+		return
+	}
+	p.blank()
+	p.comment("%s", title)
+	for _, part := range parts {
+		p.blank()
+		p.comment("In database %s, at %s:", part.In.Database, part.In.Address)
+		if p.plan.Elsewhere {
+			p.lines("", here(part.In, "walhook_here"))
+		}
+		if part.As != "" {
+			p.lines("", []string{
+				fmt.Sprintf("select pg_has_role(current_user, %s, '%s') as walhook_may \\gset", literal(part.As), p.mayBecome()),
+				`\if :walhook_may`, "set role " + identifier(part.As) + ";",
+			})
+		}
+		for _, step := range part.Steps {
+			if step.Note != "" {
+				p.comment("%s", step.Note)
+			}
+			fmt.Fprintln(p.w, strings.TrimRight(step.SQL, "\n"))
+		}
+		if part.As != "" {
+			p.lines("", []string{"reset role;", `\endif`})
+		}
+		if p.plan.Elsewhere {
+			p.lines("", []string{`\endif`})
+		}
+	}
+}
+
+// mayBecome is the privilege that SET ROLE needs.
+func (p *planPrinter) mayBecome() string {
+	if p.plan.Preflight.Version >= 160000 {
+		return "set"
+	}
+	return "member"
+}
+
+// here is the beginning of what is for one database alone.
+func here(place cdc.Place, variable string) []string {
+	return []string{
+		fmt.Sprintf("select system_identifier = %s and current_database() = %s as %s from pg_control_system() \\gset", place.System, literal(place.Database), variable),
+		`\if :` + variable,
+	}
+}
+
+func (p *planPrinter) lines(prefix string, lines []string) {
+	for _, line := range lines {
+		p.prefixed(prefix, line)
+	}
+}
+
+const undoPrefix = "--undo "
+
+func (p *planPrinter) undo() {
+	if len(p.plan.Undo) == 0 {
+		return
+	}
+	p.blank()
+	p.comment("What undoes all this, once the daemons have been stopped, run as part 1 is. Keep it: a later plan no longer knows what was made here.")
+	p.comment("  sed -n 's/^%s//p' FILE > undo.sql", undoPrefix)
+	for _, part := range p.plan.Undo {
+		p.prefixed(undoPrefix, fmt.Sprintf("-- In database %s, at %s:", part.In.Database, part.In.Address))
+		if p.plan.Elsewhere {
+			p.lines(undoPrefix, here(part.In, "walhook_here"))
+		}
+		for _, step := range part.Steps {
+			p.prefixed(undoPrefix, step.SQL)
+		}
+		if p.plan.Elsewhere {
+			p.lines(undoPrefix, []string{`\endif`})
+		}
+	}
+}
+
+func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+func identifier(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }

@@ -2,9 +2,25 @@ package main
 
 import (
 	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 )
+
+// The README's recipe for checking a signature prints the one that the README shows.
+func TestReadmeSignature(t *testing.T) {
+	t.Parallel()
+	const file = "../../README.md"
+	shown := regexp.MustCompile(`(?m)^    webhook-signature: (v1,\S+)$`).FindStringSubmatch(textsOf(t, file)["The request"])
+	if shown == nil {
+		t.Fatal("README.md shows no signature")
+	}
+	out, err := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", openPage(t, file).script()).CombinedOutput()
+	if got := strings.TrimSpace(string(out)); err != nil || got != shown[1] {
+		t.Errorf("the recipe prints %s and not %s: %v", got, shown[1], err)
+	}
+}
 
 func TestReadmeHasTheEnvironmentTable(t *testing.T) {
 	t.Parallel()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -9,31 +8,20 @@ import (
 	"walhook/testenv"
 )
 
-var (
-	recipeHeading = regexp.MustCompile(`(?m)^## [0-9]+\. (.*)$`)
-	recipeBlock   = regexp.MustCompile("(?ms)^```sql\n(.*?)^```$")
-)
+var recipeNumber = regexp.MustCompile(`^[0-9]+\. `)
 
 // Every recipe for administrators runs as it is written, as a member of walhook_admin alone, beside a live daemon, and does
 // what the page says.
 func TestAdministrationRecipes(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../docs/administration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := openPage(t, "../../docs/administration.md")
 	s := newSiteOn(t, testenv.NewServer(t, nil), sampleSchema).with("RESPONDENT_ORGANIZATION", "organization_id", "MAX_ATTEMPTS", "1")
 	s.run()
 	s.receiver.Respond("/hooks/acme", testenv.Always(testenv.Reply{Status: 500}))
 	admin := s.as("walhook_admin")
 	said := map[string]string{}
-	headings := recipeHeading.FindAllStringSubmatchIndex(string(text), -1)
-	for i, at := range headings {
-		end := len(text)
-		if i+1 < len(headings) {
-			end = headings[i+1][0]
-		}
-		title := string(text[at[2]:at[3]])
+	for _, section := range p.sections() {
+		title := recipeNumber.ReplaceAllString(section, "")
 		user := admin
 		switch title {
 		case "Test a webhook": // by now there is somebody to test with
@@ -42,14 +30,10 @@ func TestAdministrationRecipes(t *testing.T) {
 		case "A repair that fires nothing", "Who may do what": // the page says whose these are
 			user = s.db
 		}
-		blocks := recipeBlock.FindAllStringSubmatch(string(text[at[1]:end]), -1)
-		if len(blocks) == 0 {
-			t.Errorf("the recipe %q has no SQL", title)
-		}
-		for _, block := range blocks {
-			out, err := testenv.TryPsql(t, user, strings.ReplaceAll(block[1], "https://example.com", s.receiver.URL("")))
+		for _, block := range p.in(section) {
+			out, err := testenv.TryPsql(t, user, strings.ReplaceAll(block.code, "https://example.com", s.receiver.URL("")))
 			if err != nil {
-				t.Fatalf("the recipe %q fails:\n%s\n%s", title, block[1], out)
+				t.Fatalf("the recipe %q fails:\n%s\n%s", title, block.code, out)
 			}
 			said[title] += out + "\n"
 			s.fence()

@@ -166,7 +166,7 @@ func TestReplicaIdentityLostWithoutStore(t *testing.T) {
 	s.expectRecovered("/hook", missedInGap...)
 }
 
-// A daemon that has only the rights that the README lists owns no publication. A function of its owner's lets it take a table
+// A daemon that has only the rights that the quick start lists owns no publication. A function of its owner's lets it take a table
 // out, and nothing else.
 func TestReplicaIdentityLostWithoutOwnership(t *testing.T) {
 	t.Parallel()

@@ -55,7 +55,8 @@ In this order, with WALHOOK_DATABASE_URL set:
 
 or, without any database, walhook demo.
 
-Everything is configured by variables whose names begin with WALHOOK_: see walhook help environment.
+Everything is configured by variables whose names begin with WALHOOK_: see walhook help environment. Webhooks, settings and
+log are rows of the schema walhook, for the group roles walhook_admin and walhook_viewer; each object has a comment (\d+).
 
 Exit status: 0 done; 1 failed, or something is wrong; 2 bad usage or bad configuration.`
 
@@ -77,6 +78,8 @@ func newRoot(env *environment) *cobra.Command {
 			return &usageError{fmt.Errorf("which command?")}
 		},
 	}
+	root.SetOut(env.stdout)
+	root.SetErr(env.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
@@ -85,9 +88,15 @@ func newRoot(env *environment) *cobra.Command {
 		newDoctorCommand(env), newStatusCommand(env), newDemoCommand(env), newVersionCommand(env), newEnvironmentTopic(),
 	)
 	root.InitDefaultHelpCmd()
-	for _, cmd := range root.Commands() {
-		if cmd.Name() == "help" {
+	root.InitDefaultCompletionCmd() // which looks by now where to print to
+	for _, cmd := range everyCommand(root)[1:] {
+		switch {
+		case cmd.Name() == "help":
 			cmd.Args = knownTopic
+		case cmd.HasSubCommands():
+			requireSubcommand(cmd)
+		case cmd.Runnable():
+			cmd.ValidArgsFunction = cobra.NoFileCompletions
 		}
 		validate := cmd.Args
 		if validate == nil {
@@ -101,6 +110,22 @@ func newRoot(env *environment) *cobra.Command {
 		}
 	}
 	return root
+}
+
+// everyCommand returns a command and all below it, topics too.
+func everyCommand(cmd *cobra.Command) []*cobra.Command {
+	all := []*cobra.Command{cmd}
+	for _, below := range cmd.Commands() {
+		all = append(all, everyCommand(below)...)
+	}
+	return all
+}
+
+// requireSubcommand makes a command that only groups others refuse to be called alone, for which cobra ends with status 0.
+func requireSubcommand(cmd *cobra.Command) {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return &usageError{fmt.Errorf("%s needs one of its commands; see %s --help", cmd.CommandPath(), cmd.CommandPath())}
+	}
 }
 
 // knownTopic refuses help on what does not exist, for which cobra's own help command ends with status 0.

@@ -24,9 +24,12 @@ func newRunCommand(env *environment) *cobra.Command {
 		Long: `Runs the daemon until SIGTERM or SIGINT, which let attempts in flight end and record them before it stops.
 
 It reads the slot that attach made, or stands by while another daemon does and takes over when that one ends. Every daemon
-sends. A connection that breaks is opened again by itself; what cannot mend itself ends the process with the reason.
+sends. Databases that cannot be reached are waited for, and a connection that breaks is opened again by itself; what cannot
+mend itself ends the process with the reason and status 1. A second signal ends it at once, which loses nothing either.
 
-WALHOOK_LISTEN serves /healthz, /readyz and /metrics.`,
+It keeps nothing on disk. WALHOOK_LISTEN serves /healthz (the process lives), /readyz (200 while it streams or stands by, 503
+and the reason otherwise) and /metrics (for Prometheus). The log goes to stderr. GOMEMLIMIT, if set, bounds the memory instead
+of the program's own bound.`,
 		Example: "  WALHOOK_DATABASE_URL=postgres://walhook@db/app walhook run",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
@@ -23,20 +24,30 @@ func Version() string {
 
 func newVersionCommand(_ *environment) *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version, and what it was built from, with and for",
+		Long: `Prints one line: the version, which is also that of the header User-Agent, the commit that the program was built from, the
+version of Go, and the platform.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info, _ := debug.ReadBuildInfo()
-			commit, goVersion := "unknown", "unknown"
-			if info != nil {
-				goVersion = info.GoVersion
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						commit = s.Value
-					}
-				}
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "walhook %s, commit %s, %s\n", Version(), commit, goVersion)
+			fmt.Fprintln(cmd.OutOrStdout(), versionLine(info))
 			return nil
 		},
 	}
+}
+
+// versionLine says what the build recorded. A build outside a checkout, as go install does it, knows no commit.
+func versionLine(info *debug.BuildInfo) string {
+	commit, changed := "unknown", ""
+	if info != nil {
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				commit = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				changed = " with changes"
+			}
+		}
+	}
+	return fmt.Sprintf("walhook %s, commit %s%s, %s, %s/%s", Version(), commit, changed, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

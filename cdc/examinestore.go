@@ -1,0 +1,164 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
+)
+
+// rights looks for what the daemon's role lacks in the store.
+func (e *examiner) rights(ctx context.Context) {
+	lacking, err := sql.LackingRights(ctx, e.store)
+	if err != nil {
+		e.unknown("store_rights", err)
+		return
+	}
+	e.grade(len(lacking) > 0, Fail, "store_rights", found(fmt.Sprintf("role %s may do in the store what a daemon needs", e.view.user), fmt.Sprintf("role %s lacks ", e.view.user), lacking),
+		fmt.Sprintf("GRANT walhook_daemon TO %s; where that does not help, walhook attach as %s restores the grants", pgx.Identifier{e.view.user}.Sanitize(), e.view.schemaOwner))
+	e.grade(!e.view.temporary, Fail, "temporary_right", fmt.Sprintf("role %s may%s make temporary tables in the store, which a comparison needs", e.view.user, map[bool]string{true: "", false: " not"}[e.view.temporary]),
+		fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", pgx.Identifier{e.store.Config().Database}.Sanitize(), pgx.Identifier{e.view.user}.Sanitize()))
+}
+
+// administration looks at switch, queue, endpoints and incidents.
+func (e *examiner) administration(ctx context.Context) {
+	var (
+		enabled          bool
+		queue            int64
+		oldest           float64
+		daemons, waiting int64
+	)
+	err := e.store.QueryRow(ctx, `
+		select (select enabled from walhook.settings), (select count(*) from walhook.daemon where expires_at > now()), count(*),
+		       count(*) filter (where w.enabled), coalesce(extract(epoch from now() - min(q.committed_at) filter (where w.enabled)), 0)::float8
+		  from walhook.queue q left join walhook.webhook w on w.id = q.webhook_id`).Scan(&enabled, &daemons, &queue, &waiting, &oldest)
+	if err != nil {
+		e.unknown("settings", err)
+		return
+	}
+	e.grade(!enabled, Warn, "settings", map[bool]string{true: "webhooks are switched on", false: "webhooks are switched off: nothing is queued and nothing is sent"}[enabled],
+		"UPDATE walhook.settings SET enabled = true;")
+	e.grade(waiting > 0 && oldest > 3600, Warn, "queue", fmt.Sprintf("%d deliveries are pending, %d of them for webhooks that are enabled, the oldest of these for %s", queue, waiting, (time.Duration(oldest)*time.Second).String()),
+		"SELECT * FROM walhook.pending ORDER BY delivery_id LIMIT 50;")
+	rows, err := e.store.Query(ctx, `
+		select format('%s, %s failures in a row since %s: %s', walhook.display_url(url), failures, date_trunc('second', failing_since), last_error)
+		  from walhook.endpoint where failures > 0 order by failures desc limit 5`)
+	endpoints, err := collect(rows, err)
+	if err != nil {
+		e.unknown("endpoints", err)
+	} else {
+		e.grade(len(endpoints) > 0, Warn, "endpoints", found("every endpoint answered its last attempt", "endpoints fail at the moment: ", endpoints), "SELECT * FROM walhook.endpoint_health WHERE failures > 0;")
+	}
+	rows, err = e.store.Query(ctx, "select format('%s since %s: %s', kind, date_trunc('second', at), detail) from walhook.incident_log where resolved_at is null order by at desc limit 5")
+	incidents, err := collect(rows, err)
+	if err != nil {
+		e.unknown("incidents", err)
+		return
+	}
+	e.grade(len(incidents) > 0, Warn, "incidents", found("no incident is open", "open incidents: ", incidents), "SELECT * FROM walhook.incident WHERE resolved_at IS NULL; the detail says what to do")
+}
+
+// webhooks looks for those that can never match.
+func (e *examiner) webhooks(ctx context.Context) {
+	var all, disabled int64
+	if err := e.store.QueryRow(ctx, "select count(*), count(*) filter (where not enabled) from walhook.webhook").Scan(&all, &disabled); err != nil {
+		e.unknown("webhooks", err)
+		return
+	}
+	e.grade(all == 0, Warn, "webhooks", fmt.Sprintf("there are %d webhooks, %d of them disabled", all, disabled), "INSERT INTO walhook.webhook (url, event_type) VALUES ('https://...', 'response.completed');")
+	m := e.cfg.Target.Mapping
+	_, _, repeats := stampHazard(m, e.p.Respondent)
+	for _, c := range []struct {
+		applies                   bool
+		check, where, why, remedy string
+	}{
+		{true, "webhooks_disabled", "not w.enabled", "are disabled, and match nothing new", "UPDATE walhook.webhook SET enabled = true WHERE id = ...; disabled_reason says why"},
+		{
+			m.HasAssessmentTable(), "webhooks_unknown_assessment", "w.assessment_id is not null and not exists (select from walhook.assessment a where a.assessment_id = w.assessment_id)",
+			"name an assessment that " + m.AssessmentTable.Display() + " does not have", "correct or delete them",
+		},
+		{
+			m.HasAssessmentTable(), "webhooks_without_external_id", "w.assessment_id is null and not exists (select from walhook.assessment a where a.external_id is not null)",
+			"are for all assessments that have an external id, and none has", "give assessments an external id, or name the assessment",
+		},
+		{m.Organization == "", "webhooks_organization", "w.organization_id is not null", "name an organization, and no organization column is mapped", "set WALHOOK_RESPONDENT_ORGANIZATION (detach and attach), or set organization_id to NULL"},
+		{!repeats, "webhooks_changed", "w.event_type = 'response.changed'", "wait for response.changed, which cannot be told as long as the finished marker stays set", "set WALHOOK_FINISH_STAMP to a column that changes with each finish (detach and attach)"},
+	} {
+		if !c.applies {
+			continue
+		}
+		rows, err := e.store.Query(ctx, "select w.id::text from walhook.webhook w where (w.enabled or "+fmt.Sprint(c.check == "webhooks_disabled")+") and "+c.where+" order by w.id limit 20")
+		ids, err := collect(rows, err)
+		if err != nil {
+			e.unknown(c.check, err)
+			continue
+		}
+		text := "no webhooks " + c.why
+		if len(ids) > 0 {
+			text = found("", "webhooks ", ids) + " " + c.why
+		}
+		e.grade(len(ids) > 0, Warn, c.check, text, c.remedy)
+	}
+}
+
+const (
+	// manyDead is the number of dead rows from which on a table is worth a look.
+	manyDead = 50000
+
+	// largeLog is the size in bytes from which on a log that is kept for ever is worth a decision.
+	largeLog = 100 << 20
+)
+
+// sizes looks at what the store takes of its disk. How much of that is free PostgreSQL does not tell.
+func (e *examiner) sizes(ctx context.Context) {
+	rows, err := e.store.Query(ctx, `
+		select c.relname::text, pg_catalog.pg_total_relation_size(c.oid), coalesce(s.n_live_tup, 0), coalesce(s.n_dead_tup, 0)
+		  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace left join pg_catalog.pg_stat_all_tables s on s.relid = c.oid
+		 where n.nspname = 'walhook' and c.relname in ('queue', 'response_state', 'endpoint', 'position', 'daemon') order by 1`)
+	if err != nil {
+		e.unknown("bloat", err)
+		return
+	}
+	var (
+		name             string
+		size, live, dead int64
+	)
+	_, err = pgx.ForEachRow(rows, []any{&name, &size, &live, &dead}, func() error {
+		if bloated := dead > manyDead && dead > live; bloated || name == "queue" || name == "response_state" {
+			e.grade(bloated, Warn, "bloat", fmt.Sprintf("walhook.%s takes %s, with %d rows and %d dead ones", name, bytesText(size), live, dead),
+				fmt.Sprintf("end what holds VACUUM back (old transactions, slots with an xmin, prepared transactions), then VACUUM walhook.%s;", name))
+		}
+		return nil
+	})
+	if err != nil {
+		e.unknown("bloat", err)
+	}
+	e.log(ctx)
+}
+
+// log looks at the size of the log beside its retention.
+func (e *examiner) log(ctx context.Context) {
+	var size int64
+	var overdue *time.Time
+	err := e.store.QueryRow(ctx, `
+		select coalesce(sum(pg_catalog.pg_total_relation_size(t.relid)), 0)::bigint,
+		       (select min(l.finished_at) from walhook.log l where $1::interval > interval '0' and l.finished_at < now() - 2 * $1::interval - interval '1 hour')
+		  from (select relid from pg_catalog.pg_partition_tree('walhook.log') union all select relid from pg_catalog.pg_partition_tree('walhook.attempt')) t
+		 where pg_catalog.pg_table_size(t.relid) >= 0`, e.cfg.Retention).Scan(&size, &overdue)
+	if err != nil {
+		e.unknown("retention", err)
+		return
+	}
+	text := fmt.Sprintf("log and attempts take %s and are kept for %s", bytesText(size), e.cfg.Retention)
+	switch {
+	case e.cfg.Retention == 0:
+		e.grade(size > largeLog, Warn, "retention", fmt.Sprintf("log and attempts take %s and are kept for ever", bytesText(size)), "set WALHOOK_RETENTION, such as 2160h for 90 days")
+	case overdue != nil:
+		e.note(Warn, "retention", text+", but the oldest entry is of "+overdue.UTC().Format(time.RFC3339), "SELECT * FROM walhook.incident WHERE kind = 'retention'; a daemon drops old partitions, while one runs")
+	default:
+		e.note(OK, "retention", text, "")
+	}
+}

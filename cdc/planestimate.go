@@ -1,0 +1,51 @@
+package cdc
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// sampleRows is how many rows are read to tell how long all of them take.
+	sampleRows = 50000
+
+	// sampleTimeout bounds that.
+	sampleTimeout = 10 * time.Second
+
+	// writeShare is what writing the state costs beside reading the rows, at most, where the store is as fast as the source.
+	writeShare = 1
+)
+
+// lineCounter counts the rows of COPY's text format.
+type lineCounter int64
+
+func (c *lineCounter) Write(p []byte) (int, error) {
+	*c += lineCounter(bytes.Count(p, []byte{'\n'}))
+	return len(p), nil
+}
+
+// estimateSnapshot reads some rows as attach would, and says how long all of them are going to take, and how that is known.
+func estimateSnapshot(ctx context.Context, source *pgx.Conn, t *TableInfo, columns []string) string {
+	size := fmt.Sprintf("Table %s: about %.0f rows (as ANALYZE last found), %s.", t.Name.Display(), t.Rows, bytesText(t.Bytes))
+	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+	defer cancel()
+	var rows lineCounter
+	began := time.Now()
+	_, err := source.PgConn().CopyTo(ctx, &rows, fmt.Sprintf("copy (select %s from %s limit %d) to stdout", quotedList(columns), t.Name, sampleRows))
+	took := time.Since(began)
+	switch {
+	case err != nil:
+		return size + fmt.Sprintf(" How long the snapshot is going to take is not known: reading %d rows to find out failed (%s).", sampleRows, err)
+	case rows < sampleRows:
+		return fmt.Sprintf("Table %s: %d rows, %s. The snapshot takes well under a minute: reading all rows took %s just now.", t.Name.Display(), rows, bytesText(t.Bytes), took.Round(time.Millisecond))
+	case t.Rows < float64(rows):
+		return size + " How long the snapshot is going to take is not known: the table has more rows than that; run ANALYZE on it first."
+	}
+	total := time.Duration(float64(took) * t.Rows / float64(rows) * (1 + writeShare))
+	return size + fmt.Sprintf(" The snapshot takes about %s: %d rows were read just now in %s, that is taken for all of them, and as much again for the store to write them.",
+		total.Round(time.Second), rows, took.Round(time.Millisecond))
+}

@@ -1,0 +1,125 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
+)
+
+// schemaSteps makes the group roles and the schema in the store, or lets the daemon's role use one that somebody else attached.
+func (m *planner) schemaSteps(r *roleRights) []PlanStep {
+	var steps []PlanStep
+	for _, group := range r.missingGroups {
+		steps = append(steps, PlanStep{"", "create role " + group + " nologin;"})
+	}
+	if len(steps) > 0 {
+		steps[0].Note = "The group roles. Needs CREATEROLE. Locks no table."
+	}
+	switch owner := m.view.schemaOwner; {
+	case owner == "":
+		steps = append(steps, PlanStep{schemaNote, "create schema walhook authorization " + r.quoted() + ";"})
+	case m.view.attached() && owner != r.name && !r.daemon && !r.super:
+		steps = append(steps, PlanStep{"The schema belongs to " + owner + ": the daemon gets its rights by the group role.", "grant walhook_daemon to " + r.quoted() + ";"})
+	}
+	return steps
+}
+
+// silenceSteps makes schema and function in the application's database, where the store is elsewhere.
+func (m *planner) silenceSteps(ctx context.Context) ([]PlanStep, error) {
+	var schema bool
+	if err := m.source.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'walhook')").Scan(&schema); err != nil {
+		return nil, fmt.Errorf("look for schema walhook: %w", err)
+	}
+	function, _, err := m.function(ctx, "silence", "")
+	if err != nil || function {
+		return nil, err
+	}
+	text, err := sql.SilenceScript()
+	if err != nil {
+		return nil, err
+	}
+	var steps []PlanStep
+	if !schema {
+		steps = append(steps, PlanStep{"Needs CREATE on the database. Locks no table.", "create schema walhook;"})
+	}
+	return append(steps, PlanStep{"", text}), nil
+}
+
+// unpublishSteps makes the function by which a daemon that owns nothing can take a harmful table out of the publication.
+func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, error) {
+	function, may, err := m.function(ctx, "unpublish", role)
+	if err != nil {
+		return nil, err
+	}
+	var steps []PlanStep
+	if !function {
+		text, err := sql.UnpublishScript(m.cfg.Target.Publication)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, PlanStep{"By the publication's owner, with whose rights it runs: it can take a table out of this publication, and nothing else. Locks no table.", text})
+	}
+	if !may {
+		steps = append(steps, PlanStep{"", "grant execute on function walhook.unpublish(regclass) to " + pgx.Identifier{role}.Sanitize() + ";"})
+	}
+	return steps, nil
+}
+
+// function looks for a function of schema walhook in the application's database, and whether the role may call it.
+func (m *planner) function(ctx context.Context, name, role string) (exists, may bool, err error) {
+	err = m.source.QueryRow(ctx, `
+		select exists (select from pg_catalog.pg_roles r where r.rolname = $2 and pg_catalog.has_function_privilege(r.oid, p.oid, 'execute'))
+		  from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace where n.nspname = 'walhook' and p.proname = $1`, name, role).Scan(&may)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return false, false, nil
+	case err != nil:
+		return false, false, fmt.Errorf("look for walhook.%s: %w", name, err)
+	}
+	return true, may, nil
+}
+
+// publicationSteps makes the publication what it should be.
+func (m *planner) publicationSteps() []PlanStep {
+	if len(m.preflight.publication.drift(m.preflight.havePublication)) == 0 {
+		return nil
+	}
+	var steps []PlanStep
+	for _, statement := range m.preflight.publication.mendSQL(m.preflight.havePublication) {
+		steps = append(steps, PlanStep{"", statement + ";"})
+	}
+	steps[0].Note = publicationNote
+	return steps
+}
+
+// undo takes away what the script and attach make. What was there before stays.
+func (m *planner) undo(p *Plan) {
+	target := m.cfg.Target
+	gone := []PlanStep{
+		{"", fmt.Sprintf("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = '%s';", target.Slot)},
+		{"", fmt.Sprintf("drop publication if exists %s;", pgx.Identifier{target.Publication}.Sanitize())},
+		{"", "drop schema if exists walhook cascade;"},
+	}
+	var groups []PlanStep
+	for _, part := range p.Owners {
+		for _, step := range part.Steps {
+			if role, made := strings.CutPrefix(step.SQL, "create role walhook_"); made {
+				groups = append(groups, PlanStep{"", "drop role walhook_" + strings.TrimSuffix(role, " nologin;") + ";"})
+			}
+		}
+	}
+	inSource := PlanPart{In: p.Source, Steps: slices.Concat(gone, m.undoSource)}
+	if !p.Elsewhere {
+		inSource.Steps = slices.Insert(inSource.Steps, len(gone), groups...)
+		p.Undo = []PlanPart{inSource}
+		return
+	}
+	// The store goes first: a role that owned it can be dropped only afterwards.
+	p.Undo = []PlanPart{{In: p.Store, Steps: slices.Concat(gone[2:], groups, m.undoStore)}, inSource}
+}

@@ -1,0 +1,106 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
+)
+
+// stateDenied is insufficient_privilege (PostgreSQL manual, appendix A).
+const stateDenied = "42501"
+
+// storeView is what the store shows to the role that connects.
+type storeView struct {
+	user          string
+	superuser     bool
+	mayCreate     bool // schemas
+	schemaOwner   string
+	ownsSchema    bool
+	denied        bool  // the role may not read the schema that is there
+	version       int32 // of the schema; 0: none; -1: unknown, for want of rights
+	newer         error // a *sql.VersionError where a newer walhook wrote it
+	attachment    *Attachment
+	temporary     bool // tables, which a comparison needs
+	source, store Place
+}
+
+// elsewhere reports whether the store is another database than the application's.
+func (v *storeView) elsewhere() bool {
+	return v.source.System != v.store.System || v.source.Database != v.store.Database
+}
+
+func (v *storeView) attached() bool { return v.attachment != nil && v.attachment.Complete || v.denied }
+
+// inspectStore looks at the store. What this role may not see is no error.
+func inspectStore(ctx context.Context, store *pgx.Conn) (*storeView, error) {
+	v := &storeView{}
+	err := store.QueryRow(ctx, `
+		select r.rolname::text, r.rolsuper, pg_catalog.has_database_privilege(current_database(), 'create'), pg_catalog.has_database_privilege(current_database(), 'temporary'),
+		       coalesce(pg_catalog.pg_get_userbyid(n.nspowner)::text, ''), coalesce(pg_catalog.pg_has_role(n.nspowner, 'usage'), false)
+		  from pg_catalog.pg_roles r left join pg_catalog.pg_namespace n on n.nspname = 'walhook' where r.rolname = current_user`).
+		Scan(&v.user, &v.superuser, &v.mayCreate, &v.temporary, &v.schemaOwner, &v.ownsSchema)
+	if err != nil {
+		return nil, fmt.Errorf("look at the store: %w", err)
+	}
+	v.version, err = sql.Version(ctx, store)
+	if err == nil && v.version > 0 {
+		if v.newer = sql.CheckNotNewer(v.version); v.newer == nil {
+			v.attachment, err = ReadAttachment(ctx, store)
+		}
+	}
+	if sqlState(err) == stateDenied {
+		v.denied, v.version = true, -1
+		return v, nil
+	}
+	return v, err
+}
+
+// refusals are what in the store stands in the way of an attach as this role.
+func (v *storeView) refusals(target Target, p *Preflight) []Finding {
+	var found []Finding
+	refuse := func(check, what, remedy string) { found = append(found, Finding{check, Fail, what, remedy}) }
+	if v.newer != nil {
+		refuse("store_version", v.newer.Error(), "")
+	}
+	if v.attachment != nil && v.attachment.Complete {
+		if err := v.attachment.Matches(target.Slot, target.Publication, target.Mapping); err != nil {
+			refuse("mapping", err.Error(), "")
+		}
+	}
+	if p.Slot.Exists && v.attachment == nil && !v.denied && v.newer == nil {
+		found = append(found, foreignSlot(target.Slot))
+	}
+	switch {
+	case v.schemaOwner != "" && !v.ownsSchema:
+		refuse("store_schema", fmt.Sprintf("schema walhook in the store belongs to %s, so role %s cannot install or upgrade it", v.schemaOwner, v.user),
+			fmt.Sprintf("attach as %s; to run the daemon, role %s needs only: GRANT walhook_daemon TO %s;", v.schemaOwner, v.user, pgx.Identifier{v.user}.Sanitize()))
+	case v.schemaOwner == "" && !v.mayCreate:
+		refuse("store_schema", fmt.Sprintf("role %s may not create the schema walhook in the store", v.user),
+			fmt.Sprintf("let a superuser run: CREATE SCHEMA walhook AUTHORIZATION %s;", pgx.Identifier{v.user}.Sanitize()))
+	}
+	return found
+}
+
+// sourceSchemaRefusal tells where schema and functions that belong in the application's database are missing and this role may
+// not make them. It matters where the store is elsewhere.
+func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn) ([]Finding, error) {
+	var fine bool
+	err := source.QueryRow(ctx, `
+		select case when n.oid is null then pg_catalog.has_database_privilege(current_database(), 'create')
+		            else pg_catalog.has_schema_privilege(n.oid, 'create')
+		              or (select count(*) from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname in ('silence', 'unpublish')) = 2 end
+		  from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'walhook'`).Scan(&fine)
+	if err != nil {
+		return nil, fmt.Errorf("look for schema walhook: %w", err)
+	}
+	if fine {
+		return nil, nil
+	}
+	return []Finding{{
+		"source_schema", Fail, "this role may not make the functions walhook.silence() and walhook.unpublish() in the application's database",
+		"let a superuser, or the owner of the database, run the first part of what walhook plan prints",
+	}}, nil
+}

@@ -1,0 +1,385 @@
+package main
+
+import (
+	"encoding/json"
+	"maps"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"walhook/cdc"
+	"walhook/testenv"
+	"walhook/testenv/pgserver"
+)
+
+var documentedCheck = regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (warn|fail) \\|")
+
+// doctor runs doctor in states that are brought about, and remembers which checks were seen to find something.
+type doctor struct {
+	*site
+	worst map[string]string // documented, by check
+	seen  map[string]cdc.Level
+}
+
+func newDoctor(t *testing.T, s *site) *doctor {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/doctor.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &doctor{site: s, worst: map[string]string{}, seen: map[string]cdc.Level{}}
+	for _, match := range documentedCheck.FindAllStringSubmatch(string(text), -1) {
+		d.worst[match[1]] = match[2]
+	}
+	return d
+}
+
+// looks returns what doctor finds with some variables set for this look.
+func (d *doctor) looks(pairs ...string) []cdc.Finding {
+	d.t.Helper()
+	one := &site{t: d.t, env: maps.Clone(d.env)}
+	out, errOut, status := one.with(pairs...).walhook("doctor", "--json")
+	var report struct{ Findings []cdc.Finding }
+	if err := json.Unmarshal([]byte(out), &report); err != nil || errOut != "" {
+		d.t.Fatalf("doctor --json: %v\n%s%s", err, out, errOut)
+	}
+	fails := false
+	for _, f := range report.Findings {
+		worst, documented := d.worst[f.Check]
+		if !documented || f.Level == cdc.Fail && worst != "fail" {
+			d.t.Errorf("docs/doctor.md does not have this: %+v", f)
+		}
+		if f.Level != cdc.OK && d.seen[f.Check] != cdc.Fail {
+			d.seen[f.Check] = f.Level
+		}
+		fails = fails || f.Level == cdc.Fail
+	}
+	if fails != (status == 1) || status > 1 {
+		d.t.Errorf("doctor ends with status %d:\n%s", status, out)
+	}
+	return report.Findings
+}
+
+// finds expects a finding of that check and level which says and advises something.
+func (d *doctor) finds(check string, level cdc.Level, says string, pairs ...string) {
+	d.t.Helper()
+	all := d.looks(pairs...)
+	for _, f := range all {
+		if f.Check == check && f.Level == level && strings.Contains(f.Found, says) && (level == cdc.OK || f.Remedy != "") {
+			return
+		}
+	}
+	all = slices.DeleteFunc(all, func(f cdc.Finding) bool { return f.Check != check && f.Level == cdc.OK })
+	d.t.Errorf("doctor finds no %s of %s that says %q:\n%+v", level, check, says, all)
+}
+
+// while brings a state about, looks, and takes it back.
+func (d *doctor) while(bring, back, check string, level cdc.Level, says string, pairs ...string) {
+	d.t.Helper()
+	testenv.Psql(d.t, d.store, bring)
+	d.finds(check, level, says, pairs...)
+	testenv.Psql(d.t, d.store, back)
+}
+
+// setting does it with a setting of the server.
+func (d *doctor) setting(name, value, check string, level cdc.Level, says string) {
+	d.t.Helper()
+	reload := "select pg_reload_conf();"
+	testenv.Psql(d.t, d.db, "alter system set "+name+" = "+value+";"+reload)
+	testenv.Eventually(d.t, patience, name+" to be "+value, func() (bool, string) {
+		got := testenv.Psql(d.t, d.db, "select current_setting('"+name+"')")
+		return got == strings.Trim(value, "'"), got
+	})
+	d.finds(check, level, says)
+	testenv.Psql(d.t, d.db, "alter system reset "+name+";"+reload)
+}
+
+// sawAlso takes over what was seen elsewhere.
+func (d *doctor) sawAlso(other *doctor) {
+	for check, level := range other.seen {
+		if d.seen[check] != cdc.Fail {
+			d.seen[check] = level
+		}
+	}
+}
+
+// lookAs returns the variable that lets doctor look as another role.
+func (d *doctor) lookAs(role string) []string {
+	return []string{"DATABASE_URL", userOf(d.t, d.db, role)}
+}
+
+// Whatever docs/doctor.md lists is found, in a state that is brought about on a real server.
+func TestDoctorFindsWhatItLists(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, map[string]string{"fsync": "on", "max_wal_size": "32MB", "min_wal_size": "32MB"})
+	s := newSiteOn(t, server, sampleSchema+`
+		alter table respondent add column status text, add column done boolean, add column day date,
+		  add column made boolean generated always as (status = 'done') stored;
+		create role d login replication; grant select (id, assessment_id, started_at, finished_at) on respondent to d;
+		grant select (id, external_id) on assessment to d; create role nobody_yet login;`).with("ASSESSMENT_TABLE", "public.assessment")
+	d := newDoctor(t, s)
+
+	d.beforeAttach(server)
+	s.attach()
+	d.ofTheServer(server)
+	d.ofTheTables(server)
+	d.ofRights()
+	d.ofTheStore()
+	d.ofWebhooks()
+	d.ofPoolers()
+	// What is left behind by these may not be mended.
+	d.while("update walhook.attachment set phase = 'attaching'", "update walhook.attachment set phase = 'attached'", "attachment", cdc.Fail, "interrupted")
+	d.while("update walhook.schema_version set version = version + 1", "update walhook.schema_version set version = version - 1", "store_version", cdc.Fail, "newer walhook")
+	s.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
+	d.finds("slot", cdc.Fail, "does not exist")
+
+	small := testenv.NewServer(t, map[string]string{"wal_level": "replica", "max_replication_slots": "1", "max_wal_senders": "1"})
+	other := newDoctor(t, newSiteOn(t, small, sampleSchema))
+	other.ofSmallServers(small)
+	d.sawAlso(other)
+
+	delete(d.worst, "server_version") // there is no older server here
+	if server.Version() >= 150000 {
+		delete(d.worst, "publish")
+	}
+	if server.Version() < 180000 {
+		delete(d.worst, "idle_slot_timeout")
+	}
+	for check, worst := range d.worst {
+		if string(d.seen[check]) != worst {
+			t.Errorf("docs/doctor.md says that %s is a %s at worst; seen was %q", check, worst, d.seen[check])
+		}
+	}
+}
+
+func (d *doctor) beforeAttach(server *pgserver.Server) {
+	d.t.Helper()
+	d.finds("attachment", cdc.Warn, "nothing is attached")
+	d.finds("publication", cdc.OK, "can be made")
+	d.finds("source_connection", cdc.Fail, "connect to the application's database", "DATABASE_URL", "postgres://postgres@127.0.0.1:1/app")
+	d.finds("store_connection", cdc.Fail, "connect to the store", "STORE_URL", "postgres://postgres@127.0.0.1:1/app")
+	d.finds("table", cdc.Fail, "does not exist", "RESPONDENT_TABLE", "nowhere")
+	d.finds("columns", cdc.Fail, `has no column "begun"`, "STARTED", "begun")
+	d.finds("columns", cdc.Fail, "generated columns are not in the stream", "FINISHED", "made", "FINISH_STAMP", "finished_at")
+	d.finds("primary_key", cdc.Fail, "is no primary key", "RESPONDENT_ID", "assessment_id")
+	d.finds("replication_right", cdc.Fail, "may not replicate", d.lookAs("nobody_yet")...)
+	d.finds("select_right", cdc.Fail, "may not read id", d.lookAs("nobody_yet")...)
+	d.finds("store_schema", cdc.Fail, "may not create the schema", d.lookAs("d")...)
+	if server.Version() < 150000 {
+		d.finds("publish", cdc.Fail, "column lists", "PUBLISH", "mapped")
+	}
+	d.while("alter table respondent enable row level security", "alter table respondent disable row level security", "row_security", cdc.Fail, "hides rows", d.lookAs("d")...)
+	d.while("select pg_create_logical_replication_slot('"+d.env["SLOT"]+"', 'pgoutput')", "select pg_drop_replication_slot('"+d.env["SLOT"]+"')", "slot", cdc.Fail, "knows nothing of it")
+
+	d.finds("finish_stamp", cdc.OK, "finished_at")
+	d.finds("finish_stamp", cdc.Warn, "there is no finish stamp", "FINISHED", "status=done")
+	d.finds("finish_stamp", cdc.OK, "finished_at", "FINISHED", "status=done", "FINISH_STAMP", "finished_at")
+	d.finds("finish_stamp", cdc.Warn, "done is a flag", "FINISHED", "done")
+	d.finds("finish_stamp", cdc.Warn, "day is a date", "FINISHED", "day")
+	d.finds("finish_stamp", cdc.Warn, "id does not change", "FINISHED", "done", "FINISH_STAMP", "id")
+
+	d.finds("running_transactions", cdc.OK, "")
+	holder := testenv.Connect(d.t, d.db)
+	if _, err := holder.Exec(d.t.Context(), "begin; insert into respondent (id) values (1)"); err != nil {
+		d.t.Fatal(err)
+	}
+	d.finds("running_transactions", cdc.Warn, "pid ")
+	if _, err := holder.Exec(d.t.Context(), "rollback"); err != nil {
+		d.t.Fatal(err)
+	}
+	d.while("begin; insert into respondent (id) values (1); prepare transaction 'left over'", "rollback prepared 'left over'", "prepared_transactions", cdc.Warn, "left over")
+	d.finds("prepared_transactions", cdc.OK, "")
+}
+
+func (d *doctor) ofTheServer(server *pgserver.Server) {
+	d.t.Helper()
+	d.finds("daemon", cdc.Warn, "nobody reads the slot")
+	d.finds("slot_limit", cdc.Warn, "until the server's disk is full")
+	d.setting("max_slot_wal_keep_size", "'10GB'", "slot_limit", cdc.OK, "10GB")
+	d.finds("slot_limit", cdc.Warn, "while no daemon runs", "MAX_SLOT_LAG", "10GB")
+	d.setting("wal_sender_timeout", "'0'", "wal_sender_timeout", cdc.Warn, "is 0")
+	d.finds("wal_sender_timeout", cdc.OK, "")
+	if server.Version() >= 180000 {
+		d.setting("idle_replication_slot_timeout", "'1d'", "idle_slot_timeout", cdc.Warn, "is 1d")
+	}
+	d.finds("idle_slot_timeout", cdc.OK, "")
+	d.setting("synchronous_standby_names", "'*'", "synchronous_standby_names", cdc.Warn, "may wait for")
+	d.setting("synchronous_standby_names", "'ANY 1 (\"one\", WalHook)'", "synchronous_standby_names", cdc.Fail, "wait for the daemon")
+	d.setting("synchronous_standby_names", "'walhook_too'", "synchronous_standby_names", cdc.OK, "")
+
+	d.finds("slot", cdc.OK, "holds back")
+	d.finds("failover", cdc.OK, "")
+	standby := d.replication("true")
+	standby.Frontend().SendQuery(&pgproto3.Query{String: "START_REPLICATION PHYSICAL " + testenv.Psql(d.t, d.db, "select pg_current_wal_flush_lsn()") + " TIMELINE 1"})
+	if err := standby.Frontend().Flush(); err != nil {
+		d.t.Fatal(err)
+	}
+	testenv.Eventually(d.t, patience, "a standby to stream", func() (bool, string) {
+		got := testenv.Psql(d.t, d.db, "select state from pg_stat_replication where application_name = 'somebody'")
+		return got == "streaming", got
+	})
+	d.finds("failover", cdc.Warn, "standby")
+	d.finds("failover", cdc.Warn, "standby", d.lookAs("d")...)
+	_ = standby.Close(d.t.Context())
+	if server.Version() >= 170000 {
+		r := d.replication("database")
+		if _, err := r.Exec(d.t.Context(), `ALTER_REPLICATION_SLOT "`+d.env["SLOT"]+`" (FAILOVER false)`).ReadAll(); err != nil {
+			d.t.Fatal(err)
+		}
+		_ = r.Close(d.t.Context())
+		d.finds("failover", cdc.Warn, "without failover")
+	}
+	d.fillWAL(40)
+	d.finds("slot", cdc.Warn, "more than max_wal_size")
+	d.finds("slot", cdc.Warn, "is given up beyond", "MAX_SLOT_LAG", "45MB")
+	run := d.start().ready()
+	testenv.Eventually(d.t, patience, "the slot to be read up", func() (bool, string) {
+		all := d.looks()
+		return slices.ContainsFunc(all, func(f cdc.Finding) bool { return f.Check == "slot" && f.Level == cdc.OK }) &&
+			slices.ContainsFunc(all, func(f cdc.Finding) bool { return f.Check == "daemon" && f.Level == cdc.OK }), "not yet"
+	})
+	run.stop()
+}
+
+// replication opens a replication connection to the server: true for a physical one, database for a logical one.
+func (d *doctor) replication(mode string) *pgconn.PgConn {
+	d.t.Helper()
+	config, err := pgconn.ParseConfig(d.db)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	config.RuntimeParams["replication"] = mode
+	config.RuntimeParams["application_name"] = "somebody"
+	conn, err := pgconn.ConnectConfig(d.t.Context(), config)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { _ = conn.Close(d.t.Context()) })
+	return conn
+}
+
+func (d *doctor) ofTheTables(server *pgserver.Server) {
+	d.t.Helper()
+	d.finds("publication", cdc.OK, "")
+	d.finds("mapping", cdc.Fail, "WALHOOK_STARTED", "STARTED", "page")
+	d.while("alter table respondent replica identity nothing", "alter table respondent replica identity default", "replica_identity", cdc.Fail, "NOTHING")
+	d.while("alter publication walhook drop table respondent", "alter publication walhook add table respondent", "publication", cdc.Fail, "lacks table public.respondent")
+	d.while("alter publication walhook set (publish = 'insert')", "alter publication walhook set (publish = 'insert, update, delete, truncate')", "publication", cdc.Fail, "does not publish update")
+	if server.Version() >= 150000 {
+		const whole = "alter publication walhook set table respondent, assessment"
+		d.while("alter publication walhook set table respondent (id), assessment", whole, "publication", cdc.Fail, "column list of public.respondent")
+		d.while("alter publication walhook set table respondent where (id > 5), assessment", whole, "publication", cdc.Fail, "row filter")
+	}
+}
+
+func (d *doctor) ofRights() {
+	d.t.Helper()
+	d.finds("store_rights", cdc.Fail, "may not read the schema walhook", d.lookAs("d")...)
+	testenv.Psql(d.t, d.db, "grant walhook_daemon to d")
+	d.finds("store_rights", cdc.OK, "may do in the store", d.lookAs("d")...)
+	d.finds("unpublish_right", cdc.OK, "", d.lookAs("d")...)
+	d.while("revoke insert on walhook.queue from walhook_daemon; revoke execute on function walhook.bury(bigint) from walhook_daemon",
+		"grant insert on walhook.queue to walhook_daemon; grant execute on function walhook.bury(bigint) to walhook_daemon",
+		"store_rights", cdc.Fail, "execute on function walhook.bury(bigint); insert on table walhook.queue", d.lookAs("d")...)
+	d.while("revoke execute on function walhook.unpublish(regclass) from walhook_daemon", "grant execute on function walhook.unpublish(regclass) to walhook_daemon",
+		"unpublish_right", cdc.Warn, "until somebody else", d.lookAs("d")...)
+	d.while("do $$ begin execute format('revoke temporary on database %I from public', current_database()); end $$",
+		"do $$ begin execute format('grant temporary on database %I to public', current_database()); end $$", "temporary_right", cdc.Fail, "may not make temporary tables", d.lookAs("d")...)
+}
+
+func (d *doctor) ofTheStore() {
+	d.t.Helper()
+	d.finds("store_durability", cdc.OK, "")
+	d.finds("clock", cdc.OK, "")
+	d.while(`set allow_system_table_mods = on; alter function pg_catalog.clock_timestamp() rename to clock_of_before;
+			create function pg_catalog.clock_timestamp() returns timestamptz language sql volatile as $$ select pg_catalog.clock_of_before() + interval '90 s' $$`,
+		`set allow_system_table_mods = on; drop function pg_catalog.clock_timestamp(); alter function pg_catalog.clock_of_before() rename to clock_timestamp`,
+		"clock", cdc.Warn, "1m30")
+
+	d.finds("bloat", cdc.OK, "walhook.queue")
+	testenv.Psql(d.t, d.store, `alter table walhook.queue set (autovacuum_enabled = false);
+		insert into walhook.queue (webhook_id, committed_at, event_type, response_id) select -1, now(), 1, g from generate_series(1, 60000) g; delete from walhook.queue`)
+	testenv.Eventually(d.t, patience, "the server to know of the dead rows", func() (bool, string) {
+		got := testenv.Psql(d.t, d.store, "select n_dead_tup from pg_stat_all_tables where relid = 'walhook.queue'::regclass")
+		return got == "60000", got
+	})
+	d.finds("bloat", cdc.Warn, "walhook.queue takes")
+	testenv.Psql(d.t, d.store, "alter table walhook.queue reset (autovacuum_enabled); vacuum walhook.queue")
+
+	d.finds("retention", cdc.OK, "for ever")
+	const entry = `insert into walhook.log (delivery_id, webhook_id, ordinal, committed_at, finished_at, attempts, event_type, kind, succeeded, response_id, error) `
+	d.while("create table walhook.log_of_then partition of walhook.log for values from ('2001-01-01') to ('2001-02-01');"+entry+"values (1, 1, 1, now(), '2001-01-01', 1, 1, 0, true, '1', null)",
+		"drop table walhook.log_of_then", "retention", cdc.Warn, "oldest entry is of 2001-01-01", "RETENTION", "240h")
+	d.finds("retention", cdc.OK, "240h", "RETENTION", "240h")
+	d.while(entry+"select g, 1, 1, now(), now(), 1, 1, 0, false, g, repeat('x', 1800) from generate_series(1, 60000) g", "truncate walhook.log", "retention", cdc.Warn, "for ever")
+}
+
+func (d *doctor) ofWebhooks() {
+	d.t.Helper()
+	d.finds("webhooks", cdc.Warn, "there are 0 webhooks")
+	id := d.hook("/a", "created")
+	d.finds("webhooks", cdc.OK, "there are 1 webhooks")
+	for _, check := range []string{"settings", "queue", "endpoints", "incidents", "webhooks_disabled", "webhooks_unknown_assessment", "webhooks_without_external_id", "webhooks_organization", "webhooks_changed"} {
+		if check != "webhooks_changed" {
+			d.finds(check, cdc.OK, "")
+		}
+	}
+	back := "update walhook.webhook set enabled = true, assessment_id = '1', organization_id = null, event_type = 'response.created'"
+	d.while("update walhook.webhook set enabled = false, disabled_reason = 'x'", back, "webhooks_disabled", cdc.Warn, "are disabled")
+	d.while("update walhook.webhook set assessment_id = '77'", back, "webhooks_unknown_assessment", cdc.Warn, "that public.assessment does not have")
+	d.while("update walhook.webhook set organization_id = '7'", back, "webhooks_organization", cdc.Warn, "no organization column is mapped")
+	d.while("update walhook.webhook set assessment_id = null; update walhook.assessment set external_id = null where assessment_id = '1'",
+		back+"; update walhook.assessment set external_id = 'EXT-1' where assessment_id = '1'", "webhooks_without_external_id", cdc.Warn, "none has")
+	d.while("update walhook.settings set enabled = false", "update walhook.settings set enabled = true", "settings", cdc.Warn, "switched off")
+	d.while("update walhook.endpoint set failures = 4, failing_since = now(), last_error = 'HTTP 500'", "update walhook.endpoint set failures = 0", "endpoints", cdc.Warn, "4 failures in a row")
+	d.while("insert into walhook.incident_log (kind, detail) values ('retention', 'held back')", "delete from walhook.incident_log", "incidents", cdc.Warn, "retention since")
+	testenv.Exec(d.t, d.store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now() - interval '2 hours', 1, '1')", id)
+	d.finds("queue", cdc.Warn, "the oldest of these for 2h0m")
+
+	// A stamp that tells nothing, in an attachment of its own.
+	flag := newDoctor(d.t, newSiteOn(d.t, testenv.Postgres(d.t), "create table respondent (id bigint primary key, assessment_id bigint, begun boolean, done boolean)").with("STARTED", "begun", "FINISHED", "done"))
+	flag.attach()
+	flag.hook("/a", "changed")
+	flag.finds("webhooks_changed", cdc.Warn, "response.changed")
+	d.sawAlso(flag)
+}
+
+// ofPoolers looks through what a pooler does to connections.
+func (d *doctor) ofPoolers() {
+	d.t.Helper()
+	u, err := url.Parse(d.db)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	u.Host = poolerBefore(d.t, u.Host, nil)
+	d.finds("pooler", cdc.Warn, "stands before the application's database", "DATABASE_URL", u.String())
+	d.finds("pooler", cdc.Warn, "stands before the store", "STORE_URL", u.String())
+	u.Host = poolerBefore(d.t, u.Host, []string{"replication"})
+	d.finds("replication_connection", cdc.Fail, "PgBouncer", "DATABASE_URL", u.String())
+	u.Host = poolerBefore(d.t, u.Host, []string{"search_path"})
+	d.finds("source_connection", cdc.Fail, "PgBouncer", "DATABASE_URL", u.String())
+}
+
+// ofSmallServers looks at a server that has no logical WAL and nothing left, and at a standby of it.
+func (d *doctor) ofSmallServers(server *pgserver.Server) {
+	d.t.Helper()
+	d.finds("wal_level", cdc.Fail, "wal_level is replica")
+	d.finds("store_durability", cdc.Warn, "fsync = off")
+	d.finds("free_slots", cdc.OK, "0 of 1")
+	d.while("select pg_create_physical_replication_slot('taken')", "select pg_drop_replication_slot('taken')", "free_slots", cdc.Fail, "1 of 1")
+	busy := d.replication("true")
+	d.finds("free_senders", cdc.Fail, "1 of 1")
+	_ = busy.Close(d.t.Context())
+	u, err := url.Parse(d.db)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	standby := testenv.CopyServer(d.t, server, nil, "standby.signal")
+	d.finds("primary", cdc.Fail, "is a standby", "DATABASE_URL", standby.URL(strings.Trim(u.Path, "/")))
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"walhook/testenv"
+	"walhook/testenv/pgserver"
+)
+
+// userOf returns a URL with another user.
+func userOf(t *testing.T, database, user string) string {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.User(user)
+	return u.String()
+}
+
+// psqlFile runs a script as the plan says, and returns what psql prints.
+func psqlFile(t *testing.T, database, script string) (string, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "script.sql")
+	if err := os.WriteFile(path, []byte(script), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("psql", "-X", "-v", "ON_ERROR_STOP=1", "-f", path, database).CombinedOutput()
+	return string(out), err
+}
+
+func mustRunFile(t *testing.T, database, script string) {
+	t.Helper()
+	if out, err := psqlFile(t, database, script); err != nil {
+		t.Fatalf("psql -f: %v\n%s\n%s", err, out, script)
+	}
+}
+
+var undoLine = regexp.MustCompile(`(?m)^--undo (.*)$`)
+
+// undoOf returns the script that undoes a plan, as the plan says how to get it.
+func undoOf(plan string) string {
+	var b strings.Builder
+	for _, match := range undoLine.FindAllStringSubmatch(plan, -1) {
+		b.WriteString(match[1] + "\n")
+	}
+	return b.String()
+}
+
+// A DBA runs the script that plan prints; attach and run then need a role that has what the README lists, and no more; and the
+// undo that the script has leaves nothing of it.
+func TestPlanIsRunByHand(t *testing.T) {
+	t.Parallel()
+	server, another := testenv.NewServer(t, nil), testenv.NewServer(t, nil) // roles belong to the whole server
+	for _, c := range []struct {
+		name      string
+		prepare   string   // as a superuser
+		planner   string   // the role that runs plan; "": a superuser
+		args      []string // of plan
+		dba       string   // the role that runs the script; "": a superuser
+		role      string   // of the daemon
+		variables []string
+		elsewhere bool
+		status    int // of plan
+	}{
+		{name: "superuser plans, role is missing", role: "walhook"},
+		{name: "daemon's role plans", prepare: "create role d login", planner: "d", role: "d", status: 1},
+		{
+			name: "owner plans and runs part one", planner: "app_owner", dba: "app_owner", args: []string{"--role", "odd \"name"}, role: `odd "name`, status: 1,
+			prepare: `create role "odd ""name" login replication; do $$ begin execute format('grant create on database %I to app_owner', current_database()); end $$;
+				create role walhook_admin; create role walhook_viewer; create role walhook_daemon; grant "odd ""name" to app_owner`,
+		},
+		{name: "nothing is public", role: "walhook", prepare: `revoke all on schema public from public;
+			do $$ begin execute format('revoke all on database %I from public', current_database()); end $$; create role walhook login`},
+		{
+			name: "mapped columns, another publication", role: "walhook", variables: []string{"PUBLISH", "mapped", "PUBLICATION", `it's "ours"`},
+			prepare: "alter table assessment replica identity default",
+		},
+		{name: "row-level security", role: "d", planner: "d", status: 1, prepare: "create role d login; alter table respondent enable row level security"},
+		{name: "store elsewhere", role: "walhook", elsewhere: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dropRolesAfter(t, server)
+			if strings.Contains(c.name, "mapped") && server.Version() < 150000 {
+				c.variables = c.variables[2:] // column lists came with 15
+			}
+			s := newSiteOn(t, server, livedIn).with("ASSESSMENT_TABLE", "public.assessment", "RESPONDENT_ORGANIZATION", "organization_id").with(c.variables...)
+			storeServer := server
+			if c.elsewhere {
+				storeServer = another
+				s.withStore(storeServer)
+			}
+			if c.prepare != "" {
+				testenv.Psql(t, s.db, c.prepare)
+			}
+			superDB, superStore := s.db, s.store
+			look := func() string {
+				return imprint(t, server.BinDir(), superDB) + imprint(t, storeServer.BinDir(), superStore)
+			}
+			before := look()
+			if c.planner != "" {
+				s.with("DATABASE_URL", userOf(t, superDB, c.planner))
+			}
+			script, errOut, status := s.walhook(append([]string{"plan"}, c.args...)...)
+			if status != c.status || errOut != "" {
+				t.Fatalf("plan: status %d, not %d\n%s%s", status, c.status, script, errOut)
+			}
+			unchanged(t, "plan", before, look())
+
+			dba := superDB
+			if c.dba != "" {
+				dba = userOf(t, superDB, c.dba)
+			}
+			if c.name == "daemon's role plans" {
+				// Part one alone is enough: attach does the rest.
+				script, _, _ = strings.Cut(script, "\n-- 2. ")
+				full, _, _ := s.walhook("plan")
+				_, undo, _ := strings.Cut(full, "\n-- What undoes")
+				script += "\n-- What undoes" + undo
+			}
+			mustRunFile(t, dba, script)
+			if c.elsewhere {
+				mustRunFile(t, superStore, script)
+				s.with("STORE_URL", userOf(t, superStore, c.role))
+			}
+			s.with("DATABASE_URL", userOf(t, superDB, c.role))
+			fewRights(t, superDB, c.role)
+			s.deliversAs(t)
+
+			undo := undoOf(script)
+			if c.elsewhere {
+				mustRunFile(t, superStore, undo)
+			}
+			mustRunFile(t, superDB, undo)
+			s.exec("delete from respondent where id > 50")
+			unchanged(t, "the script and its undo", before, look())
+		})
+	}
+}
+
+// dropRolesAfter lets the next part of a test find the server's roles as they were. Call it before databases are made: they go
+// first.
+func dropRolesAfter(t *testing.T, server *pgserver.Server) {
+	t.Helper()
+	t.Cleanup(func() {
+		testenv.Psql(t, server.URL("postgres"), `select format('drop role %I', rolname) from pg_roles where rolname !~ '^(pg_|postgres)' \gexec`)
+	})
+}
+
+// deliversAs attaches and runs as the role that the site's URL names, delivers an event and stops.
+func (s *site) deliversAs(t *testing.T) {
+	t.Helper()
+	if out, errOut, status := s.walhook("plan"); status != 0 {
+		t.Errorf("plan after part one: status %d\n%s%s", status, out, errOut)
+	}
+	s.attach()
+	d := s.start().ready()
+	s.hooks()
+	s.exec("insert into respondent (id, assessment_id) values (60, 1)")
+	s.expect("/hook", "created 60")
+	if out, errOut, status := s.walhook("doctor"); status != 0 {
+		t.Errorf("doctor as the daemon's role: status %d\n%s%s", status, out, errOut)
+	}
+	// What the owner lends it: should the table lose its replica identity, the application goes on writing.
+	s.exec("alter table respondent replica identity nothing")
+	testenv.Eventually(t, patience, "the application to write again", func() (bool, string) {
+		err := testenv.TryExec(s.db, "update respondent set page = page where id = 60")
+		return err == nil, "the update still fails"
+	})
+	s.exec("alter table respondent replica identity default")
+	if status := d.stop(); status != 0 {
+		t.Errorf("the daemon ended with status %d", status)
+	}
+	if strings.Contains(d.log.String(), "permission denied") {
+		t.Errorf("the daemon lacks a right:\n%s", d.log)
+	}
+}
+
+// fewRights makes sure that a role has REPLICATION, the mapped columns, and nothing else.
+func fewRights(t *testing.T, database, role string) {
+	t.Helper()
+	got := testenv.Psql(t, database, `
+		select rolsuper, rolcreaterole, rolcreatedb, rolreplication,
+		       has_database_privilege(rolname, current_database(), 'create'), pg_has_role(rolname, 'app_owner', 'member'),
+		       has_table_privilege(rolname, 'respondent', 'select'), has_any_column_privilege(rolname, 'respondent', 'insert, update'),
+		       has_column_privilege(rolname, 'respondent', 'essay', 'select'), has_column_privilege(rolname, 'respondent', 'organization_id', 'select')
+		  from pg_roles where rolname = `+literal(role))
+	if got != "f|f|f|t|f|f|f|f|f|t" {
+		t.Errorf("role %s may %s", role, got)
+	}
+}
+
+// What plan says that its statements lock is what pg_locks shows while they are open.
+func TestPlanTellsTheLocks(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	s := newSiteOn(t, server, livedIn).with("ASSESSMENT_TABLE", "public.assessment")
+	script, errOut, status := s.walhook("plan")
+	if status != 0 {
+		t.Fatalf("plan: status %d\n%s%s", status, script, errOut)
+	}
+	owner, _, _ := strings.Cut(script, "\n-- 2. ")
+	const held = `select mode, count(distinct relation) from pg_locks where pid = pg_backend_pid() and relation in ('respondent'::regclass, 'assessment'::regclass) group by 1;`
+	locks := func(statement string) string {
+		return testenv.Psql(t, s.db, "create role w; begin; "+statement+held+"rollback; drop role w;")
+	}
+	publication := regexp.MustCompile(`(?s)create publication .*?;`).FindString(owner)
+	if got := locks(publication); got != "ShareUpdateExclusiveLock|2" || !strings.Contains(owner, "SHARE UPDATE EXCLUSIVE on each table") {
+		t.Errorf("%s locks %s", publication, got)
+	}
+	grant := regexp.MustCompile(`grant select \(.*?\) on table "public"."respondent" to `).FindString(owner) + "w;"
+	want, says := "", "Locks no table up to PostgreSQL 17"
+	if server.Version() >= 180000 {
+		want, says = "AccessShareLock|1", "ACCESS SHARE on the table for a moment"
+	}
+	if got := locks(grant); got != want || !strings.Contains(owner, says) {
+		t.Errorf("%s locks %q, and the plan should say %q", grant, got, says)
+	}
+	// All else of part one locks no table of the application.
+	for _, line := range []string{publication, regexp.MustCompile(`grant select .*`).FindString(owner)} {
+		owner = strings.Replace(owner, line, "", 1)
+	}
+	owner = regexp.MustCompile(`(?m)^grant select .*$`).ReplaceAllString(owner, "")
+	if got := testenv.Psql(t, s.db, "begin;"+owner+"\n;"+held+"rollback"); got != "" {
+		t.Errorf("the rest of part one locks %s", got)
+	}
+}
