@@ -231,3 +231,20 @@ func TestPlanTellsTheLocks(t *testing.T) {
 		t.Errorf("the rest of part one locks %s", got)
 	}
 }
+
+// plan tells how long the snapshot takes, and how it comes to know.
+func TestPlanEstimatesTheSnapshot(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	says := func(want string) {
+		t.Helper()
+		if out, errOut, status := s.walhook("plan"); status != 0 || !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("plan: status %d, and it does not say %s\n%s%s", status, want, errOut, regexp.MustCompile("(?m)^-- Table.*$").FindString(out))
+		}
+	}
+	says(`-- Table public\.respondent: 0 rows, .*well under a minute: reading all rows took`)
+	s.exec("alter table respondent set (autovacuum_enabled = false); insert into respondent (id, assessment_id) select g, 1 from generate_series(1, 60000) g")
+	says(`-- Table public\.respondent: about 0 rows .* is not known: .*run ANALYZE`)
+	s.exec("analyze respondent")
+	says(`-- Table public\.respondent: about 60000 rows .* MB\. The snapshot takes about \d+s: 50000 rows were read just now in \d+ms, .* as much again for the store`)
+}
