@@ -144,6 +144,38 @@ func TestPlanIsRunByHand(t *testing.T) {
 	}
 }
 
+// Where a DBA has attached, plan gives the daemon's role what it lacks.
+func TestPlanAfterADBAAttached(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	s := newSiteOn(t, server, livedIn).with("ASSESSMENT_TABLE", "public.assessment", "RESPONDENT_ORGANIZATION", "organization_id").attach()
+	testenv.Psql(t, s.db, "create role d login")
+	dba := s.db
+	s.with("DATABASE_URL", userOf(t, dba, "d"))
+	s.mustFail("plan", "belongs to postgres", "GRANT walhook_daemon TO", "may not replicate")
+	s.with("DATABASE_URL", dba)
+	script, errOut, status := s.walhook("plan", "--role", "d")
+	if status != 0 || !strings.Contains(script, "attached already") || strings.Contains(script, "CREATE_REPLICATION_SLOT") {
+		t.Errorf("plan: status %d\n%s%s", status, errOut, script)
+	}
+	mustRunFile(t, dba, script)
+	fewRights(t, dba, "d")
+	s.with("DATABASE_URL", userOf(t, dba, "d"))
+	d := s.start().ready()
+	s.hooks()
+	s.exec("insert into respondent (id, assessment_id) values (60, 1)")
+	s.expect("/hook", "created 60")
+	if out, errOut, status := s.walhook("doctor"); status != 0 {
+		t.Errorf("doctor as the daemon's role: status %d\n%s%s", status, out, errOut)
+	}
+	d.stop()
+	s.with("DATABASE_URL", dba)
+	again, _, _ := s.walhook("plan", "--role", "d")
+	if strings.Contains(again, "\n-- 1. ") {
+		t.Errorf("after its script plan still has a first part:\n%s", again)
+	}
+}
+
 // dropRolesAfter lets the next part of a test find the server's roles as they were. Call it before databases are made: they go
 // first.
 func dropRolesAfter(t *testing.T, server *pgserver.Server) {
