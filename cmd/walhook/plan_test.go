@@ -69,21 +69,21 @@ func TestPlanIsRunByHand(t *testing.T) {
 		elsewhere bool
 		status    int // of plan
 	}{
-		{name: "superuser plans, role is missing", role: "walhook"},
+		{name: "superuser plans, role is missing", args: []string{"--role", "walhook"}, role: "walhook"},
 		{name: "daemon's role plans", prepare: "create role d login", planner: "d", role: "d", status: 1},
 		{
 			name: "owner plans and runs part one", planner: "app_owner", dba: "app_owner", args: []string{"--role", "odd \"name"}, role: `odd "name`, status: 1,
 			prepare: `create role "odd ""name" login replication; do $$ begin execute format('grant create on database %I to app_owner', current_database()); end $$;
 				create role walhook_admin; create role walhook_viewer; create role walhook_daemon; grant "odd ""name" to app_owner`,
 		},
-		{name: "nothing is public", role: "walhook", prepare: `revoke all on schema public from public;
+		{name: "nothing is public", args: []string{"--role", "walhook"}, role: "walhook", prepare: `revoke all on schema public from public;
 			do $$ begin execute format('revoke all on database %I from public', current_database()); end $$; create role walhook login`},
 		{
-			name: "mapped columns, another publication", role: "walhook", variables: []string{"PUBLISH", "mapped", "PUBLICATION", `it's "ours"`},
+			name: "mapped columns, another publication", args: []string{"--role", "walhook"}, role: "walhook", variables: []string{"PUBLISH", "mapped", "PUBLICATION", `it's "ours"`},
 			prepare: "alter table assessment replica identity default",
 		},
 		{name: "row-level security", role: "d", planner: "d", status: 1, prepare: "create role d login; alter table respondent enable row level security"},
-		{name: "store elsewhere", role: "walhook", elsewhere: true},
+		{name: "store elsewhere", args: []string{"--role", "walhook"}, role: "walhook", elsewhere: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dropRolesAfter(t, server)
@@ -142,6 +142,28 @@ func TestPlanIsRunByHand(t *testing.T) {
 			unchanged(t, "the script and its undo", before, look())
 		})
 	}
+}
+
+// For the role that connects, what plan prints makes what attach makes, but for the slot and what is read at its snapshot.
+func TestPlanIsWhatAttachRuns(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	byHand := newSiteOn(t, server, livedIn)
+	script, errOut, status := byHand.walhook("plan")
+	if status != 0 {
+		t.Fatalf("plan: status %d\n%s%s", status, errOut, script)
+	}
+	mustRunFile(t, byHand.db, script)
+	attached := newSiteOn(t, server, livedInAlso).attach()
+	name := regexp.MustCompile(`test_[0-9]+`)
+	look := func(s *site) string { return name.ReplaceAllString(catalogs(t, s.db), "DATABASE") }
+	unchanged(t, "attach, beside the script,", look(byHand), look(attached))
+	// attach takes up what was made by hand.
+	byHand.attach()
+	byHand.start().ready()
+	byHand.hooks()
+	byHand.exec("insert into respondent (id, assessment_id) values (60, 1)")
+	byHand.expect("/hook", "created 60")
 }
 
 // Where a DBA has attached, plan gives the daemon's role what it lacks.
@@ -233,7 +255,7 @@ func TestPlanTellsTheLocks(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
 	s := newSiteOn(t, server, livedIn).with("ASSESSMENT_TABLE", "public.assessment")
-	script, errOut, status := s.walhook("plan")
+	script, errOut, status := s.walhook("plan", "--role", "somebody")
 	if status != 0 {
 		t.Fatalf("plan: status %d\n%s%s", status, script, errOut)
 	}
