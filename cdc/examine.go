@@ -44,7 +44,15 @@ func (e *examiner) grade(bad bool, level Level, check, found, remedy string) {
 
 // unknown notes what could not be looked at.
 func (e *examiner) unknown(check string, err error) {
-	e.note(Warn, check, fmt.Sprintf("this could not be looked at: %v", err), "grant the role what the message names, or look as a superuser")
+	e.note(Warn, check, fmt.Sprintf("this could not be looked at: %v", err), remedyOf(err, "grant the role what the message names, or look as a superuser"))
+}
+
+// remedyOf is a remedy, but for errors that come of a pooler which changes servers between transactions.
+func remedyOf(err error, otherwise string) string {
+	if state := sqlState(err); state == "42P05" || state == "26000" { // duplicate_prepared_statement, invalid_sql_statement_name
+		return poolerAdvice
+	}
+	return otherwise
 }
 
 // Examine looks at every precondition and hazard. What stands in its way is a finding itself.
@@ -83,7 +91,7 @@ func (e *examiner) run(ctx context.Context) {
 	e.clocks(ctx)
 	e.storeServer(ctx)
 	if e.view, err = inspectStore(ctx, e.store); err != nil {
-		e.note(Fail, "store_version", err.Error(), "run walhook attach with the walhook that wrote the store")
+		e.note(Fail, "store_connection", err.Error(), remedyOf(err, "grant the role what the message names; run walhook attach with the walhook that wrote the store"))
 		return
 	}
 	if !e.attachment(ctx) {

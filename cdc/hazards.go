@@ -196,7 +196,8 @@ func (e *examiner) clocks(ctx context.Context) {
 // changes servers behind the session's back, has to tell something else.
 func (e *examiner) pooler(ctx context.Context, conn *pgx.Conn, what, variable string) {
 	var pid uint32
-	if err := conn.QueryRow(ctx, "select pg_backend_pid()").Scan(&pid); err != nil {
+	// The simple protocol, since a pooler may hand over a server that has somebody else's prepared statements.
+	if err := conn.QueryRow(ctx, "select pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid); err != nil {
 		e.unknown("pooler", err)
 		return
 	}

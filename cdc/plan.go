@@ -47,11 +47,8 @@ type PlanStep struct{ Note, SQL string }
 type PlanConfig struct {
 	SourceURL, StoreURL string
 	Target              Target
-	Role                string // of the daemon; "": the one that connects, unless it needs no help
+	Role                string // of the daemon; "": the one that connects
 }
-
-// defaultRole is whom the script is written for where the role that connects is one that may do everything.
-const defaultRole = "walhook"
 
 // MakePlan looks at source and store and changes nothing.
 func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
@@ -77,26 +74,13 @@ func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
 	p := &Plan{
 		Preflight: preflight, Refusals: refusals, Attached: view.attached(), Source: view.source, Store: view.store, Elsewhere: view.elsewhere(),
 	}
-	p.Role = cfg.Role
-	if p.Role == "" {
-		p.Role = roleFor(preflight.User, preflight.Superuser || preflight.Respondent != nil && preflight.Respondent.IsOwner)
-	}
-	p.StoreRole = p.Role
-	if p.Elsewhere && cfg.Role == "" {
-		p.StoreRole = roleFor(view.user, view.superuser)
+	if p.Role, p.StoreRole = cfg.Role, cfg.Role; cfg.Role == "" {
+		p.Role, p.StoreRole = preflight.User, view.user
 	}
 	if preflight.Respondent == nil || cfg.Target.Mapping.HasAssessmentTable() && preflight.Assessment == nil {
 		return p, nil
 	}
 	return p, m.fill(ctx, p)
-}
-
-// roleFor is the daemon's role where nobody named it: who connects, unless that is one from whom a daemon should be kept apart.
-func roleFor(user string, powerful bool) string {
-	if powerful {
-		return defaultRole
-	}
-	return user
 }
 
 func placeOf(ctx context.Context, conn *pgx.Conn) (Place, error) {

@@ -23,10 +23,10 @@ select 'column', attrelid::regclass, attnum, attname, atttypid::regtype, attnotn
   from pg_attribute join pg_class c on c.oid = attrelid where APP(relnamespace) order by 2, 3;
 select 'index', indexrelid::regclass, indisreplident, indisclustered, indisvalid, pg_get_indexdef(indexrelid) from pg_index join pg_class c on c.oid = indrelid where APP(relnamespace) order by 2;
 select 'constraint', conrelid::regclass, conname, pg_get_constraintdef(oid) from pg_constraint where APP(connamespace) order by 2, 3;
-select 'trigger', tgrelid::regclass, tgname, tgenabled, tgisinternal from pg_trigger order by 2, 3;
+select 'trigger', tgrelid::regclass, case when tgisinternal then rtrim(tgname, '0123456789') else tgname end, tgenabled, tgisinternal from pg_trigger order by 2, 3, 4;
 select 'rule', ev_class::regclass, rulename from pg_rewrite join pg_class c on c.oid = ev_class where APP(relnamespace) order by 2, 3;
 select 'policy', polrelid::regclass, polname from pg_policy order by 2, 3;
-select 'function', p.oid::regprocedure, proowner::regrole, md5(prosrc), acl('f', proacl, proowner) from pg_proc p where APP(pronamespace) order by 2;
+select 'function', p.oid::regprocedure, proowner::regrole, md5(prosrc), acl('f', proacl, proowner) from pg_proc p where APP(pronamespace) order by p.oid::regprocedure::text;
 select 'type', t.oid::regtype, typowner::regrole, acl('T', typacl, typowner) from pg_type t where APP(typnamespace) order by 2;
 select 'event trigger', evtname from pg_event_trigger order by 2;
 select 'extension', extname from pg_extension order by 2;
@@ -54,14 +54,19 @@ select 'shared dependency', refobjid::regrole, deptype, count(*) from pg_shdepen
 // what pg_dump says of it, where there is one for this server.
 func imprint(t *testing.T, server, url string) string {
 	t.Helper()
+	return catalogs(t, url) + testenv.Psql(t, url, `
+		select 'rows of ' || c.oid::regclass, md5(query_to_xml('select * from ' || c.oid::regclass || ' t order by t', true, true, '')::text)
+		  from pg_class c where c.relkind = 'r' and c.relnamespace::regnamespace::text !~ '^(pg_|information_schema)' order by 1;`) + "\n" + dump(t, server, url)
+}
+
+// catalogs returns the catalogs' part of it.
+func catalogs(t *testing.T, url string) string {
+	t.Helper()
 	app := regexp.MustCompile(`APP\((\w+)\)`).ReplaceAllString(imprintSQL, `$1::regnamespace::text !~ '^(pg_|information_schema)'`)
-	text := testenv.Psql(t, url, `
+	return testenv.Psql(t, url, `
 		create function pg_temp.acl(kind text, acl aclitem[], owner oid) returns text language sql as $$
 		  select string_agg(grantee::regrole || ' ' || privilege_type || ' ' || is_grantable || ' by ' || grantor::regrole, ', ' order by grantee, privilege_type)
-		    from aclexplode(coalesce(acl, acldefault(kind::"char", owner))) $$;`+app+`
-		select 'rows of ' || c.oid::regclass, md5(query_to_xml('select * from ' || c.oid::regclass || ' t order by t', true, true, '')::text)
-		  from pg_class c where c.relkind = 'r' and c.relnamespace::regnamespace::text !~ '^(pg_|information_schema)' order by 1;`)
-	return text + "\n" + dump(t, server, url)
+		    from aclexplode(coalesce(acl, acldefault(kind::"char", owner))) $$;`+app) + "\n"
 }
 
 var dumpVersion = regexp.MustCompile(`\) ([0-9]+)`)
@@ -101,8 +106,10 @@ func unchanged(t *testing.T, what, before, after string) {
 }
 
 // livedIn gives a fresh site's roles and tables what applications have: owners, rights, defaults, other publications.
-const livedIn = sampleSchema + `
-create role app_owner login; create role app_reader login;
+const livedIn = "create role app_owner login; create role app_reader login;" + livedInAlso
+
+// livedInAlso is the same in another database of the server.
+const livedInAlso = sampleSchema + `
 grant usage, create on schema public to app_owner;
 alter table respondent owner to app_owner; alter table assessment owner to app_owner;
 grant select on respondent to app_reader; grant update (page) on respondent to app_reader;

@@ -19,9 +19,9 @@ func newPlanCommand(env *environment) *cobra.Command {
 of the table and the time that its snapshot takes, the columns that leave the database, what each statement locks and could
 get in the way of, and the SQL that undoes it all. It reads the catalog and some rows, and changes nothing.
 
-The script has two parts. The first needs the owner of the tables or a superuser, and gives the daemon's role what it lacks,
-and nothing more. The second is what that role may do itself, and attach does in any case. A DBA runs the script; then attach
-and run need the daemon's role alone. With the store on another server run the same script there, too: each part finds out
+The script has two parts. The first needs the owner of the tables or a superuser, and gives the role what it lacks, and
+nothing more. The second is what that role may do itself, and attach does in any case. With --role a DBA has it written for the
+daemon's role, and runs it; then attach and run need that role alone. With the store on another server run the same script there, too: each part finds out
 whether it is where it belongs.
 
 Exit status 1 when attach, as the role that WALHOOK_DATABASE_URL names, would refuse.`,
@@ -45,7 +45,7 @@ Exit status 1 when attach, as the role that WALHOOK_DATABASE_URL names, would re
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&role, "role", "", "the daemon's role; default: the one in WALHOOK_DATABASE_URL, or walhook where that one is a superuser or owns the tables")
+	cmd.Flags().StringVar(&role, "role", "", "the daemon's role; default: the one that WALHOOK_DATABASE_URL names (WALHOOK_STORE_URL in a store elsewhere)")
 	return cmd
 }
 
@@ -70,7 +70,10 @@ func (p *planPrinter) blank() { fmt.Fprintln(p.w) }
 
 func (p *planPrinter) print() {
 	p.comment("walhook %s: what attach does with this configuration. Nothing has been changed.", Version())
-	p.comment("Looked at as role %s; written for the daemon's role %s (walhook plan --role NAME for another).", p.plan.Preflight.User, p.plan.Role)
+	p.comment("Looked at as role %s; written for the daemon's role %s.", p.plan.Preflight.User, p.plan.Role)
+	if p.plan.Role == p.plan.Preflight.User {
+		p.comment("It is what attach runs as this role. walhook plan --role NAME prints what lets a role with fewer rights attach.")
+	}
 	if p.plan.Elsewhere {
 		p.comment("The application's database is %s; the store is %s, for the role %s there. Run this script in both: each part finds out where it is.",
 			p.plan.Source.Address, p.plan.Store.Address, p.plan.StoreRole)

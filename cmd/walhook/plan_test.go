@@ -69,21 +69,21 @@ func TestPlanIsRunByHand(t *testing.T) {
 		elsewhere bool
 		status    int // of plan
 	}{
-		{name: "superuser plans, role is missing", role: "walhook"},
+		{name: "superuser plans, role is missing", args: []string{"--role", "walhook"}, role: "walhook"},
 		{name: "daemon's role plans", prepare: "create role d login", planner: "d", role: "d", status: 1},
 		{
 			name: "owner plans and runs part one", planner: "app_owner", dba: "app_owner", args: []string{"--role", "odd \"name"}, role: `odd "name`, status: 1,
 			prepare: `create role "odd ""name" login replication; do $$ begin execute format('grant create on database %I to app_owner', current_database()); end $$;
 				create role walhook_admin; create role walhook_viewer; create role walhook_daemon; grant "odd ""name" to app_owner`,
 		},
-		{name: "nothing is public", role: "walhook", prepare: `revoke all on schema public from public;
+		{name: "nothing is public", args: []string{"--role", "walhook"}, role: "walhook", prepare: `revoke all on schema public from public;
 			do $$ begin execute format('revoke all on database %I from public', current_database()); end $$; create role walhook login`},
 		{
-			name: "mapped columns, another publication", role: "walhook", variables: []string{"PUBLISH", "mapped", "PUBLICATION", `it's "ours"`},
+			name: "mapped columns, another publication", args: []string{"--role", "walhook"}, role: "walhook", variables: []string{"PUBLISH", "mapped", "PUBLICATION", `it's "ours"`},
 			prepare: "alter table assessment replica identity default",
 		},
 		{name: "row-level security", role: "d", planner: "d", status: 1, prepare: "create role d login; alter table respondent enable row level security"},
-		{name: "store elsewhere", role: "walhook", elsewhere: true},
+		{name: "store elsewhere", args: []string{"--role", "walhook"}, role: "walhook", elsewhere: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dropRolesAfter(t, server)
@@ -144,6 +144,60 @@ func TestPlanIsRunByHand(t *testing.T) {
 	}
 }
 
+// For the role that connects, what plan prints makes what attach makes, but for the slot and what is read at its snapshot.
+func TestPlanIsWhatAttachRuns(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	byHand := newSiteOn(t, server, livedIn)
+	script, errOut, status := byHand.walhook("plan")
+	if status != 0 {
+		t.Fatalf("plan: status %d\n%s%s", status, errOut, script)
+	}
+	mustRunFile(t, byHand.db, script)
+	attached := newSiteOn(t, server, livedInAlso).attach()
+	name := regexp.MustCompile(`test_[0-9]+`)
+	look := func(s *site) string { return name.ReplaceAllString(catalogs(t, s.db), "DATABASE") }
+	unchanged(t, "attach, beside the script,", look(byHand), look(attached))
+	// attach takes up what was made by hand.
+	byHand.attach()
+	byHand.start().ready()
+	byHand.hooks()
+	byHand.exec("insert into respondent (id, assessment_id) values (60, 1)")
+	byHand.expect("/hook", "created 60")
+}
+
+// Where a DBA has attached, plan gives the daemon's role what it lacks.
+func TestPlanAfterADBAAttached(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	s := newSiteOn(t, server, livedIn).with("ASSESSMENT_TABLE", "public.assessment", "RESPONDENT_ORGANIZATION", "organization_id").attach()
+	testenv.Psql(t, s.db, "create role d login")
+	dba := s.db
+	s.with("DATABASE_URL", userOf(t, dba, "d"))
+	s.mustFail("plan", "belongs to postgres", "GRANT walhook_daemon TO", "may not replicate")
+	s.with("DATABASE_URL", dba)
+	script, errOut, status := s.walhook("plan", "--role", "d")
+	if status != 0 || !strings.Contains(script, "attached already") || strings.Contains(script, "CREATE_REPLICATION_SLOT") {
+		t.Errorf("plan: status %d\n%s%s", status, errOut, script)
+	}
+	mustRunFile(t, dba, script)
+	fewRights(t, dba, "d")
+	s.with("DATABASE_URL", userOf(t, dba, "d"))
+	d := s.start().ready()
+	s.hooks()
+	s.exec("insert into respondent (id, assessment_id) values (60, 1)")
+	s.expect("/hook", "created 60")
+	if out, errOut, status := s.walhook("doctor"); status != 0 {
+		t.Errorf("doctor as the daemon's role: status %d\n%s%s", status, out, errOut)
+	}
+	d.stop()
+	s.with("DATABASE_URL", dba)
+	again, _, _ := s.walhook("plan", "--role", "d")
+	if strings.Contains(again, "\n-- 1. ") {
+		t.Errorf("after its script plan still has a first part:\n%s", again)
+	}
+}
+
 // dropRolesAfter lets the next part of a test find the server's roles as they were. Call it before databases are made: they go
 // first.
 func dropRolesAfter(t *testing.T, server *pgserver.Server) {
@@ -201,7 +255,7 @@ func TestPlanTellsTheLocks(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
 	s := newSiteOn(t, server, livedIn).with("ASSESSMENT_TABLE", "public.assessment")
-	script, errOut, status := s.walhook("plan")
+	script, errOut, status := s.walhook("plan", "--role", "somebody")
 	if status != 0 {
 		t.Fatalf("plan: status %d\n%s%s", status, script, errOut)
 	}
@@ -230,4 +284,21 @@ func TestPlanTellsTheLocks(t *testing.T) {
 	if got := testenv.Psql(t, s.db, "begin;"+owner+"\n;"+held+"rollback"); got != "" {
 		t.Errorf("the rest of part one locks %s", got)
 	}
+}
+
+// plan tells how long the snapshot takes, and how it comes to know.
+func TestPlanEstimatesTheSnapshot(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	says := func(want string) {
+		t.Helper()
+		if out, errOut, status := s.walhook("plan"); status != 0 || !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("plan: status %d, and it does not say %s\n%s%s", status, want, errOut, regexp.MustCompile("(?m)^-- Table.*$").FindString(out))
+		}
+	}
+	says(`-- Table public\.respondent: 0 rows, .*well under a minute: reading all rows took`)
+	s.exec("alter table respondent set (autovacuum_enabled = false); insert into respondent (id, assessment_id) select g, 1 from generate_series(1, 60000) g")
+	says(`-- Table public\.respondent: about 0 rows .* is not known: .*run ANALYZE`)
+	s.exec("analyze respondent")
+	says(`-- Table public\.respondent: about 60000 rows .* MB\. The snapshot takes about \d+s: 50000 rows were read just now in \d+ms, .* as much again for the store`)
 }
