@@ -18,6 +18,7 @@ type TableInfo struct {
 	Kind        string // pg_class.relkind: r plain, p partitioned, ...
 	Persistence string // pg_class.relpersistence: p permanent, u unlogged, t temporary
 	Columns     map[string]uint32
+	Generated   []string // those of them that the server computes
 	PrimaryKey  []string
 	Uniques     [][]string // columns of each valid unique index over plain columns
 	Identities  []Identity // of the table itself, or of each leaf partition
@@ -25,6 +26,7 @@ type TableInfo struct {
 	Bytes       int64
 	RowSecurity bool // row-level security hides rows from the connected role
 	IsOwner     bool // the connected role may do what the owner may
+	Inherited   bool // other tables inherit from it, and are no partitions
 
 	// Adopted tells which partitions were tables of their own before, as the catalog's rows that made them partitions. Only
 	// PostgreSQL 14 is asked: its walsender goes on leaving out what it has once left out.
@@ -50,10 +52,11 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, e
 		         where l.oid = c.oid or l.oid in (select relid from pg_catalog.pg_partition_tree(c.oid) where c.relkind = 'p')),
 		       case when c.relkind = 'p'
 		            then (select coalesce(sum(pg_catalog.pg_table_size(relid)), 0) from pg_catalog.pg_partition_tree(c.oid) where isleaf)::bigint
-		            else pg_catalog.pg_table_size(c.oid) end
+		            else pg_catalog.pg_table_size(c.oid) end,
+		       c.relkind <> 'p' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid)
 		  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		 where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p', 'v', 'm', 'f')`, name.Schema, name.Table).
-		Scan(&t.OID, &t.Kind, &t.Persistence, &t.RowSecurity, &t.IsOwner, &t.Rows, &t.Bytes)
+		Scan(&t.OID, &t.Kind, &t.Persistence, &t.RowSecurity, &t.IsOwner, &t.Rows, &t.Bytes, &t.Inherited)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -68,7 +71,8 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, e
 		          select oid, typbasetype from pg_catalog.pg_type where oid = a.atttypid
 		          union all
 		          select b.oid, b.typbasetype from t join pg_catalog.pg_type b on b.oid = t.typbasetype)
-		        select oid from t where typbasetype = 0)
+		        select oid from t where typbasetype = 0),
+		       a.attgenerated <> ''
 		  from pg_catalog.pg_attribute a
 		 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`, t.OID)
 	if err != nil {
@@ -76,7 +80,15 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, e
 	}
 	var column string
 	var typeOID uint32
-	if _, err := pgx.ForEachRow(rows, []any{&column, &typeOID}, func() error { t.Columns[column] = typeOID; return nil }); err != nil {
+	var generated bool
+	_, err = pgx.ForEachRow(rows, []any{&column, &typeOID, &generated}, func() error {
+		t.Columns[column] = typeOID
+		if generated {
+			t.Generated = append(t.Generated, column)
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, fmt.Errorf("look up the columns of %s: %w", name.Display(), err)
 	}
 	if err := t.readIndexes(ctx, conn); err != nil {
