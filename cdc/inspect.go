@@ -26,6 +26,7 @@ type TableInfo struct {
 	Bytes       int64
 	RowSecurity bool // row-level security hides rows from the connected role
 	IsOwner     bool // the connected role may do what the owner may
+	Inherited   bool // other tables inherit from it, and are no partitions
 
 	// Adopted tells which partitions were tables of their own before, as the catalog's rows that made them partitions. Only
 	// PostgreSQL 14 is asked: its walsender goes on leaving out what it has once left out.
@@ -51,10 +52,11 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, e
 		         where l.oid = c.oid or l.oid in (select relid from pg_catalog.pg_partition_tree(c.oid) where c.relkind = 'p')),
 		       case when c.relkind = 'p'
 		            then (select coalesce(sum(pg_catalog.pg_table_size(relid)), 0) from pg_catalog.pg_partition_tree(c.oid) where isleaf)::bigint
-		            else pg_catalog.pg_table_size(c.oid) end
+		            else pg_catalog.pg_table_size(c.oid) end,
+		       c.relkind <> 'p' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid)
 		  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		 where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p', 'v', 'm', 'f')`, name.Schema, name.Table).
-		Scan(&t.OID, &t.Kind, &t.Persistence, &t.RowSecurity, &t.IsOwner, &t.Rows, &t.Bytes)
+		Scan(&t.OID, &t.Kind, &t.Persistence, &t.RowSecurity, &t.IsOwner, &t.Rows, &t.Bytes, &t.Inherited)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

@@ -174,6 +174,13 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 		kind := map[string]string{"u": "unlogged", "t": "temporary"}[t.Persistence]
 		p.note(Fail, "table", fmt.Sprintf("%s is %s: its changes are not in the WAL", shown, kind), fmt.Sprintf("ALTER TABLE %s SET LOGGED;", name.String()))
 		return nil, nil
+	case t.Inherited:
+		p.note(Fail, "table", fmt.Sprintf("other tables inherit from %s: their rows are seen in it, but are published as tables of their own", shown),
+			"ALTER TABLE ... NO INHERIT for each of them, or make it a partitioned table")
+		return nil, nil
+	case name.Schema == "walhook" || name.Schema == "information_schema" || strings.HasPrefix(name.Schema, "pg_"):
+		p.note(Fail, "table", fmt.Sprintf("%s lies in a schema of walhook's own or of the system", shown), fmt.Sprintf("set %s to a table of the application", variableName))
+		return nil, nil
 	}
 	p.note(OK, "table", fmt.Sprintf("table %s, about %.0f rows, %s", shown, t.Rows, bytesText(t.Bytes)), "")
 
@@ -193,7 +200,7 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 		if t.Generated[v.column] {
 			complete = false
 			p.note(Fail, "columns", fmt.Sprintf("column %q of %s is generated, and generated columns are not in the stream", v.column, shown),
-				fmt.Sprintf("set %s to the column that it is generated from", v.name))
+				fmt.Sprintf("set %s to a column that it is generated from, or to a plain one that a trigger of the application fills", v.name))
 		}
 	}
 	if !complete {

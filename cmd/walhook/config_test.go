@@ -86,6 +86,7 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"FINISHED", "status=", "status=", "marker", ""},
 		{"FINISH_STAMP", `"open`, "open", "name of a column", ""},
 		{"ASSESSMENT_TABLE", "a.b.c", "a.b.c", "schema.table", ""},
+		{"ASSESSMENT_TABLE", `respondent`, "respondent", "WALHOOK_RESPONDENT_TABLE", ""},
 		{"ASSESSMENT_ID", "", `""`, "name of a column", assessments},
 		{"ASSESSMENT_EXTERNAL_ID", "", `""`, "name of a column", assessments},
 		{"ASSESSMENT_COPIED_FROM", `"open`, "open", "name of a column", assessments},

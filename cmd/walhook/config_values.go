@@ -157,6 +157,9 @@ func (c *Config) readMapping() error {
 			return &ConfigError{n.variable, quoted(n.value), "a table as schema.table, with double quotes around a name that holds a dot"}
 		}
 	}
+	if m.AssessmentTable == m.Respondent {
+		return &ConfigError{"ASSESSMENT_TABLE", quoted(c.AssessmentTable), "another table than WALHOOK_RESPONDENT_TABLE, or none"}
+	}
 	columns := []struct {
 		variable, value string
 		to              *string

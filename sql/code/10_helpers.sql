@@ -25,6 +25,52 @@ language sql immutable strict parallel safe
 return lower(substring(url from '^([A-Za-z]+://)')) || substring(url from '^[A-Za-z]+://(?:[^/?#]*@)?([^/?#@]*)');
 comment on function walhook.display_url(text) is 'Scheme and host of a URL: as much as people who are not administrators may see.';
 
+-- Refuses what the senders would refuse, while the administrator is still there to hear it. No sentence repeats any of the URL.
+create or replace function walhook.url_fault(url text) returns text
+language plpgsql stable strict
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  authority text := substring(url from '^[A-Za-z]+://([^/?#]*)');
+  host      text := regexp_replace(substring(authority from '[^@]*$'), ':[0-9]*$', '');
+  port      text := substring(authority from ':([0-9]+)$');
+begin
+  if authority ~ '[^\x01-\x7f]' then
+    return 'must have its host name in ASCII, such as xn--r8jz45g.jp for an international one';
+  end if;
+  -- As strict as the table's constraints, whose own message repeats the whole row, URL and secret included, and lands in the server's log.
+  if length(url) > 2048 or url !~*
+    '^https?://([^/?#@[:space:][:cntrl:]]*@)?([a-z0-9._~%!$&''()*+,;=-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?#][^[:space:][:cntrl:]]*)?$' then
+    return 'must be an absolute http or https URL';
+  end if;
+  if getdatabaseencoding() = 'UTF8' and url ~ '[\u0080-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]' then
+    return 'must not hold blanks or control characters';
+  end if;
+  if port::integer not between 1 and 65535 then
+    return 'must have a port from 1 to 65535';
+  end if;
+  if authority ~ '@' and authority !~ '^([A-Za-z0-9._~!$&''()*+,;=:-]|%[0-9A-Fa-f]{2})*@' then
+    return 'must have user and password percent-encoded';
+  end if;
+  if url ~ '^[^?#]*%(?![0-9A-Fa-f]{2})' or url ~ '#.*%(?![0-9A-Fa-f]{2})' then
+    return 'must have a percent sign in its path written as %25';
+  end if;
+  if host ~ '^\[' then
+    begin
+      if family(btrim(host, '[]')::inet) <> 6 then
+        return 'must have an IPv6 address between the brackets';
+      end if;
+    exception when invalid_text_representation then
+      return 'must have an IPv6 address between the brackets';
+    end;
+  elsif host !~ '^[A-Za-z0-9._-]+$' then
+    return 'must have a name or an address as its host';
+  end if;
+  return null;
+end
+$$;
+comment on function walhook.url_fault(text) is 'Internal: why a URL cannot be that of a webhook; NULL where it can.';
+
 create or replace function walhook.message_id(kind smallint, delivery_id bigint, lsn pg_lsn, ordinal bigint, event_type smallint, webhook_id bigint)
 returns text
 language sql stable parallel safe security definer

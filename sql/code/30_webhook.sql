@@ -66,6 +66,8 @@ create or replace function walhook.prepare_webhook() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  fault text;
 begin
   new.event_type := lower(btrim(new.event_type));
   new.url := btrim(new.url, E' \t\r\n');
@@ -75,10 +77,10 @@ begin
       using errcode = 'check_violation', constraint = 'webhook_event_type_known', schema = 'walhook', table = 'webhook', column = 'event_type',
             hint = 'Use response.created, response.started, response.completed or response.changed; a webhook has one of them.';
   end if;
-  -- As strict as the table's constraints, whose own message repeats the whole row, URL and secret included, and lands in the server's log.
-  if new.url is not null and (length(new.url) > 2048 or new.url !~*
-    '^https?://([^/?#@[:space:][:cntrl:]]*@)?([a-z0-9._~%!$&''()*+,;=-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?#][^[:space:][:cntrl:]]*)?$') then
-    raise exception 'webhook.url must be an absolute http or https URL'
+  -- Looked at when it is written: one that was taken once must not keep the daemon from disabling its webhook.
+  fault := case when tg_op = 'INSERT' or new.url is distinct from old.url then walhook.url_fault(new.url) end;
+  if fault is not null then
+    raise exception 'webhook.url %', fault
       using errcode = 'check_violation', constraint = 'webhook_url_absolute', schema = 'walhook', table = 'webhook', column = 'url',
             hint = 'For example https://example.com/hooks/assessment; no blanks, at most 2048 characters.';
   end if;
@@ -101,9 +103,20 @@ begin
             hint = 'SELECT walhook.rotate_secret(1, ''24 hours''); sets both.';
   end if;
 
+  if not isfinite(new.previous_secret_until) or new.previous_secret_until > now() + interval '100 years' then
+    raise exception 'previous_secret_until of a webhook must be a time within 100 years'
+      using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = 'previous_secret_until',
+            hint = 'SELECT walhook.rotate_secret(1, ''24 hours''); sets it. A secret that is to hold for ever is the webhook''s secret.';
+  end if;
+
   -- What the constraints and NOT NULL would refuse: their error repeats the whole row, URL and secret included.
   if new.id is null or tg_op = 'UPDATE' and new.id <> old.id then
     raise exception 'the id of a webhook is given by the server and never changes'
+      using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = 'id',
+            hint = 'Leave id out; RETURNING id tells what it is.';
+  end if;
+  if new.id not between 1 and 9007199254740991 then -- beyond it the server could soon give no more
+    raise exception 'the id of a webhook must be between 1 and 9007199254740991'
       using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = 'id',
             hint = 'Leave id out; RETURNING id tells what it is.';
   end if;
@@ -214,7 +227,7 @@ declare
   fresh text := walhook.new_secret();
   hook  walhook.webhook;
 begin
-  if keep is null or keep < interval '0' then
+  if keep is null or keep not between interval '0' and interval '100 years' then
     raise exception 'the old secret can be kept for a while or not at all, not for %', keep
       using errcode = 'invalid_parameter_value', hint = 'For example SELECT walhook.rotate_secret(1, ''24 hours'');';
   end if;

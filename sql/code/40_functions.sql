@@ -107,6 +107,8 @@ begin
       using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
   end if;
 
+  -- Two at once would each queue the same.
+  perform pg_advisory_xact_lock(hashtextextended('walhook.redeliver_failed ' || webhook_id, 0));
   with failed as (
     select distinct on (coalesce(l.redelivery_of, l.delivery_id)) l.*, coalesce(l.redelivery_of, l.delivery_id) as origin
       from walhook.log l
@@ -177,6 +179,8 @@ begin
   if mapped and not exists (select from walhook.assessment a where a.assessment_id = to_assessment) then
     raise notice 'there is no assessment "%" yet: its webhooks match once there is', to_assessment;
   end if;
+  -- Two at once would each see the other's copies too late, and double them.
+  perform pg_advisory_xact_lock(hashtextextended('walhook.copy_webhooks ' || to_assessment, 0));
   return walhook.inherit_webhooks(from_assessment, to_assessment);
 end
 $$;

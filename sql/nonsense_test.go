@@ -1,0 +1,117 @@
+package sql
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"walhook/testenv"
+)
+
+// Values that are of the right type and make no sense: none is taken that would stop the senders, or the server from giving ids.
+func TestNonsenseIsRefused(t *testing.T) {
+	t.Parallel()
+	database := installed(t)
+	admin := as(t, database, "walhook_admin")
+	const insert = "insert into walhook.webhook (event_type, url"
+	hook := testenv.Psql(t, admin, insert+", secret) values ('response.created', 'https://example.com/hunter2', walhook.new_secret()) returning id")
+	refusals := []refusal{
+		{insert + ", id) values ('response.created', 'https://example.com/hunter2', 9223372036854775807)", "must be between 1 and"},
+		{insert + ", id) values ('response.created', 'https://example.com/hunter2', 0)", "must be between 1 and"},
+		{insert + ", id) values ('response.created', 'https://example.com/hunter2', -5)", "must be between 1 and"},
+		{insert + ") values ('response.created', 'https://example.com:0/hunter2')", "port from 1 to 65535"},
+		{insert + ") values ('response.created', 'https://example.com:65536/hunter2')", "port from 1 to 65535"},
+		{insert + ") values ('response.created', 'https://example.com/hunter2%')", "written as %25"},
+		{insert + ") values ('response.created', 'https://us er:hunter2@example.com/')", "absolute http or https"},
+		{insert + ") values ('response.created', 'https://user:\"hunter2@example.com/')", "percent-encoded"},
+		{insert + ") values ('response.created', 'https://例え.jp/hunter2')", "xn--"},
+		{insert + ") values ('response.created', 'https://[1::2::3]/hunter2')", "IPv6 address"},
+		{insert + ") values ('response.created', 'https://a;hunter2/')", "name or an address"},
+		{insert + ") values ('response.created', U&'https://example.com/hunter2\\00A0')", "blanks"},
+		{"update walhook.webhook set previous_secret = walhook.new_secret(), previous_secret_until = 'infinity'", "within 100 years"},
+		{"update walhook.webhook set previous_secret = walhook.new_secret(), previous_secret_until = '294276-01-01'", "within 100 years"},
+		{"update walhook.webhook set previous_secret = walhook.new_secret()", "belong together"},
+		{"select walhook.rotate_secret(" + hook + ", '-1 s')", "for a while or not at all"},
+		{"select walhook.rotate_secret(" + hook + ", '290000 years')", "for a while or not at all"},
+		{"select walhook.rotate_secret(" + hook + ", null)", "for a while or not at all"},
+		{"select walhook.rotate_secret(null)", "there is no webhook"},
+		{"select walhook.rotate_secret(-9223372036854775808)", "there is no webhook"},
+		{"select walhook.redeliver(-1)", "there is no delivery"},
+		{"select walhook.redeliver(9223372036854775807)", "there is no delivery"},
+		{"select walhook.redeliver_failed(null, 'infinity')", "there is no webhook"},
+		{"select walhook.test_webhook(9223372036854775807)", "there is no webhook"},
+		{"update walhook.settings set time_zone = ''", "is not known"},
+		{"update walhook.settings set time_zone = repeat('x', 100000)", "is not known"},
+	}
+	if testenv.Postgres(t).Version() >= 170000 {
+		refusals = append(refusals, refusal{"select walhook.rotate_secret(" + hook + ", 'infinity')", "for a while or not at all"})
+	}
+	refused(t, admin, refusals...)
+	for statement, want := range map[string]string{
+		"select walhook.redeliver_failed(" + hook + ", '-infinity')":                                                              "0",
+		"select walhook.redeliver_failed(" + hook + ", 'infinity')":                                                               "0",
+		"select walhook.copy_webhooks('1', '1')":                                                                                  "0",
+		"select walhook.copy_webhooks(repeat('x', 10000), repeat('y', 10000))":                                                    "0",
+		"select count(*) from walhook.explain(null)":                                                                              "4",
+		"select count(*) from walhook.explain(repeat('x', 100000))":                                                               "4",
+		"update walhook.webhook set previous_secret = walhook.new_secret(), previous_secret_until = '-infinity' returning secret": "",
+		insert + ") values ('response.changed', 'https://example.com') returning id < 1000":                                       "t",
+	} {
+		if got := testenv.Psql(t, admin, statement); want != "" && got != want {
+			t.Errorf("%s: %s, not %s", statement, got, want)
+		}
+	}
+	if got := testenv.Psql(t, admin, "select count(*) from walhook.webhook where previous_secret is not null"); got != "0" {
+		t.Errorf("%s webhooks keep a secret that has run out", got)
+	}
+}
+
+// A URL that an earlier version took does not keep its webhook from being disabled.
+func TestOldURLsDoNotHinderTheDaemon(t *testing.T) {
+	t.Parallel()
+	database := installed(t)
+	testenv.Exec(t, database, `alter table walhook.webhook disable trigger webhook_prepare;
+		insert into walhook.endpoint (url, url_hash) values ('https://example.com:0/', '\x00');
+		insert into walhook.webhook (event_type, url, endpoint_id) select 'response.created', e.url, e.id from walhook.endpoint e;
+		alter table walhook.webhook enable trigger webhook_prepare`)
+	if got := testenv.Psql(t, as(t, database, "walhook_daemon"), "update walhook.webhook set enabled = false, disabled_reason = 'r' returning enabled"); got != "f" {
+		t.Errorf("disabled: %s", got)
+	}
+}
+
+// Two people who copy at once, or redeliver what failed at once, do not double anything.
+func TestAtOnceDoublesNothing(t *testing.T) {
+	t.Parallel()
+	database := installed(t)
+	testenv.Exec(t, database, `insert into walhook.webhook (assessment_id, url, event_type) select '1', 'https://example.com/' || g, 'response.created' from generate_series(1, 20) g;
+		select walhook.ensure_partitions();
+		insert into walhook.log (delivery_id, webhook_id, ordinal, committed_at, finished_at, attempts, event_type, kind, succeeded, response_id)
+		select g, 1, 0, now(), now(), 1, 1, 0, false, 'r' || g from generate_series(1, 20) g`)
+	for _, call := range []string{"walhook.copy_webhooks('1', '2')", "walhook.redeliver_failed(1, now() - interval '1 hour')"} {
+		first := testenv.Connect(t, database)
+		if _, err := first.Exec(t.Context(), "begin; select "+call); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if got := testenv.Value[string](t, database, "select ("+call+")::text"); got != "0" {
+					t.Errorf("%s at once: %s", call, got)
+				}
+			})
+		}
+		waiting := "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+		testenv.Eventually(t, 30*time.Second, "the others to wait", func() (bool, string) {
+			n := testenv.Value[int64](t, database, waiting)
+			return n == 3, fmt.Sprint(n)
+		})
+		if _, err := first.Exec(t.Context(), "commit"); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+	}
+	if got := testenv.Psql(t, database, "select (select count(*) from walhook.webhook where assessment_id = '2'), (select count(*) from walhook.queue)"); got != "20|20" {
+		t.Errorf("there are %s copies and redeliveries", got)
+	}
+}
