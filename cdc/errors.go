@@ -21,6 +21,9 @@ const (
 // gapKinds are all of them: a comparison of the whole table closes every gap.
 var gapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChanged, TableReplaced, ColumnMissing, IdentityLost}
 
+// IncidentKinds are the kinds of incidents that last until they are resolved. Others are noted when they are over.
+var IncidentKinds = append([]string{"retention"}, gapKinds...)
+
 // GapError tells that the stream may have missed something: it is not enough to connect again.
 type GapError struct {
 	Kind   string // one of the kinds above

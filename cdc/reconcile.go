@@ -33,7 +33,7 @@ type ReconcileConfig struct {
 // Reconciled is what came of it.
 type Reconciled struct {
 	Rows, Differing, Gone int64
-	Events                int
+	Events                EventCounts
 	// Elsewhere tells that nothing was done, since another daemon reads the slot.
 	Elsewhere bool
 }
@@ -162,7 +162,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 	if preflight.Assessment != nil {
 		assessmentOID = preflight.Assessment.OID
 	}
-	text := fmt.Sprintf("compared %d rows with the recorded state: %d differed, %d were gone, %d events fired", outcome.rows, outcome.differing, outcome.gone, outcome.events)
+	text := fmt.Sprintf("compared %d rows with the recorded state: %d differed, %d were gone, %d events fired", outcome.rows, outcome.differing, outcome.gone, outcome.events.All())
 	if r.cfg.Gap != nil {
 		text = r.cfg.Gap.Detail + "; made a new slot and " + text
 	}
@@ -191,11 +191,14 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 	return Reconciled{Rows: outcome.rows, Differing: outcome.differing, Gone: outcome.gone, Events: outcome.events}, nil
 }
 
-// Mender returns a StreamConfig.Mend that closes gaps with Reconcile.
-func Mender(cfg ReconcileConfig) func(context.Context, *GapError) error {
+// Mender returns a StreamConfig.Mend that closes gaps with Reconcile, and counts them in the status.
+func Mender(cfg ReconcileConfig, status *Status) func(context.Context, *GapError) error {
 	return func(ctx context.Context, gap *GapError) error {
 		cfg.Gap = gap
-		_, err := Reconcile(ctx, cfg)
+		result, err := Reconcile(ctx, cfg)
+		if ctx.Err() == nil {
+			status.compared(result, err)
+		}
 		var version *sql.VersionError
 		if errors.As(err, &version) {
 			return &FatalError{err}

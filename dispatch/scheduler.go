@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -84,6 +85,7 @@ type Scheduler struct {
 	foreseen   chan struct{} // capacity 1: deliveries are being queued, and their transactions will be asked for
 	loading    chan *endpoint
 	woken      chan struct{} // capacity 1: look for work in the store
+	sampled    atomic.Pointer[Sample]
 	attempts   sync.WaitGroup
 	lookups    sync.WaitGroup
 	attemptCtx context.Context

@@ -21,21 +21,30 @@ func Version() string {
 	return cmp.Or(version, built, "dev")
 }
 
+// build is what is known of this program.
+type build struct{ version, commit, goVersion string }
+
+func readBuild() build {
+	b := build{Version(), "unknown", "unknown"}
+	info, _ := debug.ReadBuildInfo()
+	if info == nil {
+		return b
+	}
+	b.goVersion = info.GoVersion
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			b.commit = s.Value
+		}
+	}
+	return b
+}
+
 func newVersionCommand(_ *environment) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			info, _ := debug.ReadBuildInfo()
-			commit, goVersion := "unknown", "unknown"
-			if info != nil {
-				goVersion = info.GoVersion
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						commit = s.Value
-					}
-				}
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "walhook %s, commit %s, %s\n", Version(), commit, goVersion)
+			b := readBuild()
+			fmt.Fprintf(cmd.OutOrStdout(), "walhook %s, commit %s, %s\n", b.version, b.commit, b.goVersion)
 			return nil
 		},
 	}
