@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
@@ -26,7 +27,8 @@ type batch struct {
 	segment  []Event // events since the last change of an assessment
 	assessed assessments
 	items    int
-	events   int
+	events   EventCounts
+	since    time.Time // commit of its first transaction; zero: it has none
 	to       Position
 	idle     bool
 	changed  bool
@@ -122,6 +124,9 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 
 // take applies one item.
 func (b *batch) take(it *item) {
+	if b.since.IsZero() && it.kind != itemIdle && it.kind != itemHurry {
+		b.since = it.tx.CommitAt
+	}
 	switch it.kind {
 	case itemCommit:
 		b.to, b.idle = Position{LSN: it.end}, false
@@ -195,7 +200,7 @@ func (b *batch) takeRespondent(it *item) {
 			Type: event, ResponseID: c.New.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID,
 			LSN: it.tx.CommitLSN, Ordinal: it.ordinal, XID: it.tx.XID, CommitAt: it.tx.CommitAt,
 		})
-		b.events++
+		b.events[event]++
 		b.changed = true
 	}
 }

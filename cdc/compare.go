@@ -28,7 +28,7 @@ const compareChunk = 5000
 // Outcome of a comparison.
 type compared struct {
 	rows, differing, gone int64
-	events                int
+	events                EventCounts
 }
 
 func (c *comparison) run(ctx context.Context) (compared, error) {
@@ -95,6 +95,7 @@ func (c *comparison) differences(ctx context.Context, result *compared) error {
 		}
 		work := &pgx.Batch{}
 		var events []Event
+		var fires EventCounts
 		var rows stateRows
 		for _, d := range found {
 			next, fired := Missed(d.recorded, d.row)
@@ -105,6 +106,7 @@ func (c *comparison) differences(ctx context.Context, result *compared) error {
 					Type: event, ResponseID: d.row.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID,
 					LSN: c.at, Ordinal: ordinal, CommitAt: now, Recovered: true,
 				})
+				fires[event]++
 			}
 		}
 		if len(events) > 0 {
@@ -115,7 +117,9 @@ func (c *comparison) differences(ctx context.Context, result *compared) error {
 			return fmt.Errorf("fire what was missed: %w", err)
 		}
 		result.differing += int64(len(found))
-		result.events += len(events)
+		for i, n := range fires {
+			result.events[i] += n
+		}
 	}
 }
 

@@ -24,7 +24,11 @@ const (
 var gapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChanged, TableReplaced, ColumnMissing, IdentityLost}
 
 // comparedKinds are what a comparison is the end of.
-var comparedKinds = append(slices.Clone(gapKinds), KeyHidden)
+var (
+	comparedKinds = append(slices.Clone(gapKinds), KeyHidden)
+	// IncidentKinds are the kinds of incidents that last until they are resolved. Others are noted when they are over.
+	IncidentKinds = append([]string{"retention", "switched_off"}, comparedKinds...)
+)
 
 // GapError tells that the stream may have missed something: it is not enough to connect again.
 type GapError struct {

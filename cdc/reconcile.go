@@ -37,7 +37,8 @@ type ReconcileConfig struct {
 // Reconciled is what came of it.
 type Reconciled struct {
 	Rows, Differing, Gone int64
-	Events                int
+	Events                EventCounts
+	Elsewhere             bool // nothing was done, since another daemon reads the slot by now
 }
 
 // Reconcile compares a snapshot of the table with the recorded state, fires what was missed and lets the stream go on from
@@ -59,7 +60,7 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 	r := &reconciler{cfg: cfg, store: store}
 	reader, err := r.lockReader(ctx)
 	if err != nil || !reader {
-		return Reconciled{}, err
+		return Reconciled{Elsewhere: err == nil}, err
 	}
 	if err := lockAttach(ctx, store); err != nil {
 		return Reconciled{}, err
@@ -252,7 +253,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 	if err != nil {
 		return result, err
 	}
-	text := fmt.Sprintf("compared %d rows with the recorded state: %d differed, %d were gone, %d events fired", outcome.rows, outcome.differing, outcome.gone, outcome.events)
+	text := fmt.Sprintf("compared %d rows with the recorded state: %d differed, %d were gone, %d events fired", outcome.rows, outcome.differing, outcome.gone, outcome.events.All())
 	incident := text
 	if r.cfg.Gap != nil {
 		incident = r.cfg.Gap.Detail + "; made a new slot and " + text
@@ -274,11 +275,14 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 	return Reconciled{Rows: outcome.rows, Differing: outcome.differing, Gone: outcome.gone, Events: outcome.events}, nil
 }
 
-// Mender returns a StreamConfig.Mend that closes gaps with Reconcile.
-func Mender(cfg ReconcileConfig) func(context.Context, *GapError) error {
+// Mender returns a StreamConfig.Mend that closes gaps with Reconcile, and counts them in the status.
+func Mender(cfg ReconcileConfig, status *Status) func(context.Context, *GapError) error {
 	return func(ctx context.Context, gap *GapError) error {
 		cfg.Gap = gap
-		_, err := Reconcile(ctx, cfg)
+		result, err := Reconcile(ctx, cfg)
+		if ctx.Err() == nil {
+			status.compared(result, err)
+		}
 		var version *sql.VersionError
 		if errors.As(err, &version) {
 			return &FatalError{err}

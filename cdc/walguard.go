@@ -17,9 +17,9 @@ func (s *Stream) guard(ctx context.Context) {
 			closeQuietly(source)
 		}
 	}()
-	for {
+	for pause := time.Duration(0); ; pause = watchInterval {
 		select {
-		case <-time.After(watchInterval):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
@@ -35,6 +35,7 @@ func (s *Stream) guard(ctx context.Context) {
 		}
 		if err != nil {
 			// The stream tells of a source that cannot be reached.
+			s.cfg.Status.unreached()
 			s.cfg.Log.Debug("the guard cannot look", "error", err)
 			if source != nil {
 				closeQuietly(source)
@@ -51,7 +52,7 @@ func (s *Stream) weigh(ctx context.Context, source *pgx.Conn) error {
 		return err
 	}
 	danger := slot.danger(s.cfg.MaxSlotLag)
-	before := s.cfg.Status.weighed(slot.Retained, danger)
+	before := s.cfg.Status.weighed(SlotView{Status: slot.status(), Active: slot.ActivePID != nil, Retained: slot.Retained}, danger)
 	switch {
 	case danger != "" && before == "":
 		s.cfg.Log.Warn("the slot nears the end of what it may hold back", "detail", danger)
@@ -61,8 +62,8 @@ func (s *Stream) weigh(ctx context.Context, source *pgx.Conn) error {
 	if s.cfg.MaxSlotLag == 0 || slot.Retained <= s.cfg.MaxSlotLag {
 		return nil
 	}
-	if phase := s.cfg.Status.View().Phase; phase == PhaseStandby || phase == PhaseMending {
-		return nil // another daemon's slot, or a new one
+	if phase := s.cfg.Status.View().Phase; phase == PhaseStarting || phase == PhaseStandby || phase == PhaseMending {
+		return nil // it may be another daemon's slot, or a new one
 	}
 	reason := fmt.Sprintf("slot %q was given up: it held back %s of WAL, and WALHOOK_MAX_SLOT_LAG allows %s",
 		s.cfg.Slot, bytesText(slot.Retained), bytesText(s.cfg.MaxSlotLag))

@@ -63,6 +63,8 @@ type writer struct {
 	status  *Status
 
 	committing chan error // the commit under way; nil: none is
+	oldest     time.Time  // commit of the first transaction in it
+	lag        time.Time  // as the status was last told
 	stored     Position   // as the store has it
 	turn       int64      // of the stored position: another after each write
 	consumed   Position   // as far as this process has come; ahead of stored by the commit under way and by what changed nothing
@@ -120,6 +122,7 @@ func (w *writer) run(ctx context.Context) error {
 			w.begin(context.WithoutCancel(ctx), next)
 			next = newBatch(w)
 		}
+		w.tellLag(next)
 		if w.committing != nil {
 			continue
 		}
@@ -139,7 +142,7 @@ func (w *writer) begin(ctx context.Context, b *batch) {
 		return
 	}
 	b.seal()
-	w.consumed, w.idle, w.hurry = b.to, true, false
+	w.consumed, w.idle, w.hurry, w.oldest = b.to, true, false, b.since
 	done := make(chan error, 1)
 	w.committing = done
 	go func() {
@@ -169,6 +172,18 @@ func (w *writer) ended(err error) error {
 		w.consumed = w.stored
 	}
 	return err
+}
+
+// tellLag lets the status know since when something waits for the store.
+func (w *writer) tellLag(next *batch) {
+	since := next.since
+	if w.committing != nil && !w.oldest.IsZero() {
+		since = w.oldest
+	}
+	if since != w.lag {
+		w.lag = since
+		w.status.lags(since)
+	}
 }
 
 // persistLazily writes a position that is ahead of the stored one only because nothing in between mattered.

@@ -45,6 +45,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	workers.Go(func() { s.recordLoop(background) })
 	workers.Go(func() { s.gateLoop(background) })
 	workers.Go(func() { s.tellLoop(background) })
+	workers.Go(func() { s.sampleLoop(background) })
 
 	lease := &lease{s: s}
 	err = lease.run(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -85,6 +86,7 @@ type Scheduler struct {
 	loading    chan *endpoint
 	woken      chan struct{} // capacity 1: look for work in the store
 	tell       chan struct{} // capacity 1: elsewhere is not empty
+	sampled    atomic.Pointer[Sample]
 	attempts   sync.WaitGroup
 	lookups    sync.WaitGroup
 	attemptCtx context.Context

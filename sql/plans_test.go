@@ -91,6 +91,7 @@ func TestPlans(t *testing.T) {
 		"FindWork":       {FindWork.SQL, FindWork.Bind(Args{"webhook_ids": all, "cursors": all})},
 		"ReadStates":     {ReadStates.SQL, ReadStates.Bind(Args{"response_ids": []string{"1", "2", "3"}})},
 		"BuryOrphans":    {BuryOrphans.SQL, nil},
+		"QueueDepth":     {QueueDepth.SQL, nil},
 		"RecordEnded": {RecordEnded.SQL, RecordEnded.Bind(Args{
 			"delivery_ids": ids, "succeeded": of(true), "http_statuses": of(200), "errors": of(""), "ages": of(1), "durations": of(1), "logged": of(true),
 		})},

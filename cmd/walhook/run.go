@@ -49,7 +49,8 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	metrics := newMetrics(registry)
+	status := &cdc.Status{}
+	metrics := newMetrics(registry, status)
 	ready := &readiness{}
 	ready.wait("starting")
 	server, err := newHTTPServer(cfg.Listen, ready.ready, registry, log)
@@ -91,19 +92,18 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		DisableAfter: cfg.DisableAfter, Retention: cfg.Retention, Version: Version(), Observe: metrics.attempted, Loaded: boundMemory, Log: log,
 	})
 	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
-	status := &cdc.Status{}
+	metrics.senders.Store(scheduler)
 	streamQueue := cdc.Queue{Began: queue.Began, Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded}
 	stream := cdc.NewStream(cdc.StreamConfig{
 		Mend: cdc.Mender(cdc.ReconcileConfig{
 			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Horizon: horizon, Log: log,
 			Note:     func(text string) { log.Info("mending", "doing", text) },
 			Progress: func(rows, total int64) { log.Debug("reading rows", "rows", rows, "of_about", total) },
-		}),
+		}, status),
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
 		Queue:   streamQueue,
 		Horizon: horizon, Status: status, MaxSlotLag: int64(cfg.MaxSlotLag), Log: log,
 	})
-	metrics.stream(status)
 	ready.follow(func() (bool, string) { return streaming(status, scheduler) })
 
 	// The senders stop after the stream, so that what it queued last is handed over.

@@ -36,18 +36,27 @@ version of Go, and the platform.`,
 	}
 }
 
-// versionLine says what the build recorded. A build outside a checkout, as go install does it, knows no commit.
-func versionLine(info *debug.BuildInfo) string {
-	commit, changed := "unknown", ""
+// commitOf is the commit that the program was built from. A build outside a checkout, as go install does it, knows none.
+func commitOf(info *debug.BuildInfo) (commit string, changed bool) {
+	commit = "unknown"
 	if info != nil {
 		for _, s := range info.Settings {
-			switch {
-			case s.Key == "vcs.revision":
+			switch s.Key {
+			case "vcs.revision":
 				commit = s.Value
-			case s.Key == "vcs.modified" && s.Value == "true":
-				changed = " with changes"
+			case "vcs.modified":
+				changed = s.Value == "true"
 			}
 		}
 	}
-	return fmt.Sprintf("walhook %s, commit %s%s, %s, %s/%s", Version(), commit, changed, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return commit, changed
+}
+
+// versionLine says what the build recorded.
+func versionLine(info *debug.BuildInfo) string {
+	commit, changed := commitOf(info)
+	if changed {
+		commit += " with changes"
+	}
+	return fmt.Sprintf("walhook %s, commit %s, %s, %s/%s", Version(), commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

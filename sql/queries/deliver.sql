@@ -256,6 +256,3 @@ select walhook.ensure_partitions(@unit);
 
 -- name: DropPartitions
 select walhook.drop_partitions(@older_than::interval);
-
--- name: QueueDepth
-select count(*) as deliveries, coalesce(extract(epoch from now() - min(committed_at)), 0)::float8 as oldest_seconds from walhook.queue;

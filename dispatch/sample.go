@@ -1,0 +1,106 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
+)
+
+const (
+	// sampleInterval is how often the store is asked how queue, endpoints, webhooks and incidents stand, and sampleTimeout how
+	// long it may take.
+	sampleInterval = 10 * time.Second
+	sampleTimeout  = 5 * time.Second
+
+	// sampleAge is how old a sample may be before it says nothing any more.
+	sampleAge = time.Minute
+)
+
+// Sample is how the store stood a moment ago. It concerns all daemons.
+type Sample struct {
+	Pending            int64
+	Estimated          bool    // Pending is one from the server's statistics, as it is beyond 10,000
+	OldestSeconds      float64 // age of the oldest pending delivery that does not wait for a disabled webhook
+	EndpointsInTrouble int64   // whose last attempt failed
+	WebhooksEnabled    int64
+	WebhooksDisabled   int64
+	Daemons            int64
+	SwitchedOn         bool             // walhook.settings.enabled
+	Incidents          map[string]int64 // open ones by kind
+
+	at time.Time
+}
+
+// Sample returns the last look into the store, nil where that is more than a minute ago.
+func (s *Scheduler) Sample() *Sample {
+	if sample := s.sampled.Load(); sample != nil && time.Since(sample.at) < sampleAge {
+		return sample
+	}
+	return nil
+}
+
+// sampleLoop looks into the store now and then.
+func (s *Scheduler) sampleLoop(ctx context.Context) {
+	for {
+		if sample, err := s.look(ctx); err == nil {
+			s.sampled.Store(sample)
+		} else if ctx.Err() == nil {
+			// Those who need the store tell of one that is away.
+			s.cfg.Log.Debug("could not look at the queue for the metrics", "error", err)
+		}
+		select {
+		case <-time.After(sampleInterval):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look asks the store. The cost does not grow with the queue.
+func (s *Scheduler) look(ctx context.Context) (*Sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+	defer cancel()
+	sample := &Sample{Incidents: map[string]int64{}, at: time.Now()}
+	batch := &pgx.Batch{}
+	batch.Queue(sql.QueueDepth.SQL).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&sample.Pending, &sample.Estimated, &sample.OldestSeconds)
+	})
+	batch.Queue(sql.Overview.SQL).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&sample.EndpointsInTrouble, &sample.WebhooksEnabled, &sample.WebhooksDisabled, &sample.Daemons, &sample.SwitchedOn)
+	})
+	batch.Queue(sql.OpenIncidentKinds.SQL).Query(func(rows pgx.Rows) error {
+		var kind string
+		var n int64
+		_, err := pgx.ForEachRow(rows, []any{&kind, &n}, func() error { sample.Incidents[kind] = n; return nil })
+		return err
+	})
+	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
+		return nil, fmt.Errorf("look at the queue: %w", err)
+	}
+	return sample, nil
+}
+
+// Load is what this process has in memory.
+type Load struct {
+	Endpoints int // that are its own
+	InFlight  int // attempts
+	Held      int // deliveries, those in flight among them
+	Alive     bool
+}
+
+// Load returns it.
+func (s *Scheduler) Load() Load {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := Load{InFlight: s.inFlight, Held: s.held, Alive: time.Now().Before(s.aliveUntil)}
+	for _, e := range s.endpoints {
+		if e.owned {
+			l.Endpoints++
+		}
+	}
+	return l
+}

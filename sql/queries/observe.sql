@@ -1,0 +1,53 @@
+-- Queries of those who look: metrics and status. Their cost does not grow with the queue.
+
+-- How many deliveries are pending, and the age in seconds of the oldest that does not wait for a disabled webhook. Up to 10,000
+-- are counted. Beyond that the number is what the server's statistics say, and the age is that of the oldest among the 10,000
+-- queued first and the first never tried of each webhook.
+-- name: QueueDepth
+with recursive head as materialized (
+  select q.webhook_id, q.committed_at from walhook.queue q order by q.delivery_id limit 10001
+), fresh as (
+  (select q.webhook_id as id from walhook.queue q where q.next_attempt_at is null order by q.webhook_id limit 1)
+  union all
+  select (select q.webhook_id from walhook.queue q where q.next_attempt_at is null and q.webhook_id > f.id order by q.webhook_id limit 1)
+    from fresh f where f.id is not null
+), oldest as (
+  select min(h.committed_at) as at from head h join walhook.webhook w on w.id = h.webhook_id where w.enabled
+  union all
+  select (select q.committed_at from walhook.queue q
+           where q.webhook_id = f.id and q.next_attempt_at is null and q.delivery_id + 0 > 0 order by q.delivery_id + 0 limit 1)
+    from fresh f join walhook.webhook w on w.id = f.id
+   where w.enabled and (select count(*) from head) > 10000
+), counted as (
+  select least(count(*), 10000) as n, count(*) > 10000 as more from head
+)
+select case when not c.more then c.n
+            when s.live > c.n then s.live
+            else greatest(c.n, (select t.reltuples::bigint from pg_catalog.pg_class t where t.oid = 'walhook.queue'::regclass)) end as deliveries,
+       c.more as estimated,
+       coalesce(greatest(extract(epoch from now() - (select min(o.at) from oldest o)), 0), 0)::float8 as oldest_seconds
+from counted c
+cross join (select pg_catalog.pg_stat_get_live_tuples('walhook.queue'::regclass) as live) s;
+
+-- An endpoint is in trouble when its last attempt failed and a webhook that is enabled goes there.
+-- name: Overview
+select (select count(*) from walhook.endpoint e
+         where e.failures > 0 and exists (select from walhook.webhook w where w.endpoint_id = e.id and w.enabled)) as endpoints_in_trouble,
+       (select count(*) from walhook.webhook w where w.enabled) as webhooks_enabled,
+       (select count(*) from walhook.webhook w where not w.enabled) as webhooks_disabled,
+       (select count(*) from walhook.daemon d where d.expires_at >= now()) as daemons,
+       (select s.enabled from walhook.settings s) as switched_on;
+
+-- name: TroubledEndpoints
+select walhook.display_url(e.url) as host, e.failures, coalesce(e.last_error, '') as error,
+       coalesce(extract(epoch from now() - e.failing_since), 0)::float8 as since_seconds
+from walhook.endpoint e
+where e.failures > 0 and exists (select from walhook.webhook w where w.endpoint_id = e.id and w.enabled)
+order by e.failures desc, e.id
+limit @max;
+
+-- name: OpenIncidents
+select i.at, i.kind, i.detail from walhook.incident_log i where i.resolved_at is null order by i.at desc limit @max;
+
+-- name: OpenIncidentKinds
+select i.kind, count(*) from walhook.incident_log i where i.resolved_at is null group by i.kind;
