@@ -146,6 +146,11 @@ func (e *examiner) slot(ctx context.Context) {
 		e.unknown("slot", err)
 		return
 	}
+	// Read again after the position, which a running daemon moves on: the slot as it was before could seem to lie behind.
+	if e.p.Slot, err = inspectSlot(ctx, e.source, e.cfg.Target.Slot); err != nil {
+		e.unknown("slot", err)
+		return
+	}
 	const mend = "walhook run or walhook reconcile makes a new slot and fires what was missed"
 	if !e.p.Slot.Exists {
 		e.note(Fail, "slot", fmt.Sprintf("slot %q does not exist", e.cfg.Target.Slot), mend)

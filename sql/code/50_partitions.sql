@@ -129,6 +129,8 @@ declare
   waiting bigint[];
   held    text;
   reason  text;
+  overdue boolean;
+  busy    boolean;
   dropped integer := 0;
 begin
   if older_than is null or older_than <= interval '0' then
@@ -153,17 +155,22 @@ begin
         continue;
       end if;
     end if;
-    begin
-      execute format('drop table %s', p.part);
-      dropped := dropped + 1;
-    exception
-      when lock_not_available then
-        -- The next look may find it free. What is long overdue by then is an incident.
-        if p.upper <= now() - older_than - interval '1 hour' then
-          reason := 'somebody has been reading the log in one long transaction; end it (pg_stat_activity tells whose)';
-        end if;
+    -- The next look may find it free. What is long overdue by then, and is not had at the third try, is an incident.
+    overdue := p.upper <= now() - older_than - interval '1 hour';
+    for try in 1 .. case when overdue then 3 else 1 end loop
+      begin
+        execute format('drop table %s', p.part);
+        busy := false;
         exit;
-    end;
+      exception
+        when lock_not_available then busy := true;
+      end;
+    end loop;
+    if busy and overdue then
+      reason := 'somebody has been reading the log in one long transaction; end it (pg_stat_activity tells whose)';
+    end if;
+    exit when busy;
+    dropped := dropped + 1;
   end loop;
   if reason is null then
     update walhook.incident_log i set resolved_at = now() where i.kind = 'retention' and i.resolved_at is null;
