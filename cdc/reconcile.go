@@ -287,6 +287,10 @@ func Mender(cfg ReconcileConfig, status *Status) func(context.Context, *GapError
 		if errors.As(err, &version) {
 			return &FatalError{err}
 		}
+		if err == nil && result.Elsewhere {
+			// Another daemon, or our own session that has not quite ended: whoever reads the slot next closes the gap.
+			err = errors.New("another session still holds the lock of the one who reads the slot")
+		}
 		if err != nil {
 			return fmt.Errorf("%s; %w", strings.TrimSuffix(gap.Detail, "."), err)
 		}

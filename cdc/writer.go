@@ -201,14 +201,7 @@ func (w *writer) persistLazily(ctx context.Context) error {
 	if !worth {
 		return nil
 	}
-	if w.hurry {
-		return w.settle(ctx)
-	}
-	if err := w.commit(ctx, &pgx.Batch{}, w.consumed); err != nil {
-		return err
-	}
-	w.idle = true
-	return nil
+	return w.settle(ctx) // it is for the acknowledgement, which is not to wait
 }
 
 // settle writes the position and waits until everything is on the store's disk, so that all of it is acknowledged.

@@ -239,7 +239,8 @@ func (d *doctor) ofTheServer(server *pgserver.Server) {
 	d.finds("slot", cdc.Warn, "more than max_wal_size")
 	d.finds("slot", cdc.Warn, "is given up beyond", "MAX_SLOT_LAG", "45MB")
 	run := d.start().ready()
-	testenv.Eventually(d.t, patience, "the slot to be read up", func() (bool, string) {
+	// The server lets WAL go after the next snapshot that it logs, four a minute, and the acknowledgement of that.
+	testenv.Eventually(d.t, 4*patience, "the slot to be read up", func() (bool, string) {
 		all := d.looks()
 		return slices.ContainsFunc(all, func(f cdc.Finding) bool { return f.Check == "slot" && f.Level == cdc.OK }) &&
 			slices.ContainsFunc(all, func(f cdc.Finding) bool { return f.Check == "daemon" && f.Level == cdc.OK }), "not yet"

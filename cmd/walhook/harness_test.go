@@ -334,7 +334,7 @@ func (s *site) waitStored() {
 func (s *site) fence() {
 	s.t.Helper()
 	s.waitStored()
-	testenv.Eventually(s.t, patience, "an empty queue", func() (bool, string) {
+	testenv.Eventually(s.t, 4*patience, "an empty queue", func() (bool, string) {
 		n := testenv.Value[int64](s.t, s.store, "select count(*) from walhook.queue q join walhook.webhook w on w.id = q.webhook_id where w.enabled")
 		return n == 0, fmt.Sprintf("%d pending", n)
 	})
