@@ -226,7 +226,7 @@ func (a *attacher) run(ctx context.Context, before *Attachment) error {
 	}
 	a.publicationRows = published.rowsOf(a.preflight.Respondent, a.preflight.Assessment)
 	a.cfg.Note(fmt.Sprintf("creating slot %q", slot))
-	created, err := createSlot(ctx, a.replication, a.source, slotSpec{name: slot, failover: a.preflight.Version >= failoverVersion}, a.cfg.Note)
+	created, err := createSlot(ctx, a.replication, a.source, lastingSlot(slot, a.preflight.Version), a.cfg.Note)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package cdc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -62,18 +61,16 @@ func (s *Stream) watchKeys(ctx context.Context, tables []*TableInfo, asked bool)
 	if asked && !s.cfg.Status.keyHidden.Load() {
 		return nil, nil
 	}
-	var open bool
-	err := s.atStore(ctx, func(store *pgx.Conn) error {
-		return store.QueryRow(ctx, sql.OpenGap.SQL, sql.OpenGap.Bind(sql.Args{"kinds": []string{KeyHidden}})...).Scan(new(string), new(string))
+	var open *GapError
+	err := s.atStore(ctx, func(store *pgx.Conn) (err error) {
+		open, err = openGap(ctx, store, []string{KeyHidden})
+		return err
 	})
-	switch {
-	case err == nil:
-		open = true
-	case !errors.Is(err, pgx.ErrNoRows):
-		return nil, fmt.Errorf("look for open incidents: %w", err)
+	if err != nil {
+		return nil, err
 	}
 	s.keyHidden = ""
-	if !open {
+	if open == nil {
 		return nil, nil // the batch that tells of it is on its way, or there is nothing
 	}
 	s.cfg.Status.keyHidden.Store(false)

@@ -163,10 +163,6 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 // restSteps is what attach does once everything else is there.
 func (m *planner) restSteps() []PlanStep {
 	target := m.cfg.Target
-	create := fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", quoteSlot(target.Slot))
-	if m.preflight.Version >= failoverVersion {
-		create = fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)", quoteSlot(target.Slot))
-	}
 	read := "begin isolation level repeatable read read only; set transaction snapshot '(that of the slot)';\n"
 	write := "begin; truncate walhook.response_state, walhook.assessment;\n"
 	if m.preflight.Assessment != nil {
@@ -181,7 +177,7 @@ func (m *planner) restSteps() []PlanStep {
 			"In the store: what is going to be attached, so that an attach that is interrupted can be taken up again.",
 			"insert into walhook.attachment (phase, ...) values ('attaching', ...);",
 		},
-		{slotNote, create},
+		{slotNote, lastingSlot(target.Slot, m.preflight.Version).sql()},
 		{snapshotNote, read},
 		{"In the store, meanwhile: the state of the rows. Only its commit makes the attachment complete. Locks nothing of the application.", write},
 	}

@@ -135,10 +135,10 @@ func (r *reader) handle(data []byte) (full bool, err error) {
 			return false, fmt.Errorf("read the replication stream: %w", err)
 		}
 		r.status.heard(keepalive.ServerWALEnd)
-		if !r.inTx && r.passes(keepalive.ServerWALEnd) {
-			return false, nil
-		}
 		if !r.inTx {
+			if r.passes(keepalive.ServerWALEnd) {
+				return false, nil
+			}
 			kind := itemIdle
 			if keepalive.ReplyRequested {
 				kind = itemHurry

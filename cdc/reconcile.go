@@ -207,7 +207,7 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 		assessmentOID = preflight.Assessment.OID
 	}
 	cfg.Note(fmt.Sprintf("creating slot %q", cfg.Target.Slot))
-	created, err := createSlot(ctx, replication, source, slotSpec{name: cfg.Target.Slot, failover: preflight.Version >= failoverVersion}, cfg.Note)
+	created, err := createSlot(ctx, replication, source, lastingSlot(cfg.Target.Slot, preflight.Version), cfg.Note)
 	if err != nil {
 		return result, err
 	}

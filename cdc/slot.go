@@ -32,6 +32,12 @@ type slotSpec struct {
 	temporary bool // it ends with its connection
 }
 
+// lastingSlot is the slot that the daemon reads, on a server of this version.
+func lastingSlot(name string, version int) slotSpec {
+	return slotSpec{name: name, failover: version >= failoverVersion}
+}
+
+// sql is the command of the replication protocol that makes the slot.
 func (s slotSpec) sql() string {
 	temporary, options := "", "EXPORT_SNAPSHOT"
 	if s.temporary {

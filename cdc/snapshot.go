@@ -45,11 +45,7 @@ func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns [
 
 // copyOutSQL is the statement that reads the mapped columns. Partitioned tables can only be copied through a query.
 func copyOutSQL(from Name, columns []string) string {
-	quoted := make([]string, len(columns))
-	for i, column := range columns {
-		quoted[i] = pgx.Identifier{column}.Sanitize()
-	}
-	return fmt.Sprintf("copy (select %s from %s) to stdout", strings.Join(quoted, ", "), from)
+	return fmt.Sprintf("copy (select %s from %s) to stdout", quotedList(columns), from)
 }
 
 // rowConverter takes rows in COPY's text format, of which the server sends one a message, and passes them on converted.

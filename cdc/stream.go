@@ -181,7 +181,7 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 		return err
 	}
 	if open == nil {
-		if open, err = openGap(ctx, store); err != nil {
+		if open, err = openGap(ctx, store, gapKinds); err != nil {
 			return err
 		}
 	}
@@ -270,10 +270,11 @@ func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgco
 	return tables[0], nil
 }
 
-// openGap returns the gap that an earlier session or another daemon found and did not close, nil where there is none.
-func openGap(ctx context.Context, store *pgx.Conn) (*GapError, error) {
+// openGap returns the gap of one of these kinds that an earlier session or another daemon found and did not close, nil where there
+// is none.
+func openGap(ctx context.Context, store *pgx.Conn, kinds []string) (*GapError, error) {
 	var gap GapError
-	err := store.QueryRow(ctx, sql.OpenGap.SQL, sql.OpenGap.Bind(sql.Args{"kinds": gapKinds})...).Scan(&gap.Kind, &gap.Detail)
+	err := store.QueryRow(ctx, sql.OpenGap.SQL, sql.OpenGap.Bind(sql.Args{"kinds": kinds})...).Scan(&gap.Kind, &gap.Detail)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
