@@ -316,6 +316,9 @@ func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 	if err != nil {
 		return fmt.Errorf("write the position: %w", err)
 	}
+	if err := recordOrigin(ctx, a.store); err != nil {
+		return err
+	}
 	if _, err := tx.Exec(ctx, "insert into walhook.crash_mark default values on conflict do nothing"); err != nil {
 		return fmt.Errorf("mark the store: %w", err)
 	}

@@ -28,7 +28,6 @@ type Attachment struct {
 	AssessmentOID    uint32 // 0: no assessment table
 	PublicationRows  string // as publicationInfo.rowsOf told them when the slot was made
 	NumericID        bool   // the respondent's key is an integer, so that it appears as a JSON number
-	Installation     string
 	BegunAt          time.Time
 	AttachedAt       *time.Time
 }
@@ -41,7 +40,7 @@ func ReadAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
 		mapping []byte
 	)
 	err := store.QueryRow(ctx, sql.ReadAttachment.SQL).Scan(&phase, &a.SystemIdentifier, &a.Database, &a.Slot, &a.Publication, &a.Publish,
-		&mapping, &a.RespondentOID, &a.AssessmentOID, &a.PublicationRows, &a.NumericID, &a.Installation, &a.BegunAt, &a.AttachedAt)
+		&mapping, &a.RespondentOID, &a.AssessmentOID, &a.PublicationRows, &a.NumericID, &a.BegunAt, &a.AttachedAt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -79,6 +78,15 @@ func ReadAttached(ctx context.Context, store *pgx.Conn) (*Attachment, Position, 
 	}
 	position, _, err := readPosition(ctx, store)
 	return a, position, err
+}
+
+// recordOrigin lets the webhook-ids of what is queued from here on in the store's transaction, and after it, be made from another
+// origin: what comes from a new slot may repeat log sequence numbers.
+func recordOrigin(ctx context.Context, store *pgx.Conn) error {
+	if _, err := store.Exec(ctx, sql.RecordOrigin.SQL); err != nil {
+		return fmt.Errorf("record the origin of deliveries: %w", err)
+	}
+	return nil
 }
 
 // matches returns a FatalError when the configuration is not the one that was attached.

@@ -170,7 +170,7 @@ func (m *planner) restSteps() []PlanStep {
 		write += "copy walhook.assessment " + assessmentColumns + " from stdin;\n"
 	}
 	read += copyOutSQL(target.Mapping.Respondent, target.Mapping.RespondentColumns()) + ";\ncommit;"
-	write += "copy walhook.response_state " + stateColumns + " from stdin;\n" + strings.TrimSpace(sql.SetPosition.SQL) +
+	write += "copy walhook.response_state " + stateColumns + " from stdin;\n" + strings.TrimSpace(sql.SetPosition.SQL) + "\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
 		";\nupdate walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1;\ncommit; analyze walhook.response_state;"
 	return []PlanStep{
 		{

@@ -147,7 +147,7 @@ func (r *reconciler) alongside(ctx context.Context, a *Attachment, position Posi
 	if err := r.catchUp(ctx, stream, snapshot.consistent); err != nil {
 		return Reconciled{}, err
 	}
-	return r.compare(ctx, source, preflight, snapshot.consistent)
+	return r.compare(ctx, source, preflight, snapshot.consistent, false)
 }
 
 // catchUp consumes the slot up to a point, through a store connection of its own: the stream sets its session up for look-ups,
@@ -214,7 +214,7 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 	if err := beginAtSnapshot(ctx, source, created.snapshot); err != nil {
 		return result, err
 	}
-	return r.compare(ctx, source, preflight, created.consistent,
+	return r.compare(ctx, source, preflight, created.consistent, true,
 		alsoWrite{
 			"update walhook.attachment set system_identifier = $1, respondent_oid = $2, assessment_oid = $3, publication_rows = $4",
 			[]any{system.SystemID, int64(preflight.Respondent.OID), int64(assessmentOID), published.rowsOf(preflight.Respondent, preflight.Assessment)},
@@ -232,8 +232,8 @@ type alsoWrite struct {
 }
 
 // compare is the one store transaction, with what is to be written besides. The source is in one that sees the table as it was
-// at the given point.
-func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *Preflight, at pglogrepl.LSN, also ...alsoWrite) (result Reconciled, err error) {
+// at the given point, on a new slot's beginning or not.
+func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *Preflight, at pglogrepl.LSN, newSlot bool, also ...alsoWrite) (result Reconciled, err error) {
 	began := time.Now()
 	defer func() {
 		if err != nil {
@@ -245,6 +245,11 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 		return result, fmt.Errorf("compare the table with the recorded state: %w", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	if newSlot {
+		if err := recordOrigin(ctx, r.store); err != nil {
+			return result, err
+		}
+	}
 	c := &comparison{
 		source: source, store: r.store, mapping: r.cfg.Target.Mapping, respondent: preflight.Respondent, assessment: preflight.Assessment,
 		queue: r.cfg.Queue, at: at, note: r.cfg.Note, progress: r.cfg.Progress,

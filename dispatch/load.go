@@ -104,7 +104,7 @@ func collectInto(to *[]*delivery) func(pgx.Rows) error {
 func scanDelivery(rows pgx.Rows, extra ...any) (*delivery, error) {
 	d := &delivery{}
 	var n nullable
-	to := append([]any{&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.xid, &d.committedAt, &d.attempts, &n.event, &d.kind, &d.responseID, &d.edition}, extra...)
+	to := append([]any{&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.xid, &d.committedAt, &d.attempts, &n.event, &d.kind, &d.responseID, &d.edition, &n.origin}, extra...)
 	if err := rows.Scan(to...); err != nil {
 		return nil, fmt.Errorf("read a pending delivery: %w", err)
 	}

@@ -11,16 +11,17 @@ import (
 )
 
 // MessageID returns the webhook-id of a delivery that an event of the source caused: the same whoever computes it, and
-// when, so that receivers can drop repeats across restarts, takeovers and a restored store.
+// when, so that receivers can drop repeats across restarts, takeovers and a crash of the store.
 //
 // It is "msg_" and the first 16 bytes, in lower-case hex, of the SHA-256 of the text
 //
-//	system identifier|LSN|ordinal|event number|webhook id
+//	origin|LSN|ordinal|event number|webhook id
 //
-// with the LSN as PostgreSQL prints it ("16/B374D848"). The SQL function walhook.message_id computes the same.
-func MessageID(systemID string, lsn pglogrepl.LSN, ordinal int64, eventType cdc.EventType, webhookID int64) string {
+// with "events" of the delivery's row in walhook.origin as its origin, and the LSN as PostgreSQL prints it ("16/B374D848").
+// The SQL function walhook.message_id computes the same.
+func MessageID(origin string, lsn pglogrepl.LSN, ordinal int64, eventType cdc.EventType, webhookID int64) string {
 	text := make([]byte, 0, 128)
-	text = append(text, systemID...)
+	text = append(text, origin...)
 	text = append(text, '|')
 	text = appendLSN(text, lsn)
 	text = append(text, '|')
@@ -35,12 +36,12 @@ func MessageID(systemID string, lsn pglogrepl.LSN, ordinal int64, eventType cdc.
 // ManualMessageID returns the webhook-id of a test delivery or a manual redelivery, which are messages of their own:
 // it hashes the text
 //
-//	installation|delivery id
+//	origin|delivery id
 //
-// where installation is the attachment's uuid in its usual lower-case form.
-func ManualMessageID(installation string, deliveryID int64) string {
+// with "manual" of that row as its origin.
+func ManualMessageID(origin string, deliveryID int64) string {
 	text := make([]byte, 0, 64)
-	text = append(text, installation...)
+	text = append(text, origin...)
 	text = append(text, '|')
 	text = strconv.AppendInt(text, deliveryID, 10)
 	return hashID(text)

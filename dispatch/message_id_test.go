@@ -30,13 +30,13 @@ func TestMessageIDHashesTheDocumentedText(t *testing.T) {
 	t.Parallel()
 	form := regexp.MustCompile(`^msg_[0-9a-f]{32}$`)
 	rapid.Check(t, func(t *rapid.T) {
-		system := rapid.StringMatching(`[0-9]{1,20}`).Draw(t, "system")
+		origin := rapid.StringMatching(`[0-9]{1,20}`).Draw(t, "origin")
 		lsn := pglogrepl.LSN(rapid.Uint64().Draw(t, "lsn"))
 		ordinal, webhook := rapid.Int64().Draw(t, "ordinal"), rapid.Int64().Draw(t, "webhook")
 		event := cdc.EventType(rapid.Int16Range(1, 4).Draw(t, "event"))
 
-		got := MessageID(system, lsn, ordinal, event, webhook)
-		sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%d|%d|%d", system, lsn, ordinal, int16(event), webhook))
+		got := MessageID(origin, lsn, ordinal, event, webhook)
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%d|%d|%d", origin, lsn, ordinal, int16(event), webhook))
 		if want := "msg_" + hex.EncodeToString(sum[:16]); got != want {
 			t.Fatalf("got %s, want %s", got, want)
 		}

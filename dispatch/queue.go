@@ -3,6 +3,7 @@ package dispatch
 import (
 	"fmt"
 	"time"
+	"unique"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
@@ -75,7 +76,7 @@ func (q *Queue) collect(rows pgx.Rows) error {
 	for rows.Next() {
 		if len(q.queued) >= handOverLimit {
 			var webhookID int64
-			if err := rows.Scan(nil, &webhookID, nil, nil, nil, nil, nil, nil, nil, nil); err != nil {
+			if err := rows.Scan(nil, &webhookID, nil, nil, nil, nil, nil, nil, nil, nil, nil); err != nil {
 				return fmt.Errorf("read what was queued: %w", err)
 			}
 			put(&q.rest, webhookID, struct{}{})
@@ -83,7 +84,7 @@ func (q *Queue) collect(rows pgx.Rows) error {
 		}
 		d := &delivery{}
 		var n nullable
-		if err := rows.Scan(&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.event, &d.responseID, &n.xid, &d.committedAt, &d.kind, &d.edition); err != nil {
+		if err := rows.Scan(&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.event, &d.responseID, &n.xid, &d.committedAt, &d.kind, &d.edition, &n.origin); err != nil {
 			return fmt.Errorf("read what was queued: %w", err)
 		}
 		n.into(d)
@@ -115,8 +116,11 @@ type nullable struct {
 	lsn   pgtype.Uint64
 	xid   pgtype.Int8
 	event int16
+
+	origin string // one string for all that have it
 }
 
 func (n *nullable) into(d *delivery) {
 	d.lsn, d.xid, d.event = pglogrepl.LSN(n.lsn.Uint64), n.xid.Int64, cdc.EventType(n.event)
+	d.origin = unique.Make(n.origin).Value()
 }

@@ -15,8 +15,6 @@ import (
 // Config is what a Scheduler needs. All fields are required.
 type Config struct {
 	StoreURL  string
-	SystemID  string // of the source, for the webhook-id
-	Install   string // installation id of the store, likewise
 	NumericID bool   // ResponseId is a JSON number
 
 	Client              *Client
@@ -278,16 +276,16 @@ func (s *Scheduler) attempt(d *delivery) Outcome {
 	if d.hook.broken != nil {
 		return Misconfigured(d.hook.broken, time.Now())
 	}
-	id := s.messageID(d)
+	id := d.messageID()
 	body := AppendBody(make([]byte, 0, 128), d.event.String(), d.committedAt, d.responseID, s.cfg.NumericID)
 	return s.cfg.Client.Attempt(s.attemptCtx, Request{Target: d.hook.target, MessageID: id, Body: body})
 }
 
-func (s *Scheduler) messageID(d *delivery) string {
+func (d *delivery) messageID() string {
 	if d.kind == kindTest || d.kind == kindManual {
-		return ManualMessageID(s.cfg.Install, d.id)
+		return ManualMessageID(d.origin, d.id)
 	}
-	return MessageID(s.cfg.SystemID, d.lsn, d.ordinal, d.event, d.webhookID)
+	return MessageID(d.origin, d.lsn, d.ordinal, d.event, d.webhookID)
 }
 
 // answered takes the outcome of an attempt: the endpoint's slot is free again, and the result goes to be recorded.

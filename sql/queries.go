@@ -38,6 +38,7 @@ var (
 	ReadPosition        = mustQuery("ReadPosition")
 	AdvancePosition     = mustQuery("AdvancePosition")
 	SetPosition         = mustQuery("SetPosition")
+	RecordOrigin        = mustQuery("RecordOrigin")
 	ReadStates          = mustQuery("ReadStates")
 	WriteStates         = mustQuery("WriteStates")
 	DeleteStates        = mustQuery("DeleteStates")

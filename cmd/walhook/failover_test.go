@@ -309,3 +309,49 @@ func TestStoreAway(t *testing.T) {
 	d.ready()
 	s.exactlyOnce(n, "created", "started")
 }
+
+// The webhook-id of what is pending, a test and a redelivery among it, stays when the application moves to another server, and
+// when it is detached and attached again.
+func TestMessageIDsOutliveTheSource(t *testing.T) {
+	t.Parallel()
+	before, after := testenv.NewServer(t, nil), testenv.NewServer(t, nil)
+	s := newSiteOn(t, before, sampleSchema).withStore(testenv.Postgres(t)).with("MAX_ATTEMPTS", "1000")
+	wire := s.behindWire("DATABASE_URL", s.db)
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	d := s.run()
+	hook := s.hook("/hook", "started", "ordered", "false")
+	s.exec("update respondent set started_at = now()")
+	s.expect("/hook", "started 1")
+	s.receiver.Respond("/hook", testenv.Always(testenv.Reply{Status: 500}))
+	testenv.Psql(t, s.store, fmt.Sprintf("select walhook.redeliver(max(delivery_id)), walhook.test_webhook(%d, '1') from walhook.delivery_log", hook))
+	s.exec("insert into respondent (id, assessment_id, started_at) values (2, 1, now())")
+	const ids = "select kind, message_id from walhook.queue q join walhook.delivery_log l using (delivery_id) where q.delivery_id <= 4 order by 1"
+	s.waitLog("select count(*) filter (where attempts > 0) from walhook.delivery_log where status = 'pending'", "3")
+	want := testenv.Psql(t, s.store, ids)
+
+	wire.Cut()
+	before.Kill()
+	testenv.Exec(t, after.URL("postgres"), "create database "+s.database())
+	s.moveTo(after)
+	s.exec(sampleSchema + "; insert into respondent (id, assessment_id, started_at) values (1, 1, now()), (2, 1, now()), (3, 1, now())")
+	wire.Redirect(hostPort(after))
+	wire.Restore()
+	s.resolved("server_restored")
+	s.waitLog("select count(*) from walhook.delivery_log where recovered and response_id = '3' and attempts > 0", "1")
+	if got := testenv.Psql(t, s.store, ids); got != want {
+		t.Errorf("on another server the ids of what was pending became\n%s\ninstead of\n%s", got, want)
+	}
+	d.stop()
+	if _, errOut, status := s.walhook("detach"); status != 0 {
+		t.Fatalf("detach: status %d\n%s", status, errOut)
+	}
+	s.attach()
+	if got := testenv.Psql(t, s.store, ids); got != want {
+		t.Errorf("attached again, the ids of what was pending became\n%s\ninstead of\n%s", got, want)
+	}
+	s.receiver.Respond("/hook", testenv.Always(testenv.Reply{}))
+	s.start().ready()
+	s.exec("insert into respondent (id, assessment_id, started_at) values (4, 1, now())")
+	s.waitLog("select count(*) from walhook.delivery_log where status = 'success'", "6")
+	s.checkMessageIDs()
+}

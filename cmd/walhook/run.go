@@ -86,7 +86,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	})
 	defer client.Close()
 	scheduler := dispatch.NewScheduler(dispatch.Config{
-		StoreURL: cfg.storeURL(), SystemID: attachment.SystemIdentifier, Install: attachment.Installation, NumericID: attachment.NumericID,
+		StoreURL: cfg.storeURL(), NumericID: attachment.NumericID,
 		Client: client, Horizon: horizon, Backoff: dispatch.Backoff{Base: cfg.RetryBase, Cap: cfg.RetryCap}, MaxAttempts: cfg.MaxAttempts,
 		Timeout: cfg.DeliveryTimeout, Concurrency: cfg.Concurrency, EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
 		DisableAfter: cfg.DisableAfter, Retention: cfg.Retention, Version: Version(), Observe: metrics.attempted, Loaded: boundMemory, Log: log,

@@ -78,10 +78,13 @@ set search_path = pg_catalog, pg_temp
 as $$
   select 'msg_' || left(encode(sha256(convert_to(
     case when $1 in (0, 1)
-      then concat_ws('|', a.system_identifier, $3, $4, $5, $6)
-      else concat_ws('|', a.installation, $2)
+      then concat_ws('|', o.events, $3, $4, $5, $6)
+      else concat_ws('|', o.manual, $2)
     end, 'UTF8')), 'hex'), 32)
-  from walhook.attachment a
+  from walhook.origin o
+  where o.from_delivery_id <= $2
+  order by o.from_delivery_id desc
+  limit 1
 $$;
 comment on function walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) is
   'The webhook-id header of a delivery: the same whoever computes it, and when.';

@@ -83,6 +83,8 @@ update walhook.endpoint set owner = null where owner = @self;
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
+       (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
+         where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        coalesce((select b.delivery_id from walhook.queue b
                   where b.response_id = q.response_id and b.delivery_id < q.delivery_id
                     and b.webhook_id = any(@ordered_ids::bigint[]) and b.kind <> 2
@@ -100,7 +102,9 @@ limit @max;
 -- Deliveries that are due again, heads of their response's line only.
 -- name: FetchDue
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
+       (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
+         where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin
 from unnest(@webhook_ids::bigint[]) as w (id)
 cross join lateral (
   select * from walhook.queue f
@@ -117,7 +121,9 @@ limit @max;
 -- Test deliveries ignore the webhook's switch and the order.
 -- name: FetchTests
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
+       (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
+         where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin
 from walhook.queue q
 where q.kind = 2 and q.webhook_id = any(@webhook_ids::bigint[]) and q.next_attempt_at <= now() and q.delivery_id <> all(@held::bigint[])
 order by q.next_attempt_at
@@ -127,6 +133,8 @@ limit @max;
 -- name: FetchSuccessor
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
+       (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
+         where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        (q.next_attempt_at is null or q.next_attempt_at <= now()) as due
 from walhook.queue q
 where q.response_id = @response_id and q.webhook_id = any(@ordered_ids::bigint[]) and q.kind <> 2

@@ -2,7 +2,7 @@
 
 -- name: ReadAttachment
 select phase, system_identifier, database, slot, publication, publish, mapping, respondent_oid, assessment_oid, publication_rows, numeric_id,
-       installation::text as installation, begun_at, attached_at
+       begun_at, attached_at
 from walhook.attachment;
 
 -- name: ReadPosition
@@ -87,7 +87,13 @@ cross join lateral (
 where (select s.enabled from walhook.settings s)
 order by e.n, w.id
 returning delivery_id, webhook_id, lsn, ordinal, event_type, response_id, xid, committed_at, kind,
-          (select h.xmin::text::bigint from walhook.webhook h where h.id = webhook_id) as edition;
+          (select h.xmin::text::bigint from walhook.webhook h where h.id = webhook_id) as edition,
+          (select o.events from walhook.origin o order by o.from_delivery_id desc limit 1) as origin;
+
+-- What is queued from here on has another origin. Nobody else queues what the stream brings meanwhile.
+-- name: RecordOrigin
+insert into walhook.origin (from_delivery_id, events, manual)
+select case when exists (select from walhook.origin) then nextval('walhook.delivery_id') else 0 end, u.id, u.id from gen_random_uuid() as u (id);
 
 -- name: OpenIncident
 insert into walhook.incident_log (kind, detail)
