@@ -15,7 +15,7 @@ import (
 // Config is what a Scheduler needs. All fields are required.
 type Config struct {
 	StoreURL  string
-	NumericID bool   // ResponseId is a JSON number
+	NumericID bool // ResponseId is a JSON number
 
 	Client              *Client
 	Horizon             *cdc.Horizon
