@@ -12,7 +12,7 @@ import (
 // protect looks for published tables whose updates and deletes PostgreSQL refuses, since somebody changed their replica
 // identity, and takes them out of the publication: the application's writes go before the stream. It returns the gap that
 // this makes, nil where there is none.
-func (s *Stream) protect(ctx context.Context, source *pgx.Conn, have *publicationInfo, tables ...*TableInfo) *GapError {
+func (g *Guard) protect(ctx context.Context, source *pgx.Conn, have *publicationInfo, tables ...*TableInfo) *GapError {
 	for _, table := range tables {
 		why := table.harm(have)
 		if why == "" {
@@ -20,30 +20,34 @@ func (s *Stream) protect(ctx context.Context, source *pgx.Conn, have *publicatio
 		}
 		gap := &GapError{Kind: IdentityLost, Detail: fmt.Sprintf("table %s %s", table.Name.Display(), why)}
 		if !have.publishes(table) {
-			gap.Detail += fmt.Sprintf("; it stays out of publication %q until that is mended", s.cfg.Publication)
+			gap.Detail += fmt.Sprintf("; it stays out of publication %q until that is mended", g.cfg.Publication)
 			return gap
 		}
-		if have.allTables {
-			gap.Detail += fmt.Sprintf("; publication %q is FOR ALL TABLES, so that it cannot be taken out", s.cfg.Publication)
-		} else if remove, err := s.unpublish(ctx, source, table); err != nil {
+		remove, err := g.unpublish(ctx, source, have, table)
+		switch {
+		case err != nil:
 			gap.Detail += fmt.Sprintf("; PostgreSQL refuses the application's updates until the publication's owner runs: %s; (this role may not: %s)", remove, err)
-		} else {
-			gap.Detail += fmt.Sprintf("; it was taken out of publication %q, so that the application can go on writing", s.cfg.Publication)
+		case have.sweeps(table):
+			gap.Detail += fmt.Sprintf("; publication %q, which has it among others, publishes no updates and deletes until that is mended, so that the application can go on writing", g.cfg.Publication)
+		default:
+			gap.Detail += fmt.Sprintf("; it was taken out of publication %q, so that the application can go on writing", g.cfg.Publication)
 		}
-		s.cfg.Log.Error("a published table would refuse the application's updates", "table", table.Name.Display(), "detail", gap.Detail)
+		if told := g.harmed.Swap(&gap.Detail); told == nil || *told != gap.Detail {
+			g.cfg.Log.Error("a published table would refuse the application's updates", "table", table.Name.Display(), "detail", gap.Detail)
+		}
 		return gap
 	}
 	return nil
 }
 
 // shield does the same while nothing is streamed, when the watch does not look. The stream finds the gap when it begins.
-func (s *Stream) shield(ctx context.Context, source *pgx.Conn) error {
-	have, err := inspectPublication(ctx, source, s.cfg.Publication)
+func (g *Guard) shield(ctx context.Context, source *pgx.Conn) error {
+	have, err := inspectPublication(ctx, source, g.cfg.Publication)
 	if err != nil || have == nil {
 		return err
 	}
 	var published []*TableInfo
-	for _, name := range []Name{s.cfg.Mapping.Respondent, s.cfg.Mapping.AssessmentTable} {
+	for _, name := range []Name{g.cfg.Mapping.Respondent, g.cfg.Mapping.AssessmentTable} {
 		table, err := InspectTable(ctx, source, name)
 		if err != nil {
 			return err
@@ -52,19 +56,24 @@ func (s *Stream) shield(ctx context.Context, source *pgx.Conn) error {
 			published = append(published, table)
 		}
 	}
-	_ = s.protect(ctx, source, have, published...)
+	_ = g.protect(ctx, source, have, published...)
 	return nil
 }
 
-// unpublish takes a table out of the publication, as its owner or by the function that attach made for those who are not. It
-// returns the statement that does it.
-func (s *Stream) unpublish(ctx context.Context, source *pgx.Conn, table *TableInfo) (string, error) {
-	remove := fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE %s", pgx.Identifier{s.cfg.Publication}.Sanitize(), table.Name)
+// unpublish takes a table out of the publication, as its owner or by the function that attach made for those who are not. A
+// publication that has it among others publishes no updates and deletes instead. It returns the statement that does it.
+func (g *Guard) unpublish(ctx context.Context, source *pgx.Conn, have *publicationInfo, table *TableInfo) (string, error) {
+	remove := "ALTER PUBLICATION " + pgx.Identifier{g.cfg.Publication}.Sanitize()
+	if have.sweeps(table) {
+		remove += " SET (publish = 'insert, truncate')"
+	} else {
+		remove += " DROP TABLE " + table.Name.String()
+	}
 	var owner, function bool
 	err := source.QueryRow(ctx, `
 		select coalesce((select pg_catalog.pg_has_role(p.pubowner, 'usage') from pg_catalog.pg_publication p where p.pubname = $1), false),
 		       coalesce(pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('walhook.unpublish(regclass)')::oid, 'execute'), false)`,
-		s.cfg.Publication).Scan(&owner, &function)
+		g.cfg.Publication).Scan(&owner, &function)
 	switch {
 	case err != nil:
 	case owner:
@@ -109,6 +118,5 @@ func (p *publicationInfo) publishes(t *TableInfo) bool {
 	if p == nil || !p.actions[1] && !p.actions[2] {
 		return false
 	}
-	_, member := p.tables[t.OID]
-	return member || p.allTables
+	return p.has(t)
 }

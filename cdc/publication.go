@@ -80,12 +80,25 @@ func (p publicationSpec) createSQL() string {
 // publicationInfo is the publication as it is.
 type publicationInfo struct {
 	allTables, viaRoot bool
-	actions            [4]bool // insert, update, delete, truncate
+	schemas            map[string]string // of FOR TABLES IN SCHEMA: name, and oid and xmin of the row in pg_publication_namespace
+	actions            [4]bool           // insert, update, delete, truncate
 	tables             map[uint32][]string
 	filtered           map[uint32]bool // tables of which a row filter holds rows back
 
 	row       string            // oid and xmin of its row in pg_publication
 	tableRows map[uint32]string // the same of the tables' rows in pg_publication_rel
+}
+
+// has reports whether the publication has the table, by name or with others.
+func (p *publicationInfo) has(table *TableInfo) bool {
+	_, named := p.tables[table.OID]
+	return named || p.sweeps(table)
+}
+
+// sweeps reports whether the table is published with others, as one of a schema or of all, and so without list and filter.
+func (p *publicationInfo) sweeps(table *TableInfo) bool {
+	_, schema := p.schemas[table.Name.Schema]
+	return schema || p.allTables
 }
 
 // rowsOf tells the catalog's rows that publish these tables, with the transactions that wrote them. They are others once
@@ -98,7 +111,7 @@ func (p *publicationInfo) rowsOf(tables ...*TableInfo) string {
 	rows := []string{p.row}
 	for _, table := range tables {
 		if table != nil {
-			rows = append(rows, p.tableRows[table.OID])
+			rows = append(rows, p.tableRows[table.OID]+p.schemas[table.Name.Schema])
 			if table.Adopted != "" {
 				rows = append(rows, table.Adopted)
 			}
@@ -109,7 +122,7 @@ func (p *publicationInfo) rowsOf(tables ...*TableInfo) string {
 
 // inspectPublication reads the publication, nil where there is none.
 func inspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*publicationInfo, error) {
-	p := &publicationInfo{tables: map[uint32][]string{}, filtered: map[uint32]bool{}, tableRows: map[uint32]string{}}
+	p := &publicationInfo{schemas: map[string]string{}, tables: map[uint32][]string{}, filtered: map[uint32]bool{}, tableRows: map[uint32]string{}}
 	var oid uint32
 	err := conn.QueryRow(ctx, `select oid, oid || ':' || xmin, puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate
 		from pg_catalog.pg_publication where pubname = $1`, name).
@@ -129,6 +142,9 @@ func inspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*publ
 		columns = `(select array_agg(a.attname::text order by a.attnum) from pg_catalog.pg_attribute a
 		             where a.attrelid = r.prrelid and a.attnum = any(r.prattrs))`
 		filter = "r.prqual is not null"
+		if err := p.inspectSchemas(ctx, conn, oid); err != nil {
+			return nil, fmt.Errorf("look up the schemas of publication %q: %w", name, err)
+		}
 	}
 	rows, err := conn.Query(ctx, "select r.prrelid, r.oid || ':' || r.xmin, "+filter+", "+columns+" from pg_catalog.pg_publication_rel r where r.prpubid = $1", oid)
 	if err != nil {
@@ -150,6 +166,20 @@ func inspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*publ
 	return p, nil
 }
 
+func (p *publicationInfo) inspectSchemas(ctx context.Context, conn *pgx.Conn, oid uint32) error {
+	rows, err := conn.Query(ctx, `select n.nspname, p.oid || ':' || p.xmin
+		from pg_catalog.pg_publication_namespace p join pg_catalog.pg_namespace n on n.oid = p.pnnspid where p.pnpubid = $1`, oid)
+	if err != nil {
+		return err
+	}
+	var schema, row string
+	_, err = pgx.ForEachRow(rows, []any{&schema, &row}, func() error {
+		p.schemas[schema] = row
+		return nil
+	})
+	return err
+}
+
 // drift says in sentences how the publication differs from what it should be, nothing where it does not.
 func (p publicationSpec) drift(have *publicationInfo) []string {
 	if have == nil {
@@ -169,13 +199,13 @@ func (p publicationSpec) drift(have *publicationInfo) []string {
 			}
 		}
 	}
-	if have.allTables {
-		return drift
-	}
 	for _, table := range p.tables {
-		columns, member := have.tables[table.info.OID]
+		if have.sweeps(table.info) {
+			continue
+		}
+		columns := have.tables[table.info.OID]
 		switch {
-		case !member:
+		case !have.has(table.info):
 			drift = append(drift, fmt.Sprintf("publication %q lacks table %s", p.name, table.info.Name.Display()))
 		case columns != nil && !covers(columns, table):
 			drift = append(drift, fmt.Sprintf("the column list of %s in publication %q lacks mapped columns", table.info.Name.Display(), p.name))
@@ -203,7 +233,20 @@ func (p publicationSpec) mendSQL(have *publicationInfo) []string {
 	}
 	quoted := pgx.Identifier{p.name}.Sanitize()
 	statements := []string{fmt.Sprintf("alter publication %s set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)", quoted)}
-	if !have.allTables {
+	switch {
+	case have.allTables:
+	case len(have.schemas) > 0:
+		// Setting the tables would take the schemas out.
+		for _, table := range p.tables {
+			if have.sweeps(table.info) {
+				continue
+			}
+			if have.has(table.info) {
+				statements = append(statements, fmt.Sprintf("alter publication %s drop table %s", quoted, table.info.Name))
+			}
+			statements = append(statements, fmt.Sprintf("alter publication %s add table %s", quoted, table.sql()))
+		}
+	default:
 		tables := make([]string, len(p.tables))
 		for i, table := range p.tables {
 			tables[i] = table.sql()

@@ -66,6 +66,11 @@ func TestDriftTellsHowAPublicationDiffers(t *testing.T) {
 			&publicationInfo{viaRoot: true, actions: [4]bool{true, false, true, false}, allTables: true},
 			[]string{"does not publish update", "does not publish truncate"},
 		},
+		"a schema": {&publicationInfo{viaRoot: true, actions: every, schemas: map[string]string{"public": ""}}, nil},
+		"another schema": {
+			&publicationInfo{viaRoot: true, actions: every, schemas: map[string]string{"other": ""}, tables: map[uint32][]string{assessmentOID: nil}},
+			[]string{"lacks table public.Respondent"},
+		},
 		"by partition": {&publicationInfo{actions: every, allTables: true}, []string{"partition root"}},
 		"a list without the replica identity": {
 			&publicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: needed[:6], assessmentOID: nil}},
@@ -95,7 +100,15 @@ func TestMendingMakesWhatIsMissing(t *testing.T) {
 	}{
 		"none":       {nil, []string{spec.createSQL()}},
 		"all tables": {&publicationInfo{allTables: true}, []string{how}},
-		"emptied":    {&publicationInfo{}, []string{how, `alter publication "wal's hook" set table "public"."Respondent", "public"."assessment"`}},
+		"a schema":   {&publicationInfo{schemas: map[string]string{"public": ""}}, []string{how}},
+		"another schema": {
+			&publicationInfo{schemas: map[string]string{"other": ""}, tables: map[uint32][]string{assessmentOID: {"id"}}},
+			[]string{
+				how, `alter publication "wal's hook" add table "public"."Respondent"`,
+				`alter publication "wal's hook" drop table "public"."assessment"`, `alter publication "wal's hook" add table "public"."assessment"`,
+			},
+		},
+		"emptied": {&publicationInfo{}, []string{how, `alter publication "wal's hook" set table "public"."Respondent", "public"."assessment"`}},
 	} {
 		if got := spec.mendSQL(tt.have); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %q", name, got)

@@ -121,9 +121,13 @@ func (r *reconciler) alongside(ctx context.Context, a *Attachment, position Posi
 		return Reconciled{}, err
 	}
 	defer closeQuietly(exporter)
+	status := &Status{}
 	stream := NewStream(StreamConfig{
 		SourceURL: cfg.SourceURL, StoreURL: cfg.StoreURL, Slot: cfg.Target.Slot, Publication: cfg.Target.Publication,
-		Mapping: cfg.Target.Mapping, Queue: cfg.Queue, Horizon: cfg.Horizon, Status: &Status{}, Log: cfg.Log,
+		Mapping: cfg.Target.Mapping, Queue: cfg.Queue, Horizon: cfg.Horizon, Status: status, Log: cfg.Log,
+		Guard: NewGuard(GuardConfig{
+			SourceURL: cfg.SourceURL, Slot: cfg.Target.Slot, Publication: cfg.Target.Publication, Mapping: cfg.Target.Mapping, Status: status, Log: cfg.Log,
+		}),
 	})
 	if _, err := stream.verify(ctx, source, exporter, a, position); err != nil {
 		return Reconciled{}, err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -40,7 +39,7 @@ type StreamConfig struct {
 	Queue               Queue
 	Horizon             *Horizon
 	Status              *Status
-	MaxSlotLag          int64 // bytes of WAL beyond which the slot is given up; 0: never
+	Guard               *Guard // that somebody else runs
 	Log                 *slog.Logger
 
 	// Mend closes a gap; after it returns nil the stream begins anew. Nil: a gap ends Run.
@@ -50,10 +49,8 @@ type StreamConfig struct {
 // Stream reads the slot while no other daemon does, and waits otherwise.
 type Stream struct {
 	cfg       StreamConfig
-	keyHidden string                 // what the watch has told of a table that hides its key
-	gaveUp    atomic.Pointer[string] // why the slot was dropped by this daemon itself
-
-	yielded bool // the slot was given to a comparison, which is no daemon
+	keyHidden string // what the watch has told of a table that hides its key
+	yielded   bool   // the slot was given to a comparison, which is no daemon
 }
 
 // NewStream returns a Stream that Run starts.
@@ -62,10 +59,6 @@ func NewStream(cfg StreamConfig) *Stream { return &Stream{cfg: cfg} }
 // Run streams until the context ends, reconnecting whenever a connection breaks. It returns nil after a clean stop, a
 // *FatalError where trying again cannot help, and a *GapError where Mend is nil.
 func (s *Stream) Run(ctx context.Context) error {
-	guarding, stop := context.WithCancel(ctx)
-	guarded := make(chan struct{})
-	go func() { defer close(guarded); s.guard(guarding) }()
-	defer func() { stop(); <-guarded }()
 	backoff := newReconnect()
 	var open *GapError // found, and not closed yet
 	for {
@@ -94,7 +87,7 @@ func (s *Stream) Run(ctx context.Context) error {
 			s.cfg.Log.Error("the stream may have missed changes", "kind", gap.Kind, "detail", gap.Detail)
 			if err = s.cfg.Mend(ctx, gap); err == nil {
 				open = nil
-				s.gaveUp.Store(nil)
+				s.cfg.Guard.gaveUp.Store(nil)
 				backoff = newReconnect()
 				continue
 			}
@@ -255,7 +248,7 @@ func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgco
 		return nil, err
 	}
 	if !slot.Exists {
-		return nil, s.missingSlot()
+		return nil, s.cfg.Guard.missingSlot()
 	}
 	if err := slot.continues(position); err != nil {
 		return nil, err
@@ -313,7 +306,7 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, position
 				return errors.New(reason)
 			}
 		case stateUndefinedObject:
-			return s.missingSlot()
+			return s.cfg.Guard.missingSlot()
 		case stateNotReady:
 			return &GapError{SlotLost, fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
 		default:

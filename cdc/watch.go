@@ -79,7 +79,7 @@ func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment
 	if err != nil {
 		return nil, nil, err
 	}
-	if gap := s.protect(ctx, source, have, published...); gap != nil {
+	if gap := s.cfg.Guard.protect(ctx, source, have, published...); gap != nil {
 		return nil, gap, nil
 	}
 	slot, err := inspectSlot(ctx, source, s.cfg.Slot)
@@ -87,7 +87,7 @@ func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment
 		return nil, nil, err
 	}
 	if !slot.Exists {
-		return nil, s.missingSlot(), nil
+		return nil, s.cfg.Guard.missingSlot(), nil
 	}
 	if slot.WALStatus == "lost" {
 		return nil, &GapError{SlotLost, "slot \"" + s.cfg.Slot + "\" was invalidated: the server has removed WAL that it still needed"}, nil

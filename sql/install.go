@@ -24,6 +24,9 @@ const (
 	unpublishFile = "source/unpublish.sql"
 )
 
+// identifyVersion lets the version be updated where a publication is FOR ALL TABLES: its table has no key.
+const identifyVersion = "alter table " + versionTable + " replica identity full"
+
 const createSchema = "create schema if not exists walhook;\n"
 
 // GroupRoles are those that people and daemons get their rights by.
@@ -70,6 +73,9 @@ func Install(ctx context.Context, conn *pgx.Conn) error {
 	}
 	migrator.Migrations = migrations
 	if have < int32(len(migrations)) {
+		if _, err := conn.Exec(ctx, identifyVersion); err != nil {
+			return fmt.Errorf("set the replica identity of %s: %w", versionTable, err)
+		}
 		if err := migrator.Migrate(ctx); err != nil {
 			return fmt.Errorf("upgrade the schema walhook: %w", err)
 		}
@@ -189,6 +195,9 @@ func Script(have int32) (string, error) {
 	if have == 0 {
 		fmt.Fprintf(&b, "create table if not exists %s(version int4 not null);\ninsert into %s(version) select 0 where 0 = (select count(*) from %s);\n",
 			versionTable, versionTable, versionTable)
+	}
+	if have < int32(len(migrations)) {
+		b.WriteString(identifyVersion + ";\n")
 	}
 	for _, m := range migrations {
 		if m.Sequence > have {

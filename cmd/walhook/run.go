@@ -71,6 +71,11 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	defer parts.Wait()
 	defer cancel(nil)
 
+	guard := cdc.NewGuard(cdc.GuardConfig{
+		SourceURL: cfg.sourceURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(), Status: status,
+		MaxSlotLag: int64(cfg.MaxSlotLag), Log: log,
+	})
+	start("guard", func() error { guard.Run(ctx); return nil })
 	attachment, err := begin(ctx, cfg, ready, log)
 	if cause := context.Cause(ctx); cause != nil {
 		return stopped(cause, log)
@@ -102,7 +107,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		}, status),
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
 		Queue:   streamQueue,
-		Horizon: horizon, Status: status, MaxSlotLag: int64(cfg.MaxSlotLag), Log: log,
+		Horizon: horizon, Guard: guard, Status: status, Log: log,
 	})
 	ready.follow(func() (bool, string) { return streaming(status, scheduler) })
 

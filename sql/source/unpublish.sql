@@ -1,12 +1,21 @@
 -- Where somebody takes a published table's replica identity away, PostgreSQL refuses the application's updates. The daemon then
 -- takes the table out of the publication, which only the publication's owner may: by this function, with the rights of the role
--- that attached. It knows one publication, and can add nothing to it.
+-- that attached. It knows one publication, and can add nothing to it. One that has the table among others publishes no updates
+-- and deletes then, which is what harms the application.
 create or replace function walhook.unpublish(published regclass) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  named  boolean := exists (select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where p.pubname = :publication and r.prrelid = published);
+  listed boolean := exists (select from pg_publication_tables t join pg_class c on c.relname = t.tablename and c.relnamespace = to_regnamespace(quote_ident(t.schemaname))
+                             where t.pubname = :publication and c.oid = published);
 begin
-  execute format('alter publication %I drop table %s', :publication, published);
+  if listed and not named then -- one of a schema, or of all tables
+    execute format('alter publication %I set (publish = %L)', :publication, 'insert, truncate');
+  else
+    execute format('alter publication %I drop table %s', :publication, published);
+  end if;
 end
 $$;
 comment on function walhook.unpublish(regclass) is

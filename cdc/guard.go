@@ -1,0 +1,119 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// GuardConfig is what a Guard needs. All fields are required.
+type GuardConfig struct {
+	SourceURL, Slot, Publication string
+	Mapping                      Mapping
+	Status                       *Status
+	MaxSlotLag                   int64 // bytes of WAL beyond which the slot is given up; 0: never
+	Log                          *slog.Logger
+}
+
+// Guard looks at the source also while the stream stands still, or has not begun: a store that is away must neither fill the
+// source's disk unseen nor let the application's writes fail. Beyond MaxSlotLag it gives the slot up, once the stream has begun,
+// which then closes the gap.
+type Guard struct {
+	cfg    GuardConfig
+	gaveUp atomic.Pointer[string] // why it dropped the slot itself
+	harmed atomic.Pointer[string] // what it last told of a table that refuses the application's updates
+}
+
+// NewGuard returns a Guard that Run starts.
+func NewGuard(cfg GuardConfig) *Guard { return &Guard{cfg: cfg} }
+
+// Run looks every few seconds until the context ends.
+func (g *Guard) Run(ctx context.Context) {
+	var source *pgx.Conn
+	defer func() {
+		if source != nil {
+			closeQuietly(source)
+		}
+	}()
+	for pause := time.Duration(0); ; pause = watchInterval {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+		var err error
+		if source == nil {
+			source, err = ConnectSource(ctx, g.cfg.SourceURL)
+		}
+		if err == nil {
+			err = g.weigh(ctx, source)
+		}
+		if phase := g.cfg.Status.View().Phase; err == nil && (phase == PhaseStarting || phase == PhaseRetrying) {
+			err = g.shield(ctx, source)
+		}
+		if err != nil {
+			// The stream tells of a source that cannot be reached.
+			g.cfg.Status.unreached()
+			g.cfg.Log.Debug("the guard cannot look", "error", err)
+			if source != nil {
+				closeQuietly(source)
+				source = nil
+			}
+		}
+	}
+}
+
+// weigh looks at the slot once.
+func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {
+	slot, err := inspectSlot(ctx, source, g.cfg.Slot)
+	if err != nil {
+		return err
+	}
+	danger := slot.danger(g.cfg.MaxSlotLag)
+	before := g.cfg.Status.weighed(SlotView{Status: slot.status(), Active: slot.ActivePID != nil, Retained: slot.Retained}, danger)
+	switch {
+	case danger != "" && before == "":
+		g.cfg.Log.Warn("the slot nears the end of what it may hold back", "detail", danger)
+	case danger == "" && before != "":
+		g.cfg.Log.Info("the slot holds back little again", "slot", g.cfg.Slot, "retained", bytesText(slot.Retained))
+	}
+	if g.cfg.MaxSlotLag == 0 || slot.Retained <= g.cfg.MaxSlotLag {
+		return nil
+	}
+	if phase := g.cfg.Status.View().Phase; phase == PhaseStarting || phase == PhaseStandby || phase == PhaseMending {
+		return nil // it may be another daemon's slot, or a new one
+	}
+	reason := fmt.Sprintf("slot %q was given up: it held back %s of WAL, and WALHOOK_MAX_SLOT_LAG allows %s",
+		g.cfg.Slot, bytesText(slot.Retained), bytesText(g.cfg.MaxSlotLag))
+	g.gaveUp.Store(&reason)
+	g.cfg.Log.Error("dropping the slot", "detail", reason)
+	return dropSlot(ctx, source, g.cfg.Slot)
+}
+
+// danger says what the slot comes near to, "" while it is far from it.
+func (s *SlotInfo) danger(limit int64) string {
+	held := fmt.Sprintf("slot %q holds back %s of WAL", s.Name, bytesText(s.Retained))
+	switch {
+	case !s.Exists:
+		return ""
+	case limit > 0 && s.Retained >= limit/5*4:
+		return held + fmt.Sprintf(", and is given up beyond %s (WALHOOK_MAX_SLOT_LAG)", bytesText(limit))
+	case s.WALStatus == "unreserved":
+		return held + ", more than max_slot_wal_keep_size allows: the server may invalidate it at its next checkpoint"
+	case s.SafeBytes != nil && *s.SafeBytes < s.Retained/4:
+		return held + fmt.Sprintf(", and the server invalidates it %s further on (max_slot_wal_keep_size)", bytesText(max(*s.SafeBytes, 0)))
+	}
+	return ""
+}
+
+// missingSlot is the gap of a slot that is not there.
+func (g *Guard) missingSlot() *GapError {
+	if reason := g.gaveUp.Load(); reason != nil {
+		return &GapError{SlotLost, *reason}
+	}
+	return &GapError{SlotLost, fmt.Sprintf("slot %q does not exist any more", g.cfg.Slot)}
+}
