@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,7 +71,7 @@ func connect(ctx context.Context, config *pgx.ConnConfig, what string) (*pgx.Con
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		err = withoutSecrets(err, &config.Config)
+		err = telling(err, &config.Config)
 		if poolerRefuses(err) {
 			return nil, fmt.Errorf("connect to %s at %s: %s: %w", what, address(&config.Config), poolerAdvice, err)
 		}
@@ -97,7 +98,7 @@ func ConnectReplication(ctx context.Context, url string) (*pgconn.PgConn, error)
 	defer cancel()
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
-		err = withoutSecrets(err, config)
+		err = telling(err, config)
 		if poolerRefuses(err) {
 			return nil, fmt.Errorf("open a replication connection to %s: %s: %w", address(config), poolerAdvice, err)
 		}
@@ -125,11 +126,38 @@ func address(config *pgconn.Config) string {
 	return fmt.Sprintf("%s:%d/%s", config.Host, config.Port, config.Database)
 }
 
-// withoutSecrets keeps a password out of an error's text. pgx masks those that it parsed; what remains is the odd server that
-// repeats what it was told.
-func withoutSecrets(err error, config *pgconn.Config) error {
-	if config.Password == "" || !strings.Contains(err.Error(), config.Password) {
+// tellingError is the one line of what went wrong that people need; what it wraps is all of it.
+type tellingError struct {
+	text string
+	err  error
+}
+
+func (e *tellingError) Error() string { return e.text }
+func (e *tellingError) Unwrap() error { return e.err }
+
+// telling picks from the attempts of one connection, with TLS and without and for each address of the host, the last that a
+// server answered, or else the last. Should a server repeat the password, that is left out.
+func telling(err error, config *pgconn.Config) error {
+	var connect *pgconn.ConnectError
+	if !errors.As(err, &connect) {
 		return err
 	}
-	return errors.New(strings.ReplaceAll(err.Error(), config.Password, "xxxxx"))
+	attempts := []error{errors.Unwrap(connect)}
+	if joined, ok := attempts[0].(interface{ Unwrap() []error }); ok {
+		attempts = joined.Unwrap()
+	}
+	told := attempts[len(attempts)-1]
+	for _, attempt := range attempts {
+		var answer *pgconn.PgError
+		if errors.As(attempt, &answer) {
+			told = answer
+		}
+	}
+	lines := strings.Split(told.Error(), "\n")
+	text := strings.Join(slices.Compact(lines), "; ")
+	if config.Password != "" {
+		// A name that has the password in it is no secret.
+		text = strings.NewReplacer(config.User+" ", config.User+" ", config.User+`"`, config.User+`"`, config.Password, "xxxxx").Replace(text)
+	}
+	return &tellingError{fmt.Sprintf("user %q: %s", config.User, text), err}
 }

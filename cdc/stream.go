@@ -24,6 +24,9 @@ const (
 	reconnectMin = 200 * time.Millisecond
 	reconnectCap = 5 * time.Second
 
+	// steadyAfter is how long a session must have lasted for the next wait to be a short one again.
+	steadyAfter = 10 * time.Second
+
 	// leftoverGrace is how long a walsender that a dead connection of ours left behind may keep the slot.
 	leftoverGrace = 3 * time.Second
 
@@ -51,6 +54,7 @@ type Stream struct {
 	cfg       StreamConfig
 	keyHidden string // what the watch has told of a table that hides its key
 	yielded   bool   // the slot was given to a comparison, which is no daemon
+	succeeds  bool   // another daemon read the slot before, which has not been told yet
 }
 
 // NewStream returns a Stream that Run starts.
@@ -95,7 +99,7 @@ func (s *Stream) Run(ctx context.Context) error {
 				return err
 			}
 		}
-		if time.Since(began) > time.Minute {
+		if time.Since(began) > steadyAfter {
 			backoff = newReconnect()
 		}
 		pause, _ := backoff.Next()
@@ -132,11 +136,7 @@ func (s *Stream) session(ctx context.Context, open *GapError) error {
 		return err
 	}
 	s.cfg.Status.enter(PhaseStarting, "opening the stream")
-	if succeeds {
-		if err := s.noteTakeover(ctx, store); err != nil {
-			return err
-		}
-	}
+	s.succeeds = succeeds
 	return s.stream(ctx, store, open, 0)
 }
 
@@ -153,6 +153,12 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 	}
 	if err := attachment.matches(s.cfg); err != nil {
 		return err
+	}
+	if s.succeeds {
+		if err := s.noteTakeover(ctx, store); err != nil {
+			return err
+		}
+		s.succeeds = false
 	}
 	position, turn, err := takeTurn(ctx, store)
 	if err != nil {
@@ -206,6 +212,9 @@ func (s *Stream) elect(ctx context.Context, store *pgx.Conn) (succeeds bool, err
 		reason := "another daemon reads the slot"
 		if comparing, err := lockHeld(ctx, store, attachLock, true); err == nil && comparing {
 			reason = "the table is being compared with the recorded state"
+		}
+		if s.cfg.Status.View().Phase != PhaseStandby {
+			s.cfg.Log.Info("standing by", "detail", reason)
 		}
 		s.cfg.Status.enter(PhaseStandby, reason)
 		select {

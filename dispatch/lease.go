@@ -47,6 +47,7 @@ type lease struct {
 func (l *lease) run(ctx context.Context) error {
 	backoff := newStoreBackoff()
 	for ctx.Err() == nil {
+		held := l.beaten
 		err := l.hold(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -55,7 +56,7 @@ func (l *lease) run(ctx context.Context) error {
 			_ = l.conn.Close(context.WithoutCancel(ctx))
 			l.conn = nil
 		}
-		if time.Since(l.beaten) < leaseMargin {
+		if l.beaten.After(held) {
 			backoff = newStoreBackoff()
 		}
 		pause, _ := backoff.Next()

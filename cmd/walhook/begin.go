@@ -99,7 +99,7 @@ func autoAttach(ctx context.Context, cfg *Config, ready *readiness, log *slog.Lo
 	return err
 }
 
-// openStore reads what is attached.
+// openStore reads what is attached, and refuses a configuration that is another: a standby must not find that out when it is needed.
 func openStore(ctx context.Context, cfg *Config) (*cdc.Attachment, error) {
 	store, err := cdc.ConnectStore(ctx, cfg.storeURL())
 	if err != nil {
@@ -110,5 +110,8 @@ func openStore(ctx context.Context, cfg *Config) (*cdc.Attachment, error) {
 		return nil, err
 	}
 	attachment, _, err := cdc.ReadAttached(ctx, store)
-	return attachment, err
+	if err != nil {
+		return nil, err
+	}
+	return attachment, attachment.Matches(cfg.Slot, cfg.Publication, cfg.mapping())
 }

@@ -109,6 +109,8 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"ALLOW_NETWORKS", "10.0.0.0/8\ncorporate", "corporate", "CIDR", ""},
 		{"RETENTION", "-1h", "-1h0m0s", "for ever", ""},
 		{"MAX_SLOT_LAG", "much", "much", "10GB", ""},
+		{"MAX_SLOT_LAG", "10", "10", "512MB", ""},
+		{"MAX_SLOT_LAG", "10kB", "10kB", "32MB or more", ""},
 		{"LOG_LEVEL", "loud", "loud", "debug", ""},
 		{"LOG_FORMAT", "xml", "xml", "json", ""},
 	}

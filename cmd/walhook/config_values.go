@@ -66,20 +66,27 @@ func (n *networks) Decode(value string) error {
 // byteSize is a number of bytes.
 type byteSize int64
 
-var byteUnits = map[string]float64{"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+var byteUnits = map[string]float64{"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+
+// leastSlotLag is two segments of WAL. A slot keeps some back whatever is done.
+const leastSlotLag = 32 << 20
 
 var byteText = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)$`)
 
 // Decode reads a number with a unit as PostgreSQL has them, such as 512MB.
 func (b *byteSize) Decode(value string) error {
-	bad := &valueError{value, "a size such as 512MB or 10GB; 0: no limit"}
+	bad := &valueError{value, "a size of 32MB or more, such as 512MB or 10GB; 0: no limit"}
+	if strings.TrimSpace(value) == "0" {
+		*b = 0
+		return nil
+	}
 	match := byteText.FindStringSubmatch(strings.TrimSpace(value))
 	if match == nil {
 		return bad
 	}
 	unit, known := byteUnits[strings.ToUpper(match[2])]
 	number, err := strconv.ParseFloat(match[1], 64)
-	if !known || err != nil || number*unit > math.MaxInt64/2 {
+	if !known || err != nil || number*unit > math.MaxInt64/2 || number*unit < leastSlotLag {
 		return bad
 	}
 	*b = byteSize(number * unit)

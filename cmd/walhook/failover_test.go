@@ -238,6 +238,8 @@ func TestTakeover(t *testing.T) {
 	first.readyz(200, "streaming")
 	second := s.start()
 	second.readyz(200, "standing by")
+	s.with("FINISHED", "started_at").mustFail("run", "WALHOOK_FINISHED was") // and not when it is needed
+	s.with("FINISHED", "finished_at")
 	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.expect("/hook", "created 1")
 

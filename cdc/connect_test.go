@@ -1,0 +1,36 @@
+package cdc
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/testenv"
+)
+
+// What cannot connect says so in one line, with what the server answered, the user's name and not the password.
+func TestConnectionErrorsAreOneLine(t *testing.T) {
+	t.Parallel()
+	server := testenv.Postgres(t)
+	for name, c := range map[string]struct{ url, says, not string }{
+		"unknown role":   {strings.Replace(server.URL("postgres"), "postgres@", "app_owner:own@", 1), `user "app_owner": FATAL: role "app_owner" does not exist`, "TLS"},
+		"unknown base":   {server.URL("nowhere"), `database "nowhere" does not exist`, "TLS"},
+		"nobody listens": {"postgres://app:hunter2@127.0.0.1:1/app", "connection refused", "hunter2"},
+		"of two nobody":  {"postgres://app:hunter2@127.0.0.1:1,127.0.0.1:2/app", "127.0.0.1:2 (127.0.0.1): dial error", "hunter2"},
+	} {
+		for what, connect := range map[string]func() error{
+			"store":       func() error { _, err := ConnectStore(t.Context(), c.url); return err },
+			"source":      func() error { _, err := ConnectSource(t.Context(), c.url); return err },
+			"replication": func() error { _, err := ConnectReplication(t.Context(), c.url); return err },
+		} {
+			err := connect()
+			var connectError *pgconn.ConnectError
+			if err == nil || !errors.As(err, &connectError) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), c.not) ||
+				strings.Contains(err.Error(), "\n") || strings.Count(err.Error(), c.says) != 1 {
+				t.Errorf("%s, %s: %v", name, what, err)
+			}
+		}
+	}
+}
