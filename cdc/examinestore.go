@@ -52,7 +52,7 @@ func (e *examiner) administration(ctx context.Context) {
 	} else {
 		e.grade(len(endpoints) > 0, Warn, "endpoints", found("every endpoint answered its last attempt", "endpoints fail at the moment: ", endpoints), "SELECT * FROM walhook.endpoint_health WHERE failures > 0;")
 	}
-	rows, err = e.store.Query(ctx, "select format('%s since %s: %s', kind, date_trunc('second', at), detail) from walhook.incident_log where resolved_at is null order by at desc limit 5")
+	rows, err = e.store.Query(ctx, "select format('%s since %s: %s', kind, date_trunc('second', at), detail) from walhook.incident where resolved_at is null order by at desc limit 5")
 	incidents, err := collect(rows, err)
 	if err != nil {
 		e.unknown("incidents", err)

@@ -83,7 +83,18 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 	if _, err := store.Exec(ctx, sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": gap.Kind, "detail": gap.Detail})...); err != nil {
 		return Reconciled{}, fmt.Errorf("record the incident: %w", err)
 	}
-	return r.anew(ctx)
+	result, err := r.anew(ctx)
+	if err != nil {
+		r.tell(ctx, gap, err)
+	}
+	return result, err
+}
+
+// tell lets people read in the incident what keeps the gap open, which often is a statement that somebody has to run.
+func (r *reconciler) tell(ctx context.Context, gap *GapError, why error) {
+	if _, err := r.store.Exec(ctx, sql.HinderIncident.SQL, sql.HinderIncident.Bind(sql.Args{"kind": gap.Kind, "hindrance": why.Error()})...); err != nil {
+		r.cfg.Log.Debug("the incident cannot be told more of", "error", err)
+	}
 }
 
 type reconciler struct {

@@ -54,6 +54,7 @@ type Stream struct {
 	cfg       StreamConfig
 	keyHidden string // what the watch has told of a table that hides its key
 	yielded   bool   // the slot was given to a comparison, which is no daemon
+	surveyed  bool   // what a comparison needs was looked at
 	succeeds  bool   // another daemon read the slot before, which has not been told yet
 }
 
@@ -175,6 +176,9 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 		return err
 	}
 	table, err := s.verify(ctx, source, replication, attachment, position)
+	if err == nil {
+		s.survey(ctx, source, attachment)
+	}
 	closeQuietly(source)
 	if err != nil {
 		return err
@@ -194,6 +198,22 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 		return err
 	}
 	return s.pump(ctx, store, replication, attachment, position, turn, table.Partitioned(), until)
+}
+
+// survey warns once of what would refuse a comparison, such as a right to read: the stream does not need it, until a slot is lost.
+func (s *Stream) survey(ctx context.Context, source *pgx.Conn, a *Attachment) {
+	if s.surveyed {
+		return
+	}
+	preflight, err := Inspect(ctx, source, Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: a.Publish, Mapping: s.cfg.Mapping})
+	if err != nil {
+		s.cfg.Log.Debug("what a comparison needs cannot be looked at", "error", err)
+		return
+	}
+	s.surveyed = true
+	if refusals := preflight.Refusals(); len(refusals) > 0 {
+		s.cfg.Log.Warn("should the slot be lost, the table could not be compared with the recorded state", "detail", reasons(refusals))
+	}
 }
 
 // elect waits until this daemon is the one that reads the slot, and tells whether another was before.

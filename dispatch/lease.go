@@ -71,15 +71,11 @@ func (l *lease) run(ctx context.Context) error {
 
 // hold connects, and keeps the lease as long as the connection lasts.
 func (l *lease) hold(ctx context.Context) error {
-	config, err := pgx.ParseConfig(l.s.cfg.StoreURL)
-	if err != nil {
-		return fmt.Errorf("parse the URL of the store: %w", err)
-	}
-	config.RuntimeParams["application_name"] = "walhook"
 	connecting, cancel := context.WithTimeout(ctx, leaseMargin)
 	defer cancel()
-	if l.conn, err = pgx.ConnectConfig(connecting, config); err != nil {
-		return fmt.Errorf("connect to the store: %w", err)
+	var err error
+	if l.conn, err = cdc.ConnectStore(connecting, l.s.cfg.StoreURL); err != nil {
+		return err
 	}
 	if _, err := l.conn.Exec(ctx, "listen walhook; listen "+queuedChannel); err != nil {
 		return fmt.Errorf("listen for changes: %w", err)

@@ -79,16 +79,25 @@ func (s *Scheduler) record(ctx context.Context, results []result, troubled []*en
 		batch.Queue(sql.ClearTrouble.SQL, cured)
 	}
 	if len(gone) > 0 {
-		batch.Queue(sql.DisableGone.SQL, gone)
+		batch.Queue(sql.DisableGone.SQL, gone).Query(s.logDisabled)
 	}
 	if len(failed) > 0 && s.cfg.DisableAfter > 0 {
-		batch.Queue(sql.DisableTroubled.SQL, sql.DisableTroubled.Bind(sql.Args{"webhook_ids": failed, "disable_after": s.cfg.DisableAfter})...)
+		batch.Queue(sql.DisableTroubled.SQL, sql.DisableTroubled.Bind(sql.Args{"webhook_ids": failed, "disable_after": s.cfg.DisableAfter})...).Query(s.logDisabled)
 	}
 	s.queueEndpoints(batch, troubled)
 	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("record %d results: %w", len(results), err)
 	}
 	return nil
+}
+
+func (s *Scheduler) logDisabled(rows pgx.Rows) error {
+	var detail string
+	_, err := pgx.ForEachRow(rows, []any{&detail}, func() error {
+		s.cfg.Log.Warn("a webhook was disabled", "detail", detail)
+		return nil
+	})
+	return err
 }
 
 // age bounds how old a result may be when the store takes it, after an outage: the partition of what is older than the

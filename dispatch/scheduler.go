@@ -304,7 +304,9 @@ func (s *Scheduler) answered(d *delivery, o Outcome, troubled bool) {
 		s.mu.Unlock()
 		return
 	}
+	was := e.failing()
 	e.answered(o, now, s.cfg.EndpointConcurrency)
+	is, failures := e.failing(), e.failures
 	if e.failures > 0 || e.troubled {
 		e.lastError = o.Error
 		s.troubled[e] = struct{}{}
@@ -322,6 +324,12 @@ func (s *Scheduler) answered(d *delivery, o Outcome, troubled bool) {
 		Outcome: o, Final: r.final, Test: d.kind == kindTest, First: d.attempts == 0, SinceCommit: now.Sub(d.committedAt),
 	})
 	s.logAttempt(d, r)
+	switch {
+	case is && !was:
+		s.cfg.Log.Warn("an endpoint is failing; what goes there waits", "endpoint", e.display, "failures", failures, "error", o.Error)
+	case was && !is:
+		s.cfg.Log.Info("an endpoint works again", "endpoint", e.display)
+	}
 }
 
 func (s *Scheduler) logAttempt(d *delivery, r result) {

@@ -38,6 +38,7 @@ var (
 	ReadPosition        = mustQuery("ReadPosition")
 	AdvancePosition     = mustQuery("AdvancePosition")
 	SetPosition         = mustQuery("SetPosition")
+	HinderIncident      = mustQuery("HinderIncident")
 	RecordOrigin        = mustQuery("RecordOrigin")
 	ReadStates          = mustQuery("ReadStates")
 	WriteStates         = mustQuery("WriteStates")

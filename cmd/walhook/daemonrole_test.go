@@ -54,6 +54,18 @@ func TestDaemonRunsWithItsRoleAlone(t *testing.T) {
 			t.Errorf("the daemon lacks a right:\n%s", text)
 		}
 	}
+	for _, d := range []*daemon{d, again} {
+		if text := d.log.String(); strings.Contains(text, "could not be compared") {
+			t.Errorf("the daemon warns of nothing:\n%s", text)
+		}
+	}
+	// The stream needs no right to read, a comparison does: that is told before it is too late.
+	again.stop()
+	s.exec("revoke select on respondent from runner")
+	again = s.start().ready()
+	if text := again.log.String(); !strings.Contains(text, "could not be compared") || !strings.Contains(text, "may not read id") {
+		t.Errorf("the daemon does not warn that it may not read:\n%s", text)
+	}
 	if got := testenv.Psql(t, s.store, "select count(*) from walhook.partitions_of('walhook.log') p where p.upper < now() + interval '1 hour' and p.upper > now()"); got == "0" {
 		t.Error("the daemon made no partitions that fit its retention")
 	}

@@ -212,7 +212,7 @@ func TestRedeliver(t *testing.T) {
 	redeliver(since, "1") // 4 failed again
 	s.waitLog("select count(*) from walhook.delivery_log where status = 'success' and response_id = '4'", "1")
 	redeliver(since, "0")
-	for _, call := range []string{"redeliver(987654)", "redeliver_failed(987654, now())"} {
+	for _, call := range []string{"redeliver(987654)", "redeliver_failed(987654, now())", "retry_now(987654)"} {
 		if out, err := testenv.TryPsql(t, s.store, "select walhook."+call); err == nil || !strings.Contains(out, "there is no ") || !strings.Contains(out, "HINT:") {
 			t.Errorf("%s: %v %s", call, err, out)
 		}
@@ -235,6 +235,25 @@ func TestRedeliverPending(t *testing.T) {
 	s.expect("/hook", "created 1", "created 1")
 	s.waitLog("select delivery_id, status, attempts from walhook.delivery_log", fmt.Sprintf("%d|success|2", id))
 	s.checkMessageIDs()
+}
+
+// Once a receiver works again, what waits for its next attempt need not wait on.
+func TestRetryNow(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("RETRY_BASE", "1h", "RETRY_CAP", "2h")
+	s.run()
+	hook, other := s.hook("/hook", "created"), s.hook("/other", "created")
+	for _, path := range []string{"/hook", "/other"} {
+		s.receiver.Respond(path, testenv.Always(testenv.Reply{Status: 500}))
+	}
+	s.exec("insert into respondent (id, assessment_id) values (1, 1), (2, 1)")
+	s.waitLog("select count(*) from walhook.delivery_log where status = 'pending' and attempts = 1", "4")
+	s.receiver.Respond("/hook", nil)
+	s.receiver.Respond("/other", nil)
+	if got := testenv.Psql(t, s.as("walhook_admin"), fmt.Sprintf("select walhook.retry_now(%d), walhook.retry_now(%[1]d)", hook)); got != "2|0" {
+		t.Errorf("made due: %s", got)
+	}
+	s.waitLog("select webhook_id, status, attempts, count(*) from walhook.delivery_log group by 1, 2, 3 order by 1", fmt.Sprintf("%d|success|2|2\n%d|pending|1|2", hook, other))
 }
 
 // What cannot be a webhook is refused in words that help, and without repeating the secret.

@@ -52,7 +52,7 @@ func TestRoles(t *testing.T) {
 	}
 	calls := []string{
 		fmt.Sprintf("select walhook.test_webhook(%d)", hook), fmt.Sprintf("select walhook.redeliver(%d)", delivery),
-		fmt.Sprintf("select walhook.redeliver_failed(%d, now())", hook), "select walhook.copy_webhooks('1', '2')",
+		fmt.Sprintf("select walhook.redeliver_failed(%d, now())", hook), fmt.Sprintf("select walhook.retry_now(%d)", hook), "select walhook.copy_webhooks('1', '2')",
 	}
 	internal := []string{
 		"select * from walhook.queue", "select * from walhook.log", "select * from walhook.endpoint", "select * from walhook.response_state",

@@ -90,6 +90,27 @@ $$;
 comment on function walhook.redeliver(bigint) is
   'Queues an ended delivery once more, as a new delivery, and returns the new id. A delivery that is still pending is made due at once and keeps its id.';
 
+create or replace function walhook.retry_now(webhook_id bigint) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  due bigint;
+begin
+  if not exists (select from walhook.webhook w where w.id = retry_now.webhook_id) then
+    raise exception 'there is no webhook %', retry_now.webhook_id
+      using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
+  end if;
+  update walhook.queue q set next_attempt_at = now() where q.webhook_id = retry_now.webhook_id and q.next_attempt_at > now();
+  get diagnostics due = row_count;
+  perform pg_notify('walhook', '');
+  return due;
+end
+$$;
+comment on function walhook.retry_now(bigint) is
+  'Makes what waits for another attempt through the webhook due at once, and returns how many: for a receiver that works again. Attempts made so far count.';
+
 create or replace function walhook.redeliver_failed(webhook_id bigint, since timestamptz) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp

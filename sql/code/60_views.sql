@@ -51,11 +51,12 @@ comment on column walhook.delivery_attempt.error is 'What was wrong; NULL after 
 comment on column walhook.delivery_attempt.succeeded is 'Whether it succeeded.';
 
 create or replace view walhook.incident as
-  select i.at, i.kind, i.detail, i.resolved_at from walhook.incident_log i;
+  select i.at, i.kind, case when i.resolved_at is null then concat_ws('; ', i.detail, i.hindrance) else i.detail end as detail, i.resolved_at
+    from walhook.incident_log i;
 comment on view walhook.incident is 'Every gap, pause, mend, takeover, reconcile and auto-disable.';
 comment on column walhook.incident.at is 'When it was noticed.';
 comment on column walhook.incident.kind is 'A word to select by, such as slot_lost or webhook_disabled.';
-comment on column walhook.incident.detail is 'What happened, in a sentence.';
+comment on column walhook.incident.detail is 'What happened, in a sentence, and what keeps it from being mended while something does.';
 comment on column walhook.incident.resolved_at is 'Since when it is over; NULL while it lasts.';
 
 create or replace view walhook.webhook_overview as

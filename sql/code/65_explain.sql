@@ -37,7 +37,6 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when hook.created_at > about.fired_at then 'the webhook was made after it, at ' || to_char(hook.created_at at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')
     when hook.assessment_id <> about.assessment_id or hook.assessment_id is not null and about.assessment_id is null then
       format('assessment differs: the webhook is for %s, the response is of %s', hook.assessment_id, coalesce(about.assessment_id, 'none'))
     when hook.organization_id is distinct from about.organization_id and hook.organization_id is not null then
@@ -45,6 +44,7 @@ as $$
     when hook.assessment_id is null and coalesce((select a.assessment_oid <> 0 from walhook.attachment a), false)
          and not exists (select from walhook.assessment a where a.assessment_id = about.assessment_id and a.external_id is not null) then
       format('assessment %s has no external id, and the webhook is for all assessments that have one', coalesce(about.assessment_id, 'none'))
+    when hook.created_at > about.fired_at then 'the webhook was made after it, at ' || to_char(hook.created_at at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')
     when not hook.enabled then
       format('webhook disabled since %s: %s%s', to_char(hook.disabled_at at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS'), hook.disabled_reason,
              case when hook.disabled_at > about.fired_at then '; that was after it, so it was probably disabled before as well, or its log entry is gone' else '' end)
@@ -70,25 +70,43 @@ as $$
       from walhook.delivery_log l
      where l.response_id = $1 and not l.test
      order by l.event_type, l.webhook_id, l.delivery_id desc
+  ), strange as ( -- webhooks for other assessments, of which there may be thousands
+    select w.id, w.event_type, row_number() over (partition by w.event_type order by w.id) as n
+      from walhook.webhook w left join about a on true
+     where (a.r is null or w.assessment_id is not null and w.assessment_id is distinct from (a.r).assessment_id)
+       and not exists (select from delivered d where d.webhook_id = w.id and d.event_type = w.event_type)
+  ), told as (
+    select t.event_type as number, e.name, case when d.delivery_id is not null then 'yes' else t.happened end as happened,
+           coalesce((w.hook).id, d.webhook_id) as webhook_id, walhook.display_url((w.hook).url) as host,
+           case when coalesce((w.hook).id, d.webhook_id) is not null then d.delivery_id is not null end as matched,
+           case
+             when d.status = 'success' then 'delivered'
+             when d.status = 'failed' then format('given up after %s %s', d.attempts, case d.attempts when 1 then 'attempt' else 'attempts' end)
+             when d.status = 'pending' then 'waits: ' || (select p.waits_for from walhook.pending p where p.delivery_id = d.delivery_id)
+             when t.misfit is not null then t.misfit
+             when (w.hook).id is null then format('there is no webhook for %s', e.name)
+             else walhook.mismatch(w.hook, a.r, t.event_type)
+           end as reason,
+           d.delivery_id, d.status, d.attempts, d.error, d.next_attempt_at
+      from walhook.story($1) t
+     cross join lateral (select walhook.event_name(t.event_type) as name) e
+      left join about a on true
+      left join ((select h as hook from walhook.webhook h where h.id not in (select x.id from strange x where x.n > 10)) w
+                 full join delivered d on d.webhook_id = (w.hook).id and d.event_type = (w.hook).event_type)
+             on coalesce(d.event_type, (w.hook).event_type) = e.name
+  ), rest as (
+    select x.event_type, count(*) as n from strange x where x.n > 10 group by x.event_type
   )
-  select e.name, case when d.delivery_id is not null then 'yes' else t.happened end, coalesce(w.id, d.webhook_id), walhook.display_url(w.url),
-         case when coalesce(w.id, d.webhook_id) is not null then d.delivery_id is not null end,
-         case
-           when d.status = 'success' then 'delivered'
-           when d.status = 'failed' then format('given up after %s %s', d.attempts, case d.attempts when 1 then 'attempt' else 'attempts' end)
-           when d.status = 'pending' then 'waits: ' || (select p.waits_for from walhook.pending p where p.delivery_id = d.delivery_id)
-           when t.misfit is not null then t.misfit
-           when w.id is null then format('there is no webhook for %s', e.name)
-           else walhook.mismatch(w, a.r, t.event_type)
-         end,
-         d.delivery_id, d.status, d.attempts, d.error, d.next_attempt_at
-    from walhook.story($1) t
-   cross join lateral (select walhook.event_name(t.event_type) as name) e
-    left join about a on true
-    left join (walhook.webhook w full join delivered d on d.webhook_id = w.id and d.event_type = w.event_type)
-           on coalesce(d.event_type, w.event_type) = e.name
-   order by t.event_type, d.delivery_id is null, coalesce(w.id, d.webhook_id)
+  select t.name, t.happened, t.webhook_id, t.host, t.matched, t.reason, t.delivery_id, t.status, t.attempts, t.error, t.next_attempt_at
+    from (
+      select * from told
+      union all
+      select walhook.event_number(r.event_type), r.event_type, s.happened, null, null, false,
+             coalesce(s.misfit, 'assessment differs') || format(': so it is with %s more webhooks', r.n), null, null, null, null, null
+        from rest r join walhook.story($1) s on s.event_type = walhook.event_number(r.event_type)
+    ) t
+   order by t.number, t.delivery_id is null, t.webhook_id
 $$;
 comment on function walhook.explain(text) is
   'Why did it not arrive? One row per event and webhook of that event: whether the event happened, whether the webhook matched and why not, '
-  'and where its last delivery stands. What cannot be known for certain is said so.';
+  'and where its last delivery stands. Of webhooks for other assessments ten are listed, and the rest counted. What cannot be known for certain is said so.';

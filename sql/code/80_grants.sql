@@ -36,7 +36,7 @@ begin
     grant select, insert, update, delete on walhook.webhook to walhook_admin;
     grant select on walhook.delivery_log, walhook.delivery_attempt, walhook.incident, walhook.webhook_overview, walhook.pending,
       walhook.endpoint_health to walhook_admin;
-    grant execute on function walhook.test_webhook(bigint, text), walhook.redeliver(bigint), walhook.redeliver_failed(bigint, timestamptz),
+    grant execute on function walhook.test_webhook(bigint, text), walhook.redeliver(bigint), walhook.retry_now(bigint), walhook.redeliver_failed(bigint, timestamptz),
       walhook.copy_webhooks(text, text), walhook.new_secret(), walhook.rotate_secret(bigint, interval), walhook.explain(text), walhook.event_name(smallint), walhook.display_url(text),
       walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_admin;
   end if;

@@ -220,7 +220,8 @@ with disabled as (
 )
 insert into walhook.incident_log (kind, detail, resolved_at)
 select 'webhook_disabled', format('webhook %s to %s was disabled: %s; what is pending for it waits', d.id, walhook.display_url(d.url), d.disabled_reason), now()
-from disabled d;
+from disabled d
+returning detail;
 
 -- name: DisableGone
 with disabled as (
@@ -231,7 +232,8 @@ with disabled as (
 )
 insert into walhook.incident_log (kind, detail, resolved_at)
 select 'webhook_disabled', format('webhook %s to %s was disabled: %s; what is pending for it waits', d.id, walhook.display_url(d.url), d.disabled_reason), now()
-from disabled d;
+from disabled d
+returning detail;
 
 -- name: RecordEndpoint
 update walhook.endpoint e

@@ -47,7 +47,7 @@ order by e.failures desc, e.id
 limit @max;
 
 -- name: OpenIncidents
-select i.at, i.kind, i.detail from walhook.incident_log i where i.resolved_at is null order by i.at desc limit @max;
+select i.at, i.kind, i.detail from walhook.incident i where i.resolved_at is null order by i.at desc limit @max;
 
 -- name: OpenIncidentKinds
 select i.kind, count(*) from walhook.incident_log i where i.resolved_at is null group by i.kind;

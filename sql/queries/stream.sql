@@ -101,6 +101,9 @@ select @kind, @detail
 where not exists (select from walhook.incident_log i where i.kind = @kind and i.resolved_at is null)
 returning id;
 
+-- name: HinderIncident
+update walhook.incident_log set hindrance = @hindrance where kind = @kind and resolved_at is null and hindrance is distinct from @hindrance;
+
 -- name: OpenGap
 select kind, detail from walhook.incident_log where kind = any(@kinds::text[]) and resolved_at is null order by at, id limit 1;
 
