@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel/trace"
 
 	"walhook/cdc"
 )
 
-// Config is what a Scheduler needs. All fields are required.
+// Config is what a Scheduler needs. All fields but Tracer are required.
 type Config struct {
 	StoreURL  string
 	NumericID bool // ResponseId is a JSON number
@@ -30,6 +31,8 @@ type Config struct {
 	Observe             func(Attempted)    // called after each attempt; must not block
 	Loaded              func(webhooks int) // called whenever the webhooks were loaded; must not block
 	Log                 *slog.Logger
+
+	Tracer trace.Tracer // takes a span of each attempt; nil: no traces
 }
 
 // Attempted is what is told of each attempt, for metrics.
@@ -267,7 +270,7 @@ func (s *Scheduler) begin(d *delivery, now time.Time) {
 	s.attempts.Add(1)
 	go func() {
 		defer s.attempts.Done()
-		o := s.attempt(d)
+		o := s.traced(d)
 		s.answered(d, o, troubled)
 	}()
 }
