@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -31,16 +32,7 @@ func newStatusCommand(env *environment) *cobra.Command {
 					return err
 				}
 			} else {
-				fmt.Fprintf(w, "slot        %s: %s, %s\n", cfg.Slot, o.SlotStatus, map[bool]string{true: "read by a daemon", false: "read by nobody"}[o.SlotActive])
-				fmt.Fprintf(w, "lag         %d bytes of WAL are held back; the stored position is %s\n", o.LagBytes, o.Position)
-				fmt.Fprintf(w, "daemons     %d\n", o.Daemons)
-				fmt.Fprintf(w, "queue       %d pending, the oldest since %.0f s\n", o.Pending, o.OldestSeconds)
-				for _, e := range o.Endpoints {
-					fmt.Fprintf(w, "in trouble  %s: %d failures in a row, %s\n", e.Host, e.Failures, e.Error)
-				}
-				for _, i := range o.Incidents {
-					fmt.Fprintf(w, "incident    %s since %s: %s\n", i.Kind, i.At.UTC().Format("2006-01-02 15:04:05Z"), i.Detail)
-				}
+				printObservation(w, cfg.Slot, o)
 			}
 			if !o.OK {
 				return errSilent
@@ -50,4 +42,23 @@ func newStatusCommand(env *environment) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+func printObservation(w io.Writer, slot string, o *cdc.Observation) {
+	fmt.Fprintf(w, "slot        %s: %s, %s\n", slot, o.SlotStatus, map[bool]string{true: "read by a daemon", false: "read by nobody"}[o.SlotActive])
+	fmt.Fprintf(w, "lag         %d bytes of WAL are held back; the stored position is %s\n", o.LagBytes, o.Position)
+	fmt.Fprintf(w, "daemons     %d\n", o.Daemons)
+	if !o.SwitchedOn {
+		fmt.Fprintln(w, "switch      webhooks are switched off: nothing is queued and nothing is sent")
+	}
+	fmt.Fprintf(w, "queue       %s pending, the oldest for an enabled webhook since %.0f s\n", cdc.PendingText(o.Pending, o.Estimated), o.OldestSeconds)
+	for _, e := range o.Endpoints {
+		fmt.Fprintf(w, "in trouble  %s: %d failures in a row, %s\n", e.Host, e.Failures, e.Error)
+	}
+	if more := o.Troubled - int64(len(o.Endpoints)); more > 0 {
+		fmt.Fprintf(w, "in trouble  and %d other endpoints\n", more)
+	}
+	for _, i := range o.Incidents {
+		fmt.Fprintf(w, "incident    %s since %s: %s\n", i.Kind, i.At.UTC().Format("2006-01-02 15:04:05Z"), i.Detail)
+	}
 }
