@@ -327,6 +327,8 @@ func (s *Scheduler) answered(d *delivery, o Outcome, troubled bool) {
 	s.logAttempt(d, r)
 }
 
+// logAttempt writes the one line that tells all of an attempt: a warning where the delivery has failed for good, and else for those who
+// debug.
 func (s *Scheduler) logAttempt(d *delivery, r result) {
 	level := slog.LevelDebug
 	if r.final && r.outcome.Kind != Success {
@@ -336,7 +338,7 @@ func (s *Scheduler) logAttempt(d *delivery, r result) {
 		return
 	}
 	s.cfg.Log.Log(context.Background(), level, "attempt",
-		"delivery_id", d.id, "webhook_id", d.webhookID, "response_id", d.responseID, "event", d.event.String(), "attempt", d.attempts+1,
+		"delivery_id", d.id, "webhook_id", d.webhookID, "message_id", d.messageID(), "response_id", d.responseID, "event", d.event.String(), "attempt", d.attempts+1,
 		"endpoint", d.endpoint.display, "outcome", r.outcome.Kind.String(), "final", r.final, "http_status", r.outcome.HTTPStatus,
 		"error", r.outcome.Error, "duration_ms", r.outcome.Duration.Milliseconds(), "next_in", r.delay.Round(time.Millisecond))
 }

@@ -45,6 +45,7 @@ OTEL_EXPORTER_OTLP_ENDPOINT, say so; docs/operations.md lists those that are rea
 
 // runDaemon wires the parts and runs them until the context ends or one of them fails for good.
 func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
+	defer flushLog(log)
 	tracer, stopTraces, err := startTraces(ctx, log)
 	if err != nil {
 		return err
