@@ -27,6 +27,7 @@ type batch struct {
 	segment  []Event // events since the last change of an assessment
 	assessed assessments
 	items    int
+	changes  int
 	events   EventCounts
 	since    time.Time // commit of its first transaction; zero: it has none
 	to       Position
@@ -142,6 +143,7 @@ func (b *batch) take(it *item) {
 		return
 	case itemChange, itemUnstable:
 		b.to.Partial, b.to.PartialChanges, b.idle = it.tx.CommitLSN, it.ordinal, false
+		b.changes++
 	}
 	if it.kind == itemUnstable {
 		b.unidentifiedDelete()

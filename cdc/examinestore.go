@@ -25,24 +25,20 @@ func (e *examiner) rights(ctx context.Context) {
 
 // administration looks at switch, queue, endpoints and incidents.
 func (e *examiner) administration(ctx context.Context) {
-	var (
-		enabled          bool
-		queue            int64
-		oldest           float64
-		daemons, waiting int64
-	)
-	err := e.store.QueryRow(ctx, `
-		select (select enabled from walhook.settings), (select count(*) from walhook.daemon where expires_at > now()), count(*),
-		       count(*) filter (where w.enabled), coalesce(extract(epoch from now() - min(q.committed_at) filter (where w.enabled)), 0)::float8
-		  from walhook.queue q left join walhook.webhook w on w.id = q.webhook_id`).Scan(&enabled, &daemons, &queue, &waiting, &oldest)
-	if err != nil {
+	var enabled bool
+	if err := e.store.QueryRow(ctx, "select enabled from walhook.settings").Scan(&enabled); err != nil {
 		e.unknown("settings", err)
 		return
 	}
 	e.grade(!enabled, Warn, "settings", map[bool]string{true: "webhooks are switched on", false: "webhooks are switched off: nothing is queued and nothing is sent"}[enabled],
 		"UPDATE walhook.settings SET enabled = true;")
-	e.grade(waiting > 0 && oldest > 3600, Warn, "queue", fmt.Sprintf("%d deliveries are pending, %d of them for webhooks that are enabled, the oldest of these for %s", queue, waiting, (time.Duration(oldest)*time.Second).String()),
-		"SELECT * FROM walhook.pending ORDER BY delivery_id LIMIT 50;")
+	queue, err := lookAtQueue(ctx, e.store)
+	if err != nil {
+		e.unknown("queue", err)
+	} else {
+		e.grade(queue.oldestSeconds > 3600, Warn, "queue", fmt.Sprintf("%s deliveries are pending, the oldest of those for webhooks that are enabled for %s", queue, time.Duration(queue.oldestSeconds)*time.Second),
+			"SELECT * FROM walhook.pending ORDER BY delivery_id LIMIT 50;")
+	}
 	rows, err := e.store.Query(ctx, `
 		select format('%s, %s failures in a row since %s: %s', walhook.display_url(url), failures, date_trunc('second', failing_since), last_error)
 		  from walhook.endpoint where failures > 0 order by failures desc limit 5`)

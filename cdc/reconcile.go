@@ -290,7 +290,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 	if err := tx.Commit(ctx); err != nil {
 		return result, fmt.Errorf("complete the comparison: %w", err)
 	}
-	r.cfg.Queue.Committed()
+	r.cfg.Queue.Committed(ctx)
 	r.cfg.Note(text + " in " + time.Since(began).Round(time.Millisecond).String())
 	return Reconciled{Rows: outcome.rows, Differing: outcome.differing, Gone: outcome.gone, Events: outcome.events}, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/sethvargo/go-retry"
+	"go.opentelemetry.io/otel/trace"
 
 	"walhook/sql"
 )
@@ -44,6 +45,7 @@ type StreamConfig struct {
 	Status              *Status
 	Guard               *Guard // that somebody else runs
 	Log                 *slog.Logger
+	Tracer              trace.Tracer // takes a span of each store transaction; nil: no traces
 
 	// Mend closes a gap; after it returns nil the stream begins anew. Nil: a gap ends Run.
 	Mend func(context.Context, *GapError) error
@@ -383,7 +385,7 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	}
 	r.durable.Store(uint64(from.LSN))
 	w := &writer{
-		store: store, inbox: r.inbox, reader: r, queue: s.cfg.Queue, mapping: s.cfg.Mapping, status: s.cfg.Status,
+		store: store, inbox: r.inbox, reader: r, queue: s.cfg.Queue, mapping: s.cfg.Mapping, status: s.cfg.Status, tracer: s.cfg.Tracer,
 		stored: from, turn: turn, consumed: from, idle: true, states: newStateCache(),
 	}
 	s.cfg.Queue.Began()

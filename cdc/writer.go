@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/trace"
 
 	"walhook/sql"
 )
@@ -39,11 +40,12 @@ var (
 
 // Queue is how events become deliveries inside the writer's transaction. Add queues its statements on the batch, for a
 // part of the events at a time; Committed or Discarded tells what became of all that was added since the last such call. Began is
-// called before the first Add of a session, when no other writer lives any more.
+// called before the first Add of a session, when no other writer lives any more. The context of Committed holds the span of the
+// transaction, where traces are taken.
 type Queue struct {
 	Began     func()
 	Add       func(batch *pgx.Batch, events []Event)
-	Committed func()
+	Committed func(context.Context)
 	Discarded func()
 }
 
@@ -61,6 +63,7 @@ type writer struct {
 	queue   Queue
 	mapping Mapping
 	status  *Status
+	tracer  trace.Tracer // nil: no traces
 
 	committing chan error // the commit under way; nil: none is
 	oldest     time.Time  // commit of the first transaction in it
@@ -145,16 +148,18 @@ func (w *writer) begin(ctx context.Context, b *batch) {
 	w.consumed, w.idle, w.hurry, w.oldest = b.to, true, false, b.since
 	done := make(chan error, 1)
 	w.committing = done
-	go func() {
-		err := w.commit(ctx, b.work, b.to)
-		if err != nil {
-			w.queue.Discarded()
-		} else {
-			w.status.queued(b.events)
-			w.queue.Committed()
-		}
-		done <- err
-	}()
+	go func() { done <- w.traced(ctx, b) }()
+}
+
+// conclude commits a batch and tells what became of it.
+func (w *writer) conclude(ctx context.Context, b *batch) error {
+	if err := w.commit(ctx, b.work, b.to); err != nil {
+		w.queue.Discarded()
+		return err
+	}
+	w.status.queued(b.events)
+	w.queue.Committed(ctx)
+	return nil
 }
 
 // await waits for the commit under way.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/jackc/pglogrepl"
+	"go.opentelemetry.io/otel/trace"
 
 	"walhook/cdc"
 )
@@ -32,8 +33,9 @@ type delivery struct {
 	kind        int16
 	hook        *webhook
 	endpoint    *endpoint
-	generation  int   // of its endpoint's memory
-	line        *line // that it is the head of; nil: none
+	generation  int                // of its endpoint's memory
+	line        *line              // that it is the head of; nil: none
+	queuedBy    *trace.SpanContext // of the store transaction that queued it; nil: none, or it is not known here
 }
 
 // ordered reports whether the delivery keeps its place among those about its response.

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"context"
 	"fmt"
 	"time"
 	"unique"
@@ -8,6 +9,7 @@ import (
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+	"go.opentelemetry.io/otel/trace"
 
 	"walhook/cdc"
 	"walhook/sql"
@@ -93,8 +95,13 @@ func (q *Queue) collect(rows pgx.Rows) error {
 	return rows.Err()
 }
 
-// Committed hands over what was queued.
-func (q *Queue) Committed() {
+// Committed hands over what was queued. Where the context holds the span of the transaction, the attempts link to it.
+func (q *Queue) Committed(ctx context.Context) {
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		for _, d := range q.queued {
+			d.queuedBy = &span
+		}
+	}
 	if len(q.queued) > 0 {
 		q.scheduler.handOver(q.queued, q.rest)
 	}

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel/trace"
 
 	"walhook/cdc"
 )
 
-// Config is what a Scheduler needs. All fields are required.
+// Config is what a Scheduler needs. All fields but Tracer are required.
 type Config struct {
 	StoreURL  string
 	NumericID bool // ResponseId is a JSON number
@@ -30,6 +31,8 @@ type Config struct {
 	Observe             func(Attempted)    // called after each attempt; must not block
 	Loaded              func(webhooks int) // called whenever the webhooks were loaded; must not block
 	Log                 *slog.Logger
+
+	Tracer trace.Tracer // takes a span of each attempt; nil: no traces
 }
 
 // Attempted is what is told of each attempt, for metrics.
@@ -267,7 +270,7 @@ func (s *Scheduler) begin(d *delivery, now time.Time) {
 	s.attempts.Add(1)
 	go func() {
 		defer s.attempts.Done()
-		o := s.attempt(d)
+		o := s.traced(d)
 		s.answered(d, o, troubled)
 	}()
 }
@@ -332,6 +335,8 @@ func (s *Scheduler) answered(d *delivery, o Outcome, troubled bool) {
 	}
 }
 
+// logAttempt writes the one line that tells all of an attempt: a warning where the delivery has failed for good, and else for those who
+// debug.
 func (s *Scheduler) logAttempt(d *delivery, r result) {
 	level := slog.LevelDebug
 	if r.final && r.outcome.Kind != Success {
@@ -341,7 +346,7 @@ func (s *Scheduler) logAttempt(d *delivery, r result) {
 		return
 	}
 	s.cfg.Log.Log(context.Background(), level, "attempt",
-		"delivery_id", d.id, "webhook_id", d.webhookID, "response_id", d.responseID, "event", d.event.String(), "attempt", d.attempts+1,
+		"delivery_id", d.id, "webhook_id", d.webhookID, "message_id", d.messageID(), "response_id", d.responseID, "event", d.event.String(), "attempt", d.attempts+1,
 		"endpoint", d.endpoint.display, "outcome", r.outcome.Kind.String(), "final", r.final, "http_status", r.outcome.HTTPStatus,
 		"error", r.outcome.Error, "duration_ms", r.outcome.Duration.Milliseconds(), "next_in", r.delay.Round(time.Millisecond))
 }

@@ -341,7 +341,7 @@ func (d *doctor) ofWebhooks() {
 	d.while("update walhook.endpoint set failures = 4, failing_since = now(), last_error = 'HTTP 500'", "update walhook.endpoint set failures = 0", "endpoints", cdc.Warn, "4 failures in a row")
 	d.while("insert into walhook.incident_log (kind, detail) values ('retention', 'held back')", "delete from walhook.incident_log", "incidents", cdc.Warn, "retention since")
 	testenv.Exec(d.t, d.store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now() - interval '2 hours', 1, '1')", id)
-	d.finds("queue", cdc.Warn, "the oldest of these for 2h0m")
+	d.finds("queue", cdc.Warn, "enabled for 2h0m")
 
 	// A stamp that tells nothing, in an attachment of its own.
 	flag := newDoctor(d.t, newSiteOn(d.t, testenv.Postgres(d.t), "create table respondent (id bigint primary key, assessment_id bigint, begun boolean, done boolean)").with("STARTED", "begun", "FINISHED", "done"))

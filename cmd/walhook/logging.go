@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// newLogger returns the program's logger. Times are UTC with milliseconds.
+// newLogger returns the program's logger. Times are UTC with milliseconds, durations texts, and storms are held back by a throttle.
 func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey && len(groups) == 0 {
@@ -20,8 +20,9 @@ func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 	}}
 	// net/http writes to the standard logger what receivers send unasked; that is theirs, and not for our log.
 	log.SetOutput(io.Discard)
+	var handler slog.Handler = slog.NewTextHandler(w, options)
 	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		handler = slog.NewJSONHandler(w, options)
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.New(newThrottle(handler))
 }

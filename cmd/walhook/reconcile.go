@@ -50,7 +50,7 @@ func reconcile(ctx context.Context, cfg *Config, env *environment, out io.Writer
 	defer endBar()
 	_, err := cdc.Reconcile(ctx, cdc.ReconcileConfig{
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Horizon: horizon, Log: log,
-		Queue: cdc.Queue{Began: func() {}, Add: queue.Add, Committed: queue.Discarded, Discarded: queue.Discarded},
+		Queue: cdc.Queue{Began: func() {}, Add: queue.Add, Committed: func(context.Context) { queue.Discarded() }, Discarded: queue.Discarded},
 		Note: func(text string) {
 			endBar()
 			fmt.Fprintln(out, text)

@@ -29,7 +29,8 @@ mend itself ends the process with the reason and status 1. A second signal ends 
 
 It keeps nothing on disk. WALHOOK_LISTEN serves /healthz (the process lives), /readyz (200 while it streams or stands by, 503
 and the reason otherwise) and /metrics (for Prometheus). The log goes to stderr. GOMEMLIMIT, if set, bounds the memory instead
-of the program's own bound.`,
+of the program's own bound. Traces go to an OpenTelemetry collector where OpenTelemetry's own variables, such as
+OTEL_EXPORTER_OTLP_ENDPOINT, say so; docs/operations.md lists those that are read.`,
 		Example: "  WALHOOK_DATABASE_URL=postgres://walhook@db/app walhook run",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,6 +45,12 @@ of the program's own bound.`,
 
 // runDaemon wires the parts and runs them until the context ends or one of them fails for good.
 func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
+	defer flushLog(log)
+	tracer, stopTraces, err := startTraces(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer stopTraces()
 	roots, err := rootCAs(cfg.CAFile)
 	if err != nil {
 		return err
@@ -95,6 +102,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		Client: client, Horizon: horizon, Backoff: dispatch.Backoff{Base: cfg.RetryBase, Cap: cfg.RetryCap}, MaxAttempts: cfg.MaxAttempts,
 		Timeout: cfg.DeliveryTimeout, Concurrency: cfg.Concurrency, EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
 		DisableAfter: cfg.DisableAfter, Retention: cfg.Retention, Version: Version(), Observe: metrics.attempted, Loaded: boundMemory, Log: log,
+		Tracer: tracer,
 	})
 	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
 	metrics.senders.Store(scheduler)
@@ -107,7 +115,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		}, status),
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
 		Queue:   streamQueue,
-		Horizon: horizon, Guard: guard, Status: status, Log: log,
+		Horizon: horizon, Guard: guard, Status: status, Log: log, Tracer: tracer,
 	})
 	ready.follow(func() (bool, string) { return streaming(status, scheduler) })
 

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,36 +13,43 @@ import (
 
 func newStatusCommand(env *environment) *cobra.Command {
 	var asJSON bool
+	var every time.Duration
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show lag, slot health, queue depth and endpoints in trouble",
-		Long:  "Shows where the stream and the queue stand, from the databases alone: it does not ask a daemon. Exit status 1 when something is wrong.",
-		Args:  cobra.NoArgs,
+		Long: `Shows where the stream and the queue stand, from the databases alone: it does not ask a daemon. Exit status 1 when something is
+wrong.
+
+--watch looks again and again, every 2 s or as often as --watch=INTERVAL says, until Ctrl-C, which ends it with status 0. On a
+terminal it draws the same lines anew; elsewhere an empty line stands between one look and the next. Databases that cannot be
+reached are said, and asked again.
+
+--json prints one object on one line, which docs/operations.md describes; with --watch, a line for each look.`,
+		Example: "  walhook status --watch=10s\n  walhook status --watch --json | jq -c '{at, pending}'",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			watching := cmd.Flags().Changed("watch")
+			if watching && every < shortestWatch {
+				return &usageError{fmt.Errorf("--watch=%s is not accepted: a duration of at least %s, such as 2s", every, shortestWatch)}
+			}
 			cfg, err := env.config()
 			if err != nil {
 				return err
+			}
+			if watching {
+				w := &watch{out: cmd.OutOrStdout(), cfg: cfg, every: every, json: asJSON}
+				return w.run(cmd.Context())
 			}
 			o, err := cdc.Observe(cmd.Context(), cfg.sourceURL(), cfg.storeURL(), cfg.Slot)
 			if err != nil {
 				return err
 			}
-			w := cmd.OutOrStdout()
 			if asJSON {
-				if err := json.NewEncoder(w).Encode(o); err != nil {
+				if err := json.NewEncoder(cmd.OutOrStdout()).Encode(o); err != nil {
 					return err
 				}
 			} else {
-				fmt.Fprintf(w, "slot        %s: %s, %s\n", cfg.Slot, o.SlotStatus, map[bool]string{true: "read by a daemon", false: "read by nobody"}[o.SlotActive])
-				fmt.Fprintf(w, "lag         %d bytes of WAL are held back; the stored position is %s\n", o.LagBytes, o.Position)
-				fmt.Fprintf(w, "daemons     %d\n", o.Daemons)
-				fmt.Fprintf(w, "queue       %d pending, the oldest since %.0f s\n", o.Pending, o.OldestSeconds)
-				for _, e := range o.Endpoints {
-					fmt.Fprintf(w, "in trouble  %s: %d failures in a row, %s\n", e.Host, e.Failures, e.Error)
-				}
-				for _, i := range o.Incidents {
-					fmt.Fprintf(w, "incident    %s since %s: %s\n", i.Kind, i.At.UTC().Format("2006-01-02 15:04:05Z"), i.Detail)
-				}
+				printObservation(cmd.OutOrStdout(), cfg.Slot, o)
 			}
 			if !o.OK {
 				return errSilent
@@ -49,5 +58,29 @@ func newStatusCommand(env *environment) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().DurationVar(&every, "watch", 0, "look again and again, this often")
+	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
 	return cmd
 }
+
+func printObservation(w io.Writer, slot string, o *cdc.Observation) {
+	fmt.Fprintf(w, "slot        %s: %s, %s\n", slot, o.SlotStatus, map[bool]string{true: "read by a daemon", false: "read by nobody"}[o.SlotActive])
+	fmt.Fprintf(w, "lag         %d bytes of WAL are held back; the stored position is %s\n", o.LagBytes, o.Position)
+	fmt.Fprintf(w, "daemons     %d\n", o.Daemons)
+	if !o.SwitchedOn {
+		fmt.Fprintln(w, "switch      webhooks are switched off: nothing is queued and nothing is sent")
+	}
+	fmt.Fprintf(w, "queue       %s pending, the oldest for an enabled webhook since %.0f s\n", cdc.PendingText(o.Pending, o.Estimated), o.OldestSeconds)
+	for _, e := range o.Endpoints {
+		fmt.Fprintf(w, "in trouble  %s: %d failures in a row, %s\n", e.Host, e.Failures, e.Error)
+	}
+	if more := o.Troubled - int64(len(o.Endpoints)); more > 0 {
+		fmt.Fprintf(w, "in trouble  and %d other endpoints\n", more)
+	}
+	for _, i := range o.Incidents {
+		fmt.Fprintf(w, "incident    %s since %s: %s\n", i.Kind, i.At.UTC().Format(clock), i.Detail)
+	}
+}
+
+// clock is how people are told a time, in UTC.
+const clock = "2006-01-02 15:04:05Z"
