@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
@@ -55,13 +56,19 @@ func NewClient(cfg ClientConfig) *Client {
 	// one, for an attempt to end by its own clock.
 	dialTimeout := 2 * timeout
 	dialer := &net.Dialer{Timeout: dialTimeout, Control: guard.Control, Resolver: cfg.Resolver}
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		if !mayDial(ctx) {
+			return nil, errTurnedAway
+		}
+		return dialer.DialContext(ctx, network, address)
+	}
 	return &Client{
 		timeout:   timeout,
 		retryCap:  cmp.Or(max(cfg.RetryCap, 0), 12*time.Hour),
 		userAgent: []string{"walhook/" + cmp.Or(cfg.Version, "dev")},
 		transport: &http.Transport{
 			Proxy:                  nil,
-			DialContext:            dialer.DialContext,
+			DialContext:            dial,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs},
 			TLSHandshakeTimeout:    dialTimeout,
 			DisableCompression:     true,

@@ -120,14 +120,16 @@ func describeHTTP(err error) string {
 	var protocol textproto.ProtocolError
 	text := err.Error()
 	switch {
+	case errors.Is(err, errTurnedAway):
+		return "HTTP/2: the server turns requests away on every connection"
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), strings.Contains(text, "server closed idle connection"):
 		return "connection closed before the reply ended"
 	case strings.Contains(text, "headers exceeded"), strings.Contains(text, "header list"):
 		return "reply headers are too large"
-	case errors.As(err, &protocol), strings.Contains(text, "malformed"), strings.Contains(text, "chunk"),
+	case errors.As(err, &protocol), strings.Contains(text, "malformed"), strings.Contains(text, "chunk"), strings.Contains(text, "line too long"),
 		strings.Contains(text, "transfer encoding"), strings.Contains(text, "Content-Length"):
 		return "reply is not HTTP"
-	case strings.Contains(text, "http2:"), strings.Contains(text, "stream error"), strings.Contains(text, "GOAWAY"):
+	case strings.Contains(text, "http2:"), strings.Contains(text, "stream error"), strings.Contains(text, "connection error"), strings.Contains(text, "GOAWAY"):
 		return "HTTP/2: the server broke off"
 	default:
 		return ""
