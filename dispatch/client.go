@@ -32,7 +32,7 @@ type ClientConfig struct {
 	Version     string         // sent in User-Agent; default "dev"
 	Guard       *Guard         // default: public addresses alone
 	RootCAs     *x509.CertPool // default: the system's
-	Resolver    *net.Resolver  // default: the system's
+	Resolver    *net.Resolver  // default: Go's own, with the system's configuration
 }
 
 // Client makes attempts. It owns one pool of connections, and uses no proxy whatever the environment says, for a proxy
@@ -56,6 +56,10 @@ func NewClient(cfg ClientConfig) *Client {
 	// one, for an attempt to end by its own clock.
 	dialTimeout := 2 * timeout
 	dialer := &net.Dialer{Timeout: dialTimeout, Control: guard.Control, Resolver: cfg.Resolver}
+	if dialer.Resolver == nil {
+		// A lookup by the C library, which other builds might use, cannot be given up and holds a thread meanwhile.
+		dialer.Resolver = &net.Resolver{PreferGo: true}
+	}
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 		if !mayDial(ctx) {
 			return nil, errTurnedAway
