@@ -31,6 +31,7 @@ const (
 	frameGoAway       = 0x7
 	frameContinuation = 0x9
 
+	endStream  = 0x1
 	endHeaders = 0x4
 	padded     = 0x8
 )
@@ -192,6 +193,17 @@ func TestHostileHTTP2(t *testing.T) {
 			}),
 			want: large, patient: true,
 		},
+		"interim as its last word": {
+			handle: flood(nil, func(p *peer, s uint32) bool { return p.send(frameHeaders, endHeaders|endStream, s, status103) }), want: broken, patient: true,
+		},
+		"no status": {
+			handle: flood(nil, func(p *peer, s uint32) bool {
+				return p.send(frameHeaders, endHeaders|endStream, s, []byte("\x00\x01a\x01b"))
+			}), want: "reply is not HTTP", patient: true,
+		},
+		"body without headers": {
+			handle: flood(nil, func(p *peer, s uint32) bool { return p.send(frameData, endStream, s, []byte("secretpath")) }), want: broken, patient: true,
+		},
 		"endless headers": {
 			handle: flood(func(p *peer, s uint32) bool { return p.send(frameHeaders, 0, s, status200) },
 				func(p *peer, s uint32) bool { return p.send(frameContinuation, 0, s, []byte("\x00\x01a\x04bbbb")) }),
@@ -226,7 +238,7 @@ func TestConnectionGivenUpByTheServer(t *testing.T) {
 	t.Parallel()
 	r := newH2Receiver(t)
 	rawURL, connections := r.serve(t, nil, func(p *peer) {
-		if stream, ok := p.request(); ok && p.send(frameHeaders, endHeaders|1, stream, []byte{0x88}) {
+		if stream, ok := p.request(); ok && p.send(frameHeaders, endHeaders|endStream, stream, []byte{0x88}) {
 			// The next one is not taken any more.
 			if _, ok := p.request(); ok {
 				p.send(frameGoAway, 0, 0, binary.BigEndian.AppendUint64(nil, uint64(stream)<<32))
