@@ -61,8 +61,8 @@ func NewClient(cfg ClientConfig) *Client {
 		dialer.Resolver = &net.Resolver{PreferGo: true}
 	}
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-		if !mayDial(ctx) {
-			return nil, errTurnedAway
+		if err := awaitDial(ctx); err != nil {
+			return nil, err
 		}
 		return dialer.DialContext(ctx, network, address)
 	}

@@ -10,10 +10,12 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -159,7 +161,7 @@ func TestHostileHTTP2(t *testing.T) {
 	}{
 		"turns every connection away": {
 			handle: func(p *peer) { p.send(frameGoAway, 0, 0, make([]byte, 8)); p.drain() },
-			want:   "HTTP/2: the server turns requests away", patient: true,
+			want:   "timeout after 1s",
 		},
 		"turns every request away": {
 			handle: func(p *peer) {
@@ -168,7 +170,7 @@ func TestHostileHTTP2(t *testing.T) {
 					p.drain()
 				}
 			},
-			want: "HTTP/2: the server turns requests away", patient: true,
+			want: "timeout after 1s",
 		},
 		"refuses every stream": {
 			handle: func(p *peer) {
@@ -226,10 +228,61 @@ func TestHostileHTTP2(t *testing.T) {
 			if o := post(t, c, rawURL); o.Kind != Retry || !strings.HasPrefix(o.Error, tt.want) {
 				t.Errorf("got %+v, want %q", o, tt.want)
 			}
-			if n := connections.Load(); n > maxDials {
+			// Four more fit into the second.
+			if n := connections.Load(); n > freeDials+4 {
 				t.Errorf("one attempt made %d connections", n)
 			}
 		})
+	}
+}
+
+// What an attempt that is over was waiting for does not go on.
+func TestAttemptThatIsOverOpensNoConnection(t *testing.T) {
+	t.Parallel()
+	ended, end := context.WithCancel(t.Context())
+	var p progress
+	p.trace(ended)
+	dial := context.WithValue(t.Context(), progressKey{}, &p)
+	for n := range freeDials {
+		if err := awaitDial(dial); err != nil {
+			t.Errorf("connection %d: %v", n+1, err)
+		}
+	}
+	end()
+	p.dials.Store(100)
+	if err := awaitDial(dial); !errors.Is(err, context.Canceled) {
+		t.Errorf("after its end: %v", err)
+	}
+}
+
+// A server that allows few requests on a connection, and hears from many attempts at once, gets all of them.
+func TestServerThatAllowsFewStreams(t *testing.T) {
+	t.Parallel()
+	const attempts = 24
+	together := make(chan struct{})
+	var arrived atomic.Int32
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		if arrived.Add(1) == 8 {
+			close(together)
+		}
+		<-together
+	}))
+	s.EnableHTTP2 = true
+	s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	c := newTestClient(t, ClientConfig{RootCAs: s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs})
+	var wg sync.WaitGroup
+	for range attempts {
+		wg.Go(func() {
+			if o := post(t, c, s.URL); o.Kind != Success {
+				t.Errorf("outcome: %+v", o)
+			}
+		})
+	}
+	wg.Wait()
+	if n := arrived.Load(); n != attempts {
+		t.Errorf("%d requests came of %d", n, attempts)
 	}
 }
 

@@ -120,8 +120,6 @@ func describeHTTP(err error) string {
 	var protocol textproto.ProtocolError
 	text := err.Error()
 	switch {
-	case errors.Is(err, errTurnedAway):
-		return "HTTP/2: the server turns requests away on every connection"
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), strings.Contains(text, "server closed idle connection"):
 		return "connection closed before the reply ended"
 	case strings.Contains(text, "headers exceeded"), strings.Contains(text, "header list"):

@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"errors"
 	"net/http/httptrace"
 	"sync/atomic"
 )
@@ -44,21 +43,7 @@ func (p phase) String() string {
 type progress struct {
 	at    atomic.Int32
 	dials atomic.Int32
-}
-
-// maxDials is how many connections one attempt may open. The transport opens another for as long as a server turns the
-// request away unread, and a server may do that to each.
-const maxDials = 3
-
-// errTurnedAway tells that no connection of an attempt took its request.
-var errTurnedAway = errors.New("turned away on every connection")
-
-type progressKey struct{}
-
-// mayDial counts the connections of the attempt that the context belongs to.
-func mayDial(ctx context.Context) bool {
-	p, ok := ctx.Value(progressKey{}).(*progress)
-	return !ok || p.dials.Add(1) <= maxDials
+	ended <-chan struct{} // the attempt
 }
 
 func (p *progress) phase() phase { return phase(p.at.Load()) }
@@ -73,6 +58,7 @@ func (p *progress) reach(to phase) {
 }
 
 func (p *progress) trace(ctx context.Context) context.Context {
+	p.ended = ctx.Done()
 	return httptrace.WithClientTrace(context.WithValue(ctx, progressKey{}, p), &httptrace.ClientTrace{
 		DNSStart:          func(httptrace.DNSStartInfo) { p.reach(phaseDNS) },
 		ConnectStart:      func(_, _ string) { p.reach(phaseConnect) },
