@@ -55,7 +55,7 @@ func NewClient(cfg ClientConfig) *Client {
 	// The transport lets a dial outlive its attempt, for the next one to use. So it needs a deadline of its own, and a later
 	// one, for an attempt to end by its own clock.
 	dialTimeout := 2 * timeout
-	dialer := &net.Dialer{Timeout: dialTimeout, Control: guard.Control, Resolver: cfg.Resolver}
+	dialer := &net.Dialer{Timeout: dialTimeout, ControlContext: fewOf(guard), Resolver: cfg.Resolver}
 	if dialer.Resolver == nil {
 		// A lookup by the C library, which other builds might use, cannot be given up and holds a thread meanwhile.
 		dialer.Resolver = &net.Resolver{PreferGo: true}
@@ -64,7 +64,7 @@ func NewClient(cfg ClientConfig) *Client {
 		if err := awaitDial(ctx); err != nil {
 			return nil, err
 		}
-		return dialer.DialContext(ctx, network, address)
+		return dialer.DialContext(countAddresses(ctx), network, address)
 	}
 	return &Client{
 		timeout:   timeout,

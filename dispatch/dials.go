@@ -2,6 +2,9 @@ package dispatch
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -35,5 +38,30 @@ func awaitDial(ctx context.Context) error {
 		return context.Canceled
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// maxAddresses is how many addresses of a name one connection is tried at. A name may have thousands, all somebody else's.
+const maxAddresses = 16
+
+var errTooManyAddresses = errors.New("too many addresses")
+
+type addressesKey struct{}
+
+// countAddresses is for the context of one dial.
+func countAddresses(ctx context.Context) context.Context {
+	return context.WithValue(ctx, addressesKey{}, new(atomic.Int32))
+}
+
+// fewOf is for [net.Dialer.ControlContext]: of the addresses that the Guard lets pass it refuses those beyond the first ones.
+func fewOf(g *Guard) func(ctx context.Context, network, address string, c syscall.RawConn) error {
+	return func(ctx context.Context, network, address string, c syscall.RawConn) error {
+		if err := g.Control(network, address, c); err != nil {
+			return err
+		}
+		if tried, ok := ctx.Value(addressesKey{}).(*atomic.Int32); ok && tried.Add(1) > maxAddresses {
+			return errTooManyAddresses
+		}
+		return nil
 	}
 }

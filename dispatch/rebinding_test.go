@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -206,6 +207,31 @@ func TestHangingLookupsDelayNoOther(t *testing.T) {
 	for range hanging {
 		if o := <-ended; o.Kind != Aborted || o.Error != "aborted (DNS lookup)" {
 			t.Errorf("outcome: %+v", o)
+		}
+	}
+}
+
+// A name may have any number of addresses, and an attempt connects to few of them.
+func TestNameWithManyAddresses(t *testing.T) {
+	t.Parallel()
+	s, port := newTwin(t, func(http.ResponseWriter, *http.Request) {})
+	s.Start()
+	many := make([]netip.Addr, 0, 70)
+	for i := range 70 {
+		// Where nobody listens.
+		many = append(many, netip.AddrFrom4([4]byte{127, 0, 1, byte(1 + i)}))
+	}
+	served := netip.MustParseAddr("127.0.0.1")
+	tried := map[string][]netip.Addr{
+		"last-of-few.test":  append(many[:maxAddresses-1:maxAddresses-1], served),
+		"last-of-many.test": append(many[:60:60], served),
+		// Refused ones are not connected to and do not count.
+		"behind-inner-ones.test": append(slices.Repeat(addresses("10.0.0.1"), 60), served),
+	}
+	c := newTestClient(t, ClientConfig{Guard: NewGuard(prefixes("127.0.0.1/32", "127.0.1.0/24")), Resolver: newNames(t, func(name string) []netip.Addr { return tried[name] })})
+	for name, want := range map[string]string{"last-of-few.test": "", "last-of-many.test": "connection refused", "behind-inner-ones.test": ""} {
+		if o := post(t, c, "http://"+name+":"+port+"/"); o.Error != want {
+			t.Errorf("%s: %+v", name, o)
 		}
 	}
 }
