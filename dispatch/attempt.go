@@ -140,6 +140,9 @@ func readReply(resp *http.Response, buf []byte) (head []byte, more bool, err err
 	return buf[:kept], total > kept, err
 }
 
+// maxLocation is how many bytes a scheme, a name (RFC 1035, section 2.3.4) and a port have at most.
+const maxLocation = len("https://") + 255 + len(":65535")
+
 // location is where a redirect points, scheme and host alone; empty when it is none.
 func location(resp *http.Response) string {
 	if resp.StatusCode < 300 || resp.StatusCode >= 400 {
@@ -153,5 +156,8 @@ func location(resp *http.Response) string {
 	if err != nil {
 		return unreadableURL
 	}
-	return displayURL(u)
+	if shown := displayURL(u); len(shown) <= maxLocation {
+		return shown
+	}
+	return unreadableURL
 }

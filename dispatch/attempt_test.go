@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -161,6 +163,56 @@ func TestRetryAfterIsBounded(t *testing.T) {
 	}
 }
 
+// Several values are nobody's standard: the first one counts.
+func TestSeveralRetryAfters(t *testing.T) {
+	t.Parallel()
+	for want, values := range map[time.Duration][]string{2 * time.Minute: {"120", "3600"}, 0: {"soon", "120"}} {
+		s := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header()["Retry-After"] = values
+			w.WriteHeader(http.StatusTooManyRequests)
+		})
+		if o := post(t, newTestClient(t, ClientConfig{}), s.URL); o.RetryAfter != want {
+			t.Errorf("%q: %+v", values, o)
+		}
+	}
+}
+
+// Line ends in a URL stay what they are there, and no part of it makes a header or a second request.
+func TestURLInjectsNothing(t *testing.T) {
+	t.Parallel()
+	const line = "%0d%0aX-Injected:%20yes%0d%0a%0d%0a"
+	const lines = line + "POST%20/inner%20HTTP/1.1%0d%0a"
+	got := make(chan *http.Request, 10)
+	s := newReceiver(t, func(_ http.ResponseWriter, r *http.Request) { got <- r })
+	host := strings.TrimPrefix(s.URL, "http://")
+	c := newTestClient(t, ClientConfig{})
+	for rawURL, uri := range map[string]string{
+		"http://" + host + "/" + lines:                            "/" + lines,
+		"http://" + host + "/?" + lines:                           "/?" + lines,
+		"http://" + host + "/#" + lines:                           "/",
+		"http://user" + line + ":pass" + line + "@" + host:        "/",
+		"http://" + host + "/" + strings.Repeat("%0a", 600) + "?": "/" + strings.Repeat("%0a", 600) + "?",
+	} {
+		if o := post(t, c, rawURL); o.Kind != Success {
+			t.Errorf("%s: %+v", rawURL, o)
+			continue
+		}
+		r := <-got
+		r.Header.Del("Authorization")
+		if names := slices.Sorted(maps.Keys(r.Header)); r.RequestURI != uri || r.Host != host || !slices.Equal(names, []string{"Content-Length", "Content-Type", "User-Agent", "Webhook-Id", "Webhook-Timestamp"}) {
+			t.Errorf("%s arrived as %s at %s with %v", rawURL, r.RequestURI, r.Host, names)
+		}
+	}
+	if len(got) > 0 {
+		t.Errorf("%d more requests came", len(got))
+	}
+	for _, host := range []string{lines, "h" + lines, "h%0d%0a", "h:80" + lines, "[::1]" + lines, "[::1%25" + lines + "]"} {
+		if _, err := NewTarget("http://" + host + "/"); err == nil {
+			t.Errorf("the host %s is taken", host)
+		}
+	}
+}
+
 func TestRedirectIsNotFollowed(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{301, 302, 303, 307, 308} {
@@ -238,6 +290,17 @@ func TestSlowDripEndsAtTheTimeout(t *testing.T) {
 	if o.Kind != Retry || o.HTTPStatus != 200 || o.Error != "HTTP 200 OK, then timeout after 1s (reading the reply)" {
 		t.Errorf("200: %+v", o)
 	}
+	o = post(t, c, newWire(t, func(conn net.Conn) {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		_, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nX: ")
+		for ; err == nil; <-tick.C {
+			_, err = conn.Write([]byte("x"))
+		}
+	}))
+	if o.Kind != Retry || o.HTTPStatus != 0 || o.Error != "timeout after 1s (waiting for the reply)" {
+		t.Errorf("header: %+v", o)
+	}
 	o = post(t, c, newReceiver(t, drip(http.StatusGone)).URL)
 	if o.Kind != Gone || o.HTTPStatus != 410 || !strings.HasPrefix(o.Error, "HTTP 410 Gone") {
 		t.Errorf("410: %+v", o)
@@ -302,14 +365,22 @@ func TestBrokenReplies(t *testing.T) {
 
 func TestResetConnection(t *testing.T) {
 	t.Parallel()
-	rawURL := newWire(t, func(conn net.Conn) {
-		// Closing with linger 0 sends a reset.
-		if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
-			t.Error(err)
+	// What had come when the reset did may be lost, with the status or without.
+	for reply, want := range map[string][]string{
+		"": {"connection reset"},
+		"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf": {"connection reset", "HTTP 200 OK, then connection reset"},
+		"HTTP/1.1 500 Oops\r\nContent-Length: 9\r\n\r\n":   {"connection reset", "HTTP 500 Internal Server Error"},
+	} {
+		rawURL := newWire(t, func(conn net.Conn) {
+			_, _ = io.WriteString(conn, reply)
+			// Closing with linger 0 sends a reset.
+			if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+				t.Error(err)
+			}
+		})
+		if o := post(t, newTestClient(t, ClientConfig{}), rawURL); o.Kind != Retry || !slices.Contains(want, o.Error) {
+			t.Errorf("%q, then a reset: %+v", reply, o)
 		}
-	})
-	if o := post(t, newTestClient(t, ClientConfig{}), rawURL); o.Kind != Retry || o.HTTPStatus != 0 || o.Error != "connection reset" {
-		t.Errorf("outcome: %+v", o)
 	}
 }
 

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
@@ -31,7 +32,7 @@ type ClientConfig struct {
 	Version     string         // sent in User-Agent; default "dev"
 	Guard       *Guard         // default: public addresses alone
 	RootCAs     *x509.CertPool // default: the system's
-	Resolver    *net.Resolver  // default: the system's
+	Resolver    *net.Resolver  // default: Go's own, with the system's configuration
 }
 
 // Client makes attempts. It owns one pool of connections, and uses no proxy whatever the environment says, for a proxy
@@ -54,14 +55,24 @@ func NewClient(cfg ClientConfig) *Client {
 	// The transport lets a dial outlive its attempt, for the next one to use. So it needs a deadline of its own, and a later
 	// one, for an attempt to end by its own clock.
 	dialTimeout := 2 * timeout
-	dialer := &net.Dialer{Timeout: dialTimeout, Control: guard.Control, Resolver: cfg.Resolver}
+	dialer := &net.Dialer{Timeout: dialTimeout, ControlContext: fewOf(guard), Resolver: cfg.Resolver}
+	if dialer.Resolver == nil {
+		// A lookup by the C library, which other builds might use, cannot be given up and holds a thread meanwhile.
+		dialer.Resolver = &net.Resolver{PreferGo: true}
+	}
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		if err := awaitDial(ctx); err != nil {
+			return nil, err
+		}
+		return dialer.DialContext(countAddresses(ctx), network, address)
+	}
 	return &Client{
 		timeout:   timeout,
 		retryCap:  cmp.Or(max(cfg.RetryCap, 0), 12*time.Hour),
 		userAgent: []string{"walhook/" + cmp.Or(cfg.Version, "dev")},
 		transport: &http.Transport{
 			Proxy:                  nil,
-			DialContext:            dialer.DialContext,
+			DialContext:            dial,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs},
 			TLSHandshakeTimeout:    dialTimeout,
 			DisableCompression:     true,

@@ -91,53 +91,6 @@ func listen(t testing.TB) net.Listener {
 	return l
 }
 
-// newNameServer answers with 127.0.0.1 for every name below .test, and NXDOMAIN for every other one.
-func newNameServer(t testing.TB) *net.Resolver {
-	t.Helper()
-	conn, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	go func() {
-		buf := make([]byte, 512)
-		for {
-			n, from, err := conn.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			if _, err := conn.WriteTo(answer(buf[:n]), from); err != nil {
-				return
-			}
-		}
-	}()
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
-	}}
-}
-
-// answer makes a DNS reply of a query (RFC 1035, section 4.1): header of 12 bytes, name as labels, type, class.
-func answer(query []byte) []byte {
-	end := 12
-	var last string
-	for query[end] != 0 {
-		size := int(query[end])
-		last = string(query[end+1 : end+1+size])
-		end += 1 + size
-	}
-	isA := query[end+2] == 1
-	reply := append([]byte{}, query[:end+5]...)
-	copy(reply[2:12], []byte{0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0})
-	switch {
-	case last != "test":
-		reply[3] |= 3
-	case isA:
-		reply[7] = 1
-		reply = append(reply, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1)
-	}
-	return reply
-}
-
 func TestConnectionsAreReused(t *testing.T) {
 	t.Parallel()
 	var opened atomic.Int32

@@ -17,7 +17,8 @@ var ErrAddressRefused = errors.New("address refused")
 // metadata and every other special-purpose network of IANA's registries, in each spelling that could hide one. It looks
 // at the address of the socket, after name resolution, so no name can talk its way around it.
 type Guard struct {
-	ssrf *ssrf.Guardian
+	ssrf    *ssrf.Guardian
+	allowV6 []netip.Prefix
 }
 
 // azurePlatform is inside Azure what 169.254.169.254 is elsewhere, though it is a public address by registry.
@@ -39,12 +40,15 @@ func NewGuard(allow []netip.Prefix) *Guard {
 			v6 = append(v6, p)
 		}
 	}
-	return &Guard{ssrf: ssrf.New(
-		ssrf.WithAnyPort(),
-		ssrf.WithAllowedV4Prefixes(v4...),
-		ssrf.WithAllowedV6Prefixes(v6...),
-		ssrf.WithDeniedV4Prefixes(azurePlatform),
-	)}
+	return &Guard{
+		ssrf: ssrf.New(
+			ssrf.WithAnyPort(),
+			ssrf.WithAllowedV4Prefixes(v4...),
+			ssrf.WithAllowedV6Prefixes(v6...),
+			ssrf.WithDeniedV4Prefixes(azurePlatform),
+		),
+		allowV6: v6,
+	}
 }
 
 // Control is for [net.Dialer.Control]. Its error wraps [ErrAddressRefused] where the address is the reason.
@@ -63,10 +67,18 @@ func (g *Guard) Control(network, address string, _ syscall.RawConn) error {
 func (g *Guard) Check(addr netip.Addr) error {
 	// The library takes a mapped IPv4 address for IPv6, and no prefix contains an address with a zone.
 	addr = addr.Unmap().WithZone("")
-	if err := g.ssrf.SafeAddr(addr); err != nil {
+	hidden := isISATAP(addr) && !slices.ContainsFunc(g.allowV6, func(p netip.Prefix) bool { return p.Contains(addr) })
+	if err := g.ssrf.SafeAddr(addr); err != nil || hidden {
 		return fmt.Errorf("%w: %s; set WALHOOK_ALLOW_NETWORKS to allow it", ErrAddressRefused, describeNetwork(addr))
 	}
 	return nil
+}
+
+// isISATAP reports whether the address, of whatever network, ends with the IPv4 address that its packets may be tunnelled to
+// (RFC 5214, section 6.1).
+func isISATAP(addr netip.Addr) bool {
+	b := addr.As16()
+	return addr.Is6() && b[8]&^3 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
 // namedNetworks puts a word to the networks that administrators meet; the most specific first.
@@ -114,6 +126,9 @@ func describeNetwork(addr netip.Addr) string {
 		if p.Contains(addr) {
 			return p.String() + " is reserved"
 		}
+	}
+	if isISATAP(addr) {
+		return "it is an ISATAP address, which tunnels to an IPv4 address"
 	}
 	return "it is outside " + ssrf.IPv6GlobalUnicast.String() + ", the public part of IPv6"
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"math/big"
@@ -72,6 +73,36 @@ func TestTLSFailuresAreTold(t *testing.T) {
 				c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11
 			},
 			"TLS: the server refused: protocol version not supported",
+		},
+		"very old server": {
+			func(_ *x509.Certificate, c *tls.Config) {
+				c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS10
+			},
+			"TLS: the server refused: protocol version not supported",
+		},
+		"name of old": {
+			func(c *x509.Certificate, _ *tls.Config) {
+				c.IPAddresses, c.Subject = nil, pkix.Name{CommonName: "127.0.0.1"}
+			},
+			"TLS: certificate is not valid for this host",
+		},
+		"no certificate": {
+			func(_ *x509.Certificate, c *tls.Config) {
+				c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+					return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+						return nil, errors.New("none")
+					}}, nil
+				}
+			},
+			"TLS: the server refused: internal error",
+		},
+		"another protocol": {
+			func(_ *x509.Certificate, c *tls.Config) {
+				c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+					return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: c.Certificates, NextProtos: []string{"smtp"}}, nil
+				}
+			},
+			"TLS: the server refused: no application protocol",
 		},
 		"client certificate wanted": {
 			func(_ *x509.Certificate, c *tls.Config) {

@@ -40,7 +40,11 @@ func (p phase) String() string {
 
 // progress follows one attempt through net/http, whose hooks run on several goroutines, and late ones of a dial that the
 // attempt no longer waits for. So it only ever goes up.
-type progress struct{ at atomic.Int32 }
+type progress struct {
+	at    atomic.Int32
+	dials atomic.Int32
+	ended <-chan struct{} // the attempt
+}
 
 func (p *progress) phase() phase { return phase(p.at.Load()) }
 
@@ -54,7 +58,8 @@ func (p *progress) reach(to phase) {
 }
 
 func (p *progress) trace(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	p.ended = ctx.Done()
+	return httptrace.WithClientTrace(context.WithValue(ctx, progressKey{}, p), &httptrace.ClientTrace{
 		DNSStart:          func(httptrace.DNSStartInfo) { p.reach(phaseDNS) },
 		ConnectStart:      func(_, _ string) { p.reach(phaseConnect) },
 		TLSHandshakeStart: func() { p.reach(phaseTLS) },

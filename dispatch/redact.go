@@ -1,6 +1,8 @@
 package dispatch
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"net/url"
 	"slices"
 	"strings"
@@ -25,13 +27,14 @@ const (
 	minValue   = 4
 )
 
-// redactor hides the secret parts of one URL, all but scheme and host, in text that others wrote.
+// redactor hides the secret parts of one URL, all but scheme and host, and the secrets that its receiver knows as well, in
+// text that others wrote.
 type redactor struct {
 	short []string // parts below gramBytes, in the form that fold gives
 	long  string   // the others, with a separator that folded text never holds
 }
 
-func newRedactor(u *url.URL) *redactor {
+func newRedactor(u *url.URL, secrets ...string) *redactor {
 	r := new(redactor)
 	add := func(part string, atLeast int) {
 		part = fold(clean(part))
@@ -81,6 +84,14 @@ func newRedactor(u *url.URL) *redactor {
 				value = key
 			}
 			addForms(value, minValue)
+		}
+	}
+	for _, secret := range secrets {
+		encoded := strings.TrimPrefix(secret, secretPrefix)
+		addForms(encoded, minValue)
+		if key, err := base64.StdEncoding.DecodeString(encoded); err == nil {
+			add(hex.EncodeToString(key), minValue)
+			add(base64.URLEncoding.EncodeToString(key), minValue)
 		}
 	}
 	return r

@@ -27,7 +27,7 @@ func NewTarget(rawURL string, secrets ...string) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Target{display: displayURL(u), signer: signer, secrets: newRedactor(u)}
+	t := &Target{display: displayURL(u), signer: signer, secrets: newRedactor(u, secrets...)}
 	if u.User != nil {
 		t.auth = []string{basicAuth(u.User)}
 	}

@@ -53,7 +53,8 @@ func (n *networks) Decode(value string) error {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
 			addr, errAddr := netip.ParseAddr(text)
-			if errAddr != nil {
+			// What follows a % is taken for a zone whatever it is, and a network has none.
+			if errAddr != nil || addr.Zone() != "" {
 				return &valueError{value, "CIDRs separated by commas, such as 127.0.0.0/8,10.1.0.0/16"}
 			}
 			p = netip.PrefixFrom(addr, addr.BitLen())

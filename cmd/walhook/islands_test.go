@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"walhook/testenv"
 )
@@ -56,6 +57,73 @@ func TestDeadEndpointWithBacklog(t *testing.T) {
 	}
 	if got := len(s.receiver.Bodies("/dead")); got != 2*n {
 		t.Errorf("%d requests came, not %d", got, 2*n)
+	}
+}
+
+// Whatever is wrong with an endpoint, what waits for it costs one probe at a time and delays no other; once it answers, all of it
+// arrives within the endpoint's limit.
+func TestEveryKindOfTrouble(t *testing.T) {
+	t.Parallel()
+	const n = 100
+	s := newSite(t, sampleSchema).with("DELIVERY_TIMEOUT", "400ms", "ENDPOINT_CONCURRENCY", "4", "MAX_ATTEMPTS", "1000", "LOG_LEVEL", "info")
+	s.run()
+	kinds := map[string]testenv.Reply{
+		"/fails":     {Status: 500, Body: "no"},
+		"/hangs":     {Hang: true},
+		"/resets":    {Reset: true},
+		"/redirects": {Status: 307, Header: map[string]string{"Location": s.receiver.URL("/elsewhere")}},
+		"/drips":     {Body: strings.Repeat("x", 10000), Drip: 20 * time.Millisecond},
+		"/floods":    {Status: 502, Body: strings.Repeat("x", 1<<20)},
+	}
+	for path, reply := range kinds {
+		s.hook(path, "created")
+		s.receiver.Respond(path, testenv.Always(reply))
+	}
+	host := strings.TrimPrefix(s.receiver.URL(""), "http://")
+	for _, elsewhere := range []string{"https://" + host + "/speaks-no-tls", "http://" + closedPort(t) + "/", "http://nowhere.invalid/", "http://10.255.255.1/"} {
+		s.exec("insert into walhook.webhook (assessment_id, url, event_type) values ('1', $1, 'response.created')", elsewhere)
+	}
+	s.hook("/works", "completed")
+	s.exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(1, $1::int) g", n)
+	everywhere := func(least int) {
+		t.Helper()
+		for path := range kinds {
+			testenv.Eventually(t, patience, fmt.Sprintf("%d probes of %s", least, path), func() (bool, string) {
+				got := len(s.receiver.Bodies(path))
+				return got >= least, fmt.Sprint(got)
+			})
+		}
+	}
+	everywhere(8)
+	s.waitHeartbeat() // what was in flight before they counted as failing has ended
+	s.receiver.Forget()
+	s.exec("update respondent set finished_at = now()")
+	s.waitRequests("/works", n)
+	everywhere(2)
+	for path, reply := range kinds {
+		allowed := 1
+		if reply.Hang || reply.Drip > 0 {
+			allowed = 2 // the receiver hears a moment later that the client has gone
+		}
+		if most := s.receiver.MostInFlight(path); most > allowed {
+			t.Errorf("%s got %d probes at a time", path, most)
+		}
+	}
+
+	s.receiver.Forget()
+	for path := range kinds {
+		s.receiver.Respond(path, nil)
+	}
+	s.exec("update walhook.webhook set url = $1 where url not like '%' || $2 || '%' or url like 'https:%'", s.receiver.URL("/mended"), host)
+	s.fence()
+	for path := range kinds {
+		if most := s.receiver.MostInFlight(path); most > 4 {
+			t.Errorf("%d requests to %s were in flight, and 4 are allowed", most, path)
+		}
+	}
+	got := testenv.Psql(t, s.store, "select status, count(*) from walhook.delivery_log group by 1")
+	if want := fmt.Sprintf("success|%d", n*(len(kinds)+5)); got != want {
+		t.Errorf("the log has %s, not %s", got, want)
 	}
 }
 

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -161,23 +159,4 @@ func streaming(status *cdc.Status, scheduler *dispatch.Scheduler) (bool, string)
 	default:
 		return false, string(view.Phase) + ": " + view.Reason
 	}
-}
-
-// rootCAs returns the system's certificate authorities with those of the file, nil where there is none.
-func rootCAs(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read WALHOOK_CA_FILE: %w", err)
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read WALHOOK_CA_FILE %s: it holds no PEM certificate", file)
-	}
-	return pool, nil
 }

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"encoding/base64"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -23,6 +27,41 @@ func (s secrets) in(t *testing.T, where, text string) {
 			t.Errorf("%s shows %s: ...%s...", where, what, text[max(at-200, 0):min(at+100, len(text))])
 		}
 	}
+}
+
+// talkative is a server that answers and then says something more, unasked, on the connection that is kept.
+func talkative(t *testing.T, text string) (host string) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				in := bufio.NewReader(conn)
+				for {
+					req, err := http.ReadRequest(in)
+					if err != nil {
+						return
+					}
+					_, _ = io.Copy(io.Discard, req.Body)
+					if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"); err != nil {
+						return
+					}
+					// Most of the time the answer has been taken before this comes.
+					_, _ = io.WriteString(conn, text)
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
 }
 
 // No output of any command, no log, metric, probe or view for viewers, nor the server's log or its list of sessions, shows a
@@ -99,6 +138,7 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 			return testenv.Reply{Hang: true}
 		}
 	})
+	talker := talkative(t, to("http", path))
 	for _, event := range []string{"created", "started", "completed"} {
 		add(to("http", u.Host), event)
 		add(to("https", u.Host), event)              // speaks no TLS
@@ -106,6 +146,7 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 		add(to("http", "10.255.255.1"), event)       // refused
 		add(to("http", "127.0.0.1:1"), event)        // nobody listens
 		add(to("http", "169.254.169.254:80"), event) // refused
+		add(to("http", talker), event)               // goes on talking after its answer
 	}
 	for _, bad := range []string{to("ftp", "h"), to("http", "h:0"), to("http", "h;x"), to("http", "[::x]")} {
 		if out, err := testenv.TryPsql(t, s.store, quiet+"insert into walhook.webhook (event_type, url) values ('response.created', '"+bad+"')"); err == nil {
