@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,14 +23,17 @@ type psqlProcess struct {
 	runs   int           // how many scripts it was given
 }
 
-// runInPsql runs a script in a psql that is kept, or in a new one, which is kept where the script succeeds.
+// errStatement is the end of a script whose one statement failed: psql ends with status 3 where there may be more.
+var errStatement = errors.New("exit status 3")
+
+// runInPsql runs a script in a psql that is kept, or in a new one, which is kept unless it ends.
 func runInPsql(path, url, script string) (string, error) {
 	psql, err := readyPsql(path, url)
 	if err != nil {
 		return "", err
 	}
 	out, err := psql.run(script)
-	if err == nil {
+	if err == nil || errors.Is(err, errStatement) {
 		psqls.put(url, psql)
 	}
 	return out, err
@@ -43,7 +47,7 @@ func readyPsql(path, url string) (*psqlProcess, error) {
 			return startPsql(path, url)
 		}
 		// It ends here where its server was restarted, or somebody has ended its session.
-		if _, err := psql.run("discard all"); err == nil {
+		if _, _, err := psql.until("\\set ON_ERROR_STOP 1\nrollback; discard all;\n"); err == nil {
 			return psql, nil
 		}
 	}
@@ -68,28 +72,41 @@ func startPsql(path, url string) (*psqlProcess, error) {
 	return &psqlProcess{cmd: cmd, input: input, output: reader, lines: bufio.NewReader(reader)}, nil
 }
 
-// run runs a script, and returns what psql printed of it. Where that fails psql has ended. A transaction that the script has
-// left open is rolled back, as at psql's end.
+// run runs a script, and returns what psql printed of it.
 func (p *psqlProcess) run(script string) (string, error) {
+	// The semicolon runs a statement that has none; psql takes the end of its input for one.
+	input := script + "\n;\n"
+	if !strings.Contains(script, ";") { // then psql may go on after an error, for nothing comes behind it
+		input = "\\set ON_ERROR_STOP 0\n" + input
+	}
+	out, failed, err := p.until(input)
+	if err == nil && failed {
+		err = errStatement
+	}
+	return out, err
+}
+
+// until gives psql something to do, and returns what it printed of that and whether its last statement failed. An error is psql's
+// end.
+func (p *psqlProcess) until(input string) (out string, failed bool, err error) {
 	p.runs++
-	mark := fmt.Sprintf("-- end of script %d --", p.runs)
+	mark := fmt.Sprintf("-- end of script %d, failed: ", p.runs)
 	deadline := time.AfterFunc(psqlPatience, func() { _ = p.cmd.Process.Kill() })
 	defer deadline.Stop()
-	// The semicolon runs a statement that has none; psql takes the end of its input for one.
-	input := script + "\n;\n\\echo '" + mark + "'\nset client_min_messages = error; rollback;\n"
+	input += "\\echo '" + mark + "':ERROR\n"
 	go func() { _, _ = io.WriteString(p.input, input) }() // beside, for psql may say much before it has read all
-	var out strings.Builder
+	var said strings.Builder
 	for {
 		line, err := p.lines.ReadString('\n')
-		if line == mark+"\n" {
-			return strings.TrimRight(out.String(), "\n"), nil
+		if state, ok := strings.CutPrefix(line, mark); ok {
+			return strings.TrimRight(said.String(), "\n"), state == "true\n", nil
 		}
-		out.WriteString(line)
+		said.WriteString(line)
 		if err != nil {
 			if ended := p.end(); ended != nil {
 				err = ended // its status
 			}
-			return strings.TrimRight(out.String(), "\n"), err
+			return strings.TrimRight(said.String(), "\n"), true, err
 		}
 	}
 }
