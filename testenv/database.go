@@ -32,7 +32,12 @@ func Database(t testing.TB, server *pgserver.Server, script string) string {
 func Clone(t testing.TB, server *pgserver.Server, template string) string {
 	t.Helper()
 	name := fmt.Sprintf("test_%d", databases.Add(1))
-	Exec(t, server.URL("postgres"), "create database "+quoted(name)+" template "+quoted(template))
+	how := ""
+	if server.Version() >= 150000 {
+		// Otherwise all that is copied passes through the WAL, and every walsender of the server reads it.
+		how = " strategy file_copy"
+	}
+	Exec(t, server.URL("postgres"), "create database "+quoted(name)+" template "+quoted(template)+how)
 	t.Cleanup(func() { dropDatabase(t, server, name) })
 	return server.URL(name)
 }
@@ -65,6 +70,7 @@ func Template(t testing.TB, server *pgserver.Server, name, script string) string
 	Exec(t, admin, "drop database if exists "+quoted(database)) // one whose script failed
 	Exec(t, admin, "create database "+quoted(database))
 	Exec(t, server.URL(database), script)
+	endSessions(server.Port(), database)
 	// A template with a session in it cannot be copied: nobody may stray there.
 	Exec(t, admin, "alter database "+quoted(database)+" allow_connections false")
 	if templates.scripts == nil {
@@ -78,11 +84,12 @@ func quoted(name string) string { return pgx.Identifier{name}.Sanitize() }
 
 // dropDatabase drops a database with its sessions, prepared transactions and slots. A walsender may take a moment to end.
 func dropDatabase(t testing.TB, server *pgserver.Server, name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	endSessions(server.Port(), name)
 	if !server.Running() {
 		return // the test has stopped it, and it goes with its data
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
 	for {
 		err := tryDropDatabase(ctx, server, name)
 		if err == nil || !server.Running() {
@@ -98,11 +105,11 @@ func dropDatabase(t testing.TB, server *pgserver.Server, name string) {
 }
 
 func tryDropDatabase(ctx context.Context, server *pgserver.Server, name string) error {
-	conn, err := pgx.Connect(ctx, server.URL("postgres"))
+	conn, err := borrow(ctx, server.URL("postgres"))
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer giveBack(ctx, server.URL("postgres"), conn)
 	if err := rollBackPrepared(ctx, conn, server, name); err != nil {
 		return err
 	}

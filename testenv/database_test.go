@@ -56,7 +56,7 @@ func TestDatabaseMayBeDroppedByTheTest(t *testing.T) {
 	t.Parallel()
 	server := Postgres(t)
 	name := Value[string](t, Database(t, server, ""), "select current_database()")
-	Exec(t, server.URL("postgres"), "drop database "+name)
+	Exec(t, server.URL("postgres"), "drop database "+name+" with (force)")
 }
 
 // A template's script runs once, and every clone of it is a database of its own.

@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// Eventually waits until the condition holds, and fails with its last word when it does not in time.
+// Eventually waits until the condition holds, and fails with its last word when it does not in time. It asks less and less
+// often, down to twenty times a second, for what is asked takes from what is waited for.
 func Eventually(t testing.TB, within time.Duration, what string, condition func() (bool, string)) {
 	t.Helper()
 	deadline := time.Now().Add(within)
-	for {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		ok, detail := condition()
 		if ok {
 			return
@@ -17,6 +18,6 @@ func Eventually(t testing.TB, within time.Duration, what string, condition func(
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %s: %s", what, within, detail)
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(pause)
 	}
 }

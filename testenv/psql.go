@@ -27,10 +27,17 @@ func TryPsql(t testing.TB, url, script string) (string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(path, "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", url)
-	cmd.Stdin = strings.NewReader(script)
-	out, err := cmd.CombinedOutput()
-	return strings.TrimRight(string(out), "\n"), err
+	if strings.Contains(script, `\`) { // may change what psql is, and where its input ends
+		cmd := psqlCommand(path, url)
+		cmd.Stdin = strings.NewReader(script)
+		out, err := cmd.CombinedOutput()
+		return strings.TrimRight(string(out), "\n"), err
+	}
+	return runInPsql(path, url, script)
+}
+
+func psqlCommand(path, url string) *exec.Cmd {
+	return exec.Command(path, "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", url)
 }
 
 // findPsql returns the psql beside the server's programs, the one on PATH, or the newest of the usual folders.

@@ -23,7 +23,7 @@ func Connect(t testing.TB, url string) *pgx.Conn {
 	return conn
 }
 
-// Exec runs statements on a connection of their own; with arguments, one.
+// Exec runs statements in a session of their own; with arguments, one.
 func Exec(t testing.TB, url, statements string, args ...any) {
 	t.Helper()
 	if err := TryExec(url, statements, args...); err != nil {
@@ -35,11 +35,11 @@ func Exec(t testing.TB, url, statements string, args ...any) {
 func TryExec(url, statements string, args ...any) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, url)
+	conn, err := borrow(ctx, url)
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer giveBack(ctx, url, conn)
 	if len(args) == 0 {
 		_, err = conn.PgConn().Exec(ctx, statements).ReadAll()
 	} else {
@@ -63,11 +63,11 @@ func Values[T any](t testing.TB, url, query string, args ...any) []T {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, url)
+	conn, err := borrow(ctx, url)
 	if err != nil {
 		t.Fatalf("connect: %v", err)
 	}
-	defer conn.Close(ctx)
+	defer giveBack(ctx, url, conn)
 	rows, err := conn.Query(ctx, query, args...)
 	if err != nil {
 		t.Fatalf("query %s: %v", query, err)

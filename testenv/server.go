@@ -25,6 +25,7 @@ func run(m *testing.M) (status int) {
 		shared.Lock()
 		defer shared.Unlock()
 		if shared.server != nil {
+			endSessions(shared.server.Port(), "")
 			shared.server.Stop()
 		}
 	}()
@@ -86,6 +87,7 @@ func stopAfter(t testing.TB, server *pgserver.Server) {
 			log := server.Log()
 			t.Logf("the server's log ends with:\n%s", log[max(len(log)-4000, 0):])
 		}
+		endSessions(server.Port(), "")
 		server.Stop()
 	})
 }

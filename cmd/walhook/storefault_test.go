@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"syscall"
 	"testing"
 
@@ -16,27 +17,31 @@ func TestStoreCommitOfUnknownOutcome(t *testing.T) {
 	wire := s.behindWire("STORE_URL", s.store)
 	d := s.run()
 	s.hook("/hook", "created")
-	// A commit that queues something takes its time at the very end, when its outcome is sealed but for an error.
+	// A commit that queues something stops at the very end, when its outcome is sealed but for an error, for as long as gate is shut.
 	testenv.Exec(t, s.store, `
-		create function public.dawdle() returns trigger language plpgsql as $$
-		begin
-			if coalesce(current_setting('test.dawdled', true), '') = '' then
-				perform set_config('test.dawdled', 'yes', true), pg_sleep(0.7);
-			end if;
-			return null;
-		end $$;
+		create function public.dawdle() returns trigger language plpgsql as $$ begin perform pg_advisory_xact_lock_shared(7); return null; end $$;
 		create constraint trigger dawdle after insert on walhook.queue deferrable initially deferred for each row execute function public.dawdle()`)
+	gate := testenv.Connect(t, s.store)
+	at := func(do string) {
+		if _, err := gate.Exec(t.Context(), "select "+do+"(7)"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const dawdling = "select count(*) from pg_locks where locktype = 'advisory' and objid = 7 and objsubid = 1 and pid <> pg_backend_pid() and %s"
+	committing := func(what, state string, want bool) {
+		t.Helper()
+		testenv.Eventually(t, patience, what, func() (bool, string) {
+			got := testenv.Psql(t, s.store, fmt.Sprintf(dawdling, state))
+			return (got != "0") == want, got
+		})
+	}
 	for round := range rounds {
+		at("pg_advisory_lock")
 		s.exec("insert into respondent (id, assessment_id) select g, 1 from generate_series($1::int, $2::int) g", round*each+1, (round+1)*each)
-		testenv.Eventually(t, patience, "the store to be committing", func() (bool, string) {
-			got := testenv.Psql(t, s.store, "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'")
-			return got != "0", got
-		})
+		committing("the store to be committing", "not granted", true)
 		wire.Cut()
-		testenv.Eventually(t, patience, "the store to have committed", func() (bool, string) {
-			got := testenv.Psql(t, s.store, "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'")
-			return got == "0", got
-		})
+		at("pg_advisory_unlock")
+		committing("the store to have committed", "mode = 'ShareLock'", false)
 		if got := testenv.Value[int](t, s.store, "select count(*)::int from walhook.delivery_log"); got <= round*each {
 			t.Errorf("the store has %d deliveries: the commit whose answer was cut off did not happen", got)
 		}

@@ -20,8 +20,12 @@ func TestCommitThatWaitsForAStandby(t *testing.T) {
 	s.hooks()
 	s.exec("alter system set synchronous_standby_names = 'nobody'")
 	s.exec("select pg_reload_conf()")
+	writer := testenv.Connect(t, s.db) // a new session, which has the new setting
 	written := make(chan error, 1)
-	go func() { written <- testenv.TryExec(s.db, "insert into respondent (id, assessment_id) values (1, 1)") }()
+	go func() {
+		_, err := writer.Exec(context.Background(), "insert into respondent (id, assessment_id) values (1, 1)")
+		written <- err
+	}()
 	testenv.Eventually(t, patience, "the delivery to be queued", func() (bool, string) {
 		got := testenv.Psql(t, s.store, "select count(*) from walhook.queue where response_id = '1'")
 		return got == "1", got

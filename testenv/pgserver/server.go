@@ -20,11 +20,12 @@ type Options struct {
 }
 
 // defaults suit tests and demonstrations: quick rather than safe against a power cut. kill -9 loses nothing with them.
+// Queries in them are short, and to compile one, which the planner wants for tables that it knows nothing of yet, takes longer.
 // Dynamic shared memory lies in the data directory, since in /dev/shm it would outlive a killed server.
 var defaults = map[string]string{
 	"wal_level": "logical", "fsync": "off", "max_connections": "300", "max_wal_senders": "50", "max_replication_slots": "50",
 	"max_logical_replication_workers": "0", "shared_buffers": "64MB", "listen_addresses": "127.0.0.1", "log_line_prefix": "%m [%p] %a ",
-	"max_prepared_transactions": "10", "dynamic_shared_memory_type": "mmap",
+	"max_prepared_transactions": "10", "dynamic_shared_memory_type": "mmap", "wal_init_zero": "off", "jit": "off",
 }
 
 // Server is a server and its data. It runs from Start on, but between Halt or Kill and Restart.

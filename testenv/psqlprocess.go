@@ -1,0 +1,119 @@
+package testenv
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// psqlPatience bounds a script. It is never reached where all is well.
+const psqlPatience = 2 * time.Minute
+
+// psqlProcess is a psql that goes on when a script has ended.
+type psqlProcess struct {
+	cmd    *exec.Cmd
+	input  io.WriteCloser
+	output *os.File      // what it says, errors in between
+	lines  *bufio.Reader // of output
+	runs   int           // how many scripts it was given
+}
+
+// errStatement is the end of a script whose one statement failed: psql ends with status 3 where there may be more.
+var errStatement = errors.New("exit status 3")
+
+// runInPsql runs a script in a psql that is kept, or in a new one, which is kept unless it ends.
+func runInPsql(path, url, script string) (string, error) {
+	psql, err := readyPsql(path, url)
+	if err != nil {
+		return "", err
+	}
+	out, err := psql.run(script)
+	if err == nil || errors.Is(err, errStatement) {
+		psqls.put(url, psql)
+	}
+	return out, err
+}
+
+// readyPsql returns a psql with a session as if it were new.
+func readyPsql(path, url string) (*psqlProcess, error) {
+	for {
+		psql, ok := psqls.take(url)
+		if !ok {
+			return startPsql(path, url)
+		}
+		// It ends here where its server was restarted, or somebody has ended its session.
+		if _, _, err := psql.until("\\set ON_ERROR_STOP 1\nrollback; discard all;\n"); err == nil {
+			return psql, nil
+		}
+	}
+}
+
+func startPsql(path, url string) (*psqlProcess, error) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer writer.Close()
+	cmd := psqlCommand(path, url)
+	cmd.Stdout, cmd.Stderr = writer, writer
+	input, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		_ = reader.Close()
+		return nil, fmt.Errorf("start psql: %w", err)
+	}
+	return &psqlProcess{cmd: cmd, input: input, output: reader, lines: bufio.NewReader(reader)}, nil
+}
+
+// run runs a script, and returns what psql printed of it.
+func (p *psqlProcess) run(script string) (string, error) {
+	// The semicolon runs a statement that has none; psql takes the end of its input for one.
+	input := script + "\n;\n"
+	if !strings.Contains(script, ";") { // then psql may go on after an error, for nothing comes behind it
+		input = "\\set ON_ERROR_STOP 0\n" + input
+	}
+	out, failed, err := p.until(input)
+	if err == nil && failed {
+		err = errStatement
+	}
+	return out, err
+}
+
+// until gives psql something to do, and returns what it printed of that and whether its last statement failed. An error is psql's
+// end.
+func (p *psqlProcess) until(input string) (out string, failed bool, err error) {
+	p.runs++
+	mark := fmt.Sprintf("-- end of script %d, failed: ", p.runs)
+	deadline := time.AfterFunc(psqlPatience, func() { _ = p.cmd.Process.Kill() })
+	defer deadline.Stop()
+	input += "\\echo '" + mark + "':ERROR\n"
+	go func() { _, _ = io.WriteString(p.input, input) }() // beside, for psql may say much before it has read all
+	var said strings.Builder
+	for {
+		line, err := p.lines.ReadString('\n')
+		if state, ok := strings.CutPrefix(line, mark); ok {
+			return strings.TrimRight(said.String(), "\n"), state == "true\n", nil
+		}
+		said.WriteString(line)
+		if err != nil {
+			if ended := p.end(); ended != nil {
+				err = ended // its status
+			}
+			return strings.TrimRight(said.String(), "\n"), true, err
+		}
+	}
+}
+
+// end lets psql end, as at the end of its input.
+func (p *psqlProcess) end() error {
+	_ = p.input.Close()
+	defer p.output.Close()
+	return p.cmd.Wait()
+}
