@@ -91,17 +91,35 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	}
 	before := view.attachment
 
-	cfg.Note("installing the schema walhook in the store")
+	if view.version == 0 {
+		cfg.Note("installing the schema walhook in the store")
+	} else {
+		cfg.Note("bringing the schema walhook in the store up to date")
+	}
 	if err := sql.Install(ctx, store); err != nil {
 		return false, err
 	}
 	if err := sql.InstallSource(ctx, source, cfg.Target.Publication); err != nil {
 		return false, err
 	}
+	if err := noteMissingGroups(ctx, cfg, store, view); err != nil {
+		return false, err
+	}
 	if before != nil && before.Complete {
 		return false, recheck(ctx, cfg, preflight)
 	}
 	return true, (&attacher{cfg: cfg, source: source, store: store, replication: replication, preflight: preflight}).run(ctx, before)
+}
+
+// noteMissingGroups says that nobody else can be given rights yet, where this role may not create the group roles.
+func noteMissingGroups(ctx context.Context, cfg AttachConfig, store *pgx.Conn, view *storeView) error {
+	missing, err := sql.MissingGroups(ctx, store)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	cfg.Note(fmt.Sprintf("group roles are missing (%s) and role %s may not create them, so nobody else can be given rights in the schema walhook yet; %s",
+		strings.Join(missing, ", "), view.user, sql.GroupsRemedy(missing, view.user)))
+	return nil
 }
 
 // lookBeforeAttach looks at the store, and gathers all that an attach refuses for.

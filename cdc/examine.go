@@ -107,10 +107,9 @@ func (e *examiner) run(ctx context.Context) {
 
 // attachment reports whether there is one that can be looked at.
 func (e *examiner) attachment(ctx context.Context) bool {
-	quoted := pgx.Identifier{e.view.user}.Sanitize()
 	switch {
 	case e.view.denied:
-		e.note(Fail, "store_rights", fmt.Sprintf("role %s may not read the schema walhook, which belongs to %s", e.view.user, e.view.schemaOwner), "GRANT walhook_daemon TO "+quoted+";")
+		e.note(Fail, "store_rights", fmt.Sprintf("role %s may not read the schema walhook, which belongs to %s", e.view.user, e.view.schemaOwner), e.view.grantDaemon)
 		return false
 	case e.view.newer != nil:
 		e.note(Fail, "store_version", e.view.newer.Error(), "use the newer walhook, or restore the store from before its upgrade")

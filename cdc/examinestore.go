@@ -18,7 +18,9 @@ func (e *examiner) rights(ctx context.Context) {
 		return
 	}
 	e.grade(len(lacking) > 0, Fail, "store_rights", found(fmt.Sprintf("role %s may do in the store what a daemon needs", e.view.user), fmt.Sprintf("role %s lacks ", e.view.user), lacking),
-		fmt.Sprintf("GRANT walhook_daemon TO %s; where that does not help, walhook attach as %s restores the grants", pgx.Identifier{e.view.user}.Sanitize(), e.view.schemaOwner))
+		fmt.Sprintf("%s Where that does not help, walhook attach as %s restores the grants", e.view.grantDaemon, e.view.schemaOwner))
+	e.grade(len(e.view.missingGroups) > 0, Warn, "group_roles", found("the group roles for administrators, viewers and daemons exist",
+		fmt.Sprintf("group roles are missing, so %s can give nobody rights in the schema walhook: ", e.view.schemaOwner), e.view.missingGroups), sql.GroupsRemedy(e.view.missingGroups, e.view.schemaOwner))
 	e.grade(!e.view.temporary, Fail, "temporary_right", fmt.Sprintf("role %s may%s make temporary tables in the store, which a comparison needs", e.view.user, map[bool]string{true: "", false: " not"}[e.view.temporary]),
 		fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", pgx.Identifier{e.store.Config().Database}.Sanitize(), pgx.Identifier{e.view.user}.Sanitize()))
 }

@@ -24,6 +24,8 @@ type storeView struct {
 	newer         error // a *sql.VersionError where a newer walhook wrote it
 	attachment    *Attachment
 	temporary     bool // tables, which a comparison needs
+	missingGroups []string
+	grantDaemon   string // what lets this role work on the store as a daemon
 	source, store Place
 }
 
@@ -45,6 +47,10 @@ func inspectStore(ctx context.Context, store *pgx.Conn) (*storeView, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the store: %w", err)
 	}
+	if v.missingGroups, err = sql.MissingGroups(ctx, store); err != nil {
+		return nil, err
+	}
+	v.grantDaemon = sql.RightsRemedy(ctx, store)
 	v.version, err = sql.Version(ctx, store)
 	if err == nil && v.version > 0 {
 		if v.newer = sql.CheckNotNewer(v.version); v.newer == nil {
@@ -76,7 +82,7 @@ func (v *storeView) refusals(target Target, p *Preflight) []Finding {
 	switch {
 	case v.schemaOwner != "" && !v.ownsSchema:
 		refuse("store_schema", fmt.Sprintf("schema walhook in the store belongs to %s, so role %s cannot install or upgrade it", v.schemaOwner, v.user),
-			fmt.Sprintf("attach as %s; to run the daemon, role %s needs only: GRANT walhook_daemon TO %s;", v.schemaOwner, v.user, pgx.Identifier{v.user}.Sanitize()))
+			fmt.Sprintf("attach as %s; to run the daemon as role %s: %s", v.schemaOwner, v.user, v.grantDaemon))
 	case v.schemaOwner == "" && !v.mayCreate:
 		refuse("store_schema", fmt.Sprintf("role %s may not create the schema walhook in the store", v.user),
 			fmt.Sprintf("let a superuser run: CREATE SCHEMA walhook AUTHORIZATION %s;", pgx.Identifier{v.user}.Sanitize()))

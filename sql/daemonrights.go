@@ -9,6 +9,42 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// MissingGroups returns those of GroupRoles that the server does not have.
+func MissingGroups(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	rows, err := conn.Query(ctx, "select g from unnest($1::text[]) g where not exists (select from pg_catalog.pg_roles where rolname = g)", GroupRoles)
+	if err != nil {
+		return nil, fmt.Errorf("look for the group roles: %w", err)
+	}
+	missing, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look for the group roles: %w", err)
+	}
+	return missing, nil
+}
+
+// GroupsRemedy says how group roles that are missing get there. The owner is that of the schema walhook.
+func GroupsRemedy(missing []string, owner string) string {
+	return fmt.Sprintf("as a role with CREATEROLE: CREATE ROLE %s; then run walhook attach again as %s, which gives them their rights", strings.Join(missing, "; CREATE ROLE "), owner)
+}
+
+// RightsRemedy says what lets the connected role work on the store as a daemon.
+func RightsRemedy(ctx context.Context, conn *pgx.Conn) string {
+	missing, err := MissingGroups(ctx, conn)
+	var user, owner string
+	if err == nil {
+		err = conn.QueryRow(ctx, "select current_user::text, coalesce((select pg_catalog.pg_get_userbyid(nspowner)::text from pg_catalog.pg_namespace where nspname = 'walhook'), '')").
+			Scan(&user, &owner)
+	}
+	if err != nil {
+		return "grant walhook_daemon to the role that connects"
+	}
+	grant := fmt.Sprintf("GRANT walhook_daemon TO %s;", pgx.Identifier{user}.Sanitize())
+	if len(missing) > 0 {
+		return "the group roles are missing; " + GroupsRemedy(missing, owner) + "; then " + grant
+	}
+	return grant
+}
+
 // rightsText is what each group role may do; TestRightsAreThoseWrittenDown holds it against a server.
 //
 //go:embed testdata/rights.txt

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/tern/v2/migrate"
 )
 
@@ -179,6 +180,10 @@ func Version(ctx context.Context, conn *pgx.Conn) (int32, error) {
 	}
 	var version int32
 	err := conn.QueryRow(ctx, "select version from "+versionTable).Scan(&version)
+	var server *pgconn.PgError
+	if errors.As(err, &server) && server.Code == "42501" { // insufficient_privilege
+		return 0, fmt.Errorf("read the schema version of the store: %w; to let this role use the store: %s", err, RightsRemedy(ctx, conn))
+	}
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("read the schema version of the store: %w", err)
 	}

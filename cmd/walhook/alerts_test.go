@@ -130,8 +130,15 @@ func TestAlertsFire(t *testing.T) {
 		"WalhookSlotRetainsWAL": {series{`walhook_slot_retained_bytes{job="w"} 6e9x180`}, series{`walhook_slot_retained_bytes{job="w"} 6e9x5 1e6x175`}},
 		"WalhookLagging":        {series{`walhook_slot_lag_seconds{job="w"} 0+60x180`}, series{`walhook_slot_lag_seconds{job="w"} 0x90 600 600 600 0x90`}},
 		"WalhookIncidentOpen": {
+			series{`walhook_open_incidents{job="w",kind="publication_changed"} 1x180`},
+			series{
+				`walhook_open_incidents{job="w",kind="slot_lost"} 0x90 1 1 0x90`, `walhook_open_incidents{job="w",kind="switched_off"} 1x180`,
+				`walhook_open_incidents{job="w",kind="retention"} 1x180`,
+			},
+		},
+		"WalhookRetentionFails": {
 			series{`walhook_open_incidents{job="w",kind="retention"} 1x180`},
-			series{`walhook_open_incidents{job="w",kind="slot_lost"} 0x90 1 1 0x90`},
+			series{`walhook_open_incidents{job="w",kind="retention"} 1x20 0x160`, `walhook_open_incidents{job="w",kind="slot_lost"} 1x180`},
 		},
 		"WalhookReconcileFails": {
 			series{`walhook_reconciles_total{job="w",outcome="failed"} 0x90 1+1x90`},

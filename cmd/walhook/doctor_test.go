@@ -285,6 +285,8 @@ func (d *doctor) ofRights() {
 	testenv.Psql(d.t, d.db, "grant walhook_daemon to d")
 	d.finds("store_rights", cdc.OK, "may do in the store", d.lookAs("d")...)
 	d.finds("unpublish_right", cdc.OK, "", d.lookAs("d")...)
+	d.finds("group_roles", cdc.OK, "")
+	d.while("alter role walhook_viewer rename to somebody_else", "alter role somebody_else rename to walhook_viewer", "group_roles", cdc.Warn, "walhook_viewer")
 	d.while("revoke insert on walhook.queue from walhook_daemon; revoke execute on function walhook.bury(bigint) from walhook_daemon",
 		"grant insert on walhook.queue to walhook_daemon; grant execute on function walhook.bury(bigint) to walhook_daemon",
 		"store_rights", cdc.Fail, "execute on function walhook.bury(bigint); insert on table walhook.queue", d.lookAs("d")...)

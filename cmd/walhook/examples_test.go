@@ -19,6 +19,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.yaml.in/yaml/v3"
+
+	"walhook/testenv"
 )
 
 // accepted reads the variables of an example as the daemon would, without a word about any.
@@ -164,6 +166,51 @@ func TestSystemdUnit(t *testing.T) {
 	}
 }
 
+// What the head of the unit says to do before the start is done as it is written; a daemon with the variables of walhook.env then
+// streams.
+func TestSystemdUnitIsPrepared(t *testing.T) {
+	t.Parallel()
+	const dir = "../../examples/systemd/"
+	unit, err := os.ReadFile(dir + "walhook.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, commands, found := strings.Cut(string(unit), "# Attach as the owner")
+	commands, _, ended := strings.Cut(commands, "# Then start it")
+	if !found || !ended {
+		t.Fatalf("the head of walhook.service does not say how to attach:\n%s", unit)
+	}
+	var script strings.Builder
+	for line := range strings.Lines(commands) {
+		if command, found := strings.CutPrefix(line, "#   "); found {
+			script.WriteString(command)
+		}
+	}
+	server := testenv.NewServer(t, nil)
+	s := newSiteOn(t, server, sampleSchema+`create role walhook login replication; grant select (id, assessment_id, started_at, finished_at) on respondent to walhook;`)
+	variables, err := os.ReadFile(dir + "walhook.env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	env := filepath.Join(folder, "walhook.env")
+	lines := regexp.MustCompile(`(?m)^WALHOOK_DATABASE_URL=.*$`).ReplaceAllString(string(variables), "WALHOOK_DATABASE_URL="+userOf(t, s.db, "walhook")+"\nWALHOOK_SLOT="+s.env["SLOT"])
+	if err := os.WriteFile(env, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self(t), filepath.Join(folder, "walhook")); err != nil {
+		t.Fatal(err)
+	}
+	walk(t, server, folder, script.String(), [][2]string{{"/etc/walhook/walhook.env", env}, {"postgres://owner:change-me@db.internal:5432/app", s.db}}, "PATH="+folder+":"+os.Getenv("PATH"))
+	for line := range strings.Lines(lines) {
+		name, value, set := strings.Cut(strings.TrimSpace(line), "=")
+		if name, ours := strings.CutPrefix(name, prefix+"_"); set && ours && name != "LISTEN" && name != "LOG_FORMAT" { // by which the harness finds the daemon
+			s.with(name, value)
+		}
+	}
+	s.start().ready()
+}
+
 // manifest is what the examples use of Kubernetes' objects, with its names for everything.
 type manifest struct {
 	APIVersion string `yaml:"apiVersion"`
@@ -171,6 +218,7 @@ type manifest struct {
 	Metadata   metadata
 	Type       string
 	StringData map[string]string `yaml:"stringData"`
+	Data       map[string]string
 	Spec       struct {
 		Replicas     int
 		BackoffLimit int `yaml:"backoffLimit"`
@@ -226,7 +274,10 @@ type securityContext struct {
 type container struct {
 	Name, Image string
 	Args        []string
-	Env         []struct {
+	EnvFrom     []struct {
+		ConfigMapRef struct{ Name string } `yaml:"configMapRef"`
+	} `yaml:"envFrom"`
+	Env []struct {
 		Name, Value string
 		ValueFrom   struct {
 			SecretKeyRef struct{ Name, Key string } `yaml:"secretKeyRef"`
@@ -254,13 +305,14 @@ type probe struct {
 // stop, and no right that it does not need.
 func TestKubernetesManifests(t *testing.T) {
 	files, err := filepath.Glob("../../examples/kubernetes/*.yaml")
-	if err != nil || len(files) != 4 {
+	if err != nil || len(files) != 5 {
 		t.Fatalf("the manifests are %v: %v", files, err)
 	}
 	secrets := map[string]map[string]string{}
 	for _, secret := range decodeAll[manifest](t, "../../examples/kubernetes/secret.yaml") {
 		secrets[secret.Metadata.Name] = secret.StringData
 	}
+	mapping := decodeAll[manifest](t, "../../examples/kubernetes/mapping.yaml")[0]
 	ran := map[string]bool{}
 	for _, file := range files {
 		for _, object := range decodeAll[manifest](t, file) {
@@ -274,7 +326,10 @@ func TestKubernetesManifests(t *testing.T) {
 				}
 				where := filepath.Base(file) + ", container " + c.Name
 				ran[filepath.Base(file)] = true
-				env := map[string]string{}
+				env := maps.Clone(mapping.Data)
+				if len(c.EnvFrom) != 1 || c.EnvFrom[0].ConfigMapRef.Name != mapping.Metadata.Name {
+					t.Errorf("%s does not take the mapping from %s: %v", where, mapping.Metadata.Name, c.EnvFrom)
+				}
 				for _, v := range c.Env {
 					env[v.Name] = v.Value
 					if from := v.ValueFrom.SecretKeyRef; from.Name != "" {
@@ -299,6 +354,11 @@ func TestKubernetesManifests(t *testing.T) {
 	if len(ran) != 3 {
 		t.Errorf("walhook runs in %v alone", ran)
 	}
+	text, err := os.ReadFile("../../examples/kubernetes/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	saysInOrder(t, string(text), "kubectl apply -f secret.yaml -f mapping.yaml", "-f attach.yaml", "job/walhook-attach", "GRANT walhook_daemon TO walhook", "-f deployment.yaml")
 }
 
 func checkContainer(t *testing.T, where string, pod podSpec, c container) {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,15 +40,27 @@ Exit status 1 when attach, as the role that WALHOOK_DATABASE_URL names, would re
 				return err
 			}
 			(&planPrinter{w: cmd.OutOrStdout(), plan: p, cfg: cfg}).print()
-			if len(p.Refusals) > 0 {
-				return errSilent
-			}
-			return nil
+			return wouldRefuse(p)
 		},
 	}
 	cmd.Flags().StringVar(&role, "role", "", "the daemon's role; default: the one that WALHOOK_DATABASE_URL names (WALHOOK_STORE_URL in a store elsewhere)")
 	return cmd
 }
+
+// wouldRefuse is the error of a plan whose attach would refuse. Remedies are in what was printed, which often goes to a file.
+func wouldRefuse(p *cdc.Plan) error {
+	if len(p.Refusals) == 0 {
+		return nil
+	}
+	reasons := make([]string, len(p.Refusals))
+	for i, f := range p.Refusals {
+		reasons[i] = f.Found
+	}
+	return fmt.Errorf("attach as role %s would refuse: %s; the plan has the remedies", p.Preflight.User, strings.Join(reasons, "; "))
+}
+
+// aboutRights are the checks of rights that the first part of a plan grants the role that it is written for.
+var aboutRights = []string{"replication_right", "select_right", "row_security", "publication", "source_schema"}
 
 // planPrinter writes a plan as a script.
 type planPrinter struct {
@@ -104,12 +117,16 @@ func (p *planPrinter) refusals() {
 		return
 	}
 	p.blank()
-	p.comment("attach, as role %s, REFUSES (what it lacks of rights, part 1 gives):", p.plan.Preflight.User)
+	p.comment("attach as role %s would refuse:", p.plan.Preflight.User)
 	for _, f := range p.plan.Refusals {
 		p.comment("  %s", f.Found)
 		if f.Remedy != "" {
 			p.comment("    %s", f.Remedy)
 		}
+	}
+	lacking := slices.ContainsFunc(p.plan.Refusals, func(f cdc.Finding) bool { return slices.Contains(aboutRights, f.Check) })
+	if lacking && len(p.plan.Owners) > 0 && p.plan.Role == p.plan.Preflight.User {
+		p.comment("Part 1 below gives the role the rights that it lacks.")
 	}
 }
 

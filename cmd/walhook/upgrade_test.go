@@ -95,6 +95,9 @@ func TestUpgradePage(t *testing.T) {
 	s := newSiteOn(t, server, sampleSchema).with("SLOT", "walhook", "LISTEN", freePort(t))
 	s.attach()
 	s.hook("/hook", "completed")
+	owner := s.db
+	testenv.Psql(t, owner, "create role d login replication in role walhook_daemon; grant select (id, assessment_id, started_at, finished_at) on respondent to d")
+	s.with("DATABASE_URL", userOf(t, owner, "d")) // the URL that the daemon has, as in the quick start
 	var script strings.Builder
 	for i, part := range strings.Split(string(text), "```") {
 		if block, isShell := strings.CutPrefix(part, "sh\n"); i%2 == 1 && isShell {
@@ -105,7 +108,7 @@ func TestUpgradePage(t *testing.T) {
 	if strings.Count(script.String(), here) != 1 {
 		t.Fatalf("docs/upgrade.md does not say where the server is upgraded:\n%s", script.String())
 	}
-	adapted := strings.Replace(script.String(), here, `psql -c "INSERT INTO respondent (id, assessment_id, finished_at) VALUES (5, 1, now())"`+"\n", 1)
+	adapted := strings.Replace(script.String(), here, `command psql -X "$owner" -c "INSERT INTO respondent (id, assessment_id, finished_at) VALUES (5, 1, now())"`+"\n", 1)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +121,7 @@ func TestUpgradePage(t *testing.T) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", walkPrelude+"psql() { command psql -X -A -t \"$@\" \"$WALHOOK_DATABASE_URL\"; }\n./walhook run & daemon=$!\nsleep 3\n"+adapted+"\nkill $daemon; wait $daemon")
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "WALHOOK_TEST_EXEC=1")
+	cmd.Env = append(os.Environ(), "WALHOOK_TEST_EXEC=1", "owner="+owner)
 	for name, value := range s.env {
 		cmd.Env = append(cmd.Env, "WALHOOK_"+name+"="+value)
 	}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"walhook/testenv"
+)
+
+// An owner without CREATEROLE attaches, and is told that the group roles are missing; so is whoever looks or runs as another role.
+// What they are told to do leads to a daemon that streams.
+func TestAttachWithoutCreaterole(t *testing.T) {
+	t.Parallel()
+	s := newSiteOn(t, testenv.NewServer(t, nil), sampleSchema)
+	super := s.db
+	testenv.Psql(t, super, `create role boss login replication; alter table respondent owner to boss;
+		do $$ begin execute format('grant create on database %I to boss', current_database()); end $$;
+		create role walhook login replication; grant select (id, assessment_id, started_at, finished_at) on respondent to walhook`)
+	const create = `CREATE ROLE walhook_admin; CREATE ROLE walhook_viewer; CREATE ROLE walhook_daemon;`
+	const grant = `GRANT walhook_daemon TO "walhook";`
+	boss, walhook := userOf(t, super, "boss"), userOf(t, super, "walhook")
+	s.with("DATABASE_URL", boss)
+	says := func(want int, command string, texts ...string) {
+		t.Helper()
+		out, errOut, status := s.walhook(command)
+		if status != want {
+			t.Errorf("walhook %s: status %d, not %d\n%s%s", command, status, want, out, errOut)
+		}
+		for _, text := range texts {
+			if !strings.Contains(out+errOut, text) {
+				t.Errorf("walhook %s does not say %q:\n%s%s", command, text, out, errOut)
+			}
+		}
+	}
+	says(0, "attach", "group roles are missing", create, "attach again as boss")
+	says(0, "doctor", "group_roles", create, "attach again as boss")
+	s.with("DATABASE_URL", walhook)
+	for _, command := range []string{"doctor", "run", "attach", "status", "reconcile"} {
+		says(1, command, create, "attach again as boss", grant)
+	}
+
+	testenv.Psql(t, super, create)
+	s.with("DATABASE_URL", walhook)
+	says(1, "run", "permission denied", grant)
+	s.with("DATABASE_URL", boss)
+	if _, errOut, status := s.walhook("attach"); status != 0 || strings.Contains(errOut, "missing") {
+		t.Errorf("attach again: status %d\n%s", status, errOut)
+	}
+	testenv.Psql(t, super, grant)
+	s.with("DATABASE_URL", walhook).start().ready()
+	s.hook("/hook", "created")
+	testenv.Psql(t, super, "insert into respondent (id, assessment_id) values (1, 1)")
+	s.expect("/hook", "created 1")
+}
