@@ -4,10 +4,12 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -58,6 +60,28 @@ func TestHTTPServer(t *testing.T) {
 	expect("GET", "/metrics", 200, "walhook_sample 0\n")
 	expect("GET", "/", 404, "")
 	expect("POST", "/readyz", 405, "")
+
+	// Who sends half a request, or a body that nobody wants, and then nothing, is let go.
+	halves := map[string]net.Conn{"GET /healthz HTTP/1.1\r\nHost:": nil, "GET /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n": nil}
+	for half := range halves {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, half); err != nil {
+			t.Fatal(err)
+		}
+		halves[half] = conn
+	}
+	for half, conn := range halves {
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Errorf("%q is waited for: %v", half, err)
+		}
+	}
 
 	// An address that is taken is named together with its variable.
 	_, err = newHTTPServer(address, nil, registry, slog.New(slog.DiscardHandler))
