@@ -66,7 +66,7 @@ func (e *examiner) webhooks(ctx context.Context) {
 		e.unknown("webhooks", err)
 		return
 	}
-	text := fmt.Sprintf("%d webhooks, %d of them disabled", all, disabled)
+	text := fmt.Sprintf("webhooks: %d, disabled ones: %d", all, disabled)
 	if all == 0 {
 		text = "there are no webhooks yet"
 	}
