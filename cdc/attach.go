@@ -138,7 +138,7 @@ func lookBeforeAttach(ctx context.Context, source, store *pgx.Conn, target Targe
 		return nil, nil, err
 	}
 	if view.source, view.store = here, there; view.elsewhere() {
-		more, err := sourceSchemaRefusal(ctx, source)
+		more, err := sourceSchemaRefusal(ctx, source, preflight.User)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -412,7 +412,7 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 	if attachment != nil {
 		// The publication comes first: only its owner may drop it, and where this role is not, nothing has been lost.
 		if _, err := source.Exec(ctx, "drop publication if exists "+pgx.Identifier{cfg.Publication}.Sanitize()); err != nil {
-			return fmt.Errorf("drop publication %q, whose owner detaches: %w; nothing was changed", cfg.Publication, err)
+			return fmt.Errorf("drop publication %q: %w; nothing was changed; %s", cfg.Publication, err, detachAdvice(ctx, source, cfg.Publication))
 		}
 		cfg.Note(fmt.Sprintf("dropped publication %q", cfg.Publication))
 		if err := dropSlot(ctx, source, cfg.Slot); err != nil {
@@ -428,13 +428,31 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 	if !cfg.DropSchema {
 		return nil
 	}
+	var webhooks, pending int64
+	if version, err := sql.Version(ctx, store); err != nil {
+		return err
+	} else if version > 0 {
+		err := store.QueryRow(ctx, "select (select count(*) from walhook.webhook), (select count(*) from walhook.queue)").Scan(&webhooks, &pending)
+		if err != nil {
+			return fmt.Errorf("count what the schema holds: %w", err)
+		}
+	}
 	for _, conn := range []*pgx.Conn{store, source} {
 		if err := dropSchema(ctx, conn); err != nil {
 			return err
 		}
 	}
-	cfg.Note("dropped schema walhook")
+	cfg.Note(fmt.Sprintf("dropped schema walhook with its log, %d webhooks and their secrets, and %d pending deliveries", webhooks, pending))
 	return nil
+}
+
+// detachAdvice says who may drop the publication.
+func detachAdvice(ctx context.Context, source *pgx.Conn, publication string) string {
+	var owner string
+	if err := source.QueryRow(ctx, "select pg_catalog.pg_get_userbyid(pubowner) from pg_catalog.pg_publication where pubname = $1", publication).Scan(&owner); err != nil {
+		owner = "the publication's owner"
+	}
+	return fmt.Sprintf("detach as %s, or, where a script of walhook plan made it, let its undo be run (docs/security.md)", owner)
 }
 
 // mayDropSchema returns an error where the schema walhook belongs to somebody else.

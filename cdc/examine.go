@@ -135,7 +135,17 @@ func (e *examiner) attachment(ctx context.Context) bool {
 		return false
 	}
 	e.note(OK, "attachment", fmt.Sprintf("attached since %s", a.AttachedAt.UTC().Format(time.RFC3339)), "")
+	e.renamed()
 	return true
+}
+
+// renamed corrects what is advised before an attach where a mapped table or column is missing: now the mapping has to stay.
+func (e *examiner) renamed() {
+	for i, f := range e.findings {
+		if f.Level == Fail && (f.Check == "table" || f.Check == "columns") && (strings.HasSuffix(f.Found, " does not exist") || strings.Contains(f.Found, " has no column ")) {
+			e.findings[i].Remedy = "give it back its name; or stop the daemons, walhook detach, change the variable, walhook attach (what happens in between fires nothing)"
+		}
+	}
 }
 
 // slot looks at where the slot stands beside the stored position, and at what it holds back.

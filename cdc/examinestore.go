@@ -66,39 +66,52 @@ func (e *examiner) webhooks(ctx context.Context) {
 		e.unknown("webhooks", err)
 		return
 	}
-	e.grade(all == 0, Warn, "webhooks", fmt.Sprintf("there are %d webhooks, %d of them disabled", all, disabled), "INSERT INTO walhook.webhook (url, event_type) VALUES ('https://...', 'response.completed');")
+	text := fmt.Sprintf("webhooks: %d, disabled ones: %d", all, disabled)
+	if all == 0 {
+		text = "there are no webhooks yet"
+	}
+	e.grade(all == 0, Warn, "webhooks", text, "INSERT INTO walhook.webhook (url, event_type) VALUES ('https://...', 'response.completed');")
 	m := e.cfg.Target.Mapping
 	_, _, repeats := stampHazard(m, e.p.Respondent)
 	for _, c := range []struct {
-		applies                   bool
-		check, where, why, remedy string
+		applies                          bool
+		check, where, none, some, remedy string
 	}{
-		{true, "webhooks_disabled", "not w.enabled", "are disabled, and match nothing new", "UPDATE walhook.webhook SET enabled = true WHERE id = ...; disabled_reason says why"},
+		{
+			true, "webhooks_disabled", "not w.enabled", "no webhook is disabled", "disabled, and match nothing new: webhooks ",
+			"UPDATE walhook.webhook SET enabled = true WHERE id = ...; disabled_reason says why",
+		},
 		{
 			m.HasAssessmentTable(), "webhooks_unknown_assessment", "w.assessment_id is not null and not exists (select from walhook.assessment a where a.assessment_id = w.assessment_id)",
-			"name an assessment that " + m.AssessmentTable.Display() + " does not have", "correct or delete them",
+			"every assessment that a webhook names exists", "their assessment is not in " + m.AssessmentTable.Display() + ": webhooks ", "correct or delete them",
 		},
 		{
 			m.HasAssessmentTable(), "webhooks_without_external_id", "w.assessment_id is null and not exists (select from walhook.assessment a where a.external_id is not null)",
-			"are for all assessments that have an external id, and none has", "give assessments an external id, or name the assessment",
+			"no webhook for all assessments lacks one that it could match",
+			"without assessment_id they match only assessments that have an external id, and no assessment has one: webhooks ", "give assessments an external id, or set the webhook's assessment_id",
 		},
-		{m.Organization == "", "webhooks_organization", "w.organization_id is not null", "name an organization, and no organization column is mapped", "set WALHOOK_RESPONDENT_ORGANIZATION (detach and attach), or set organization_id to NULL"},
-		{!repeats, "webhooks_changed", "w.event_type = 'response.changed'", "wait for response.changed, which cannot be told as long as the finished marker stays set", "set WALHOOK_FINISH_STAMP to a column that changes with each finish (detach and attach)"},
+		{
+			m.Organization == "", "webhooks_organization", "w.organization_id is not null", "no webhook names an organization, and no organization column is mapped",
+			"they name an organization, but no organization column is mapped, so they match nothing: webhooks ", "set WALHOOK_RESPONDENT_ORGANIZATION (detach and attach), or set organization_id to NULL",
+		},
+		{
+			!repeats, "webhooks_changed", "w.event_type = 'response.changed'", "no webhook is for response.changed, which this finish stamp cannot tell",
+			"they are for response.changed, which cannot be told as long as the finished marker stays set: webhooks ",
+			"set WALHOOK_FINISH_STAMP to a column that changes with each finish (detach and attach)",
+		},
 	} {
 		if !c.applies {
 			continue
 		}
-		rows, err := e.store.Query(ctx, "select w.id::text from walhook.webhook w where (w.enabled or "+fmt.Sprint(c.check == "webhooks_disabled")+") and "+c.where+" order by w.id limit 20")
+		rows, err := e.store.Query(ctx, "select case n when 21 then format('and %s more', total - 20) else id::text end"+
+			" from (select w.id, row_number() over (order by w.id) as n, count(*) over () as total from walhook.webhook w where (w.enabled or "+
+			fmt.Sprint(c.check == "webhooks_disabled")+") and "+c.where+") found where n <= 21 order by n")
 		ids, err := collect(rows, err)
 		if err != nil {
 			e.unknown(c.check, err)
 			continue
 		}
-		text := "no webhooks " + c.why
-		if len(ids) > 0 {
-			text = found("", "webhooks ", ids) + " " + c.why
-		}
-		e.grade(len(ids) > 0, Warn, c.check, text, c.remedy)
+		e.grade(len(ids) > 0, Warn, c.check, found(c.none, c.some, ids), c.remedy)
 	}
 }
 
@@ -113,7 +126,10 @@ const (
 // sizes looks at what the store takes of its disk. How much of that is free PostgreSQL does not tell.
 func (e *examiner) sizes(ctx context.Context) {
 	rows, err := e.store.Query(ctx, `
-		select c.relname::text, pg_catalog.pg_total_relation_size(c.oid), coalesce(s.n_live_tup, 0), coalesce(s.n_dead_tup, 0)
+		select c.relname::text, pg_catalog.pg_total_relation_size(c.oid),
+		       -- What a crash forgot of the statistics, the catalog still knows as of the last VACUUM or ANALYZE.
+		       case when coalesce(s.last_vacuum, s.last_autovacuum, s.last_analyze, s.last_autoanalyze) is null
+		            then greatest(s.n_live_tup, c.reltuples::bigint, 0) else s.n_live_tup end, coalesce(s.n_dead_tup, 0)
 		  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace left join pg_catalog.pg_stat_all_tables s on s.relid = c.oid
 		 where n.nspname = 'walhook' and c.relname in ('queue', 'response_state', 'endpoint', 'position', 'daemon') order by 1`)
 	if err != nil {
@@ -126,7 +142,7 @@ func (e *examiner) sizes(ctx context.Context) {
 	)
 	_, err = pgx.ForEachRow(rows, []any{&name, &size, &live, &dead}, func() error {
 		if bloated := dead > manyDead && dead > live; bloated || name == "queue" || name == "response_state" {
-			e.grade(bloated, Warn, "bloat", fmt.Sprintf("walhook.%s takes %s, with %d rows and %d dead ones", name, bytesText(size), live, dead),
+			e.grade(bloated, Warn, "bloat", fmt.Sprintf("walhook.%s takes %s, with about %d rows and %d dead ones", name, bytesText(size), live, dead),
 				fmt.Sprintf("end what holds VACUUM back (old transactions, slots with an xmin, prepared transactions), then VACUUM walhook.%s;", name))
 		}
 		return nil

@@ -182,7 +182,7 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 		p.note(Fail, "table", fmt.Sprintf("%s lies in a schema of walhook's own or of the system", shown), fmt.Sprintf("set %s to a table of the application", variableName))
 		return nil, nil
 	}
-	p.note(OK, "table", fmt.Sprintf("table %s, about %.0f rows, %s", shown, t.Rows, bytesText(t.Bytes)), "")
+	p.note(OK, "table", fmt.Sprintf("table %s, %s, %s", shown, rowsText(t.Rows), bytesText(t.Bytes)), "")
 
 	complete := true
 	for _, v := range columns {
@@ -212,7 +212,7 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 	p.checkIdentity(t, id, publish)
 	if t.RowSecurity {
 		p.note(Fail, "row_security", fmt.Sprintf("row-level security hides rows of %s from this role, so its snapshot would be incomplete", shown),
-			"ALTER ROLE ... BYPASSRLS, or connect as the table's owner")
+			fmt.Sprintf("ALTER ROLE %s BYPASSRLS; or connect as the table's owner", pgx.Identifier{p.User}.Sanitize()))
 	}
 	return t, nil
 }
@@ -237,7 +237,8 @@ func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *TableI
 	}
 	if len(lacking) > 0 {
 		p.note(Fail, "select_right", fmt.Sprintf("this role may not read %s of %s", strings.Join(lacking, ", "), t.Name.Display()),
-			fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO ...; GRANT SELECT (%s) ON %s TO ...;", pgx.Identifier{t.Name.Schema}.Sanitize(), strings.Join(quoted, ", "), t.Name.String()))
+			fmt.Sprintf("GRANT USAGE ON SCHEMA %[1]s TO %[4]s; GRANT SELECT (%[2]s) ON %[3]s TO %[4]s;",
+				pgx.Identifier{t.Name.Schema}.Sanitize(), strings.Join(quoted, ", "), t.Name.String(), pgx.Identifier{p.User}.Sanitize()))
 		return nil
 	}
 	p.note(OK, "select_right", fmt.Sprintf("this role may read the mapped columns of %s", t.Name.Display()), "")
@@ -278,6 +279,9 @@ func (p *Preflight) checkIdentity(t *TableInfo, id, publish string) {
 }
 
 func (p *Preflight) checkMarkers(m Mapping) {
+	if p.Respondent == nil {
+		return // what is wrong with the table comes first
+	}
 	if why, remedy, _ := stampHazard(m, p.Respondent); why != "" {
 		p.note(Warn, "finish_stamp", why, remedy)
 		return
@@ -300,6 +304,9 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 		return fmt.Errorf("look up the rights on the database: %w", err)
 	}
 	byHand := "let the owner run: " + strings.Join(p.publication.mendSQL(p.havePublication), "; ") + ";"
+	if p.havePublication == nil {
+		byHand = planAdvice(p.User)
+	}
 	if p.havePublication != nil {
 		p.note(Warn, "publication", strings.Join(drift, "; "), "walhook attach mends it, as its owner")
 	} else if mayCreate {
@@ -313,6 +320,27 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 		}
 	}
 	return nil
+}
+
+// planAdvice is the remedy of a role that may not attach by itself.
+func planAdvice(role string) string {
+	return fmt.Sprintf("let the owner of the tables or a superuser run the script that walhook plan --role %s prints (docs/security.md), then attach again", shellWord(role))
+}
+
+// shellWord quotes a word for a shell where it needs that.
+func shellWord(word string) string {
+	if strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// rowsText tells how many rows a table has by its statistics, which are 0 as long as nobody has counted.
+func rowsText(rows float64) string {
+	if rows < 1 {
+		return "empty or never analysed"
+	}
+	return fmt.Sprintf("about %.0f rows", rows)
 }
 
 func bytesText(n int64) string {

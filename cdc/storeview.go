@@ -85,14 +85,14 @@ func (v *storeView) refusals(target Target, p *Preflight) []Finding {
 			fmt.Sprintf("attach as %s; to run the daemon as role %s: %s", v.schemaOwner, v.user, v.grantDaemon))
 	case v.schemaOwner == "" && !v.mayCreate:
 		refuse("store_schema", fmt.Sprintf("role %s may not create the schema walhook in the store", v.user),
-			fmt.Sprintf("let a superuser run: CREATE SCHEMA walhook AUTHORIZATION %s;", pgx.Identifier{v.user}.Sanitize()))
+			planAdvice(v.user))
 	}
 	return found
 }
 
 // sourceSchemaRefusal tells where schema and functions that belong in the application's database are missing and this role may
 // not make them. It matters where the store is elsewhere.
-func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn) ([]Finding, error) {
+func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn, role string) ([]Finding, error) {
 	var fine bool
 	err := source.QueryRow(ctx, `
 		select case when n.oid is null then pg_catalog.has_database_privilege(current_database(), 'create')
@@ -107,6 +107,6 @@ func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn) ([]Finding, erro
 	}
 	return []Finding{{
 		"source_schema", Fail, "this role may not make the functions walhook.silence() and walhook.unpublish() in the application's database",
-		"let a superuser, or the owner of the database, run the first part of what walhook plan prints",
+		planAdvice(role),
 	}}, nil
 }

@@ -97,7 +97,11 @@ func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment
 		return nil, &GapError{PublicationChanged, strings.Join(drift, "; ")}, nil
 	}
 	if have.rowsOf(respondent, assessment) != a.PublicationRows {
-		return nil, &GapError{PublicationChanged, fmt.Sprintf("publication %q was changed or made again, or a table became a partition that PostgreSQL 14 leaves out; as it is now it publishes what it should", s.cfg.Publication)}, nil
+		partition := ""
+		if respondent.Adopted != "" {
+			partition = ", or a table became a partition, whose changes PostgreSQL 14 may leave out"
+		}
+		return nil, &GapError{PublicationChanged, fmt.Sprintf("publication %q was changed or made again%s; as it is now it publishes what it should", s.cfg.Publication, partition)}, nil
 	}
 	return published, nil, nil
 }

@@ -278,7 +278,7 @@ func TestGuardLooksAtWhatTheNameResolvedTo(t *testing.T) {
 		}
 	}
 	if o := post(t, newTestClient(t, ClientConfig{Guard: NewGuard(nil)}), "http://169.254.169.254/latest/meta-data"); o.Error !=
-		"address refused: 169.254.0.0/16 is link-local; set WALHOOK_ALLOW_NETWORKS to allow it" {
+		"address refused: 169.254.0.0/16 is link-local; clouds hand out credentials there, so leave it out of WALHOOK_ALLOW_NETWORKS unless this very address is meant" {
 		t.Errorf("metadata: %+v", o)
 	}
 }

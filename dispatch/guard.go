@@ -69,7 +69,7 @@ func (g *Guard) Check(addr netip.Addr) error {
 	addr = addr.Unmap().WithZone("")
 	hidden := isISATAP(addr) && !slices.ContainsFunc(g.allowV6, func(p netip.Prefix) bool { return p.Contains(addr) })
 	if err := g.ssrf.SafeAddr(addr); err != nil || hidden {
-		return fmt.Errorf("%w: %s; set WALHOOK_ALLOW_NETWORKS to allow it", ErrAddressRefused, describeNetwork(addr))
+		return fmt.Errorf("%w: %s; %s", ErrAddressRefused, describeNetwork(addr), adviceOn(addr))
 	}
 	return nil
 }
@@ -114,6 +114,17 @@ var namedNetworks = []struct {
 	{netip.MustParsePrefix("fe80::/10"), "link-local"},
 	{netip.MustParsePrefix("fec0::/10"), "site-local"},
 	{netip.MustParsePrefix("ff00::/8"), "multicast"},
+}
+
+// holdsMetadata are the networks in which machines of a cloud find their credentials.
+var holdsMetadata = []netip.Prefix{netip.MustParsePrefix("169.254.0.0/16"), azurePlatform, netip.MustParsePrefix("fd00:ec2::254/128")}
+
+// adviceOn says how an address is allowed, and does not invite anybody to open what hands out credentials.
+func adviceOn(addr netip.Addr) string {
+	if slices.ContainsFunc(holdsMetadata, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+		return "clouds hand out credentials there, so leave it out of WALHOOK_ALLOW_NETWORKS unless this very address is meant"
+	}
+	return "set WALHOOK_ALLOW_NETWORKS to allow it"
 }
 
 func describeNetwork(addr netip.Addr) string {

@@ -129,11 +129,11 @@ func demo(ctx context.Context, out, errOut io.Writer) error {
 			return err
 		}
 	}
-	say("\nThe daemon stops when told to, and gives everything back:")
 	stop()
 	if err := <-daemon; err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
+	say("\nTold to stop, the daemon let attempts in flight end and wrote down where it stands.")
 	say("\nThe log, as an administrator reads it: SELECT ... FROM walhook.delivery_log")
 	return printDemoLog(ctx, app, out)
 }

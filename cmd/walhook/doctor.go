@@ -46,10 +46,13 @@ warn or fail, with what to do. It changes nothing. docs/doctor.md lists all chec
 }
 
 func printFindings(w io.Writer, findings []cdc.Finding) {
+	count := map[cdc.Level]int{}
 	for _, f := range findings {
 		fmt.Fprintf(w, "%-4s  %-28s %s\n", f.Level, f.Check, f.Found)
 		if f.Remedy != "" && f.Level != cdc.OK {
 			fmt.Fprintf(w, "      %-28s -> %s\n", "", f.Remedy)
 		}
+		count[f.Level]++
 	}
+	fmt.Fprintf(w, "%d ok, %d warn, %d fail\n", count[cdc.OK], count[cdc.Warn], count[cdc.Fail])
 }

@@ -25,6 +25,8 @@ type doctor struct {
 	*site
 	worst map[string]string // documented, by check
 	seen  map[string]cdc.Level
+
+	advised string // by the last look
 }
 
 func newDoctor(t *testing.T, s *site) *doctor {
@@ -70,6 +72,10 @@ func (d *doctor) looks(pairs ...string) []cdc.Finding {
 func (d *doctor) finds(check string, level cdc.Level, says string, pairs ...string) {
 	d.t.Helper()
 	all := d.looks(pairs...)
+	d.advised = ""
+	for _, f := range all {
+		d.advised += f.Remedy + "\n"
+	}
 	for _, f := range all {
 		if f.Check == check && f.Level == level && strings.Contains(f.Found, says) && (level == cdc.OK || f.Remedy != "") {
 			return
@@ -269,6 +275,10 @@ func (d *doctor) ofTheTables(server *pgserver.Server) {
 	d.t.Helper()
 	d.finds("publication", cdc.OK, "")
 	d.finds("mapping", cdc.Fail, "WALHOOK_STARTED", "STARTED", "page")
+	d.while("alter table respondent rename finished_at to ended_at", "alter table respondent rename ended_at to finished_at", "columns", cdc.Fail, `no column "finished_at"`)
+	if all := d.advised; strings.Contains(all, "to one of its columns") || !strings.Contains(all, "give it back its name") {
+		d.t.Errorf("doctor advises another mapping than the one that is attached:\n%s", all)
+	}
 	d.while("alter table respondent replica identity nothing", "alter table respondent replica identity default", "replica_identity", cdc.Fail, "NOTHING")
 	d.while("alter publication walhook drop table respondent", "alter publication walhook add table respondent", "publication", cdc.Fail, "lacks table public.respondent")
 	d.while("alter publication walhook set (publish = 'insert')", "alter publication walhook set (publish = 'insert, update, delete, truncate')", "publication", cdc.Fail, "does not publish update")
@@ -325,20 +335,22 @@ func (d *doctor) ofTheStore() {
 
 func (d *doctor) ofWebhooks() {
 	d.t.Helper()
-	d.finds("webhooks", cdc.Warn, "there are 0 webhooks")
+	d.finds("webhooks", cdc.Warn, "there are no webhooks")
 	id := d.hook("/a", "created")
-	d.finds("webhooks", cdc.OK, "there are 1 webhooks")
+	d.finds("webhooks", cdc.OK, "webhooks: 1")
 	for _, check := range []string{"settings", "queue", "endpoints", "incidents", "webhooks_disabled", "webhooks_unknown_assessment", "webhooks_without_external_id", "webhooks_organization", "webhooks_changed"} {
 		if check != "webhooks_changed" {
 			d.finds(check, cdc.OK, "")
 		}
 	}
 	back := "update walhook.webhook set enabled = true, assessment_id = '1', organization_id = null, event_type = 'response.created'"
-	d.while("update walhook.webhook set enabled = false, disabled_reason = 'x'", back, "webhooks_disabled", cdc.Warn, "are disabled")
-	d.while("update walhook.webhook set assessment_id = '77'", back, "webhooks_unknown_assessment", cdc.Warn, "that public.assessment does not have")
+	d.while("update walhook.webhook set enabled = false, disabled_reason = 'x'", back, "webhooks_disabled", cdc.Warn, "match nothing new: webhooks 1")
+	d.while("insert into walhook.webhook (url, event_type, enabled) select 'https://example.com/' || g, 'response.created', false from generate_series(1, 22) g",
+		"delete from walhook.webhook where url like 'https://example.com/%'", "webhooks_disabled", cdc.Warn, "; and 2 more")
+	d.while("update walhook.webhook set assessment_id = '77'", back, "webhooks_unknown_assessment", cdc.Warn, "not in public.assessment")
 	d.while("update walhook.webhook set organization_id = '7'", back, "webhooks_organization", cdc.Warn, "no organization column is mapped")
 	d.while("update walhook.webhook set assessment_id = null; update walhook.assessment set external_id = null where assessment_id = '1'",
-		back+"; update walhook.assessment set external_id = 'EXT-1' where assessment_id = '1'", "webhooks_without_external_id", cdc.Warn, "none has")
+		back+"; update walhook.assessment set external_id = 'EXT-1' where assessment_id = '1'", "webhooks_without_external_id", cdc.Warn, "no assessment has one")
 	d.while("update walhook.settings set enabled = false", "update walhook.settings set enabled = true", "settings", cdc.Warn, "switched off")
 	d.while("update walhook.endpoint set failures = 4, failing_since = now(), last_error = 'HTTP 500'", "update walhook.endpoint set failures = 0", "endpoints", cdc.Warn, "4 failures in a row")
 	d.while("insert into walhook.incident_log (kind, detail) values ('retention', 'held back')", "delete from walhook.incident_log", "incidents", cdc.Warn, "retention since")

@@ -30,7 +30,7 @@ func TestQuickstart(t *testing.T) {
 		{"PGHOST=127.0.0.1 PGPORT=5432 PGUSER=postgres", fmt.Sprintf("PGHOST=%s PGPORT=%s PGUSER=%s", at.Hostname(), at.Port(), at.User.Username())},
 		{"go build -o walhook ./cmd/walhook\n", "ln -s '" + self(t) + "' walhook\n"},
 		{"go build -o dist/receiver ./examples/compose/receiver\n", "mkdir dist && cp '" + receiver + "' dist/receiver\n"},
-		{"/tmp/attach.sql", filepath.Join(dir, "attach.sql")},
+		{"dropdb app\n", ""}, // looked at below
 		{"./walhook run & daemon", "WALHOOK_LISTEN=127.0.0.1:9464 ./walhook run & daemon"},
 		{"127.0.0.1:9464", freePort(t)},
 		{"127.0.0.1:9465", freePort(t)},
@@ -38,7 +38,10 @@ func TestQuickstart(t *testing.T) {
 		{"127.0.0.1:8081", closedPort(t)},
 	})
 	saysInOrder(t, out, "attached: slot", "streaming", "walhook_streaming 1", "standing by", "exit status 0", "streaming",
-		"response.completed", "success", "success", "pending", "connection refused", "webhook was deleted", "dropped slot \"walhook\"")
+		"response.completed", "success", "success", "pending", "connection refused", "webhook was deleted", "pg_drop_replication_slot", "DROP SCHEMA", "DROP ROLE", "ALTER SYSTEM")
+	if files, err := filepath.Glob(filepath.Join(dir, "*.sql")); err != nil || len(files) > 0 {
+		t.Errorf("files left: %v %v", files, err)
+	}
 	left := testenv.Psql(t, server.URL("app"), `select count(*) from pg_replication_slots`) +
 		testenv.Psql(t, server.URL("app"), `select count(*) from pg_publication`) +
 		testenv.Psql(t, server.URL("app"), `select count(*) from pg_roles where rolname like 'walhook%'`) +
