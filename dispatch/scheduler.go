@@ -232,9 +232,11 @@ func (s *Scheduler) pump() {
 }
 
 // mayBegin keeps room for others: an endpoint may take a second slot only while a quarter of them is free, and endpoints that
-// fail or do not answer may not take more than half of all. Endpoints turned away here come back with the next answer.
+// fail or do not answer may not take more than half of all. That last quarter is closed to endpoints that never
+// were tried, too, of which any number may hang. Endpoints turned away here come back with the next answer.
 func (s *Scheduler) mayBegin(e *endpoint, now time.Time) bool {
-	if e.inFlight > 0 && s.inFlight >= s.cfg.Concurrency-max(s.cfg.Concurrency/4, 1) {
+	last := s.cfg.Concurrency > 1 && s.inFlight >= s.cfg.Concurrency-max(s.cfg.Concurrency/4, 1)
+	if last && (e.inFlight > 0 || e.lastAttempt.IsZero()) {
 		return false
 	}
 	return !e.troublesome(now) || s.inTroubled < max(s.cfg.Concurrency/2, 1)

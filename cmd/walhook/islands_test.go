@@ -201,3 +201,28 @@ func TestNoGoroutineStays(t *testing.T) {
 		return now <= before+6, fmt.Sprintf("%d, and %d before", now, before)
 	})
 }
+
+// Any number of new endpoints may hang: one that has answered before finds room beside them.
+func TestNewEndpointsThatHangLeaveRoom(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("CONCURRENCY", "8", "DELIVERY_TIMEOUT", "2m")
+	s.run()
+	s.hook("/proven", "created")
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.expect("/proven", "created 1")
+	for i := range 20 {
+		path := fmt.Sprintf("/new/%d", i)
+		s.receiver.Respond(path, testenv.Always(testenv.Reply{Hang: true}))
+		s.hook(path, "started")
+	}
+	s.exec("update respondent set started_at = now()")
+	testenv.Eventually(t, patience, "new endpoints to be tried", func() (bool, string) {
+		tried := 0
+		for i := range 20 {
+			tried += len(s.receiver.Bodies(fmt.Sprintf("/new/%d", i)))
+		}
+		return tried == 6, fmt.Sprintf("%d requests", tried)
+	})
+	s.exec("insert into respondent (id, assessment_id) values (2, 1)")
+	s.waitRequests("/proven", 2) // long before the others have run out of time
+}
