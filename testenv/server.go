@@ -2,7 +2,9 @@ package testenv
 
 import (
 	"context"
+	"flag"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -18,7 +20,16 @@ var shared struct {
 }
 
 // Main runs a package's tests, stops the shared server and ends the program. Call it from TestMain.
-func Main(m *testing.M) { os.Exit(run(m)) }
+func Main(m *testing.M) {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if !chosen {
+		// Tests with servers wait for much of their time, and go test lets no more of them run than there are cores.
+		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) (status int) {
 	defer func() {
