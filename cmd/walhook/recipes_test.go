@@ -44,7 +44,7 @@ func TestAdministrationRecipes(t *testing.T) {
 		"Test a webhook":                         `^\d+\n\d+\n$`,
 		"Why did it not arrive":                  `response\.completed\|yes\|1\|t\|delivered`,
 		"What waits, and what went wrong":        `(?s)HTTP 500.*response\.started\|success\|1\|200`,
-		"Send again":                             `^\d+\n0\n$`,
+		"Send again":                             `^\d+\n0\n0\n$`,
 		"Stop a webhook, and go on":              `^\n\n$`, // none is disabled any more
 		"Change the URL or the secret":           `^whsec_`,
 		"Copy webhooks to another assessment":    `^1\n$`,
