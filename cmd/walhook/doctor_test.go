@@ -171,11 +171,19 @@ func (d *doctor) beforeAttach(server *pgserver.Server) {
 	d.finds("source_connection", cdc.Fail, "connect to the application's database", "DATABASE_URL", "postgres://postgres@127.0.0.1:1/app")
 	d.finds("store_connection", cdc.Fail, "connect to the store", "STORE_URL", "postgres://postgres@127.0.0.1:1/app")
 	d.finds("table", cdc.Fail, "does not exist", "RESPONDENT_TABLE", "nowhere")
+	if all := d.looks("RESPONDENT_TABLE", "nowhere"); slices.ContainsFunc(all, func(f cdc.Finding) bool { return f.Check == "finish_stamp" }) {
+		d.t.Errorf("doctor judges the finish stamp of a table that does not exist: %+v", all)
+	}
 	d.finds("columns", cdc.Fail, `has no column "begun"`, "STARTED", "begun")
 	d.finds("columns", cdc.Fail, "generated columns are not in the stream", "FINISHED", "made", "FINISH_STAMP", "finished_at")
 	d.finds("primary_key", cdc.Fail, "is not a primary key", "RESPONDENT_ID", "assessment_id")
 	d.finds("replication_right", cdc.Fail, "may not replicate", d.lookAs("nobody_yet")...)
 	d.finds("select_right", cdc.Fail, "may not read id", d.lookAs("nobody_yet")...)
+	for _, remedy := range []string{`ON "public"."respondent" TO "nobody_yet";`, "walhook plan --role nobody_yet"} {
+		if !strings.Contains(d.advised, remedy) {
+			d.t.Errorf("doctor does not advise %s:\n%s", remedy, d.advised)
+		}
+	}
 	d.finds("store_schema", cdc.Fail, "may not create the schema", d.lookAs("d")...)
 	if server.Version() < 150000 {
 		d.finds("publish", cdc.Fail, "column lists", "PUBLISH", "mapped")
