@@ -305,7 +305,7 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 	}
 	byHand := "let the owner run: " + strings.Join(p.publication.mendSQL(p.havePublication), "; ") + ";"
 	if p.havePublication == nil {
-		byHand = planAdvice(p.User)
+		byHand += fmt.Sprintf(" (walhook plan --role %s prints this and all else that the role lacks: docs/security.md)", shellWord(p.User))
 	}
 	if p.havePublication != nil {
 		p.note(Warn, "publication", strings.Join(drift, "; "), "walhook attach mends it, as its owner")
