@@ -30,7 +30,7 @@ func (c *lineCounter) Write(p []byte) (int, error) {
 
 // estimateSnapshot reads some rows as attach would, and says how long all of them are going to take, and how that is known.
 func estimateSnapshot(ctx context.Context, source *pgx.Conn, t *TableInfo, columns []string) string {
-	size := fmt.Sprintf("Table %s: %s (by its last ANALYZE), %s.", t.Name.Display(), rowsText(t.Rows), bytesText(t.Bytes))
+	size := fmt.Sprintf("Table %s: %s, %s.", t.Name.Display(), rowsText(t.Rows), bytesText(t.Bytes))
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
 	var rows lineCounter

@@ -340,7 +340,7 @@ func rowsText(rows float64) string {
 	if rows < 1 {
 		return "empty or never analysed"
 	}
-	return fmt.Sprintf("about %.0f rows", rows)
+	return fmt.Sprintf("about %.0f rows by its statistics", rows)
 }
 
 func bytesText(n int64) string {
