@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +40,8 @@ func reasons(findings []Finding) string {
 	texts := make([]string, len(findings))
 	for i, f := range findings {
 		texts[i] = f.Found
-		if f.Remedy != "" {
+		again := slices.ContainsFunc(findings[i+1:], func(later Finding) bool { return later.Remedy == f.Remedy })
+		if f.Remedy != "" && !again { // a remedy for several comes after the last of them
 			texts[i] += " (" + f.Remedy + ")"
 		}
 	}

@@ -44,7 +44,7 @@ func (e *examiner) grade(bad bool, level Level, check, found, remedy string) {
 
 // unknown notes what could not be looked at.
 func (e *examiner) unknown(check string, err error) {
-	e.note(Warn, check, fmt.Sprintf("this could not be looked at: %v", err), remedyOf(err, "grant the role what the message names, or look as a superuser"))
+	e.note(Warn, check, fmt.Sprintf("this could not be checked: %v", err), remedyOf(err, "grant the role what the message names, or look as a superuser"))
 }
 
 // remedyOf is a remedy, but for errors that come of a pooler which changes servers between transactions.
@@ -169,7 +169,7 @@ func (e *examiner) slot(ctx context.Context) {
 		e.note(Fail, "slot", err.Error(), mend)
 		return
 	}
-	const stuck = "start walhook run, or find out in its log why it does not get on"
+	const stuck = "start walhook run, or look in its log for why it makes no progress"
 	lag := fmt.Sprintf("slot %q holds back %s of WAL", e.cfg.Target.Slot, bytesText(e.p.Slot.Retained))
 	var maxWAL int64
 	if err := e.source.QueryRow(ctx, "select pg_size_bytes(current_setting('max_wal_size'))").Scan(&maxWAL); err != nil {
@@ -200,5 +200,5 @@ func (e *examiner) publication() {
 	}
 	e.findings = slices.DeleteFunc(e.findings, func(f Finding) bool { return f.Check == "publication" })
 	e.note(Fail, "publication", strings.Join(drift, "; "),
-		"walhook run or walhook reconcile mends it as its owner; or let the owner run: "+strings.Join(e.p.publication.mendSQL(e.p.havePublication), "; ")+";")
+		"walhook run or walhook reconcile mends it if run as its owner; or let the owner run: "+strings.Join(e.p.publication.mendSQL(e.p.havePublication), "; ")+";")
 }

@@ -17,7 +17,7 @@ func (e *examiner) rights(ctx context.Context) {
 		e.unknown("store_rights", err)
 		return
 	}
-	e.grade(len(lacking) > 0, Fail, "store_rights", found(fmt.Sprintf("role %s may do in the store what a daemon needs", e.view.user), fmt.Sprintf("role %s lacks ", e.view.user), lacking),
+	e.grade(len(lacking) > 0, Fail, "store_rights", found(fmt.Sprintf("role %s has the rights in the store that a daemon needs", e.view.user), fmt.Sprintf("role %s lacks ", e.view.user), lacking),
 		fmt.Sprintf("%s Where that does not help, walhook attach as %s restores the grants", e.view.grantDaemon, e.view.schemaOwner))
 	e.grade(len(e.view.missingGroups) > 0, Warn, "group_roles", found("the group roles for administrators, viewers and daemons exist",
 		fmt.Sprintf("group roles are missing, so %s can give nobody rights in the schema walhook: ", e.view.schemaOwner), e.view.missingGroups), sql.GroupsRemedy(e.view.missingGroups, e.view.schemaOwner))

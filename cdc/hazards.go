@@ -37,7 +37,7 @@ func (e *examiner) transactions(ctx context.Context) {
 		return
 	}
 	e.grade(len(prepared) > 0, Warn, "prepared_transactions", found("no transaction is prepared", "prepared transactions keep a new slot from being made, and the slot from releasing WAL: ", prepared),
-		"COMMIT PREPARED or ROLLBACK PREPARED, in the database named, what nobody is going to finish")
+		"in the database named, COMMIT PREPARED or ROLLBACK PREPARED each one that nobody is going to finish")
 }
 
 func collect(rows pgx.Rows, err error) ([]string, error) {
@@ -74,12 +74,12 @@ func (e *examiner) walSettings(ctx context.Context) {
 		e.note(Warn, "slot_limit", "max_slot_wal_keep_size is -1: while no daemon reads the slot, WAL is kept until the server's disk is full", slotLimitRemedy)
 	}
 	e.grade(sender == "0", Warn, "wal_sender_timeout", "wal_sender_timeout is "+sender,
-		"ALTER SYSTEM SET wal_sender_timeout = '60s'; at 0 the server never finds out that a daemon's machine is gone, and its successor has to wait")
-	e.grade(idle != "0", Warn, "idle_slot_timeout", map[bool]string{true: "no slot is invalidated for being idle", false: "idle_replication_slot_timeout is " + idle + ": no daemon for that long, and the slot is invalidated; then the next one compares the whole table"}[idle == "0"],
+		"ALTER SYSTEM SET wal_sender_timeout = '60s'; at 0 the server never finds out that a daemon's machine is gone, and the next daemon has to wait")
+	e.grade(idle != "0", Warn, "idle_slot_timeout", map[bool]string{true: "no slot is invalidated for being idle", false: "idle_replication_slot_timeout is " + idle + ": if no daemon runs for that long, the slot is invalidated, and the next daemon compares the whole table"}[idle == "0"],
 		"make it longer than any pause of the daemons, or 0")
 }
 
-const slotLimitRemedy = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); with what the disk can spare. A slot that is lost to it loses no event that the rows still show"
+const slotLimitRemedy = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); choose what the disk can spare. A slot that is lost to this limit loses no event that the rows still show"
 
 // synchronous looks whether commits of the application wait for the daemon.
 func (e *examiner) synchronous(ctx context.Context) {
@@ -96,7 +96,7 @@ func (e *examiner) synchronous(ctx context.Context) {
 	case slices.ContainsFunc(listed, func(name string) bool { return strings.EqualFold(name, ours) }):
 		e.note(Fail, check, fmt.Sprintf("synchronous_standby_names (%s) names %s: commits of the application wait for the daemon", names, ours), remedy)
 	case slices.Contains(listed, "*"):
-		e.note(Warn, check, "synchronous_standby_names is "+names+", which takes the daemon for a standby that commits may wait for", remedy)
+		e.note(Warn, check, "synchronous_standby_names is "+names+", which counts the daemon as a standby, so commits may wait for it", remedy)
 	default:
 		e.note(OK, check, "no commit of the application waits for the daemon", "")
 	}
@@ -130,7 +130,7 @@ func (e *examiner) failover(ctx context.Context) {
 	const compares = "; after a failover the daemon makes a new slot and compares the whole table"
 	if e.p.Version < failoverVersion {
 		e.grade(standbys > 0, Warn, check, map[bool]string{true: "a standby does not get the slot before PostgreSQL 17" + compares, false: "no standby streams from this server"}[standbys > 0],
-			"nothing must be done; from 17 on slots can be synchronised")
+			"nothing needs to be done; from 17 on slots can be synchronised")
 		return
 	}
 	var made bool
@@ -165,8 +165,8 @@ func (e *examiner) unpublishRight(ctx context.Context) {
 		return
 	}
 	e.grade(!may, Warn, "unpublish_right", map[bool]string{
-		true:  "should a table lose its replica identity, the daemon can take it out of the publication",
-		false: "should a table lose its replica identity, the application's updates fail until somebody else takes it out of the publication",
+		true:  "if a table loses its replica identity, the daemon can take it out of the publication",
+		false: "if a table loses its replica identity, the application's updates fail until somebody else takes it out of the publication",
 	}[may], fmt.Sprintf("as the publication's owner: GRANT EXECUTE ON FUNCTION walhook.unpublish(regclass) TO %s; walhook plan prints the function", pgx.Identifier{e.p.User}.Sanitize()))
 }
 
@@ -187,7 +187,7 @@ func (e *examiner) clocks(ctx context.Context) {
 		}
 		took := time.Since(before)
 		skew := theirs.Sub(before.Add(took / 2))
-		e.grade(skew.Abs() > maxSkew+took/2, Warn, "clock", fmt.Sprintf("the clock of %s is %s off this host's", c.name, skew.Round(time.Millisecond)),
+		e.grade(skew.Abs() > maxSkew+took/2, Warn, "clock", fmt.Sprintf("the clock of %s differs from this host's by %s", c.name, skew.Round(time.Millisecond)),
 			"synchronise the clocks (NTP): receivers refuse signatures that are minutes off, and times in the log are the servers'")
 	}
 }
@@ -202,7 +202,7 @@ func (e *examiner) pooler(ctx context.Context, conn *pgx.Conn, what, variable st
 		return
 	}
 	e.grade(pid != conn.PgConn().PID(), Warn, "pooler", map[bool]string{
-		true: "no connection pooler stands before " + what, false: "a connection pooler such as PgBouncer stands before " + what + ": with pool_mode = transaction it breaks session locks, LISTEN and prepared statements",
+		true: "no connection pooler is in front of " + what, false: "a connection pooler such as PgBouncer is in front of " + what + ": with pool_mode = transaction it breaks session locks, LISTEN and prepared statements",
 	}[pid == conn.PgConn().PID()], "let "+variable+" name the PostgreSQL server itself; pool_mode = session will do for a store")
 }
 
@@ -215,5 +215,5 @@ func (e *examiner) storeServer(ctx context.Context) {
 		return
 	}
 	e.grade(fsync == "off" || pages == "off", Warn, "store_durability", fmt.Sprintf("the store has fsync = %s, full_page_writes = %s", fsync, pages),
-		"switch both on for the store: what it has acknowledged and then loses with its machine the slot does not send again, and only a comparison finds")
+		"switch both on for the store: what it acknowledged and then loses in a crash of its machine is not sent again by the slot, and only a comparison finds it")
 }

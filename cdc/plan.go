@@ -174,7 +174,7 @@ func (m *planner) restSteps() []PlanStep {
 		";\nupdate walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1;\ncommit; analyze walhook.response_state;"
 	return []PlanStep{
 		{
-			"In the store: what is going to be attached, so that an attach that is interrupted can be taken up again.",
+			"In the store: what is being attached, so that an interrupted attach can be taken up again.",
 			"insert into walhook.attachment (phase, ...) values ('attaching', ...);",
 		},
 		{slotNote, lastingSlot(target.Slot, m.preflight.Version).sql()},

@@ -30,7 +30,7 @@ func (c *lineCounter) Write(p []byte) (int, error) {
 
 // estimateSnapshot reads some rows as attach would, and says how long all of them are going to take, and how that is known.
 func estimateSnapshot(ctx context.Context, source *pgx.Conn, t *TableInfo, columns []string) string {
-	size := fmt.Sprintf("Table %s: %s (by its last ANALYZE), %s.", t.Name.Display(), rowsText(t.Rows), bytesText(t.Bytes))
+	size := fmt.Sprintf("Table %s: %s, %s.", t.Name.Display(), rowsText(t.Rows), bytesText(t.Bytes))
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
 	var rows lineCounter
@@ -39,13 +39,13 @@ func estimateSnapshot(ctx context.Context, source *pgx.Conn, t *TableInfo, colum
 	took := time.Since(began)
 	switch {
 	case err != nil:
-		return size + fmt.Sprintf(" How long the snapshot is going to take is not known: reading %d rows to find out failed (%s).", sampleRows, err)
+		return size + fmt.Sprintf(" How long the snapshot will take is not known: reading %d rows to find out failed (%s).", sampleRows, err)
 	case rows < sampleRows:
 		return fmt.Sprintf("Table %s: %d rows, %s. The snapshot takes well under a minute: reading all rows took %s just now.", t.Name.Display(), rows, bytesText(t.Bytes), took.Round(time.Millisecond))
 	case t.Rows < float64(rows):
-		return size + " How long the snapshot is going to take is not known: the table has more rows than that; run ANALYZE on it first."
+		return size + " How long the snapshot will take is not known, because the table has more rows than that: run ANALYZE on it first."
 	}
 	total := time.Duration(float64(took) * t.Rows / float64(rows) * (1 + writeShare))
-	return size + fmt.Sprintf(" The snapshot takes about %s: %d rows were read just now in %s, that is taken for all of them, and as much again for the store to write them.",
+	return size + fmt.Sprintf(" The snapshot takes about %s, estimated from %d rows that were read just now in %s, and as much again for the store to write them.",
 		total.Round(time.Second), rows, took.Round(time.Millisecond))
 }

@@ -63,7 +63,7 @@ func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, 
 		if err != nil {
 			return nil, err
 		}
-		steps = append(steps, PlanStep{"By the publication's owner, with whose rights it runs: it can take a table out of this publication, and nothing else. Locks no table.", text})
+		steps = append(steps, PlanStep{"Must be created by the publication's owner, with whose rights it runs. It can take a table out of this publication, and do nothing else. Locks no table.", text})
 	}
 	if !may {
 		steps = append(steps, PlanStep{"", "grant execute on function walhook.unpublish(regclass) to " + pgx.Identifier{role}.Sanitize() + ";"})

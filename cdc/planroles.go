@@ -70,12 +70,12 @@ func (m *planner) grantRole(r *roleRights, database string, replicates, stores b
 	switch {
 	case !r.exists:
 		steps = append(steps, PlanStep{
-			"Needs a superuser, or CREATEROLE (for REPLICATION from 16 on also REPLICATION itself). Locks no table. Give the role a password:\n" +
+			"Needs a superuser, or CREATEROLE (from 16 on a role that also has REPLICATION itself). Locks no table. Then give the role a password:\n" +
 				"\\password " + r.quoted(), "create role " + r.quoted() + " login" + option + ";",
 		})
 		*undo = append(*undo, PlanStep{"", "drop role " + r.quoted() + ";"})
 	case replicates && !r.replication:
-		steps = append(steps, PlanStep{"Needs a superuser; on managed services it is a group role, such as GRANT rds_replication TO.", "alter role " + r.quoted() + " replication;"})
+		steps = append(steps, PlanStep{"Needs a superuser. On managed services grant a group role instead, such as rds_replication.", "alter role " + r.quoted() + " replication;"})
 		*undo = append(*undo, PlanStep{"", "alter role " + r.quoted() + " noreplication;"})
 	}
 	for _, right := range []struct {
@@ -126,7 +126,7 @@ func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, e
 			m.grant(&steps, &m.undoSource, "Locks no table.", "usage on schema "+schema, r)
 		}
 		if len(lacking) > 0 {
-			m.grant(&steps, &m.undoSource, "Needs the ownership of the table. "+grantNote(m.preflight.Version),
+			m.grant(&steps, &m.undoSource, "Needs ownership of the table. "+grantNote(m.preflight.Version),
 				fmt.Sprintf("select (%s) on table %s", quotedList(lacking), table.info.Name), r)
 		}
 		if rowSecurity && !owner && !r.bypassRLS {

@@ -175,7 +175,7 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 		p.note(Fail, "table", fmt.Sprintf("%s is %s: its changes are not in the WAL", shown, kind), fmt.Sprintf("ALTER TABLE %s SET LOGGED;", name.String()))
 		return nil, nil
 	case t.Inherited:
-		p.note(Fail, "table", fmt.Sprintf("other tables inherit from %s: their rows are seen in it, but are published as tables of their own", shown),
+		p.note(Fail, "table", fmt.Sprintf("other tables inherit from %s: their rows are seen in it, but each is published as a table of its own", shown),
 			"ALTER TABLE ... NO INHERIT for each of them, or make it a partitioned table")
 		return nil, nil
 	case name.Schema == "walhook" || name.Schema == "information_schema" || strings.HasPrefix(name.Schema, "pg_"):
@@ -250,7 +250,7 @@ func (p *Preflight) checkIdentity(t *TableInfo, id, publish string) {
 	shown := t.Name.Display()
 	unique := slices.ContainsFunc(t.Uniques, func(columns []string) bool { return len(columns) == 1 && columns[0] == id })
 	if !unique && !(t.Partitioned() && slices.Contains(t.PrimaryKey, id)) {
-		p.note(Fail, "primary_key", fmt.Sprintf("column %q of %s is no primary key, so it does not identify a row", id, shown),
+		p.note(Fail, "primary_key", fmt.Sprintf("column %q of %s is not a primary key, so it does not identify a row", id, shown),
 			"map the primary key column, or add a unique index on this one")
 	}
 	ok := true
@@ -286,7 +286,7 @@ func (p *Preflight) checkMarkers(m Mapping) {
 		p.note(Warn, "finish_stamp", why, remedy)
 		return
 	}
-	p.note(OK, "finish_stamp", fmt.Sprintf("a further finish is told by %s", m.StampColumn()), "")
+	p.note(OK, "finish_stamp", fmt.Sprintf("a further finish is recognised by a new value of %s", m.StampColumn()), "")
 }
 
 func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) error {
@@ -305,7 +305,7 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 	}
 	byHand := "let the owner run: " + strings.Join(p.publication.mendSQL(p.havePublication), "; ") + ";"
 	if p.havePublication == nil {
-		byHand = planAdvice(p.User)
+		byHand += fmt.Sprintf(" (walhook plan --role %s prints this and all else that the role lacks: docs/security.md)", shellWord(p.User))
 	}
 	if p.havePublication != nil {
 		p.note(Warn, "publication", strings.Join(drift, "; "), "walhook attach mends it, as its owner")
@@ -340,7 +340,7 @@ func rowsText(rows float64) string {
 	if rows < 1 {
 		return "empty or never analysed"
 	}
-	return fmt.Sprintf("about %.0f rows", rows)
+	return fmt.Sprintf("about %.0f rows by its statistics", rows)
 }
 
 func bytesText(n int64) string {

@@ -171,11 +171,19 @@ func (d *doctor) beforeAttach(server *pgserver.Server) {
 	d.finds("source_connection", cdc.Fail, "connect to the application's database", "DATABASE_URL", "postgres://postgres@127.0.0.1:1/app")
 	d.finds("store_connection", cdc.Fail, "connect to the store", "STORE_URL", "postgres://postgres@127.0.0.1:1/app")
 	d.finds("table", cdc.Fail, "does not exist", "RESPONDENT_TABLE", "nowhere")
+	if all := d.looks("RESPONDENT_TABLE", "nowhere"); slices.ContainsFunc(all, func(f cdc.Finding) bool { return f.Check == "finish_stamp" }) {
+		d.t.Errorf("doctor judges the finish stamp of a table that does not exist: %+v", all)
+	}
 	d.finds("columns", cdc.Fail, `has no column "begun"`, "STARTED", "begun")
 	d.finds("columns", cdc.Fail, "generated columns are not in the stream", "FINISHED", "made", "FINISH_STAMP", "finished_at")
-	d.finds("primary_key", cdc.Fail, "is no primary key", "RESPONDENT_ID", "assessment_id")
+	d.finds("primary_key", cdc.Fail, "is not a primary key", "RESPONDENT_ID", "assessment_id")
 	d.finds("replication_right", cdc.Fail, "may not replicate", d.lookAs("nobody_yet")...)
 	d.finds("select_right", cdc.Fail, "may not read id", d.lookAs("nobody_yet")...)
+	for _, remedy := range []string{`ON "public"."respondent" TO "nobody_yet";`, "walhook plan --role nobody_yet"} {
+		if !strings.Contains(d.advised, remedy) {
+			d.t.Errorf("doctor does not advise %s:\n%s", remedy, d.advised)
+		}
+	}
 	d.finds("store_schema", cdc.Fail, "may not create the schema", d.lookAs("d")...)
 	if server.Version() < 150000 {
 		d.finds("publish", cdc.Fail, "column lists", "PUBLISH", "mapped")
@@ -293,7 +301,7 @@ func (d *doctor) ofRights() {
 	d.t.Helper()
 	d.finds("store_rights", cdc.Fail, "may not read the schema walhook", d.lookAs("d")...)
 	testenv.Psql(d.t, d.db, "grant walhook_daemon to d")
-	d.finds("store_rights", cdc.OK, "may do in the store", d.lookAs("d")...)
+	d.finds("store_rights", cdc.OK, "that a daemon needs", d.lookAs("d")...)
 	d.finds("unpublish_right", cdc.OK, "", d.lookAs("d")...)
 	d.finds("group_roles", cdc.OK, "")
 	d.while("alter role walhook_viewer rename to somebody_else", "alter role somebody_else rename to walhook_viewer", "group_roles", cdc.Warn, "walhook_viewer")
@@ -373,8 +381,8 @@ func (d *doctor) ofPoolers() {
 		d.t.Fatal(err)
 	}
 	u.Host = poolerBefore(d.t, u.Host, nil)
-	d.finds("pooler", cdc.Warn, "stands before the application's database", "DATABASE_URL", u.String())
-	d.finds("pooler", cdc.Warn, "stands before the store", "STORE_URL", u.String())
+	d.finds("pooler", cdc.Warn, "is in front of the application's database", "DATABASE_URL", u.String())
+	d.finds("pooler", cdc.Warn, "is in front of the store", "STORE_URL", u.String())
 	u.Host = poolerBefore(d.t, u.Host, []string{"replication"})
 	d.finds("replication_connection", cdc.Fail, "PgBouncer", "DATABASE_URL", u.String())
 	u.Host = poolerBefore(d.t, u.Host, []string{"search_path"})

@@ -33,7 +33,7 @@ func TestAttachWithoutCreaterole(t *testing.T) {
 		}
 	}
 	says(0, "attach", "group roles are missing", create, "attach again as boss")
-	says(0, "doctor", "group_roles", create, "attach again as boss")
+	says(0, "doctor", "group_roles", create, "attach again as boss", " warn, 0 fail\n")
 	s.with("DATABASE_URL", walhook)
 	for _, command := range []string{"doctor", "run", "attach", "status", "reconcile"} {
 		says(1, command, create, "attach again as boss", grant)
@@ -47,8 +47,16 @@ func TestAttachWithoutCreaterole(t *testing.T) {
 		t.Errorf("attach again: status %d\n%s", status, errOut)
 	}
 	testenv.Psql(t, super, grant)
-	s.with("DATABASE_URL", walhook).start().ready()
+	d := s.with("DATABASE_URL", walhook).start().ready()
 	s.hook("/hook", "created")
 	testenv.Psql(t, super, "insert into respondent (id, assessment_id) values (1, 1)")
 	s.expect("/hook", "created 1")
+
+	// Only the owner detaches, and is told what went with the schema.
+	d.stop()
+	says(1, "detach", "must be owner", "nothing was changed", "detach as boss", "undo")
+	s.with("DATABASE_URL", boss)
+	if _, errOut, status := s.walhook("detach", "--drop-schema"); status != 0 || !strings.Contains(errOut, "1 webhooks and their secrets, and 0 pending deliveries") {
+		t.Errorf("detach --drop-schema: status %d\n%s", status, errOut)
+	}
 }

@@ -118,7 +118,7 @@ func streamMetrics(status *cdc.Status) prometheus.Collector {
 	danger := c.metric(gauge, "walhook_slot_in_danger", "1 while the slot nears WALHOOK_MAX_SLOT_LAG or max_slot_wal_keep_size.")
 	active := c.metric(gauge, "walhook_slot_active", "1 while somebody reads the slot.")
 	state := c.metric(gauge, "walhook_slot_wal_status", "1 for the status of the slot's WAL, 0 for the others.", "status")
-	events := c.metric(counter, "walhook_events_total", "Events classified and matched by this daemon, by type.", "event_type")
+	events := c.metric(counter, "walhook_events_total", "Events that this daemon classified, by type, whether or not a webhook matched.", "event_type")
 	batches := c.metric(counter, "walhook_batches_total", "Store transactions of the stream.")
 	compared := c.metric(counter, "walhook_reconciles_total", "Comparisons of the table after a gap, by outcome (done, failed).", "outcome")
 	c.collect = func(emit func(int, float64, ...string)) {

@@ -17,15 +17,15 @@ func newPlanCommand(env *environment) *cobra.Command {
 		Use:   "plan",
 		Short: "Print the SQL that attach would run, and what it refuses; changes nothing",
 		Long: `Prints the SQL of attach as a script for psql, with everything else as comments: what attach would refuse and why, the size
-of the table and the time that its snapshot takes, the columns that leave the database, what each statement locks and could
-get in the way of, and the SQL that undoes it all. It reads the catalog and some rows, and changes nothing.
+of the table and how long its snapshot takes, the columns that leave the database, what each statement locks and whom it could
+keep waiting, and the SQL that undoes it all. It reads the catalog and some rows, and changes nothing.
 
-The script has two parts. The first needs the owner of the tables or a superuser, and gives the role what it lacks, and
-nothing more. The second is what that role may do itself, and attach does in any case. With --role a DBA has it written for the
-daemon's role, and runs it; then attach and run need that role alone. With the store on another server run the same script there, too: each part finds out
-whether it is where it belongs.
+The script has two parts. The first must be run by the owner of the tables or a superuser; it gives the daemon's role the rights that it
+lacks, and nothing more. The second is what that role may do itself, and attach does it in any case. With --role the script is written for
+a daemon's role, and creates it if it does not exist; a DBA runs the script, and attach and run then need only that role. If the store is
+on another server, run the same script there too: each part finds out whether it is where it belongs.
 
-Exit status 1 when attach, as the role that WALHOOK_DATABASE_URL names, would refuse.`,
+Exit status 1, with the reasons on stderr, when attach as the role that WALHOOK_DATABASE_URL names would refuse.`,
 		Example: `  walhook plan --role walhook > attach.sql
   psql -v ON_ERROR_STOP=1 -f attach.sql
   sed -n 's/^--undo //p' attach.sql > undo.sql`,
@@ -83,9 +83,9 @@ func (p *planPrinter) blank() { fmt.Fprintln(p.w) }
 
 func (p *planPrinter) print() {
 	p.comment("walhook %s: what attach does with this configuration. Nothing has been changed.", Version())
-	p.comment("Looked at as role %s; written for the daemon's role %s.", p.plan.Preflight.User, p.plan.Role)
+	p.comment("Planned as role %s, for the daemon's role %s.", p.plan.Preflight.User, p.plan.Role)
 	if p.plan.Role == p.plan.Preflight.User {
-		p.comment("It is what attach runs as this role. walhook plan --role NAME prints what lets a role with fewer rights attach.")
+		p.comment("This is what attach runs as this role. walhook plan --role NAME prints what lets a role with fewer rights attach.")
 	}
 	if p.plan.Elsewhere {
 		p.comment("The application's database is %s; the store is %s, for the role %s there. Run this script in both: each part finds out where it is.",
@@ -98,11 +98,11 @@ func (p *planPrinter) print() {
 	}
 	p.refusals()
 	p.about()
-	p.parts("1. By the owner of the tables or a superuser. Attached as such a role, attach does this itself, and schema and publication are then its own.", p.plan.Owners)
-	p.parts("2. By the daemon's role, or the schema's owner. attach does this itself where it has not been done; who may not become that role leaves it to attach.", p.plan.Daemon)
+	p.parts("1. To be run by the owner of the tables or a superuser. If you run attach as such a role, it does this itself, and that role then owns\nschema and publication.", p.plan.Owners)
+	p.parts("2. To be run by the daemon's role, or the schema's owner. If you skip it, attach does it. A script run by somebody who may not SET ROLE\nto that role skips it by itself.", p.plan.Daemon)
 	if len(p.plan.Rest) > 0 {
 		p.blank()
-		p.comment("3. By attach itself, as it needs the snapshot that the slot exports. Shown to be read, not to be run:")
+		p.comment("3. Only attach itself can do this, because it needs the snapshot that the slot exports. To be read, not to be run:")
 		for _, step := range p.plan.Rest {
 			p.comment("")
 			p.comment("%s", step.Note)
@@ -135,18 +135,18 @@ func (p *planPrinter) about() {
 	m := p.cfg.mapping()
 	p.blank()
 	if p.plan.Attached {
-		p.comment("Everything is attached already: attach would only reinstall the schema's functions, views and grants.")
+		p.comment("Everything is attached already. attach would only reinstall the schema's functions, views and grants.")
 	}
 	p.comment("Columns that are stored: %s of %s.", strings.Join(m.RespondentColumns(), ", "), m.Respondent.Display())
 	if m.HasAssessmentTable() {
 		p.comment("  and %s of %s.", strings.Join(m.AssessmentColumns(), ", "), m.AssessmentTable.Display())
 	}
 	if p.cfg.Publish == cdc.PublishAll {
-		p.comment("Columns that leave the database: all, with WALHOOK_PUBLISH=all. The server sends whole rows to the daemon, which drops all other\n" +
-			"columns unread as it decodes. No migration of the application meets the publication.")
+		p.comment("Columns that leave the database: all, because of WALHOOK_PUBLISH=all. The server sends whole rows to the daemon, which drops the other\n" +
+			"columns as it decodes. No migration of the application is affected by the publication.")
 	} else {
-		p.comment("Columns that leave the database: these and the replica identity's, with WALHOOK_PUBLISH=mapped. PostgreSQL then refuses to drop or\n" +
-			"retype a listed column, and refuses the application's updates if the replica identity is ever set to FULL.")
+		p.comment("Columns that leave the database: these and the replica identity's, because of WALHOOK_PUBLISH=mapped. PostgreSQL then refuses to drop\n" +
+			"or retype a listed column, and refuses the application's updates if the replica identity is ever set to FULL.")
 	}
 	if p.plan.Snapshot != "" {
 		p.comment("%s", p.plan.Snapshot)
@@ -215,7 +215,7 @@ func (p *planPrinter) undo() {
 		return
 	}
 	p.blank()
-	p.comment("What undoes all this, once the daemons have been stopped, run as part 1 is. Keep it: a later plan no longer knows what was made here.")
+	p.comment("What undoes all this. Stop the daemons first, and run it as you ran part 1. Keep it: a later plan no longer knows what was made here.")
 	p.comment("  sed -n 's/^%s//p' FILE > undo.sql", undoPrefix)
 	for _, part := range p.plan.Undo {
 		p.prefixed(undoPrefix, fmt.Sprintf("-- In database %s, at %s:", part.In.Database, part.In.Address))

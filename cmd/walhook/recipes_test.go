@@ -44,7 +44,7 @@ func TestAdministrationRecipes(t *testing.T) {
 		"Test a webhook":                         `^\d+\n\d+\n$`,
 		"Why did it not arrive":                  `response\.completed\|yes\|1\|t\|delivered`,
 		"What waits, and what went wrong":        `(?s)HTTP 500.*response\.started\|success\|1\|200`,
-		"Send again":                             `^\d+\n0\n$`,
+		"Send again":                             `^\d+\n0\n0\n$`,
 		"Stop a webhook, and go on":              `^\n\n$`, // none is disabled any more
 		"Change the URL or the secret":           `^whsec_`,
 		"Copy webhooks to another assessment":    `^1\n$`,
@@ -58,10 +58,16 @@ func TestAdministrationRecipes(t *testing.T) {
 		}
 	}
 	for query, want := range map[string]string{
-		"select count(*) from walhook.delivery_log where test and status = 'success'":                                                               "2",
-		"select count(*) from walhook.delivery_log where redelivery_of = 1 and status = 'success'":                                                  "1",
-		"select count(*) from walhook.webhook where assessment_id = '18' and url like '%/hooks/new'":                                                "1",
-		"select log_successes from walhook.webhook where id = 2":                                                                                    "f",
+		"select count(*) from walhook.delivery_log where test and status = 'success'":                "2",
+		"select count(*) from walhook.delivery_log where redelivery_of = 1 and status = 'success'":   "1",
+		"select count(*) from walhook.webhook where assessment_id = '18' and url like '%/hooks/new'": "1",
+		"select log_successes from walhook.webhook where id = 2":                                     "f",
+		// Two kinds of times.
+		`select string_agg(distinct table_name, ' ' order by table_name) from information_schema.columns
+		  where table_schema = 'walhook' and data_type = 'timestamp without time zone'`: "delivery_attempt delivery_log endpoint_health pending",
+		`select count(*) from information_schema.columns where table_schema = 'walhook' and data_type = 'timestamp with time zone'
+		    and table_name in ('delivery_attempt', 'delivery_log', 'endpoint_health', 'pending')`: "0",
+		"select pg_get_function_result('walhook.explain(text)'::regprocedure) like '%timestamp with time zone%'":                                    "f",
 		"select enabled, time_zone from walhook.settings":                                                                                           "t|Europe/Berlin",
 		"select string_agg(rolname, ' ' order by rolname) from pg_roles where pg_has_role(rolname, 'walhook_viewer', 'member') and rolname = 'vic'": "vic",
 	} {

@@ -22,7 +22,7 @@ create or replace view walhook.delivery_log as
     from walhook.log l cross join walhook.settings s
    where not l.succeeded;
 comment on view walhook.delivery_log is 'One row per delivery. A pending one will be tried (again); success and failed are final.';
-comment on column walhook.delivery_log.delivery_id is 'Id of the delivery, as test_webhook and redeliver return it.';
+comment on column walhook.delivery_log.delivery_id is 'Id of the delivery, as test_webhook and redeliver return it. Ids jump by about a million after a crash of the store''s server.';
 comment on column walhook.delivery_log.webhook_id is 'Id of the webhook that it goes through.';
 comment on column walhook.delivery_log.delivered_at is 'End of the last attempt, in the time zone of walhook.settings; NULL before the first.';
 comment on column walhook.delivery_log.response_id is 'Key of the respondent row, as text.';
