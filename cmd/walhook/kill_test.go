@@ -75,7 +75,7 @@ func (s *site) writers(n int) (wait func()) {
 // queued waits until at least n deliveries have been queued.
 func (s *site) queued(n int64) {
 	s.t.Helper()
-	testenv.Eventually(s.t, patience, fmt.Sprintf("%d deliveries", n), func() (bool, string) {
+	testenv.Eventually(s.t, 3*patience, fmt.Sprintf("%d deliveries", n), func() (bool, string) {
 		got := testenv.Value[int64](s.t, s.store, "select count(*) from walhook.delivery_log")
 		return got >= n, fmt.Sprint(got)
 	})
