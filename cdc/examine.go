@@ -170,7 +170,7 @@ func (e *examiner) slot(ctx context.Context) {
 		return
 	}
 	const stuck = "start walhook run, or look in its log for why it makes no progress"
-	lag := fmt.Sprintf("slot %q holds back %s of WAL", e.cfg.Target.Slot, bytesText(e.p.Slot.Retained))
+	lag := fmt.Sprintf("slot %q holds back %s of WAL", e.cfg.Target.Slot, BytesText(e.p.Slot.Retained))
 	var maxWAL int64
 	if err := e.source.QueryRow(ctx, "select pg_size_bytes(current_setting('max_wal_size'))").Scan(&maxWAL); err != nil {
 		e.unknown("slot", err)
@@ -183,7 +183,7 @@ func (e *examiner) slot(ctx context.Context) {
 	case danger != "":
 		e.note(Warn, "slot", danger, stuck)
 	case e.p.Slot.Retained > maxWAL:
-		e.note(Warn, "slot", fmt.Sprintf("%s, more than max_wal_size (%s), which the server keeps in any case", lag, bytesText(maxWAL)), stuck)
+		e.note(Warn, "slot", fmt.Sprintf("%s, more than max_wal_size (%s), which the server keeps in any case", lag, BytesText(maxWAL)), stuck)
 	default:
 		e.note(OK, "slot", lag, "")
 	}

@@ -142,7 +142,7 @@ func (e *examiner) sizes(ctx context.Context) {
 	)
 	_, err = pgx.ForEachRow(rows, []any{&name, &size, &live, &dead}, func() error {
 		if bloated := dead > manyDead && dead > live; bloated || name == "queue" || name == "response_state" {
-			e.grade(bloated, Warn, "bloat", fmt.Sprintf("walhook.%s takes %s, with about %d rows and %d dead ones", name, bytesText(size), live, dead),
+			e.grade(bloated, Warn, "bloat", fmt.Sprintf("walhook.%s takes %s, with about %d rows and %d dead ones", name, BytesText(size), live, dead),
 				fmt.Sprintf("end what holds VACUUM back (old transactions, slots with an xmin, prepared transactions), then VACUUM walhook.%s;", name))
 		}
 		return nil
@@ -166,10 +166,10 @@ func (e *examiner) log(ctx context.Context) {
 		e.unknown("retention", err)
 		return
 	}
-	text := fmt.Sprintf("log and attempts take %s and are kept for %s", bytesText(size), e.cfg.Retention)
+	text := fmt.Sprintf("log and attempts take %s and are kept for %s", BytesText(size), e.cfg.Retention)
 	switch {
 	case e.cfg.Retention == 0:
-		e.grade(size > largeLog, Warn, "retention", fmt.Sprintf("log and attempts take %s and are kept for ever", bytesText(size)), "set WALHOOK_RETENTION, such as 2160h for 90 days")
+		e.grade(size > largeLog, Warn, "retention", fmt.Sprintf("log and attempts take %s and are kept for ever", BytesText(size)), "set WALHOOK_RETENTION, such as 2160h for 90 days")
 	case overdue != nil:
 		e.note(Warn, "retention", text+", but the oldest entry is of "+overdue.UTC().Format(time.RFC3339), "SELECT * FROM walhook.incident WHERE kind = 'retention'; a daemon drops old partitions, while one runs")
 	default:

@@ -79,7 +79,7 @@ func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {
 	case danger != "" && before == "":
 		g.cfg.Log.Warn("the slot nears the end of what it may hold back", "detail", danger)
 	case danger == "" && before != "":
-		g.cfg.Log.Info("the slot holds back little again", "slot", g.cfg.Slot, "retained", bytesText(slot.Retained))
+		g.cfg.Log.Info("the slot holds back little again", "slot", g.cfg.Slot, "retained", BytesText(slot.Retained))
 	}
 	if g.cfg.MaxSlotLag == 0 || slot.Retained <= g.cfg.MaxSlotLag {
 		return nil
@@ -88,7 +88,7 @@ func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {
 		return nil // it may be another daemon's slot, or a new one
 	}
 	reason := fmt.Sprintf("slot %q was given up: it held back %s of WAL, and WALHOOK_MAX_SLOT_LAG allows %s",
-		g.cfg.Slot, bytesText(slot.Retained), bytesText(g.cfg.MaxSlotLag))
+		g.cfg.Slot, BytesText(slot.Retained), BytesText(g.cfg.MaxSlotLag))
 	g.gaveUp.Store(&reason)
 	g.cfg.Log.Error("dropping the slot", "detail", reason)
 	return dropSlot(ctx, source, g.cfg.Slot)
@@ -96,16 +96,16 @@ func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {
 
 // danger says what the slot comes near to, "" while it is far from it.
 func (s *SlotInfo) danger(limit int64) string {
-	held := fmt.Sprintf("slot %q holds back %s of WAL", s.Name, bytesText(s.Retained))
+	held := fmt.Sprintf("slot %q holds back %s of WAL", s.Name, BytesText(s.Retained))
 	switch {
 	case !s.Exists:
 		return ""
 	case limit > 0 && s.Retained >= limit/5*4:
-		return held + fmt.Sprintf(", and is given up beyond %s (WALHOOK_MAX_SLOT_LAG)", bytesText(limit))
+		return held + fmt.Sprintf(", and is given up beyond %s (WALHOOK_MAX_SLOT_LAG)", BytesText(limit))
 	case s.WALStatus == "unreserved":
 		return held + ", more than max_slot_wal_keep_size allows: the server may invalidate it at its next checkpoint"
 	case s.SafeBytes != nil && *s.SafeBytes < s.Retained/4:
-		return held + fmt.Sprintf(", and the server invalidates it %s further on (max_slot_wal_keep_size)", bytesText(max(*s.SafeBytes, 0)))
+		return held + fmt.Sprintf(", and the server invalidates it %s further on (max_slot_wal_keep_size)", BytesText(max(*s.SafeBytes, 0)))
 	}
 	return ""
 }

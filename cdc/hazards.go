@@ -68,7 +68,7 @@ func (e *examiner) walSettings(ctx context.Context) {
 	case keep != "-1":
 		e.note(OK, "slot_limit", "a slot that nobody reads holds back at most max_slot_wal_keep_size, "+keep, "")
 	case e.cfg.MaxSlotLag > 0:
-		e.note(Warn, "slot_limit", fmt.Sprintf("the daemon gives the slot up beyond %s, but while no daemon runs nothing keeps it from filling the server's disk with WAL", bytesText(e.cfg.MaxSlotLag)),
+		e.note(Warn, "slot_limit", fmt.Sprintf("the daemon gives the slot up beyond %s, but while no daemon runs nothing keeps it from filling the server's disk with WAL", BytesText(e.cfg.MaxSlotLag)),
 			slotLimitRemedy)
 	default:
 		e.note(Warn, "slot_limit", "max_slot_wal_keep_size is -1: while no daemon reads the slot, WAL is kept until the server's disk is full", slotLimitRemedy)

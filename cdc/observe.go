@@ -3,7 +3,6 @@ package cdc
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,6 +14,7 @@ import (
 type Observation struct {
 	At            time.Time        `json:"at"`
 	OK            bool             `json:"ok"`
+	Problems      []string         `json:"problems"` // why it is not OK; else empty
 	Position      string           `json:"position"`
 	SlotStatus    string           `json:"slot_status"` // one of SlotStatuses
 	SlotActive    bool             `json:"slot_active"`
@@ -31,7 +31,8 @@ type Observation struct {
 
 // TroubledTarget is an endpoint whose last attempts failed.
 type TroubledTarget struct {
-	Host         string  `json:"host"` // scheme and host
+	Host         string  `json:"host"`     // scheme and host
+	Webhooks     []int64 `json:"webhooks"` // ids of those enabled that go there, at most observedRows
 	Failures     int     `json:"failures"`
 	Error        string  `json:"error"`
 	SinceSeconds float64 `json:"since_seconds"`
@@ -74,9 +75,19 @@ func Observe(ctx context.Context, sourceURL, storeURL, slot string) (*Observatio
 	if err := o.lookAtStore(ctx, store); err != nil {
 		return nil, err
 	}
-	// What an administrator has switched off is no fault.
-	troubled := slices.ContainsFunc(o.Incidents, func(i OpenIncident) bool { return i.Kind != "switched_off" })
-	o.OK = s.continues(position) == nil && o.SlotActive && !troubled
+	o.Problems = []string{}
+	if err := s.continues(position); err != nil {
+		o.Problems = append(o.Problems, err.Error())
+	}
+	if s.Exists && !o.SlotActive {
+		o.Problems = append(o.Problems, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile: start walhook run, or look in its log", slot))
+	}
+	for _, i := range o.Incidents {
+		if i.Kind != "switched_off" { // an administrator wants it so
+			o.Problems = append(o.Problems, i.Kind+": "+i.Detail)
+		}
+	}
+	o.OK = len(o.Problems) == 0
 	return o, nil
 }
 

@@ -182,7 +182,7 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 		p.note(Fail, "table", fmt.Sprintf("%s lies in a schema of walhook's own or of the system", shown), fmt.Sprintf("set %s to a table of the application", variableName))
 		return nil, nil
 	}
-	p.note(OK, "table", fmt.Sprintf("table %s, %s, %s", shown, rowsText(t.Rows), bytesText(t.Bytes)), "")
+	p.note(OK, "table", fmt.Sprintf("table %s, %s, %s", shown, rowsText(t.Rows), BytesText(t.Bytes)), "")
 
 	complete := true
 	for _, v := range columns {
@@ -343,7 +343,8 @@ func rowsText(rows float64) string {
 	return fmt.Sprintf("about %.0f rows by its statistics", rows)
 }
 
-func bytesText(n int64) string {
+// BytesText tells a number of bytes as people read it, such as 1.5 MB.
+func BytesText(n int64) string {
 	const unit = 1024
 	value, suffix := float64(n), "bytes"
 	for _, s := range []string{"kB", "MB", "GB", "TB"} {

@@ -86,9 +86,15 @@ func TestJSONIsDocumented(t *testing.T) {
 	if diff := cmp.Diff(documentedFields(textsOf(t, "../../docs/operations.md")["What status prints for machines"]), fields(t, out)); diff != "" {
 		t.Errorf("docs/operations.md (-) and status --json (+):\n%s\n%s", diff, out)
 	}
-	for _, text := range []string{`"ok":false`, `"slot_status":"reserved"`, `"slot_active":true`, `"daemons":1`, `"switched_on":true`, `"pending":1,"pending_estimated":false`, `"endpoints_in_trouble_count":1`} {
+	for _, text := range []string{`"ok":false`, `"slot_status":"reserved"`, `"slot_active":true`, `"daemons":1`, `"switched_on":true`, `"pending":1,"pending_estimated":false`, `"endpoints_in_trouble_count":1`, `"problems":["retention: x"]`, `"webhooks":[1]`} {
 		if !strings.Contains(out, text) {
 			t.Errorf("status --json lacks %s: %s", text, out)
+		}
+	}
+	out, _, _ = s.walhook("status")
+	for _, text := range []string{"(webhook 1): ", "WRONG       retention: x\n"} {
+		if !strings.Contains(out, text) {
+			t.Errorf("status lacks %s:\n%s", text, out)
 		}
 	}
 	out, _, _ = s.walhook("doctor", "--json")
@@ -106,7 +112,7 @@ func TestLongQueueIsEstimated(t *testing.T) {
 	testenv.Exec(t, s.store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) select $1, now() - interval '2 hours', 1, g::text from generate_series(1, 15000) g", id)
 	testenv.Psql(t, s.store, "analyze walhook.queue")
 	out, _, _ := s.walhook("status")
-	if !strings.Contains(out, "queue       about 15000 pending, the oldest for an enabled webhook since 0 s\n") {
+	if !strings.Contains(out, "queue       about 15000 pending\n") {
 		t.Errorf("status says\n%s", out)
 	}
 	out, _, _ = s.walhook("status", "--json")

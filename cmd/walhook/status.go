@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,14 +66,18 @@ reached are said, and asked again.
 
 func printObservation(w io.Writer, slot string, o *cdc.Observation) {
 	fmt.Fprintf(w, "slot        %s: %s, %s\n", slot, o.SlotStatus, map[bool]string{true: "read by a daemon", false: "read by nobody"}[o.SlotActive])
-	fmt.Fprintf(w, "lag         %d bytes of WAL are held back; the stored position is %s\n", o.LagBytes, o.Position)
+	fmt.Fprintf(w, "lag         %s of WAL are held back; the stored position is %s\n", cdc.BytesText(o.LagBytes), o.Position)
 	fmt.Fprintf(w, "daemons     %d\n", o.Daemons)
 	if !o.SwitchedOn {
 		fmt.Fprintln(w, "switch      webhooks are switched off: nothing is queued and nothing is sent")
 	}
-	fmt.Fprintf(w, "queue       %s pending, the oldest for an enabled webhook since %.0f s\n", cdc.PendingText(o.Pending, o.Estimated), o.OldestSeconds)
+	fmt.Fprintf(w, "queue       %s pending", cdc.PendingText(o.Pending, o.Estimated))
+	if o.OldestSeconds > 0 {
+		fmt.Fprintf(w, ", the oldest for an enabled webhook since %.0f s", o.OldestSeconds)
+	}
+	fmt.Fprintln(w)
 	for _, e := range o.Endpoints {
-		fmt.Fprintf(w, "in trouble  %s: %d failures in a row, %s\n", e.Host, e.Failures, e.Error)
+		fmt.Fprintf(w, "in trouble  %s (webhook %s): %s, %s\n", e.Host, strings.Trim(fmt.Sprint(e.Webhooks), "[]"), failuresText(e.Failures), shortened(e.Error))
 	}
 	if more := o.Troubled - int64(len(o.Endpoints)); more > 0 {
 		fmt.Fprintf(w, "in trouble  and %d other endpoints\n", more)
@@ -80,6 +85,25 @@ func printObservation(w io.Writer, slot string, o *cdc.Observation) {
 	for _, i := range o.Incidents {
 		fmt.Fprintf(w, "incident    %s since %s: %s\n", i.Kind, i.At.UTC().Format(clock), i.Detail)
 	}
+	for _, problem := range o.Problems {
+		fmt.Fprintf(w, "WRONG       %s\n", problem)
+	}
+}
+
+func failuresText(n int) string {
+	if n == 1 {
+		return "1 failure"
+	}
+	return fmt.Sprintf("%d failures in a row", n)
+}
+
+// shortened cuts what a receiver answered to what fits a line.
+func shortened(text string) string {
+	const most = 120
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most]) + "…"
+	}
+	return text
 }
 
 // clock is how people are told a time, in UTC.

@@ -34,14 +34,14 @@ func TestStatusWatch(t *testing.T) {
 	server := testenv.NewServer(t, nil)
 	s := newSiteOn(t, server, sampleSchema).attach()
 	blocks, lines := s.background("status", "--watch=100ms"), s.background("status", "--json", "--watch=100ms")
-	const block = `at          \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ\nslot        \S+: reserved, read by nobody\nlag         [^\n]*\ndaemons     0\nqueue       0 pending, [^\n]*\n`
+	const block = `at          \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ\nslot        \S+: reserved, read by nobody\nlag         [^\n]*\ndaemons     0\nqueue       0 pending\nWRONG       nobody reads [^\n]*\n`
 	blocks.says(`^` + block + `\n` + block + `\n` + block)
 	server.Kill()
 	blocks.says(`\n\nat          [^\n]*\ncannot look: connect to the store at [^\n]*; looking again in 100ms\n\nat `)
 	lines.says(`\{"at":"[^"]*","ok":false,"error":"connect to the store at `)
 	s.up(server)
 	blocks.says(`cannot look: [^\n]*\n\n` + block)
-	lines.says(`"error":[^\n]*\n\{"at":"[^"]*","ok":false,"position":`)
+	lines.says(`"error":[^\n]*\n\{"at":"[^"]*","ok":false,"problems":`)
 	for _, d := range []*daemon{blocks, lines} {
 		if status := d.interrupt(); status != exitOK {
 			t.Errorf("interrupted, it ends with status %d:\n%s", status, d.log.String())
@@ -73,7 +73,7 @@ func TestStatusWatchOnTerminal(t *testing.T) {
 		defer close(copied)
 		_, _ = io.Copy(screen, terminal) // ends with an error when the program does
 	}()
-	const drawn = "\x1b\\[Hat          [^\x1b\n]*\x1b\\[K\r+\nslot        [^\x1b\n]*\x1b\\[K\r+\nlag         [^\x1b\n]{28}\x1b\\[K\r+\ndaemons     0\x1b\\[K\r+\nqueue [^\x1b\n]*\x1b\\[K\r+\n\x1b\\[J"
+	const drawn = "\x1b\\[Hat          [^\x1b\n]*\x1b\\[K\r+\nslot        [^\x1b\n]*\x1b\\[K\r+\nlag         [^\x1b\n]*\x1b\\[K\r+\ndaemons     0\x1b\\[K\r+\nqueue [^\x1b\n]*\x1b\\[K\r+\nWRONG       [^\x1b\n]{28}\x1b\\[K\r+\n\x1b\\[J"
 	testenv.Eventually(t, patience, "the status to be drawn three times", func() (bool, string) {
 		return regexp.MustCompile("^\x1b\\[2J" + drawn + drawn + drawn).MatchString(screen.String()), screen.String()
 	})

@@ -39,7 +39,9 @@ select (select count(*) from walhook.endpoint e
        (select s.enabled from walhook.settings s) as switched_on;
 
 -- name: TroubledEndpoints
-select walhook.display_url(e.url) as host, e.failures, coalesce(e.last_error, '') as error,
+select walhook.display_url(e.url) as host,
+       array(select w.id from walhook.webhook w where w.endpoint_id = e.id and w.enabled order by w.id limit @max) as webhooks,
+       e.failures, coalesce(e.last_error, '') as error,
        coalesce(extract(epoch from now() - e.failing_since), 0)::float8 as since_seconds
 from walhook.endpoint e
 where e.failures > 0 and exists (select from walhook.webhook w where w.endpoint_id = e.id and w.enabled)
