@@ -29,10 +29,15 @@ func TestTraces(t *testing.T) {
 				"OTEL_EXPORTER_OTLP_ENDPOINT=" + c.url, "OTEL_EXPORTER_OTLP_PROTOCOL=" + protocol, "OTEL_SERVICE_NAME=hooks-of-a-test",
 				"OTEL_RESOURCE_ATTRIBUTES=deployment.environment.name=test", "OTEL_BSP_SCHEDULE_DELAY=50",
 			}
-			d := s.run()
+			s.attach()
 			ok := s.hook("/ok?key=hunter2", "completed", "secret", "'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'")
 			broken := s.hook("/broken?key=hunter2", "created")
 			s.receiver.Respond("/broken", testenv.Always(testenv.Reply{Status: 503}))
+			d := s.start().ready()
+			testenv.Eventually(t, patience, "the daemon to own the endpoints, so that what it queues is not read from the store again", func() (bool, string) {
+				n := testenv.Value[int64](t, s.store, "select count(*) from walhook.endpoint where owner is null")
+				return n == 0, fmt.Sprintf("%d have no owner", n)
+			})
 			s.exec("insert into respondent (id, assessment_id, name, finished_at) values (1, 1, 'Ada Lovelace', now())")
 			s.fence()
 			s.waitLog("select count(*) from walhook.delivery_log where status <> 'pending'", "2")
