@@ -11,7 +11,7 @@ import (
 
 // MissingGroups returns those of GroupRoles that the server does not have.
 func MissingGroups(ctx context.Context, conn *pgx.Conn) ([]string, error) {
-	rows, err := conn.Query(ctx, "select g from unnest($1::text[]) g where not exists (select from pg_catalog.pg_roles where rolname = g)", GroupRoles)
+	rows, err := conn.Query(ctx, "select g from unnest($1::text[]) with ordinality as u (g, n) where not exists (select from pg_catalog.pg_roles where rolname = g) order by n", GroupRoles)
 	if err != nil {
 		return nil, fmt.Errorf("look for the group roles: %w", err)
 	}
