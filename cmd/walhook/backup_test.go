@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"walhook/testenv"
 )
 
@@ -77,10 +79,15 @@ func TestStandbyPromotedWithSynchronisedSlot(t *testing.T) {
 	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.expect("/hook", "created 1")
 	testenv.Eventually(t, patience, "the standby to have fetched the slot", func() (bool, string) {
-		// It takes the slot once it has come to what the standby itself still needs, which a moving one does.
-		testenv.Psql(t, s.db, "update respondent set page = page + 1; select pg_log_standby_snapshot()")
-		got := testenv.Psql(t, standby.URL("postgres"), "select synced and not temporary and invalidation_reason is null from pg_replication_slots where slot_name = '"+s.env["SLOT"]+"'")
-		return got == "t", got
+		// A server starts its worker for slots again when it is woken, as by a new session, or once a minute.
+		conn, err := pgx.Connect(t.Context(), standby.URL("postgres"))
+		if err != nil {
+			return false, err.Error()
+		}
+		defer conn.Close(t.Context())
+		synced := false
+		err = conn.QueryRow(t.Context(), "select synced and not temporary and invalidation_reason is null from pg_replication_slots where slot_name = $1", s.env["SLOT"]).Scan(&synced)
+		return synced, fmt.Sprint(synced, err)
 	})
 	end := testenv.Psql(t, s.db, "select pg_current_wal_lsn()")
 	testenv.Eventually(t, patience, "the standby to have replayed everything", func() (bool, string) {
