@@ -30,6 +30,7 @@ func TestExplain(t *testing.T) {
 		finished = s.hook("/ok-secret", "completed")
 	)
 	s.exec("insert into respondent (id, assessment_id, organization_id) values (2, 1, 'globex')")
+	s.waitLog(fmt.Sprintf("select enabled from walhook.webhook where id = %d", gone), "f")
 	s.exec("insert into respondent (id, assessment_id) values (3, 2), (4, null)")
 	s.exec("begin; select walhook.silence(); insert into respondent (id, assessment_id) values (5, 1); commit")
 	s.waitStored()
