@@ -32,7 +32,7 @@ func enqueue(ctx context.Context, conn *pgx.Conn, from int) ([]int64, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (id int64, err error) {
-		return id, row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil)
+		return id, row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil)
 	})
 }
 

@@ -64,7 +64,7 @@ func TestDemoInterrupted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d, left := demoRun(t)
-			testenv.Eventually(t, patience, "the demo to say "+when, func() (bool, string) {
+			testenv.Eventually(t, 3*patience, "the demo to say "+when, func() (bool, string) {
 				return strings.Contains(d.log.String(), when), d.log.String()
 			})
 			d.stop()

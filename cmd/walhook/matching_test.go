@@ -200,6 +200,7 @@ func TestWebhookDeletedUnderTraffic(t *testing.T) {
 	s.receiver.Respond("/gone", testenv.Always(testenv.Reply{Status: 500}))
 	s.exec("insert into respondent (id, assessment_id) select n, 1 from generate_series(1, 200) n")
 	s.pendingAfterFailure(gone)
+	s.waitLog(fmt.Sprintf("select count(*) from walhook.delivery_log where webhook_id = %d", gone), "200")
 	s.exec("delete from walhook.webhook where id = $1", gone)
 	s.exec("insert into respondent (id, assessment_id) select n, 1 from generate_series(201, 400) n")
 	s.fence()
