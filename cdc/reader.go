@@ -21,8 +21,17 @@ const (
 	statusInterval = 5 * time.Second
 
 	// silenceLimit is how long the server may say nothing, after it was asked for a reply, before the wire counts as dead.
+	// A server that reads a huge transaction of other tables may do so as well: at the same position it is doubled each time.
 	silenceLimit = 20 * time.Second
+	silenceCap   = time.Hour
 )
+
+// silentError tells that the server said nothing for too long.
+type silentError struct{ limit time.Duration }
+
+func (e *silentError) Error() string {
+	return fmt.Sprintf("read the replication stream: the server has been silent for %s though a reply was requested", e.limit)
+}
 
 // reader owns the replication connection: it receives, decodes, hands over, and answers keepalives. Nothing else touches the
 // connection, and a slow store never keeps it from answering.
@@ -36,6 +45,7 @@ type reader struct {
 
 	durable atomic.Uint64 // LSN up to which the store has committed: what may be acknowledged
 	status  *Status
+	silence time.Duration // how long the server may say nothing
 
 	// The transaction in progress.
 	tx       Tx
@@ -277,8 +287,8 @@ func (r *reader) keepInTouch() error {
 			return err
 		}
 	}
-	if r.asked && now.Sub(r.lastHeard) > silenceLimit {
-		return fmt.Errorf("read the replication stream: the server has been silent for %s though a reply was requested", silenceLimit)
+	if r.asked && now.Sub(r.lastHeard) > r.silence {
+		return &silentError{r.silence}
 	}
 	return nil
 }

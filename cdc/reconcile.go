@@ -173,7 +173,14 @@ func (r *reconciler) catchUp(ctx context.Context, stream *Stream, until pglogrep
 		return err
 	}
 	defer closeQuietly(store)
-	return stream.stream(ctx, store, nil, until)
+	for {
+		err := stream.stream(ctx, store, nil, until)
+		var silent *silentError
+		if !errors.As(err, &silent) || silent.limit >= silenceCap {
+			return err
+		}
+		r.cfg.Note(err.Error() + "; connecting again, and waiting longer")
+	}
 }
 
 // anew compares at the snapshot of a new slot, from which the stream goes on.

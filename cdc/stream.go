@@ -54,10 +54,13 @@ type StreamConfig struct {
 // Stream reads the slot while no other daemon does, and waits otherwise.
 type Stream struct {
 	cfg       StreamConfig
-	keyHidden string // what the watch has told of a table that hides its key
-	yielded   bool   // the slot was given to a comparison, which is no daemon
-	surveyed  bool   // what a comparison needs was looked at
-	succeeds  bool   // another daemon read the slot before, which has not been told yet
+	keyHidden string        // what the watch has told of a table that hides its key
+	yielded   bool          // the slot was given to a comparison, which is no daemon
+	silentAt  Position      // where the server said nothing for too long
+	silence   time.Duration // that long
+
+	surveyed bool // what a comparison needs was looked at
+	succeeds bool // another daemon read the slot before, which has not been told yet
 }
 
 // NewStream returns a Stream that Run starts.
@@ -381,7 +384,10 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 
 	r := &reader{
 		conn: replication, decoder: NewDecoder(s.cfg.Mapping, a.RespondentOID, a.AssessmentOID),
-		inbox: newInbox(), from: from, until: until, partitioned: partitioned, status: s.cfg.Status,
+		inbox: newInbox(), from: from, until: until, partitioned: partitioned, status: s.cfg.Status, silence: silenceLimit,
+	}
+	if s.silence > 0 && from == s.silentAt {
+		r.silence = min(2*s.silence, silenceCap)
 	}
 	r.durable.Store(uint64(from.LSN))
 	w := &writer{
@@ -417,6 +423,10 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	// What the watch saw explains what the others stumbled over.
 	for _, err := range []error{<-watchDone, readerErr, writerErr} {
 		if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errReached) {
+			var silent *silentError
+			if errors.As(err, &silent) {
+				s.silentAt, s.silence = from, silent.limit
+			}
 			return s.explain(err)
 		}
 	}
