@@ -55,6 +55,21 @@ func newReceiver(t testing.TB, h http.HandlerFunc) *httptest.Server {
 func newWire(t testing.TB, handle func(net.Conn)) (rawURL string) {
 	t.Helper()
 	l := listen(t)
+	serveConns(t, l, func(conn net.Conn) {
+		req, err := http.ReadRequest(bufio.NewReader(conn))
+		if err != nil {
+			return
+		}
+		if _, err := io.Copy(io.Discard, req.Body); err == nil {
+			handle(conn)
+		}
+	})
+	return "http://" + l.Addr().String() + "/secretpath"
+}
+
+// serveConns lets handle have each connection, which is closed behind it, until the test has ended.
+func serveConns(t testing.TB, l net.Listener, handle func(net.Conn)) {
+	t.Helper()
 	var open sync.WaitGroup
 	open.Go(func() {
 		for {
@@ -64,13 +79,7 @@ func newWire(t testing.TB, handle func(net.Conn)) (rawURL string) {
 			}
 			open.Go(func() {
 				defer conn.Close()
-				req, err := http.ReadRequest(bufio.NewReader(conn))
-				if err != nil {
-					return
-				}
-				if _, err := io.Copy(io.Discard, req.Body); err == nil {
-					handle(conn)
-				}
+				handle(conn)
 			})
 		}
 	})
@@ -78,7 +87,6 @@ func newWire(t testing.TB, handle func(net.Conn)) (rawURL string) {
 		l.Close()
 		open.Wait()
 	})
-	return "http://" + l.Addr().String() + "/secretpath"
 }
 
 func listen(t testing.TB) net.Listener {

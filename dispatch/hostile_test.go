@@ -3,16 +3,12 @@ package dispatch
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -83,29 +79,8 @@ type h2Receiver struct {
 
 func newH2Receiver(t testing.TB) *h2Receiver {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &h2Receiver{roots: x509.NewCertPool()}
-	r.roots.AddCert(cert)
-	r.config = &tls.Config{
-		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
-	}
-	return r
+	config, roots := selfSigned(t, func(_ *x509.Certificate, c *tls.Config) { c.NextProtos = []string{"h2"} })
+	return &h2Receiver{config: config, roots: roots}
 }
 
 // serve calls handle for each connection once the client has said hello, and counts them.
@@ -113,27 +88,13 @@ func (r *h2Receiver) serve(t testing.TB, settings []byte, handle func(*peer)) (r
 	t.Helper()
 	connections = new(atomic.Int32)
 	l := tls.NewListener(listen(t), r.config)
-	var open sync.WaitGroup
-	open.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			open.Go(func() {
-				defer conn.Close()
-				defer context.AfterFunc(t.Context(), func() { conn.Close() })()
-				connections.Add(1)
-				p := &peer{conn, bufio.NewReader(conn)}
-				if _, err := io.CopyN(io.Discard, p.in, int64(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))); err == nil && p.send(frameSettings, 0, 0, settings) {
-					handle(p)
-				}
-			})
+	serveConns(t, l, func(conn net.Conn) {
+		defer context.AfterFunc(t.Context(), func() { conn.Close() })()
+		connections.Add(1)
+		p := &peer{conn, bufio.NewReader(conn)}
+		if _, err := io.CopyN(io.Discard, p.in, int64(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))); err == nil && p.send(frameSettings, 0, 0, settings) {
+			handle(p)
 		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		open.Wait()
 	})
 	return "https://" + l.Addr().String() + "/secretpath", connections
 }

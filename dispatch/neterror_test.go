@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// newTLSReceiver serves a self-signed certificate for 127.0.0.1, after change has had its way with it.
-func newTLSReceiver(t *testing.T, change func(*x509.Certificate, *tls.Config)) (rawURL string, roots *x509.CertPool) {
+// selfSigned is the configuration of a server with a self-signed certificate for 127.0.0.1, after change has had its way with both.
+func selfSigned(t testing.TB, change func(*x509.Certificate, *tls.Config)) (config *tls.Config, roots *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -31,7 +31,7 @@ func newTLSReceiver(t *testing.T, change func(*x509.Certificate, *tls.Config)) (
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	config = &tls.Config{MinVersion: tls.VersionTLS12}
 	change(template, config)
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -44,6 +44,13 @@ func newTLSReceiver(t *testing.T, change func(*x509.Certificate, *tls.Config)) (
 	roots = x509.NewCertPool()
 	roots.AddCert(cert)
 	config.Certificates = []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
+	return config, roots
+}
+
+// newTLSReceiver serves with such a certificate.
+func newTLSReceiver(t *testing.T, change func(*x509.Certificate, *tls.Config)) (rawURL string, roots *x509.CertPool) {
+	t.Helper()
+	config, roots := selfSigned(t, change)
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	s.TLS = config
 	s.Config.ErrorLog = discardLog
