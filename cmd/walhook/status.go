@@ -77,7 +77,7 @@ func printObservation(w io.Writer, slot string, o *cdc.Observation) {
 	}
 	fmt.Fprintln(w)
 	for _, e := range o.Endpoints {
-		fmt.Fprintf(w, "in trouble  %s (webhook %s): %s, %s\n", e.Host, strings.Trim(fmt.Sprint(e.Webhooks), "[]"), failuresText(e.Failures), shortened(e.Error))
+		fmt.Fprintf(w, "in trouble  %s (webhook %s): %s, %s\n", e.Host, strings.Trim(fmt.Sprint(e.Webhooks), "[]"), failuresText(e.Failures), oneLine(e.Error, shortLine))
 	}
 	if more := o.Troubled - int64(len(o.Endpoints)); more > 0 {
 		fmt.Fprintf(w, "in trouble  and %d other endpoints\n", more)
@@ -95,15 +95,6 @@ func failuresText(n int) string {
 		return "1 failure"
 	}
 	return fmt.Sprintf("%d failures in a row", n)
-}
-
-// shortened cuts what a receiver answered to what fits a line.
-func shortened(text string) string {
-	const most = 120
-	if runes := []rune(text); len(runes) > most {
-		return string(runes[:most]) + "…"
-	}
-	return text
 }
 
 // clock is how people are told a time, in UTC.
