@@ -137,12 +137,10 @@ func (s *Stream) session(ctx context.Context, open *GapError) error {
 		}
 		return err
 	}
-	succeeds, err := s.elect(ctx, store)
-	if err != nil {
+	if err := s.elect(ctx, store); err != nil {
 		return err
 	}
 	s.cfg.Status.enter(PhaseStarting, "opening the stream")
-	s.succeeds = succeeds
 	return s.stream(ctx, store, open, 0)
 }
 
@@ -221,19 +219,18 @@ func (s *Stream) survey(ctx context.Context, source *pgx.Conn, a *Attachment) {
 	}
 }
 
-// elect waits until this daemon is the one that reads the slot, and tells whether another was before.
-func (s *Stream) elect(ctx context.Context, store *pgx.Conn) (succeeds bool, err error) {
-	for {
+// elect waits until this daemon is the one that reads the slot, and remembers whether another was before, until that has been told.
+func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
+	for waited := false; ; waited = true {
 		var won bool
 		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", ReaderLock).Scan(&won); err != nil {
-			return false, fmt.Errorf("become the reader of slot %q: %w", s.cfg.Slot, err)
+			return fmt.Errorf("become the reader of slot %q: %w", s.cfg.Slot, err)
 		}
 		if won {
-			yielded := s.yielded
+			s.succeeds = s.succeeds || waited && !s.yielded
 			s.yielded = false
-			return succeeds && !yielded, nil
+			return nil
 		}
-		succeeds = true
 		reason := "another daemon reads the slot"
 		if comparing, err := lockHeld(ctx, store, attachLock, true); err == nil && comparing {
 			reason = "the table is being compared with the recorded state"
@@ -245,7 +242,7 @@ func (s *Stream) elect(ctx context.Context, store *pgx.Conn) (succeeds bool, err
 		select {
 		case <-time.After(standbyPoll):
 		case <-ctx.Done():
-			return false, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
