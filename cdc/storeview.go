@@ -50,7 +50,7 @@ func inspectStore(ctx context.Context, store *pgx.Conn) (*storeView, error) {
 	if v.missingGroups, err = sql.MissingGroups(ctx, store); err != nil {
 		return nil, err
 	}
-	v.grantDaemon = sql.RightsRemedy(ctx, store)
+	v.grantDaemon = sql.RightsRemedy(v.user, v.missingGroups, v.schemaOwner)
 	v.version, err = sql.Version(ctx, store)
 	if err == nil && v.version > 0 {
 		if v.newer = sql.CheckNotNewer(v.version); v.newer == nil {

@@ -27,8 +27,17 @@ func GroupsRemedy(missing []string, owner string) string {
 	return fmt.Sprintf("as a role with CREATEROLE: CREATE ROLE %s; then run walhook attach again as %s, which gives them their rights", strings.Join(missing, "; CREATE ROLE "), owner)
 }
 
-// RightsRemedy says what lets the connected role work on the store as a daemon.
-func RightsRemedy(ctx context.Context, conn *pgx.Conn) string {
+// RightsRemedy says what lets a role work on the store as a daemon. The owner is that of the schema walhook.
+func RightsRemedy(user string, missing []string, owner string) string {
+	grant := fmt.Sprintf("GRANT walhook_daemon TO %s;", pgx.Identifier{user}.Sanitize())
+	if len(missing) > 0 {
+		return "the group roles are missing; " + GroupsRemedy(missing, owner) + "; then " + grant
+	}
+	return grant
+}
+
+// ownRightsRemedy is that of the connected role.
+func ownRightsRemedy(ctx context.Context, conn *pgx.Conn) string {
 	missing, err := MissingGroups(ctx, conn)
 	var user, owner string
 	if err == nil {
@@ -38,11 +47,7 @@ func RightsRemedy(ctx context.Context, conn *pgx.Conn) string {
 	if err != nil {
 		return "grant walhook_daemon to the role that connects"
 	}
-	grant := fmt.Sprintf("GRANT walhook_daemon TO %s;", pgx.Identifier{user}.Sanitize())
-	if len(missing) > 0 {
-		return "the group roles are missing; " + GroupsRemedy(missing, owner) + "; then " + grant
-	}
-	return grant
+	return RightsRemedy(user, missing, owner)
 }
 
 // rightsText is what each group role may do; TestRightsAreThoseWrittenDown holds it against a server.

@@ -182,7 +182,7 @@ func Version(ctx context.Context, conn *pgx.Conn) (int32, error) {
 	err := conn.QueryRow(ctx, "select version from "+versionTable).Scan(&version)
 	var server *pgconn.PgError
 	if errors.As(err, &server) && server.Code == "42501" { // insufficient_privilege
-		return 0, fmt.Errorf("read the schema version of the store: %w; to let this role use the store: %s", err, RightsRemedy(ctx, conn))
+		return 0, fmt.Errorf("read the schema version of the store: %w; to let this role use the store: %s", err, ownRightsRemedy(ctx, conn))
 	}
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("read the schema version of the store: %w", err)
