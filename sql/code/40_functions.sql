@@ -1,21 +1,32 @@
 -- What administrators call.
 
+create or replace function walhook.known_webhook(webhook_id bigint) returns walhook.webhook
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  hook walhook.webhook;
+begin
+  select * into hook from walhook.webhook w where w.id = known_webhook.webhook_id;
+  if not found then
+    raise exception 'there is no webhook %', known_webhook.webhook_id
+      using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
+  end if;
+  return hook;
+end
+$$;
+comment on function walhook.known_webhook(bigint) is 'Internal: the webhook, or the error that there is none.';
+
 create or replace function walhook.test_webhook(webhook_id bigint, response_id text default null) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  hook   walhook.webhook;
+  hook   walhook.webhook := walhook.known_webhook(webhook_id);
   about  text := test_webhook.response_id;
   queued bigint;
 begin
-  select * into hook from walhook.webhook w where w.id = test_webhook.webhook_id;
-  if not found then
-    raise exception 'there is no webhook %', test_webhook.webhook_id
-      using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
-  end if;
-
   if about is null then
     select s.response_id into about
       from walhook.response_state s
@@ -98,10 +109,7 @@ as $$
 declare
   due bigint;
 begin
-  if not exists (select from walhook.webhook w where w.id = retry_now.webhook_id) then
-    raise exception 'there is no webhook %', retry_now.webhook_id
-      using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
-  end if;
+  perform walhook.known_webhook(webhook_id);
   update walhook.queue q set next_attempt_at = now() where q.webhook_id = retry_now.webhook_id and q.next_attempt_at > now();
   get diagnostics due = row_count;
   perform pg_notify('walhook', '');
@@ -123,10 +131,7 @@ begin
     raise exception 'redeliver_failed needs a time since when'
       using errcode = 'null_value_not_allowed', hint = 'SELECT walhook.redeliver_failed(1, now() - interval ''1 day'');';
   end if;
-  if not exists (select from walhook.webhook w where w.id = redeliver_failed.webhook_id) then
-    raise exception 'there is no webhook %', redeliver_failed.webhook_id
-      using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
-  end if;
+  perform walhook.known_webhook(webhook_id);
 
   -- Two at once would each queue the same.
   perform pg_advisory_xact_lock(hashtextextended('walhook.redeliver_failed ' || webhook_id, 0));
