@@ -130,13 +130,14 @@ func (p *page) scriptOf(blocks []*block) string {
 // walkPrelude makes a shell of the reader's: stops at the first command that fails, and has a curl of its own, so that the test asks
 // for nothing but bash and psql.
 const walkPrelude = `set -euo pipefail
-curl() {
-  local address=${2#http://}; local host=${address%%/*}
+curl() (
+  address=${2#http://}; host=${address%%/*}
   exec 3<>"/dev/tcp/${host%:*}/${host#*:}"
   printf 'GET /%s HTTP/1.0\r\nHost: %s\r\n\r\n' "${address#*/}" "$host" >&3
+  read -r _ status _ <&3
+  if [[ $1 == *f* && $status != 2* ]]; then exit 22; fi
   sed '1,/^\r$/d' <&3
-  exec 3>&-
-}
+) 2>/dev/null
 trap 'for job in $(jobs -p); do kill "$job" || true; done' EXIT
 `
 

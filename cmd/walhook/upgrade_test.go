@@ -108,6 +108,10 @@ func TestUpgradePage(t *testing.T) {
 	if strings.Count(script.String(), here) != 1 {
 		t.Fatalf("docs/upgrade.md does not say where the server is upgraded:\n%s", script.String())
 	}
+	const wait = "until curl -fs http://127.0.0.1:9464/readyz; do sleep 1; done\n"
+	if strings.Count(script.String(), wait) != 2 {
+		t.Fatalf("docs/upgrade.md does not wait for its daemons:\n%s", script.String())
+	}
 	adapted := strings.Replace(script.String(), here, `command psql -X "$owner" -c "INSERT INTO respondent (id, assessment_id, finished_at) VALUES (5, 1, now())"`+"\n", 1)
 	self, err := os.Executable()
 	if err != nil {
@@ -119,7 +123,7 @@ func TestUpgradePage(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", "-c", walkPrelude+"psql() { command psql -X -A -t \"$@\" \"$WALHOOK_DATABASE_URL\"; }\n./walhook run & daemon=$!\nsleep 3\n"+adapted+"\nkill $daemon; wait $daemon")
+	cmd := exec.CommandContext(ctx, "bash", "-c", walkPrelude+"psql() { command psql -X -A -t \"$@\" \"$WALHOOK_DATABASE_URL\"; }\n./walhook run & daemon=$!\n"+strings.ReplaceAll(wait+adapted, "127.0.0.1:9464", s.env["LISTEN"])+"\nkill $daemon; wait $daemon")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "WALHOOK_TEST_EXEC=1", "owner="+owner)
 	for name, value := range s.env {
