@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -90,6 +91,9 @@ func ConnectReplication(ctx context.Context, url string) (*pgconn.PgConn, error)
 		config.RuntimeParams[name] = value
 	}
 	config.RuntimeParams["replication"] = "database"
+	if config.RuntimeParams["wal_sender_timeout"] == "" {
+		config.RuntimeParams["wal_sender_timeout"] = strconv.FormatInt(senderTimeout.Milliseconds(), 10)
+	}
 	nameApplication(config)
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(&gatheringReader{from: r}, receiveBuffer), w)

@@ -57,9 +57,9 @@ func found(none, some string, things []string) string {
 
 // walSettings looks at what keeps WAL, and at what takes the slot or the daemon's connection away.
 func (e *examiner) walSettings(ctx context.Context) {
-	var keep, sender, idle string
-	err := e.source.QueryRow(ctx, `select current_setting('max_slot_wal_keep_size'), current_setting('wal_sender_timeout'), coalesce(current_setting('idle_replication_slot_timeout', true), '0')`).
-		Scan(&keep, &sender, &idle)
+	var keep, idle string
+	err := e.source.QueryRow(ctx, `select current_setting('max_slot_wal_keep_size'), coalesce(current_setting('idle_replication_slot_timeout', true), '0')`).
+		Scan(&keep, &idle)
 	if err != nil {
 		e.unknown("slot_limit", err)
 		return
@@ -73,8 +73,6 @@ func (e *examiner) walSettings(ctx context.Context) {
 	default:
 		e.note(Warn, "slot_limit", "max_slot_wal_keep_size is -1: while no daemon reads the slot, WAL is kept until the server's disk is full", slotLimitRemedy)
 	}
-	e.grade(sender == "0", Warn, "wal_sender_timeout", "wal_sender_timeout is "+sender,
-		"ALTER SYSTEM SET wal_sender_timeout = '60s'; at 0 the server never finds out that a daemon's machine is gone, and the next daemon has to wait")
 	e.grade(idle != "0", Warn, "idle_slot_timeout", map[bool]string{true: "no slot is invalidated for being idle", false: "idle_replication_slot_timeout is " + idle + ": if no daemon runs for that long, the slot is invalidated, and the next daemon compares the whole table"}[idle == "0"],
 		"make it longer than any pause of the daemons, or 0")
 }

@@ -17,21 +17,9 @@ const (
 	// tick is how often the reader looks up from a silent connection: the longest that an acknowledgement is late.
 	tick = 200 * time.Millisecond
 
-	// statusInterval is how often the server hears from us without being asked. Far below any sensible wal_sender_timeout.
+	// statusInterval is how often the server hears from us without being asked, far below senderTimeout.
 	statusInterval = 5 * time.Second
-
-	// silenceLimit is how long the server may say nothing, after it was asked for a reply, before the wire counts as dead.
-	// A server that reads a huge transaction of other tables may do so as well: at the same position it is doubled each time.
-	silenceLimit = 20 * time.Second
-	silenceCap   = time.Hour
 )
-
-// silentError tells that the server said nothing for too long.
-type silentError struct{ limit time.Duration }
-
-func (e *silentError) Error() string {
-	return fmt.Sprintf("read the replication stream: the server has been silent for %s though a reply was requested", e.limit)
-}
 
 // reader owns the replication connection: it receives, decodes, hands over, and answers keepalives. Nothing else touches the
 // connection, and a slow store never keeps it from answering.
@@ -280,9 +268,9 @@ func (r *reader) keepInTouch() error {
 	if r.heard {
 		r.lastHeard, r.heard = now, false
 	}
-	due := now.Sub(r.lastStatus) >= statusInterval
+	due := now.Sub(r.lastStatus) >= min(statusInterval, r.silence/4)
 	if pglogrepl.LSN(r.durable.Load()) > r.acknowledged || due {
-		ask := now.Sub(r.lastHeard) > silenceLimit/2
+		ask := now.Sub(r.lastHeard) >= min(statusInterval, r.silence/4)
 		if err := r.sendStatus(ask); err != nil {
 			return err
 		}

@@ -56,15 +56,16 @@ type Stream struct {
 	cfg       StreamConfig
 	keyHidden string        // what the watch has told of a table that hides its key
 	yielded   bool          // the slot was given to a comparison, which is no daemon
-	silentAt  Position      // where the server said nothing for too long
-	silence   time.Duration // that long
+	patience  patience
 
 	surveyed bool // what a comparison needs was looked at
 	succeeds bool // another daemon read the slot before, which has not been told yet
 }
 
 // NewStream returns a Stream that Run starts.
-func NewStream(cfg StreamConfig) *Stream { return &Stream{cfg: cfg} }
+func NewStream(cfg StreamConfig) *Stream {
+	return &Stream{cfg: cfg, patience: patience{first: silenceLimit}}
+}
 
 // Run streams until the context ends, reconnecting whenever a connection breaks. It returns nil after a clean stop, a
 // *FatalError where trying again cannot help, and a *GapError where Mend is nil.
@@ -381,10 +382,7 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 
 	r := &reader{
 		conn: replication, decoder: NewDecoder(s.cfg.Mapping, a.RespondentOID, a.AssessmentOID),
-		inbox: newInbox(), from: from, until: until, partitioned: partitioned, status: s.cfg.Status, silence: silenceLimit,
-	}
-	if s.silence > 0 && from == s.silentAt {
-		r.silence = min(2*s.silence, silenceCap)
+		inbox: newInbox(), from: from, until: until, partitioned: partitioned, status: s.cfg.Status, silence: s.patience.from(from),
 	}
 	r.durable.Store(uint64(from.LSN))
 	w := &writer{
@@ -422,7 +420,7 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 		if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errReached) {
 			var silent *silentError
 			if errors.As(err, &silent) {
-				s.silentAt, s.silence = from, silent.limit
+				s.patience.ranOut(from, silent)
 			}
 			return s.explain(err)
 		}

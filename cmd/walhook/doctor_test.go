@@ -217,8 +217,6 @@ func (d *doctor) ofTheServer(server *pgserver.Server) {
 	d.finds("slot_limit", cdc.Warn, "until the server's disk is full")
 	d.setting("max_slot_wal_keep_size", "'10GB'", "slot_limit", cdc.OK, "10GB")
 	d.finds("slot_limit", cdc.Warn, "while no daemon runs", "MAX_SLOT_LAG", "10GB")
-	d.setting("wal_sender_timeout", "'0'", "wal_sender_timeout", cdc.Warn, "is 0")
-	d.finds("wal_sender_timeout", cdc.OK, "")
 	if server.Version() >= 180000 {
 		d.setting("idle_replication_slot_timeout", "'1d'", "idle_slot_timeout", cdc.Warn, "is 1d")
 	}
