@@ -54,8 +54,8 @@ type StreamConfig struct {
 // Stream reads the slot while no other daemon does, and waits otherwise.
 type Stream struct {
 	cfg       StreamConfig
-	keyHidden string        // what the watch has told of a table that hides its key
-	yielded   bool          // the slot was given to a comparison, which is no daemon
+	keyHidden string // what the watch has told of a table that hides its key
+	yielded   bool   // the slot was given to a comparison, which is no daemon
 	patience  patience
 
 	surveyed bool // what a comparison needs was looked at
