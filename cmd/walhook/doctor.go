@@ -28,6 +28,9 @@ warn or fail, with what to do. It changes nothing. docs/doctor.md lists all chec
 			findings := cdc.Examine(cmd.Context(), cdc.ExamineConfig{
 				SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Retention: cfg.Retention, MaxSlotLag: int64(cfg.MaxSlotLag),
 			})
+			if cfg.CAFile != "" {
+				findings = append(findings, examineCAFile(cfg.CAFile))
+			}
 			if asJSON {
 				err = json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"findings": findings})
 			} else {
@@ -43,6 +46,15 @@ warn or fail, with what to do. It changes nothing. docs/doctor.md lists all chec
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// examineCAFile tells on this host what run would read on its own.
+func examineCAFile(file string) cdc.Finding {
+	const check = "ca_file"
+	if _, err := rootCAs(file); err != nil {
+		return cdc.Finding{Check: check, Level: cdc.Fail, Found: "no daemon starts on this host: " + err.Error(), Remedy: "name the file by which the receivers' certificates are to be checked, in PEM"}
+	}
+	return cdc.Finding{Check: check, Level: cdc.OK, Found: "the certificates in " + file + " can be read"}
 }
 
 func printFindings(w io.Writer, findings []cdc.Finding) {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -133,6 +134,12 @@ func TestDoctorFindsWhatItLists(t *testing.T) {
 
 	d.beforeAttach(server)
 	s.attach()
+	d.finds("ca_file", cdc.Fail, "no such file", "CA_FILE", "nowhere.pem")
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, testenv.NewTLSReceiver(t).CAPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.finds("ca_file", cdc.OK, "can be read", "CA_FILE", ca)
 	d.ofTheServer(server)
 	d.ofTheTables(server)
 	d.ofRights()

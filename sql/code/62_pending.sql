@@ -43,11 +43,12 @@ comment on column walhook.pending.recovered is 'Whether a comparison with the ta
 
 create or replace view walhook.endpoint_health as
   select e.id as endpoint_id, walhook.display_url(e.url) as host, h.webhook_ids, e.failures, e.failing_since at time zone s.time_zone as failing_since,
-         e.not_before at time zone s.time_zone as not_before, case when e.failures > 0 then e.last_error end as last_error, n.waiting, d.name as daemon
+         e.not_before at time zone s.time_zone as not_before, case when e.failures > 0 then e.last_error end as last_error, n.waiting, d.name as daemon,
+         greatest(e.not_before, n.next_attempt_at) at time zone s.time_zone as next_attempt_at
     from walhook.endpoint e
    cross join walhook.settings s
    cross join lateral (select array_agg(w.id order by w.id) as webhook_ids from walhook.webhook w where w.endpoint_id = e.id) h
-   cross join lateral (select count(*) as waiting from walhook.queue q where q.webhook_id = any(h.webhook_ids)) n
+   cross join lateral (select count(*) as waiting, min(q.next_attempt_at) as next_attempt_at from walhook.queue q where q.webhook_id = any(h.webhook_ids)) n
     left join walhook.daemon d on d.id = e.owner
    where h.webhook_ids is not null;
 comment on view walhook.endpoint_health is 'One row per URL that webhooks go to, by its host: whether it answers, and what waits for it. Times are in the time zone of walhook.settings.';
@@ -60,3 +61,4 @@ comment on column walhook.endpoint_health.not_before is 'Nothing is sent there b
 comment on column walhook.endpoint_health.last_error is 'What was wrong with the last attempt; NULL where it answers.';
 comment on column walhook.endpoint_health.waiting is 'Deliveries that have not ended.';
 comment on column walhook.endpoint_health.daemon is 'The daemon that sends there, as host and process; NULL while none does.';
+comment on column walhook.endpoint_health.next_attempt_at is 'When the first of those that failed there is due again; NULL where none waits for that.';
