@@ -31,7 +31,7 @@ type examiner struct {
 }
 
 func (e *examiner) note(level Level, check, found, remedy string) {
-	e.findings = append(e.findings, Finding{check, level, found, remedy})
+	e.findings = append(e.findings, Finding{Check: check, Level: level, Found: found, Remedy: remedy})
 }
 
 // grade notes a level where something is bad, and ok where it is not.
@@ -139,10 +139,10 @@ func (e *examiner) attachment(ctx context.Context) bool {
 	return true
 }
 
-// renamed corrects what is advised before an attach where a mapped table or column is missing: now the mapping has to stay.
+// renamed corrects what is advised before an attach where a mapped table or column is absent: now the mapping has to stay.
 func (e *examiner) renamed() {
 	for i, f := range e.findings {
-		if f.Level == Fail && (f.Check == "table" || f.Check == "columns") && (strings.HasSuffix(f.Found, " does not exist") || strings.Contains(f.Found, " has no column ")) {
+		if f.absent {
 			e.findings[i].Remedy = "give it back its name; or stop the daemons, walhook detach, change the variable, walhook attach (what happens in between fires nothing)"
 		}
 	}

@@ -25,6 +25,8 @@ type Finding struct {
 	Level  Level  `json:"level"`
 	Found  string `json:"found"`
 	Remedy string `json:"remedy,omitempty"`
+
+	absent bool // nothing has the name that a variable gives
 }
 
 // Target is what is to be attached.
@@ -54,6 +56,11 @@ func (p *Preflight) Refusals() []Finding {
 
 func (p *Preflight) note(level Level, check, found, remedy string) {
 	p.Findings = append(p.Findings, Finding{Check: check, Level: level, Found: found, Remedy: remedy})
+}
+
+// noteAbsent notes that nothing has the name that a variable gives.
+func (p *Preflight) noteAbsent(check, found, remedy string) {
+	p.Findings = append(p.Findings, Finding{Check: check, Level: Fail, Found: found, Remedy: remedy, absent: true})
 }
 
 // Inspect looks at the source and changes nothing. The error is one of the connection; what stands in the way of an attach is
@@ -161,7 +168,7 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 	}
 	shown := name.Display()
 	if t == nil {
-		p.note(Fail, "table", fmt.Sprintf("table %s does not exist", shown),
+		p.noteAbsent("table", fmt.Sprintf("table %s does not exist", shown),
 			fmt.Sprintf("set %s to schema.table exactly as the catalog spells it, with double quotes around a name that holds a dot", variableName))
 		return nil, nil
 	}
@@ -195,7 +202,7 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 			if close := closest(v.column, t.Columns); close != "" {
 				remedy = fmt.Sprintf("set %s; is %q meant?", v.name, close)
 			}
-			p.note(Fail, "columns", fmt.Sprintf("table %s has no column %q", shown, v.column), remedy)
+			p.noteAbsent("columns", fmt.Sprintf("table %s has no column %q", shown, v.column), remedy)
 		}
 		if t.Generated[v.column] {
 			complete = false

@@ -67,7 +67,7 @@ func inspectStore(ctx context.Context, store *pgx.Conn) (*storeView, error) {
 // refusals are what in the store stands in the way of an attach as this role.
 func (v *storeView) refusals(target Target, p *Preflight) []Finding {
 	var found []Finding
-	refuse := func(check, what, remedy string) { found = append(found, Finding{check, Fail, what, remedy}) }
+	refuse := func(check, what, remedy string) { found = append(found, Finding{Check: check, Level: Fail, Found: what, Remedy: remedy}) }
 	if v.newer != nil {
 		refuse("store_version", v.newer.Error(), "")
 	}
@@ -106,7 +106,7 @@ func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn, role string) ([]
 		return nil, nil
 	}
 	return []Finding{{
-		"source_schema", Fail, "this role may not make the functions walhook.silence() and walhook.unpublish() in the application's database",
-		planAdvice(role),
+		Check: "source_schema", Level: Fail, Found: "this role may not make the functions walhook.silence() and walhook.unpublish() in the application's database",
+		Remedy: planAdvice(role),
 	}}, nil
 }

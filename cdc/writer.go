@@ -16,17 +16,13 @@ import (
 
 const (
 	// lazyBytes and lazyTime decide when progress that changed nothing in the store is written there: often enough that
-	// the slot holds little WAL, seldom enough that an idle database is not kept busy by our own writes.
-	lazyBytes = 1 << 20
-	lazyTime  = 10 * time.Second
+	// the slot holds little WAL, seldom enough that an idle server is not kept busy. Writing a position makes WAL itself where
+	// the store is on the same server, so that there it never ends, as heartbeats do not.
+	lazyBytes = 16 << 20
+	lazyTime  = 5 * time.Second
 
 	// unmovedTime is the same for changes of ours that moved nothing.
 	unmovedTime = time.Second
-
-	// idleTrickle is the least progress that is worth writing when only idleTime has passed. A write of the position makes
-	// WAL itself, some hundred bytes, so anything less would feed itself.
-	idleTrickle = 16 << 10
-	idleTime    = 20 * time.Second
 
 	// storeLook is how often the store is asked how far its commits are on disk, and whether somebody waits for the slot. A dead
 	// connection is thereby found before it is needed.
@@ -199,10 +195,9 @@ func (w *writer) persistLazily(ctx context.Context) error {
 	}
 	ahead, since := uint64(w.consumed.LSN-w.stored.LSN), time.Since(w.wrote)
 	worth := w.hurry && since > time.Second ||
-		ahead >= lazyBytes && since >= lazyTime ||
-		ahead >= 16*lazyBytes ||
-		!w.idle && since >= unmovedTime ||
-		ahead >= idleTrickle && since >= idleTime
+		ahead >= lazyBytes ||
+		since >= lazyTime ||
+		!w.idle && since >= unmovedTime
 	if !worth {
 		return nil
 	}

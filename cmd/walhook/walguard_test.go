@@ -81,3 +81,27 @@ func TestSlotHoldsBackTooMuch(t *testing.T) {
 		})
 	}
 }
+
+// What other tables and databases write releases its WAL within seconds, however little it is and whatever is idle besides.
+func TestIdleSlotAdvances(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	other := testenv.Database(t, server, "create table other (n int)")
+	sites := map[string]*site{
+		"store in the same database": newSiteOn(t, server, sampleSchema+"; create table other (n int)"),
+		"store on another server":    newSiteOn(t, server, sampleSchema+"; create table other (n int)").withStore(testenv.Postgres(t)),
+	}
+	for _, s := range sites {
+		s.run()
+	}
+	for name, s := range sites {
+		for where, db := range map[string]string{"another table": s.db, "another database": other} {
+			testenv.Exec(t, db, "insert into other values (1)")
+			written := testenv.Psql(t, s.db, "select pg_current_wal_insert_lsn()")
+			testenv.Eventually(t, patience, name+": the WAL of "+where+" to be released", func() (bool, string) {
+				got := testenv.Psql(t, s.db, "select confirmed_flush_lsn >= '"+written+"', confirmed_flush_lsn from pg_replication_slots where slot_name = '"+s.env["SLOT"]+"'")
+				return strings.HasPrefix(got, "t"), got + " of " + written
+			})
+		}
+	}
+}
