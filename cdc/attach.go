@@ -431,9 +431,11 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		return nil
 	}
 	var webhooks, pending int64
-	if version, err := sql.Version(ctx, store); err != nil {
+	version, err := sql.Version(ctx, store)
+	if err != nil {
 		return err
-	} else if version > 0 {
+	}
+	if version > 0 {
 		err := store.QueryRow(ctx, "select (select count(*) from walhook.webhook), (select count(*) from walhook.queue)").Scan(&webhooks, &pending)
 		if err != nil {
 			return fmt.Errorf("count what the schema holds: %w", err)
@@ -443,6 +445,9 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		if err := dropSchema(ctx, conn); err != nil {
 			return err
 		}
+	}
+	if version == 0 {
+		return nil
 	}
 	cfg.Note(fmt.Sprintf("dropped schema walhook with its log, %d webhooks and their secrets, and %d pending deliveries", webhooks, pending))
 	return nil

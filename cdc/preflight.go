@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Level grades a Finding.
@@ -80,7 +81,10 @@ func Inspect(ctx context.Context, source *pgx.Conn, target Target) (*Preflight, 
 			return nil, err
 		}
 	}
-	p.checkMarkers(m)
+	p.checkStamp(m)
+	if err := p.checkMarkers(ctx, source, m); err != nil {
+		return nil, err
+	}
 	if p.Respondent == nil || m.HasAssessmentTable() && p.Assessment == nil {
 		return p, nil
 	}
@@ -285,7 +289,40 @@ func (p *Preflight) checkIdentity(t *TableInfo, id, publish string) {
 	}
 }
 
-func (p *Preflight) checkMarkers(m Mapping) {
+// checkMarkers warns of values that the column's type does not have, mostly a typing error.
+func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m Mapping) error {
+	if p.Respondent == nil {
+		return nil // what is wrong with the table comes first
+	}
+	for _, marker := range []struct {
+		variable string
+		Marker
+	}{{"WALHOOK_STARTED", m.Started}, {"WALHOOK_FINISHED", m.Finished}} {
+		typeOID := p.Respondent.Columns[marker.Column]
+		values, err := valuesOf(ctx, source, typeOID)
+		if err != nil {
+			return fmt.Errorf("look up the values of column %q: %w", marker.Column, err)
+		}
+		for _, v := range marker.Values {
+			if len(values) > 0 && !slices.Contains(values, v) {
+				p.note(Warn, "marker_values", fmt.Sprintf("%s names %q, which column %q of %s cannot hold", marker.variable, v, marker.Column, p.Respondent.Name.Display()),
+					fmt.Sprintf("name values of it: %s", strings.Join(values, ", ")))
+			}
+		}
+	}
+	return nil
+}
+
+// valuesOf lists all values that a type has, as text; none where they are not to be listed.
+func valuesOf(ctx context.Context, source *pgx.Conn, typeOID uint32) ([]string, error) {
+	if typeOID == pgtype.BoolOID {
+		return []string{"true", "false", "t", "f"}, nil
+	}
+	rows, err := source.Query(ctx, "select enumlabel::text from pg_catalog.pg_enum where enumtypid = $1 order by enumsortorder", typeOID)
+	return collect(rows, err)
+}
+
+func (p *Preflight) checkStamp(m Mapping) {
 	if p.Respondent == nil {
 		return // what is wrong with the table comes first
 	}

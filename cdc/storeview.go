@@ -67,7 +67,9 @@ func inspectStore(ctx context.Context, store *pgx.Conn) (*storeView, error) {
 // refusals are what in the store stands in the way of an attach as this role.
 func (v *storeView) refusals(target Target, p *Preflight) []Finding {
 	var found []Finding
-	refuse := func(check, what, remedy string) { found = append(found, Finding{Check: check, Level: Fail, Found: what, Remedy: remedy}) }
+	refuse := func(check, what, remedy string) {
+		found = append(found, Finding{Check: check, Level: Fail, Found: what, Remedy: remedy})
+	}
 	if v.newer != nil {
 		refuse("store_version", v.newer.Error(), "")
 	}

@@ -81,10 +81,11 @@ func (c *Client) newRequest(ctx context.Context, r Request, at time.Time, signat
 	req.Header = make(http.Header, 8)
 	req.Header["Content-Type"] = contentType
 	req.Header["User-Agent"] = c.userAgent
-	req.Header["Webhook-Id"] = values[0:1:1]
-	req.Header["Webhook-Timestamp"] = values[1:2:2]
+	// In lower case, as Standard Webhooks spells them. For HTTP it makes no difference.
+	req.Header["webhook-id"] = values[0:1:1]
+	req.Header["webhook-timestamp"] = values[1:2:2]
 	if signature != "" {
-		req.Header["Webhook-Signature"] = values[2:3:3]
+		req.Header["webhook-signature"] = values[2:3:3]
 	}
 	if r.Target.auth != nil {
 		req.Header["Authorization"] = r.Target.auth

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -47,17 +48,16 @@ func maskURL(value string) string {
 	return u.Scheme + "://" + u.Hostname() + "/..."
 }
 
-// Decode reads CIDRs separated by commas or blanks. A single address stands for itself.
+// Decode reads CIDRs separated by commas or blanks.
 func (n *networks) Decode(value string) error {
 	for _, text := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' }) {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
-			addr, errAddr := netip.ParseAddr(text)
-			// What follows a % is taken for a zone whatever it is, and a network has none.
-			if errAddr != nil || addr.Zone() != "" {
-				return &valueError{value, "CIDRs separated by commas, such as 127.0.0.0/8,10.1.0.0/16"}
+			accepted := "CIDRs separated by commas, such as 127.0.0.0/8,10.1.0.0/16"
+			if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+				accepted += "; one address is " + netip.PrefixFrom(addr, addr.BitLen()).String()
 			}
-			p = netip.PrefixFrom(addr, addr.BitLen())
+			return &valueError{value, accepted}
 		}
 		*n = append(*n, p)
 	}
@@ -130,7 +130,7 @@ func (c *Config) check() error {
 		{"RETENTION", c.Retention, 0, "a duration such as 2160h; 0: for ever"},
 	} {
 		if d.value < d.least {
-			return bad(d.name, d.value.String(), d.text)
+			return bad(d.name, asSet(d.name, d.value.String()), d.text)
 		}
 	}
 	for _, n := range []struct {
@@ -138,11 +138,15 @@ func (c *Config) check() error {
 		value, most int
 	}{{"CONCURRENCY", c.Concurrency, 10000}, {"ENDPOINT_CONCURRENCY", c.EndpointConcurrency, 10000}, {"MAX_ATTEMPTS", c.MaxAttempts, 1000}} {
 		if n.value < 1 || n.value > n.most {
-			return bad(n.name, strconv.Itoa(n.value), fmt.Sprintf("a whole number from 1 to %d", n.most))
+			return bad(n.name, asSet(n.name, strconv.Itoa(n.value)), fmt.Sprintf("a whole number from 1 to %d", n.most))
 		}
 	}
 	if c.RetryBase > c.RetryCap {
-		return bad("RETRY_BASE", c.RetryBase.String(), fmt.Sprintf("at most WALHOOK_RETRY_CAP, which is %s", c.RetryCap))
+		base, limit := asSet("RETRY_BASE", c.RetryBase.String()), asSet("RETRY_CAP", c.RetryCap.String())
+		if _, set := os.LookupEnv(prefix + "_RETRY_BASE"); !set {
+			return bad("RETRY_CAP", limit, "at least WALHOOK_RETRY_BASE, which is "+base)
+		}
+		return bad("RETRY_BASE", base, "at most WALHOOK_RETRY_CAP, which is "+limit)
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return bad("LOG_FORMAT", quoted(c.LogFormat), "text or json")
@@ -188,8 +192,16 @@ func (c *Config) readMapping() error {
 			{"ASSESSMENT_EXTERNAL_ID", c.AssessmentExternalID, &m.ExternalID, false},
 			{"ASSESSMENT_COPIED_FROM", c.AssessmentCopiedFrom, &m.CopiedFrom, true},
 		}...)
-	} else if c.AssessmentCopiedFrom != "" {
-		return &ConfigError{"ASSESSMENT_COPIED_FROM", quoted(c.AssessmentCopiedFrom), "only together with WALHOOK_ASSESSMENT_TABLE"}
+	} else {
+		for _, alone := range []struct{ variable, value, unset string }{
+			{"ASSESSMENT_ID", c.AssessmentID, "id"},
+			{"ASSESSMENT_EXTERNAL_ID", c.AssessmentExternalID, "external_id"},
+			{"ASSESSMENT_COPIED_FROM", c.AssessmentCopiedFrom, ""},
+		} {
+			if alone.value != alone.unset {
+				return &ConfigError{alone.variable, quoted(alone.value), "only together with WALHOOK_ASSESSMENT_TABLE"}
+			}
+		}
 	}
 	for _, column := range columns {
 		if column.value == "" && column.optional {
@@ -209,6 +221,14 @@ func (c *Config) readMapping() error {
 		}
 	}
 	return nil
+}
+
+// asSet is a value as it was written, which may be 90m where it reads 1h30m0s.
+func asSet(variable, value string) string {
+	if text, set := os.LookupEnv(prefix + "_" + variable); set {
+		return text
+	}
+	return value
 }
 
 // quoted shows a value that is no secret; one that is empty shows as such, so that it does not read as missing.

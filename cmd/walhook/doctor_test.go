@@ -125,8 +125,8 @@ func (d *doctor) lookAs(role string) []string {
 func TestDoctorFindsWhatItLists(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, map[string]string{"fsync": "on", "max_wal_size": "32MB", "min_wal_size": "32MB"})
-	s := newSiteOn(t, server, sampleSchema+`
-		alter table respondent add column status text, add column done boolean, add column day date,
+	s := newSiteOn(t, server, sampleSchema+`; create type mood as enum ('open', 'shut');
+		alter table respondent add column status text, add column done boolean, add column day date, add column state mood,
 		  add column made boolean generated always as (status = 'done') stored;
 		create role d login replication; grant select (id, assessment_id, started_at, finished_at) on respondent to d;
 		grant select (id, external_id) on assessment to d; create role nobody_yet login;`).with("ASSESSMENT_TABLE", "public.assessment")
@@ -198,6 +198,11 @@ func (d *doctor) beforeAttach(server *pgserver.Server) {
 	d.while("alter table respondent enable row level security", "alter table respondent disable row level security", "row_security", cdc.Fail, "hides rows", d.lookAs("d")...)
 	d.while("select pg_create_logical_replication_slot('"+d.env["SLOT"]+"', 'pgoutput')", "select pg_drop_replication_slot('"+d.env["SLOT"]+"')", "slot", cdc.Fail, "knows nothing of it")
 
+	d.finds("marker_values", cdc.Warn, "\"no\", which column \"done\"", "FINISHED", "done=no")
+	d.finds("marker_values", cdc.Warn, "\"opne\", which column \"state\"", "STARTED", "state=open|opne")
+	if all := d.looks("STARTED", "state=open", "FINISHED", "done=true|t"); slices.ContainsFunc(all, func(f cdc.Finding) bool { return f.Check == "marker_values" }) {
+		d.t.Errorf("values that exist are warned of: %+v", all)
+	}
 	d.finds("finish_stamp", cdc.OK, "finished_at")
 	d.finds("finish_stamp", cdc.Warn, "there is no finish stamp", "FINISHED", "status=done")
 	d.finds("finish_stamp", cdc.OK, "finished_at", "FINISHED", "status=done", "FINISH_STAMP", "finished_at")

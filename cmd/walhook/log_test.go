@@ -212,6 +212,23 @@ func TestRedeliver(t *testing.T) {
 	redeliver(since, "1") // 4 failed again
 	s.waitLog("select count(*) from walhook.delivery_log where status = 'success' and response_id = '4'", "1")
 	redeliver(since, "0")
+
+	// What is not sent yet says why.
+	s.receiver.Respond("/hook", testenv.Always(testenv.Reply{Status: 500}))
+	s.exec("insert into respondent (id, assessment_id) values (5, 1)")
+	s.waitLog("select status from walhook.delivery_log where response_id = '5'", "failed")
+	failed := testenv.Value[int64](t, s.store, "select delivery_id from walhook.delivery_log where response_id = '5'")
+	for _, c := range []struct{ state, call, says string }{
+		{"update walhook.settings set enabled = false", fmt.Sprintf("redeliver(%d)", failed), "are switched off: this stays pending until UPDATE"},
+		{"", fmt.Sprintf("test_webhook(%d)", hook), "are switched off: this stays pending until UPDATE"},
+		{"update walhook.webhook set enabled = false; update walhook.settings set enabled = true", fmt.Sprintf("redeliver(%d)", failed), fmt.Sprintf("webhook %d is disabled: this stays pending until UPDATE", hook)},
+		{"delete from walhook.queue", fmt.Sprintf("redeliver_failed(%d, %s)", hook, since), fmt.Sprintf("webhook %d is disabled", hook)},
+		{"update walhook.queue set attempts = 1, next_attempt_at = now() + interval '1 hour'", fmt.Sprintf("retry_now(%d)", hook), fmt.Sprintf("webhook %d is disabled", hook)},
+	} {
+		if out := testenv.Psql(t, s.store, c.state+"; select walhook."+c.call); !strings.Contains(out, "NOTICE:  ") || !strings.Contains(out, c.says) {
+			t.Errorf("%s: %s", c.call, out)
+		}
+	}
 	for _, call := range []string{"redeliver(987654)", "redeliver_failed(987654, now())", "retry_now(987654)"} {
 		if out, err := testenv.TryPsql(t, s.store, "select walhook."+call); err == nil || !strings.Contains(out, "there is no ") || !strings.Contains(out, "HINT:") {
 			t.Errorf("%s: %v %s", call, err, out)

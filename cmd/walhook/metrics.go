@@ -2,7 +2,6 @@ package main
 
 import (
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -43,8 +42,7 @@ func newMetrics(registry *prometheus.Registry, status *cdc.Status) *metrics {
 		m.attempts.WithLabelValues("retry", class)
 		m.attempts.WithLabelValues("failed", class)
 	}
-	built, _ := debug.ReadBuildInfo()
-	commit, _ := commitOf(built)
+	commit, _ := commitOf(build())
 	info := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "walhook_build_info", Help: "Always 1; what this daemon is.",
 		ConstLabels: prometheus.Labels{"version": Version(), "commit": commit, "goversion": runtime.Version()},

@@ -119,10 +119,7 @@ func TestAnswers(t *testing.T) {
 		s.exec("insert into respondent (id, assessment_id) values ($1, $1)", 100+i)
 		want = append(want, c.want)
 	}
-	testenv.Eventually(t, patience, "every delivery to end", func() (bool, string) {
-		got := testenv.Psql(t, s.store, "select webhook_id, status from walhook.delivery_log where status = 'pending' order by 1")
-		return got == "", got
-	})
+	s.waitLog("select count(*) from walhook.delivery_log where status <> 'pending'", fmt.Sprint(len(cases)))
 	got := strings.Split(testenv.Psql(t, s.store, "select status, attempts, http_status, error from walhook.delivery_log order by response_id::int"), "\n")
 	for i, c := range cases {
 		if i >= len(got) || !strings.HasPrefix(got[i], want[i]) {

@@ -14,8 +14,7 @@ var version string
 
 // Version is the version alone, as in User-Agent.
 func Version() string {
-	info, _ := debug.ReadBuildInfo()
-	built := ""
+	info, built := build(), ""
 	if info != nil && info.Main.Version != "(devel)" {
 		built = info.Main.Version
 	}
@@ -29,11 +28,16 @@ func newVersionCommand(_ *environment) *cobra.Command {
 version of Go, and the platform.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			info, _ := debug.ReadBuildInfo()
-			fmt.Fprintln(cmd.OutOrStdout(), versionLine(info))
+			fmt.Fprintln(cmd.OutOrStdout(), versionLine(build()))
 			return nil
 		},
 	}
+}
+
+// build is what the program was built from, nil where that is not known.
+func build() *debug.BuildInfo {
+	info, _ := debug.ReadBuildInfo()
+	return info
 }
 
 // commitOf is the commit that the program was built from. A build outside a checkout, as go install does it, knows none.

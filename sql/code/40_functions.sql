@@ -17,6 +17,20 @@ end
 $$;
 comment on function walhook.known_webhook(bigint) is 'Internal: the webhook, or the error that there is none.';
 
+create or replace function walhook.tell_what_waits(hook walhook.webhook, test boolean) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not (select s.enabled from walhook.settings s) then
+    raise notice 'webhooks are switched off: this stays pending until UPDATE walhook.settings SET enabled = true';
+  elsif not hook.enabled and not test then
+    raise notice 'webhook % is disabled: this stays pending until UPDATE walhook.webhook SET enabled = true WHERE id = %', hook.id, hook.id;
+  end if;
+end
+$$;
+comment on function walhook.tell_what_waits(walhook.webhook, boolean) is 'Internal: says why what was queued is not sent yet.';
+
 create or replace function walhook.test_webhook(webhook_id bigint, response_id text default null) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -49,10 +63,7 @@ begin
       using errcode = 'invalid_parameter_value', hint = 'Pass the key as it stands in the table, for example ''12345''.';
   end if;
 
-  if not (select s.enabled from walhook.settings s) then
-    raise notice 'webhooks are switched off: the test stays pending until UPDATE walhook.settings SET enabled = true';
-  end if;
-
+  perform walhook.tell_what_waits(hook, true);
   insert into walhook.queue as q (webhook_id, committed_at, next_attempt_at, event_type, kind, response_id)
   values (hook.id, now(), now(), walhook.event_number(hook.event_type), 2, about)
   returning q.delivery_id into queued;
@@ -71,11 +82,14 @@ as $$
 #variable_conflict use_column
 declare
   old    walhook.log;
+  hook   walhook.webhook;
   queued bigint;
 begin
   update walhook.queue q set next_attempt_at = now()
    where q.delivery_id = redeliver.delivery_id and q.next_attempt_at is not null;
-  if found or exists (select from walhook.queue q where q.delivery_id = redeliver.delivery_id) then
+  select w.* into hook from walhook.queue q join walhook.webhook w on w.id = q.webhook_id where q.delivery_id = redeliver.delivery_id;
+  if found then
+    perform walhook.tell_what_waits(hook, (select q.kind = 2 from walhook.queue q where q.delivery_id = redeliver.delivery_id));
     perform pg_notify('walhook', '');
     return redeliver.delivery_id;
   end if;
@@ -85,11 +99,13 @@ begin
     raise exception 'there is no delivery %', redeliver.delivery_id
       using errcode = 'no_data_found', hint = 'See SELECT * FROM walhook.delivery_log; old entries may have been dropped.';
   end if;
-  if not exists (select from walhook.webhook w where w.id = old.webhook_id) then
+  select * into hook from walhook.webhook w where w.id = old.webhook_id;
+  if not found then
     raise exception 'webhook % of delivery % was deleted', old.webhook_id, redeliver.delivery_id
       using errcode = 'no_data_found', hint = 'Create the webhook anew; its id differs, so old deliveries cannot be sent through it.';
   end if;
 
+  perform walhook.tell_what_waits(hook, old.kind = 2);
   insert into walhook.queue as q (webhook_id, lsn, ordinal, committed_at, next_attempt_at, redelivery_of, event_type, kind, response_id)
   values (old.webhook_id, old.lsn, old.ordinal, old.committed_at, now(), coalesce(old.redelivery_of, old.delivery_id),
           old.event_type, case old.kind when 2 then 2 else 3 end, old.response_id)
@@ -107,11 +123,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  due bigint;
+  hook walhook.webhook := walhook.known_webhook(webhook_id);
+  due  bigint;
 begin
-  perform walhook.known_webhook(webhook_id);
   update walhook.queue q set next_attempt_at = now() where q.webhook_id = retry_now.webhook_id and q.next_attempt_at > now();
   get diagnostics due = row_count;
+  if due > 0 then
+    perform walhook.tell_what_waits(hook, false);
+  end if;
   perform pg_notify('walhook', '');
   return due;
 end
@@ -125,13 +144,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+  hook   walhook.webhook;
   queued bigint;
 begin
   if since is null then
     raise exception 'redeliver_failed needs a time since when'
       using errcode = 'null_value_not_allowed', hint = 'SELECT walhook.redeliver_failed(1, now() - interval ''1 day'');';
   end if;
-  perform walhook.known_webhook(webhook_id);
+  hook := walhook.known_webhook(webhook_id);
 
   -- Two at once would each queue the same.
   perform pg_advisory_xact_lock(hashtextextended('walhook.redeliver_failed ' || webhook_id, 0));
@@ -150,6 +170,7 @@ begin
    order by f.origin;
   get diagnostics queued = row_count;
   if queued > 0 then
+    perform walhook.tell_what_waits(hook, false);
     perform pg_notify('walhook', '');
   end if;
   return queued;
