@@ -193,12 +193,12 @@ func (c *Config) readMapping() error {
 			{"ASSESSMENT_COPIED_FROM", c.AssessmentCopiedFrom, &m.CopiedFrom, true},
 		}...)
 	} else {
-		for _, alone := range []struct{ variable, value, unset string }{
+		for _, alone := range []struct{ variable, value, otherwise string }{
 			{"ASSESSMENT_ID", c.AssessmentID, "id"},
 			{"ASSESSMENT_EXTERNAL_ID", c.AssessmentExternalID, "external_id"},
 			{"ASSESSMENT_COPIED_FROM", c.AssessmentCopiedFrom, ""},
 		} {
-			if alone.value != alone.unset {
+			if alone.value != "" && alone.value != alone.otherwise {
 				return &ConfigError{alone.variable, quoted(alone.value), "only together with WALHOOK_ASSESSMENT_TABLE"}
 			}
 		}
