@@ -113,6 +113,43 @@ func TestPlans(t *testing.T) {
 	}
 }
 
+// Where few responses make up the queue, each for a thousand webhooks, what comes before a delivery is looked for among those about
+// its response, and not in the whole queue.
+func TestPlansWithFewResponses(t *testing.T) {
+	t.Parallel()
+	const responses, webhooks = 20, 1000
+	conn := testenv.Connect(t, installed(t))
+	RegisterTypes(conn)
+	for _, statement := range []string{
+		"insert into walhook.webhook (event_type, url) values ('response.created', 'https://example.com/')",
+		fmt.Sprintf(`insert into walhook.queue (webhook_id, lsn, committed_at, next_attempt_at, attempts, event_type, response_id)
+			select w, '0/1', now(), case when w = %[2]d - 1 then now() end, (w = %[2]d - 1)::int, 1, r::text
+			  from generate_series(1, %[1]d) r, generate_series(1, %[2]d) w`, responses, webhooks),
+		"analyze",
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ByIndex(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	due, last := []int64{webhooks - 1}, []int64{webhooks}
+	for name, c := range map[string]struct {
+		sql  string
+		args []any
+		most float64 // rows touched
+	}{
+		"FetchFresh":     {FetchFresh.SQL, FetchFresh.Bind(Args{"webhook_ids": last, "ordered_ids": last, "after": int64(0), "max": responses}), 1.5 * responses * webhooks},
+		"FetchDue":       {FetchDue.SQL, FetchDue.Bind(Args{"webhook_ids": due, "ordered_ids": due, "held": []int64{}, "max": responses}), 1.5 * responses * webhooks},
+		"FetchSuccessor": {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"response_id": "20", "ordered_ids": last}), 1.5 * webhooks},
+	} {
+		if text, touched := explain(t, conn, c.sql, c.args); touched > c.most {
+			t.Errorf("%s touches %.0f rows, more than those about its responses:\n%s", name, touched, text)
+		}
+	}
+}
+
 // explain runs a statement in a transaction that is rolled back, and refuses whole tables read and backlogs sorted. It returns
 // how many rows the statement touched.
 func explain(t *testing.T, conn *pgx.Conn, statement string, args []any) (text string, touched float64) {

@@ -23,9 +23,9 @@ create or replace view walhook.pending as
     left join lateral (
       select p.delivery_id
         from walhook.queue p join walhook.webhook o on o.id = p.webhook_id
-       where p.response_id = q.response_id and p.delivery_id < q.delivery_id and p.kind <> 2 and q.kind <> 2
+       where p.response_id = q.response_id and p.delivery_id + 0 < q.delivery_id and p.kind <> 2 and q.kind <> 2
          and w.ordered and o.ordered and o.enabled and o.endpoint_id = w.endpoint_id
-       order by p.delivery_id desc limit 1
+       order by p.delivery_id + 0 desc limit 1
     ) b on true;
 comment on view walhook.pending is 'One row per delivery that has not ended, and what it waits for. Times are in the time zone of walhook.settings.';
 comment on column walhook.pending.delivery_id is 'Id of the delivery; walhook.redeliver makes it due at once.';

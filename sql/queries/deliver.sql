@@ -79,17 +79,18 @@ update walhook.endpoint set owner = null where owner = @self and id = any(@endpo
 update walhook.endpoint set owner = null where owner = @self;
 
 -- Never-tried deliveries of one endpoint after a cursor, in order. behind is the last earlier pending delivery about the
--- same response that goes to the same URL through an ordered webhook.
+-- same response that goes to the same URL through an ordered webhook. With the sums it is looked for among those about the response:
+-- by the primary key, a planner that takes responses for few would read the whole queue before it. So below.
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        coalesce((select b.delivery_id from walhook.queue b
-                  where b.response_id = q.response_id and b.delivery_id < q.delivery_id
+                  where b.response_id = q.response_id and b.delivery_id + 0 < q.delivery_id
                     and b.webhook_id = any(@ordered_ids::bigint[]) and b.kind <> 2
                     and q.webhook_id = any(@ordered_ids::bigint[])
-                  order by b.delivery_id desc limit 1), 0)::bigint as behind
+                  order by b.delivery_id + 0 desc limit 1), 0)::bigint as behind
 from unnest(@webhook_ids::bigint[]) as w (id)
 cross join lateral (
   select * from walhook.queue f
@@ -111,7 +112,7 @@ cross join lateral (
    where f.webhook_id = w.id and f.next_attempt_at <= now() and f.kind <> 2 and f.delivery_id <> all(@held::bigint[])
      and not (f.webhook_id = any(@ordered_ids::bigint[])
               and exists (select from walhook.queue b
-                           where b.response_id = f.response_id and b.delivery_id < f.delivery_id
+                           where b.response_id = f.response_id and b.delivery_id + 0 < f.delivery_id
                              and b.webhook_id = any(@ordered_ids::bigint[]) and b.kind <> 2))
    order by f.next_attempt_at limit @max
 ) as q
@@ -138,7 +139,7 @@ select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.a
        (q.next_attempt_at is null or q.next_attempt_at <= now()) as due
 from walhook.queue q
 where q.response_id = @response_id and q.webhook_id = any(@ordered_ids::bigint[]) and q.kind <> 2
-order by q.delivery_id
+order by q.delivery_id + 0
 limit 1;
 
 -- What waits for a retry at these webhooks: how many (counted up to a bound), and when the first is due.
