@@ -81,9 +81,11 @@ func Inspect(ctx context.Context, source *pgx.Conn, target Target) (*Preflight, 
 			return nil, err
 		}
 	}
-	p.checkStamp(m)
-	if err := p.checkMarkers(ctx, source, m); err != nil {
-		return nil, err
+	if p.Respondent != nil { // what is wrong with the table comes first
+		p.checkStamp(m)
+		if err := p.checkMarkers(ctx, source, m); err != nil {
+			return nil, err
+		}
 	}
 	if p.Respondent == nil || m.HasAssessmentTable() && p.Assessment == nil {
 		return p, nil
@@ -291,15 +293,14 @@ func (p *Preflight) checkIdentity(t *TableInfo, id, publish string) {
 
 // checkMarkers warns of values that the column's type does not have, mostly a typing error.
 func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m Mapping) error {
-	if p.Respondent == nil {
-		return nil // what is wrong with the table comes first
-	}
 	for _, marker := range []struct {
 		variable string
 		Marker
 	}{{"WALHOOK_STARTED", m.Started}, {"WALHOOK_FINISHED", m.Finished}} {
-		typeOID := p.Respondent.Columns[marker.Column]
-		values, err := valuesOf(ctx, source, typeOID)
+		if len(marker.Values) == 0 {
+			continue
+		}
+		values, err := valuesOf(ctx, source, p.Respondent.Columns[marker.Column])
 		if err != nil {
 			return fmt.Errorf("look up the values of column %q: %w", marker.Column, err)
 		}
@@ -323,9 +324,6 @@ func valuesOf(ctx context.Context, source *pgx.Conn, typeOID uint32) ([]string, 
 }
 
 func (p *Preflight) checkStamp(m Mapping) {
-	if p.Respondent == nil {
-		return // what is wrong with the table comes first
-	}
 	if why, remedy, _ := stampHazard(m, p.Respondent); why != "" {
 		p.note(Warn, "finish_stamp", why, remedy)
 		return

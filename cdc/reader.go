@@ -268,9 +268,10 @@ func (r *reader) keepInTouch() error {
 	if r.heard {
 		r.lastHeard, r.heard = now, false
 	}
-	due := now.Sub(r.lastStatus) >= min(statusInterval, r.silence/4)
+	interval := min(statusInterval, r.silence/4)
+	due := now.Sub(r.lastStatus) >= interval
 	if pglogrepl.LSN(r.durable.Load()) > r.acknowledged || due {
-		ask := now.Sub(r.lastHeard) >= min(statusInterval, r.silence/4)
+		ask := now.Sub(r.lastHeard) >= interval
 		if err := r.sendStatus(ask); err != nil {
 			return err
 		}

@@ -229,6 +229,11 @@ func TestRedeliver(t *testing.T) {
 			t.Errorf("%s: %s", c.call, out)
 		}
 	}
+	// One whose webhook has just been deleted is still pending, until a daemon ends it.
+	if got := testenv.Psql(t, s.store, `begin; insert into walhook.queue (delivery_id, webhook_id, committed_at, event_type, response_id) values (987653, 987654, now(), 1, '1');
+		select walhook.redeliver(987653); rollback`); !strings.Contains(got, "987653") {
+		t.Errorf("a pending delivery without its webhook: %s", got)
+	}
 	for _, call := range []string{"redeliver(987654)", "redeliver_failed(987654, now())", "retry_now(987654)"} {
 		if out, err := testenv.TryPsql(t, s.store, "select walhook."+call); err == nil || !strings.Contains(out, "there is no ") || !strings.Contains(out, "HINT:") {
 			t.Errorf("%s: %v %s", call, err, out)

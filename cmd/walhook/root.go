@@ -65,7 +65,7 @@ func newRoot(env *environment) *cobra.Command {
 		Use:           "walhook",
 		Short:         "Rows become webhooks",
 		Long:          rootHelp,
-		Version:       Version(),
+		Version:       versionLine(build()),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -79,7 +79,7 @@ func newRoot(env *environment) *cobra.Command {
 			return &usageError{fmt.Errorf("which command?")}
 		},
 	}
-	root.SetVersionTemplate(versionLine(build()) + "\n")
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

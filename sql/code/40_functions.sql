@@ -81,15 +81,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  old    walhook.log;
-  hook   walhook.webhook;
-  queued bigint;
+  pending walhook.queue;
+  old     walhook.log;
+  hook    walhook.webhook;
+  queued  bigint;
 begin
   update walhook.queue q set next_attempt_at = now()
    where q.delivery_id = redeliver.delivery_id and q.next_attempt_at is not null;
-  select w.* into hook from walhook.queue q join walhook.webhook w on w.id = q.webhook_id where q.delivery_id = redeliver.delivery_id;
+  select * into pending from walhook.queue q where q.delivery_id = redeliver.delivery_id;
   if found then
-    perform walhook.tell_what_waits(hook, (select q.kind = 2 from walhook.queue q where q.delivery_id = redeliver.delivery_id));
+    select * into hook from walhook.webhook w where w.id = pending.webhook_id;
+    perform walhook.tell_what_waits(hook, pending.kind = 2);
     perform pg_notify('walhook', '');
     return redeliver.delivery_id;
   end if;
