@@ -1,8 +1,10 @@
 package cdc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -16,15 +18,13 @@ import (
 type batch struct {
 	w *writer
 
-	// states holds what the batch knows of each response; nil: there is none. touched are those to be written.
-	states  map[string]*State
-	touched map[string]struct{}
-	created map[string]pglogrepl.LSN // commit LSN of the responses inserted in this batch
-	fates   map[string]fate          // of the responses with events in this batch
-	cleared bool                     // the respondent table was truncated in this batch: what is not in states has no state
+	known   *known
+	cleared bool // the respondent table was truncated in this batch: what is not known has no state
 
 	work     *pgx.Batch
-	segment  []Event // events since the last change of an assessment
+	states   *sql.Rows // that are written
+	segment  []Event   // events since the last change of an assessment
+	segments [][]Event // those before it, which the queue holds until the batch is committed
 	assessed assessments
 	items    int
 	changes  int
@@ -37,11 +37,10 @@ type batch struct {
 	unidentified bool // a delete came without its key
 }
 
+// newBatch begins a batch. What the one before it knew is gone: that one is sealed.
 func newBatch(w *writer) *batch {
-	return &batch{
-		w: w, work: &pgx.Batch{}, to: w.consumed, idle: true, states: map[string]*State{},
-		touched: map[string]struct{}{}, created: map[string]pglogrepl.LSN{}, fates: map[string]fate{},
-	}
+	w.known.clear()
+	return &batch{w: w, work: &pgx.Batch{}, to: w.consumed, idle: true, known: &w.known}
 }
 
 // add classifies items.
@@ -71,15 +70,14 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 		if id == "" {
 			return
 		}
-		if _, known := b.states[id]; known || b.cleared {
+		if b.cleared || b.known.has(id) {
 			return
 		}
-		if state, cached := b.w.states.get(id); cached {
-			b.states[id] = state
-			return
+		r := b.known.of(id)
+		state, cached := b.w.states.get(id)
+		if r.state = state; !cached {
+			missing = append(missing, id)
 		}
-		b.states[id] = nil
-		missing = append(missing, id)
 	}
 	for i := range items {
 		it := &items[i]
@@ -114,7 +112,7 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 		if err != nil {
 			return err
 		}
-		b.states[id] = state
+		b.known.of(id).state = state
 		b.w.states.put(id, state)
 	}
 	if err := rows.Err(); err != nil {
@@ -155,9 +153,7 @@ func (b *batch) take(it *item) {
 		b.assessed.take(b.work, c)
 		b.changed = true
 	case c.Kind == Truncate:
-		clear(b.states)
-		clear(b.touched)
-		clear(b.fates)
+		b.known.clear()
 		b.cleared, b.changed = true, true
 	default:
 		b.takeRespondent(it)
@@ -166,38 +162,36 @@ func (b *batch) take(it *item) {
 
 func (b *batch) takeRespondent(it *item) {
 	c := &it.change
-	key := c.New.ID
-	if c.OldID != "" {
-		key = c.OldID
-	}
-	prev := b.states[key]
+	r := b.known.of(cmp.Or(c.OldID, c.New.ID))
+	prev := r.state
 	next, fired := Classify(prev, *c)
 	if c.OldID != "" {
-		b.set(c.OldID, nil)
-		if lsn, ok := b.created[c.OldID]; ok {
-			b.created[c.New.ID] = lsn
-			delete(b.created, c.OldID)
-		}
-		b.fates[c.New.ID] = b.fates[c.OldID]
-		delete(b.fates, c.OldID)
-		b.set(c.New.ID, next)
+		moved := *r
+		*r = response{id: c.OldID}
+		b.set(r, nil)
+		r = b.known.of(c.New.ID)
+		r.created, r.fate = cmp.Or(moved.created, r.created), moved.fate
+		b.set(r, next)
 	} else if prev == nil || next == nil || !next.Equal(*prev) {
-		b.set(key, next)
+		b.set(r, next)
 	}
 	if c.Kind == Insert || prev == nil && next != nil {
-		b.created[c.New.ID] = it.tx.CommitLSN
+		r.created = it.tx.CommitLSN
 	}
 	if next == nil || c.Kind == Insert {
-		delete(b.fates, c.New.ID)
+		r.fate = fate{}
 	}
-	if next != nil && fired != 0 {
-		b.fates[c.New.ID] = b.fates[c.New.ID].add(fired, it.silenced, it.tx.CommitAt)
+	if next != nil {
+		r.fate = r.fate.add(fired, it.silenced, it.tx.CommitAt)
 	}
 	if it.silenced || next == nil {
 		return
 	}
 	for _, event := range fired.Types() {
 		b.assessed.queue(b.work) // what was said of assessments before this event holds for it
+		if b.segment == nil {
+			b.segment, b.w.spare = b.w.spare, nil
+		}
 		b.segment = append(b.segment, Event{
 			Type: event, ResponseID: c.New.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID,
 			LSN: it.tx.CommitLSN, Ordinal: it.ordinal, XID: it.tx.XID, CommitAt: it.tx.CommitAt,
@@ -207,9 +201,8 @@ func (b *batch) takeRespondent(it *item) {
 	}
 }
 
-func (b *batch) set(id string, state *State) {
-	b.states[id] = state
-	b.touched[id] = struct{}{}
+func (b *batch) set(r *response, state *State) {
+	r.state, r.touched = state, true
 	b.changed = true
 }
 
@@ -217,29 +210,32 @@ func (b *batch) set(id string, state *State) {
 func (b *batch) endSegment() {
 	if len(b.segment) > 0 {
 		b.w.queue.Add(b.work, b.segment)
+		b.segments = append(b.segments, b.segment)
 		b.segment = nil
 	}
 }
 
+// writeStates queues the states that are to be written.
 func (b *batch) writeStates() {
 	if b.cleared {
 		b.work.Queue(sql.TruncateStates.SQL)
 	}
 	var gone []string
-	var rows stateRows
-	for id := range b.touched {
-		state := b.states[id]
+	b.states = sql.NewRows()
+	for r := range b.known.touched() {
 		switch {
-		case state != nil:
-			rows.add(id, state, b.created[id], b.fates[id])
+		case r.state != nil:
+			addState(b.states, r.id, r.state, r.created, r.fate)
 		case !b.cleared:
-			gone = append(gone, id)
+			gone = append(gone, r.id)
 		}
 	}
 	if len(gone) > 0 {
-		b.work.Queue(sql.DeleteStates.SQL, sql.DeleteStates.Bind(sql.Args{"response_ids": gone})...)
+		b.work.Queue(sql.DeleteStates.SQL, gone)
 	}
-	rows.queue(b.work)
+	if b.states.Len() > 0 {
+		b.work.Queue(sql.WriteStates.SQL, b.states)
+	}
 }
 
 // remember keeps the states for the batches that follow.
@@ -247,7 +243,69 @@ func (b *batch) remember() {
 	if b.cleared {
 		b.w.states.purge()
 	}
-	for id := range b.touched {
-		b.w.states.put(id, b.states[id])
+	for r := range b.known.touched() {
+		b.w.states.put(r.id, r.state)
+	}
+}
+
+// release gives up the memory that was needed until the store had answered.
+func (b *batch) release() {
+	b.states.Release()
+	for _, events := range b.segments {
+		if cap(events) > cap(b.w.spare) {
+			clear(events)
+			b.w.spare = events[:0]
+		}
+	}
+}
+
+// known is what a batch knows of responses, in the order in which it met them.
+type known struct {
+	index map[string]int
+	all   []response
+}
+
+// response is one of them.
+type response struct {
+	id      string
+	state   *State        // nil: there is none
+	touched bool          // to be written
+	created pglogrepl.LSN // commit LSN, where it was inserted in this batch
+	fate    fate
+}
+
+func (k *known) clear() {
+	clear(k.index)
+	clear(k.all)
+	k.all = k.all[:0]
+}
+
+func (k *known) has(id string) bool {
+	_, has := k.index[id]
+	return has
+}
+
+// of returns what is known of a response, until another one is asked for: nothing where it was not met before.
+func (k *known) of(id string) *response {
+	i, has := k.index[id]
+	if !has {
+		i = len(k.all)
+		k.all = append(k.all, response{id: id})
+		if k.index == nil {
+			k.index = map[string]int{}
+		}
+		k.index[id] = i
+	}
+	return &k.all[i]
+}
+
+// touched returns those that are to be written.
+func (k *known) touched() iter.Seq[*response] {
+	return func(yield func(*response) bool) {
+		for i := range k.all {
+			if k.all[i].touched && !yield(&k.all[i]) {
+				return
+			}
+		}
 	}
 }

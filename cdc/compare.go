@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
 )
 
 // comparison brings the recorded state into line with the table as a snapshot shows it, and fires what was missed. It runs
@@ -96,10 +98,10 @@ func (c *comparison) differences(ctx context.Context, result *compared) error {
 		work := &pgx.Batch{}
 		var events []Event
 		var fires EventCounts
-		var rows stateRows
+		rows := sql.NewRows()
 		for _, d := range found {
 			next, fired := Missed(d.recorded, d.row)
-			rows.add(d.row.ID, &next, 0, fate{}.add(fired, false, now))
+			addState(rows, d.row.ID, &next, 0, fate{}.add(fired, false, now))
 			ordinal++
 			for _, event := range fired.Types() {
 				events = append(events, Event{
@@ -112,10 +114,11 @@ func (c *comparison) differences(ctx context.Context, result *compared) error {
 		if len(events) > 0 {
 			c.queue.Add(work, events)
 		}
-		rows.queue(work)
+		work.Queue(sql.WriteStates.SQL, rows)
 		if err := c.store.SendBatch(ctx, work).Close(); err != nil {
 			return fmt.Errorf("fire what was missed: %w", err)
 		}
+		rows.Release()
 		result.differing += int64(len(found))
 		for i, n := range fires {
 			result.events[i] += n

@@ -62,7 +62,10 @@ func ConnectStore(ctx context.Context, url string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	sql.RegisterTypes(conn)
+	if err := sql.RegisterTypes(ctx, conn); err != nil {
+		closeQuietly(conn)
+		return nil, err
+	}
 	return conn, nil
 }
 

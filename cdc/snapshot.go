@@ -252,3 +252,10 @@ func assessmentConverter(m Mapping, copies bool) func([]byte, []Text) ([]byte, e
 		return appendText(dst, fields[at[m.CopiedFrom]]), nil
 	}
 }
+
+func emptyNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

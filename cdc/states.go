@@ -85,16 +85,6 @@ func newState(assessment, organization, stamp *string, flags int16) *State {
 	return state
 }
 
-// stateRows are the columns of WriteStates.
-type stateRows struct {
-	ids                                []string
-	assessments, organizations, stamps []*string
-	lsns                               []*uint64
-	flags                              []int16
-	fired, silenced                    []int16
-	firedAts                           []*time.Time
-}
-
 // fate is what became of the events of a response, for the people who ask. Bit n - 1 stands for event type n.
 type fate struct {
 	fired, silenced int16
@@ -114,40 +104,19 @@ func (f fate) add(fired Fired, silenced bool, at time.Time) fate {
 	return f
 }
 
-// add adds a state; created is the commit LSN of the insert, 0 where it is not new.
-func (r *stateRows) add(id string, s *State, created pglogrepl.LSN, f fate) {
-	r.ids = append(r.ids, id)
-	r.assessments = append(r.assessments, emptyNull(s.AssessmentID))
-	r.organizations = append(r.organizations, s.OrganizationID)
-	r.stamps = append(r.stamps, emptyNull(s.Stamp))
-	r.flags = append(r.flags, s.flags())
-	var lsn *uint64
-	if created != 0 {
-		lsn = (*uint64)(&created)
-	}
-	r.lsns = append(r.lsns, lsn)
-	r.fired, r.silenced = append(r.fired, f.fired), append(r.silenced, f.silenced)
-	var at *time.Time
-	if f.fired != 0 {
-		at = &f.at
-	}
-	r.firedAts = append(r.firedAts, at)
-}
+// stateInColumns is how many columns walhook.state_in has.
+const stateInColumns = 9
 
-func (r *stateRows) queue(work *pgx.Batch) {
-	if len(r.ids) == 0 {
-		return
-	}
-	work.Queue(sql.WriteStates.SQL, sql.WriteStates.Bind(sql.Args{
-		"response_ids": r.ids, "assessment_ids": r.assessments, "organization_ids": r.organizations,
-		"stamps": r.stamps, "flags": r.flags, "created_lsns": r.lsns,
-		"fired": r.fired, "silenced": r.silenced, "fired_ats": r.firedAts,
-	})...)
-}
-
-func emptyNull(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
+// addState adds a state as walhook.state_in has it; created is the commit LSN of the insert, 0 where it is not new.
+func addState(to *sql.Rows, id string, s *State, created pglogrepl.LSN, f fate) {
+	to.Row(stateInColumns)
+	to.Text(id)
+	to.TextOrNull(s.AssessmentID)
+	to.NullableText(s.OrganizationID)
+	to.TextOrNull(s.Stamp)
+	to.Int2(s.flags())
+	to.LSNOrNull(uint64(created))
+	to.Int2(f.fired)
+	to.Int2(f.silenced)
+	to.TimeOrNull(f.at)
 }

@@ -62,6 +62,7 @@ type writer struct {
 	tracer  trace.Tracer // nil: no traces
 
 	committing chan error // the commit under way; nil: none is
+	sealed     *batch     // that is being committed
 	oldest     time.Time  // commit of the first transaction in it
 	lag        time.Time  // as the status was last told
 	stored     Position   // as the store has it
@@ -74,6 +75,8 @@ type writer struct {
 	ledger     ledger
 
 	states *stateCache
+	known  known   // of the batch that is being made
+	spare  []Event // memory for events
 }
 
 func (w *writer) run(ctx context.Context) error {
@@ -143,7 +146,7 @@ func (w *writer) begin(ctx context.Context, b *batch) {
 	b.seal()
 	w.consumed, w.idle, w.hurry, w.oldest = b.to, true, false, b.since
 	done := make(chan error, 1)
-	w.committing = done
+	w.committing, w.sealed = done, b
 	go func() { done <- w.traced(ctx, b) }()
 }
 
@@ -169,6 +172,8 @@ func (w *writer) await() error {
 // ended takes the outcome of the commit that was under way. Where it failed, what it was to store has not been consumed.
 func (w *writer) ended(err error) error {
 	w.committing = nil
+	w.sealed.release()
+	w.sealed = nil
 	if err != nil {
 		w.consumed = w.stored
 	}

@@ -3,7 +3,6 @@ package dispatch
 import (
 	"context"
 	"fmt"
-	"time"
 	"unique"
 
 	"github.com/jackc/pglogrepl"
@@ -36,63 +35,87 @@ func NewQueue(scheduler *Scheduler, horizon *cdc.Horizon, hasAssessments bool) *
 	return &Queue{scheduler: scheduler, horizon: horizon, hasAssessments: hasAssessments}
 }
 
+// eventNames are the public names of the event types by their numbers.
+var eventNames = []string{cdc.Created.String(), cdc.Started.String(), cdc.Completed.String(), cdc.Changed.String()}
+
+// eventColumns is how many columns walhook.event_in has.
+const eventColumns = 9
+
 // Add queues the matching statement for some events on the batch of the store transaction.
 func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
-	n := len(events)
-	var (
-		responses     = make([]string, n)
-		assessments   = make([]*string, n)
-		organizations = make([]*string, n)
-		types         = make([]int16, n)
-		names         = make([]string, n)
-		lsns          = make([]uint64, n)
-		ordinals      = make([]int64, n)
-		xids          = make([]*int64, n)
-		commits       = make([]time.Time, n)
-		kinds         = make([]int16, n)
-	)
+	added := &added{events: events, rows: sql.NewRows()}
 	for i := range events {
 		e := &events[i]
-		responses[i], organizations[i] = e.ResponseID, e.OrganizationID
-		if e.AssessmentID != "" {
-			assessments[i] = &e.AssessmentID
-		}
-		types[i], names[i], lsns[i], ordinals[i], commits[i] = int16(e.Type), e.Type.String(), uint64(e.LSN), e.Ordinal, e.CommitAt
-		if xid := q.horizon.Widen(e.XID); xid != 0 {
-			xids[i] = &xid
-		}
+		kind := kindStream
 		if e.Recovered {
-			kinds[i] = kindRecovered
+			kind = kindRecovered
 		}
+		r := added.rows
+		r.Row(eventColumns)
+		r.Text(e.ResponseID)
+		r.TextOrNull(e.AssessmentID)
+		r.NullableText(e.OrganizationID)
+		r.Int2(int16(e.Type))
+		r.LSNOrNull(uint64(e.LSN))
+		r.Int8(e.Ordinal)
+		r.Int8OrNull(q.horizon.Widen(e.XID))
+		r.TimeOrNull(e.CommitAt)
+		r.Int2(kind)
 	}
 	signal(q.scheduler.foreseen)
+	batch.Queue(sql.ReadOrigin.SQL).QueryRow(func(row pgx.Row) error { return row.Scan(&added.origin) })
 	batch.Queue(sql.Enqueue.SQL, sql.Enqueue.Bind(sql.Args{
-		"response_ids": responses, "assessment_ids": assessments, "organization_ids": organizations, "event_types": types, "event_names": names,
-		"lsns": lsns, "ordinals": ordinals, "xids": xids, "committed_ats": commits, "kinds": kinds,
-		"has_assessments": q.hasAssessments,
-	})...).Query(q.collect)
+		"events": added.rows, "event_names": eventNames, "has_assessments": q.hasAssessments,
+	})...).Query(func(rows pgx.Rows) error { return q.collect(rows, added) })
 }
 
-// collect reads what the matching statement queued.
-func (q *Queue) collect(rows pgx.Rows) error {
+// added are the events of one call of Add.
+type added struct {
+	events []cdc.Event
+	rows   *sql.Rows
+	origin string // what their webhook-ids are made from
+}
+
+// collect reads what the matching statement queued, which is in the order of the events.
+func (q *Queue) collect(rows pgx.Rows, from *added) error {
+	from.rows.Release()
+	next := 0 // no event before it is looked for any more
 	for rows.Next() {
+		var (
+			id, webhookID, ordinal int64
+			lsn                    uint64
+			event                  int16
+			edition                *int64
+		)
+		if err := rows.Scan(&id, &webhookID, &lsn, &ordinal, &event, &edition); err != nil {
+			return fmt.Errorf("read what was queued: %w", err)
+		}
 		if len(q.queued) >= handOverLimit {
-			var webhookID int64
-			if err := rows.Scan(nil, &webhookID, nil, nil, nil, nil, nil, nil, nil, nil, nil); err != nil {
-				return fmt.Errorf("read what was queued: %w", err)
-			}
 			put(&q.rest, webhookID, struct{}{})
 			continue
 		}
-		d := &delivery{}
-		var n nullable
-		if err := rows.Scan(&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.event, &d.responseID, &n.xid, &d.committedAt, &d.kind, &d.edition, &n.origin); err != nil {
-			return fmt.Errorf("read what was queued: %w", err)
+		for next < len(from.events) && !is(&from.events[next], lsn, ordinal, event) {
+			next++
 		}
-		n.into(d)
+		if next == len(from.events) {
+			return fmt.Errorf("delivery %d was queued for event %d of change %d in the transaction at %s, which was not given", id, event, ordinal, pglogrepl.LSN(lsn))
+		}
+		e := &from.events[next]
+		d := &delivery{
+			id: id, webhookID: webhookID, edition: edition, origin: from.origin, responseID: e.ResponseID,
+			lsn: e.LSN, ordinal: e.Ordinal, xid: q.horizon.Widen(e.XID), committedAt: e.CommitAt, event: e.Type,
+		}
+		if e.Recovered {
+			d.kind = kindRecovered
+		}
 		q.queued = append(q.queued, d)
 	}
 	return rows.Err()
+}
+
+// is tells whether this is the event that the store has under these columns.
+func is(e *cdc.Event, lsn uint64, ordinal int64, event int16) bool {
+	return e.Ordinal == ordinal && uint64(e.LSN) == lsn && int16(e.Type) == event
 }
 
 // Committed hands over what was queued. Where the context holds the span of the transaction, the attempts link to it.

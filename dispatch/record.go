@@ -36,16 +36,18 @@ func (s *Scheduler) decide(d *delivery, o Outcome, at time.Time) result {
 // record writes a batch of results in one store transaction. Doing it again changes nothing.
 func (s *Scheduler) record(ctx context.Context, results []result, troubled []*endpoint) error {
 	batch := &pgx.Batch{}
-	var ended, again columns
+	ended, again := sql.NewRows(), sql.NewRows()
+	defer ended.Release()
+	defer again.Release()
 	var failed, cured, gone []int64
 	now := time.Now()
 	for i := range results {
 		r := &results[i]
-		to := &again
+		to := again
 		if r.final {
-			to = &ended
+			to = ended
 		}
-		to.add(r, s.age(now.Sub(r.at)))
+		add(to, r, s.age(now.Sub(r.at)))
 		switch r.outcome.Kind {
 		case Success:
 			if s.inTrouble(r.d.webhookID) {
@@ -59,17 +61,11 @@ func (s *Scheduler) record(ctx context.Context, results []result, troubled []*en
 		case Aborted:
 		}
 	}
-	if len(ended.ids) > 0 {
-		batch.Queue(sql.RecordEnded.SQL, sql.RecordEnded.Bind(sql.Args{
-			"delivery_ids": ended.ids, "succeeded": ended.succeeded, "http_statuses": ended.statuses, "errors": ended.errors,
-			"ages": ended.ages, "durations": ended.durations, "logged": ended.logged,
-		})...)
+	if ended.Len() > 0 {
+		batch.Queue(sql.RecordEnded.SQL, ended)
 	}
-	if len(again.ids) > 0 {
-		batch.Queue(sql.RecordRetries.SQL, sql.RecordRetries.Bind(sql.Args{
-			"delivery_ids": again.ids, "http_statuses": again.statuses, "errors": again.errors, "ages": again.ages,
-			"durations": again.durations, "delays": again.delays, "attempts": again.attempts,
-		})...)
+	if again.Len() > 0 {
+		batch.Queue(sql.RecordRetries.SQL, again)
 	}
 	// A success after a failure in the same batch is the later word, so trouble is marked before it is cleared.
 	if len(failed) > 0 {
@@ -129,30 +125,22 @@ func (s *Scheduler) queueEndpoints(batch *pgx.Batch, endpoints []*endpoint) {
 	})...)
 }
 
-// columns are the arguments of RecordEnded and RecordRetries, an element a result.
-type columns struct {
-	ids       []int64
-	succeeded []bool
-	statuses  []int32
-	errors    []string
-	ages      []int32 // ms since the answer
-	durations []int32 // ms
-	logged    []bool
-	delays    []int64 // ms
-	attempts  []int32
-}
+// resultColumns is how many columns walhook.result_in has.
+const resultColumns = 9
 
-func (c *columns) add(r *result, age time.Duration) {
+// add adds a result as walhook.result_in has it.
+func add(to *sql.Rows, r *result, age time.Duration) {
 	succeeded := r.outcome.Kind == Success
-	c.ids = append(c.ids, r.d.id)
-	c.succeeded = append(c.succeeded, succeeded)
-	c.statuses = append(c.statuses, int32(r.outcome.HTTPStatus))
-	c.errors = append(c.errors, r.outcome.Error)
-	c.ages = append(c.ages, milliseconds(age))
-	c.durations = append(c.durations, milliseconds(r.outcome.Duration))
-	c.logged = append(c.logged, !succeeded || r.d.hook.logged)
-	c.delays = append(c.delays, r.delay.Milliseconds())
-	c.attempts = append(c.attempts, int32(r.d.attempts))
+	to.Row(resultColumns)
+	to.Int8(r.d.id)
+	to.Int4(int32(r.d.attempts))
+	to.Bool(succeeded)
+	to.Int4(int32(r.outcome.HTTPStatus))
+	to.Text(r.outcome.Error)
+	to.Int4(milliseconds(age))
+	to.Int4(milliseconds(r.outcome.Duration))
+	to.Int8(r.delay.Milliseconds())
+	to.Bool(!succeeded || r.d.hook.logged)
 }
 
 func milliseconds(d time.Duration) int32 { return int32(min(max(d.Milliseconds(), 0), 1<<31-1)) }

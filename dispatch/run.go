@@ -27,7 +27,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	config.MaxConns = poolConns
 	config.ConnConfig.RuntimeParams["application_name"] = "walhook"
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		sql.RegisterTypes(conn)
+		if err := sql.RegisterTypes(ctx, conn); err != nil {
+			return err
+		}
 		return sql.ByIndex(ctx, conn)
 	}
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {

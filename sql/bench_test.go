@@ -2,7 +2,7 @@ package sql
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -18,7 +18,9 @@ const bulk = 1000
 func store(b *testing.B) *pgx.Conn {
 	b.Helper()
 	conn := testenv.Connect(b, installed(b))
-	RegisterTypes(conn)
+	if err := RegisterTypes(b.Context(), conn); err != nil {
+		b.Fatal(err)
+	}
 	if _, err := conn.Exec(b.Context(), "insert into walhook.webhook (assessment_id, event_type, url) values ('1', 'response.created', 'https://example.com/')"); err != nil {
 		b.Fatal(err)
 	}
@@ -32,32 +34,26 @@ func enqueue(ctx context.Context, conn *pgx.Conn, from int) ([]int64, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (id int64, err error) {
-		return id, row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil)
+		return id, row.Scan(&id, nil, nil, nil, nil, nil)
 	})
 }
 
 // enqueueArgs are events of as many responses, from a number on.
 func enqueueArgs(from int) []any {
-	var (
-		responses     = make([]string, bulk)
-		assessments   = make([]string, bulk)
-		organizations = make([]*string, bulk)
-		types         = make([]int16, bulk)
-		names         = make([]string, bulk)
-		lsns          = make([]uint64, bulk)
-		ordinals      = make([]int64, bulk)
-		xids          = make([]int64, bulk)
-		commits       = make([]time.Time, bulk)
-		kinds         = make([]int16, bulk)
-	)
-	for i := range responses {
-		responses[i], assessments[i], types[i], names[i], lsns[i], ordinals[i] = fmt.Sprint(from+i), "1", 1, "response.created", 1<<32+0x2345678, int64(i)
-		xids[i], commits[i] = 1000, time.Now()
+	events := NewRows()
+	for i := range bulk {
+		events.Row(9)
+		events.Text(strconv.Itoa(from + i))
+		events.Text("1")
+		events.NullableText(nil)
+		events.Int2(1)
+		events.LSNOrNull(1<<32 + 0x2345678)
+		events.Int8(int64(i))
+		events.Int8OrNull(1000)
+		events.TimeOrNull(time.Now())
+		events.Int2(0)
 	}
-	return Enqueue.Bind(Args{
-		"response_ids": responses, "assessment_ids": assessments, "organization_ids": organizations, "event_types": types, "event_names": names,
-		"lsns": lsns, "ordinals": ordinals, "xids": xids, "committed_ats": commits, "kinds": kinds, "has_assessments": false,
-	})
+	return Enqueue.Bind(Args{"events": events, "event_names": []string{"response.created"}, "has_assessments": false})
 }
 
 // rate reports rows a second, which is what the others are compared by.
@@ -80,10 +76,6 @@ func BenchmarkEnqueue(b *testing.B) {
 // A result's way from the queue to the log, without the queueing.
 func BenchmarkRecordEnded(b *testing.B) {
 	conn := store(b)
-	succeeded, statuses, errors, ages, durations, logged := make([]bool, bulk), make([]int32, bulk), make([]string, bulk), make([]int32, bulk), make([]int32, bulk), make([]bool, bulk)
-	for i := range succeeded {
-		succeeded[i], statuses[i], ages[i], durations[i], logged[i] = true, 200, 5, 2, true
-	}
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
@@ -94,14 +86,31 @@ func BenchmarkRecordEnded(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		tag, err := conn.Exec(b.Context(), RecordEnded.SQL, RecordEnded.Bind(Args{
-			"delivery_ids": ids, "succeeded": succeeded, "http_statuses": statuses, "errors": errors, "ages": ages, "durations": durations, "logged": logged,
-		})...)
+		results := NewRows()
+		for _, id := range ids {
+			addSuccess(results, id)
+		}
+		tag, err := conn.Exec(b.Context(), RecordEnded.SQL, results)
+		results.Release()
 		if err != nil || tag.RowsAffected() != bulk {
 			b.Fatalf("%d were recorded: %v", tag.RowsAffected(), err)
 		}
 	}
 	rate(b)
+}
+
+// addSuccess adds the result of a delivery that arrived at once.
+func addSuccess(to *Rows, id int64) {
+	to.Row(9)
+	to.Int8(id)
+	to.Int4(0)
+	to.Bool(true)
+	to.Int4(200)
+	to.Text("")
+	to.Int4(5)
+	to.Int4(2)
+	to.Int8(0)
+	to.Bool(true)
 }
 
 // Claiming from a backlog of 100,000, wherever the cursor stands.

@@ -91,7 +91,7 @@ func Install(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.Exec(ctx, EnsurePartitions.SQL, nil); err != nil {
 		return fmt.Errorf("create the log's partitions: %w", err)
 	}
-	return nil
+	return registerRows(ctx, conn)
 }
 
 // ensureSchema makes the schema where it is missing. IF NOT EXISTS would ask for the right to create schemas even where a DBA

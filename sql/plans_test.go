@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +38,9 @@ func (n *planNode) walk(visit func(*planNode)) {
 func TestPlans(t *testing.T) {
 	t.Parallel()
 	conn := testenv.Connect(t, installed(t))
-	RegisterTypes(conn)
+	if err := RegisterTypes(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
 	ctx := t.Context()
 	n := *planRows
 	for _, statement := range []string{
@@ -67,34 +68,26 @@ func TestPlans(t *testing.T) {
 	if err := conn.QueryRow(ctx, "select array_agg(delivery_id) from (select delivery_id from walhook.queue order by delivery_id limit 100) q").Scan(&ids); err != nil {
 		t.Fatal(err)
 	}
-	of := func(value any) any { // a column of as many rows as there are ids
-		switch value := value.(type) {
-		case bool:
-			return slices.Repeat([]bool{value}, len(ids))
-		case int:
-			return slices.Repeat([]int32{int32(value)}, len(ids))
-		default:
-			return slices.Repeat([]string{""}, len(ids))
-		}
+	results := NewRows()
+	for _, id := range ids {
+		addSuccess(results, id)
 	}
 	const log = "select * from walhook.delivery_log "
 	for name, c := range map[string]struct {
 		sql  string
 		args []any
 	}{
-		"Enqueue":        {Enqueue.SQL, enqueueArgs(0)},
-		"FetchFresh":     {FetchFresh.SQL, FetchFresh.Bind(Args{"webhook_ids": all, "ordered_ids": all, "after": ids[50], "max": 256})},
-		"FetchDue":       {FetchDue.SQL, FetchDue.Bind(Args{"webhook_ids": all, "ordered_ids": all, "held": ids, "max": 16})},
-		"FetchTests":     {FetchTests.SQL, FetchTests.Bind(Args{"webhook_ids": all, "held": ids, "max": 16})},
-		"FetchSuccessor": {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"response_id": "4711", "ordered_ids": all})},
-		"WaitingSummary": {WaitingSummary.SQL, WaitingSummary.Bind(Args{"webhook_ids": all[:1], "all_ids": all[:1], "held": ids})},
-		"FindWork":       {FindWork.SQL, FindWork.Bind(Args{"webhook_ids": all, "cursors": all})},
-		"ReadStates":     {ReadStates.SQL, ReadStates.Bind(Args{"response_ids": []string{"1", "2", "3"}})},
-		"BuryOrphans":    {BuryOrphans.SQL, nil},
-		"QueueDepth":     {QueueDepth.SQL, nil},
-		"RecordEnded": {RecordEnded.SQL, RecordEnded.Bind(Args{
-			"delivery_ids": ids, "succeeded": of(true), "http_statuses": of(200), "errors": of(""), "ages": of(1), "durations": of(1), "logged": of(true),
-		})},
+		"Enqueue":                        {Enqueue.SQL, enqueueArgs(0)},
+		"FetchFresh":                     {FetchFresh.SQL, FetchFresh.Bind(Args{"webhook_ids": all, "ordered_ids": all, "after": ids[50], "max": 256})},
+		"FetchDue":                       {FetchDue.SQL, FetchDue.Bind(Args{"webhook_ids": all, "ordered_ids": all, "held": ids, "max": 16})},
+		"FetchTests":                     {FetchTests.SQL, FetchTests.Bind(Args{"webhook_ids": all, "held": ids, "max": 16})},
+		"FetchSuccessor":                 {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"response_id": "4711", "ordered_ids": all})},
+		"WaitingSummary":                 {WaitingSummary.SQL, WaitingSummary.Bind(Args{"webhook_ids": all[:1], "all_ids": all[:1], "held": ids})},
+		"FindWork":                       {FindWork.SQL, FindWork.Bind(Args{"webhook_ids": all, "cursors": all})},
+		"ReadStates":                     {ReadStates.SQL, ReadStates.Bind(Args{"response_ids": []string{"1", "2", "3"}})},
+		"BuryOrphans":                    {BuryOrphans.SQL, nil},
+		"QueueDepth":                     {QueueDepth.SQL, nil},
+		"RecordEnded":                    {RecordEnded.SQL, []any{results}},
 		"the last failures of a webhook": {log + "where webhook_id = 7 and status = 'failed' order by delivered_at desc limit 20", nil},
 		"everything about a response":    {log + "where response_id = '4711'", nil},
 		"a delivery":                     {log + "where delivery_id = $1", []any{ids[0]}},
@@ -119,7 +112,9 @@ func TestPlansWithFewResponses(t *testing.T) {
 	t.Parallel()
 	const responses, webhooks = 20, 1000
 	conn := testenv.Connect(t, installed(t))
-	RegisterTypes(conn)
+	if err := RegisterTypes(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
 	for _, statement := range []string{
 		"insert into walhook.webhook (event_type, url) values ('response.created', 'https://example.com/')",
 		fmt.Sprintf(`insert into walhook.queue (webhook_id, lsn, committed_at, next_attempt_at, attempts, event_type, response_id)

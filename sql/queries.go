@@ -50,6 +50,7 @@ var (
 	TruncateAssessments = mustQuery("TruncateAssessments")
 	CopyWebhooks        = mustQuery("CopyWebhooks")
 	Enqueue             = mustQuery("Enqueue")
+	ReadOrigin          = mustQuery("ReadOrigin")
 	OpenGap             = mustQuery("OpenGap")
 	OpenIncident        = mustQuery("OpenIncident")
 	NoteIncident        = mustQuery("NoteIncident")

@@ -8,17 +8,11 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// OIDs of types that pgx does not know (pg_type.dat).
-const (
-	lsnOID      = 3220
-	lsnArrayOID = 3221
-)
-
-// RegisterTypes lets a connection to the store read and write log sequence numbers as the numbers that they are, of eight bytes.
-func RegisterTypes(conn *pgx.Conn) {
-	lsn := &pgtype.Type{Name: "pg_lsn", OID: lsnOID, Codec: pgtype.Uint64Codec{}}
-	conn.TypeMap().RegisterType(lsn)
-	conn.TypeMap().RegisterType(&pgtype.Type{Name: "_pg_lsn", OID: lsnArrayOID, Codec: &pgtype.ArrayCodec{ElementType: lsn}})
+// RegisterTypes lets a connection to the store read and write log sequence numbers as the numbers that they are, of eight bytes,
+// and send Rows where the store is installed.
+func RegisterTypes(ctx context.Context, conn *pgx.Conn) error {
+	conn.TypeMap().RegisterType(&pgtype.Type{Name: "pg_lsn", OID: lsnOID, Codec: pgtype.Uint64Codec{}})
+	return registerRows(ctx, conn)
 }
 
 // ByIndex sets a session up that does nothing but look up and write rows by index, again and again. A plan that was made while

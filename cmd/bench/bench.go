@@ -21,7 +21,8 @@ type bench struct {
 	walhook string // the program
 	log     func(format string, args ...any)
 	version string // of the server
-	profile string // file for the daemons' CPU profiles; empty: none is made
+	cpu     string // file for the daemons' CPU profiles; empty: none is made
+	allocs  string // the same for what they allocated
 
 	dir         string
 	profiles    []string // of the daemons started so far
@@ -38,7 +39,7 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	if b.walhook == "" {
 		b.walhook = filepath.Join(b.dir, "walhook")
 		args := []string{"build", "-o", b.walhook}
-		if b.profile != "" {
+		if b.profiling() {
 			args = append(args, "-tags", "profile")
 		}
 		cmd := exec.CommandContext(ctx, "go", append(args, "walhook/cmd/walhook")...)
@@ -58,26 +59,35 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	return err
 }
 
-// profileOf is the file for the profile of a daemon that is about to start, as its environment has it; empty where none is made.
+// profiling tells whether profiles are made.
+func (b *bench) profiling() bool { return b.cpu != "" || b.allocs != "" }
+
+// profileOf names the profiles of a daemon that is about to start, as its environment has it; empty where none are made.
 func (b *bench) profileOf() []string {
-	if b.profile == "" {
+	if !b.profiling() {
 		return nil
 	}
-	b.profiles = append(b.profiles, filepath.Join(b.dir, fmt.Sprintf("cpu%d.pprof", len(b.profiles))))
-	return []string{"BENCH_CPUPROFILE=" + b.profiles[len(b.profiles)-1]}
+	b.profiles = append(b.profiles, filepath.Join(b.dir, fmt.Sprintf("profile%d", len(b.profiles))))
+	return []string{"BENCH_PROFILE=" + b.profiles[len(b.profiles)-1]}
 }
 
 // mergeProfiles makes one profile of those of all daemons.
 func (b *bench) mergeProfiles(ctx context.Context) error {
-	if b.profile == "" {
-		return nil
-	}
-	merged, err := exec.CommandContext(ctx, "go", append([]string{"tool", "pprof", "-proto"}, b.profiles...)...).Output()
-	if err == nil {
-		err = os.WriteFile(b.profile, merged, 0o644)
-	}
-	if err != nil {
-		return fmt.Errorf("write the profile: %w", err)
+	for kind, to := range map[string]string{".cpu": b.cpu, ".allocs": b.allocs} {
+		if to == "" {
+			continue
+		}
+		args := []string{"tool", "pprof", "-proto"}
+		for _, name := range b.profiles {
+			args = append(args, name+kind)
+		}
+		merged, err := exec.CommandContext(ctx, "go", args...).Output()
+		if err == nil {
+			err = os.WriteFile(to, merged, 0o644)
+		}
+		if err != nil {
+			return fmt.Errorf("write the profile %s: %w", to, err)
+		}
 	}
 	return nil
 }

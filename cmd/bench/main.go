@@ -65,7 +65,8 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	only := flags.String("only", "", "measurements to make, separated by commas; empty: all but curves")
 	asJSON := flags.Bool("json", false, "print JSON instead of a table")
 	binary := flags.String("walhook", "", "the walhook to measure; empty: it is built from this source")
-	profile := flags.String("profile", "", "file for a CPU profile of all daemons that are measured, in pprof's form")
+	cpu := flags.String("cpu", "", "file for a CPU profile of all daemons that are measured, in pprof's form")
+	allocs := flags.String("allocs", "", "the same for what they allocated")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{scale: *scale, walhook: *binary, profile: *profile, log: func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) }}
+	b := &bench{scale: *scale, walhook: *binary, cpu: *cpu, allocs: *allocs, log: func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) }}
 	defer b.close()
 	if err := b.prepare(ctx); err != nil {
 		return err

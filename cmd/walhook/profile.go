@@ -8,17 +8,30 @@ import (
 	"runtime/pprof"
 )
 
-// A build for the benchmark: what it does is written as a CPU profile to the file that this variable names.
-const profileVariable = "BENCH_CPUPROFILE"
+// A build for the benchmark: what it does is written to the files with these names after the one that the variable gives.
+const (
+	profileVariable = "BENCH_PROFILE"
+	cpuProfile      = ".cpu"
+	allocsProfile   = ".allocs"
+)
 
 func init() {
-	file, err := os.Create(os.Getenv(profileVariable))
+	name := os.Getenv(profileVariable)
+	cpu, err := os.Create(name + cpuProfile)
 	if err == nil {
-		err = pprof.StartCPUProfile(file)
+		err = pprof.StartCPUProfile(cpu)
 	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "walhook: write a CPU profile to the file that %s names: %v\n", profileVariable, err)
-		os.Exit(exitUsage)
+	allocs, err2 := os.Create(name + allocsProfile)
+	for _, err := range []error{err, err2} {
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "walhook: write the profiles that %s names: %v\n", profileVariable, err)
+			os.Exit(exitUsage)
+		}
 	}
-	atExit = pprof.StopCPUProfile
+	atExit = func() {
+		pprof.StopCPUProfile()
+		if err := pprof.Lookup("allocs").WriteTo(allocs, 0); err != nil {
+			fmt.Fprintf(os.Stderr, "walhook: write the profile of allocations: %v\n", err)
+		}
+	}
 }

@@ -161,12 +161,10 @@ from unnest(@webhook_ids::bigint[], @cursors::bigint[]) as w (id, after)
 where exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is null and q.delivery_id + 0 > w.after)
    or exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is not null);
 
--- Ended deliveries leave the queue for the log. ages are milliseconds since the answer.
+-- Ended deliveries leave the queue for the log.
 -- name: RecordEnded
 with r as (
-  select * from unnest(@delivery_ids::bigint[], @succeeded::boolean[], @http_statuses::int[], @errors::text[], @ages::int[],
-                       @durations::int[], @logged::boolean[])
-    as u (delivery_id, succeeded, http_status, error, age, duration, logged)
+  select * from unnest(@results::walhook.result_in[])
 ), gone as (
   delete from walhook.queue q using r where q.delivery_id = r.delivery_id
   returning q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.committed_at, q.redelivery_of, q.attempts, q.event_type, q.kind, q.response_id,
@@ -183,13 +181,11 @@ select g.delivery_id, g.webhook_id, g.lsn, g.ordinal, g.committed_at, g.finished
        g.http_status, g.event_type, g.kind, g.succeeded, g.response_id, g.error
   from gone g where g.logged;
 
--- Failed attempts that will be repeated. delays and ages are milliseconds; attempts are those made before, so that recording
+-- Failed attempts that will be repeated. The attempts made before are told, so that recording
 -- the same result once more, after a commit whose outcome was unknown, changes nothing.
 -- name: RecordRetries
 with r as (
-  select * from unnest(@delivery_ids::bigint[], @http_statuses::int[], @errors::text[], @ages::int[], @durations::int[], @delays::bigint[],
-                       @attempts::int[])
-    as u (delivery_id, http_status, error, age, duration, delay, attempts)
+  select * from unnest(@results::walhook.result_in[])
 ), again as (
   update walhook.queue q
      set attempts = q.attempts + 1, http_status = nullif(r.http_status, 0), error = r.error,

@@ -21,15 +21,13 @@ select response_id, assessment_id, organization_id, stamp, flags, created_lsn
 from walhook.response_state
 where response_id = any(@response_ids::text[]);
 
--- Arrays have one element a response; NULL elements stand for NULL columns. A response that is inserted has no earlier fate.
+-- A response that is inserted has no earlier fate.
 -- name: WriteStates
 insert into walhook.response_state as s (response_id, assessment_id, organization_id, stamp, flags, created_lsn, fate, fired_at)
 select u.response_id, u.assessment_id, u.organization_id, u.stamp, u.flags, u.created_lsn,
        (u.fired | (u.silenced << 4)) | (case when (select c.enabled from walhook.settings c) then 0::smallint else (u.fired & (~u.silenced)) << 8 end),
        u.fired_at
-from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @stamps::text[], @flags::smallint[], @created_lsns::pg_lsn[],
-            @fired::smallint[], @silenced::smallint[], @fired_ats::timestamptz[])
-     as u (response_id, assessment_id, organization_id, stamp, flags, created_lsn, fired, silenced, fired_at)
+from unnest(@states::walhook.state_in[]) as u
 on conflict (response_id) do update
    set assessment_id = excluded.assessment_id, organization_id = excluded.organization_id, stamp = excluded.stamp,
        flags = excluded.flags, created_lsn = coalesce(excluded.created_lsn, s.created_lsn), fired_at = coalesce(excluded.fired_at, s.fired_at),
@@ -63,32 +61,34 @@ select walhook.inherit_webhooks(u.original, u.copy)
 from unnest(@originals::text[], @copies::text[]) with ordinality as u (original, copy, n)
 order by u.n;
 
--- The one matching statement: the batch's events against webhooks, settings and external ids as they stand.
+-- The one matching statement: the batch's events against webhooks, settings and external ids as they stand. event_names are the
+-- public names by the events' numbers. What is returned is in the order of the events.
 -- name: Enqueue
 insert into walhook.queue (webhook_id, response_id, event_type, lsn, ordinal, xid, committed_at, kind)
 select w.id, e.response_id, e.event_type, e.lsn, e.ordinal, e.xid, e.committed_at, e.kind
-from unnest(@response_ids::text[], @assessment_ids::text[], @organization_ids::text[], @event_types::smallint[], @event_names::text[],
-            @lsns::pg_lsn[], @ordinals::bigint[], @xids::bigint[], @committed_ats::timestamptz[], @kinds::smallint[])
-       with ordinality
-       as e (response_id, assessment_id, organization_id, event_type, event_name, lsn, ordinal, xid, committed_at, kind, n)
+from unnest(@events::walhook.event_in[]) with ordinality
+       as e (response_id, assessment_id, organization_id, event_type, lsn, ordinal, xid, committed_at, kind, n)
 cross join lateral (
   select h.id
     from walhook.webhook h
-   where h.enabled and h.event_type = e.event_name and h.assessment_id = e.assessment_id
+   where h.enabled and h.event_type = (@event_names::text[])[e.event_type] and h.assessment_id = e.assessment_id
      and (h.organization_id is null or h.organization_id = e.organization_id)
   union all
   select h.id
     from walhook.webhook h
-   where h.enabled and h.event_type = e.event_name and h.assessment_id is null
+   where h.enabled and h.event_type = (@event_names::text[])[e.event_type] and h.assessment_id is null
      and (h.organization_id is null or h.organization_id = e.organization_id)
      and (not @has_assessments::boolean
           or exists (select from walhook.assessment a where a.assessment_id = e.assessment_id and a.external_id is not null))
 ) as w
 where (select s.enabled from walhook.settings s)
 order by e.n, w.id
-returning delivery_id, webhook_id, lsn, ordinal, event_type, response_id, xid, committed_at, kind,
-          (select h.xmin::text::bigint from walhook.webhook h where h.id = webhook_id) as edition,
-          (select o.events from walhook.origin o order by o.from_delivery_id desc limit 1) as origin;
+returning delivery_id, webhook_id, lsn, ordinal, event_type,
+          (select h.xmin::text::bigint from walhook.webhook h where h.id = webhook_id) as edition;
+
+-- What the webhook-ids of the events that are queued now are made from.
+-- name: ReadOrigin
+select o.events from walhook.origin o order by o.from_delivery_id desc limit 1;
 
 -- What is queued from here on has another origin. Nobody else queues what the stream brings meanwhile.
 -- name: RecordOrigin
