@@ -304,53 +304,61 @@ func mendPublication(ctx context.Context, source *pgx.Conn, p *Preflight) error 
 	return nil
 }
 
-// snapshot records the state of all rows at the slot's snapshot and completes the attachment, in one store transaction.
+// snapshot records the state of all rows at the slot's snapshot, and completes the attachment with the last of the store's
+// transactions. They are of a bounded size: where the store is in the application's database the slot decodes them too, and the
+// server would write a large one to its disk.
 func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 	m := a.cfg.Target.Mapping
 	if err := beginAtSnapshot(ctx, a.source, slot.snapshot); err != nil {
 		return err
 	}
-	tx, err := a.store.Begin(ctx)
-	if err != nil {
-		return fmt.Errorf("write the state of existing rows: %w", err)
+	if err := a.write(ctx, "begin", "truncate walhook.response_state, walhook.assessment"); err != nil {
+		return err
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	if _, err := tx.Exec(ctx, "truncate walhook.response_state, walhook.assessment"); err != nil {
-		return fmt.Errorf("write the state of existing rows: %w", err)
-	}
+	next := func() error { return a.write(ctx, "commit", "begin") }
 	if a.preflight.Assessment != nil {
 		if _, err := copyRows(ctx, a.source, a.store, m.AssessmentTable, m.AssessmentColumns(), "walhook.assessment "+assessmentColumns,
-			assessmentConverter(m, false), func(int64) {}); err != nil {
+			assessmentConverter(m, false), func(int64) {}, next); err != nil {
 			return err
 		}
 	}
 	total := int64(a.preflight.Respondent.Rows)
 	began := time.Now()
 	rows, err := copyRows(ctx, a.source, a.store, m.Respondent, m.RespondentColumns(), "walhook.response_state "+stateColumns,
-		stateConverter(m, a.preflight.Respondent), func(n int64) { a.cfg.Progress(n, total) })
+		stateConverter(m, a.preflight.Respondent), func(n int64) { a.cfg.Progress(n, total) }, next)
 	if err != nil {
 		return err
 	}
 	a.cfg.Note(fmt.Sprintf("recorded the state of %d existing rows in %s", rows, time.Since(began).Round(time.Millisecond)))
-	_, err = tx.Exec(ctx, sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": slot.consistent.String()})...)
+	_, err = a.store.Exec(ctx, sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": slot.consistent.String()})...)
 	if err != nil {
 		return fmt.Errorf("write the position: %w", err)
 	}
 	if err := recordOrigin(ctx, a.store); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, "insert into walhook.crash_mark default values on conflict do nothing"); err != nil {
-		return fmt.Errorf("mark the store: %w", err)
+	if err := a.write(ctx, "insert into walhook.crash_mark default values on conflict do nothing"); err != nil {
+		return err
 	}
-	if _, err := tx.Exec(ctx, "update walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1", a.publicationRows); err != nil {
+	if _, err := a.store.Exec(ctx, "update walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1", a.publicationRows); err != nil {
 		return fmt.Errorf("complete the attachment: %w", err)
 	}
-	if err := tx.Commit(ctx); err != nil {
-		return fmt.Errorf("complete the attachment: %w", err)
+	if err := a.write(ctx, "commit"); err != nil {
+		return err
 	}
 	_, _ = a.source.Exec(ctx, "commit")
 	if _, err := a.store.Exec(ctx, "analyze walhook.response_state"); err != nil {
 		return fmt.Errorf("analyze the state: %w", err)
+	}
+	return nil
+}
+
+// write runs statements in the store.
+func (a *attacher) write(ctx context.Context, statements ...string) error {
+	for _, statement := range statements {
+		if _, err := a.store.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("write the state of existing rows (%s): %w", statement, err)
+		}
 	}
 	return nil
 }

@@ -170,7 +170,7 @@ func (m *planner) restSteps() []PlanStep {
 		write += "copy walhook.assessment " + assessmentColumns + " from stdin;\n"
 	}
 	read += copyOutSQL(target.Mapping.Respondent, target.Mapping.RespondentColumns()) + ";\ncommit;"
-	write += "copy walhook.response_state " + stateColumns + " from stdin;\n" + strings.TrimSpace(sql.SetPosition.SQL) + "\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
+	write += "copy walhook.response_state " + stateColumns + " from stdin; -- committed every 4 MiB\n" + strings.TrimSpace(sql.SetPosition.SQL) + "\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
 		";\nupdate walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1;\ncommit; analyze walhook.response_state;"
 	return []PlanStep{
 		{
@@ -179,6 +179,6 @@ func (m *planner) restSteps() []PlanStep {
 		},
 		{slotNote, lastingSlot(target.Slot, m.preflight.Version).sql()},
 		{snapshotNote, read},
-		{"In the store, meanwhile: the state of the rows. Only its commit makes the attachment complete. Locks nothing of the application.", write},
+		{"In the store, meanwhile: the state of the rows. Only the last commit makes the attachment complete. Locks nothing of the application.", write},
 	}
 }

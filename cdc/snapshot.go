@@ -1,10 +1,13 @@
 package cdc
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -13,11 +16,16 @@ import (
 // copyFlush is how many bytes of converted rows are handed to the store at a time.
 const copyFlush = 64 << 10
 
+// copyPart is how many bytes of converted rows go into one transaction of the store where there may be several. A transaction of so
+// many rows is decoded in memory (logical_decoding_work_mem, 64 MB by default, where a change takes some 200 bytes).
+const copyPart = 4 << 20
+
 // copyRows reads the given columns of a table at the snapshot that the source transaction has, converts each row and writes
 // it to the target, a `table (columns)` of the store. Memory stays bounded by one row and a buffer, whatever the table's size.
-// convert appends the row for COPY's text format, without the line end, or nothing to leave it out.
+// convert appends the row for COPY's text format, without the line end, or nothing to leave it out. between is called after
+// each copyPart with more to come; nil: there are no parts.
 func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns []string, target string,
-	convert func(dst []byte, fields []Text) ([]byte, error), progress func(rows int64),
+	convert func(dst []byte, fields []Text) ([]byte, error), progress func(rows int64), between func() error,
 ) (int64, error) {
 	pipeReader, pipeWriter := io.Pipe()
 	converter := &rowConverter{to: pipeWriter, fields: make([]Text, len(columns)), convert: convert, progress: progress}
@@ -30,7 +38,7 @@ func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns [
 		_ = pipeWriter.CloseWithError(err)
 		readDone <- err
 	}()
-	_, writeErr := store.PgConn().CopyFrom(ctx, pipeReader, "copy "+target+" from stdin")
+	writeErr := copyIn(ctx, store, pipeReader, target, between)
 	_ = pipeReader.CloseWithError(writeErr)
 	readErr := <-readDone
 	switch {
@@ -41,6 +49,59 @@ func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns [
 	}
 	progress(converter.rows)
 	return converter.rows, nil
+}
+
+// copyIn writes rows in COPY's text format.
+func copyIn(ctx context.Context, store *pgx.Conn, rows io.Reader, target string, between func() error) error {
+	part := &linesReader{from: bufio.NewReaderSize(rows, copyFlush), left: math.MaxInt}
+	for {
+		if between != nil {
+			part.left = copyPart
+		}
+		if _, err := store.PgConn().CopyFrom(ctx, part, "copy "+target+" from stdin"); err != nil {
+			return err
+		}
+		if part.ended() {
+			return nil
+		}
+		if err := between(); err != nil {
+			return err
+		}
+	}
+}
+
+// linesReader reads so many bytes and the rest of the line in which they end.
+type linesReader struct {
+	from *bufio.Reader
+	left int
+	last byte // that was read
+}
+
+func (r *linesReader) Read(p []byte) (int, error) {
+	if r.left > 0 {
+		n, err := r.from.Read(p[:min(len(p), r.left)])
+		if r.left -= n; n > 0 {
+			r.last = p[n-1]
+		}
+		return n, err
+	}
+	for n := range p {
+		if r.last == '\n' {
+			return n, io.EOF
+		}
+		b, err := r.from.ReadByte()
+		if err != nil {
+			return n, err
+		}
+		p[n], r.last = b, b
+	}
+	return len(p), nil
+}
+
+// ended reports whether there are no more lines. What keeps them from being read counts as more: the next Read tells.
+func (r *linesReader) ended() bool {
+	_, err := r.from.Peek(1)
+	return errors.Is(err, io.EOF)
 }
 
 // copyOutSQL is the statement that reads the mapped columns. Partitioned tables can only be copied through a query.

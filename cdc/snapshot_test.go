@@ -1,9 +1,13 @@
 package cdc
 
 import (
+	"bufio"
 	"bytes"
+	"errors"
+	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -174,4 +178,54 @@ func TestStatesSurviveTheStore(t *testing.T) {
 			t.Fatalf("%+v became %+v, %v", state, got, err)
 		}
 	})
+}
+
+// Parts are whole lines, and together they are everything.
+func TestPartsAreWholeLines(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		lines := rapid.SliceOf(rapid.StringMatching(`[a-z]{0,40}\n`)).Draw(t, "lines")
+		want := strings.Join(lines, "")
+		size, at := rapid.IntRange(1, 100).Draw(t, "part"), rapid.IntRange(1, 50).Draw(t, "read")
+		reader := &linesReader{from: bufio.NewReaderSize(iotest.HalfReader(strings.NewReader(want)), 16)}
+		var got strings.Builder
+		for !reader.ended() {
+			reader.left = size
+			var part []byte
+			for buf := make([]byte, at); ; {
+				n, err := reader.Read(buf)
+				part = append(part, buf[:n]...)
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !bytes.HasSuffix(part, []byte("\n")) || len(part) > size+40 || len(part) < size && got.Len()+len(part) < len(want) {
+				t.Fatalf("a part of %d bytes is %q", size, part)
+			}
+			got.Write(part)
+		}
+		if got.String() != want {
+			t.Fatalf("%q was read as %q", want, got.String())
+		}
+	})
+}
+
+// What ends the rows between two parts is told like what ends them within one.
+func TestPartsKeepErrors(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken")
+	reader := &linesReader{from: bufio.NewReader(io.MultiReader(strings.NewReader("a\n"), iotest.ErrReader(broken))), left: 2}
+	if got, err := io.ReadAll(reader); string(got) != "a\n" || err != nil {
+		t.Errorf("the first part is %q, %v", got, err)
+	}
+	if reader.ended() {
+		t.Error("rows that cannot be read count as none")
+	}
+	reader.left = 2
+	if got, err := io.ReadAll(reader); len(got) > 0 || !errors.Is(err, broken) {
+		t.Errorf("the second part is %q, %v", got, err)
+	}
 }

@@ -227,6 +227,26 @@ func TestAttachInterrupted(t *testing.T) {
 	s.expect("/hook", "started 1")
 }
 
+// What attach records of the rows comes in transactions of a bounded size, so that the server decodes them in memory where it has to. What
+// is left of them by an attach that was interrupted goes before the next.
+func TestAttachInParts(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("RESPONDENT_ORGANIZATION", "organization_id")
+	s.exec("insert into respondent (id, assessment_id, organization_id) select g, 1, repeat('o', 200) from generate_series(1, 50000) g")
+	s.attach()
+	const state = `select count(*), count(distinct response_id::int), min(response_id::int), max(response_id::int), min(organization_id) = repeat('o', 200),
+		count(distinct xmin::text) between 2 and 10 from walhook.response_state`
+	const want = "50000|50000|1|50000|t|t"
+	if got := testenv.Psql(t, s.db, state); got != want {
+		t.Errorf("the recorded state is %s, not %s", got, want)
+	}
+	s.exec("update walhook.attachment set phase = 'attaching'; update walhook.response_state set response_id = '6000000' || response_id where response_id like '%7'")
+	s.attach()
+	if got := testenv.Psql(t, s.db, state); got != want {
+		t.Errorf("after an attach that was interrupted, the recorded state is %s, not %s", got, want)
+	}
+}
+
 // AUTO_ATTACH attaches where nothing is attached, and does nothing on the next start.
 func TestAutoAttach(t *testing.T) {
 	t.Parallel()
