@@ -219,7 +219,7 @@ type attacher struct {
 	publicationRows string
 }
 
-// run attaches from the beginning. Its last step is the one store transaction that makes it complete; whatever interrupts it
+// run attaches from the beginning. What its last step ends with is the one store transaction that makes it complete; whatever interrupts it
 // before leaves an attachment that is marked as begun, and the next attach starts over.
 func (a *attacher) run(ctx context.Context, before *Attachment) error {
 	slot, target := a.cfg.Target.Slot, a.cfg.Target
@@ -304,32 +304,34 @@ func mendPublication(ctx context.Context, source *pgx.Conn, p *Preflight) error 
 	return nil
 }
 
-// snapshot records the state of all rows at the slot's snapshot, and completes the attachment with the last of the store's
+// snapshot records the state of all rows at the slot's snapshot, and completes the attachment in the last of the store's
 // transactions. They are of a bounded size: where the store is in the application's database the slot decodes them too, and the
-// server would write a large one to its disk.
+// server would write a large one to its disk. Until the last, what is there is a part of the state, which nothing reads that fires.
 func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 	m := a.cfg.Target.Mapping
 	if err := beginAtSnapshot(ctx, a.source, slot.snapshot); err != nil {
 		return err
 	}
-	if err := a.write(ctx, "begin", "truncate walhook.response_state, walhook.assessment"); err != nil {
+	if err := a.write(ctx, "truncate walhook.response_state, walhook.assessment"); err != nil {
 		return err
 	}
-	next := func() error { return a.write(ctx, "commit", "begin") }
 	if a.preflight.Assessment != nil {
 		if _, err := copyRows(ctx, a.source, a.store, m.AssessmentTable, m.AssessmentColumns(), "walhook.assessment "+assessmentColumns,
-			assessmentConverter(m, false), func(int64) {}, next); err != nil {
+			assessmentConverter(m, false), func(int64) {}, copyPart); err != nil {
 			return err
 		}
 	}
 	total := int64(a.preflight.Respondent.Rows)
 	began := time.Now()
 	rows, err := copyRows(ctx, a.source, a.store, m.Respondent, m.RespondentColumns(), "walhook.response_state "+stateColumns,
-		stateConverter(m, a.preflight.Respondent), func(n int64) { a.cfg.Progress(n, total) }, next)
+		stateConverter(m, a.preflight.Respondent), func(n int64) { a.cfg.Progress(n, total) }, copyPart)
 	if err != nil {
 		return err
 	}
 	a.cfg.Note(fmt.Sprintf("recorded the state of %d existing rows in %s", rows, time.Since(began).Round(time.Millisecond)))
+	if err := a.write(ctx, "begin"); err != nil {
+		return err
+	}
 	_, err = a.store.Exec(ctx, sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": slot.consistent.String()})...)
 	if err != nil {
 		return fmt.Errorf("write the position: %w", err)
@@ -353,12 +355,10 @@ func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 	return nil
 }
 
-// write runs statements in the store.
-func (a *attacher) write(ctx context.Context, statements ...string) error {
-	for _, statement := range statements {
-		if _, err := a.store.Exec(ctx, statement); err != nil {
-			return fmt.Errorf("write the state of existing rows (%s): %w", statement, err)
-		}
+// write runs a statement in the store.
+func (a *attacher) write(ctx context.Context, statement string) error {
+	if _, err := a.store.Exec(ctx, statement); err != nil {
+		return fmt.Errorf("write the state of existing rows (%s): %w", statement, err)
 	}
 	return nil
 }

@@ -62,7 +62,7 @@ func (c *comparison) stage(ctx context.Context, result *compared) error {
 	}
 	total := int64(c.respondent.Rows)
 	result.rows, err = copyRows(ctx, c.source, c.store, c.mapping.Respondent, c.mapping.RespondentColumns(), "pg_temp.walhook_snapshot "+stateColumns,
-		stateConverter(c.mapping, c.respondent), func(n int64) { c.progress(n, total) }, nil)
+		stateConverter(c.mapping, c.respondent), func(n int64) { c.progress(n, total) }, wholeTable)
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (c *comparison) assessments(ctx context.Context) error {
 	}
 	columns := c.mapping.AssessmentColumns()
 	_, err = copyRows(ctx, c.source, c.store, c.mapping.AssessmentTable, columns,
-		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)", assessmentConverter(c.mapping, true), func(int64) {}, nil)
+		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)", assessmentConverter(c.mapping, true), func(int64) {}, wholeTable)
 	if err != nil {
 		return err
 	}

@@ -164,13 +164,13 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 func (m *planner) restSteps() []PlanStep {
 	target := m.cfg.Target
 	read := "begin isolation level repeatable read read only; set transaction snapshot '(that of the slot)';\n"
-	write := "begin; truncate walhook.response_state, walhook.assessment;\n"
+	write := "truncate walhook.response_state, walhook.assessment; -- what follows is committed every 2 MiB\n"
 	if m.preflight.Assessment != nil {
 		read += copyOutSQL(target.Mapping.AssessmentTable, target.Mapping.AssessmentColumns()) + ";\n"
 		write += "copy walhook.assessment " + assessmentColumns + " from stdin;\n"
 	}
 	read += copyOutSQL(target.Mapping.Respondent, target.Mapping.RespondentColumns()) + ";\ncommit;"
-	write += "copy walhook.response_state " + stateColumns + " from stdin; -- committed every 4 MiB\n" + strings.TrimSpace(sql.SetPosition.SQL) + "\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
+	write += "copy walhook.response_state " + stateColumns + " from stdin;\nbegin; " + strings.TrimSpace(sql.SetPosition.SQL) + "\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
 		";\nupdate walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1;\ncommit; analyze walhook.response_state;"
 	return []PlanStep{
 		{

@@ -16,16 +16,17 @@ import (
 // copyFlush is how many bytes of converted rows are handed to the store at a time.
 const copyFlush = 64 << 10
 
-// copyPart is how many bytes of converted rows go into one transaction of the store where there may be several. A transaction of so
-// many rows is decoded in memory (logical_decoding_work_mem, 64 MB by default, where a change takes some 200 bytes).
-const copyPart = 4 << 20
+// copyPart is how many bytes of converted rows go into one statement of the store where it may be several. A transaction of so
+// many rows, which take 11 bytes at least, is decoded in memory: logical_decoding_work_mem is 64 MB by default, and a change takes some
+// 200 bytes of it.
+const copyPart = 2 << 20
 
 // copyRows reads the given columns of a table at the snapshot that the source transaction has, converts each row and writes
 // it to the target, a `table (columns)` of the store. Memory stays bounded by one row and a buffer, whatever the table's size.
-// convert appends the row for COPY's text format, without the line end, or nothing to leave it out. between is called after
-// each copyPart with more to come; nil: there are no parts.
+// convert appends the row for COPY's text format, without the line end, or nothing to leave it out. Each statement writes part bytes,
+// or wholeTable.
 func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns []string, target string,
-	convert func(dst []byte, fields []Text) ([]byte, error), progress func(rows int64), between func() error,
+	convert func(dst []byte, fields []Text) ([]byte, error), progress func(rows int64), part int,
 ) (int64, error) {
 	pipeReader, pipeWriter := io.Pipe()
 	converter := &rowConverter{to: pipeWriter, fields: make([]Text, len(columns)), convert: convert, progress: progress}
@@ -38,10 +39,12 @@ func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns [
 		_ = pipeWriter.CloseWithError(err)
 		readDone <- err
 	}()
-	writeErr := copyIn(ctx, store, pipeReader, target, between)
+	writeErr := copyIn(ctx, store, pipeReader, target, part)
 	_ = pipeReader.CloseWithError(writeErr)
 	readErr := <-readDone
 	switch {
+	case writeErr != nil && errors.Is(readErr, writeErr): // the source was told why nobody reads it any more
+		return converter.rows, fmt.Errorf("write the state of %s: %w", from.Display(), writeErr)
 	case readErr != nil && writeErr == nil, readErr != nil && strings.Contains(writeErr.Error(), readErr.Error()):
 		return converter.rows, fmt.Errorf("read the rows of %s: %w", from.Display(), readErr)
 	case writeErr != nil:
@@ -51,20 +54,15 @@ func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns [
 	return converter.rows, nil
 }
 
-// copyIn writes rows in COPY's text format.
-func copyIn(ctx context.Context, store *pgx.Conn, rows io.Reader, target string, between func() error) error {
-	part := &linesReader{from: bufio.NewReaderSize(rows, copyFlush), left: math.MaxInt}
+// wholeTable lets one statement write all rows, so that the store does not wait for the source between two.
+const wholeTable = math.MaxInt
+
+// copyIn writes rows in COPY's text format, so many bytes and the rest of the row with each statement.
+func copyIn(ctx context.Context, store *pgx.Conn, rows io.Reader, target string, part int) error {
+	lines := &linesReader{from: bufio.NewReaderSize(rows, copyFlush)}
 	for {
-		if between != nil {
-			part.left = copyPart
-		}
-		if _, err := store.PgConn().CopyFrom(ctx, part, "copy "+target+" from stdin"); err != nil {
-			return err
-		}
-		if part.ended() {
-			return nil
-		}
-		if err := between(); err != nil {
+		lines.left = part
+		if _, err := store.PgConn().CopyFrom(ctx, lines, "copy "+target+" from stdin"); err != nil || lines.ended() {
 			return err
 		}
 	}

@@ -63,7 +63,14 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 		r.Int2(kind)
 	}
 	signal(q.scheduler.foreseen)
-	batch.Queue(sql.ReadOrigin.SQL).QueryRow(func(row pgx.Row) error { return row.Scan(&added.origin) })
+	batch.Queue(sql.ReadOrigin.SQL).QueryRow(func(row pgx.Row) error {
+		var origin string
+		if err := row.Scan(&origin); err != nil {
+			return fmt.Errorf("read the origin of deliveries: %w", err)
+		}
+		added.origin = unique.Make(origin).Value()
+		return nil
+	})
 	batch.Queue(sql.Enqueue.SQL, sql.Enqueue.Bind(sql.Args{
 		"events": added.rows, "event_names": eventNames, "has_assessments": q.hasAssessments,
 	})...).Query(func(rows pgx.Rows) error { return q.collect(rows, added) })

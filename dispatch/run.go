@@ -118,6 +118,7 @@ func (s *Scheduler) recordLoop(ctx context.Context) {
 			err := s.record(ctx, results, troubled)
 			if err != nil {
 				s.cfg.Log.Warn("the store did not take results; trying again", "error", err)
+				s.pool.Reset() // what a connection knows of the store's types may have been true of another store
 			}
 			return retry.RetryableError(err)
 		})

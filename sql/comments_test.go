@@ -13,6 +13,8 @@ func TestEverythingIsCommented(t *testing.T) {
 	for what, query := range map[string]string{
 		"tables and views": `select c.oid::regclass from pg_class c where c.relnamespace = 'walhook'::regnamespace and c.relkind in ('r', 'p', 'v')
 			and not c.relispartition and c.relname <> 'schema_version' and obj_description(c.oid, 'pg_class') is null order by 1`,
+		"types": `select c.oid::regclass from pg_class c where c.relnamespace = 'walhook'::regnamespace and c.relkind = 'c'
+			and obj_description(c.reltype, 'pg_type') is null order by 1`,
 		"functions": `select p.oid::regprocedure from pg_proc p where p.pronamespace = 'walhook'::regnamespace and p.prorettype <> 'trigger'::regtype
 			and obj_description(p.oid, 'pg_proc') is null order by 1`,
 		"columns": `select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid

@@ -50,6 +50,9 @@ func (r *Rows) Release() { rowsPool.Put(r) }
 // Len returns the number of rows.
 func (r *Rows) Len() int { return r.n }
 
+// GoString keeps what the rows hold out of error messages.
+func (r *Rows) GoString() string { return fmt.Sprintf("%d rows", r.n) }
+
 // Row begins a row with so many columns.
 func (r *Rows) Row(columns int32) {
 	r.end()
@@ -154,13 +157,11 @@ func (r *Rows) eight(oid uint32, v uint64) {
 	r.buf = binary.BigEndian.AppendUint64(r.buf, v)
 }
 
-// rowTypes are the names of the row types in schema walhook.
-var rowTypes = []string{"event_in", "state_in", "result_in"}
-
-// registerRows lets a connection send Rows, as far as the store has the types yet.
+// registerRows lets a connection send Rows, as far as the store has the types yet. It prepares nothing, so that where a pooler is in the
+// way that cannot be told here either.
 func registerRows(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `select t.typname::text, t.oid, t.typarray from pg_catalog.pg_type t
-		where t.typnamespace = pg_catalog.to_regnamespace('walhook') and t.typname = any($1)`, rowTypes)
+		where t.typnamespace = pg_catalog.to_regnamespace('walhook') and t.typname in ('event_in', 'state_in', 'result_in')`, pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		return fmt.Errorf("look up the store's types: %w", err)
 	}

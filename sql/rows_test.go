@@ -94,6 +94,10 @@ func TestRowsArriveAsTheyWereMeant(t *testing.T) {
 		t.Errorf("the server read %s", got)
 	}
 
+	if err := testenv.Connect(t, conn.Config().ConnString()).QueryRow(t.Context(), "select $1::walhook.result_in[]", results).Scan(&got); err == nil || !strings.Contains(err.Error(), "encode 2 rows") {
+		t.Errorf("where the types are not known, sending two rows ends with %v", err)
+	}
+
 	if err := conn.QueryRow(t.Context(), "select 'none: ' || cardinality($1::walhook.state_in[])", NewRows()).Scan(&got); err != nil || got != "none: 0" {
 		t.Errorf("no rows are %q, %v", got, err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -49,6 +50,24 @@ func TestStoreRestored(t *testing.T) {
 	if got := testenv.Psql(t, s.store, "select count(*) filter (where recovered), count(*) from walhook.delivery_log"); got != "3|4" {
 		t.Errorf("recovered and all deliveries: %s", got)
 	}
+}
+
+// A daemon outlives it that the schema is put back from a dump beneath it: what its sessions know of the store's types is not true then.
+func TestSchemaPutBackBeneathADaemon(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.run()
+	s.hooks()
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.expect("/hook", "created 1")
+	s.waitLog("select count(*) from walhook.delivery_log", "1")
+	types, err := os.ReadFile("../../sql/migrations/006_rows_in.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.exec("begin; drop type walhook.event_in, walhook.state_in, walhook.result_in; " + string(types) + "; commit")
+	s.exec("insert into respondent (id, assessment_id) values (2, 1)")
+	s.waitLog("select count(distinct response_id), bool_and(status = 'success') from walhook.delivery_log", "2|t")
 }
 
 // Before PostgreSQL 17 no slot can be synchronised: attach makes one without failover, and a promotion is a gap (TestStandbyPromoted).

@@ -17,6 +17,10 @@ const (
 
 func init() {
 	name := os.Getenv(profileVariable)
+	if name == "" {
+		fmt.Fprintf(os.Stderr, "walhook: this build writes profiles; set %s to a name for their files\n", profileVariable)
+		os.Exit(exitUsage)
+	}
 	cpu, err := os.Create(name + cpuProfile)
 	if err == nil {
 		err = pprof.StartCPUProfile(cpu)
