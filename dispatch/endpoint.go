@@ -99,7 +99,7 @@ type endpoint struct {
 	queued   bool // in the ring of endpoints that may have something to send
 
 	failures    int // in a row
-	limit       int // attempts in flight allowed by slow start
+	limit       int // attempts in flight allowed by slow start: one until the first success, and twice as many with each
 	notBefore   time.Time
 	lastAttempt time.Time
 	quietSince  time.Time // the last answer, or the attempt that was begun while none was in flight
@@ -107,8 +107,8 @@ type endpoint struct {
 	troubled    bool // the store has failures > 0
 }
 
-func newEndpoint(id int64, concurrency int, total *int) *endpoint {
-	return &endpoint{id: id, total: total, window: window, limit: concurrency, more: true}
+func newEndpoint(id int64, total *int) *endpoint {
+	return &endpoint{id: id, total: total, window: window, limit: 1, more: true}
 }
 
 // put and drop let a map exist only while something is in it: most endpoints are idle most of the time.

@@ -85,7 +85,7 @@ const (
 )
 
 func newBench(t interface{ Fatalf(string, ...any) }, hooks ...*webhook) *bench {
-	b := &bench{t: t, e: newEndpoint(1, benchConcurrency, new(int)), hooks: map[int64]*webhook{}, rows: map[int64]*pendingRow{}, now: time.Unix(1_800_000_000, 0)}
+	b := &bench{t: t, e: newEndpoint(1, new(int)), hooks: map[int64]*webhook{}, rows: map[int64]*pendingRow{}, now: time.Unix(1_800_000_000, 0)}
 	for _, h := range hooks {
 		b.hooks[h.id] = h
 	}
@@ -469,7 +469,7 @@ func (b *bench) toggle(id int64, enabled, ordered bool) {
 	for i, h := range e.hooks {
 		e.hooks[i] = b.hooks[h.id]
 	}
-	e.notBefore, e.failures, e.limit = time.Time{}, 0, benchConcurrency
+	e.notBefore, e.failures = time.Time{}, 0
 	e.forget()
 	b.wantLoad()
 	b.ring = true

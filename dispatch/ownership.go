@@ -53,7 +53,7 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 	for id, list := range hooks {
 		e := s.endpoints[id]
 		if e == nil {
-			e = newEndpoint(id, s.cfg.EndpointConcurrency, &s.held)
+			e = newEndpoint(id, &s.held)
 			s.endpoints[id] = e
 		}
 		e.hooks = list
@@ -68,7 +68,7 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 		if len(hooks[id]) == 0 {
 			e.hooks, e.moving = nil, false
 		}
-		e.notBefore, e.failures, e.limit = time.Time{}, 0, s.cfg.EndpointConcurrency
+		e.notBefore, e.failures = time.Time{}, 0
 		e.forget()
 		s.wantLoad(e)
 	}

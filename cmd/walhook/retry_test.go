@@ -341,6 +341,21 @@ func TestHangingEndpointDelaysNoOther(t *testing.T) {
 	}
 }
 
+// Nor does one that hangs from its first request on take what an endpoint that was never tried needs.
+func TestHangingEndpointLeavesRoomForNewOnes(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("CONCURRENCY", "4", "ENDPOINT_CONCURRENCY", "4", "DELIVERY_TIMEOUT", "1h")
+	s.run()
+	s.hook("/hangs", "created")
+	s.receiver.Respond("/hangs", testenv.Always(testenv.Reply{Hang: true}))
+	s.exec("insert into respondent (id, assessment_id) select n, 1 from generate_series(1, 100) n")
+	s.waitRequests("/hangs", 1)
+	s.waitHeartbeat() // what it may take, it has
+	s.hook("/works", "created")
+	s.exec("insert into respondent (id, assessment_id) select n, 1 from generate_series(101, 200) n")
+	s.waitRequests("/works", 100)
+}
+
 // A webhook whose every attempt fails for long enough is disabled. What is pending waits for an administrator.
 func TestDisableAfter(t *testing.T) {
 	t.Parallel()
