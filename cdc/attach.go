@@ -219,8 +219,8 @@ type attacher struct {
 	publicationRows string
 }
 
-// run attaches from the beginning. What its last step ends with is the one store transaction that makes it complete; whatever interrupts it
-// before leaves an attachment that is marked as begun, and the next attach starts over.
+// run attaches from the beginning. It ends with the one store transaction that makes it complete; whatever interrupts it before
+// leaves an attachment that is marked as begun, and the next attach starts over.
 func (a *attacher) run(ctx context.Context, before *Attachment) error {
 	slot, target := a.cfg.Target.Slot, a.cfg.Target
 	system, err := pglogrepl.IdentifySystem(ctx, a.replication)
@@ -312,8 +312,8 @@ func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 	if err := beginAtSnapshot(ctx, a.source, slot.snapshot); err != nil {
 		return err
 	}
-	if err := a.write(ctx, "truncate walhook.response_state, walhook.assessment"); err != nil {
-		return err
+	if _, err := a.store.Exec(ctx, "truncate walhook.response_state, walhook.assessment"); err != nil {
+		return fmt.Errorf("write the state of existing rows: %w", err)
 	}
 	if a.preflight.Assessment != nil {
 		if _, err := copyRows(ctx, a.source, a.store, m.AssessmentTable, m.AssessmentColumns(), "walhook.assessment "+assessmentColumns,
@@ -329,24 +329,8 @@ func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 		return err
 	}
 	a.cfg.Note(fmt.Sprintf("recorded the state of %d existing rows in %s", rows, time.Since(began).Round(time.Millisecond)))
-	if err := a.write(ctx, "begin"); err != nil {
-		return err
-	}
-	_, err = a.store.Exec(ctx, sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": slot.consistent.String()})...)
-	if err != nil {
-		return fmt.Errorf("write the position: %w", err)
-	}
-	if err := recordOrigin(ctx, a.store); err != nil {
-		return err
-	}
-	if err := a.write(ctx, "insert into walhook.crash_mark default values on conflict do nothing"); err != nil {
-		return err
-	}
-	if _, err := a.store.Exec(ctx, "update walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1", a.publicationRows); err != nil {
+	if err := pgx.BeginFunc(ctx, a.store, func(pgx.Tx) error { return a.complete(ctx, slot) }); err != nil {
 		return fmt.Errorf("complete the attachment: %w", err)
-	}
-	if err := a.write(ctx, "commit"); err != nil {
-		return err
 	}
 	_, _ = a.source.Exec(ctx, "commit")
 	if _, err := a.store.Exec(ctx, "analyze walhook.response_state"); err != nil {
@@ -355,12 +339,20 @@ func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 	return nil
 }
 
-// write runs a statement in the store.
-func (a *attacher) write(ctx context.Context, statement string) error {
-	if _, err := a.store.Exec(ctx, statement); err != nil {
-		return fmt.Errorf("write the state of existing rows (%s): %w", statement, err)
+// complete writes what makes the state that was recorded an attachment.
+func (a *attacher) complete(ctx context.Context, slot newSlot) error {
+	_, err := a.store.Exec(ctx, sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": slot.consistent.String()})...)
+	if err != nil {
+		return fmt.Errorf("write the position: %w", err)
 	}
-	return nil
+	if err := recordOrigin(ctx, a.store); err != nil {
+		return err
+	}
+	if _, err := a.store.Exec(ctx, "insert into walhook.crash_mark default values on conflict do nothing"); err != nil {
+		return fmt.Errorf("mark the store: %w", err)
+	}
+	_, err = a.store.Exec(ctx, "update walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1", a.publicationRows)
+	return err
 }
 
 // beginAtSnapshot begins a transaction on the source that sees exactly what a new slot's stream continues from.

@@ -70,10 +70,13 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 		if id == "" {
 			return
 		}
-		if b.cleared || b.known.has(id) {
+		if b.cleared {
 			return
 		}
-		r := b.known.of(id)
+		r, met := b.known.of(id)
+		if met {
+			return
+		}
 		state, cached := b.w.states.get(id)
 		if r.state = state; !cached {
 			missing = append(missing, id)
@@ -112,7 +115,8 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 		if err != nil {
 			return err
 		}
-		b.known.of(id).state = state
+		r, _ := b.known.of(id)
+		r.state = state
 		b.w.states.put(id, state)
 	}
 	if err := rows.Err(); err != nil {
@@ -162,14 +166,14 @@ func (b *batch) take(it *item) {
 
 func (b *batch) takeRespondent(it *item) {
 	c := &it.change
-	r := b.known.of(cmp.Or(c.OldID, c.New.ID))
+	r, _ := b.known.of(cmp.Or(c.OldID, c.New.ID))
 	prev := r.state
 	next, fired := Classify(prev, *c)
 	if c.OldID != "" {
 		moved := *r
 		*r = response{id: c.OldID}
 		b.set(r, nil)
-		r = b.known.of(c.New.ID)
+		r, _ = b.known.of(c.New.ID)
 		r.created, r.fate = cmp.Or(moved.created, r.created), moved.fate
 		b.set(r, next)
 	} else if prev == nil || next == nil || !next.Equal(*prev) {
@@ -280,15 +284,10 @@ func (k *known) clear() {
 	k.all = k.all[:0]
 }
 
-func (k *known) has(id string) bool {
-	_, has := k.index[id]
-	return has
-}
-
-// of returns what is known of a response, until another one is asked for: nothing where it was not met before.
-func (k *known) of(id string) *response {
-	i, has := k.index[id]
-	if !has {
+// of returns what is known of a response, until another one is asked for, and whether it was met before.
+func (k *known) of(id string) (r *response, met bool) {
+	i, met := k.index[id]
+	if !met {
 		i = len(k.all)
 		k.all = append(k.all, response{id: id})
 		if k.index == nil {
@@ -296,7 +295,7 @@ func (k *known) of(id string) *response {
 		}
 		k.index[id] = i
 	}
-	return &k.all[i]
+	return &k.all[i], met
 }
 
 // touched returns those that are to be written.

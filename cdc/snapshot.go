@@ -43,9 +43,9 @@ func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns [
 	_ = pipeReader.CloseWithError(writeErr)
 	readErr := <-readDone
 	switch {
-	case writeErr != nil && errors.Is(readErr, writeErr): // the source was told why nobody reads it any more
-		return converter.rows, fmt.Errorf("write the state of %s: %w", from.Display(), writeErr)
-	case readErr != nil && writeErr == nil, readErr != nil && strings.Contains(writeErr.Error(), readErr.Error()):
+	case readErr != nil && writeErr == nil,
+		// The one who reads is told why nobody takes the rows any more, and the one who writes why there are none.
+		readErr != nil && !errors.Is(readErr, writeErr) && strings.Contains(writeErr.Error(), readErr.Error()):
 		return converter.rows, fmt.Errorf("read the rows of %s: %w", from.Display(), readErr)
 	case writeErr != nil:
 		return converter.rows, fmt.Errorf("write the state of %s: %w", from.Display(), writeErr)

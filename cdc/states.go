@@ -104,12 +104,9 @@ func (f fate) add(fired Fired, silenced bool, at time.Time) fate {
 	return f
 }
 
-// stateInColumns is how many columns walhook.state_in has.
-const stateInColumns = 9
-
 // addState adds a state as walhook.state_in has it; created is the commit LSN of the insert, 0 where it is not new.
 func addState(to *sql.Rows, id string, s *State, created pglogrepl.LSN, f fate) {
-	to.Row(stateInColumns)
+	to.Row()
 	to.Text(id)
 	to.TextOrNull(s.AssessmentID)
 	to.NullableText(s.OrganizationID)

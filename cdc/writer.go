@@ -35,7 +35,8 @@ var (
 )
 
 // Queue is how events become deliveries inside the writer's transaction. Add queues its statements on the batch, for a
-// part of the events at a time, which it may keep until then; Committed or Discarded tells what became of all that was added since the last such call. Began is
+// part of the events at a time, which it may keep until then; Committed or Discarded tells what became of all that was added
+// since the last such call. Began is
 // called before the first Add of a session, when no other writer lives any more. The context of Committed holds the span of the
 // transaction, where traces are taken.
 type Queue struct {

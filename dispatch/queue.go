@@ -38,20 +38,13 @@ func NewQueue(scheduler *Scheduler, horizon *cdc.Horizon, hasAssessments bool) *
 // eventNames are the public names of the event types by their numbers.
 var eventNames = []string{cdc.Created.String(), cdc.Started.String(), cdc.Completed.String(), cdc.Changed.String()}
 
-// eventColumns is how many columns walhook.event_in has.
-const eventColumns = 9
-
 // Add queues the matching statement for some events on the batch of the store transaction.
 func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 	added := &added{events: events, rows: sql.NewRows()}
 	for i := range events {
 		e := &events[i]
-		kind := kindStream
-		if e.Recovered {
-			kind = kindRecovered
-		}
 		r := added.rows
-		r.Row(eventColumns)
+		r.Row()
 		r.Text(e.ResponseID)
 		r.TextOrNull(e.AssessmentID)
 		r.NullableText(e.OrganizationID)
@@ -60,7 +53,7 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 		r.Int8(e.Ordinal)
 		r.Int8OrNull(q.horizon.Widen(e.XID))
 		r.TimeOrNull(e.CommitAt)
-		r.Int2(kind)
+		r.Int2(kindOf(e))
 	}
 	signal(q.scheduler.foreseen)
 	batch.Queue(sql.ReadOrigin.SQL).QueryRow(func(row pgx.Row) error {
@@ -110,14 +103,19 @@ func (q *Queue) collect(rows pgx.Rows, from *added) error {
 		e := &from.events[next]
 		d := &delivery{
 			id: id, webhookID: webhookID, edition: edition, origin: from.origin, responseID: e.ResponseID,
-			lsn: e.LSN, ordinal: e.Ordinal, xid: q.horizon.Widen(e.XID), committedAt: e.CommitAt, event: e.Type,
-		}
-		if e.Recovered {
-			d.kind = kindRecovered
+			lsn: e.LSN, ordinal: e.Ordinal, xid: q.horizon.Widen(e.XID), committedAt: e.CommitAt, event: e.Type, kind: kindOf(e),
 		}
 		q.queued = append(q.queued, d)
 	}
 	return rows.Err()
+}
+
+// kindOf returns the kind of the deliveries of an event.
+func kindOf(e *cdc.Event) int16 {
+	if e.Recovered {
+		return kindRecovered
+	}
+	return kindStream
 }
 
 // is tells whether this is the event that the store has under these columns.

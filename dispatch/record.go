@@ -125,13 +125,10 @@ func (s *Scheduler) queueEndpoints(batch *pgx.Batch, endpoints []*endpoint) {
 	})...)
 }
 
-// resultColumns is how many columns walhook.result_in has.
-const resultColumns = 9
-
 // add adds a result as walhook.result_in has it.
 func add(to *sql.Rows, r *result, age time.Duration) {
 	succeeded := r.outcome.Kind == Success
-	to.Row(resultColumns)
+	to.Row()
 	to.Int8(r.d.id)
 	to.Int4(int32(r.d.attempts))
 	to.Bool(succeeded)

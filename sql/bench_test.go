@@ -42,7 +42,7 @@ func enqueue(ctx context.Context, conn *pgx.Conn, from int) ([]int64, error) {
 func enqueueArgs(from int) []any {
 	events := NewRows()
 	for i := range bulk {
-		events.Row(9)
+		events.Row()
 		events.Text(strconv.Itoa(from + i))
 		events.Text("1")
 		events.NullableText(nil)
@@ -101,7 +101,7 @@ func BenchmarkRecordEnded(b *testing.B) {
 
 // addSuccess adds the result of a delivery that arrived at once.
 func addSuccess(to *Rows, id int64) {
-	to.Row(9)
+	to.Row()
 	to.Int8(id)
 	to.Int4(0)
 	to.Bool(true)

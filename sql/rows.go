@@ -13,16 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// OIDs of the types that rows are made of (pg_type.dat).
-const (
-	boolOID        = 16
-	int8OID        = 20
-	int2OID        = 21
-	int4OID        = 23
-	textOID        = 25
-	timestamptzOID = 1184
-	lsnOID         = 3220
-)
+// lsnOID is the OID of a type that pgx does not know (pg_type.dat).
+const lsnOID = 3220
 
 // Rows is an array of one of the store's row types, such as walhook.event_in, in the form in which the server reads it. A row is
 // begun with Row, followed by a value for each column in their order.
@@ -30,6 +22,8 @@ type Rows struct {
 	buf []byte
 	n   int
 	row int // where the row begins that is being made
+
+	columns uint32 // of that row, so far
 }
 
 var rowsPool = sync.Pool{New: func() any { return &Rows{} }}
@@ -53,23 +47,24 @@ func (r *Rows) Len() int { return r.n }
 // GoString keeps what the rows hold out of error messages.
 func (r *Rows) GoString() string { return fmt.Sprintf("%d rows", r.n) }
 
-// Row begins a row with so many columns.
-func (r *Rows) Row(columns int32) {
+// Row begins a row.
+func (r *Rows) Row() {
 	r.end()
 	r.n++
-	r.row = len(r.buf)
-	r.buf = append(r.buf, 0, 0, 0, 0) // the length, once it is known
-	r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(columns))
+	r.row, r.columns = len(r.buf), 0
+	r.buf = append(r.buf, 0, 0, 0, 0, 0, 0, 0, 0) // length and number of columns, once they are known
 }
 
-// end writes the length of the row that was being made.
+// end completes the row that was being made.
 func (r *Rows) end() {
 	if r.n > 0 {
 		binary.BigEndian.PutUint32(r.buf[r.row:], uint32(len(r.buf)-r.row-4))
+		binary.BigEndian.PutUint32(r.buf[r.row+4:], r.columns)
 	}
 }
 
 func (r *Rows) head(oid, length uint32) {
+	r.columns++
 	r.buf = binary.BigEndian.AppendUint32(r.buf, oid)
 	r.buf = binary.BigEndian.AppendUint32(r.buf, length)
 }
@@ -78,14 +73,14 @@ func (r *Rows) null(oid uint32) { r.head(oid, 1<<32-1) }
 
 // Text adds a text.
 func (r *Rows) Text(v string) {
-	r.head(textOID, uint32(len(v)))
+	r.head(pgtype.TextOID, uint32(len(v)))
 	r.buf = append(r.buf, v...)
 }
 
 // NullableText adds a text, NULL where there is none.
 func (r *Rows) NullableText(v *string) {
 	if v == nil {
-		r.null(textOID)
+		r.null(pgtype.TextOID)
 		return
 	}
 	r.Text(*v)
@@ -94,7 +89,7 @@ func (r *Rows) NullableText(v *string) {
 // TextOrNull adds a text, NULL for the empty one.
 func (r *Rows) TextOrNull(v string) {
 	if v == "" {
-		r.null(textOID)
+		r.null(pgtype.TextOID)
 		return
 	}
 	r.Text(v)
@@ -102,7 +97,7 @@ func (r *Rows) TextOrNull(v string) {
 
 // Bool adds a boolean.
 func (r *Rows) Bool(v bool) {
-	r.head(boolOID, 1)
+	r.head(pgtype.BoolOID, 1)
 	r.buf = append(r.buf, 0)
 	if v {
 		r.buf[len(r.buf)-1] = 1
@@ -111,23 +106,23 @@ func (r *Rows) Bool(v bool) {
 
 // Int2 adds a smallint.
 func (r *Rows) Int2(v int16) {
-	r.head(int2OID, 2)
+	r.head(pgtype.Int2OID, 2)
 	r.buf = binary.BigEndian.AppendUint16(r.buf, uint16(v))
 }
 
 // Int4 adds an integer.
 func (r *Rows) Int4(v int32) {
-	r.head(int4OID, 4)
+	r.head(pgtype.Int4OID, 4)
 	r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(v))
 }
 
 // Int8 adds a bigint.
-func (r *Rows) Int8(v int64) { r.eight(int8OID, uint64(v)) }
+func (r *Rows) Int8(v int64) { r.eight(pgtype.Int8OID, uint64(v)) }
 
 // Int8OrNull adds a bigint, NULL for 0.
 func (r *Rows) Int8OrNull(v int64) {
 	if v == 0 {
-		r.null(int8OID)
+		r.null(pgtype.Int8OID)
 		return
 	}
 	r.Int8(v)
@@ -145,11 +140,11 @@ func (r *Rows) LSNOrNull(v uint64) {
 // TimeOrNull adds a timestamptz, NULL for the zero time.
 func (r *Rows) TimeOrNull(v time.Time) {
 	if v.IsZero() {
-		r.null(timestamptzOID)
+		r.null(pgtype.TimestamptzOID)
 		return
 	}
 	const epoch = 946_684_800_000_000 // 2000-01-01 in microseconds since 1970
-	r.eight(timestamptzOID, uint64(v.UnixMicro()-epoch))
+	r.eight(pgtype.TimestamptzOID, uint64(v.UnixMicro()-epoch))
 }
 
 func (r *Rows) eight(oid uint32, v uint64) {

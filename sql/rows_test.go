@@ -23,7 +23,7 @@ func TestRowsArriveAsTheyWereMeant(t *testing.T) {
 	defer events.Release()
 	for _, id := range []string{"", "ünï'\"\\\t\n☃", strings.Repeat("x", 100_000)} {
 		organization := id + "!"
-		events.Row(9)
+		events.Row()
 		events.Text(id)
 		events.TextOrNull(id)
 		events.NullableText(&organization)
@@ -34,7 +34,7 @@ func TestRowsArriveAsTheyWereMeant(t *testing.T) {
 		events.TimeOrNull(at)
 		events.Int2(1<<15 - 1)
 	}
-	events.Row(9)
+	events.Row()
 	events.Text("nothing")
 	events.TextOrNull("")
 	events.NullableText(nil)
@@ -76,7 +76,7 @@ func TestRowsArriveAsTheyWereMeant(t *testing.T) {
 	results := NewRows()
 	defer results.Release()
 	for _, succeeded := range []bool{true, false} {
-		results.Row(9)
+		results.Row()
 		results.Int8(7)
 		results.Int4(-1 << 31)
 		results.Bool(succeeded)
