@@ -46,7 +46,11 @@ func (c *Client) attempt(parent context.Context, r Request, started time.Time) O
 	ctx, cancel := context.WithTimeout(parent, c.timeout)
 	defer cancel()
 	var at progress
-	resp, err := c.transport.RoundTrip(c.newRequest(at.trace(ctx), r, started, signature))
+	req, err := c.newRequest(at.trace(ctx), r, started, signature)
+	if err != nil {
+		return Misconfigured(err, started)
+	}
+	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		return c.failed(parent, ctx, at.phase(), err)
 	}
@@ -66,7 +70,7 @@ func (c *Client) attempt(parent context.Context, r Request, started time.Time) O
 		o.fromStatus(resp.StatusCode, "", "")
 		return o
 	}
-	hide := r.Target.secrets
+	hide := r.Target.redactor()
 	o.fromStatus(resp.StatusCode, hide.detail(head, more || err != nil), hide.redact(location(resp)))
 	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
 		o.RetryAfter = ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now(), c.retryCap)
@@ -74,8 +78,13 @@ func (c *Client) attempt(parent context.Context, r Request, started time.Time) O
 	return o
 }
 
-func (c *Client) newRequest(ctx context.Context, r Request, at time.Time, signature string) *http.Request {
-	req := r.Target.template.WithContext(ctx)
+func (c *Client) newRequest(ctx context.Context, r Request, at time.Time, signature string) (*http.Request, error) {
+	u, auth, err := r.Target.address()
+	if err != nil {
+		return nil, err
+	}
+	bare := http.Request{Method: http.MethodPost, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	req := bare.WithContext(ctx)
 	// One array behind the values of this attempt saves an allocation each.
 	values := [...]string{r.MessageID, strconv.FormatInt(at.Unix(), 10), signature}
 	req.Header = make(http.Header, 8)
@@ -87,15 +96,15 @@ func (c *Client) newRequest(ctx context.Context, r Request, at time.Time, signat
 	if signature != "" {
 		req.Header["webhook-signature"] = values[2:3:3]
 	}
-	if r.Target.auth != nil {
-		req.Header["Authorization"] = r.Target.auth
+	if auth != "" {
+		req.Header["Authorization"] = []string{auth}
 	}
 	req.ContentLength = int64(len(r.Body))
 	// With GetBody the transport moves on to another connection where nothing was sent on the first, and only then: a
 	// POST that the server may have seen is an attempt, and ours to count and repeat.
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.Body)), nil }
 	req.Body, _ = req.GetBody()
-	return req
+	return req, nil
 }
 
 // failed tells our own timeout, the caller's end and every other error apart.

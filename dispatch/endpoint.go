@@ -69,34 +69,33 @@ const (
 // While it is owned, no other daemon sends to it. Never-tried deliveries come in the order of their ids: up to cursor each
 // was held, or lies behind an earlier one about the same response; after it, more tells that the store may have others.
 type endpoint struct {
-	id      int64
-	display string
-	hooks   []*webhook
-	owned   bool
-	leaving bool // to be released as soon as nothing is in flight or unrecorded
-	moving  bool // a webhook has come here, and what is in flight at its URL before has not ended
+	id    int64
+	hooks []*webhook
+
+	owned    bool
+	leaving  bool // to be released as soon as nothing is in flight or unrecorded
+	moving   bool // a webhook has come here, and what is in flight at its URL before has not ended
+	queued   bool // in the ring of endpoints that may have something to send
+	loading  bool
+	missed   bool // something was offered and not held since the store was last looked at
+	more     bool
+	troubled bool // the store has failures > 0
 
 	generation int // of what is held: forget begins a new one
 	held       map[int64]struct{}
-	total      *int                // how much all endpoints hold
-	window     int                 // how much this one may, while it does well
+	memory     *memory
 	flying     map[int64]*delivery // in flight or unrecorded; all of them are held
 	due        []*delivery         // ready: tried before, or queued by hand
 	fresh      []*delivery         // ready: never tried
 	lines      map[string]*line
 	cursor     int64
-	more       bool
-
-	loading bool
-	missed  bool           // something was offered and not held since the store was last looked at
-	ended   map[int64]bool // what was attempted and recorded while loading: whether it ended
+	ended      map[int64]bool // what was attempted and recorded while loading: whether it ended
 
 	inFlight int
 	waiting  int       // tried and failed, due later: as far as is known
 	dueAt    time.Time // when something must be loaded again
 	wakeAt   time.Time // when timer fires; zero: it does not
 	timer    *time.Timer
-	queued   bool // in the ring of endpoints that may have something to send
 
 	failures    int // in a row
 	limit       int // attempts in flight allowed by slow start: one until the first success, and twice as many with each
@@ -104,11 +103,16 @@ type endpoint struct {
 	lastAttempt time.Time
 	quietSince  time.Time // the last answer, or the attempt that was begun while none was in flight
 	lastError   string
-	troubled    bool // the store has failures > 0
 }
 
-func newEndpoint(id int64, total *int) *endpoint {
-	return &endpoint{id: id, total: total, window: window, limit: 1, more: true}
+// memory is what all endpoints of a process share.
+type memory struct {
+	held   int // deliveries, at all of them
+	window int // how many one of them may hold while it does well
+}
+
+func newEndpoint(id int64, m *memory) *endpoint {
+	return &endpoint{id: id, memory: m, limit: 1, more: true}
 }
 
 // put and drop let a map exist only while something is in it: most endpoints are idle most of the time.
@@ -182,7 +186,7 @@ func (e *endpoint) miss() { e.more, e.missed = true, true }
 
 func (e *endpoint) hold(d *delivery) {
 	put(&e.held, d.id, struct{}{})
-	*e.total++
+	e.memory.held++
 	d.generation = e.generation
 }
 
@@ -190,7 +194,7 @@ func (e *endpoint) hold(d *delivery) {
 func (e *endpoint) letGo(id int64) {
 	if _, held := e.held[id]; held {
 		drop(&e.held, id)
-		*e.total--
+		e.memory.held--
 	}
 }
 
@@ -258,7 +262,7 @@ func (e *endpoint) finished(d *delivery, final bool) (next *delivery, lookUp *li
 	drop(&e.flying, d.id)
 	if e.loading {
 		// What is being loaded may show it as it was before.
-		e.ended[d.id] = final
+		put(&e.ended, d.id, final)
 		e.missed = e.missed || !final
 	}
 	switch {
@@ -274,7 +278,7 @@ func (e *endpoint) finished(d *delivery, final bool) (next *delivery, lookUp *li
 func (e *endpoint) forget() {
 	e.generation++
 	e.due, e.fresh = nil, nil
-	*e.total += len(e.flying) - len(e.held)
+	e.memory.held += len(e.flying) - len(e.held)
 	e.held = nil
 	for id := range e.flying {
 		put(&e.held, id, struct{}{})
@@ -285,10 +289,10 @@ func (e *endpoint) forget() {
 
 // width is how many deliveries may be held: few while they would only wait, or while all endpoints together hold many.
 func (e *endpoint) width() int {
-	if e.failing() || *e.total >= crowded {
+	if e.failing() || e.memory.held >= crowded {
 		return narrow
 	}
-	return e.window
+	return e.memory.window
 }
 
 // room is how many more deliveries may be held that were never tried.

@@ -85,11 +85,11 @@ const (
 )
 
 func newBench(t interface{ Fatalf(string, ...any) }, hooks ...*webhook) *bench {
-	b := &bench{t: t, e: newEndpoint(1, new(int)), hooks: map[int64]*webhook{}, rows: map[int64]*pendingRow{}, now: time.Unix(1_800_000_000, 0)}
+	b := &bench{t: t, e: newEndpoint(1, &memory{window: benchWindow}), hooks: map[int64]*webhook{}, rows: map[int64]*pendingRow{}, now: time.Unix(1_800_000_000, 0)}
 	for _, h := range hooks {
 		b.hooks[h.id] = h
 	}
-	b.e.hooks, b.e.window = hooks, benchWindow
+	b.e.hooks = hooks
 	b.claim()
 	return b
 }
@@ -603,7 +603,7 @@ func (b *bench) check() {
 			b.fail("%d is held and nowhere", id)
 		}
 	}
-	if counted := *e.total - b.elsewhere; counted != len(e.held) {
+	if counted := e.memory.held - b.elsewhere; counted != len(e.held) {
 		b.fail("%d are held, and %d counted", len(e.held), counted)
 	}
 	if most := benchWindow + probes + 3*len(e.flying); len(e.held) > most {
@@ -678,7 +678,7 @@ func (rules benchRules) run(t *rapid.T) {
 	b := newBench(t, hooks...)
 	if rules.crowd {
 		b.elsewhere = crowded
-		*b.e.total += crowded
+		b.e.memory.held += crowded
 	}
 	draw := func(name string, n int) int { return rapid.IntRange(0, n-1).Draw(t, name) }
 	response := func() string { return fmt.Sprint(draw("response", rules.responses)) }

@@ -53,12 +53,11 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 	for id, list := range hooks {
 		e := s.endpoints[id]
 		if e == nil {
-			e = newEndpoint(id, &s.held)
+			e = newEndpoint(id, &s.memory)
 			s.endpoints[id] = e
 		}
 		e.hooks = list
 		e.moving = slices.ContainsFunc(list, (*webhook).moving)
-		e.display = DisplayURL(list[0].url)
 	}
 	for id := range changed {
 		e := s.endpoints[id]

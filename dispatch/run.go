@@ -220,13 +220,17 @@ func (s *Scheduler) lookUp(e *endpoint, l *line) {
 // loadLoop looks into the store for one endpoint after the other.
 func (s *Scheduler) loadLoop(ctx context.Context) {
 	for {
-		var e *endpoint
 		select {
-		case e = <-s.loading:
+		case <-s.loadable:
 		case <-ctx.Done():
 			return
 		}
 		s.mu.Lock()
+		e := s.nextToLoad()
+		if e == nil {
+			s.mu.Unlock()
+			continue
+		}
 		enabled, ordered, all := e.active()
 		args := loadArgs{enabled: enabled, ordered: ordered, all: all, held: make([]int64, 0, len(e.held)), cursor: e.cursor, room: e.room(), roomDue: e.roomDue()}
 		for id := range e.held {

@@ -96,7 +96,7 @@ type Load struct {
 func (s *Scheduler) Load() Load {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := Load{InFlight: s.inFlight, Held: s.held, Alive: time.Now().Before(s.aliveUntil)}
+	l := Load{InFlight: s.inFlight, Held: s.memory.held, Alive: time.Now().Before(s.aliveUntil)}
 	for _, e := range s.endpoints {
 		if e.owned {
 			l.Endpoints++

@@ -74,7 +74,8 @@ type Scheduler struct {
 	results    []result
 	troubled   map[*endpoint]struct{} // whose failures are to be written
 	elsewhere  map[int64]struct{}     // endpoints of others for which something was queued
-	held       int                    // deliveries in memory
+	memory     memory
+	toLoad     []*endpoint // in turn
 	inFlight   int
 	inTroubled int // of those, at endpoints whose last attempt failed
 	unrecorded int
@@ -83,8 +84,8 @@ type Scheduler struct {
 
 	recorded   chan struct{} // capacity 1: results is not empty
 	gate       chan struct{} // capacity 1: gated is not empty
+	loadable   chan struct{} // capacity 1: toLoad is not empty
 	foreseen   chan struct{} // capacity 1: deliveries are being queued, and their transactions will be asked for
-	loading    chan *endpoint
 	woken      chan struct{} // capacity 1: look for work in the store
 	tell       chan struct{} // capacity 1: elsewhere is not empty
 	sampled    atomic.Pointer[Sample]
@@ -101,7 +102,7 @@ func NewScheduler(cfg Config) *Scheduler {
 		cfg: cfg, endpoints: map[int64]*endpoint{}, troubled: map[*endpoint]struct{}{}, elsewhere: map[int64]struct{}{},
 		webhooks: &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}},
 		recorded: make(chan struct{}, 1), gate: make(chan struct{}, 1), foreseen: make(chan struct{}, 1), woken: make(chan struct{}, 1),
-		tell: make(chan struct{}, 1), loading: make(chan *endpoint, 1<<16), attemptCtx: attemptCtx, abort: abort,
+		tell: make(chan struct{}, 1), loadable: make(chan struct{}, 1), memory: memory{window: window}, attemptCtx: attemptCtx, abort: abort,
 	}
 }
 
@@ -331,9 +332,9 @@ func (s *Scheduler) answered(d *delivery, o Outcome, troubled bool) {
 	s.logAttempt(d, r)
 	switch {
 	case is && !was:
-		s.cfg.Log.Warn("an endpoint is failing; what goes there waits", "endpoint", e.display, "failures", failures, "error", o.Error)
+		s.cfg.Log.Warn("an endpoint is failing; what goes there waits", "endpoint", d.hook.display(), "failures", failures, "error", o.Error)
 	case was && !is:
-		s.cfg.Log.Info("an endpoint works again", "endpoint", e.display)
+		s.cfg.Log.Info("an endpoint works again", "endpoint", d.hook.display())
 	}
 }
 
@@ -349,7 +350,7 @@ func (s *Scheduler) logAttempt(d *delivery, r result) {
 	}
 	s.cfg.Log.Log(context.Background(), level, "attempt",
 		"delivery_id", d.id, "webhook_id", d.webhookID, "message_id", d.messageID(), "response_id", d.responseID, "event", d.event.String(), "attempt", d.attempts+1,
-		"endpoint", d.endpoint.display, "outcome", r.outcome.Kind.String(), "final", r.final, "http_status", r.outcome.HTTPStatus,
+		"endpoint", d.hook.display(), "outcome", r.outcome.Kind.String(), "final", r.final, "http_status", r.outcome.HTTPStatus,
 		"error", r.outcome.Error, "duration_ms", r.outcome.Duration.Milliseconds(), "next_in", r.delay.Round(time.Millisecond))
 }
 
@@ -397,13 +398,22 @@ func (s *Scheduler) wantLoad(e *endpoint) {
 		return
 	}
 	e.loading = true
-	e.ended = map[int64]bool{}
-	select {
-	case s.loading <- e:
-	default:
-		// More endpoints than the channel holds: the periodic look finds it.
-		e.loading = false
+	s.toLoad = append(s.toLoad, e)
+	signal(s.loadable)
+}
+
+// nextToLoad returns the endpoint that has waited for a loader the longest, nil where there is none.
+func (s *Scheduler) nextToLoad() *endpoint {
+	if len(s.toLoad) == 0 {
+		return nil
 	}
+	e := s.toLoad[0]
+	s.toLoad[0] = nil
+	s.toLoad = s.toLoad[1:]
+	if len(s.toLoad) > 0 {
+		signal(s.loadable) // for another loader
+	}
+	return e
 }
 
 // wake makes the scheduler look for changed webhooks and pending deliveries in the store.

@@ -2,49 +2,63 @@ package dispatch
 
 import (
 	"encoding/base64"
-	"net/http"
 	"net/url"
 )
 
-// Target is where a webhook's deliveries go: its URL and its signing secrets, parsed once. It never changes, and may be
-// used concurrently. It prints as scheme and host.
+// Target is where a webhook's deliveries go: its URL and its signing secrets, which [NewTarget] has found usable. It never
+// changes, and may be used concurrently. It prints as scheme and host.
+//
+// There may be ten thousand in memory, so it keeps what they were given as, and an attempt takes that apart.
 type Target struct {
-	display  string
-	template *http.Request // copied by each attempt
-	auth     []string      // value of the Authorization header; nil: none
-	signer   *Signer
-	secrets  *redactor
+	rawURL  string
+	secrets []string
+	signer  *Signer
 }
 
 // NewTarget prepares a webhook's URL and secrets; a webhook without secrets is sent unsigned. Its error wraps
 // [ErrBadURL] or [ErrBadSecret] and is safe to show; [Misconfigured] makes an outcome of it.
 func NewTarget(rawURL string, secrets ...string) (*Target, error) {
-	u, err := parseURL(rawURL)
-	if err != nil {
+	if err := CheckURL(rawURL); err != nil {
 		return nil, err
 	}
-	signer, err := NewSigner(secrets...)
-	if err != nil {
-		return nil, err
-	}
-	t := &Target{display: displayURL(u), signer: signer, secrets: newRedactor(u, secrets...)}
-	if u.User != nil {
-		t.auth = []string{basicAuth(u.User)}
-	}
-	// Neither is for the wire; without them here, nothing that net/http says of the request can hold them.
-	u.User, u.Fragment, u.RawFragment = nil, "", ""
-	t.template = &http.Request{
-		Method: http.MethodPost, URL: u, Host: u.Host,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	t := &Target{rawURL: rawURL, secrets: secrets}
+	if len(secrets) > 0 {
+		var err error
+		if t.signer, err = NewSigner(secrets...); err != nil {
+			return nil, err
+		}
 	}
 	return t, nil
 }
 
+// address returns the URL as it goes on the wire, and the value of the Authorization header, empty where there is none.
+// Without user info and fragment, nothing that net/http says of the request can hold them.
+func (t *Target) address() (u *url.URL, auth string, err error) {
+	u, err = parseURL(t.rawURL)
+	if err != nil {
+		return nil, "", err
+	}
+	if u.User != nil {
+		auth = basicAuth(u.User)
+	}
+	u.User, u.Fragment, u.RawFragment = nil, "", ""
+	return u, auth, nil
+}
+
+// redactor hides what nobody else may see of it.
+func (t *Target) redactor() *redactor {
+	u, err := parseURL(t.rawURL)
+	if err != nil {
+		u = new(url.URL)
+	}
+	return newRedactor(u, t.secrets...)
+}
+
 // String returns scheme and host.
-func (t *Target) String() string { return t.display }
+func (t *Target) String() string { return DisplayURL(t.rawURL) }
 
 // GoString returns scheme and host.
-func (t *Target) GoString() string { return t.display }
+func (t *Target) GoString() string { return DisplayURL(t.rawURL) }
 
 // basicAuth is what http.Client does with user info (RFC 7617), which the transport alone does not.
 func basicAuth(user *url.Userinfo) string {

@@ -20,7 +20,9 @@ func (s *Scheduler) traced(d *delivery) Outcome {
 		attribute.Int("walhook.attempt", d.attempts+1),
 	)}
 	if target := d.hook.target; target != nil {
-		options = append(options, trace.WithAttributes(attribute.String("server.address", target.template.URL.Hostname())))
+		if u, _, err := target.address(); err == nil {
+			options = append(options, trace.WithAttributes(attribute.String("server.address", u.Hostname())))
+		}
 	}
 	if d.queuedBy != nil {
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: *d.queuedBy}))

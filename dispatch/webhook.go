@@ -30,6 +30,9 @@ type webhook struct {
 	leftAt []int64
 }
 
+// display is its URL as everybody may see it.
+func (w *webhook) display() string { return DisplayURL(w.url) }
+
 // moving reports whether attempts may be in flight at a URL that the webhook had before.
 func (w *webhook) moving() bool { return len(w.leftAt) > 0 }
 
