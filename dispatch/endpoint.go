@@ -45,11 +45,13 @@ const (
 	// failingAfter is how many failures in a row make an endpoint a failing one.
 	failingAfter = 5
 
-	// window is how many deliveries of one endpoint are held in memory at most, and narrow how many while all endpoints
-	// together hold crowded ones.
+	// window is how many deliveries of one endpoint are held in memory at most. Endpoints that hold some share crowded ones,
+	// but each may have a chunk, for less is not worth a look into the store. Only while all together hold crowded ones, each
+	// has to do with narrow.
 	window  = 2048
-	narrow  = 4
-	crowded = 1 << 15
+	chunk   = 64
+	narrow  = 2
+	crowded = 1 << 13
 
 	// probes is how many deliveries that are due again are held at least, beside all others.
 	probes = 16
@@ -108,6 +110,7 @@ type endpoint struct {
 // memory is what all endpoints of a process share.
 type memory struct {
 	held   int // deliveries, at all of them
+	busy   int // endpoints that hold some
 	window int // how many one of them may hold while it does well
 }
 
@@ -185,6 +188,9 @@ func (e *endpoint) handOver(d *delivery) bool {
 func (e *endpoint) miss() { e.more, e.missed = true, true }
 
 func (e *endpoint) hold(d *delivery) {
+	if len(e.held) == 0 {
+		e.memory.busy++
+	}
 	put(&e.held, d.id, struct{}{})
 	e.memory.held++
 	d.generation = e.generation
@@ -195,6 +201,9 @@ func (e *endpoint) letGo(id int64) {
 	if _, held := e.held[id]; held {
 		drop(&e.held, id)
 		e.memory.held--
+		if len(e.held) == 0 {
+			e.memory.busy--
+		}
 	}
 }
 
@@ -279,6 +288,9 @@ func (e *endpoint) forget() {
 	e.generation++
 	e.due, e.fresh = nil, nil
 	e.memory.held += len(e.flying) - len(e.held)
+	if len(e.held) > 0 && len(e.flying) == 0 {
+		e.memory.busy--
+	}
 	e.held = nil
 	for id := range e.flying {
 		put(&e.held, id, struct{}{})
@@ -292,7 +304,7 @@ func (e *endpoint) width() int {
 	if e.failing() || e.memory.held >= crowded {
 		return narrow
 	}
-	return e.memory.window
+	return min(max(crowded/max(e.memory.busy, 1), chunk), e.memory.window)
 }
 
 // room is how many more deliveries may be held that were never tried.

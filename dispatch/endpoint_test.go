@@ -606,6 +606,9 @@ func (b *bench) check() {
 	if counted := e.memory.held - b.elsewhere; counted != len(e.held) {
 		b.fail("%d are held, and %d counted", len(e.held), counted)
 	}
+	if busy := min(len(e.held), 1); e.memory.busy != busy {
+		b.fail("%d are held, and %d endpoints counted", len(e.held), e.memory.busy)
+	}
 	if most := benchWindow + probes + 3*len(e.flying); len(e.held) > most {
 		b.fail("%d are held, and %d is the most", len(e.held), most)
 	}

@@ -6,17 +6,21 @@ import (
 )
 
 const (
-	// memoryGoal is how much memory the Go runtime tries to do with: beyond it the garbage collector works harder.
-	memoryGoal = 40 << 20
+	// memoryGoal is how much memory the Go runtime tries to do with: beyond it the garbage collector works harder. Each webhook
+	// adds half of what it and its endpoint take.
+	memoryGoal       = 40 << 20
+	memoryPerWebhook = 384
 
-	// A number of webhooks goes within that goal; each one more is granted what it and its endpoint take.
+	// Beyond this number of webhooks each adds all of it, and room for the collector.
 	memoryWebhooks   = 10_000
-	memoryPerWebhook = 3 << 10
+	memoryPerFurther = 1 << 10
 )
 
 // boundMemory sets the goal for a number of webhooks. GOMEMLIMIT, Go's own variable, goes before it.
 func boundMemory(webhooks int) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryGoal + memoryPerWebhook*int64(max(webhooks-memoryWebhooks, 0)))
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
 	}
+	further := max(webhooks-memoryWebhooks, 0)
+	debug.SetMemoryLimit(memoryGoal + memoryPerWebhook*int64(webhooks) + memoryPerFurther*int64(further))
 }
