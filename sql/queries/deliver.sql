@@ -79,18 +79,25 @@ update walhook.endpoint set owner = null where owner = @self and id = any(@endpo
 update walhook.endpoint set owner = null where owner = @self;
 
 -- Never-tried deliveries of one endpoint after a cursor, in order. behind is the last earlier pending delivery about the
--- same response that goes to the same URL through an ordered webhook. With the sums it is looked for among those about the response:
--- by the primary key, a planner that takes responses for few would read the whole queue before it. So below.
+-- same response that goes to the same URL through an ordered webhook. A URL that few webhooks have looks for those of each; one that
+-- many have looks at all about the response. The sums keep the planner from other indexes: by the primary key, where it takes responses
+-- for few, it would read the whole queue before it. So below.
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
-       coalesce((select b.delivery_id from walhook.queue b
-                  where b.response_id = q.response_id and b.delivery_id + 0 < q.delivery_id
-                    and b.webhook_id = any(@ordered_ids::bigint[]) and b.kind <> 2
-                    and q.webhook_id = any(@ordered_ids::bigint[])
-                  order by b.delivery_id + 0 desc limit 1), 0)::bigint as behind
+       coalesce(case when not q.webhook_id = any(@ordered_ids::bigint[]) then null
+         when cardinality(@ordered_ids::bigint[]) <= 8 then
+           (select max(b.id) from unnest(@ordered_ids::bigint[]) as o (id) cross join lateral (
+              select b.delivery_id as id from walhook.queue b
+               where b.response_id = q.response_id and b.webhook_id = o.id and b.delivery_id + 0 < q.delivery_id and b.kind <> 2
+               order by b.delivery_id + 0 desc limit 1) as b)
+         else
+           (select max(b.delivery_id + 0) from walhook.queue b
+             where b.response_id = q.response_id and b.webhook_id + 0 = any(@ordered_ids::bigint[])
+               and b.delivery_id + 0 < q.delivery_id and b.kind <> 2)
+         end, 0)::bigint as behind
 from unnest(@webhook_ids::bigint[]) as w (id)
 cross join lateral (
   select * from walhook.queue f
@@ -110,10 +117,17 @@ from unnest(@webhook_ids::bigint[]) as w (id)
 cross join lateral (
   select * from walhook.queue f
    where f.webhook_id = w.id and f.next_attempt_at <= now() and f.kind <> 2 and f.delivery_id <> all(@held::bigint[])
-     and not (f.webhook_id = any(@ordered_ids::bigint[])
-              and exists (select from walhook.queue b
-                           where b.response_id = f.response_id and b.delivery_id + 0 < f.delivery_id
-                             and b.webhook_id = any(@ordered_ids::bigint[]) and b.kind <> 2))
+     and not case when not f.webhook_id = any(@ordered_ids::bigint[]) then false
+           when cardinality(@ordered_ids::bigint[]) <= 8 then
+             exists (select from unnest(@ordered_ids::bigint[]) as o (id) cross join lateral (
+                       select from walhook.queue b
+                        where b.response_id = f.response_id and b.webhook_id = o.id and b.delivery_id + 0 < f.delivery_id and b.kind <> 2
+                        limit 1) as b)
+           else
+             exists (select from walhook.queue b
+                      where b.response_id = f.response_id and b.webhook_id + 0 = any(@ordered_ids::bigint[])
+                        and b.delivery_id + 0 < f.delivery_id and b.kind <> 2)
+           end
    order by f.next_attempt_at limit @max
 ) as q
 order by q.next_attempt_at, q.delivery_id
@@ -138,9 +152,15 @@ select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.a
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        (q.next_attempt_at is null or q.next_attempt_at <= now()) as due
 from walhook.queue q
-where q.response_id = @response_id and q.webhook_id = any(@ordered_ids::bigint[]) and q.kind <> 2
-order by q.delivery_id + 0
-limit 1;
+where q.delivery_id = case when cardinality(@ordered_ids::bigint[]) <= 8 then
+    (select min(b.id) from unnest(@ordered_ids::bigint[]) as o (id) cross join lateral (
+       select b.delivery_id as id from walhook.queue b
+        where b.response_id = @response_id and b.webhook_id = o.id and b.kind <> 2
+        order by b.delivery_id + 0 limit 1) as b)
+  else
+    (select min(b.delivery_id + 0) from walhook.queue b
+      where b.response_id = @response_id and b.webhook_id + 0 = any(@ordered_ids::bigint[]) and b.kind <> 2)
+  end;
 
 -- What waits for a retry at these webhooks: how many (counted up to a bound), and when the first is due.
 -- name: WaitingSummary
