@@ -11,8 +11,8 @@ import (
 	"walhook/sql"
 )
 
-// cachedStates bounds the cache of hot states: about 4 MiB. Most updates concern responses that moved a moment ago.
-const cachedStates = 1 << 14
+// cachedStates bounds the cache of hot states: about 8 MiB. Most updates concern responses that moved a moment ago.
+const cachedStates = 1 << 15
 
 // stateCache keeps the states of responses as the store has them. Only the one writer changes states, so an entry stays
 // true until the writer loses its place.

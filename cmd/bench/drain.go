@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"syscall"
 	"time"
 )
 
@@ -91,8 +92,14 @@ func (b *bench) drain(ctx context.Context, shape shape) (Result, error) {
 	if err := s.exec(ctx, "insert into respondent (id, assessment_id) values ($1, 999)", sentinel); err != nil {
 		return Result{}, err
 	}
+	if err := s.settle(ctx); err != nil {
+		return Result{}, err
+	}
 	floor, err := s.recvlogical(ctx, "floor")
 	if err != nil {
+		return Result{}, err
+	}
+	if err := s.settle(ctx); err != nil {
 		return Result{}, err
 	}
 	d, err := s.start(ctx)
@@ -118,6 +125,15 @@ func (b *bench) drain(ctx context.Context, shape shape) (Result, error) {
 		}
 	}
 	return result, nil
+}
+
+// settle lets what was written before reach the disk, so that what is measured next does not wait for it.
+func (s *site) settle(ctx context.Context) error {
+	if err := s.exec(ctx, "checkpoint"); err != nil {
+		return err
+	}
+	syscall.Sync()
+	return nil
 }
 
 // recvlogical reads a slot up to the end of the WAL and throws everything away.

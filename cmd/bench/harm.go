@@ -37,19 +37,25 @@ func measureHarm(ctx context.Context, b *bench) ([]Result, error) {
 	if err := s.exec(ctx, "select pg_create_logical_replication_slot('floor', 'pgoutput')"); err != nil {
 		return nil, err
 	}
-	// In turn, because the table grows and the machine has moods.
+	// In turn, and each as often first as second, because the table grows and the machine has moods.
 	var floor, with float64
-	const turns = 3
-	for range turns {
-		one, err := s.commitsBesideRecvlogical(ctx)
+	for _, side := range []struct {
+		commits func(context.Context) (float64, error)
+		sum     *float64
+	}{
+		{s.commitsBesideWalhook, &with}, {s.commitsBesideRecvlogical, &floor},
+		{s.commitsBesideRecvlogical, &floor}, {s.commitsBesideWalhook, &with},
+		{s.commitsBesideWalhook, &with}, {s.commitsBesideRecvlogical, &floor},
+		{s.commitsBesideRecvlogical, &floor}, {s.commitsBesideWalhook, &with},
+	} {
+		if err := s.settle(ctx); err != nil {
+			return nil, err
+		}
+		commits, err := side.commits(ctx)
 		if err != nil {
 			return nil, err
 		}
-		other, err := s.commitsBesideWalhook(ctx)
-		if err != nil {
-			return nil, err
-		}
-		floor, with = floor+one/turns, with+other/turns
+		*side.sum += commits / 4
 	}
 	kept, err := s.keptWhileDead(ctx)
 	if err != nil {
