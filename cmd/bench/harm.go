@@ -43,10 +43,14 @@ func measureHarm(ctx context.Context, b *bench) ([]Result, error) {
 		commits func(context.Context) (float64, error)
 		sum     *float64
 	}{
-		{s.commitsBesideWalhook, &with}, {s.commitsBesideRecvlogical, &floor},
-		{s.commitsBesideRecvlogical, &floor}, {s.commitsBesideWalhook, &with},
-		{s.commitsBesideWalhook, &with}, {s.commitsBesideRecvlogical, &floor},
-		{s.commitsBesideRecvlogical, &floor}, {s.commitsBesideWalhook, &with},
+		{s.commitsBesideWalhook, &with},
+		{s.commitsBesideRecvlogical, &floor},
+		{s.commitsBesideRecvlogical, &floor},
+		{s.commitsBesideWalhook, &with},
+		{s.commitsBesideWalhook, &with},
+		{s.commitsBesideRecvlogical, &floor},
+		{s.commitsBesideRecvlogical, &floor},
+		{s.commitsBesideWalhook, &with},
 	} {
 		if err := s.settle(ctx); err != nil {
 			return nil, err
