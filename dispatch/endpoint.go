@@ -53,7 +53,7 @@ const (
 	narrow  = 2
 	crowded = 1 << 13
 
-	// probes is how many deliveries that are due again are held at least, beside all others.
+	// probes is how many deliveries that are due again may be held at least, beside all others, while there is no crowd.
 	probes = 16
 
 	// slowAfter is how long an endpoint in use may answer nothing before it counts as one in trouble.
@@ -311,7 +311,13 @@ func (e *endpoint) width() int {
 func (e *endpoint) room() int { return max(e.width()-len(e.held), 0) }
 
 // roomDue is the same for those that are due again: what was never tried and waits must not keep the probes out.
-func (e *endpoint) roomDue() int { return max(e.room(), probes-len(e.due)) }
+func (e *endpoint) roomDue() int {
+	least := probes
+	if e.memory.held >= crowded {
+		least = narrow
+	}
+	return max(e.room(), least-len(e.due))
+}
 
 // low reports whether it is time to load more.
 func (e *endpoint) low() bool { return e.more && len(e.held) < e.width()/2 }

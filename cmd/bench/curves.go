@@ -11,24 +11,22 @@ import (
 func measureCurves(ctx context.Context, b *bench) ([]Result, error) {
 	var results []Result
 	var first float64
-	for _, c := range []struct {
-		what             string
-		log, hooks, urls int
-		daemons          int
-	}{
-		{"log of 1,000 rows", 1000, 1, 1, 1},
-		{"log of 100,000 rows", 100_000, 1, 1, 1},
-		{"log of 1,000,000 rows", 1_000_000, 1, 1, 1},
-		{"log of 10,000,000 rows", 10_000_000, 1, 1, 1},
-		{"100 webhooks, of which one matches", 1000, 100, 1, 1},
-		{"10,000 webhooks, of which one matches", 1000, 10_000, 1, 1},
-		{"100 URLs", 1000, 1, 100, 1},
-		{"10,000 URLs", 1000, 1, 10_000, 1},
-		{"2 daemons, 100 URLs", 1000, 1, 100, 2},
-		{"4 daemons, 100 URLs", 1000, 1, 100, 4},
+	for _, c := range []curve{
+		{what: "log of 1,000 rows"},
+		{what: "log of 100,000 rows", log: 100_000},
+		{what: "log of 1,000,000 rows", log: 1_000_000},
+		{what: "log of 10,000,000 rows", log: 10_000_000},
+		{what: "100 webhooks, of which one matches", others: 100},
+		{what: "10,000 webhooks, of which one matches", others: 10_000},
+		{what: "100 URLs", urls: 100},
+		{what: "10,000 URLs", urls: 10_000},
+		{what: "100 URLs, each event to all", urls: 100, toAll: true},
+		{what: "10,000 URLs, each event to all", urls: 10_000, toAll: true},
+		{what: "2 daemons, 100 URLs", urls: 100, daemons: 2},
+		{what: "4 daemons, 100 URLs", urls: 100, daemons: 4},
 	} {
 		b.log("  %s ...", c.what)
-		rate, err := b.curve(ctx, c.log, c.hooks, c.urls, c.daemons)
+		rate, err := b.curve(ctx, c)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.what, err)
 		}
@@ -89,8 +87,25 @@ func (b *bench) afterMany(ctx context.Context, held bool) (float64, error) {
 	return float64(n) / time.Since(began).Seconds(), nil
 }
 
-// curve delivers a backlog to so many URLs, with so many webhooks that match nothing beside, on a log of so many rows.
-func (b *bench) curve(ctx context.Context, log, hooks, urls, daemons int) (float64, error) {
+// curve is a backlog and what surrounds it. Zero stands for what is least.
+type curve struct {
+	what    string
+	log     int  // rows of the log; at least 1,000
+	others  int  // webhooks that match nothing; at least none
+	urls    int  // at least 1, with a webhook each
+	toAll   bool // each event goes to all URLs; else to one of them
+	daemons int  // at least 1
+}
+
+// curve delivers the backlog, and returns the deliveries a second.
+func (b *bench) curve(ctx context.Context, c curve) (float64, error) {
+	c.log, c.urls, c.daemons = max(c.log, 1000), max(c.urls, 1), max(c.daemons, 1)
+	n := b.n(50_000)
+	events, assessments := n, c.urls
+	if c.toAll {
+		events, assessments = max(n/c.urls, 1), 1
+		n = events * c.urls
+	}
 	s, err := b.newSite(ctx)
 	if err != nil {
 		return 0, err
@@ -103,25 +118,23 @@ func (b *bench) curve(ctx context.Context, log, hooks, urls, daemons int) (float
 		sql  string
 		args []any
 	}{
-		// Each URL has an assessment of its own, so that an event goes to one of them.
-		{"insert into walhook.webhook (assessment_id, event_type, url) select g, 'response.created', $1 || g from generate_series(1, $2::int) g", []any{b.receiver.url + "/", urls}},
-		{"insert into walhook.webhook (assessment_id, event_type, url) select 'other ' || g, 'response.created', $1 from generate_series(2, $2::int) g", []any{b.receiver.url + "/other", hooks}},
+		{"insert into walhook.webhook (assessment_id, event_type, url) select 1 + g % $3::int, 'response.created', $1 || g from generate_series(1, $2::int) g", []any{b.receiver.url + "/", c.urls, assessments}},
+		{"insert into walhook.webhook (assessment_id, event_type, url) select 'other ' || g, 'response.created', $1 from generate_series(1, $2::int) g", []any{b.receiver.url + "/other", c.others}},
 		{`insert into walhook.log (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, attempts, event_type, kind, succeeded, response_id)
-			select -g, 1, '0/1', g, now(), now(), 1, 1, 0, true, 'old ' || g from generate_series(1, $1::int) g`, []any{log}},
+			select -g, 1, '0/1', g, now(), now(), 1, 1, 0, true, 'old ' || g from generate_series(1, $1::int) g`, []any{c.log}},
 		{"vacuum analyze walhook.log", nil},
 	} {
 		if err := exec1(ctx, s.store, step.sql, step.args...); err != nil {
 			return 0, err
 		}
 	}
-	n := b.n(50_000)
-	if err := s.write(ctx, n, 100, fmt.Sprintf("insert into respondent (id, assessment_id) values (i, 1 + i %% %d)", urls)); err != nil {
+	if err := s.write(ctx, events, 100, fmt.Sprintf("insert into respondent (id, assessment_id) values (i, 1 + i %% %d)", assessments)); err != nil {
 		return 0, err
 	}
 	if err := b.receiver.forget(ctx); err != nil {
 		return 0, err
 	}
-	for range daemons {
+	for range c.daemons {
 		if _, err := s.start(ctx); err != nil {
 			return 0, err
 		}
