@@ -21,6 +21,7 @@ func TestCommitThatWaitsForAStandby(t *testing.T) {
 	s.exec("alter system set synchronous_standby_names = 'nobody'")
 	s.exec("select pg_reload_conf()")
 	writer := testenv.Connect(t, s.db) // a new session, which has the new setting
+	s.exec("checkpoint")               // by the process that has commits wait, and that takes the setting over before
 	written := make(chan error, 1)
 	go func() {
 		_, err := writer.Exec(context.Background(), "insert into respondent (id, assessment_id) values (1, 1)")
