@@ -4,34 +4,50 @@ import (
 	"fmt"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
 	"walhook/sql"
 )
 
-// cachedStates bounds the cache of hot states: about 8 MiB. Most updates concern responses that moved a moment ago.
-const cachedStates = 1 << 15
+// cachedStates is how many states each half of the cache holds: about 4 MiB in all. Most updates concern responses that moved a
+// moment ago.
+const cachedStates = 1 << 14
 
 // stateCache keeps the states of responses as the store has them. Only the one writer changes states, so an entry stays
 // true until the writer loses its place.
-type stateCache struct{ lru *lru.LRU[string, *State] }
+//
+// What is used goes into the younger half. Once that is full it becomes the older one, whose states are gone then: those used
+// last are kept, without a list of who was used when, which would take more than the states.
+type stateCache struct{ young, old map[string]*State }
 
 func newStateCache() *stateCache {
-	cache, err := lru.NewLRU[string, *State](cachedStates, nil)
-	if err != nil {
-		panic(err) // only for a size below 1
-	}
-	return &stateCache{lru: cache}
+	return &stateCache{young: map[string]*State{}, old: map[string]*State{}}
 }
 
 // get returns the state, nil for a response known to have none.
-func (c *stateCache) get(id string) (state *State, cached bool) { return c.lru.Get(id) }
+func (c *stateCache) get(id string) (state *State, cached bool) {
+	if state, cached = c.young[id]; cached {
+		return state, true
+	}
+	if state, cached = c.old[id]; cached {
+		c.put(id, state)
+	}
+	return state, cached
+}
 
-func (c *stateCache) put(id string, state *State) { c.lru.Add(id, state) }
+func (c *stateCache) put(id string, state *State) {
+	if len(c.young) >= cachedStates {
+		c.young, c.old = c.old, c.young
+		clear(c.young)
+	}
+	c.young[id] = state
+}
 
-func (c *stateCache) purge() { c.lru.Purge() }
+func (c *stateCache) purge() {
+	clear(c.young)
+	clear(c.old)
+}
 
 // The bits of walhook.response_state.flags.
 const (

@@ -49,9 +49,9 @@ const (
 	// but each may have a chunk, for less is not worth a look into the store. Only while all together hold crowded ones, each
 	// has to do with narrow.
 	window  = 2048
-	chunk   = 64
+	chunk   = 32
 	narrow  = 2
-	crowded = 1 << 13
+	crowded = 1 << 12
 
 	// probes is how many deliveries that are due again may be held at least, beside all others, while there is no crowd.
 	probes = 16
