@@ -1,9 +1,11 @@
 package sql
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"walhook/testenv"
 )
@@ -127,6 +129,38 @@ func TestRetention(t *testing.T) {
 		t.Errorf("incidents are %s", got)
 	}
 	refused(t, url, refusal{"select walhook.drop_partitions('0')", "positive age"}, refusal{"select walhook.ensure_partitions('week')", "not supported"})
+}
+
+// Somebody who has read one part of the log and then reads the other is never ended for a deadlock with partitions being dropped: these wait
+// for the next time.
+func TestReadersOutliveDroppedPartitions(t *testing.T) {
+	t.Parallel()
+	url := installed(t)
+	testenv.Exec(t, url, "select walhook.make_partition('walhook.attempt', now() - interval '5 years', now() - interval '4 years'), walhook.make_partition('walhook.log', now() - interval '4 years', now() - interval '3 years')")
+	reader := testenv.Connect(t, url)
+	if _, err := reader.Exec(t.Context(), "begin; select from walhook.log"); err != nil {
+		t.Fatal(err)
+	}
+	dropper := testenv.Connect(t, url)
+	dropped := make(chan error, 1)
+	go func() {
+		_, err := dropper.Exec(context.Background(), "select walhook.drop_partitions('2 days')")
+		dropped <- err
+	}()
+	testenv.Eventually(t, time.Minute, "the dropper to wait for the reader, or to have given up", func() (bool, string) {
+		n := testenv.Value[int64](t, url, "select count(*) from pg_locks where not granted and relation::regclass::text like 'walhook.log%'")
+		return n > 0 || len(dropped) > 0, fmt.Sprint(n)
+	})
+	if _, err := reader.Exec(t.Context(), "select from walhook.attempt; commit"); err != nil {
+		t.Errorf("the reader was ended: %v", err)
+	}
+	if err := <-dropped; err != nil {
+		t.Errorf("the dropper was ended: %v", err)
+	}
+	testenv.Exec(t, url, "select walhook.drop_partitions('2 days')")
+	if got := testenv.Value[int64](t, url, "select count(*) from walhook.partitions_of('walhook.log') where upper < now() - interval '2 days'"); got != 0 {
+		t.Errorf("%d old partitions of the log are left", got)
+	}
 }
 
 // What is queued for a webhook while it is being deleted ends as failed, like all that was pending for it.
