@@ -34,9 +34,9 @@ func NewTarget(rawURL string, secrets ...string) (*Target, error) {
 // address returns the URL as it goes on the wire, and the value of the Authorization header, empty where there is none.
 // Without user info and fragment, nothing that net/http says of the request can hold them.
 func (t *Target) address() (u *url.URL, auth string, err error) {
-	u, err = parseURL(t.rawURL)
+	u, err = url.Parse(t.rawURL) // NewTarget has checked it
 	if err != nil {
-		return nil, "", err
+		return nil, "", ErrBadURL
 	}
 	if u.User != nil {
 		auth = basicAuth(u.User)

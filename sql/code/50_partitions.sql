@@ -44,7 +44,7 @@ create or replace function walhook.cut_partitions(parent regclass, unit text) re
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
-set lock_timeout = '300ms' -- three tries take less than deadlock_timeout, after which a reader would be ended instead
+set lock_timeout = '300ms' -- less than deadlock_timeout, after which a reader would be ended instead
 as $$
 declare
   step  interval := case unit when '10 seconds' then unit else '1 ' || unit end;
