@@ -81,13 +81,13 @@ update walhook.endpoint set owner = null where owner = @self;
 -- Never-tried deliveries of one endpoint after a cursor, in order. behind is the last earlier pending delivery about the
 -- same response that goes to the same URL through an ordered webhook. A URL that few webhooks have looks for those of each; one that
 -- many have looks at all about the response. The sums keep the planner from other indexes: by the primary key, where it takes responses
--- for few, it would read the whole queue before it. So below.
+-- for few, it would read the whole queue before it. So below. A URL without ordered webhooks gives null for them, and looks for nothing.
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
-       coalesce(case when not q.webhook_id = any(@ordered_ids::bigint[]) then null
+       coalesce(case when (q.webhook_id = any(@ordered_ids::bigint[])) is not true then null
          when cardinality(@ordered_ids::bigint[]) <= 8 then
            (select max(b.id) from unnest(@ordered_ids::bigint[]) as o (id) cross join lateral (
               select b.delivery_id as id from walhook.queue b
@@ -117,7 +117,7 @@ from unnest(@webhook_ids::bigint[]) as w (id)
 cross join lateral (
   select * from walhook.queue f
    where f.webhook_id = w.id and f.next_attempt_at <= now() and f.kind <> 2 and f.delivery_id <> all(@held::bigint[])
-     and not case when not f.webhook_id = any(@ordered_ids::bigint[]) then false
+     and not case when (f.webhook_id = any(@ordered_ids::bigint[])) is not true then false
            when cardinality(@ordered_ids::bigint[]) <= 8 then
              exists (select from unnest(@ordered_ids::bigint[]) as o (id) cross join lateral (
                        select from walhook.queue b
