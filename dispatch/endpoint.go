@@ -323,7 +323,7 @@ func (e *endpoint) roomDue() int {
 func (e *endpoint) low() bool { return e.more && len(e.held) < e.width()/2 }
 
 // integrate takes what a look into the store brought. admit lets a delivery that is now held pass on.
-func (e *endpoint) integrate(l *loaded, now time.Time, admit func(*delivery)) {
+func (e *endpoint) integrate(l *look, now time.Time, admit func(*delivery)) {
 	take := func(d *delivery) {
 		_, twice := e.held[d.id]
 		_, over := e.ended[d.id]

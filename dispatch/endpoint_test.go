@@ -64,10 +64,8 @@ type lookup struct {
 }
 
 type loadStep struct {
-	stage      int
-	args       loadArgs
-	generation int
-	got        loaded
+	stage int
+	*look
 }
 
 type findStep struct {
@@ -376,47 +374,40 @@ func (b *bench) stepLookup(i int) {
 
 func (b *bench) stepLoad(broken bool) {
 	l, e := b.load, b.e
-	a := &l.args
 	switch l.stage {
 	case 0:
-		enabled, ordered, all := e.active()
-		*a = loadArgs{enabled: enabled, ordered: ordered, all: all, cursor: e.cursor, room: e.room(), roomDue: e.roomDue()}
-		for id := range e.held {
-			a.held = append(a.held, id)
-		}
-		l.generation, e.missed = e.generation, false
-		l.got.room = a.room
+		l.look = e.look()
 	case 1:
-		l.got.tests = b.query(a.roomDue, func(r *pendingRow) bool {
-			return r.kind == kindTest && slices.Contains(a.all, r.hook) && !r.due.After(b.now) && !slices.Contains(a.held, r.id)
+		l.tests = b.query(l.roomDue, func(r *pendingRow) bool {
+			return r.kind == kindTest && slices.Contains(l.all, r.hook) && !r.due.After(b.now) && !slices.Contains(l.held, r.id)
 		}, byDue)
 	case 2:
-		l.got.due = b.query(a.roomDue, func(r *pendingRow) bool {
-			return slices.Contains(a.enabled, r.hook) && !r.due.IsZero() && !r.due.After(b.now) && r.kind != kindTest &&
-				!slices.Contains(a.held, r.id) && b.before(r, a.ordered) == 0
+		l.due = b.query(l.roomDue, func(r *pendingRow) bool {
+			return slices.Contains(l.enabled, r.hook) && !r.due.IsZero() && !r.due.After(b.now) && r.kind != kindTest &&
+				!slices.Contains(l.held, r.id) && b.before(r, l.ordered) == 0
 		}, byDue)
 	case 3:
-		l.got.fresh = b.query(a.room, func(r *pendingRow) bool {
-			return slices.Contains(a.enabled, r.hook) && r.due.IsZero() && r.id > a.cursor
+		l.fresh = b.query(l.room, func(r *pendingRow) bool {
+			return slices.Contains(l.enabled, r.hook) && r.due.IsZero() && r.id > l.cursor
 		}, byID)
-		for _, d := range l.got.fresh {
-			l.got.behind = append(l.got.behind, b.before(b.rows[d.id], a.ordered))
+		for _, d := range l.fresh {
+			l.behind = append(l.behind, b.before(b.rows[d.id], l.ordered))
 		}
 	case 4:
 		for _, r := range b.rows {
 			if r.due.IsZero() {
 				continue
 			}
-			enabled := slices.Contains(a.enabled, r.hook)
+			enabled := slices.Contains(l.enabled, r.hook)
 			if enabled && r.attempts > 0 {
-				l.got.waiting++
+				l.waiting++
 			}
-			if (enabled || r.kind == kindTest) && !slices.Contains(a.held, r.id) && (l.got.dueAt.IsZero() || r.due.Before(l.got.dueAt)) {
-				l.got.dueAt = r.due
+			if (enabled || r.kind == kindTest) && !slices.Contains(l.held, r.id) && (l.dueAt.IsZero() || r.due.Before(l.dueAt)) {
+				l.dueAt = r.due
 			}
 		}
 	default:
-		b.note("loaded: %d tests, %d due, %d fresh, broken %v", len(l.got.tests), len(l.got.due), len(l.got.fresh), broken)
+		b.note("loaded: %d tests, %d due, %d fresh, broken %v", len(l.tests), len(l.due), len(l.fresh), broken)
 		e.loading = false
 		b.load = nil
 		switch {
@@ -425,7 +416,7 @@ func (b *bench) stepLoad(broken bool) {
 		case e.generation != l.generation || !e.owned:
 			b.wantLoad()
 		default:
-			e.integrate(&l.got, b.now, func(d *delivery) {
+			e.integrate(l.look, b.now, func(d *delivery) {
 				if b.adopt(d) {
 					b.admit(d)
 				} else {

@@ -3,6 +3,8 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -10,61 +12,112 @@ import (
 	"walhook/sql"
 )
 
-// loaded is what one look into the store brought for an endpoint.
-type loaded struct {
+// look is a look into the store for one endpoint: what is asked for, and what came of it.
+type look struct {
+	endpoint   *endpoint
+	generation int // of its memory when it was asked
+
+	enabled, ordered, all []int64
+	held                  []int64 // never nil
+	cursor                int64
+	room, roomDue         int
+
 	tests, due, fresh []*delivery
 	behind            []int64 // for each of fresh the earlier delivery that it waits for; 0: none
-	room              int     // how many fresh ones were asked for
 	waiting           int
 	dueAt             time.Time
 }
 
-// loadArgs is what is asked for, taken under the mutex.
-type loadArgs struct {
-	enabled, ordered, all, held []int64
-	cursor                      int64
-	room, roomDue               int
+// look begins a look into the store.
+func (e *endpoint) look() *look {
+	l := &look{endpoint: e, generation: e.generation, held: make([]int64, 0, len(e.held)), cursor: e.cursor, room: e.room(), roomDue: e.roomDue()}
+	l.enabled, l.ordered, l.all = e.active()
+	l.held = slices.AppendSeq(l.held, maps.Keys(e.held))
+	e.missed = false
+	return l
 }
 
-// load looks into the store for deliveries of one endpoint, in one round trip.
-func (s *Scheduler) load(ctx context.Context, a loadArgs) (*loaded, error) {
-	result := &loaded{room: a.room}
+const (
+	// lookRoom is how many never-tried deliveries one look into the store asks for, about all of its endpoints.
+	lookRoom = window
+	// lookAt is how many endpoints it asks about at most.
+	lookAt = 128
+)
+
+// takeLooks takes endpoints that wait for a loader: one, or several as long as they have little room. The mutex is held.
+func (s *Scheduler) takeLooks() []*look {
+	var looks []*look
+	for room := 0; room < lookRoom && len(looks) < lookAt && len(s.toLoad) > 0; {
+		e := s.toLoad[0]
+		s.toLoad[0] = nil
+		s.toLoad = s.toLoad[1:]
+		l := e.look()
+		room += l.room
+		looks = append(looks, l)
+	}
+	if len(s.toLoad) > 0 {
+		signal(s.loadable) // for another loader
+	}
+	return looks
+}
+
+// load looks into the store for deliveries of some endpoints, in one round trip.
+func (s *Scheduler) load(ctx context.Context, looks []*look) error {
+	asked := sql.NewRows()
+	defer asked.Release()
+	for _, l := range looks {
+		asked.Row()
+		asked.Int8s(l.all)
+		asked.Int8s(l.enabled)
+		asked.Int8s(l.ordered)
+		asked.Int8s(l.held)
+		asked.Int8(l.cursor)
+		asked.Int4(int32(l.room))
+		asked.Int4(int32(l.roomDue))
+	}
 	batch := &pgx.Batch{}
-	batch.Queue(sql.FetchTests.SQL, sql.FetchTests.Bind(sql.Args{"webhook_ids": a.all, "held": a.held, "max": a.roomDue})...).
-		Query(collectInto(&result.tests))
-	batch.Queue(sql.FetchDue.SQL, sql.FetchDue.Bind(sql.Args{"webhook_ids": a.enabled, "ordered_ids": a.ordered, "held": a.held, "max": a.roomDue})...).
-		Query(collectInto(&result.due))
-	batch.Queue(sql.FetchFresh.SQL, sql.FetchFresh.Bind(sql.Args{
-		"webhook_ids": a.enabled, "ordered_ids": a.ordered, "after": a.cursor, "max": a.room,
-	})...).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			var behind int64
-			d, err := scanDelivery(rows, &behind)
-			if err != nil {
-				return err
-			}
-			result.fresh = append(result.fresh, d)
-			result.behind = append(result.behind, behind)
-		}
-		return rows.Err()
-	})
-	batch.Queue(sql.WaitingSummary.SQL, sql.WaitingSummary.Bind(sql.Args{"webhook_ids": a.enabled, "all_ids": a.all, "held": a.held})...).
-		QueryRow(func(row pgx.Row) error {
-			var due *time.Time
-			var now time.Time
-			if err := row.Scan(&result.waiting, &due, &now); err != nil {
-				return err
-			}
-			if due != nil {
+	batch.Queue(sql.FetchTests.SQL, asked).Query(collect(looks, func(l *look, d *delivery) { l.tests = append(l.tests, d) }))
+	batch.Queue(sql.FetchDue.SQL, asked).Query(collect(looks, func(l *look, d *delivery) { l.due = append(l.due, d) }))
+	var behind int64
+	batch.Queue(sql.FetchFresh.SQL, asked).Query(collect(looks, func(l *look, d *delivery) {
+		l.fresh, l.behind = append(l.fresh, d), append(l.behind, behind)
+	}, &behind))
+	batch.Queue(sql.WaitingSummary.SQL, asked).Query(func(rows pgx.Rows) error {
+		var (
+			n       int
+			waiting int
+			dueIn   *time.Duration
+		)
+		_, err := pgx.ForEachRow(rows, []any{&n, &waiting, &dueIn}, func() error {
+			l := looks[n-1]
+			l.waiting = waiting
+			if dueIn != nil {
 				// The store's clock decides what is due; ours only how long to wait.
-				result.dueAt = time.Now().Add(due.Sub(now))
+				l.dueAt = time.Now().Add(*dueIn)
 			}
 			return nil
 		})
+		return err
+	})
 	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
-		return nil, fmt.Errorf("load pending deliveries: %w", err)
+		return fmt.Errorf("load pending deliveries: %w", err)
 	}
-	return result, nil
+	return nil
+}
+
+// collect reads deliveries of several endpoints, each with the number of its look and what extra holds of it.
+func collect(looks []*look, to func(*look, *delivery), extra ...any) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		var n int
+		for rows.Next() {
+			d, err := scanDelivery(rows, append([]any{&n}, extra...)...)
+			if err != nil {
+				return err
+			}
+			to(looks[n-1], d)
+		}
+		return rows.Err()
+	}
 }
 
 // successor looks up the first pending delivery about a response.
@@ -85,19 +138,6 @@ func (s *Scheduler) successor(ctx context.Context, responseID string, ordered []
 		return nil, err
 	}
 	return next, nil
-}
-
-func collectInto(to *[]*delivery) func(pgx.Rows) error {
-	return func(rows pgx.Rows) error {
-		for rows.Next() {
-			d, err := scanDelivery(rows)
-			if err != nil {
-				return err
-			}
-			*to = append(*to, d)
-		}
-		return rows.Err()
-	}
 }
 
 // scanDelivery reads the columns that all the Fetch queries begin with, and what follows them into extra.

@@ -217,7 +217,7 @@ func (s *Scheduler) lookUp(e *endpoint, l *line) {
 	}()
 }
 
-// loadLoop looks into the store for one endpoint after the other.
+// loadLoop looks into the store for those endpoints that have waited for it the longest.
 func (s *Scheduler) loadLoop(ctx context.Context) {
 	for {
 		select {
@@ -226,48 +226,50 @@ func (s *Scheduler) loadLoop(ctx context.Context) {
 			return
 		}
 		s.mu.Lock()
-		e := s.nextToLoad()
-		if e == nil {
-			s.mu.Unlock()
+		looks := s.takeLooks()
+		s.mu.Unlock()
+		if len(looks) == 0 {
 			continue
 		}
-		enabled, ordered, all := e.active()
-		args := loadArgs{enabled: enabled, ordered: ordered, all: all, held: make([]int64, 0, len(e.held)), cursor: e.cursor, room: e.room(), roomDue: e.roomDue()}
-		for id := range e.held {
-			args.held = append(args.held, id)
+		err := s.load(ctx, looks)
+		if err != nil && !errors.Is(err, context.Canceled) {
+			s.cfg.Log.Warn("could not look for pending deliveries; trying again", "error", err)
+			s.pool.Reset() // as when results are not taken
 		}
-		generation := e.generation
-		e.missed = false
-		s.mu.Unlock()
-
-		l, err := s.load(ctx, args)
 		s.mu.Lock()
-		e.loading = false
-		switch {
-		case err != nil:
-			if !errors.Is(err, context.Canceled) {
-				s.cfg.Log.Warn("could not look for pending deliveries; trying again", "error", err)
-			}
-			e.dueAt = time.Now().Add(time.Second)
-		case e.generation != generation || !e.owned:
-			s.wantLoad(e)
-		default:
-			e.integrate(l, time.Now(), func(d *delivery) {
-				if s.adoptAt(d, e) {
-					s.admit(d)
-				} else {
-					e.letGo(d.id)
-				}
-			})
-			if e.low() {
-				s.wantLoad(e)
-			}
+		for _, l := range looks {
+			s.loaded(l, err)
 		}
-		s.turn(e)
 		s.pump()
-		s.rearm(e)
+		for _, l := range looks {
+			s.rearm(l.endpoint)
+		}
 		s.mu.Unlock()
 	}
+}
+
+// loaded takes what a look brought to its endpoint.
+func (s *Scheduler) loaded(l *look, err error) {
+	e := l.endpoint
+	e.loading = false
+	switch {
+	case err != nil:
+		e.dueAt = time.Now().Add(time.Second)
+	case e.generation != l.generation || !e.owned:
+		s.wantLoad(e)
+	default:
+		e.integrate(l, time.Now(), func(d *delivery) {
+			if s.adoptAt(d, e) {
+				s.admit(d)
+			} else {
+				e.letGo(d.id)
+			}
+		})
+		if e.low() {
+			s.wantLoad(e)
+		}
+	}
+	s.turn(e)
 }
 
 // gateLoop lets deliveries pass as the source begins to show their transactions. It asks while they are being queued, so that

@@ -49,7 +49,7 @@ const (
 	// again if the process dies now.
 	unrecordedLimit = 2048
 
-	// loaders is how many endpoints are looked up in the store at a time.
+	// loaders is how many looks into the store there are at a time.
 	loaders = 3
 
 	// horizonPause is how long to wait before asking the source again whether a commit has become visible.
@@ -400,20 +400,6 @@ func (s *Scheduler) wantLoad(e *endpoint) {
 	e.loading = true
 	s.toLoad = append(s.toLoad, e)
 	signal(s.loadable)
-}
-
-// nextToLoad returns the endpoint that has waited for a loader the longest, nil where there is none.
-func (s *Scheduler) nextToLoad() *endpoint {
-	if len(s.toLoad) == 0 {
-		return nil
-	}
-	e := s.toLoad[0]
-	s.toLoad[0] = nil
-	s.toLoad = s.toLoad[1:]
-	if len(s.toLoad) > 0 {
-		signal(s.loadable) // for another loader
-	}
-	return e
 }
 
 // wake makes the scheduler look for changed webhooks and pending deliveries in the store.

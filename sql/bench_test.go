@@ -131,9 +131,9 @@ func BenchmarkFetchFresh(b *testing.B) {
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
-		rows, err := conn.Query(b.Context(), FetchFresh.SQL, FetchFresh.Bind(Args{
-			"webhook_ids": []int64{1}, "ordered_ids": []int64{1}, "after": ids[n%(backlog-1)*bulk] - 1, "max": bulk,
-		})...)
+		asked := looks([]int64{1}, []int64{1}, ids[n%(backlog-1)*bulk]-1, bulk, nil)
+		rows, err := conn.Query(b.Context(), FetchFresh.SQL, asked)
+		asked.Release()
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -78,11 +78,11 @@ func TestPlans(t *testing.T) {
 		args []any
 	}{
 		"Enqueue":                        {Enqueue.SQL, enqueueArgs(0)},
-		"FetchFresh":                     {FetchFresh.SQL, FetchFresh.Bind(Args{"webhook_ids": all, "ordered_ids": all, "after": ids[50], "max": 256})},
-		"FetchDue":                       {FetchDue.SQL, FetchDue.Bind(Args{"webhook_ids": all, "ordered_ids": all, "held": ids, "max": 16})},
-		"FetchTests":                     {FetchTests.SQL, FetchTests.Bind(Args{"webhook_ids": all, "held": ids, "max": 16})},
+		"FetchFresh":                     {FetchFresh.SQL, []any{looks(all, all, ids[50], 256, ids)}},
+		"FetchDue":                       {FetchDue.SQL, []any{looks(all, all, 0, 16, ids)}},
+		"FetchTests":                     {FetchTests.SQL, []any{looks(all, all, 0, 16, ids)}},
 		"FetchSuccessor":                 {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"response_id": "4711", "ordered_ids": all})},
-		"WaitingSummary":                 {WaitingSummary.SQL, WaitingSummary.Bind(Args{"webhook_ids": all[:1], "all_ids": all[:1], "held": ids})},
+		"WaitingSummary":                 {WaitingSummary.SQL, []any{looks(all[:1], all[:1], 0, 16, ids)}},
 		"FindWork":                       {FindWork.SQL, FindWork.Bind(Args{"webhook_ids": all, "cursors": all})},
 		"ReadStates":                     {ReadStates.SQL, ReadStates.Bind(Args{"response_ids": []string{"1", "2", "3"}})},
 		"BuryOrphans":                    {BuryOrphans.SQL, nil},
@@ -140,18 +140,36 @@ func TestPlansWithFewResponses(t *testing.T) {
 		args []any
 		most float64 // rows touched
 	}{
-		"FetchFresh":     {FetchFresh.SQL, FetchFresh.Bind(Args{"webhook_ids": last, "ordered_ids": last, "after": int64(0), "max": responses}), 5 * responses},
-		"FetchDue":       {FetchDue.SQL, FetchDue.Bind(Args{"webhook_ids": due, "ordered_ids": due, "held": []int64{}, "max": responses}), 5 * responses},
+		"FetchFresh":     {FetchFresh.SQL, []any{looks(last, last, 0, responses, nil)}, 5 * responses},
+		"FetchDue":       {FetchDue.SQL, []any{looks(due, due, 0, responses, nil)}, 5 * responses},
 		"FetchSuccessor": {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"response_id": "20", "ordered_ids": last}), 5},
 
-		"FetchFresh of many":     {FetchFresh.SQL, FetchFresh.Bind(Args{"webhook_ids": last, "ordered_ids": many, "after": int64(0), "max": responses}), 1.5 * responses * webhooks},
-		"FetchDue of many":       {FetchDue.SQL, FetchDue.Bind(Args{"webhook_ids": due, "ordered_ids": many, "held": []int64{}, "max": responses}), 1.5 * responses * webhooks},
+		"FetchFresh of many":     {FetchFresh.SQL, []any{looks(last, many, 0, responses, nil)}, 1.5 * responses * webhooks},
+		"FetchDue of many":       {FetchDue.SQL, []any{looks(due, many, 0, responses, nil)}, 1.5 * responses * webhooks},
 		"FetchSuccessor of many": {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"response_id": "20", "ordered_ids": many}), 1.5 * webhooks},
 	} {
 		if text, touched := explain(t, conn, c.sql, c.args); touched > c.most {
 			t.Errorf("%s touches %.0f rows, more than those about its responses:\n%s", name, touched, text)
 		}
 	}
+}
+
+// looks asks what is pending at one URL.
+func looks(enabled, ordered []int64, after int64, room int32, held []int64) *Rows {
+	rows := NewRows()
+	addLook(rows, enabled, ordered, after, room, held)
+	return rows
+}
+
+func addLook(to *Rows, enabled, ordered []int64, after int64, room int32, held []int64) {
+	to.Row()
+	to.Int8s(enabled)
+	to.Int8s(enabled)
+	to.Int8s(ordered)
+	to.Int8s(append([]int64{}, held...))
+	to.Int8(after)
+	to.Int4(room)
+	to.Int4(room)
 }
 
 // explain runs a statement in a transaction that is rolled back, and refuses whole tables read and backlogs sorted. It returns

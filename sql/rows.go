@@ -128,6 +128,30 @@ func (r *Rows) Int8OrNull(v int64) {
 	r.Int8(v)
 }
 
+// Int8s adds a bigint[], NULL for nil.
+func (r *Rows) Int8s(v []int64) {
+	if v == nil {
+		r.null(pgtype.Int8ArrayOID)
+		return
+	}
+	const header, dimension, element = 12, 8, 12 // bytes
+	if len(v) == 0 {
+		r.head(pgtype.Int8ArrayOID, header)
+		for _, n := range []uint32{0, 0, pgtype.Int8OID} {
+			r.buf = binary.BigEndian.AppendUint32(r.buf, n)
+		}
+		return
+	}
+	r.head(pgtype.Int8ArrayOID, uint32(header+dimension+element*len(v)))
+	for _, n := range []uint32{1, 0, pgtype.Int8OID, uint32(len(v)), 1} {
+		r.buf = binary.BigEndian.AppendUint32(r.buf, n)
+	}
+	for _, n := range v {
+		r.buf = binary.BigEndian.AppendUint32(r.buf, 8)
+		r.buf = binary.BigEndian.AppendUint64(r.buf, uint64(n))
+	}
+}
+
 // LSNOrNull adds a pg_lsn, NULL for 0.
 func (r *Rows) LSNOrNull(v uint64) {
 	if v == 0 {
@@ -156,7 +180,7 @@ func (r *Rows) eight(oid uint32, v uint64) {
 // way that cannot be told here either.
 func registerRows(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `select t.typname::text, t.oid, t.typarray from pg_catalog.pg_type t
-		where t.typnamespace = pg_catalog.to_regnamespace('walhook') and t.typname in ('event_in', 'state_in', 'result_in')`, pgx.QueryExecModeSimpleProtocol)
+		where t.typnamespace = pg_catalog.to_regnamespace('walhook') and t.typname in ('event_in', 'state_in', 'result_in', 'look_in')`, pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		return fmt.Errorf("look up the store's types: %w", err)
 	}

@@ -18,6 +18,7 @@ import (
 // bench is what the measurements share.
 type bench struct {
 	scale   float64
+	curves  string // of the curves, those with this in their name
 	walhook string // the program
 	log     func(format string, args ...any)
 	version string // of the server

@@ -63,6 +63,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	}
 	scale := flags.Float64("scale", 1, "multiplies the sizes of all measurements")
 	only := flags.String("only", "", "measurements to make, separated by commas; empty: all but curves")
+	curve := flags.String("curve", "", "of the curves, those with this in their name, beside the first")
 	asJSON := flags.Bool("json", false, "print JSON instead of a table")
 	binary := flags.String("walhook", "", "the walhook to measure; empty: it is built from this source")
 	cpu := flags.String("cpu", "", "file for a CPU profile of all daemons that are measured, in pprof's form")
@@ -77,7 +78,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{scale: *scale, walhook: *binary, cpu: *cpu, allocs: *allocs, log: func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) }}
+	b := &bench{scale: *scale, curves: *curve, walhook: *binary, cpu: *cpu, allocs: *allocs, log: func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) }}
 	defer b.close()
 	if err := b.prepare(ctx); err != nil {
 		return err

@@ -61,11 +61,15 @@ func TestSchemaPutBackBeneathADaemon(t *testing.T) {
 	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.expect("/hook", "created 1")
 	s.waitLog("select count(*) from walhook.delivery_log", "1")
-	types, err := os.ReadFile("../../sql/migrations/006_rows_in.sql")
-	if err != nil {
-		t.Fatal(err)
+	again := "begin; drop type walhook.event_in, walhook.state_in, walhook.result_in, walhook.look_in; "
+	for _, name := range []string{"006_rows_in", "008_look_in"} {
+		types, err := os.ReadFile("../../sql/migrations/" + name + ".sql")
+		if err != nil {
+			t.Fatal(err)
+		}
+		again += string(types) + "; "
 	}
-	s.exec("begin; drop type walhook.event_in, walhook.state_in, walhook.result_in; " + string(types) + "; commit")
+	s.exec(again + "commit")
 	s.exec("insert into respondent (id, assessment_id) values (2, 1)")
 	s.waitLog("select count(distinct response_id), bool_and(status = 'success') from walhook.delivery_log", "2|t")
 }

@@ -2,6 +2,7 @@ comment on schema walhook is 'walhook: rows become webhooks. Settings, webhooks,
 comment on type walhook.event_in is 'Internal: the form in which the daemon sends events.';
 comment on type walhook.state_in is 'Internal: the form in which the daemon sends the states of responses.';
 comment on type walhook.result_in is 'Internal: the form in which the daemon sends the results of attempts.';
+comment on type walhook.look_in is 'Internal: the form in which the daemon asks what is pending.';
 comment on table walhook.settings is 'The site''s settings. One row.';
 comment on column walhook.settings.one is 'Internal: keeps it one row.';
 comment on column walhook.settings.enabled is 'Use Webhooks. While false events are recorded in the state, nothing is queued for them, and nothing is sent.';

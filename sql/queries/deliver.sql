@@ -78,71 +78,86 @@ update walhook.endpoint set owner = null where owner = @self and id = any(@endpo
 -- name: ReleaseAllEndpoints
 update walhook.endpoint set owner = null where owner = @self;
 
--- Never-tried deliveries of one endpoint after a cursor, in order. behind is the last earlier pending delivery about the
--- same response that goes to the same URL through an ordered webhook. A URL that few webhooks have looks for those of each; one that
--- many have looks at all about the response. The sums keep the planner from other indexes: by the primary key, where it takes responses
--- for few, it would read the whole queue before it. So below. A URL without ordered webhooks gives null for them, and looks for nothing.
+-- Never-tried deliveries of endpoints after a cursor each, in order. n is the place of the endpoint in what is asked for: so below.
+-- behind is the last earlier pending delivery about the same response that goes to the same URL through an ordered webhook. A URL that few
+-- webhooks have looks for those of each; one that many have looks at all about the response. The sums keep the planner from other
+-- indexes: by the primary key, where it takes responses for few, it would read the whole queue before it. So below. A URL without ordered
+-- webhooks gives null for them, and looks for nothing.
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
-       coalesce(case when (q.webhook_id = any(@ordered_ids::bigint[])) is not true then null
-         when cardinality(@ordered_ids::bigint[]) <= 8 then
-           (select max(b.id) from unnest(@ordered_ids::bigint[]) as o (id) cross join lateral (
+       l.n,
+       coalesce(case when (q.webhook_id = any(l.ordered)) is not true then null
+         when cardinality(l.ordered) <= 8 then
+           (select max(b.id) from unnest(l.ordered) as o (id) cross join lateral (
               select b.delivery_id as id from walhook.queue b
                where b.response_id = q.response_id and b.webhook_id = o.id and b.delivery_id + 0 < q.delivery_id and b.kind <> 2
                order by b.delivery_id + 0 desc limit 1) as b)
          else
            (select max(b.delivery_id + 0) from walhook.queue b
-             where b.response_id = q.response_id and b.webhook_id + 0 = any(@ordered_ids::bigint[])
+             where b.response_id = q.response_id and b.webhook_id + 0 = any(l.ordered)
                and b.delivery_id + 0 < q.delivery_id and b.kind <> 2)
          end, 0)::bigint as behind
-from unnest(@webhook_ids::bigint[]) as w (id)
+from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, ordered, held, after, room, room_due, n)
 cross join lateral (
-  select * from walhook.queue f
-   where f.webhook_id = w.id and f.next_attempt_at is null and f.delivery_id + 0 > @after
-   order by f.delivery_id + 0 limit @max
+  select f.*
+  from unnest(l.enabled) as w (id)
+  cross join lateral (
+    select * from walhook.queue f
+     where f.webhook_id = w.id and f.next_attempt_at is null and f.delivery_id + 0 > l.after
+     order by f.delivery_id + 0 limit l.room
+  ) as f
+  order by f.delivery_id limit l.room
 ) as q
-order by q.delivery_id
-limit @max;
+order by l.n, q.delivery_id;
 
 -- Deliveries that are due again, heads of their response's line only.
 -- name: FetchDue
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
-         where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin
-from unnest(@webhook_ids::bigint[]) as w (id)
+         where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
+       l.n
+from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, ordered, held, after, room, room_due, n)
 cross join lateral (
-  select * from walhook.queue f
-   where f.webhook_id = w.id and f.next_attempt_at <= now() and f.kind <> 2 and f.delivery_id <> all(@held::bigint[])
-     and not case when (f.webhook_id = any(@ordered_ids::bigint[])) is not true then false
-           when cardinality(@ordered_ids::bigint[]) <= 8 then
-             exists (select from unnest(@ordered_ids::bigint[]) as o (id) cross join lateral (
-                       select from walhook.queue b
-                        where b.response_id = f.response_id and b.webhook_id = o.id and b.delivery_id + 0 < f.delivery_id and b.kind <> 2
-                        limit 1) as b)
-           else
-             exists (select from walhook.queue b
-                      where b.response_id = f.response_id and b.webhook_id + 0 = any(@ordered_ids::bigint[])
-                        and b.delivery_id + 0 < f.delivery_id and b.kind <> 2)
-           end
-   order by f.next_attempt_at limit @max
+  select f.*
+  from unnest(l.enabled) as w (id)
+  cross join lateral (
+    select * from walhook.queue f
+     where f.webhook_id = w.id and f.next_attempt_at <= now() and f.kind <> 2 and f.delivery_id <> all(l.held)
+       and not case when (f.webhook_id = any(l.ordered)) is not true then false
+             when cardinality(l.ordered) <= 8 then
+               exists (select from unnest(l.ordered) as o (id) cross join lateral (
+                         select from walhook.queue b
+                          where b.response_id = f.response_id and b.webhook_id = o.id and b.delivery_id + 0 < f.delivery_id and b.kind <> 2
+                          limit 1) as b)
+             else
+               exists (select from walhook.queue b
+                        where b.response_id = f.response_id and b.webhook_id + 0 = any(l.ordered)
+                          and b.delivery_id + 0 < f.delivery_id and b.kind <> 2)
+             end
+     order by f.next_attempt_at limit l.room_due
+  ) as f
+  order by f.next_attempt_at, f.delivery_id limit l.room_due
 ) as q
-order by q.next_attempt_at, q.delivery_id
-limit @max;
+order by l.n, q.next_attempt_at, q.delivery_id;
 
 -- Test deliveries ignore the webhook's switch and the order.
 -- name: FetchTests
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
-         where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin
-from walhook.queue q
-where q.kind = 2 and q.webhook_id = any(@webhook_ids::bigint[]) and q.next_attempt_at <= now() and q.delivery_id <> all(@held::bigint[])
-order by q.next_attempt_at
-limit @max;
+         where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
+       l.n
+from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, ordered, held, after, room, room_due, n)
+cross join lateral (
+  select * from walhook.queue f
+   where f.kind = 2 and f.webhook_id = any(l.tests) and f.next_attempt_at <= now() and f.delivery_id <> all(l.held)
+   order by f.next_attempt_at limit l.room_due
+) as q
+order by l.n, q.next_attempt_at;
 
 -- The head of a response's line, after another one ended and is gone.
 -- name: FetchSuccessor
@@ -162,17 +177,18 @@ where q.delivery_id = case when cardinality(@ordered_ids::bigint[]) <= 8 then
       where b.response_id = @response_id and b.webhook_id + 0 = any(@ordered_ids::bigint[]) and b.kind <> 2)
   end;
 
--- What waits for a retry at these webhooks: how many (counted up to a bound), and when the first is due.
+-- What waits for a retry at endpoints: how many (counted up to a bound), and in how long the first is due.
 -- name: WaitingSummary
-select (select count(*) from (
-          select from walhook.queue q where q.webhook_id = any(@webhook_ids::bigint[]) and q.next_attempt_at is not null and q.attempts > 0 limit 1000) as c)::bigint as waiting,
-       (select min(m.due) from unnest(@all_ids::bigint[]) as w (id)
+select l.n,
+       (select count(*) from (
+          select from walhook.queue q where q.webhook_id = any(l.enabled) and q.next_attempt_at is not null and q.attempts > 0 limit 1000) as c)::bigint as waiting,
+       (select min(m.due) from unnest(l.tests) as w (id)
          cross join lateral (select q.next_attempt_at as due from walhook.queue q
                               where q.webhook_id = w.id and q.next_attempt_at is not null
-                                and (q.kind = 2 or w.id = any(@webhook_ids::bigint[]))
-                                and q.delivery_id <> all(@held::bigint[])
-                              order by q.next_attempt_at limit 1) as m)::timestamptz as due,
-       now() as now;
+                                and (q.kind = 2 or w.id = any(l.enabled))
+                                and q.delivery_id <> all(l.held)
+                              order by q.next_attempt_at limit 1) as m) - now() as due_in
+from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, ordered, held, after, room, room_due, n);
 
 -- Webhooks that have something pending: never tried after the cursor, or tried and waiting.
 -- name: FindWork
