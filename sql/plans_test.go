@@ -173,7 +173,7 @@ func addLook(to *Rows, enabled, ordered []int64, after int64, room int32, held [
 }
 
 // explain runs a statement in a transaction that is rolled back, and refuses whole tables read and backlogs sorted. It returns
-// how many rows the statement touched.
+// how many rows the statement touched. The statement is planned as the session plans those that it prepares.
 func explain(t *testing.T, conn *pgx.Conn, statement string, args []any) (text string, touched float64) {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())
@@ -181,7 +181,29 @@ func explain(t *testing.T, conn *pgx.Conn, statement string, args []any) (text s
 		t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback(t.Context()) }()
-	if err := tx.QueryRow(t.Context(), "explain (analyze, timing off, format json) "+statement, args...).Scan(&text); err != nil {
+	described, err := tx.Prepare(t.Context(), "explained", statement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// EXPLAIN takes what was prepared, and its arguments in no other form than that of literals.
+	literals := make([]string, len(args))
+	for i, arg := range args {
+		var name string
+		if err := tx.QueryRow(t.Context(), "select format_type($1, null)", described.ParamOIDs[i]).Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.QueryRow(t.Context(), "select quote_nullable($1::"+name+"::text)", arg).Scan(&literals[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	execute := "execute explained"
+	if len(literals) > 0 {
+		execute += "(" + strings.Join(literals, ", ") + ")"
+	}
+	if err := tx.QueryRow(t.Context(), "explain (analyze, timing off, format json) "+execute, pgx.QueryExecModeSimpleProtocol).Scan(&text); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Deallocate(t.Context(), "explained"); err != nil {
 		t.Fatal(err)
 	}
 	var plans []struct {
