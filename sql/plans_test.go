@@ -154,24 +154,6 @@ func TestPlansWithFewResponses(t *testing.T) {
 	}
 }
 
-// looks asks what is pending at one URL.
-func looks(enabled, ordered []int64, after int64, room int32, held []int64) *Rows {
-	rows := NewRows()
-	addLook(rows, enabled, ordered, after, room, held)
-	return rows
-}
-
-func addLook(to *Rows, enabled, ordered []int64, after int64, room int32, held []int64) {
-	to.Row()
-	to.Int8s(enabled)
-	to.Int8s(enabled)
-	to.Int8s(ordered)
-	to.Int8s(append([]int64{}, held...))
-	to.Int8(after)
-	to.Int4(room)
-	to.Int4(room)
-}
-
 // explain runs a statement in a transaction that is rolled back, and refuses whole tables read and backlogs sorted. It returns
 // how many rows the statement touched. The statement is planned as the session plans those that it prepares.
 func explain(t *testing.T, conn *pgx.Conn, statement string, args []any) (text string, touched float64) {

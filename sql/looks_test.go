@@ -1,0 +1,105 @@
+package sql
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
+	"walhook/testenv"
+)
+
+// One look asks about several URLs. Each gets what is pending for its own webhooks, in order and no more than it has room for, as if
+// it had been asked about alone.
+func TestLookAtSeveralURLs(t *testing.T) {
+	t.Parallel()
+	conn := testenv.Connect(t, installed(t))
+	if err := RegisterTypes(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	if err := ByIndex(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		// Webhooks 1 and 2 share a URL, 3 keeps no order, 4 has nothing, 5 is disabled and has tests alone.
+		"insert into walhook.webhook (event_type, url) select 'response.created', 'https://example.com/' || g from generate_series(1, 5) g",
+		`insert into walhook.queue (delivery_id, webhook_id, response_id, event_type, committed_at, attempts, next_attempt_at, kind) values
+			(1, 1, 'a', 1, now(), 0, null, 0), (2, 2, 'a', 1, now(), 0, null, 0), (3, 3, 'a', 1, now(), 0, null, 0), (4, 3, 'a', 1, now(), 0, null, 0),
+			(5, 1, 'b', 1, now(), 0, null, 0), (6, 2, 'c', 1, now(), 1, now() - interval '2 min', 0), (7, 1, 'd', 1, now(), 1, now() - interval '3 min', 0),
+			(8, 2, 'd', 1, now(), 1, now() - interval '4 min', 0), (9, 3, 'd', 1, now(), 3, now() + interval '10 min', 0), (10, 5, 'e', 1, now(), 0, now(), 2),
+			(11, 5, 'e', 1, now(), 0, null, 0), (12, 3, 'e', 1, now(), 1, now() - interval '1 min', 0), (13, 1, 'e', 1, now(), 0, now() - interval '1 min', 2)`,
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asked := NewRows()
+	defer asked.Release()
+	addLook(asked, []int64{1, 2}, []int64{1, 2}, []int64{1, 2}, nil, 0, 100, 100)
+	addLook(asked, []int64{3}, []int64{3}, nil, []int64{12}, 3, 100, 100)
+	addLook(asked, []int64{4}, []int64{4}, []int64{4}, nil, 0, 100, 100)
+	addLook(asked, []int64{5}, nil, nil, nil, 0, 100, 100)
+	addLook(asked, []int64{1, 2}, []int64{1, 2}, []int64{1, 2}, []int64{13}, 0, 2, 1)
+	addLook(asked, []int64{1, 2}, []int64{1, 2}, []int64{1, 2}, nil, 5, 0, 0)
+	for _, c := range []struct {
+		query Query
+		show  func(pgx.CollectableRow) (string, error)
+		want  []string
+	}{
+		{FetchFresh, func(row pgx.CollectableRow) (text string, err error) {
+			var id, look, behind int64
+			err = row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look, &behind)
+			return fmt.Sprintf("%d: %d behind %d", look, id, behind), err
+		}, []string{"1: 1 behind 0", "1: 2 behind 1", "1: 5 behind 0", "2: 4 behind 0", "5: 1 behind 0", "5: 2 behind 1"}},
+		{FetchDue, idAndLook, []string{"1: 7", "1: 6", "5: 7"}},
+		{FetchTests, idAndLook, []string{"1: 13", "4: 10"}},
+		{WaitingSummary, func(row pgx.CollectableRow) (text string, err error) {
+			var look, waiting int64
+			var in *time.Duration
+			err = row.Scan(&look, &waiting, &in)
+			if in == nil {
+				return fmt.Sprintf("%d: %d", look, waiting), err
+			}
+			return fmt.Sprintf("%d: %d due in %s", look, waiting, in.Round(time.Minute)), err
+		}, []string{"1: 3 due in -4m0s", "2: 2 due in 10m0s", "3: 0", "4: 0 due in 0s", "5: 3 due in -4m0s", "6: 3 due in -4m0s"}},
+	} {
+		rows, err := conn.Query(t.Context(), c.query.SQL, asked)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := pgx.CollectRows(rows, c.show)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.query.Name, diff)
+		}
+	}
+}
+
+func idAndLook(row pgx.CollectableRow) (string, error) {
+	var id, look int64
+	err := row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look)
+	return fmt.Sprintf("%d: %d", look, id), err
+}
+
+// looks asks what is pending at one URL.
+func looks(enabled, ordered []int64, after int64, room int32, held []int64) *Rows {
+	rows := NewRows()
+	addLook(rows, enabled, enabled, ordered, held, after, room, room)
+	return rows
+}
+
+// addLook adds what is asked for at a URL, as walhook.look_in has it.
+func addLook(to *Rows, tests, enabled, ordered, held []int64, after int64, room, roomDue int32) {
+	to.Row()
+	to.Int8s(tests)
+	to.Int8s(enabled)
+	to.Int8s(ordered)
+	to.Int8s(append([]int64{}, held...))
+	to.Int8(after)
+	to.Int4(room)
+	to.Int4(roomDue)
+}
