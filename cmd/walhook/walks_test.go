@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -10,6 +9,7 @@ import (
 	"testing"
 
 	"walhook/testenv"
+	"walhook/testenv/pgserver"
 )
 
 // The quick start runs as it is written, but for ports and folders, and leaves nothing behind.
@@ -86,13 +86,12 @@ func self(t *testing.T) string {
 	return path
 }
 
-// freePort returns an address at which nobody listens at the moment.
+// freePort returns an address at which nobody listens, and at which nobody begins to listen between two daemons of a test.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	port, err := pgserver.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
