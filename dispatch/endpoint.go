@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"slices"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -141,22 +142,15 @@ func (e *endpoint) troublesome(now time.Time) bool {
 	return e.failures > 0 || e.inFlight > 0 && now.Sub(e.quietSince) > slowAfter
 }
 
-// active returns the ids of all webhooks whose tests may be sent, of those whose deliveries may, and of those that keep the
-// order. Behind what waits until a webhook has come here, others wait as well.
-func (e *endpoint) active() (enabled, ordered, all []int64) {
+// ordered returns the ids of the webhooks that keep the order.
+func (e *endpoint) ordered() []int64 {
+	ids := make([]int64, 0, len(e.hooks))
 	for _, h := range e.hooks {
 		if h.enabled && h.ordered {
-			ordered = append(ordered, h.id)
-		}
-		if h.moving() {
-			continue
-		}
-		all = append(all, h.id)
-		if h.enabled {
-			enabled = append(enabled, h.id)
+			ids = append(ids, h.id)
 		}
 	}
-	return enabled, ordered, all
+	return ids
 }
 
 // sends reports whether something is in flight or unrecorded for the webhook.
@@ -338,18 +332,28 @@ func (e *endpoint) integrate(l *look, now time.Time, admit func(*delivery)) {
 	for _, d := range l.due {
 		take(d)
 	}
-	for i, d := range l.fresh {
-		e.cursor = max(e.cursor, d.id)
-		if before := l.behind[i]; before != 0 {
-			_, held := e.held[before]
-			if !held && !e.ended[before] {
-				if line := e.lines[d.responseID]; line != nil {
+	unheld := func(id int64) bool {
+		_, held := e.held[id]
+		return id != 0 && !held && !e.ended[id]
+	}
+	last, others := map[string]int64{}, map[string][]int64{}
+	for _, f := range l.fresh {
+		e.cursor = max(e.cursor, f.id)
+		if f.keeps {
+			response := f.responseID
+			if f.others != nil {
+				others[response] = f.others
+			}
+			waits := unheld(last[response]) || slices.ContainsFunc(others[response], func(id int64) bool { return id < f.id && unheld(id) })
+			last[response] = f.id
+			if waits {
+				if line := e.lines[response]; line != nil {
 					line.viaStore, line.unheld = true, true
 				}
 				continue // found again when the earlier one has ended
 			}
 		}
-		take(d)
+		take(f.delivery)
 	}
 	e.more = e.missed || len(l.fresh) >= l.room
 	e.waiting = l.waiting

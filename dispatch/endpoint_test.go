@@ -150,21 +150,37 @@ func byDue(x, y *pendingRow) int {
 	return byID(x, y)
 }
 
-// before returns the first or last pending delivery of the line that r stands in, 0 where there is none before it.
-func (b *bench) before(r *pendingRow, ordered []int64) (id int64) {
+// before returns the pending deliveries about the response of r that stand before it.
+func (b *bench) before(r *pendingRow, ordered []int64) (ids []int64) {
 	if !slices.Contains(ordered, r.hook) || r.kind == kindTest {
-		return 0
+		return nil
 	}
 	for _, o := range b.rows {
-		if o.response == r.response && o.id < r.id && slices.Contains(ordered, o.hook) && o.kind != kindTest && (id == 0 || behindIsFirst == (o.id < id)) {
-			id = o.id
+		if o.response == r.response && o.id < r.id && slices.Contains(ordered, o.hook) && o.kind != kindTest {
+			ids = append(ids, o.id)
 		}
 	}
-	return id
+	return ids
 }
 
-// behindIsFirst says which of several that a delivery waits for FetchFresh names.
-const behindIsFirst = false
+// others returns what FetchFresh tells at the first delivery about a response.
+func (b *bench) others(r *pendingRow, l *look) (ids []int64) {
+	last := int64(0)
+	for _, o := range b.rows {
+		if o.response != r.response || !slices.Contains(l.ordered, o.hook) || o.kind == kindTest {
+			continue
+		}
+		if o.id <= l.cursor {
+			last = max(last, o.id)
+		} else if !o.due.IsZero() || slices.Contains(l.moving, o.hook) {
+			ids = append(ids, o.id)
+		}
+	}
+	if last > 0 {
+		ids = append(ids, last)
+	}
+	return ids
+}
 
 // What the Scheduler does.
 
@@ -267,7 +283,7 @@ func (b *bench) begin(d *delivery) {
 		b.fail("%d is sent before it is due", d.id)
 	}
 	if d.ordered() {
-		_, ordered, _ := e.active()
+		ordered := e.ordered()
 		// A redelivery by hand repeats an earlier commit: it is sent beside nothing, and its place is its own.
 		for _, o := range b.rows {
 			if o.id < r.id && o.response == r.response && o.kind < kindTest && slices.Contains(ordered, o.hook) {
@@ -338,8 +354,7 @@ func (b *bench) record() {
 }
 
 func (b *bench) lookUp(l *line) {
-	_, ordered, _ := b.e.active()
-	b.lookups = append(b.lookups, &lookup{line: l, ordered: ordered, generation: b.e.generation})
+	b.lookups = append(b.lookups, &lookup{line: l, ordered: b.e.ordered(), generation: b.e.generation})
 }
 
 func (b *bench) stepLookup(i int) {
@@ -384,14 +399,19 @@ func (b *bench) stepLoad(broken bool) {
 	case 2:
 		l.due = b.query(l.roomDue, func(r *pendingRow) bool {
 			return slices.Contains(l.enabled, r.hook) && !r.due.IsZero() && !r.due.After(b.now) && r.kind != kindTest &&
-				!slices.Contains(l.held, r.id) && b.before(r, l.ordered) == 0
+				!slices.Contains(l.held, r.id) && len(b.before(r, l.ordered)) == 0
 		}, byDue)
 	case 3:
-		l.fresh = b.query(l.room, func(r *pendingRow) bool {
+		told := map[string]bool{}
+		for _, d := range b.query(l.room, func(r *pendingRow) bool {
 			return slices.Contains(l.enabled, r.hook) && r.due.IsZero() && r.id > l.cursor
-		}, byID)
-		for _, d := range l.fresh {
-			l.behind = append(l.behind, b.before(b.rows[d.id], l.ordered))
+		}, byID) {
+			f := fresh{delivery: d, keeps: l.keeps[slices.Index(l.enabled, d.webhookID)]}
+			if f.keeps && !told[d.responseID] {
+				told[d.responseID] = true
+				f.others = b.others(b.rows[d.id], l.look)
+			}
+			l.fresh = append(l.fresh, f)
 		}
 	case 4:
 		for _, r := range b.rows {
@@ -510,8 +530,10 @@ func (b *bench) stepFind() {
 			b.wantLoad()
 			return
 		}
-		_, _, all := e.active()
-		b.find = &findStep{cursor: e.cursor, ids: all, generation: e.generation}
+		b.find = &findStep{cursor: e.cursor, generation: e.generation}
+		for _, h := range e.hooks {
+			b.find.ids = append(b.find.ids, h.id)
+		}
 		return
 	}
 	f := b.find

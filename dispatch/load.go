@@ -12,27 +12,50 @@ import (
 	"walhook/sql"
 )
 
-// look is a look into the store for one endpoint: what is asked for, and what came of it.
+// look is a look into the store for one endpoint: what is asked for, as walhook.look_in has it, and what came of it.
 type look struct {
 	endpoint   *endpoint
 	generation int // of its memory when it was asked
 
-	enabled, ordered, all []int64
-	held                  []int64 // never nil
-	cursor                int64
-	room, roomDue         int
+	all, enabled  []int64
+	keeps         []bool
+	ordered       []int64
+	moving, held  []int64
+	cursor        int64
+	room, roomDue int
 
-	tests, due, fresh []*delivery
-	behind            []int64 // for each of fresh the earlier delivery that it waits for; 0: none
-	waiting           int
-	dueAt             time.Time
+	tests, due []*delivery
+	fresh      []fresh
+	waiting    int
+	dueAt      time.Time
+}
+
+// fresh is a delivery that was never tried.
+type fresh struct {
+	*delivery
+	keeps bool // the order
+
+	// others is told at the first one about a response: what else is pending about it, and is not fresh in the same look.
+	others []int64
 }
 
 // look begins a look into the store.
 func (e *endpoint) look() *look {
-	l := &look{endpoint: e, generation: e.generation, held: make([]int64, 0, len(e.held)), cursor: e.cursor, room: e.room(), roomDue: e.roomDue()}
-	l.enabled, l.ordered, l.all = e.active()
-	l.held = slices.AppendSeq(l.held, maps.Keys(e.held))
+	l := &look{
+		endpoint: e, generation: e.generation, ordered: e.ordered(), held: slices.AppendSeq(make([]int64, 0, len(e.held)), maps.Keys(e.held)),
+		cursor: e.cursor, room: e.room(), roomDue: e.roomDue(),
+	}
+	for _, h := range e.hooks {
+		if h.moving() {
+			// Behind what waits until a webhook has come here, others wait as well.
+			l.moving = append(l.moving, h.id)
+			continue
+		}
+		l.all = append(l.all, h.id)
+		if h.enabled {
+			l.enabled, l.keeps = append(l.enabled, h.id), append(l.keeps, h.ordered)
+		}
+	}
 	e.missed = false
 	return l
 }
@@ -69,7 +92,9 @@ func (s *Scheduler) load(ctx context.Context, looks []*look) error {
 		asked.Row()
 		asked.Int8s(l.all)
 		asked.Int8s(l.enabled)
+		asked.Bools(l.keeps)
 		asked.Int8s(l.ordered)
+		asked.Int8s(l.moving)
 		asked.Int8s(l.held)
 		asked.Int8(l.cursor)
 		asked.Int4(int32(l.room))
@@ -78,10 +103,11 @@ func (s *Scheduler) load(ctx context.Context, looks []*look) error {
 	batch := &pgx.Batch{}
 	batch.Queue(sql.FetchTests.SQL, asked).Query(collect(looks, func(l *look, d *delivery) { l.tests = append(l.tests, d) }))
 	batch.Queue(sql.FetchDue.SQL, asked).Query(collect(looks, func(l *look, d *delivery) { l.due = append(l.due, d) }))
-	var behind int64
+	var f fresh
 	batch.Queue(sql.FetchFresh.SQL, asked).Query(collect(looks, func(l *look, d *delivery) {
-		l.fresh, l.behind = append(l.fresh, d), append(l.behind, behind)
-	}, &behind))
+		f.delivery = d
+		l.fresh = append(l.fresh, f)
+	}, &f.keeps, &f.others))
 	batch.Queue(sql.WaitingSummary.SQL, asked).Query(func(rows pgx.Rows) error {
 		var (
 			n       int

@@ -184,7 +184,7 @@ func (s *Scheduler) lookUp(e *endpoint, l *line) {
 	if s.stopping {
 		return
 	}
-	_, ordered, _ := e.active()
+	ordered := e.ordered()
 	generation := e.generation
 	s.lookups.Add(1)
 	go func() {

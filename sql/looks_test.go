@@ -2,6 +2,7 @@ package sql
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ func TestLookAtSeveralURLs(t *testing.T) {
 			(1, 1, 'a', 1, now(), 0, null, 0), (2, 2, 'a', 1, now(), 0, null, 0), (3, 3, 'a', 1, now(), 0, null, 0), (4, 3, 'a', 1, now(), 0, null, 0),
 			(5, 1, 'b', 1, now(), 0, null, 0), (6, 2, 'c', 1, now(), 1, now() - interval '2 min', 0), (7, 1, 'd', 1, now(), 1, now() - interval '3 min', 0),
 			(8, 2, 'd', 1, now(), 1, now() - interval '4 min', 0), (9, 3, 'd', 1, now(), 3, now() + interval '10 min', 0), (10, 5, 'e', 1, now(), 0, now(), 2),
-			(11, 5, 'e', 1, now(), 0, null, 0), (12, 3, 'e', 1, now(), 1, now() - interval '1 min', 0), (13, 1, 'e', 1, now(), 0, now() - interval '1 min', 2)`,
+			(11, 5, 'e', 1, now(), 0, null, 0), (12, 3, 'e', 1, now(), 1, now() - interval '1 min', 0), (13, 1, 'e', 1, now(), 0, now() - interval '1 min', 2), (14, 1, 'd', 1, now(), 0, null, 0)`,
 	} {
 		if _, err := conn.Exec(t.Context(), statement); err != nil {
 			t.Fatal(err)
@@ -37,23 +38,34 @@ func TestLookAtSeveralURLs(t *testing.T) {
 	}
 	asked := NewRows()
 	defer asked.Release()
-	addLook(asked, []int64{1, 2}, []int64{1, 2}, []int64{1, 2}, nil, 0, 100, 100)
-	addLook(asked, []int64{3}, []int64{3}, nil, []int64{12}, 3, 100, 100)
-	addLook(asked, []int64{4}, []int64{4}, []int64{4}, nil, 0, 100, 100)
-	addLook(asked, []int64{5}, nil, nil, nil, 0, 100, 100)
-	addLook(asked, []int64{1, 2}, []int64{1, 2}, []int64{1, 2}, []int64{13}, 0, 2, 1)
-	addLook(asked, []int64{1, 2}, []int64{1, 2}, []int64{1, 2}, nil, 5, 0, 0)
+	addLook(asked, lookArgs{tests: []int64{1, 2}, enabled: []int64{1, 2}, ordered: []int64{1, 2}, room: 100, roomDue: 100})
+	addLook(asked, lookArgs{tests: []int64{3}, enabled: []int64{3}, held: []int64{12}, after: 3, room: 100, roomDue: 100})
+	addLook(asked, lookArgs{tests: []int64{4}, enabled: []int64{4}, ordered: []int64{4}, room: 100, roomDue: 100})
+	addLook(asked, lookArgs{tests: []int64{5}, room: 100, roomDue: 100})
+	addLook(asked, lookArgs{tests: []int64{1, 2}, enabled: []int64{1, 2}, ordered: []int64{1, 2}, held: []int64{13}, room: 2, roomDue: 1})
+	addLook(asked, lookArgs{tests: []int64{1, 2}, enabled: []int64{1, 2}, ordered: []int64{1, 2}, after: 5, room: 100})
+	addLook(asked, lookArgs{enabled: []int64{1, 2}, ordered: []int64{1, 2}, after: 7, room: 100, roomDue: 100})
+	addLook(asked, lookArgs{enabled: []int64{1, 2}, ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, after: 7, room: 100, roomDue: 100})
+	addLook(asked, lookArgs{enabled: []int64{1}, ordered: []int64{1, 2}, moving: []int64{2}, room: 100, roomDue: 100})
+	addLook(asked, lookArgs{enabled: []int64{1}, ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, moving: []int64{2}, room: 100})
 	for _, c := range []struct {
 		query Query
 		show  func(pgx.CollectableRow) (string, error)
 		want  []string
 	}{
 		{FetchFresh, func(row pgx.CollectableRow) (text string, err error) {
-			var id, look, behind int64
-			err = row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look, &behind)
-			return fmt.Sprintf("%d: %d behind %d", look, id, behind), err
-		}, []string{"1: 1 behind 0", "1: 2 behind 1", "1: 5 behind 0", "2: 4 behind 0", "5: 1 behind 0", "5: 2 behind 1"}},
-		{FetchDue, idAndLook, []string{"1: 7", "1: 6", "5: 7"}},
+			var id, look int64
+			var keeps bool
+			var others []int64
+			err = row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look, &keeps, &others)
+			slices.Sort(others)
+			return fmt.Sprintf("%d: %d %t %d", look, id, keeps, others), err
+		}, []string{
+			"1: 1 true []", "1: 2 true []", "1: 5 true []", "1: 14 true [7 8]", "2: 4 false []", "5: 1 true []", "5: 2 true []",
+			"6: 14 true [7 8]", "7: 14 true [7 8]", "8: 14 true [7 8]",
+			"9: 1 true [2]", "9: 5 true []", "9: 14 true [7 8]", "10: 1 true [2]", "10: 5 true []", "10: 14 true [7 8]",
+		}},
+		{FetchDue, idAndLook, []string{"1: 7", "1: 6", "5: 7", "7: 7", "7: 6", "8: 7", "8: 6", "9: 7"}},
 		{FetchTests, idAndLook, []string{"1: 13", "4: 10"}},
 		{WaitingSummary, func(row pgx.CollectableRow) (text string, err error) {
 			var look, waiting int64
@@ -63,7 +75,7 @@ func TestLookAtSeveralURLs(t *testing.T) {
 				return fmt.Sprintf("%d: %d", look, waiting), err
 			}
 			return fmt.Sprintf("%d: %d due in %s", look, waiting, in.Round(time.Minute)), err
-		}, []string{"1: 3 due in -4m0s", "2: 2 due in 10m0s", "3: 0", "4: 0 due in 0s", "5: 3 due in -4m0s", "6: 3 due in -4m0s"}},
+		}, []string{"1: 3 due in -4m0s", "2: 2 due in 10m0s", "3: 0", "4: 0 due in 0s", "5: 3 due in -4m0s", "6: 3 due in -4m0s", "7: 3", "8: 3", "9: 1", "10: 1"}},
 	} {
 		rows, err := conn.Query(t.Context(), c.query.SQL, asked)
 		if err != nil {
@@ -85,21 +97,34 @@ func idAndLook(row pgx.CollectableRow) (string, error) {
 	return fmt.Sprintf("%d: %d", look, id), err
 }
 
+// lookArgs is what is asked for at a URL.
+type lookArgs struct {
+	tests, enabled, ordered, moving, held []int64
+	after                                 int64
+	room, roomDue                         int32
+}
+
 // looks asks what is pending at one URL.
 func looks(enabled, ordered []int64, after int64, room int32, held []int64) *Rows {
 	rows := NewRows()
-	addLook(rows, enabled, enabled, ordered, held, after, room, room)
+	addLook(rows, lookArgs{tests: enabled, enabled: enabled, ordered: ordered, held: held, after: after, room: room, roomDue: room})
 	return rows
 }
 
-// addLook adds what is asked for at a URL, as walhook.look_in has it.
-func addLook(to *Rows, tests, enabled, ordered, held []int64, after int64, room, roomDue int32) {
+// addLook adds it as walhook.look_in has it.
+func addLook(to *Rows, a lookArgs) {
+	keeps := make([]bool, len(a.enabled))
+	for i, id := range a.enabled {
+		keeps[i] = slices.Contains(a.ordered, id)
+	}
 	to.Row()
-	to.Int8s(tests)
-	to.Int8s(enabled)
-	to.Int8s(ordered)
-	to.Int8s(append([]int64{}, held...))
-	to.Int8(after)
-	to.Int4(room)
-	to.Int4(roomDue)
+	to.Int8s(a.tests)
+	to.Int8s(a.enabled)
+	to.Bools(keeps)
+	to.Int8s(a.ordered)
+	to.Int8s(a.moving)
+	to.Int8s(a.held)
+	to.Int8(a.after)
+	to.Int4(a.room)
+	to.Int4(a.roomDue)
 }

@@ -128,27 +128,41 @@ func (r *Rows) Int8OrNull(v int64) {
 	r.Int8(v)
 }
 
-// Int8s adds a bigint[], NULL for nil.
+// Int8s adds a bigint[].
 func (r *Rows) Int8s(v []int64) {
-	if v == nil {
-		r.null(pgtype.Int8ArrayOID)
-		return
-	}
-	const header, dimension, element = 12, 8, 12 // bytes
-	if len(v) == 0 {
-		r.head(pgtype.Int8ArrayOID, header)
-		for _, n := range []uint32{0, 0, pgtype.Int8OID} {
-			r.buf = binary.BigEndian.AppendUint32(r.buf, n)
-		}
-		return
-	}
-	r.head(pgtype.Int8ArrayOID, uint32(header+dimension+element*len(v)))
-	for _, n := range []uint32{1, 0, pgtype.Int8OID, uint32(len(v)), 1} {
-		r.buf = binary.BigEndian.AppendUint32(r.buf, n)
-	}
+	r.array(pgtype.Int8ArrayOID, pgtype.Int8OID, len(v), 8)
 	for _, n := range v {
 		r.buf = binary.BigEndian.AppendUint32(r.buf, 8)
 		r.buf = binary.BigEndian.AppendUint64(r.buf, uint64(n))
+	}
+}
+
+// Bools adds a boolean[].
+func (r *Rows) Bools(v []bool) {
+	r.array(pgtype.BoolArrayOID, pgtype.BoolOID, len(v), 1)
+	for _, b := range v {
+		r.buf = binary.BigEndian.AppendUint32(r.buf, 1)
+		r.buf = append(r.buf, 0)
+		if b {
+			r.buf[len(r.buf)-1] = 1
+		}
+	}
+}
+
+// array begins an array of n elements of so many bytes each.
+func (r *Rows) array(oid, element uint32, n, size int) {
+	if n == 0 {
+		r.head(oid, 12)
+		r.words(0, 0, element) // no dimension
+		return
+	}
+	r.head(oid, uint32(20+(4+size)*n))
+	r.words(1, 0, element, uint32(n), 1) // one dimension, no NULL, n elements, the first of which has the index 1
+}
+
+func (r *Rows) words(words ...uint32) {
+	for _, w := range words {
+		r.buf = binary.BigEndian.AppendUint32(r.buf, w)
 	}
 }
 

@@ -19,6 +19,8 @@ func measureCurves(ctx context.Context, b *bench) ([]Result, error) {
 		{what: "log of 10,000,000 rows", log: 10_000_000},
 		{what: "100 webhooks, of which one matches", others: 100},
 		{what: "10,000 webhooks, of which one matches", others: 10_000},
+		{what: "10,000 webhooks of one URL, of which one matches", others: 10_000, same: true},
+		{what: "1,000 webhooks of one URL, each event to all", urls: 1000, toAll: true, same: true},
 		{what: "100 URLs", urls: 100},
 		{what: "10,000 URLs", urls: 10_000},
 		{what: "100 URLs, each event to all", urls: 100, toAll: true},
@@ -102,6 +104,7 @@ type curve struct {
 	log     int  // rows of the log; at least 1,000
 	others  int  // webhooks that match nothing; at least none
 	urls    int  // at least 1, with a webhook each
+	same    bool // all webhooks have one URL
 	toAll   bool // each event goes to all URLs; else to one of them
 	daemons int  // at least 1
 }
@@ -127,8 +130,10 @@ func (b *bench) curve(ctx context.Context, c curve) (float64, error) {
 		sql  string
 		args []any
 	}{
-		{"insert into walhook.webhook (assessment_id, event_type, url) select 1 + g % $3::int, 'response.created', $1 || g from generate_series(1, $2::int) g", []any{b.receiver.url + "/", c.urls, assessments}},
-		{"insert into walhook.webhook (assessment_id, event_type, url) select 'other ' || g, 'response.created', $1 from generate_series(1, $2::int) g", []any{b.receiver.url + "/other", c.others}},
+		{`insert into walhook.webhook (assessment_id, event_type, url) select 1 + g % $3::int, 'response.created', $1 || case when $4 then 0 else g end
+			from generate_series(1, $2::int) g`, []any{b.receiver.url + "/", c.urls, assessments, c.same}},
+		{`insert into walhook.webhook (assessment_id, event_type, url) select 'other ' || g, 'response.created', $1 || case when $3 then '0' else 'other' end
+			from generate_series(1, $2::int) g`, []any{b.receiver.url + "/", c.others, c.same}},
 		{`insert into walhook.log (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, attempts, event_type, kind, succeeded, response_id)
 			select -g, 1, '0/1', g, now(), now(), 1, 1, 0, true, 'old ' || g from generate_series(1, $1::int) g`, []any{c.log}},
 		{"vacuum analyze walhook.log", nil},

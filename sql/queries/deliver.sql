@@ -79,37 +79,50 @@ update walhook.endpoint set owner = null where owner = @self and id = any(@endpo
 update walhook.endpoint set owner = null where owner = @self;
 
 -- Never-tried deliveries of endpoints after a cursor each, in order. n is the place of the endpoint in what is asked for: so below.
--- behind is the last earlier pending delivery about the same response that goes to the same URL through an ordered webhook. A URL that few
--- webhooks have looks for those of each; one that many have looks at all about the response. The sums keep the planner from other
--- indexes: by the primary key, where it takes responses for few, it would read the whole queue before it. So below. A URL without ordered
--- webhooks gives null for them, and looks for nothing.
+-- others, at the first of an ordered webhook about a response, is what else is pending about it at the same URL, through ordered
+-- webhooks, and is not among these: the last one up to the cursor, and those after it that were tried or whose webhook is moving. A URL
+-- that few webhooks have looks for those of each; one that many have looks at all about the response. The sums keep the planner from other
+-- indexes: by the primary key, where it takes responses for few, it would read the whole queue before it. So below.
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
-       l.n,
-       coalesce(case when (q.webhook_id = any(l.ordered)) is not true then null
-         when cardinality(l.ordered) <= 8 then
-           (select max(b.id) from unnest(l.ordered) as o (id) cross join lateral (
-              select b.delivery_id as id from walhook.queue b
-               where b.response_id = q.response_id and b.webhook_id = o.id and b.delivery_id + 0 < q.delivery_id and b.kind <> 2
-               order by b.delivery_id + 0 desc limit 1) as b)
-         else
-           (select max(b.delivery_id + 0) from walhook.queue b
-             where b.response_id = q.response_id and b.webhook_id + 0 = any(l.ordered)
-               and b.delivery_id + 0 < q.delivery_id and b.kind <> 2)
-         end, 0)::bigint as behind
-from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, ordered, held, after, room, room_due, n)
+       l.n, q.keeps,
+       nullif(case when not q.first then null
+         when cardinality(l.ordered) <= 8 then array(
+           select b.id from unnest(l.ordered) as o (id) cross join lateral (
+             (select b.delivery_id as id from walhook.queue b
+               where b.response_id = q.response_id and b.webhook_id = o.id and b.delivery_id + 0 <= l.after and b.kind <> 2
+               order by b.delivery_id + 0 desc limit 1)
+             union all
+             select b.delivery_id as id from walhook.queue b
+              where b.response_id = q.response_id and b.webhook_id = o.id and b.delivery_id + 0 > l.after and b.kind <> 2
+                and (b.next_attempt_at is not null or b.webhook_id = any(l.moving))) as b)
+         else array(
+           (select b.id
+              from (select b.delivery_id as id, b.webhook_id from walhook.queue b
+                     where b.response_id = q.response_id and b.delivery_id + 0 <= l.after and b.kind <> 2
+                     order by b.delivery_id + 0 desc offset 0) as b
+             where b.webhook_id = any(l.ordered) limit 1)
+           union all
+           select b.delivery_id from walhook.queue b
+            where b.response_id = q.response_id and b.delivery_id + 0 > l.after and b.kind <> 2
+              and (b.next_attempt_at is not null or b.webhook_id = any(l.moving)) and b.webhook_id + 0 = any(l.ordered))
+         end, '{}') as others
+from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, n)
 cross join lateral (
-  select f.*
-  from unnest(l.enabled) as w (id)
-  cross join lateral (
-    select * from walhook.queue f
-     where f.webhook_id = w.id and f.next_attempt_at is null and f.delivery_id + 0 > l.after
-     order by f.delivery_id + 0 limit l.room
+  select f.*, f.keeps and row_number() over (partition by f.keeps, f.response_id order by f.delivery_id) = 1 as first
+  from (
+    select f.*, w.keeps
+    from unnest(l.enabled, l.keeps) as w (id, keeps)
+    cross join lateral (
+      select * from walhook.queue f
+       where f.webhook_id = w.id and f.next_attempt_at is null and f.delivery_id + 0 > l.after
+       order by f.delivery_id + 0 limit l.room
+    ) as f
+    order by f.delivery_id limit l.room
   ) as f
-  order by f.delivery_id limit l.room
 ) as q
 order by l.n, q.delivery_id;
 
@@ -120,14 +133,14 @@ select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.a
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n
-from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, ordered, held, after, room, room_due, n)
+from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, n)
 cross join lateral (
   select f.*
-  from unnest(l.enabled) as w (id)
+  from unnest(l.enabled, l.keeps) as w (id, keeps)
   cross join lateral (
     select * from walhook.queue f
      where f.webhook_id = w.id and f.next_attempt_at <= now() and f.kind <> 2 and f.delivery_id <> all(l.held)
-       and not case when (f.webhook_id = any(l.ordered)) is not true then false
+       and not case when not w.keeps then false
              when cardinality(l.ordered) <= 8 then
                exists (select from unnest(l.ordered) as o (id) cross join lateral (
                          select from walhook.queue b
@@ -151,7 +164,7 @@ select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.a
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n
-from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, ordered, held, after, room, room_due, n)
+from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, n)
 cross join lateral (
   select * from walhook.queue f
    where f.kind = 2 and f.webhook_id = any(l.tests) and f.next_attempt_at <= now() and f.delivery_id <> all(l.held)
@@ -174,7 +187,7 @@ where q.delivery_id = case when cardinality(@ordered_ids::bigint[]) <= 8 then
         order by b.delivery_id + 0 limit 1) as b)
   else
     (select min(b.delivery_id + 0) from walhook.queue b
-      where b.response_id = @response_id and b.webhook_id + 0 = any(@ordered_ids::bigint[]) and b.kind <> 2)
+      where b.response_id = @response_id and b.webhook_id + 0 in (select unnest(@ordered_ids::bigint[])) and b.kind <> 2)
   end;
 
 -- What waits for a retry at endpoints: how many (counted up to a bound), and in how long the first is due.
@@ -188,7 +201,7 @@ select l.n,
                                 and (q.kind = 2 or w.id = any(l.enabled))
                                 and q.delivery_id <> all(l.held)
                               order by q.next_attempt_at limit 1) as m) - now() as due_in
-from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, ordered, held, after, room, room_due, n);
+from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, n);
 
 -- Webhooks that have something pending: never tried after the cursor, or tried and waiting.
 -- name: FindWork
