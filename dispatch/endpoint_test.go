@@ -52,6 +52,7 @@ type bench struct {
 	sent     int
 
 	elsewhere int            // held by other endpoints
+	ghosts    map[int64]bool // taken back by a crash of the store, and perhaps still held
 	follow    map[int64]bool // what was found by a look-up, each in the place of one that had ended
 }
 
@@ -113,6 +114,37 @@ func (b *bench) commit(count int, draw func(i int) (response string, hook int64)
 		b.offered = append(b.offered, b.delivery(b.rows[b.nextID]))
 	}
 	b.offerOut = true
+}
+
+// crash takes back what the store had not on disk: the last of what was queued, and nothing that was recorded or queued by hand, since such
+// commits are waited for. The stream queues it anew.
+func (b *bench) crash(last int) {
+	var back []*pendingRow
+	for id := b.nextID; id > 0 && len(back) < last; id-- {
+		r := b.rows[id]
+		if r == nil || r.attempts > 0 || !r.due.IsZero() {
+			break
+		}
+		back = append(back, r)
+	}
+	slices.Reverse(back)
+	b.note("crash: %d taken back", len(back))
+	for _, r := range back {
+		delete(b.rows, r.id)
+		put(&b.ghosts, r.id, true)
+	}
+	b.offered, b.offerOut = nil, false // what was committed is found in the store
+	b.woken = true
+	b.e.miss()
+	b.wantLoad()
+	b.nextID += 1000
+	for _, r := range back {
+		b.nextID++
+		b.rows[b.nextID] = &pendingRow{id: b.nextID, response: r.response, hook: r.hook, xid: r.xid}
+		b.note("  %d: response %s, webhook %d, was %d", b.nextID, r.response, r.hook, r.id)
+		b.offered = append(b.offered, b.delivery(b.rows[b.nextID]))
+	}
+	b.offerOut = len(back) > 0
 }
 
 func (b *bench) byHand(response string, hook int64, kind int16) {
@@ -263,6 +295,9 @@ func (b *bench) begin(d *delivery) {
 	b.note("begin %d (response %s, attempt %d)", d.id, d.responseID, d.attempts+1)
 	d.hook = b.hooks[d.webhookID]
 	r := b.rows[d.id]
+	if r == nil && b.ghosts[d.id] {
+		r = &pendingRow{id: d.id, response: d.responseID, hook: d.webhookID, xid: d.xid}
+	}
 	switch {
 	case r == nil:
 		b.fail("%d is sent though it has ended", d.id)
@@ -321,6 +356,7 @@ func (b *bench) record() {
 	case b.taken == nil:
 		b.taken, b.results, b.stored = b.results, nil, false
 	case !b.stored:
+		missing := false
 		for _, r := range b.taken {
 			b.note("recorded %d", r.d.id)
 			if r.final {
@@ -328,8 +364,15 @@ func (b *bench) record() {
 				continue
 			}
 			row := b.rows[r.d.id]
+			if row == nil && b.ghosts[r.d.id] {
+				missing = true
+				continue
+			}
 			row.attempts++
 			row.due, row.xid = b.now.Add(r.delay), 0
+		}
+		for i := range b.taken {
+			b.taken[i].unknown = missing && !b.taken[i].final
 		}
 		b.stored = true
 	default:
@@ -341,6 +384,10 @@ func (b *bench) record() {
 			}
 			if line != nil {
 				b.lookUp(line)
+			}
+			if r.unknown {
+				b.e.forget()
+				b.wantLoad()
 			}
 			if at := r.at.Add(r.delay); !r.final && (b.e.dueAt.IsZero() || at.Before(b.e.dueAt)) {
 				b.e.dueAt = at
@@ -694,7 +741,7 @@ type benchRules struct {
 	hooks                                  []bool // ordered or not, for each webhook
 	responses                              int
 	fails, gate, toggles, leaves, handmade bool
-	bursts, crowd                          bool
+	bursts, crowd, crashes                 bool
 }
 
 func (rules benchRules) run(t *rapid.T) {
@@ -775,7 +822,7 @@ func (rules benchRules) run(t *rapid.T) {
 				b.release()
 			}
 		case 13:
-			switch draw("seldom", 4) {
+			switch draw("seldom", 5) {
 			case 0:
 				if rules.toggles {
 					id := hook()
@@ -788,6 +835,10 @@ func (rules benchRules) run(t *rapid.T) {
 			case 2:
 				if rules.handmade {
 					b.byHand(response(), hook(), []int16{kindTest, kindManual}[draw("kind", 2)])
+				}
+			case 3:
+				if rules.crashes {
+					b.crash(1 + draw("taken back", 6))
 				}
 			}
 		}
@@ -812,8 +863,10 @@ func TestEndpointKeepsOrderAndLosesNothing(t *testing.T) {
 		"endpoints move":                 {hooks: []bool{true}, responses: 2, leaves: true},
 		"endpoints move and fail":        {hooks: []bool{true}, responses: 2, leaves: true, fails: true},
 		"late and redelivered by hand":   {hooks: []bool{true, true}, responses: 2, gate: true, handmade: true},
-		"everything":                     {hooks: []bool{true, true, false}, responses: 3, fails: true, gate: true, toggles: true, leaves: true, handmade: true},
-		"everything in bursts":           {hooks: []bool{true, true, false}, responses: 3, fails: true, gate: true, toggles: true, leaves: true, handmade: true, bursts: true},
+		"the store crashes":              {hooks: []bool{true, false}, responses: 2, crashes: true},
+		"attempts fail and crashes":      {hooks: []bool{true, true}, responses: 2, fails: true, crashes: true},
+		"everything but crashes":         {hooks: []bool{true, true, false}, responses: 3, fails: true, gate: true, toggles: true, leaves: true, handmade: true},
+		"everything in bursts":           {hooks: []bool{true, true, false}, responses: 3, fails: true, gate: true, toggles: true, leaves: true, handmade: true, bursts: true, crashes: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

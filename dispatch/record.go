@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"walhook/sql"
 )
@@ -18,6 +19,7 @@ type result struct {
 	at      time.Time // when the answer was there
 	final   bool
 	delay   time.Duration // until the next attempt; 0 when final
+	unknown bool          // the store may not have had the delivery any more: a crash has taken it back, or this was recorded before
 }
 
 // decide tells whether an outcome ends its delivery, and when the next attempt is due otherwise.
@@ -65,7 +67,13 @@ func (s *Scheduler) record(ctx context.Context, results []result, troubled []*en
 		batch.Queue(sql.RecordEnded.SQL, ended)
 	}
 	if again.Len() > 0 {
-		batch.Queue(sql.RecordRetries.SQL, again)
+		batch.Queue(sql.RecordRetries.SQL, again).Exec(func(tag pgconn.CommandTag) error {
+			missing := tag.RowsAffected() < int64(again.Len())
+			for i := range results {
+				results[i].unknown = missing && !results[i].final
+			}
+			return nil
+		})
 	}
 	// A success after a failure in the same batch is the later word, so trouble is marked before it is cleared.
 	if len(failed) > 0 {

@@ -156,6 +156,11 @@ func (s *Scheduler) finish(results []result) {
 		if w := s.webhooks.byID[r.d.webhookID]; w != nil && w.moving() {
 			changed = true // it may have waited for this one
 		}
+		if r.unknown {
+			// What was queued anew in its place waits behind a retry that will not come.
+			e.forget()
+			s.wantLoad(e)
+		}
 		if !r.final {
 			if at := r.at.Add(r.delay); e.dueAt.IsZero() || at.Before(e.dueAt) {
 				e.dueAt = at
