@@ -314,7 +314,7 @@ func TestAutoAttachLeavesMendingToTheDaemon(t *testing.T) {
 	s.start().ready().stop()
 	s.hooks()
 	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
-	s.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
+	s.dropSlot()
 	s.start().ready()
 	s.expect("/hook", "created 1")
 

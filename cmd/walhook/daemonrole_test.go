@@ -45,7 +45,7 @@ func TestDaemonRunsWithItsRoleAlone(t *testing.T) {
 	if status := d.stop(); status != 0 {
 		t.Errorf("the daemon ended with status %d", status)
 	}
-	s.exec("select pg_drop_replication_slot(slot_name) from pg_replication_slots")
+	s.dropSlot()
 	s.exec("insert into respondent (id, assessment_id) values (4, 1)")
 	again := s.start().ready()
 	s.waitLog("select status, recovered from walhook.delivery_log where response_id = '4'", "success|t")

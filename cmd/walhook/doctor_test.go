@@ -149,7 +149,7 @@ func TestDoctorFindsWhatItLists(t *testing.T) {
 	// What is left behind by these may not be mended.
 	d.while("update walhook.attachment set phase = 'attaching'", "update walhook.attachment set phase = 'attached'", "attachment", cdc.Fail, "interrupted")
 	d.while("update walhook.schema_version set version = version + 1", "update walhook.schema_version set version = version - 1", "store_version", cdc.Fail, "newer walhook")
-	s.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
+	s.dropSlot()
 	d.finds("slot", cdc.Fail, "does not exist")
 
 	small := testenv.NewServer(t, map[string]string{"wal_level": "replica", "max_replication_slots": "1", "max_wal_senders": "1"})

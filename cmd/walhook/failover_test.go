@@ -202,7 +202,7 @@ func TestKilledWhileMending(t *testing.T) {
 	s.receiver.Respond("/hook", testenv.Always(testenv.Reply{Hang: true})) // queued is what counts
 	d.stop()
 	s.exec("update respondent set finished_at = now()")
-	s.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
+	s.dropSlot()
 	for _, at := range []string{"creating slot", "comparing", "comparing", "comparing"} {
 		d = s.start()
 		testenv.Eventually(t, patience, "the daemon to be "+at, func() (bool, string) {

@@ -330,6 +330,16 @@ func (s *site) waitStored() {
 	})
 }
 
+// dropSlot drops the slot once the server has noticed that its daemon has gone.
+func (s *site) dropSlot() {
+	s.t.Helper()
+	testenv.Eventually(s.t, patience, "a slot that nobody reads", func() (bool, string) {
+		active := testenv.Value[bool](s.t, s.db, "select active from pg_replication_slots where slot_name = $1", s.env["SLOT"])
+		return !active, fmt.Sprint("active: ", active)
+	})
+	s.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
+}
+
 // fence makes sure that everything committed before it has been delivered, as far as it can be.
 func (s *site) fence() {
 	s.t.Helper()

@@ -41,7 +41,7 @@ func TestLostSlotLosesNothing(t *testing.T) {
 	if status := d.stop(); status != 0 {
 		t.Fatalf("stop: status %d", status)
 	}
-	s.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
+	s.dropSlot()
 	s.exec(gapHistory)
 	s.start().ready()
 	s.expectRecovered("/hook", missedInGap...)
@@ -284,7 +284,7 @@ func TestReconcileCommand(t *testing.T) {
 	d := s.run()
 	s.hooks()
 	d.stop()
-	s.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
+	s.dropSlot()
 	s.exec(gapHistory)
 	_, errOut, status := s.walhook("reconcile")
 	if status != 0 || !strings.Contains(errOut, "4 events fired") {
