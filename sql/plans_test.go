@@ -144,7 +144,7 @@ func TestPlansWithFewResponses(t *testing.T) {
 		"FetchDue":       {FetchDue.SQL, []any{looks(due, due, 0, responses, nil)}, 5 * responses},
 		"FetchSuccessor": {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"response_id": "20", "ordered_ids": last}), 5},
 
-		"FetchFresh of many":     {FetchFresh.SQL, []any{looks(last, many, 0, responses, nil)}, 2.5 * responses * webhooks},
+		"FetchFresh of many":     {FetchFresh.SQL, []any{looks(last, many, 0, responses, nil)}, 1.5 * responses * webhooks},
 		"FetchDue of many":       {FetchDue.SQL, []any{looks(due, many, 0, responses, nil)}, 1.5 * responses * webhooks},
 		"FetchSuccessor of many": {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"response_id": "20", "ordered_ids": many}), 1.5 * webhooks},
 	} {

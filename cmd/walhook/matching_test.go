@@ -148,6 +148,7 @@ func TestWebhookLife(t *testing.T) {
 	s.exec("update walhook.webhook set assessment_id = '2', event_type = 'response.created' where id = $1", id)
 	s.exec("insert into respondent (id, assessment_id) values (4, 1), (5, 2)")
 	s.expect("/second", "created 2", "started 3", "created 5")
+	s.expect("/first", "created 1")
 
 	// What is pending follows the webhook to its new URL.
 	s.receiver.Respond("/second", failing)
