@@ -355,7 +355,7 @@ func (e *endpoint) integrate(l *look, now time.Time, admit func(*delivery)) {
 		}
 		take(f.delivery)
 	}
-	e.more = e.missed || len(l.fresh) >= l.room
+	e.more = e.missed || len(l.fresh) >= l.asked.Room
 	e.waiting = l.waiting
 	e.dueAt = l.dueAt
 	if !e.dueAt.IsZero() && e.dueAt.Before(now) {

@@ -183,29 +183,29 @@ func byDue(x, y *pendingRow) int {
 	return byID(x, y)
 }
 
-// before returns the pending deliveries about the response of r that stand before it.
-func (b *bench) before(r *pendingRow, ordered []int64) (ids []int64) {
+// waits reports whether a delivery about the response of r is pending that stands before it.
+func (b *bench) waits(r *pendingRow, ordered []int64) bool {
 	if !slices.Contains(ordered, r.hook) || r.kind == kindTest {
-		return nil
+		return false
 	}
 	for _, o := range b.rows {
 		if o.response == r.response && o.id < r.id && slices.Contains(ordered, o.hook) && o.kind != kindTest {
-			ids = append(ids, o.id)
+			return true
 		}
 	}
-	return ids
+	return false
 }
 
 // others returns what FetchFresh tells at the first delivery about a response.
 func (b *bench) others(r *pendingRow, l *look) (ids []int64) {
 	last := int64(0)
 	for _, o := range b.rows {
-		if o.response != r.response || !slices.Contains(l.ordered, o.hook) || o.kind == kindTest {
+		if o.response != r.response || !slices.Contains(l.asked.Ordered, o.hook) || o.kind == kindTest {
 			continue
 		}
-		if o.id <= l.cursor {
+		if o.id <= l.asked.After {
 			last = max(last, o.id)
-		} else if !o.due.IsZero() || slices.Contains(l.moving, o.hook) {
+		} else if !o.due.IsZero() || slices.Contains(l.asked.Moving, o.hook) {
 			ids = append(ids, o.id)
 		}
 	}
@@ -442,20 +442,20 @@ func (b *bench) stepLoad(broken bool) {
 	case 0:
 		l.look = e.look()
 	case 1:
-		l.tests = b.query(l.roomDue, func(r *pendingRow) bool {
-			return r.kind == kindTest && slices.Contains(l.all, r.hook) && !r.due.After(b.now) && !slices.Contains(l.held, r.id)
+		l.tests = b.query(l.asked.RoomDue, func(r *pendingRow) bool {
+			return r.kind == kindTest && slices.Contains(l.asked.Tests, r.hook) && !r.due.After(b.now) && !slices.Contains(l.asked.Held, r.id)
 		}, byDue)
 	case 2:
-		l.due = b.query(l.roomDue, func(r *pendingRow) bool {
-			return slices.Contains(l.enabled, r.hook) && !r.due.IsZero() && !r.due.After(b.now) && r.kind != kindTest &&
-				!slices.Contains(l.held, r.id) && len(b.before(r, l.ordered)) == 0
+		l.due = b.query(l.asked.RoomDue, func(r *pendingRow) bool {
+			return slices.Contains(l.asked.Enabled, r.hook) && !r.due.IsZero() && !r.due.After(b.now) && r.kind != kindTest &&
+				!slices.Contains(l.asked.Held, r.id) && !b.waits(r, l.asked.Ordered)
 		}, byDue)
 	case 3:
 		told := map[string]bool{}
-		for _, d := range b.query(l.room, func(r *pendingRow) bool {
-			return slices.Contains(l.enabled, r.hook) && r.due.IsZero() && r.id > l.cursor
+		for _, d := range b.query(l.asked.Room, func(r *pendingRow) bool {
+			return slices.Contains(l.asked.Enabled, r.hook) && r.due.IsZero() && r.id > l.asked.After
 		}, byID) {
-			f := fresh{delivery: d, keeps: l.keeps[slices.Index(l.enabled, d.webhookID)]}
+			f := fresh{delivery: d, keeps: l.asked.Keeps[slices.Index(l.asked.Enabled, d.webhookID)]}
 			if f.keeps && !told[d.responseID] {
 				told[d.responseID] = true
 				f.others = b.others(b.rows[d.id], l.look)
@@ -467,11 +467,11 @@ func (b *bench) stepLoad(broken bool) {
 			if r.due.IsZero() {
 				continue
 			}
-			enabled := slices.Contains(l.enabled, r.hook)
+			enabled := slices.Contains(l.asked.Enabled, r.hook)
 			if enabled && r.attempts > 0 {
 				l.waiting++
 			}
-			if (enabled || r.kind == kindTest) && !slices.Contains(l.held, r.id) && (l.dueAt.IsZero() || r.due.Before(l.dueAt)) {
+			if (enabled || r.kind == kindTest) && !slices.Contains(l.asked.Held, r.id) && (l.dueAt.IsZero() || r.due.Before(l.dueAt)) {
 				l.dueAt = r.due
 			}
 		}

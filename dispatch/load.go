@@ -12,17 +12,11 @@ import (
 	"walhook/sql"
 )
 
-// look is a look into the store for one endpoint: what is asked for, as walhook.look_in has it, and what came of it.
+// look is a look into the store for one endpoint: what is asked for, and what came of it.
 type look struct {
 	endpoint   *endpoint
 	generation int // of its memory when it was asked
-
-	all, enabled  []int64
-	keeps         []bool
-	ordered       []int64
-	moving, held  []int64
-	cursor        int64
-	room, roomDue int
+	asked      sql.Look
 
 	tests, due []*delivery
 	fresh      []fresh
@@ -41,19 +35,19 @@ type fresh struct {
 
 // look begins a look into the store.
 func (e *endpoint) look() *look {
-	l := &look{
-		endpoint: e, generation: e.generation, ordered: e.ordered(), held: slices.AppendSeq(make([]int64, 0, len(e.held)), maps.Keys(e.held)),
-		cursor: e.cursor, room: e.room(), roomDue: e.roomDue(),
-	}
+	l := &look{endpoint: e, generation: e.generation, asked: sql.Look{
+		Ordered: e.ordered(), Held: slices.Collect(maps.Keys(e.held)), After: e.cursor, Room: e.room(), RoomDue: e.roomDue(),
+	}}
+	asked := &l.asked
 	for _, h := range e.hooks {
 		if h.moving() {
 			// Behind what waits until a webhook has come here, others wait as well.
-			l.moving = append(l.moving, h.id)
+			asked.Moving = append(asked.Moving, h.id)
 			continue
 		}
-		l.all = append(l.all, h.id)
+		asked.Tests = append(asked.Tests, h.id)
 		if h.enabled {
-			l.enabled, l.keeps = append(l.enabled, h.id), append(l.keeps, h.ordered)
+			asked.Enabled, asked.Keeps = append(asked.Enabled, h.id), append(asked.Keeps, h.ordered)
 		}
 	}
 	e.missed = false
@@ -75,7 +69,7 @@ func (s *Scheduler) takeLooks() []*look {
 		s.toLoad[0] = nil
 		s.toLoad = s.toLoad[1:]
 		l := e.look()
-		room += l.room
+		room += l.asked.Room
 		looks = append(looks, l)
 	}
 	if len(s.toLoad) > 0 {
@@ -89,16 +83,7 @@ func (s *Scheduler) load(ctx context.Context, looks []*look) error {
 	asked := sql.NewRows()
 	defer asked.Release()
 	for _, l := range looks {
-		asked.Row()
-		asked.Int8s(l.all)
-		asked.Int8s(l.enabled)
-		asked.Bools(l.keeps)
-		asked.Int8s(l.ordered)
-		asked.Int8s(l.moving)
-		asked.Int8s(l.held)
-		asked.Int8(l.cursor)
-		asked.Int4(int32(l.room))
-		asked.Int4(int32(l.roomDue))
+		asked.Look(&l.asked)
 	}
 	batch := &pgx.Batch{}
 	batch.Queue(sql.FetchTests.SQL, asked).Query(collect(looks, func(l *look, d *delivery) { l.tests = append(l.tests, d) }))

@@ -38,16 +38,16 @@ func TestLookAtSeveralURLs(t *testing.T) {
 	}
 	asked := NewRows()
 	defer asked.Release()
-	addLook(asked, lookArgs{tests: []int64{1, 2}, enabled: []int64{1, 2}, ordered: []int64{1, 2}, room: 100, roomDue: 100})
-	addLook(asked, lookArgs{tests: []int64{3}, enabled: []int64{3}, held: []int64{12}, after: 3, room: 100, roomDue: 100})
-	addLook(asked, lookArgs{tests: []int64{4}, enabled: []int64{4}, ordered: []int64{4}, room: 100, roomDue: 100})
-	addLook(asked, lookArgs{tests: []int64{5}, room: 100, roomDue: 100})
-	addLook(asked, lookArgs{tests: []int64{1, 2}, enabled: []int64{1, 2}, ordered: []int64{1, 2}, held: []int64{13}, room: 2, roomDue: 1})
-	addLook(asked, lookArgs{tests: []int64{1, 2}, enabled: []int64{1, 2}, ordered: []int64{1, 2}, after: 5, room: 100})
-	addLook(asked, lookArgs{enabled: []int64{1, 2}, ordered: []int64{1, 2}, after: 7, room: 100, roomDue: 100})
-	addLook(asked, lookArgs{enabled: []int64{1, 2}, ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, after: 7, room: 100, roomDue: 100})
-	addLook(asked, lookArgs{enabled: []int64{1}, ordered: []int64{1, 2}, moving: []int64{2}, room: 100, roomDue: 100})
-	addLook(asked, lookArgs{enabled: []int64{1}, ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, moving: []int64{2}, room: 100})
+	addLook(asked, Look{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, Room: 100, RoomDue: 100})
+	addLook(asked, Look{Tests: []int64{3}, Enabled: []int64{3}, Held: []int64{12}, After: 3, Room: 100, RoomDue: 100})
+	addLook(asked, Look{Tests: []int64{4}, Enabled: []int64{4}, Ordered: []int64{4}, Room: 100, RoomDue: 100})
+	addLook(asked, Look{Tests: []int64{5}, Room: 100, RoomDue: 100})
+	addLook(asked, Look{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, Held: []int64{13}, Room: 2, RoomDue: 1})
+	addLook(asked, Look{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, After: 5, Room: 100})
+	addLook(asked, Look{Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, After: 7, Room: 100, RoomDue: 100})
+	addLook(asked, Look{Enabled: []int64{1, 2}, Ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, After: 7, Room: 100, RoomDue: 100})
+	addLook(asked, Look{Enabled: []int64{1}, Ordered: []int64{1, 2}, Moving: []int64{2}, Room: 100, RoomDue: 100})
+	addLook(asked, Look{Enabled: []int64{1}, Ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, Moving: []int64{2}, Room: 100})
 	for _, c := range []struct {
 		query Query
 		show  func(pgx.CollectableRow) (string, error)
@@ -97,34 +97,17 @@ func idAndLook(row pgx.CollectableRow) (string, error) {
 	return fmt.Sprintf("%d: %d", look, id), err
 }
 
-// lookArgs is what is asked for at a URL.
-type lookArgs struct {
-	tests, enabled, ordered, moving, held []int64
-	after                                 int64
-	room, roomDue                         int32
-}
-
 // looks asks what is pending at one URL.
-func looks(enabled, ordered []int64, after int64, room int32, held []int64) *Rows {
+func looks(enabled, ordered []int64, after int64, room int, held []int64) *Rows {
 	rows := NewRows()
-	addLook(rows, lookArgs{tests: enabled, enabled: enabled, ordered: ordered, held: held, after: after, room: room, roomDue: room})
+	addLook(rows, Look{Tests: enabled, Enabled: enabled, Ordered: ordered, Held: held, After: after, Room: room, RoomDue: room})
 	return rows
 }
 
-// addLook adds it as walhook.look_in has it.
-func addLook(to *Rows, a lookArgs) {
-	keeps := make([]bool, len(a.enabled))
-	for i, id := range a.enabled {
-		keeps[i] = slices.Contains(a.ordered, id)
+// addLook adds a look at webhooks that keep the order where they are among those that do.
+func addLook(to *Rows, l Look) {
+	for _, id := range l.Enabled {
+		l.Keeps = append(l.Keeps, slices.Contains(l.Ordered, id))
 	}
-	to.Row()
-	to.Int8s(a.tests)
-	to.Int8s(a.enabled)
-	to.Bools(keeps)
-	to.Int8s(a.ordered)
-	to.Int8s(a.moving)
-	to.Int8s(a.held)
-	to.Int8(a.after)
-	to.Int4(a.room)
-	to.Int4(a.roomDue)
+	to.Look(&l)
 }
