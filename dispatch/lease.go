@@ -215,22 +215,22 @@ func (l *lease) look(ctx context.Context) error {
 }
 
 func (l *lease) reload(ctx context.Context) error {
+	before, strangers := l.s.known()
 	now, err := loadVersion(ctx, l.s.pool)
 	if err != nil {
 		return err
 	}
-	before := l.s.known()
 	l.moves = now.moves
-	if now.version == before.version && now.enabled == before.enabled {
-		return nil
+	if now.version != before.version || now.enabled != before.enabled {
+		loaded, err := loadWebhooks(ctx, l.s.pool, before)
+		if err != nil {
+			return err
+		}
+		if l.s.apply(loaded) {
+			l.orphans = time.Now().Add(orphanGrace)
+		}
 	}
-	loaded, err := loadWebhooks(ctx, l.s.pool, before)
-	if err != nil {
-		return err
-	}
-	if l.s.apply(loaded) {
-		l.orphans = time.Now().Add(orphanGrace)
-	}
+	l.s.meet(strangers)
 	return nil
 }
 

@@ -19,10 +19,11 @@ func (s *Scheduler) live(until time.Time) {
 	s.pump()
 }
 
-func (s *Scheduler) known() *webhooks {
+// known returns the webhooks as they are in memory, and how many strangers have come so far.
+func (s *Scheduler) known() (*webhooks, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.webhooks
+	return s.webhooks, s.strangers
 }
 
 // apply takes over reloaded webhooks. Endpoints at which something changed that their deliveries depend on are loaded anew. It

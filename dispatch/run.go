@@ -260,7 +260,7 @@ func (s *Scheduler) loaded(l *look, err error) {
 	switch {
 	case err != nil:
 		e.dueAt = time.Now().Add(time.Second)
-	case e.generation != l.generation || !e.owned:
+	case e.generation != l.generation || !e.owned || s.strange():
 		s.wantLoad(e)
 	default:
 		e.integrate(l, time.Now(), func(d *delivery) {

@@ -76,6 +76,8 @@ type Scheduler struct {
 	elsewhere  map[int64]struct{}     // endpoints of others for which something was queued
 	memory     memory
 	toLoad     []*endpoint // in turn
+	strangers  int         // deliveries that came of webhooks that were not known then
+	met        int         // of these, those since whose coming the webhooks were loaded
 	inFlight   int
 	inTroubled int // of those, at endpoints whose last attempt failed
 	unrecorded int
@@ -111,8 +113,12 @@ func (s *Scheduler) handOver(queued []*delivery, rest map[int64]struct{}) {
 	s.mu.Lock()
 	changed := false
 	for _, d := range queued {
+		known := s.adopt(d)
+		if d.hook == nil {
+			s.strangers++
+		}
 		switch {
-		case !s.adopt(d):
+		case !known, s.strange():
 			// A webhook that is new to us, or was edited: what comes after this one must not overtake it.
 			changed = true
 			if d.endpoint != nil {
@@ -128,6 +134,7 @@ func (s *Scheduler) handOver(queued []*delivery, rest map[int64]struct{}) {
 	for id := range rest {
 		hook := s.webhooks.byID[id]
 		if hook == nil || s.endpoints[hook.endpointID] == nil {
+			s.strangers++
 			changed = true
 			continue
 		}
@@ -140,6 +147,26 @@ func (s *Scheduler) handOver(queued []*delivery, rest map[int64]struct{}) {
 	if changed {
 		s.wake()
 	}
+}
+
+// strange reports whether a delivery has come of a webhook that is not known. Whichever its URL is, what comes later must not be
+// held for that URL before the webhooks were loaded.
+func (s *Scheduler) strange() bool { return s.strangers > s.met }
+
+// meet is called when the webhooks are known as they were when so many strangers had come, or later.
+func (s *Scheduler) meet(strangers int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.met == strangers {
+		return
+	}
+	s.met = strangers
+	for _, e := range s.endpoints {
+		if e.missed {
+			s.wantLoad(e)
+		}
+	}
+	s.pump()
 }
 
 // lacks is called when the store has something for an endpoint that is not held here: it is loaded, or its owner is told.
@@ -391,6 +418,10 @@ func (s *Scheduler) wantLoad(e *endpoint) {
 	}
 	if e.loading {
 		e.missed = true
+		return
+	}
+	if s.strange() {
+		e.miss() // meet asks again
 		return
 	}
 	if e.roomDue() <= 0 {

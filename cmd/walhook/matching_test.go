@@ -294,3 +294,23 @@ func TestAssessmentCopy(t *testing.T) {
 		t.Errorf("copying by hand made %d webhooks, not 2", n)
 	}
 }
+
+// A webhook that was made a moment ago keeps its place among those that had its URL before: what it is the first to send about a
+// response is not overtaken by what they have to send about it.
+func TestNewWebhookKeepsItsPlace(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.run()
+	s.hook("/hook", "started", "assessment_id", "null")
+	s.exec("insert into assessment (id, external_id) select g, 'EXT' from generate_series(100, 159) g")
+	s.exec("insert into respondent (id, assessment_id, started_at) values (1, 100, now())")
+	s.expect("/hook", "started 1")
+	want := []string{"started 1"}
+	for i := 100; i < 160; i++ {
+		s.hook("/hook", "created", "assessment_id", fmt.Sprintf("'%d'", i))
+		s.exec("insert into respondent (id, assessment_id) values ($1::int, $1::int)", i)
+		s.exec("update respondent set started_at = now() where id = $1", i)
+		want = append(want, fmt.Sprintf("created %d", i), fmt.Sprintf("started %d", i))
+	}
+	s.expect("/hook", want...)
+}
