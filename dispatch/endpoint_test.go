@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +28,8 @@ type pendingRow struct {
 type bench struct {
 	t     interface{ Fatalf(string, ...any) }
 	e     *endpoint
-	hooks map[int64]*webhook
+	hooks map[int64]*webhook // as they are known
+	store map[int64]*webhook // as they are
 	now   time.Time
 	trace []string
 
@@ -51,6 +53,10 @@ type bench struct {
 	ring     bool
 	sent     int
 
+	edited         int64
+	strangers, met int
+	reloading      *reloadStep
+
 	elsewhere int            // held by other endpoints
 	ghosts    map[int64]bool // taken back by a crash of the store, and perhaps still held
 	follow    map[int64]bool // what was found by a look-up, each in the place of one that had ended
@@ -59,8 +65,10 @@ type bench struct {
 type lookup struct {
 	line    *line
 	ordered []int64
+	known   editions
 	asked   bool
 	next    *delivery
+	stale   bool
 
 	generation int
 }
@@ -68,6 +76,12 @@ type lookup struct {
 type loadStep struct {
 	stage int
 	*look
+}
+
+// reloadStep is how far the lease has got with loading the webhooks.
+type reloadStep struct {
+	strangers int
+	loaded    map[int64]*webhook
 }
 
 type findStep struct {
@@ -85,9 +99,9 @@ const (
 )
 
 func newBench(t interface{ Fatalf(string, ...any) }, hooks ...*webhook) *bench {
-	b := &bench{t: t, e: newEndpoint(1, &memory{window: benchWindow}), hooks: map[int64]*webhook{}, rows: map[int64]*pendingRow{}, now: time.Unix(1_800_000_000, 0)}
+	b := &bench{t: t, e: newEndpoint(1, &memory{window: benchWindow}), hooks: map[int64]*webhook{}, store: map[int64]*webhook{}, rows: map[int64]*pendingRow{}, now: time.Unix(1_800_000_000, 0)}
 	for _, h := range hooks {
-		b.hooks[h.id] = h
+		b.hooks[h.id], b.store[h.id] = h, h
 	}
 	b.e.hooks = hooks
 	b.claim()
@@ -155,8 +169,19 @@ func (b *bench) byHand(response string, hook int64, kind int16) {
 }
 
 func (b *bench) delivery(r *pendingRow) *delivery {
-	return &delivery{id: r.id, webhookID: r.hook, responseID: r.response, xid: r.xid, attempts: r.attempts, kind: r.kind}
+	return &delivery{id: r.id, webhookID: r.hook, edition: b.store[r.hook].edition, responseID: r.response, xid: r.xid, attempts: r.attempts, kind: r.kind}
 }
+
+// edit inserts a webhook of the endpoint's URL, or changes one.
+func (b *bench) edit(id int64, enabled, ordered bool) {
+	b.note("in the store, webhook %d: enabled %v, ordered %v", id, enabled, ordered)
+	b.edited++
+	edition := b.edited
+	b.store[id] = &webhook{id: id, endpointID: 1, edition: &edition, enabled: enabled, ordered: ordered}
+}
+
+// webhooksAt returns what tells the webhooks of the endpoint's URL from any others.
+func (b *bench) webhooksAt() editions { return editionsOf(slices.Collect(maps.Values(b.store))) }
 
 // query returns the rows that match, in order, as a statement of the store would.
 func (b *bench) query(limit int, match func(*pendingRow) bool, compare func(x, y *pendingRow) int) []*delivery {
@@ -219,7 +244,7 @@ func (b *bench) others(r *pendingRow, l *look) (ids []int64) {
 
 func (b *bench) adopt(d *delivery) bool {
 	d.hook, d.endpoint = b.hooks[d.webhookID], b.e
-	return d.hook != nil
+	return d.hook != nil && d.hook.is(d.edition)
 }
 
 func (b *bench) isVisible(xid int64) bool { return xid <= b.visible }
@@ -242,10 +267,20 @@ func (b *bench) goOn(d *delivery) {
 func (b *bench) handOver() {
 	b.note("hand over")
 	for _, d := range b.offered {
-		b.adopt(d)
-		if b.e.handOver(d) {
+		known := b.adopt(d)
+		if !known {
+			b.strangers++
+		}
+		switch {
+		case !known, b.strangers > b.met:
+			b.woken = true
+			if d.hook != nil {
+				b.e.miss()
+				b.wantLoad()
+			}
+		case b.e.handOver(d):
 			b.admit(d)
-		} else {
+		default:
 			b.wantLoad()
 			b.woken = b.woken || !b.e.owned
 		}
@@ -322,7 +357,8 @@ func (b *bench) begin(d *delivery) {
 		ordered := e.ordered()
 		// A redelivery by hand repeats an earlier commit: it is sent beside nothing, and its place is its own.
 		for _, o := range b.rows {
-			if o.id < r.id && o.response == r.response && o.kind < kindTest && slices.Contains(ordered, o.hook) {
+			stranger := b.hooks[o.hook] == nil && b.store[o.hook].ordered
+			if o.id < r.id && o.response == r.response && o.kind < kindTest && (slices.Contains(ordered, o.hook) || stranger) {
 				b.fail("%d is sent before %d about the same response has ended", d.id, o.id)
 			}
 		}
@@ -402,7 +438,7 @@ func (b *bench) record() {
 }
 
 func (b *bench) lookUp(l *line) {
-	b.lookups = append(b.lookups, &lookup{line: l, ordered: b.e.ordered(), generation: b.e.generation})
+	b.lookups = append(b.lookups, &lookup{line: l, ordered: b.e.ordered(), known: editionsOf(b.e.hooks), generation: b.e.generation})
 }
 
 func (b *bench) stepLookup(i int) {
@@ -411,8 +447,10 @@ func (b *bench) stepLookup(i int) {
 		l.asked = true
 		if next := b.query(1, func(r *pendingRow) bool {
 			return r.response == l.line.response && slices.Contains(l.ordered, r.hook) && r.kind != kindTest
-		}, byID); len(next) > 0 && !b.rows[next[0].id].due.After(b.now) {
-			l.next = next[0]
+		}, byID); len(next) > 0 {
+			if l.stale = l.known != b.webhooksAt(); !l.stale && !b.rows[next[0].id].due.After(b.now) {
+				l.next = next[0]
+			}
 		}
 		b.note("look-up of the next about response %s: %v", l.line.response, l.next != nil)
 		return
@@ -420,6 +458,11 @@ func (b *bench) stepLookup(i int) {
 	b.lookups = slices.Delete(b.lookups, i, i+1)
 	b.note("look-up of the next about response %s comes back", l.line.response)
 	if l.generation != b.e.generation {
+		return
+	}
+	if l.stale {
+		b.e.forget()
+		b.outdated()
 		return
 	}
 	if l.next != nil && !b.adopt(l.next) {
@@ -475,8 +518,9 @@ func (b *bench) stepLoad(broken bool) {
 				l.dueAt = r.due
 			}
 		}
+		l.stored = b.webhooksAt()
 	default:
-		b.note("loaded: %d tests, %d due, %d fresh, broken %v", len(l.tests), len(l.due), len(l.fresh), broken)
+		b.note("loaded: %d tests, %d due, %d fresh, broken %v, stale %v", len(l.tests), len(l.due), len(l.fresh), broken, l.stale())
 		e.loading = false
 		b.load = nil
 		switch {
@@ -484,6 +528,8 @@ func (b *bench) stepLoad(broken bool) {
 			e.dueAt = b.now.Add(time.Second)
 		case e.generation != l.generation || !e.owned:
 			b.wantLoad()
+		case l.stale():
+			b.outdated()
 		default:
 			e.integrate(l.look, b.now, func(d *delivery) {
 				if b.adopt(d) {
@@ -521,19 +567,58 @@ func (b *bench) release() {
 	b.pump()
 }
 
-// toggle applies an administrator's change of a webhook.
-func (b *bench) toggle(id int64, enabled, ordered bool) {
-	b.note("webhook %d: enabled %v, ordered %v", id, enabled, ordered)
-	b.hooks[id] = &webhook{id: id, endpointID: 1, enabled: enabled, ordered: ordered}
-	e := b.e
-	for i, h := range e.hooks {
-		e.hooks[i] = b.hooks[h.id]
+// outdated is called when what was found is not of the webhooks that are known.
+func (b *bench) outdated() {
+	b.e.missed, b.e.dueAt = true, b.now.Add(time.Second)
+	b.rearm()
+	b.woken = true
+}
+
+// stepReload is the lease's look at the webhooks.
+func (b *bench) stepReload() {
+	r, e := b.reloading, b.e
+	switch {
+	case r == nil:
+		b.reloading = &reloadStep{strangers: b.strangers}
+		return
+	case r.loaded == nil:
+		b.note("read the webhooks")
+		r.loaded = maps.Clone(b.store)
+		return
 	}
+	b.reloading = nil
+	changed := len(r.loaded) != len(b.hooks)
+	for id, h := range r.loaded {
+		changed = changed || !h.same(b.hooks[id])
+	}
+	b.note("know the webhooks, changed %v", changed)
+	b.met = r.strangers
+	if !changed {
+		return
+	}
+	b.hooks = r.loaded
+	e.hooks = slices.SortedFunc(maps.Values(b.hooks), func(x, y *webhook) int { return int(x.id - y.id) })
 	e.notBefore, e.failures = time.Time{}, 0
 	e.forget()
 	b.wantLoad()
 	b.ring = true
 	b.pump()
+}
+
+// reload lets the webhooks be known as they are.
+func (b *bench) reload() {
+	for b.reloading != nil {
+		b.stepReload()
+	}
+	for range 3 {
+		b.stepReload()
+	}
+}
+
+// toggle is an administrator's change of a webhook which is known at once.
+func (b *bench) toggle(id int64, enabled, ordered bool) {
+	b.edit(id, enabled, ordered)
+	b.reload()
 }
 
 // share is a look of the lease at whose the endpoint is.
@@ -691,6 +776,7 @@ func (b *bench) check() {
 // settle lets everything go well until the store is empty, and fails when it never is.
 func (b *bench) settle() {
 	b.note("from here on all goes well")
+	b.reload()
 	for id, h := range b.hooks {
 		if !h.enabled {
 			b.toggle(id, true, h.ordered)
@@ -705,6 +791,8 @@ func (b *bench) settle() {
 			b.stepLoad(false)
 		case b.find != nil:
 			b.stepFind()
+		case b.strangers > b.met:
+			b.stepReload()
 		case len(b.lookups) > 0:
 			b.stepLookup(0)
 		case len(b.gated) > 0 && b.visible < b.nextID:
@@ -741,7 +829,7 @@ type benchRules struct {
 	hooks                                  []bool // ordered or not, for each webhook
 	responses                              int
 	fails, gate, toggles, leaves, handmade bool
-	bursts, crowd, crashes                 bool
+	bursts, crowd, crashes, strangers      bool
 }
 
 func (rules benchRules) run(t *rapid.T) {
@@ -756,7 +844,7 @@ func (rules benchRules) run(t *rapid.T) {
 	}
 	draw := func(name string, n int) int { return rapid.IntRange(0, n-1).Draw(t, name) }
 	response := func() string { return fmt.Sprint(draw("response", rules.responses)) }
-	hook := func() int64 { return int64(draw("webhook", len(hooks)) + 1) }
+	hook := func() int64 { return int64(draw("webhook", len(b.store)) + 1) }
 	xid := int64(0)
 	if !rules.gate {
 		b.visible = 1 << 62
@@ -777,7 +865,7 @@ func (rules benchRules) run(t *rapid.T) {
 			xid++
 			b.commit(count, func(i int) (string, int64) {
 				if burst {
-					return fmt.Sprint(i % 97 % (40 * rules.responses)), int64(i%len(hooks) + 1)
+					return fmt.Sprint(i % 97 % (40 * rules.responses)), int64(i%len(b.store) + 1)
 				}
 				return response(), hook()
 			}, xid)
@@ -811,7 +899,9 @@ func (rules benchRules) run(t *rapid.T) {
 				b.stepLookup(draw("look-up", len(b.lookups)))
 			}
 		case 10:
-			if b.find != nil || b.woken {
+			if b.reloading != nil || rules.strangers && b.woken && rapid.Bool().Draw(t, "reload") {
+				b.stepReload()
+			} else if b.find != nil || b.woken {
 				b.stepFind()
 			}
 		case 11:
@@ -840,6 +930,10 @@ func (rules benchRules) run(t *rapid.T) {
 				if rules.crashes {
 					b.crash(1 + draw("taken back", 6))
 				}
+			case 4:
+				if rules.strangers {
+					b.edit(int64(draw("edited", len(b.store)+1)+1), true, true)
+				}
 			}
 		}
 		b.pump()
@@ -863,14 +957,61 @@ func TestEndpointKeepsOrderAndLosesNothing(t *testing.T) {
 		"endpoints move":                 {hooks: []bool{true}, responses: 2, leaves: true},
 		"endpoints move and fail":        {hooks: []bool{true}, responses: 2, leaves: true, fails: true},
 		"late and redelivered by hand":   {hooks: []bool{true, true}, responses: 2, gate: true, handmade: true},
+		"webhooks come":                  {hooks: []bool{true}, responses: 2, strangers: true},
+		"webhooks come and fail":         {hooks: []bool{true}, responses: 1, strangers: true, fails: true},
+		"webhooks come, endpoints move":  {hooks: []bool{true}, responses: 2, strangers: true, fails: true, leaves: true, gate: true},
 		"the store crashes":              {hooks: []bool{true, false}, responses: 2, crashes: true},
 		"attempts fail and crashes":      {hooks: []bool{true, true}, responses: 2, fails: true, crashes: true},
-		"everything but crashes":         {hooks: []bool{true, true, false}, responses: 3, fails: true, gate: true, toggles: true, leaves: true, handmade: true},
+		"everything but crashes":         {hooks: []bool{true, true, false}, responses: 3, fails: true, gate: true, toggles: true, leaves: true, handmade: true, strangers: true},
 		"everything in bursts":           {hooks: []bool{true, true, false}, responses: 3, fails: true, gate: true, toggles: true, leaves: true, handmade: true, bursts: true, crashes: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rapid.Check(t, rules.run)
 		})
+	}
+}
+
+// What another daemon queued for a webhook that is not known yet comes first, also where the next of a response is looked up.
+func TestNextIsNotTakenForAnotherOfAnUnknownWebhook(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, &webhook{id: 1, endpointID: 1, enabled: true, ordered: true})
+	b.visible = 1 << 62
+	others := func(hooks ...int64) { // another daemon queues
+		b.commit(len(hooks), func(i int) (string, int64) { return "7", hooks[i] }, 1)
+		b.offered, b.offerOut, b.woken = nil, false, true
+	}
+	flies := func() bool { return len(b.flight) > 0 }
+	until := func(reached func() bool) {
+		t.Helper()
+		for range 1000 {
+			switch {
+			case reached():
+				return
+			case b.taken != nil, len(b.results) > 0:
+				b.record()
+			case b.load != nil:
+				b.stepLoad(false)
+			case b.find != nil, b.woken:
+				b.stepFind()
+			default:
+				b.pass(100 * time.Millisecond)
+			}
+		}
+		b.fail("never reached")
+	}
+	others(1)
+	until(flies)
+	b.answer(0, Outcome{Kind: Retry}, false, time.Second)
+	until(flies)
+	b.edit(2, true, true)
+	others(2, 1)
+	b.answer(0, Outcome{Kind: Success}, true, 0)
+	until(func() bool { return len(b.lookups) > 0 })
+	b.stepLookup(0)
+	b.stepLookup(0)
+	b.settle()
+	if b.sent != 4 {
+		b.fail("%d attempts, not 4", b.sent)
 	}
 }

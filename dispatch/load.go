@@ -17,12 +17,17 @@ type look struct {
 	endpoint   *endpoint
 	generation int // of its memory when it was asked
 	asked      sql.Look
+	known      editions // of the endpoint's webhooks then
 
 	tests, due []*delivery
 	fresh      []fresh
 	waiting    int
 	dueAt      time.Time
+	stored     editions // of the webhooks that the store had
 }
+
+// stale reports whether the endpoint has other webhooks by now: what was found may stand behind a delivery of theirs.
+func (l *look) stale() bool { return l.known != l.stored }
 
 // fresh is a delivery that was never tried.
 type fresh struct {
@@ -35,7 +40,7 @@ type fresh struct {
 
 // look begins a look into the store.
 func (e *endpoint) look() *look {
-	l := &look{endpoint: e, generation: e.generation, asked: sql.Look{
+	l := &look{endpoint: e, generation: e.generation, known: editionsOf(e.hooks), asked: sql.Look{
 		Ordered: e.ordered(), Held: slices.Collect(maps.Keys(e.held)), After: e.cursor, Room: e.room(), RoomDue: e.roomDue(),
 	}}
 	asked := &l.asked
@@ -82,8 +87,10 @@ func (s *Scheduler) takeLooks() []*look {
 func (s *Scheduler) load(ctx context.Context, looks []*look) error {
 	asked := sql.NewRows()
 	defer asked.Release()
-	for _, l := range looks {
+	endpoints := make([]int64, len(looks))
+	for i, l := range looks {
 		asked.Look(&l.asked)
+		endpoints[i] = l.endpoint.id
 	}
 	batch := &pgx.Batch{}
 	batch.Queue(sql.FetchTests.SQL, asked).Query(collect(looks, func(l *look, d *delivery) { l.tests = append(l.tests, d) }))
@@ -93,15 +100,16 @@ func (s *Scheduler) load(ctx context.Context, looks []*look) error {
 		f.delivery = d
 		l.fresh = append(l.fresh, f)
 	}, &f.keeps, &f.others))
-	batch.Queue(sql.WaitingSummary.SQL, asked).Query(func(rows pgx.Rows) error {
+	batch.Queue(sql.WaitingSummary.SQL, sql.WaitingSummary.Bind(sql.Args{"looks": asked, "endpoint_ids": endpoints})...).Query(func(rows pgx.Rows) error {
 		var (
 			n       int
 			waiting int
 			dueIn   *time.Duration
+			stored  editions
 		)
-		_, err := pgx.ForEachRow(rows, []any{&n, &waiting, &dueIn}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&n, &waiting, &dueIn, &stored.webhooks, &stored.sum}, func() error {
 			l := looks[n-1]
-			l.waiting = waiting
+			l.waiting, l.stored = waiting, stored
 			if dueIn != nil {
 				// The store's clock decides what is due; ours only how long to wait.
 				l.dueAt = time.Now().Add(*dueIn)
@@ -131,24 +139,31 @@ func collect(looks []*look, to func(*look, *delivery), extra ...any) func(pgx.Ro
 	}
 }
 
-// successor looks up the first pending delivery about a response.
-func (s *Scheduler) successor(ctx context.Context, responseID string, ordered []int64) (*delivery, error) {
+// successor looks up the first pending delivery about a response at an endpoint, nil where there is none that is due. It reports
+// whether the endpoint has other webhooks than these by now.
+func (s *Scheduler) successor(ctx context.Context, endpointID int64, responseID string, ordered []int64, known editions) (next *delivery, stale bool, err error) {
 	rows, err := s.pool.Query(ctx, sql.FetchSuccessor.SQL, sql.FetchSuccessor.Bind(sql.Args{
-		"response_id": responseID, "ordered_ids": ordered,
+		"endpoint_id": endpointID, "response_id": responseID, "ordered_ids": ordered,
 	})...)
 	if err != nil {
-		return nil, fmt.Errorf("look up the next delivery about a response: %w", err)
+		return nil, false, fmt.Errorf("look up the next delivery about a response: %w", err)
 	}
 	defer rows.Close()
 	if !rows.Next() {
-		return nil, rows.Err()
+		return nil, false, rows.Err()
 	}
 	var due bool
-	next, err := scanDelivery(rows, &due)
-	if err != nil || !due {
-		return nil, err
+	var stored editions
+	next, err = scanDelivery(rows, &due, &stored.webhooks, &stored.sum)
+	switch {
+	case err != nil:
+		return nil, false, err
+	case stored != known:
+		return nil, true, nil
+	case !due:
+		return nil, false, nil
 	}
-	return next, nil
+	return next, false, nil
 }
 
 // scanDelivery reads the columns that all the Fetch queries begin with, and what follows them into extra.

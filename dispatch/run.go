@@ -189,15 +189,16 @@ func (s *Scheduler) lookUp(e *endpoint, l *line) {
 	if s.stopping {
 		return
 	}
-	ordered := e.ordered()
+	ordered, known := e.ordered(), editionsOf(e.hooks)
 	generation := e.generation
 	s.lookups.Add(1)
 	go func() {
 		defer s.lookups.Done()
 		var next *delivery
+		var stale bool
 		err := retry.Do(s.attemptCtx, newStoreBackoff(), func(ctx context.Context) error {
 			var err error
-			next, err = s.successor(ctx, l.response, ordered)
+			next, stale, err = s.successor(ctx, e.id, l.response, ordered, known)
 			return retry.RetryableError(err)
 		})
 		if err != nil {
@@ -207,6 +208,11 @@ func (s *Scheduler) lookUp(e *endpoint, l *line) {
 		defer s.mu.Unlock()
 		if e.generation != generation {
 			return // all of it is loaded anew
+		}
+		if stale {
+			e.forget()
+			s.outdated(e)
+			return
 		}
 		if next != nil && !s.adoptAt(next, e) {
 			next = nil
@@ -260,8 +266,10 @@ func (s *Scheduler) loaded(l *look, err error) {
 	switch {
 	case err != nil:
 		e.dueAt = time.Now().Add(time.Second)
-	case e.generation != l.generation || !e.owned || s.strange():
+	case e.generation != l.generation || !e.owned:
 		s.wantLoad(e)
+	case l.stale():
+		s.outdated(e)
 	default:
 		e.integrate(l, time.Now(), func(d *delivery) {
 			if s.adoptAt(d, e) {

@@ -76,7 +76,7 @@ type Scheduler struct {
 	elsewhere  map[int64]struct{}     // endpoints of others for which something was queued
 	memory     memory
 	toLoad     []*endpoint // in turn
-	strangers  int         // deliveries that came of webhooks that were not known then
+	strangers  int         // deliveries that were handed over of webhooks that were not known, or not as they were then
 	met        int         // of these, those since whose coming the webhooks were loaded
 	inFlight   int
 	inTroubled int // of those, at endpoints whose last attempt failed
@@ -114,12 +114,11 @@ func (s *Scheduler) handOver(queued []*delivery, rest map[int64]struct{}) {
 	changed := false
 	for _, d := range queued {
 		known := s.adopt(d)
-		if d.hook == nil {
+		if d.hook == nil || !d.hook.is(d.edition) {
 			s.strangers++
 		}
 		switch {
 		case !known, s.strange():
-			// A webhook that is new to us, or was edited: what comes after this one must not overtake it.
 			changed = true
 			if d.endpoint != nil {
 				d.endpoint.miss()
@@ -149,24 +148,24 @@ func (s *Scheduler) handOver(queued []*delivery, rest map[int64]struct{}) {
 	}
 }
 
-// strange reports whether a delivery has come of a webhook that is not known. Whichever its URL is, what comes later must not be
-// held for that URL before the webhooks were loaded.
+// strange reports whether a delivery was handed over of a webhook that is not known as it was then. Whichever its URL is, what
+// comes later must not overtake it there: until the webhooks were loaded nothing is held that was not found in the store, where a look
+// tells whether the URL has other webhooks.
 func (s *Scheduler) strange() bool { return s.strangers > s.met }
 
 // meet is called when the webhooks are known as they were when so many strangers had come, or later.
 func (s *Scheduler) meet(strangers int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.met == strangers {
-		return
-	}
 	s.met = strangers
-	for _, e := range s.endpoints {
-		if e.missed {
-			s.wantLoad(e)
-		}
-	}
-	s.pump()
+}
+
+// outdated is called when the store has other webhooks of the endpoint's URL than are known, of which deliveries may come first. Once
+// they are loaded, what is pending is looked for anew.
+func (s *Scheduler) outdated(e *endpoint) {
+	e.missed, e.dueAt = true, time.Now().Add(time.Second)
+	s.rearm(e)
+	s.wake()
 }
 
 // lacks is called when the store has something for an endpoint that is not held here: it is loaded, or its owner is told.
@@ -418,10 +417,6 @@ func (s *Scheduler) wantLoad(e *endpoint) {
 	}
 	if e.loading {
 		e.missed = true
-		return
-	}
-	if s.strange() {
-		e.miss() // meet asks again
 		return
 	}
 	if e.roomDue() <= 0 {

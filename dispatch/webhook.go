@@ -46,6 +46,20 @@ func (w *webhook) is(edition *int64) bool {
 	return w.edition == nil && edition == nil || w.edition != nil && edition != nil && *w.edition == *edition
 }
 
+// editions tells one state of a URL's webhooks from any other: an edit takes the xmin of its transaction, which is higher than
+// those before, so that the sum of as many is another.
+type editions struct{ webhooks, sum int64 }
+
+func editionsOf(hooks []*webhook) editions {
+	e := editions{webhooks: int64(len(hooks))}
+	for _, h := range hooks {
+		if h.edition != nil {
+			e.sum += *h.edition
+		}
+	}
+	return e
+}
+
 // webhooks are all webhooks at one moment.
 type webhooks struct {
 	version string

@@ -70,14 +70,18 @@ func TestLookAtSeveralURLs(t *testing.T) {
 		{WaitingSummary, func(row pgx.CollectableRow) (text string, err error) {
 			var look, waiting int64
 			var in *time.Duration
-			err = row.Scan(&look, &waiting, &in)
+			err = row.Scan(&look, &waiting, &in, nil, nil)
 			if in == nil {
 				return fmt.Sprintf("%d: %d", look, waiting), err
 			}
 			return fmt.Sprintf("%d: %d due in %s", look, waiting, in.Round(time.Minute)), err
 		}, []string{"1: 3 due in -4m0s", "2: 2 due in 10m0s", "3: 0", "4: 0 due in 0s", "5: 3 due in -4m0s", "6: 3 due in -4m0s", "7: 3", "8: 3", "9: 1", "10: 1"}},
 	} {
-		rows, err := conn.Query(t.Context(), c.query.SQL, asked)
+		args := Args{"looks": asked}
+		if c.query.Name == WaitingSummary.Name {
+			args["endpoint_ids"] = make([]int64, asked.Len())
+		}
+		rows, err := conn.Query(t.Context(), c.query.SQL, c.query.Bind(args)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,6 +92,72 @@ func TestLookAtSeveralURLs(t *testing.T) {
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.query.Name, diff)
 		}
+	}
+}
+
+// Whatever changes at a URL's webhooks, a look there tells it from what was before, and so does the look-up of a successor.
+func TestLookTellsWebhooksFromOthers(t *testing.T) {
+	t.Parallel()
+	conn := testenv.Connect(t, installed(t))
+	if err := RegisterTypes(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	type told struct{ webhooks, editions int64 }
+	var nothing told
+	at := func() (looked, succeeded told) {
+		t.Helper()
+		asked := NewRows()
+		defer asked.Release()
+		addLook(asked, Look{})
+		addLook(asked, Look{})
+		rows, err := conn.Query(t.Context(), WaitingSummary.SQL, WaitingSummary.Bind(Args{"looks": asked, "endpoint_ids": []int64{4711, 1}})...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		both, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (all told, err error) {
+			err = row.Scan(nil, nil, nil, &all.webhooks, &all.editions)
+			return all, err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if both[0] != nothing {
+			t.Errorf("there is no URL 4711, and it has %v", both[0])
+		}
+		found := make([]any, 15)
+		found[13], found[14] = &succeeded.webhooks, &succeeded.editions
+		args := FetchSuccessor.Bind(Args{"endpoint_id": int64(1), "response_id": "a", "ordered_ids": []int64{1}})
+		if err := conn.QueryRow(t.Context(), FetchSuccessor.SQL, args...).Scan(found...); err != nil {
+			t.Fatal(err)
+		}
+		return both[1], succeeded
+	}
+	exec := func(statement string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("insert into walhook.webhook (event_type, url) values ('response.created', 'https://example.com/1'), ('response.created', 'https://example.com/2')")
+	exec("insert into walhook.queue (delivery_id, webhook_id, response_id, event_type, committed_at, kind) values (1, 1, 'a', 1, now(), 0)")
+	seen := map[told]string{}
+	for _, change := range []string{
+		"select 1",
+		"insert into walhook.webhook (event_type, url) values ('response.created', 'https://example.com/1')",
+		"update walhook.webhook set description = 'b' where id = 1",
+		"update walhook.webhook set description = 'c' where id = 3",
+		"update walhook.webhook set url = 'https://example.com/1' where id = 2",
+		"delete from walhook.webhook where id = 3",
+		"begin; delete from walhook.webhook where id = 2; insert into walhook.webhook (event_type, url) values ('response.created', 'https://example.com/1'); commit",
+		"update walhook.webhook set url = 'https://example.com/3' where id = 4",
+		"update walhook.webhook set enabled = false where id = 1",
+	} {
+		exec(change)
+		looked, succeeded := at()
+		if before, twice := seen[looked]; twice || looked != succeeded {
+			t.Errorf("after %q a look tells %v, as after %q, and a look-up %v", change, looked, before, succeeded)
+		}
+		seen[looked] = change
 	}
 }
 

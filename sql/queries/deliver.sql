@@ -172,14 +172,16 @@ cross join lateral (
 ) as q
 order by l.n, q.next_attempt_at;
 
--- The head of a response's line, after another one ended and is gone.
+-- The head of a response's line, after another one ended and is gone. webhooks and editions are as in WaitingSummary.
 -- name: FetchSuccessor
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
-       (q.next_attempt_at is null or q.next_attempt_at <= now()) as due
+       (q.next_attempt_at is null or q.next_attempt_at <= now()) as due, h.webhooks, h.editions
 from walhook.queue q
+cross join lateral (select count(*) as webhooks, coalesce(sum(w.xmin::text::bigint), 0)::bigint as editions
+                      from walhook.webhook w where w.endpoint_id = @endpoint_id) as h
 where q.delivery_id = case when cardinality(@ordered_ids::bigint[]) <= 8 then
     (select min(b.id) from unnest(@ordered_ids::bigint[]) as o (id) cross join lateral (
        select b.delivery_id as id from walhook.queue b
@@ -190,7 +192,9 @@ where q.delivery_id = case when cardinality(@ordered_ids::bigint[]) <= 8 then
       where b.response_id = @response_id and b.webhook_id + 0 in (select unnest(@ordered_ids::bigint[])) and b.kind <> 2)
   end;
 
--- What waits for a retry at endpoints: how many (counted up to a bound), and in how long the first is due.
+-- What waits for a retry at endpoints: how many (counted up to a bound), and in how long the first is due. webhooks and editions are
+-- another pair after every change of the URL's webhooks. It is asked last, so that what was found before is of these webhooks where
+-- they are those that are known.
 -- name: WaitingSummary
 select l.n,
        (select count(*) from (
@@ -200,8 +204,12 @@ select l.n,
                               where q.webhook_id = w.id and q.next_attempt_at is not null
                                 and (q.kind = 2 or w.id = any(l.enabled))
                                 and q.delivery_id <> all(l.held)
-                              order by q.next_attempt_at limit 1) as m) - now() as due_in
-from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, n);
+                              order by q.next_attempt_at limit 1) as m) - now() as due_in,
+       h.webhooks, h.editions
+from unnest(@looks::walhook.look_in[], @endpoint_ids::bigint[]) with ordinality
+  as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, endpoint_id, n)
+cross join lateral (select count(*) as webhooks, coalesce(sum(w.xmin::text::bigint), 0)::bigint as editions
+                      from walhook.webhook w where w.endpoint_id = l.endpoint_id) as h;
 
 -- Webhooks that have something pending: never tried after the cursor, or tried and waiting.
 -- name: FindWork
