@@ -14,7 +14,7 @@ import (
 // comparison brings the recorded state into line with the table as a snapshot shows it, and fires what was missed. It runs
 // inside a store transaction that also sets the position, so it happens once or not at all. Memory is bounded by compareChunk.
 type comparison struct {
-	source, store *pgx.Conn // source is in a transaction at the snapshot, store in the one to be committed
+	source, store *pgx.Conn // source is in a transaction at the snapshot, which ends with it, store in the one to be committed
 	mapping       Mapping
 	respondent    *TableInfo
 	assessment    *TableInfo // nil where none is mapped
@@ -40,6 +40,10 @@ func (c *comparison) run(ctx context.Context) (compared, error) {
 	}
 	if err := c.stage(ctx, &result); err != nil {
 		return result, err
+	}
+	// All has been read: who alters the table from now on need not wait for the store.
+	if _, err := c.source.Exec(ctx, "commit"); err != nil {
+		return result, fmt.Errorf("end the snapshot: %w", err)
 	}
 	// A response whose row is gone was deleted; nothing fires for that.
 	tag, err := c.store.Exec(ctx, `delete from walhook.response_state r where not exists (select from pg_temp.walhook_snapshot s where s.response_id = r.response_id)`)

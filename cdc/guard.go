@@ -52,7 +52,7 @@ func (g *Guard) Run(ctx context.Context) {
 		if err == nil {
 			err = g.weigh(ctx, source)
 		}
-		if phase := g.cfg.Status.View().Phase; err == nil && (phase == PhaseStarting || phase == PhaseRetrying) {
+		if phase := g.cfg.Status.View().Phase; err == nil && phase != PhaseStreaming && phase != PhaseStandby {
 			err = g.shield(ctx, source)
 		}
 		if err != nil {

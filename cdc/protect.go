@@ -40,7 +40,8 @@ func (g *Guard) protect(ctx context.Context, source *pgx.Conn, have *publication
 	return nil
 }
 
-// shield does the same while nothing is streamed, when the watch does not look. The stream finds the gap when it begins.
+// shield does the same while nothing is streamed, when the watch does not look. The stream finds the gap when it begins, also where a
+// comparison was under way.
 func (g *Guard) shield(ctx context.Context, source *pgx.Conn) error {
 	have, err := inspectPublication(ctx, source, g.cfg.Publication)
 	if err != nil || have == nil {

@@ -103,10 +103,21 @@ type reconciler struct {
 }
 
 // lockReader makes sure that nobody else reads the slot. Where somebody asked for the comparison, it waits for the daemon that
-// does, which steps aside once it sees that.
+// does, which steps aside once it sees that. Where a gap was found, it waits for the session that found it, which the server may
+// take a moment to end: that another daemon has the lock is known only after.
 func (r *reconciler) lockReader(ctx context.Context) (won bool, err error) {
-	if err := r.store.QueryRow(ctx, "select pg_try_advisory_lock($1)", ReaderLock).Scan(&won); err != nil {
-		return false, fmt.Errorf("lock the store: %w", err)
+	for began := time.Now(); ; {
+		if err := r.store.QueryRow(ctx, "select pg_try_advisory_lock($1)", ReaderLock).Scan(&won); err != nil {
+			return false, fmt.Errorf("lock the store: %w", err)
+		}
+		if won || r.cfg.Gap == nil || time.Since(began) > leftoverGrace {
+			break
+		}
+		select {
+		case <-time.After(standbyPoll / 10):
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
 	}
 	if won || r.cfg.Gap != nil {
 		return won, nil
@@ -315,8 +326,7 @@ func Mender(cfg ReconcileConfig, status *Status) func(context.Context, *GapError
 			return &FatalError{err}
 		}
 		if err == nil && result.Elsewhere {
-			// Another daemon, or our own session that has not quite ended: whoever reads the slot next closes the gap.
-			err = errors.New("another session still holds the lock of the one who reads the slot")
+			err = errors.New("another daemon reads the slot by now, and closes it")
 		}
 		if err != nil {
 			return fmt.Errorf("%s; %w", strings.TrimSuffix(gap.Detail, "."), err)

@@ -29,6 +29,7 @@ type Status struct {
 	position Position
 	received pglogrepl.LSN
 	behind   time.Time // commit of the oldest transaction that was read and is not stored; zero: none
+	asked    time.Time // when the transaction that the store is at was sent; zero: it is at none
 	events   EventCounts
 	batches  int64
 	slot     SlotView
@@ -79,6 +80,7 @@ type StatusView struct {
 	Position Position      // as stored
 	Received pglogrepl.LSN // WAL end that the server last told
 	Behind   time.Duration // age of the oldest transaction that the store lacks, as far as it is known; 0: none
+	Writing  time.Duration // for how long the store has been at the transaction that was sent last; 0: it has answered
 	Events   EventCounts   // stored for matching since the process began
 	Batches  int64         // store transactions since the process began
 	Slot     SlotView
@@ -106,6 +108,9 @@ func (s *Status) View() StatusView {
 	if v.Phase != PhaseStandby && !since.IsZero() {
 		v.Behind = max(time.Since(since), 0)
 	}
+	if !s.asked.IsZero() {
+		v.Writing = time.Since(s.asked)
+	}
 	return v
 }
 
@@ -122,6 +127,17 @@ func (s *Status) enter(phase Phase, reason string) {
 		}
 	}
 	s.phase, s.reason = phase, reason
+}
+
+// writes notes that a transaction is sent to the store. What it returns notes that the store has answered.
+func (s *Status) writes() (answered func()) {
+	note := func(at time.Time) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.asked = at
+	}
+	note(time.Now())
+	return func() { note(time.Time{}) }
 }
 
 func (s *Status) stored(to Position) {

@@ -28,7 +28,8 @@ const (
 	// steadyAfter is how long a session must have lasted for the next wait to be a short one again.
 	steadyAfter = 10 * time.Second
 
-	// leftoverGrace is how long a walsender that a dead connection of ours left behind may keep the slot.
+	// leftoverGrace is how long a walsender that a dead connection of ours left behind may keep the slot, and its session in the
+	// store the lock of the one who reads it.
 	leftoverGrace = 3 * time.Second
 
 	// drainTimeout bounds the last store transaction of a clean stop.
@@ -58,8 +59,9 @@ type Stream struct {
 	yielded   bool   // the slot was given to a comparison, which is no daemon
 	patience  patience
 
-	surveyed bool // what a comparison needs was looked at
-	succeeds bool // another daemon read the slot before, which has not been told yet
+	told     *GapError // the last that was told of
+	surveyed bool      // what a comparison needs was looked at
+	succeeds bool      // another daemon read the slot before, which has not been told yet
 }
 
 // NewStream returns a Stream that Run starts.
@@ -94,8 +96,8 @@ func (s *Stream) Run(ctx context.Context) error {
 				return err
 			}
 			open = gap
+			s.found(gap)
 			s.cfg.Status.enter(PhaseMending, gap.Detail)
-			s.cfg.Log.Error("the stream may have missed changes", "kind", gap.Kind, "detail", gap.Detail)
 			if err = s.cfg.Mend(ctx, gap); err == nil {
 				open = nil
 				s.cfg.Guard.gaveUp.Store(nil)
@@ -118,6 +120,17 @@ func (s *Stream) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// found tells of a gap as soon as it is known. Until the store has answered to what is under way the stream can do no more about it, and
+// the guard looks after the source.
+func (s *Stream) found(gap *GapError) {
+	if s.told == gap {
+		return
+	}
+	s.told = gap
+	s.cfg.Status.enter(PhaseRetrying, gap.Detail)
+	s.cfg.Log.Error("the stream may have missed changes", "kind", gap.Kind, "detail", gap.Detail)
 }
 
 func newReconnect() retry.Backoff {
@@ -403,6 +416,10 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	watchDone := make(chan error, 1)
 	go func() {
 		err := s.watch(writerCtx, a)
+		var gap *GapError
+		if errors.As(err, &gap) && s.cfg.Mend != nil {
+			s.found(gap)
+		}
 		stopWriter()
 		watchDone <- err
 	}()

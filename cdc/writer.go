@@ -233,7 +233,10 @@ func (w *writer) commit(ctx context.Context, work *pgx.Batch, to Position) error
 	batch.Queue(sql.StoreWAL.SQL).QueryRow(func(row pgx.Row) error { return row.Scan(&inserted, &flushed) })
 	batch.Queue(sql.AdvancePosition.SQL, advanceArgs(w.turn, to)...)
 	batch.QueuedQueries = append(batch.QueuedQueries, work.QueuedQueries...)
-	if err := w.store.SendBatch(ctx, batch).Close(); err != nil {
+	answered := w.status.writes()
+	err := w.store.SendBatch(ctx, batch).Close()
+	answered()
+	if err != nil {
 		return fmt.Errorf("write state, deliveries and position %s to the store: %w", to, err)
 	}
 	w.durable(w.ledger.told(inserted, flushed))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -142,6 +143,9 @@ func stopped(cause error, log *slog.Logger) error {
 	return nil
 }
 
+// storePatience is how long the store may be at one transaction of the stream before /readyz says that it does not answer.
+const storePatience = 10 * time.Second
+
 // streaming is what /readyz says once all parts run.
 func streaming(status *cdc.Status, scheduler *dispatch.Scheduler) (bool, string) {
 	if ok, reason := scheduler.Ready(); !ok {
@@ -150,6 +154,9 @@ func streaming(status *cdc.Status, scheduler *dispatch.Scheduler) (bool, string)
 	view := status.View()
 	switch view.Phase {
 	case cdc.PhaseStreaming:
+		if view.Writing > storePatience {
+			return false, fmt.Sprintf("the store has been at one transaction of the stream for %s: look in its pg_stat_activity for what that waits for", view.Writing.Round(time.Second))
+		}
 		if view.Danger != "" {
 			return true, "streaming; " + view.Danger
 		}

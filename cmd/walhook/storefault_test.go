@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"walhook/testenv"
 	"walhook/testenv/pgserver"
@@ -51,6 +53,98 @@ func TestStoreCommitOfUnknownOutcome(t *testing.T) {
 	}
 	testenv.Exec(t, s.store, "drop trigger dawdle on walhook.queue")
 	s.exactlyOnce(rounds*each, "created")
+}
+
+// The store's server may take a moment to end the session that found a gap, which holds the lock of the one who reads the slot: the
+// gap is closed by the daemon that found it, and recorded as what it found.
+func TestGapIsClosedByTheOneWhoFoundIt(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).withStore(testenv.Postgres(t))
+	s.exec(beforeGap)
+	d := s.run()
+	s.hooks()
+	reader := testenv.Value[int](t, s.store, "select l.pid from pg_locks l join pg_database d on d.oid = l.database where l.locktype = 'advisory' and l.objsubid = 1 and d.datname = current_database()")
+	s.exec("alter publication walhook drop table respondent; " + gapHistory)
+	signal := func(what syscall.Signal) {
+		if err := syscall.Kill(reader, what); err != nil {
+			t.Errorf("%s to the session that holds the lock: %v", what, err)
+		}
+	}
+	signal(syscall.SIGSTOP)
+	t.Cleanup(func() { _ = syscall.Kill(reader, syscall.SIGCONT) }) // where the test fails before
+	testenv.Eventually(t, patience, "the gap to be found", func() (bool, string) {
+		return strings.Contains(d.log.String(), "the stream may have missed changes"), d.log.String()
+	})
+	time.Sleep(time.Second)
+	signal(syscall.SIGCONT)
+	s.expect("/hook", missedInGap...)
+	d.ready()
+	if got := testenv.Psql(t, s.store, "select kind, resolved_at is not null from walhook.incident where kind <> 'reconcile'"); got != "publication_changed|t" {
+		t.Errorf("incidents are %q", got)
+	}
+	if log := d.log.String(); strings.Contains(log, "connecting again") {
+		t.Errorf("the gap was not closed at once:\n%s", log)
+	}
+}
+
+// While somebody holds a lock in the store that the stream waits for, /readyz says so, gaps are found and told of, and the
+// application goes on writing.
+func TestStoreIsLocked(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).withStore(testenv.Postgres(t))
+	s.exec(beforeGap)
+	d := s.run()
+	s.hooks()
+	locker := testenv.Connect(t, s.store)
+	if _, err := locker.Exec(t.Context(), "begin; lock table walhook.queue in share mode"); err != nil {
+		t.Fatal(err)
+	}
+	s.exec("insert into respondent (id, assessment_id) values (9, 1)")
+	d.readyz(503, "the store has been at one transaction of the stream for")
+	s.exec("alter publication walhook drop table respondent")
+	d.readyz(503, "lacks table public.respondent")
+	s.exec("alter table respondent drop constraint respondent_pkey; alter publication walhook add table respondent")
+	testenv.Eventually(t, patience, "the application to write again", func() (bool, string) {
+		_, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1")
+		return err == nil, fmt.Sprint(err)
+	})
+	s.exec(gapHistory)
+	s.exec("alter table respondent add primary key (id)")
+	if _, err := locker.Exec(t.Context(), "commit"); err != nil {
+		t.Fatal(err)
+	}
+	d.ready()
+	s.expect("/hook", append(missedInGap, "created 9")...)
+}
+
+// A comparison may take long. Meanwhile, too, a table whose updates PostgreSQL would refuse is taken out of the publication.
+func TestReplicaIdentityLostWhileComparing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).withStore(testenv.Postgres(t))
+	s.exec(beforeGap)
+	d := s.run()
+	s.hooks()
+	locker := testenv.Connect(t, s.store)
+	if _, err := locker.Exec(t.Context(), "begin; lock table walhook.response_state in share mode"); err != nil {
+		t.Fatal(err)
+	}
+	s.exec("alter publication walhook drop table respondent; " + gapHistory)
+	testenv.Eventually(t, patience, "the comparison to wait for the lock", func() (bool, string) {
+		got := testenv.Psql(t, s.store, "select query from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0 and datname = current_database()")
+		return got != "", d.log.String()
+	})
+	d.readyz(503, "mending")
+	s.exec("alter table respondent drop constraint respondent_pkey")
+	testenv.Eventually(t, patience, "the application to write again", func() (bool, string) {
+		_, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1")
+		return err == nil, fmt.Sprint(err)
+	})
+	s.exec("insert into respondent (id, assessment_id) values (11, 1); alter table respondent add primary key (id)")
+	if _, err := locker.Exec(t.Context(), "commit"); err != nil {
+		t.Fatal(err)
+	}
+	s.expect("/hook", append(missedInGap, "created 11")...)
+	d.ready()
 }
 
 // The store does not wait for its disk before something is sent. What a crash takes back of it comes again under the same
