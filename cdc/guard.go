@@ -81,11 +81,11 @@ func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {
 	case danger == "" && before != "":
 		g.cfg.Log.Info("the slot holds back little again", "slot", g.cfg.Slot, "retained", BytesText(slot.Retained))
 	}
-	if g.cfg.MaxSlotLag == 0 || slot.Retained <= g.cfg.MaxSlotLag {
+	if g.cfg.MaxSlotLag == 0 || slot.Retained <= g.cfg.MaxSlotLag || slot.foreign() {
 		return nil
 	}
-	if phase := g.cfg.Status.View().Phase; phase == PhaseStarting || phase == PhaseStandby || phase == PhaseMending {
-		return nil // it may be another daemon's slot, or a new one
+	if phase := g.cfg.Status.View().Phase; phase == PhaseStarting || phase == PhaseStandby {
+		return nil // it may be another daemon's
 	}
 	reason := fmt.Sprintf("slot %q was given up: it held back %s of WAL, and WALHOOK_MAX_SLOT_LAG allows %s",
 		g.cfg.Slot, BytesText(slot.Retained), BytesText(g.cfg.MaxSlotLag))

@@ -224,10 +224,15 @@ func inspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*SlotInfo, e
 	return s, nil
 }
 
+// foreign reports whether the slot is there and none of this database that walhook could have made.
+func (s *SlotInfo) foreign() bool {
+	return s.Exists && (s.Type != "logical" || s.Plugin != "pgoutput" || !s.Here)
+}
+
 // continues returns a *GapError unless the slot goes on exactly where the store ends, or before.
 func (s *SlotInfo) continues(position Position) error {
 	switch {
-	case s.Type != "logical" || s.Plugin != "pgoutput" || !s.Here:
+	case s.foreign():
 		return &GapError{SlotForeign, fmt.Sprintf("slot %q is not a logical pgoutput slot of this database", s.Name)}
 	case s.WALStatus == "lost":
 		return &GapError{SlotLost, fmt.Sprintf("slot %q was invalidated: the server has removed WAL that it still needed", s.Name)}

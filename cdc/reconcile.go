@@ -218,8 +218,8 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 	if refusals := preflight.Refusals(); len(refusals) > 0 {
 		return result, fmt.Errorf("the stream cannot be taken up again: %s", reasons(refusals))
 	}
-	if s := preflight.Slot; s.Exists && (s.Type != "logical" || s.Plugin != "pgoutput" || !s.Here) {
-		return result, fmt.Errorf("slot %q is not a logical pgoutput slot of this database; drop it, or choose another WALHOOK_SLOT", s.Name)
+	if preflight.Slot.foreign() {
+		return result, fmt.Errorf("slot %q is not a logical pgoutput slot of this database; drop it, or choose another WALHOOK_SLOT", preflight.Slot.Name)
 	}
 	if err := mendPublication(ctx, source, preflight); err != nil {
 		return result, err

@@ -87,6 +87,29 @@ func TestGapIsClosedByTheOneWhoFoundIt(t *testing.T) {
 	}
 }
 
+// lockStore keeps everybody from writing a table of the store, until the function that it returns is called.
+func (s *site) lockStore(table string) (release func()) {
+	s.t.Helper()
+	locker := testenv.Connect(s.t, s.store)
+	exec := func(statement string) {
+		s.t.Helper()
+		if _, err := locker.Exec(s.t.Context(), statement); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	exec("begin; lock table " + table + " in share mode")
+	return func() { exec("commit") }
+}
+
+// storeWaits waits until a session of the store waits for a lock.
+func (s *site) storeWaits() {
+	s.t.Helper()
+	testenv.Eventually(s.t, patience, "the store to wait for a lock", func() (bool, string) {
+		got := testenv.Psql(s.t, s.store, "select query from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0 and datname = current_database()")
+		return got != "", "none does"
+	})
+}
+
 // While somebody holds a lock in the store that the stream waits for, /readyz says so, gaps are found and told of, and the
 // application goes on writing.
 func TestStoreIsLocked(t *testing.T) {
@@ -95,10 +118,7 @@ func TestStoreIsLocked(t *testing.T) {
 	s.exec(beforeGap)
 	d := s.run()
 	s.hooks()
-	locker := testenv.Connect(t, s.store)
-	if _, err := locker.Exec(t.Context(), "begin; lock table walhook.queue in share mode"); err != nil {
-		t.Fatal(err)
-	}
+	release := s.lockStore("walhook.queue")
 	s.exec("insert into respondent (id, assessment_id) values (9, 1)")
 	d.readyz(503, "the store has been at one transaction of the stream for")
 	s.exec("alter publication walhook drop table respondent")
@@ -110,9 +130,7 @@ func TestStoreIsLocked(t *testing.T) {
 	})
 	s.exec(gapHistory)
 	s.exec("alter table respondent add primary key (id)")
-	if _, err := locker.Exec(t.Context(), "commit"); err != nil {
-		t.Fatal(err)
-	}
+	release()
 	d.ready()
 	s.expect("/hook", append(missedInGap, "created 9")...)
 }
@@ -124,15 +142,9 @@ func TestReplicaIdentityLostWhileComparing(t *testing.T) {
 	s.exec(beforeGap)
 	d := s.run()
 	s.hooks()
-	locker := testenv.Connect(t, s.store)
-	if _, err := locker.Exec(t.Context(), "begin; lock table walhook.response_state in share mode"); err != nil {
-		t.Fatal(err)
-	}
+	release := s.lockStore("walhook.response_state")
 	s.exec("alter publication walhook drop table respondent; " + gapHistory)
-	testenv.Eventually(t, patience, "the comparison to wait for the lock", func() (bool, string) {
-		got := testenv.Psql(t, s.store, "select query from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0 and datname = current_database()")
-		return got != "", d.log.String()
-	})
+	s.storeWaits()
 	d.readyz(503, "mending")
 	s.exec("alter table respondent drop constraint respondent_pkey")
 	testenv.Eventually(t, patience, "the application to write again", func() (bool, string) {
@@ -140,9 +152,7 @@ func TestReplicaIdentityLostWhileComparing(t *testing.T) {
 		return err == nil, fmt.Sprint(err)
 	})
 	s.exec("insert into respondent (id, assessment_id) values (11, 1); alter table respondent add primary key (id)")
-	if _, err := locker.Exec(t.Context(), "commit"); err != nil {
-		t.Fatal(err)
-	}
+	release()
 	s.expect("/hook", append(missedInGap, "created 11")...)
 	d.ready()
 }

@@ -82,6 +82,28 @@ func TestSlotHoldsBackTooMuch(t *testing.T) {
 	}
 }
 
+// A comparison may take long, and the new slot holds back WAL meanwhile: so it does no longer than WALHOOK_MAX_SLOT_LAG allows.
+func TestSlotHoldsBackTooMuchWhileComparing(t *testing.T) {
+	t.Parallel()
+	s := newSiteOn(t, testenv.NewServer(t, nil), sampleSchema).withStore(testenv.Postgres(t)).with("MAX_SLOT_LAG", "64MB")
+	s.exec(beforeGap)
+	d := s.run()
+	s.hooks()
+	release := s.lockStore("walhook.response_state")
+	s.exec("alter publication walhook drop table respondent; " + gapHistory)
+	s.storeWaits()
+	d.readyz(503, "mending")
+	s.fillWAL(80)
+	s.slotStatus("none")
+	s.exec("insert into respondent (id, assessment_id) values (11, 1)")
+	release()
+	s.expect("/hook", append(missedInGap, "created 11")...)
+	d.ready()
+	if n := testenv.Value[int](t, s.store, "select count(*)::int from walhook.incident where kind = 'slot_lost' and resolved_at is not null and detail like '%was given up: it held back%'"); n != 1 {
+		t.Errorf("%d incidents tell that the slot was given up, not 1: %s", n, testenv.Psql(t, s.store, "select * from walhook.incident"))
+	}
+}
+
 // What other tables and databases write releases its WAL within seconds, however little it is and whatever is idle besides.
 func TestIdleSlotAdvances(t *testing.T) {
 	t.Parallel()
