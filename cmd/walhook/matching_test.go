@@ -299,18 +299,43 @@ func TestAssessmentCopy(t *testing.T) {
 // response is not overtaken by what they have to send about it.
 func TestNewWebhookKeepsItsPlace(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, sampleSchema)
-	s.run()
-	s.hook("/hook", "started", "assessment_id", "null")
-	s.exec("insert into assessment (id, external_id) select g, 'EXT' from generate_series(100, 159) g")
-	s.exec("insert into respondent (id, assessment_id, started_at) values (1, 100, now())")
-	s.expect("/hook", "started 1")
-	want := []string{"started 1"}
-	for i := 100; i < 160; i++ {
-		s.hook("/hook", "created", "assessment_id", fmt.Sprintf("'%d'", i))
-		s.exec("insert into respondent (id, assessment_id) values ($1::int, $1::int)", i)
-		s.exec("update respondent set started_at = now() where id = $1", i)
-		want = append(want, fmt.Sprintf("created %d", i), fmt.Sprintf("started %d", i))
+	for _, daemons := range []int{1, 2} {
+		t.Run(fmt.Sprintf("%d daemons", daemons), func(t *testing.T) {
+			t.Parallel()
+			const urls, before, rounds = 6, 100, 60
+			s := newSite(t, sampleSchema)
+			s.run()
+			want := map[string][]string{}
+			for i := range urls {
+				path := fmt.Sprintf("/hook%d", i)
+				s.hook(path, "started", "assessment_id", "null")
+				want[path] = []string{"started 1"}
+			}
+			for range daemons - 1 {
+				s.start().ready()
+			}
+			testenv.Eventually(t, patience, "the daemons to share the URLs", func() (bool, string) {
+				got := testenv.Value[int](t, s.store, "select count(distinct owner)::int from walhook.endpoint")
+				return got == daemons, fmt.Sprintf("%d own some", got)
+			})
+			s.exec("insert into assessment (id, external_id) select g, 'EXT' from generate_series($1::int, $2::int) g", before, before+rounds-1)
+			s.exec("insert into respondent (id, assessment_id, started_at) values (1, $1, now())", before)
+			for path := range want {
+				s.expect(path, "started 1")
+			}
+			for i := before; i < before+rounds; i++ {
+				path := fmt.Sprintf("/hook%d", i%urls)
+				s.hook(path, "created", "assessment_id", fmt.Sprintf("'%d'", i))
+				s.exec("insert into respondent (id, assessment_id) values ($1::int, $1::int)", i)
+				s.exec("update respondent set started_at = now() where id = $1", i)
+				want[path] = append(want[path], fmt.Sprintf("created %d", i))
+				for path := range want {
+					want[path] = append(want[path], fmt.Sprintf("started %d", i))
+				}
+			}
+			for path, events := range want {
+				s.expect(path, events...)
+			}
+		})
 	}
-	s.expect("/hook", want...)
 }
