@@ -86,9 +86,15 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 	result, err := r.anew(ctx)
 	if err != nil {
 		r.tell(ctx, gap, err)
+		return result, &entrustedError{err}
 	}
-	return result, err
+	return result, nil
 }
+
+// entrustedError says that a gap was not closed, and that whoever reads the slot next finds it: recorded in the store, or by itself.
+type entrustedError struct{ error }
+
+func (e *entrustedError) Unwrap() error { return e.error }
 
 // tell lets people read in the incident what keeps the gap open, which often is a statement that somebody has to run.
 func (r *reconciler) tell(ctx context.Context, gap *GapError, why error) {
@@ -273,6 +279,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 			r.cfg.Queue.Discarded()
 		}
 	}()
+	r.cfg.Queue.Began() // what whoever read the slot before queued last may not be known here, and comes first
 	tx, err := r.store.Begin(ctx)
 	if err != nil {
 		return result, fmt.Errorf("compare the table with the recorded state: %w", err)
@@ -326,7 +333,7 @@ func Mender(cfg ReconcileConfig, status *Status) func(context.Context, *GapError
 			return &FatalError{err}
 		}
 		if err == nil && result.Elsewhere {
-			err = errors.New("another daemon reads the slot by now, and closes it")
+			err = &entrustedError{errors.New("another daemon reads the slot by now, and closes it")}
 		}
 		if err != nil {
 			return fmt.Errorf("%s; %w", strings.TrimSuffix(gap.Detail, "."), err)

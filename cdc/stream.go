@@ -108,6 +108,10 @@ func (s *Stream) Run(ctx context.Context) error {
 			if errors.As(err, &fatal) {
 				return err
 			}
+			var entrusted *entrustedError
+			if errors.As(err, &entrusted) {
+				open = nil // somebody else may close it before this daemon reads the slot again
+			}
 		}
 		if time.Since(began) > steadyAfter {
 			backoff = newReconnect()

@@ -82,6 +82,7 @@ type endpoint struct {
 	loading  bool
 	missed   bool // something was offered and not held since the store was last looked at
 	more     bool
+	later    bool // the next look waits for dueAt
 	troubled bool // the store has failures > 0
 
 	generation int // of what is held: forget begins a new one
@@ -314,7 +315,7 @@ func (e *endpoint) roomDue() int {
 }
 
 // low reports whether it is time to load more.
-func (e *endpoint) low() bool { return e.more && len(e.held) < e.width()/2 }
+func (e *endpoint) low() bool { return e.more && !e.later && len(e.held) < e.width()/2 }
 
 // integrate takes what a look into the store brought. admit lets a delivery that is now held pass on.
 func (e *endpoint) integrate(l *look, now time.Time, admit func(*delivery)) {

@@ -302,7 +302,7 @@ func (b *bench) wantLoad() {
 		e.more = true
 		return
 	}
-	e.loading = true
+	e.loading, e.later = true, false
 	e.ended = map[int64]bool{}
 	b.load = &loadStep{}
 }
@@ -525,7 +525,7 @@ func (b *bench) stepLoad(broken bool) {
 		b.load = nil
 		switch {
 		case broken:
-			e.dueAt = b.now.Add(time.Second)
+			e.later, e.dueAt = true, b.now.Add(time.Second)
 		case e.generation != l.generation || !e.owned:
 			b.wantLoad()
 		case l.stale():
@@ -569,7 +569,7 @@ func (b *bench) release() {
 
 // outdated is called when what was found is not of the webhooks that are known.
 func (b *bench) outdated() {
-	b.e.missed, b.e.dueAt = true, b.now.Add(time.Second)
+	b.e.missed, b.e.later, b.e.dueAt = true, true, b.now.Add(time.Second)
 	b.rearm()
 	b.woken = true
 }

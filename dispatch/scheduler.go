@@ -163,7 +163,7 @@ func (s *Scheduler) meet(strangers int) {
 // outdated is called when the store has other webhooks of the endpoint's URL than are known, of which deliveries may come first. Once
 // they are loaded, what is pending is looked for anew.
 func (s *Scheduler) outdated(e *endpoint) {
-	e.missed, e.dueAt = true, time.Now().Add(time.Second)
+	e.missed, e.later, e.dueAt = true, true, time.Now().Add(time.Second)
 	s.rearm(e)
 	s.wake()
 }
@@ -423,7 +423,7 @@ func (s *Scheduler) wantLoad(e *endpoint) {
 		e.more = true // pump asks again when there is room
 		return
 	}
-	e.loading = true
+	e.loading, e.later = true, false
 	s.toLoad = append(s.toLoad, e)
 	signal(s.loadable)
 }

@@ -46,7 +46,7 @@ func (w *webhook) is(edition *int64) bool {
 	return w.edition == nil && edition == nil || w.edition != nil && edition != nil && *w.edition == *edition
 }
 
-// editions tells one state of a URL's webhooks from any other: an edit takes the xmin of its transaction, which is higher than
+// editions tells one state of a URL's webhooks from another: an edit takes the xmin of its transaction, which mostly is higher than
 // those before, so that the sum of as many is another.
 type editions struct{ webhooks, sum int64 }
 

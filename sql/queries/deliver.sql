@@ -48,7 +48,7 @@ left join (
 -- Any insert, update or delete of a webhook or of the settings changes it, and the end of what a webhook waits for. moves are
 -- the URLs that webhooks have left.
 -- name: WebhooksVersion
-select (select count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) from walhook.webhook) || ':' ||
+select (select count(*) || ':' || coalesce(sum(xmin::text::bigint * (id % 65521 + 1)), 0) from walhook.webhook) || ':' ||
        (select s.xmin::text || ':' || s.enabled from walhook.settings s) || ':' ||
        (select count(*) || ':' || coalesce(sum(m.webhook_id + m.endpoint_id), 0)
           from walhook.webhook_move m join walhook.endpoint e on e.id = m.endpoint_id join walhook.daemon d on d.id = e.owner) as version,
