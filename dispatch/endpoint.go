@@ -82,7 +82,7 @@ type endpoint struct {
 	loading  bool
 	missed   bool // something was offered and not held since the store was last looked at
 	more     bool
-	later    bool // the next look waits for dueAt
+	later    bool // the next look waits for dueAt; missed is set as well
 	troubled bool // the store has failures > 0
 
 	generation int // of what is held: forget begins a new one

@@ -525,7 +525,7 @@ func (b *bench) stepLoad(broken bool) {
 		b.load = nil
 		switch {
 		case broken:
-			e.later, e.dueAt = true, b.now.Add(time.Second)
+			e.missed, e.later, e.dueAt = true, true, b.now.Add(time.Second)
 		case e.generation != l.generation || !e.owned:
 			b.wantLoad()
 		case l.stale():

@@ -265,7 +265,7 @@ func (s *Scheduler) loaded(l *look, err error) {
 	e.loading = false
 	switch {
 	case err != nil:
-		e.later, e.dueAt = true, time.Now().Add(time.Second)
+		e.missed, e.later, e.dueAt = true, true, time.Now().Add(time.Second)
 	case e.generation != l.generation || !e.owned:
 		s.wantLoad(e)
 	case l.stale():
