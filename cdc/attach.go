@@ -179,22 +179,26 @@ func foreignSlot(name string) Finding {
 
 // lockAttach waits a while for another attach, detach or reconcile on this store to end.
 func lockAttach(ctx context.Context, store *pgx.Conn) error {
-	deadline := time.Now().Add(dialTimeout)
-	for {
-		var locked bool
-		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", attachLock).Scan(&locked); err != nil {
-			return fmt.Errorf("lock the store: %w", err)
+	locked, err := tryLock(ctx, store, attachLock, dialTimeout)
+	if err == nil && !locked {
+		err = errors.New("another attach, detach or reconcile is at work on this store; wait for it to end")
+	}
+	return err
+}
+
+// tryLock takes an advisory lock of the store, and gives whoever holds it some time to end. It reports whether it has it.
+func tryLock(ctx context.Context, store *pgx.Conn, key int64, patience time.Duration) (locked bool, err error) {
+	for began := time.Now(); ; {
+		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", key).Scan(&locked); err != nil {
+			return false, fmt.Errorf("lock the store: %w", err)
 		}
-		switch {
-		case locked:
-			return nil
-		case time.Now().After(deadline):
-			return errors.New("another attach, detach or reconcile is at work on this store; wait for it to end")
+		if locked || time.Since(began) >= patience {
+			return locked, nil
 		}
 		select {
 		case <-time.After(standbyPoll / 5):
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 	}
 }

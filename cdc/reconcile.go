@@ -112,21 +112,11 @@ type reconciler struct {
 // does, which steps aside once it sees that. Where a gap was found, it waits for the session that found it, which the server may
 // take a moment to end: that another daemon has the lock is known only after.
 func (r *reconciler) lockReader(ctx context.Context) (won bool, err error) {
-	for began := time.Now(); ; {
-		if err := r.store.QueryRow(ctx, "select pg_try_advisory_lock($1)", ReaderLock).Scan(&won); err != nil {
-			return false, fmt.Errorf("lock the store: %w", err)
-		}
-		if won || r.cfg.Gap == nil || time.Since(began) > leftoverGrace {
-			break
-		}
-		select {
-		case <-time.After(standbyPoll / 10):
-		case <-ctx.Done():
-			return false, ctx.Err()
-		}
+	if r.cfg.Gap != nil {
+		return tryLock(ctx, r.store, ReaderLock, leftoverGrace)
 	}
-	if won || r.cfg.Gap != nil {
-		return won, nil
+	if won, err = tryLock(ctx, r.store, ReaderLock, 0); err != nil || won {
+		return won, err
 	}
 	r.cfg.Note("waiting for the daemon that reads the slot to step aside")
 	if _, err := r.store.Exec(ctx, "select pg_advisory_lock($1)", ReaderLock); err != nil {

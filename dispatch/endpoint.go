@@ -182,6 +182,11 @@ func (e *endpoint) handOver(d *delivery) bool {
 // miss notes that the store has something that is not held here.
 func (e *endpoint) miss() { e.more, e.missed = true, true }
 
+// lookLater lets the next look wait: the last one failed, or counts for nothing.
+func (e *endpoint) lookLater(now time.Time) {
+	e.missed, e.later, e.dueAt = true, true, now.Add(time.Second)
+}
+
 func (e *endpoint) hold(d *delivery) {
 	if len(e.held) == 0 {
 		e.memory.busy++

@@ -525,7 +525,7 @@ func (b *bench) stepLoad(broken bool) {
 		b.load = nil
 		switch {
 		case broken:
-			e.missed, e.later, e.dueAt = true, true, b.now.Add(time.Second)
+			e.lookLater(b.now)
 		case e.generation != l.generation || !e.owned:
 			b.wantLoad()
 		case l.stale():
@@ -569,7 +569,7 @@ func (b *bench) release() {
 
 // outdated is called when what was found is not of the webhooks that are known.
 func (b *bench) outdated() {
-	b.e.missed, b.e.later, b.e.dueAt = true, true, b.now.Add(time.Second)
+	b.e.lookLater(b.now)
 	b.rearm()
 	b.woken = true
 }

@@ -265,7 +265,7 @@ func (s *Scheduler) loaded(l *look, err error) {
 	e.loading = false
 	switch {
 	case err != nil:
-		e.missed, e.later, e.dueAt = true, true, time.Now().Add(time.Second)
+		e.lookLater(time.Now())
 	case e.generation != l.generation || !e.owned:
 		s.wantLoad(e)
 	case l.stale():

@@ -163,7 +163,7 @@ func (s *Scheduler) meet(strangers int) {
 // outdated is called when the store has other webhooks of the endpoint's URL than are known, of which deliveries may come first. Once
 // they are loaded, what is pending is looked for anew.
 func (s *Scheduler) outdated(e *endpoint) {
-	e.missed, e.later, e.dueAt = true, true, time.Now().Add(time.Second)
+	e.lookLater(time.Now())
 	s.rearm(e)
 	s.wake()
 }

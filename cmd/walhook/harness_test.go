@@ -273,6 +273,15 @@ func (s *site) exec(statements string, args ...any) {
 	testenv.Exec(s.t, s.db, statements, args...)
 }
 
+// writesAgain waits until PostgreSQL lets the application update its table.
+func (s *site) writesAgain() {
+	s.t.Helper()
+	testenv.Eventually(s.t, patience, "the application to write again", func() (bool, string) {
+		_, err := testenv.TryPsql(s.t, s.db, "update respondent set page = page + 1")
+		return err == nil, fmt.Sprint(err)
+	})
+}
+
 // hook adds a webhook to a path of the receiver, by default for assessment 1, and returns its id.
 func (s *site) hook(path, event string, extra ...string) int64 {
 	s.t.Helper()

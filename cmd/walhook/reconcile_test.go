@@ -128,10 +128,7 @@ func TestReplicaIdentityLost(t *testing.T) {
 			d := s.run()
 			s.hooks()
 			s.exec(c.lose)
-			testenv.Eventually(t, patience, "the application to write again", func() (bool, string) {
-				_, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1")
-				return err == nil, fmt.Sprint(err)
-			})
+			s.writesAgain()
 			s.exec(gapHistory)
 			d.readyz(503, c.reason)
 			s.exec(c.giveBack)
@@ -167,10 +164,7 @@ func TestReplicaIdentityLostWithoutStore(t *testing.T) {
 			d = s.start()
 		}
 		s.exec("alter table respondent drop constraint respondent_pkey")
-		testenv.Eventually(t, patience, "the application to write again", func() (bool, string) {
-			_, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1")
-			return err == nil, fmt.Sprint(err)
-		})
+		s.writesAgain()
 	}
 	s.exec(gapHistory)
 	s.exec("alter table respondent add primary key (id)")
@@ -214,10 +208,7 @@ func TestReplicaIdentityLostWithoutOwnership(t *testing.T) {
 		t.Error("the table is published no more, though nobody had the right")
 	}
 	s.exec("grant execute on function walhook.unpublish(regclass) to walhook_daemon")
-	testenv.Eventually(t, patience, "the application to write again", func() (bool, string) {
-		_, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1")
-		return err == nil, fmt.Sprint(err)
-	})
+	s.writesAgain()
 	s.exec(gapHistory)
 	s.exec("alter table respondent add primary key (id)")
 	d.readyz(503, `alter publication "walhook" set table "public"."respondent"`)

@@ -101,13 +101,17 @@ func (s *site) lockStore(table string) (release func()) {
 	return func() { exec("commit") }
 }
 
-// storeWaits waits until a session of the store waits for a lock.
-func (s *site) storeWaits() {
+// holdComparison makes a gap, and keeps the daemon's comparison from its end until the function that it returns is called.
+func (s *site) holdComparison(d *daemon) (release func()) {
 	s.t.Helper()
+	release = s.lockStore("walhook.response_state")
+	s.exec("alter publication walhook drop table respondent; " + gapHistory)
 	testenv.Eventually(s.t, patience, "the store to wait for a lock", func() (bool, string) {
 		got := testenv.Psql(s.t, s.store, "select query from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0 and datname = current_database()")
 		return got != "", "none does"
 	})
+	d.readyz(503, "mending")
+	return release
 }
 
 // While somebody holds a lock in the store that the stream waits for, /readyz says so, gaps are found and told of, and the
@@ -124,10 +128,7 @@ func TestStoreIsLocked(t *testing.T) {
 	s.exec("alter publication walhook drop table respondent")
 	d.readyz(503, "lacks table public.respondent")
 	s.exec("alter table respondent drop constraint respondent_pkey; alter publication walhook add table respondent")
-	testenv.Eventually(t, patience, "the application to write again", func() (bool, string) {
-		_, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1")
-		return err == nil, fmt.Sprint(err)
-	})
+	s.writesAgain()
 	s.exec(gapHistory)
 	s.exec("alter table respondent add primary key (id)")
 	release()
@@ -142,15 +143,9 @@ func TestReplicaIdentityLostWhileComparing(t *testing.T) {
 	s.exec(beforeGap)
 	d := s.run()
 	s.hooks()
-	release := s.lockStore("walhook.response_state")
-	s.exec("alter publication walhook drop table respondent; " + gapHistory)
-	s.storeWaits()
-	d.readyz(503, "mending")
+	release := s.holdComparison(d)
 	s.exec("alter table respondent drop constraint respondent_pkey")
-	testenv.Eventually(t, patience, "the application to write again", func() (bool, string) {
-		_, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1")
-		return err == nil, fmt.Sprint(err)
-	})
+	s.writesAgain()
 	s.exec("insert into respondent (id, assessment_id) values (11, 1); alter table respondent add primary key (id)")
 	release()
 	s.expect("/hook", append(missedInGap, "created 11")...)

@@ -46,7 +46,7 @@ left join (
 ) m on m.webhook_id = w.id;
 
 -- Any insert, update or delete of a webhook or of the settings changes it, and the end of what a webhook waits for. moves are
--- the URLs that webhooks have left.
+-- the URLs that webhooks have left. The factor keeps edits apart whose transactions change the xmin of several by as much up as down.
 -- name: WebhooksVersion
 select (select count(*) || ':' || coalesce(sum(xmin::text::bigint * (id % 65521 + 1)), 0) from walhook.webhook) || ':' ||
        (select s.xmin::text || ':' || s.enabled from walhook.settings s) || ':' ||
