@@ -24,7 +24,7 @@ type GuardConfig struct {
 // which then closes the gap.
 type Guard struct {
 	cfg    GuardConfig
-	gaveUp atomic.Pointer[string] // why it dropped the slot itself
+	gaveUp atomic.Pointer[string] // why it dropped the slot itself; nil once one of the name is there
 	harmed atomic.Pointer[string] // what it last told of a table that refuses the application's updates
 }
 
@@ -72,6 +72,9 @@ func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {
 	slot, err := inspectSlot(ctx, source, g.cfg.Slot)
 	if err != nil {
 		return err
+	}
+	if slot.Exists {
+		g.gaveUp.Store(nil)
 	}
 	danger := slot.danger(g.cfg.MaxSlotLag)
 	before := g.cfg.Status.weighed(SlotView{Status: slot.status(), Active: slot.ActivePID != nil, Retained: slot.Retained}, danger)

@@ -98,10 +98,8 @@ func (s *Stream) Run(ctx context.Context) error {
 			open = gap
 			s.found(gap)
 			s.cfg.Status.enter(PhaseMending, gap.Detail)
-			gaveUp := s.cfg.Guard.gaveUp.Load()
 			if err = s.cfg.Mend(ctx, gap); err == nil {
 				open = nil
-				s.cfg.Guard.gaveUp.CompareAndSwap(gaveUp, nil) // the guard may have given up the new slot meanwhile
 				backoff = newReconnect()
 				continue
 			}

@@ -215,7 +215,7 @@ func (l *lease) look(ctx context.Context) error {
 }
 
 func (l *lease) reload(ctx context.Context) error {
-	before, strangers := l.s.known()
+	before, came := l.s.known()
 	now, err := loadVersion(ctx, l.s.pool)
 	if err != nil {
 		return err
@@ -230,7 +230,7 @@ func (l *lease) reload(ctx context.Context) error {
 			l.orphans = time.Now().Add(orphanGrace)
 		}
 	}
-	l.s.meet(strangers)
+	l.s.meet(came)
 	return nil
 }
 

@@ -23,7 +23,7 @@ func (s *Scheduler) live(until time.Time) {
 func (s *Scheduler) known() (*webhooks, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.webhooks, s.strangers
+	return s.webhooks, s.came
 }
 
 // apply takes over reloaded webhooks. Endpoints at which something changed that their deliveries depend on are loaded anew. It

@@ -26,7 +26,7 @@ type Queue struct {
 	hasAssessments bool
 
 	queued []*delivery
-	rest   map[int64]struct{} // webhooks for which more was queued than is in queued
+	rest   map[int64]*int64 // webhooks for which more was queued than is in queued, with their editions
 }
 
 // NewQueue returns a Queue. hasAssessments tells whether an assessment table is mapped, so that a webhook for all
@@ -91,7 +91,7 @@ func (q *Queue) collect(rows pgx.Rows, from *added) error {
 			return fmt.Errorf("read what was queued: %w", err)
 		}
 		if len(q.queued) >= handOverLimit {
-			put(&q.rest, webhookID, struct{}{})
+			put(&q.rest, webhookID, edition)
 			continue
 		}
 		for next < len(from.events) && !is(&from.events[next], lsn, ordinal, event) {

@@ -75,9 +75,9 @@ type Scheduler struct {
 	troubled   map[*endpoint]struct{} // whose failures are to be written
 	elsewhere  map[int64]struct{}     // endpoints of others for which something was queued
 	memory     memory
-	toLoad     []*endpoint // in turn
-	strangers  int         // deliveries that were handed over of webhooks that were not known, or not as they were then
-	met        int         // of these, those since whose coming the webhooks were loaded
+	toLoad     []*endpoint   // in turn
+	strangers  map[int64]int // webhooks that were not known as they were when a delivery of theirs was queued: the last one's number
+	came       int           // how many such deliveries have come so far
 	inFlight   int
 	inTroubled int // of those, at endpoints whose last attempt failed
 	unrecorded int
@@ -101,22 +101,21 @@ type Scheduler struct {
 func NewScheduler(cfg Config) *Scheduler {
 	attemptCtx, abort := context.WithCancel(context.Background())
 	return &Scheduler{
-		cfg: cfg, endpoints: map[int64]*endpoint{}, troubled: map[*endpoint]struct{}{}, elsewhere: map[int64]struct{}{},
+		cfg: cfg, endpoints: map[int64]*endpoint{}, troubled: map[*endpoint]struct{}{}, elsewhere: map[int64]struct{}{}, strangers: map[int64]int{},
 		webhooks: &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}},
 		recorded: make(chan struct{}, 1), gate: make(chan struct{}, 1), foreseen: make(chan struct{}, 1), woken: make(chan struct{}, 1),
 		tell: make(chan struct{}, 1), loadable: make(chan struct{}, 1), memory: memory{window: window}, attemptCtx: attemptCtx, abort: abort,
 	}
 }
 
-// handOver takes what this process's own stream has just queued. rest are webhooks for which the store has more, behind that.
-func (s *Scheduler) handOver(queued []*delivery, rest map[int64]struct{}) {
+// handOver takes what this process's own stream has just queued. rest are webhooks for which the store has more, behind that, with
+// their editions.
+func (s *Scheduler) handOver(queued []*delivery, rest map[int64]*int64) {
 	s.mu.Lock()
 	changed := false
 	for _, d := range queued {
 		known := s.adopt(d)
-		if d.hook == nil || !d.hook.is(d.edition) {
-			s.strangers++
-		}
+		s.greet(d.webhookID, d.hook, d.edition)
 		switch {
 		case !known, s.strange():
 			changed = true
@@ -130,17 +129,16 @@ func (s *Scheduler) handOver(queued []*delivery, rest map[int64]struct{}) {
 			s.lacks(d.endpoint)
 		}
 	}
-	for id := range rest {
+	for id, edition := range rest {
 		hook := s.webhooks.byID[id]
-		if hook == nil || s.endpoints[hook.endpointID] == nil {
-			s.strangers++
-			changed = true
-			continue
+		s.greet(id, hook, edition)
+		if hook != nil {
+			e := s.endpoints[hook.endpointID]
+			e.miss()
+			s.lacks(e)
 		}
-		e := s.endpoints[hook.endpointID]
-		e.miss()
-		s.lacks(e)
 	}
+	changed = changed || s.strange()
 	s.pump()
 	s.mu.Unlock()
 	if changed {
@@ -148,16 +146,33 @@ func (s *Scheduler) handOver(queued []*delivery, rest map[int64]struct{}) {
 	}
 }
 
+// greet notes a webhook of which a delivery was queued as a stranger, where it is not known or not as the store had it.
+func (s *Scheduler) greet(id int64, known *webhook, edition *int64) {
+	if known == nil || !known.is(edition) {
+		s.came++
+		s.strangers[id] = s.came
+	}
+}
+
 // strange reports whether a delivery was handed over of a webhook that is not known as it was then. Whichever its URL is, what
 // comes later must not overtake it there: until the webhooks were loaded nothing is held that was not found in the store, where a look
 // tells whether the URL has other webhooks.
-func (s *Scheduler) strange() bool { return s.strangers > s.met }
+func (s *Scheduler) strange() bool { return len(s.strangers) > 0 }
 
-// meet is called when the webhooks are known as they were when so many strangers had come, or later.
-func (s *Scheduler) meet(strangers int) {
+// meet is called when the webhooks are known as they were when so many strangers had come, or later. Now it is known whose their
+// deliveries are.
+func (s *Scheduler) meet(came int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.met = strangers
+	for id, number := range s.strangers {
+		if number > came {
+			continue
+		}
+		delete(s.strangers, id)
+		if hook := s.webhooks.byID[id]; hook != nil && !s.endpoints[hook.endpointID].owned {
+			s.lacks(s.endpoints[hook.endpointID])
+		}
+	}
 }
 
 // outdated is called when the store has other webhooks of the endpoint's URL than are known, of which deliveries may come first. Once

@@ -131,6 +131,27 @@ func TestRetention(t *testing.T) {
 	refused(t, url, refusal{"select walhook.drop_partitions('0')", "positive age"}, refusal{"select walhook.ensure_partitions('week')", "not supported"})
 }
 
+// A partition that nobody has anything in, as a new store has of the time before, is no incident where it cannot be dropped yet.
+func TestEmptyPartitionsAreNoIncident(t *testing.T) {
+	t.Parallel()
+	url := installed(t)
+	testenv.Exec(t, url, "select walhook.make_partition('walhook.log', now() - interval '5 years', now() - interval '4 years')")
+	reader := testenv.Connect(t, url)
+	if _, err := reader.Exec(t.Context(), "begin; select from walhook.log"); err != nil {
+		t.Fatal(err)
+	}
+	const drop = "select walhook.drop_partitions('3 years'), count(*) from walhook.incident where kind = 'retention'"
+	if got := testenv.Psql(t, url, drop); got != "0|0" {
+		t.Errorf("partitions dropped while somebody reads and incidents: %s", got)
+	}
+	if _, err := reader.Exec(t.Context(), "commit"); err != nil {
+		t.Fatal(err)
+	}
+	if got := testenv.Psql(t, url, drop); got != "1|0" {
+		t.Errorf("partitions dropped afterwards and incidents: %s", got)
+	}
+}
+
 // Somebody who has read one part of the log and then reads the other is never ended for a deadlock with partitions being dropped: these wait
 // for the next time.
 func TestReadersOutliveDroppedPartitions(t *testing.T) {

@@ -130,6 +130,7 @@ declare
   held    text;
   reason  text;
   overdue boolean;
+  empty   boolean;
   busy    boolean;
   dropped integer := 0;
 begin
@@ -155,8 +156,10 @@ begin
         continue;
       end if;
     end if;
-    -- The next look may find it free. What is long overdue by then, and is not had at the third try, is an incident.
-    overdue := p.upper <= now() - older_than - interval '1 hour';
+    -- The next look may find it free. What is long overdue by then, and is not had at the third try, is an incident; one that is empty,
+    -- such as a new store has of the time before, takes up nothing.
+    execute format('select not exists (select from %s)', p.part) into empty;
+    overdue := p.upper <= now() - older_than - interval '1 hour' and not empty;
     for try in 1 .. case when overdue then 3 else 1 end loop
       begin
         execute format('drop table %s', p.part);
