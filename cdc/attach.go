@@ -52,7 +52,7 @@ func reasons(findings []Finding) string {
 // be repeated, and begins anew where an earlier one was interrupted. It reports whether anything was attached: false when it
 // was already.
 func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
-	store, err := ConnectStore(ctx, cfg.StoreURL)
+	store, err := connectLocking(ctx, cfg.StoreURL)
 	if err != nil {
 		return false, err
 	}
@@ -387,7 +387,7 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		return err
 	}
 	defer closeQuietly(source)
-	store, err := ConnectStore(ctx, cfg.StoreURL)
+	store, err := connectLocking(ctx, cfg.StoreURL)
 	if err != nil {
 		return err
 	}

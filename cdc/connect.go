@@ -70,7 +70,7 @@ func ConnectStore(ctx context.Context, url string) (*pgx.Conn, error) {
 }
 
 func connect(ctx context.Context, config *pgx.ConnConfig, what string) (*pgx.Conn, error) {
-	nameApplication(&config.Config)
+	Prepare(&config.Config)
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, config)
@@ -97,7 +97,7 @@ func ConnectReplication(ctx context.Context, url string) (*pgconn.PgConn, error)
 	if config.RuntimeParams["wal_sender_timeout"] == "" {
 		config.RuntimeParams["wal_sender_timeout"] = strconv.FormatInt(senderTimeout.Milliseconds(), 10)
 	}
-	nameApplication(config)
+	Prepare(config)
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(&gatheringReader{from: r}, receiveBuffer), w)
 	}
@@ -122,7 +122,9 @@ func poolerRefuses(err error) bool {
 	return strings.Contains(text, "unsupported startup parameter") || strings.Contains(text, "replication connections")
 }
 
-func nameApplication(config *pgconn.Config) {
+// Prepare lets a connection of this configuration be told from those of others, and end when the server's machine is gone.
+func Prepare(config *pgconn.Config) {
+	noticeVanished(config)
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "walhook"
 	}

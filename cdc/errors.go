@@ -59,6 +59,7 @@ func sqlState(err error) string {
 // SQLSTATEs that decide what happens next (PostgreSQL manual, appendix A).
 const (
 	stateObjectInUse     = "55006" // the slot is active
+	stateInvalidValue    = "22023"
 	stateUndefinedObject = "42704" // no such slot or publication
 	stateNotReady        = "55000" // object_not_in_prerequisite_state: the slot was invalidated
 	statePositionMoved   = "WH001" // walhook.advance

@@ -49,7 +49,7 @@ type Reconciled struct {
 // found as a gap and closed by the next one; the rows then tell the last of several changes: where a response finished twice
 // since the old position, one event fires. A gap is left to another daemon that reads the slot by now.
 func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
-	store, err := ConnectStore(ctx, cfg.StoreURL)
+	store, err := connectLocking(ctx, cfg.StoreURL)
 	if err != nil {
 		return Reconciled{}, err
 	}

@@ -28,8 +28,11 @@ const (
 	// steadyAfter is how long a session must have lasted for the next wait to be a short one again.
 	steadyAfter = 10 * time.Second
 
-	// leftoverGrace is how long a walsender that a dead connection of ours left behind may keep the slot, and its session in the
-	// store the lock of the one who reads it.
+	// senderGrace is how long a walsender that a dead connection of ours left behind may keep the slot before it is ended.
+	senderGrace = time.Second
+
+	// leftoverGrace is how long a session of ours that is ending may keep what it holds: the slot, or in the store the lock of the one
+	// who reads it.
 	leftoverGrace = 3 * time.Second
 
 	// drainTimeout bounds the last store transaction of a clean stop.
@@ -142,7 +145,7 @@ func newReconnect() retry.Backoff {
 
 // session is one life of both connections: elect, check, stream.
 func (s *Stream) session(ctx context.Context, open *GapError) error {
-	store, err := ConnectStore(ctx, s.cfg.StoreURL)
+	store, err := connectLocking(ctx, s.cfg.StoreURL)
 	if err != nil {
 		return err
 	}
@@ -326,7 +329,7 @@ func openGap(ctx context.Context, store *pgx.Conn, kinds []string) (*GapError, e
 }
 
 // start begins the replication. A slot that is still active belongs to a walsender that a dead connection left behind,
-// since this daemon holds the reader lock: it is waited for, then ended where it is ours.
+// since this daemon holds the reader lock: it is waited for, then ended where it is ours, which may take it a moment.
 func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, position Position) error {
 	began := time.Now()
 	for {
@@ -347,11 +350,14 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, position
 		case stateObjectInUse:
 			reason := fmt.Sprintf("slot %q is in use by another connection", s.cfg.Slot)
 			s.cfg.Status.enter(PhaseRetrying, reason)
-			if time.Since(began) > leftoverGrace {
+			switch waited := time.Since(began); {
+			case waited > senderGrace+leftoverGrace:
+				return errors.New(reason)
+			case waited > senderGrace:
+				// One that cannot write its last words to a machine that is gone ends only when it is told once more.
 				if err := s.endLeftover(ctx); err != nil {
 					return err
 				}
-				return errors.New(reason)
 			}
 		case stateUndefinedObject:
 			return s.cfg.Guard.missingSlot()
@@ -380,7 +386,7 @@ func (s *Stream) endLeftover(ctx context.Context) error {
 		return fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", s.cfg.Slot, err)
 	}
 	if tag.RowsAffected() > 0 {
-		s.cfg.Log.Warn("ended a walsender that a dead connection had left behind", "slot", s.cfg.Slot)
+		s.cfg.Log.Warn("told a walsender that a dead connection had left behind to end", "slot", s.cfg.Slot)
 	}
 	return nil
 }

@@ -134,15 +134,20 @@ func (l *lease) wait(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
+// lock takes the lock that shows that this daemon lives. A session of its own that it has lost may still have it, where the server has
+// heard of no end, and is ended.
 func (l *lease) lock(ctx context.Context) error {
 	var locked bool
 	if err := l.conn.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", int32(lockClass), int32(l.id)).Scan(&locked); err != nil {
 		return fmt.Errorf("lock daemon %d: %w", l.id, err)
 	}
-	if !locked {
-		return fmt.Errorf("lock daemon %d: the session that was lost still has it", l.id)
+	if locked {
+		return nil
 	}
-	return nil
+	if _, err := l.conn.Exec(ctx, sql.EndLostSession.SQL, sql.EndLostSession.Bind(sql.Args{"lock_class": int64(lockClass), "id": l.id})...); err != nil {
+		return fmt.Errorf("end the session that was lost and still has the lock of daemon %d: %w", l.id, err)
+	}
+	return fmt.Errorf("lock daemon %d: the session that was lost still has it", l.id)
 }
 
 // beat renews the lease. When others have taken this daemon for dead, everything it held is given up and it begins anew.
@@ -359,7 +364,7 @@ func (l *lease) close(ctx context.Context) {
 	conn := l.conn
 	if conn == nil || conn.IsClosed() {
 		var err error
-		if conn, err = pgx.Connect(ctx, l.s.cfg.StoreURL); err != nil {
+		if conn, err = cdc.ConnectStore(ctx, l.s.cfg.StoreURL); err != nil {
 			return // the lease runs out by itself
 		}
 	}

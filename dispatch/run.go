@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/sethvargo/go-retry"
 
+	"walhook/cdc"
 	"walhook/sql"
 )
 
@@ -25,7 +26,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		return fmt.Errorf("parse the URL of the store: %w", err)
 	}
 	config.MaxConns = poolConns
-	config.ConnConfig.RuntimeParams["application_name"] = "walhook"
+	cdc.Prepare(&config.ConnConfig.Config)
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		if err := sql.RegisterTypes(ctx, conn); err != nil {
 			return err

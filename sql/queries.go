@@ -6,6 +6,7 @@ var (
 	Heartbeat           = mustQuery("Heartbeat")
 	RemoveDaemon        = mustQuery("RemoveDaemon")
 	ReapDaemons         = mustQuery("ReapDaemons")
+	EndLostSession      = mustQuery("EndLostSession")
 	LiveDaemons         = mustQuery("LiveDaemons")
 	LoadWebhooks        = mustQuery("LoadWebhooks")
 	WebhooksVersion     = mustQuery("WebhooksVersion")

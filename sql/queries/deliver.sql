@@ -29,6 +29,13 @@ with dead as (
 )
 select d.id, d.name from dead d;
 
+-- Ends the session that still has a daemon's lock, though the daemon has lost it.
+-- name: EndLostSession
+select pg_terminate_backend(l.pid)
+  from pg_catalog.pg_locks l
+ where l.locktype = 'advisory' and l.objsubid = 2 and l.granted and l.classid = @lock_class::oid and l.objid = @id::oid
+   and l.database = (select oid from pg_catalog.pg_database where datname = current_database());
+
 -- name: LiveDaemons
 select id from walhook.daemon where expires_at >= now() order by id;
 

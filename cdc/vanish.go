@@ -1,0 +1,58 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// vanishedAfter is how long a server's machine may acknowledge nothing, not even a probe, before a connection of ours ends. With the usual
+// settings of TCP that takes a quarter of an hour, or hours. On Linux it also bounds how long a server may refuse to take what we have for
+// it, as while its disk stands still.
+const vanishedAfter = time.Minute
+
+var probes = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 9}
+
+// noticeVanished lets a connection of this configuration end when the server's machine is gone.
+func noticeVanished(config *pgconn.Config) {
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			// Without them it is only noticed later.
+			_ = tcp.SetKeepAliveConfig(probes)
+			_ = limitUnacknowledged(tcp, vanishedAfter)
+		}
+		return conn, err
+	}
+}
+
+// mortal are settings with which the store's server ends a session within five seconds of the end of its client's machine, also where it
+// is at a statement.
+var mortal = [...][2]string{
+	{"tcp_keepalives_idle", "1"},
+	{"tcp_keepalives_interval", "1"},
+	{"tcp_keepalives_count", "3"},
+	{"tcp_user_timeout", "5s"},
+	{"client_connection_check_interval", "2s"},
+}
+
+// connectLocking opens a connection to the store for a session whose locks others wait for.
+func connectLocking(ctx context.Context, url string) (*pgx.Conn, error) {
+	store, err := ConnectStore(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	for _, setting := range mortal {
+		// A server may refuse what its system does not support.
+		if _, err := store.Exec(ctx, "select pg_catalog.set_config($1, $2, false)", setting[0], setting[1]); err != nil && sqlState(err) != stateInvalidValue {
+			closeQuietly(store)
+			return nil, fmt.Errorf("set up the store's session: %w", err)
+		}
+	}
+	return store, nil
+}

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package cdc
+
+import (
+	"net"
+	"time"
+)
+
+// limitUnacknowledged does nothing here: the system's own limit holds.
+func limitUnacknowledged(*net.TCPConn, time.Duration) error { return nil }
