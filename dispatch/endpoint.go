@@ -20,7 +20,6 @@ const (
 
 // delivery is a pending delivery that this process holds in memory: it will send it, and nobody else will.
 type delivery struct {
-	edition     *int64 // of its webhook, as the store had it when the delivery was read
 	origin      string // what its webhook-id is made from
 	id          int64
 	webhookID   int64
@@ -72,8 +71,9 @@ const (
 // While it is owned, no other daemon sends to it. Never-tried deliveries come in the order of their ids: up to cursor each
 // was held, or lies behind an earlier one about the same response; after it, more tells that the store may have others.
 type endpoint struct {
-	id    int64
-	hooks []*webhook
+	id      int64
+	hooks   []*webhook
+	edition int64 // of hooks
 
 	owned    bool
 	leaving  bool // to be released as soon as nothing is in flight or unrecorded

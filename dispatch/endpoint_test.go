@@ -20,6 +20,7 @@ type pendingRow struct {
 	attempts int
 	due      time.Time // zero: never tried
 	xid      int64
+	behind   map[int64]int64 // webhooks that kept the order when it was queued, with their editions
 }
 
 // bench stands for all that surrounds one endpoint: the store, the Scheduler's mutex sections, its loaders, look-ups, gate,
@@ -37,25 +38,25 @@ type bench struct {
 	nextID  int64
 	visible int64 // transactions up to it are visible
 
-	offered  []*delivery // committed, to be handed over
-	offerOut bool
-	gated    []*delivery
-	flight   []*delivery
-	results  []result
-	taken    []result // on their way into the store
-	stored   bool     // of taken: the store has them
-	lookups  []*lookup
-	load     *loadStep
-	find     *findStep
-	woken    bool
-	lookedAt time.Time
-	wakeAt   time.Time
-	ring     bool
-	sent     int
+	offered   []*delivery // committed, to be handed over
+	offeredAt int64       // edition of the webhooks then
+	offerOut  bool
+	gated     []*delivery
+	flight    []*delivery
+	results   []result
+	taken     []result // on their way into the store
+	stored    bool     // of taken: the store has them
+	lookups   []*lookup
+	load      *loadStep
+	find      *findStep
+	woken     bool
+	lookedAt  time.Time
+	wakeAt    time.Time
+	ring      bool
+	sent      int
 
-	edited         int64
-	strangers, met int
-	reloading      *reloadStep
+	edited    int64
+	reloading *reloadStep
 
 	elsewhere int            // held by other endpoints
 	ghosts    map[int64]bool // taken back by a crash of the store, and perhaps still held
@@ -65,7 +66,7 @@ type bench struct {
 type lookup struct {
 	line    *line
 	ordered []int64
-	known   editions
+	known   int64
 	asked   bool
 	next    *delivery
 	stale   bool
@@ -80,8 +81,7 @@ type loadStep struct {
 
 // reloadStep is how far the lease has got with loading the webhooks.
 type reloadStep struct {
-	strangers int
-	loaded    map[int64]*webhook
+	loaded map[int64]*webhook
 }
 
 type findStep struct {
@@ -123,11 +123,21 @@ func (b *bench) commit(count int, draw func(i int) (response string, hook int64)
 	for i := range count {
 		response, hook := draw(i)
 		b.nextID++
-		b.rows[b.nextID] = &pendingRow{id: b.nextID, response: response, hook: hook, xid: xid}
+		b.queue(response, hook, xid)
 		b.note("  %d: response %s, webhook %d", b.nextID, response, hook)
-		b.offered = append(b.offered, b.delivery(b.rows[b.nextID]))
 	}
-	b.offerOut = true
+	b.offeredAt, b.offerOut = b.storedEdition(), true
+}
+
+func (b *bench) queue(response string, hook, xid int64) {
+	r := &pendingRow{id: b.nextID, response: response, hook: hook, xid: xid, behind: map[int64]int64{}}
+	for id, h := range b.store {
+		if h.enabled && h.ordered {
+			r.behind[id] = h.edition
+		}
+	}
+	b.rows[b.nextID] = r
+	b.offered = append(b.offered, b.delivery(r))
 }
 
 // crash takes back what the store had not on disk: the last of what was queued, and nothing that was recorded or queued by hand, since such
@@ -154,11 +164,10 @@ func (b *bench) crash(last int) {
 	b.nextID += 1000
 	for _, r := range back {
 		b.nextID++
-		b.rows[b.nextID] = &pendingRow{id: b.nextID, response: r.response, hook: r.hook, xid: r.xid}
+		b.queue(r.response, r.hook, r.xid)
 		b.note("  %d: response %s, webhook %d, was %d", b.nextID, r.response, r.hook, r.id)
-		b.offered = append(b.offered, b.delivery(b.rows[b.nextID]))
 	}
-	b.offerOut = len(back) > 0
+	b.offeredAt, b.offerOut = b.storedEdition(), len(back) > 0
 }
 
 func (b *bench) byHand(response string, hook int64, kind int16) {
@@ -169,19 +178,18 @@ func (b *bench) byHand(response string, hook int64, kind int16) {
 }
 
 func (b *bench) delivery(r *pendingRow) *delivery {
-	return &delivery{id: r.id, webhookID: r.hook, edition: b.store[r.hook].edition, responseID: r.response, xid: r.xid, attempts: r.attempts, kind: r.kind}
+	return &delivery{id: r.id, webhookID: r.hook, responseID: r.response, xid: r.xid, attempts: r.attempts, kind: r.kind}
 }
 
 // edit inserts a webhook of the endpoint's URL, or changes one.
 func (b *bench) edit(id int64, enabled, ordered bool) {
 	b.note("in the store, webhook %d: enabled %v, ordered %v", id, enabled, ordered)
 	b.edited++
-	edition := b.edited
-	b.store[id] = &webhook{id: id, endpointID: 1, edition: &edition, enabled: enabled, ordered: ordered}
+	b.store[id] = &webhook{id: id, endpointID: 1, edition: b.edited, enabled: enabled, ordered: ordered}
 }
 
-// webhooksAt returns what tells the webhooks of the endpoint's URL from any others.
-func (b *bench) webhooksAt() editions { return editionsOf(slices.Collect(maps.Values(b.store))) }
+// storedEdition is that of the webhooks that the endpoint's URL has in the store.
+func (b *bench) storedEdition() int64 { return editionOf(slices.Collect(maps.Values(b.store))) }
 
 // query returns the rows that match, in order, as a statement of the store would.
 func (b *bench) query(limit int, match func(*pendingRow) bool, compare func(x, y *pendingRow) int) []*delivery {
@@ -244,7 +252,7 @@ func (b *bench) others(r *pendingRow, l *look) (ids []int64) {
 
 func (b *bench) adopt(d *delivery) bool {
 	d.hook, d.endpoint = b.hooks[d.webhookID], b.e
-	return d.hook != nil && d.hook.is(d.edition)
+	return d.hook != nil
 }
 
 func (b *bench) isVisible(xid int64) bool { return xid <= b.visible }
@@ -267,12 +275,8 @@ func (b *bench) goOn(d *delivery) {
 func (b *bench) handOver() {
 	b.note("hand over")
 	for _, d := range b.offered {
-		known := b.adopt(d)
-		if !known {
-			b.strangers++
-		}
-		switch {
-		case !known, b.strangers > b.met:
+		switch adopted := b.adopt(d); {
+		case !adopted || b.offeredAt != b.e.edition:
 			b.woken = true
 			if d.hook != nil {
 				b.e.miss()
@@ -357,8 +361,9 @@ func (b *bench) begin(d *delivery) {
 		ordered := e.ordered()
 		// A redelivery by hand repeats an earlier commit: it is sent beside nothing, and its place is its own.
 		for _, o := range b.rows {
-			stranger := b.hooks[o.hook] == nil && b.store[o.hook].ordered
-			if o.id < r.id && o.response == r.response && o.kind < kindTest && (slices.Contains(ordered, o.hook) || stranger) {
+			edition, keeps := r.behind[o.hook]
+			unknown := keeps && edition == b.store[o.hook].edition // perhaps
+			if o.id < r.id && o.response == r.response && o.kind < kindTest && (slices.Contains(ordered, o.hook) || unknown) {
 				b.fail("%d is sent before %d about the same response has ended", d.id, o.id)
 			}
 		}
@@ -438,7 +443,7 @@ func (b *bench) record() {
 }
 
 func (b *bench) lookUp(l *line) {
-	b.lookups = append(b.lookups, &lookup{line: l, ordered: b.e.ordered(), known: editionsOf(b.e.hooks), generation: b.e.generation})
+	b.lookups = append(b.lookups, &lookup{line: l, ordered: b.e.ordered(), known: b.e.edition, generation: b.e.generation})
 }
 
 func (b *bench) stepLookup(i int) {
@@ -448,7 +453,7 @@ func (b *bench) stepLookup(i int) {
 		if next := b.query(1, func(r *pendingRow) bool {
 			return r.response == l.line.response && slices.Contains(l.ordered, r.hook) && r.kind != kindTest
 		}, byID); len(next) > 0 {
-			if l.stale = l.known != b.webhooksAt(); !l.stale && !b.rows[next[0].id].due.After(b.now) {
+			if l.stale = l.known != b.storedEdition(); !l.stale && !b.rows[next[0].id].due.After(b.now) {
 				l.next = next[0]
 			}
 		}
@@ -518,7 +523,7 @@ func (b *bench) stepLoad(broken bool) {
 				l.dueAt = r.due
 			}
 		}
-		l.stored = b.webhooksAt()
+		l.stored = b.storedEdition()
 	default:
 		b.note("loaded: %d tests, %d due, %d fresh, broken %v, stale %v", len(l.tests), len(l.due), len(l.fresh), broken, l.stale())
 		e.loading = false
@@ -579,7 +584,7 @@ func (b *bench) stepReload() {
 	r, e := b.reloading, b.e
 	switch {
 	case r == nil:
-		b.reloading = &reloadStep{strangers: b.strangers}
+		b.reloading = &reloadStep{}
 		return
 	case r.loaded == nil:
 		b.note("read the webhooks")
@@ -592,12 +597,11 @@ func (b *bench) stepReload() {
 		changed = changed || !h.same(b.hooks[id])
 	}
 	b.note("know the webhooks, changed %v", changed)
-	b.met = r.strangers
 	if !changed {
 		return
 	}
 	b.hooks = r.loaded
-	e.hooks = slices.SortedFunc(maps.Values(b.hooks), func(x, y *webhook) int { return int(x.id - y.id) })
+	e.hooks, e.edition = slices.SortedFunc(maps.Values(b.hooks), func(x, y *webhook) int { return int(x.id - y.id) }), editionOf(slices.Collect(maps.Values(b.hooks)))
 	e.notBefore, e.failures = time.Time{}, 0
 	e.forget()
 	b.wantLoad()
@@ -791,8 +795,6 @@ func (b *bench) settle() {
 			b.stepLoad(false)
 		case b.find != nil:
 			b.stepFind()
-		case b.strangers > b.met:
-			b.stepReload()
 		case len(b.lookups) > 0:
 			b.stepLookup(0)
 		case len(b.gated) > 0 && b.visible < b.nextID:
@@ -932,7 +934,7 @@ func (rules benchRules) run(t *rapid.T) {
 				}
 			case 4:
 				if rules.strangers {
-					b.edit(int64(draw("edited", len(b.store)+1)+1), true, true)
+					b.edit(int64(draw("edited", len(b.store)+1)+1), draw("disabled", 4) > 0, draw("without order", 4) > 0)
 				}
 			}
 		}

@@ -17,13 +17,13 @@ type look struct {
 	endpoint   *endpoint
 	generation int // of its memory when it was asked
 	asked      sql.Look
-	known      editions // of the endpoint's webhooks then
+	known      int64 // edition of the endpoint's webhooks then
 
 	tests, due []*delivery
 	fresh      []fresh
 	waiting    int
 	dueAt      time.Time
-	stored     editions // of the webhooks that the store had
+	stored     int64 // edition of the webhooks that the store had
 }
 
 // stale reports whether the endpoint has other webhooks by now: what was found may stand behind a delivery of theirs.
@@ -40,7 +40,7 @@ type fresh struct {
 
 // look begins a look into the store.
 func (e *endpoint) look() *look {
-	l := &look{endpoint: e, generation: e.generation, known: editionsOf(e.hooks), asked: sql.Look{
+	l := &look{endpoint: e, generation: e.generation, known: e.edition, asked: sql.Look{
 		Ordered: e.ordered(), Held: slices.Collect(maps.Keys(e.held)), After: e.cursor, Room: e.room(), RoomDue: e.roomDue(),
 	}}
 	asked := &l.asked
@@ -105,9 +105,9 @@ func (s *Scheduler) load(ctx context.Context, looks []*look) error {
 			n       int
 			waiting int
 			dueIn   *time.Duration
-			stored  editions
+			stored  int64
 		)
-		_, err := pgx.ForEachRow(rows, []any{&n, &waiting, &dueIn, &stored.webhooks, &stored.sum}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&n, &waiting, &dueIn, &stored}, func() error {
 			l := looks[n-1]
 			l.waiting, l.stored = waiting, stored
 			if dueIn != nil {
@@ -141,7 +141,7 @@ func collect(looks []*look, to func(*look, *delivery), extra ...any) func(pgx.Ro
 
 // successor looks up the first pending delivery about a response at an endpoint, nil where there is none that is due. It reports
 // whether the endpoint has other webhooks than these by now.
-func (s *Scheduler) successor(ctx context.Context, endpointID int64, responseID string, ordered []int64, known editions) (next *delivery, stale bool, err error) {
+func (s *Scheduler) successor(ctx context.Context, endpointID int64, responseID string, ordered []int64, known int64) (next *delivery, stale bool, err error) {
 	rows, err := s.pool.Query(ctx, sql.FetchSuccessor.SQL, sql.FetchSuccessor.Bind(sql.Args{
 		"endpoint_id": endpointID, "response_id": responseID, "ordered_ids": ordered,
 	})...)
@@ -153,8 +153,8 @@ func (s *Scheduler) successor(ctx context.Context, endpointID int64, responseID 
 		return nil, false, rows.Err()
 	}
 	var due bool
-	var stored editions
-	next, err = scanDelivery(rows, &due, &stored.webhooks, &stored.sum)
+	var stored int64
+	next, err = scanDelivery(rows, &due, &stored)
 	switch {
 	case err != nil:
 		return nil, false, err
@@ -170,7 +170,7 @@ func (s *Scheduler) successor(ctx context.Context, endpointID int64, responseID 
 func scanDelivery(rows pgx.Rows, extra ...any) (*delivery, error) {
 	d := &delivery{}
 	var n nullable
-	to := append([]any{&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.xid, &d.committedAt, &d.attempts, &n.event, &d.kind, &d.responseID, &d.edition, &n.origin}, extra...)
+	to := append([]any{&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.xid, &d.committedAt, &d.attempts, &n.event, &d.kind, &d.responseID, &n.origin}, extra...)
 	if err := rows.Scan(to...); err != nil {
 		return nil, fmt.Errorf("read a pending delivery: %w", err)
 	}

@@ -57,7 +57,7 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 			e = newEndpoint(id, &s.memory)
 			s.endpoints[id] = e
 		}
-		e.hooks = list
+		e.hooks, e.edition = list, editionOf(list)
 		e.moving = slices.ContainsFunc(list, (*webhook).moving)
 	}
 	for id := range changed {
@@ -66,7 +66,7 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 			continue
 		}
 		if len(hooks[id]) == 0 {
-			e.hooks, e.moving = nil, false
+			e.hooks, e.edition, e.moving = nil, 0, false
 		}
 		e.notBefore, e.failures = time.Time{}, 0
 		e.forget()

@@ -26,7 +26,8 @@ type Queue struct {
 	hasAssessments bool
 
 	queued []*delivery
-	rest   map[int64]*int64 // webhooks for which more was queued than is in queued, with their editions
+	rest   map[int64]struct{} // webhooks for which more was queued than is in queued
+	urls   map[int64]int64    // endpoints for which something was queued, with the edition of their webhooks then
 }
 
 // NewQueue returns a Queue. hasAssessments tells whether an assessment table is mapped, so that a webhook for all
@@ -82,27 +83,31 @@ func (q *Queue) collect(rows pgx.Rows, from *added) error {
 	next := 0 // no event before it is looked for any more
 	for rows.Next() {
 		var (
-			id, webhookID, ordinal int64
-			lsn                    uint64
-			event                  int16
-			edition                *int64
+			id, webhookID, ordinal, endpointID, edition pgtype.Int8
+			lsn                                         pgtype.Uint64
+			event                                       pgtype.Int2
 		)
-		if err := rows.Scan(&id, &webhookID, &lsn, &ordinal, &event, &edition); err != nil {
+		if err := rows.Scan(&id, &webhookID, &lsn, &ordinal, &event, &endpointID, &edition); err != nil {
 			return fmt.Errorf("read what was queued: %w", err)
 		}
-		if len(q.queued) >= handOverLimit {
-			put(&q.rest, webhookID, edition)
+		if endpointID.Valid {
+			put(&q.urls, endpointID.Int64, edition.Int64)
 			continue
 		}
-		for next < len(from.events) && !is(&from.events[next], lsn, ordinal, event) {
+		if len(q.queued) >= handOverLimit {
+			put(&q.rest, webhookID.Int64, struct{}{})
+			continue
+		}
+		for next < len(from.events) && !is(&from.events[next], lsn.Uint64, ordinal.Int64, event.Int16) {
 			next++
 		}
 		if next == len(from.events) {
-			return fmt.Errorf("delivery %d was queued for event %d of change %d in the transaction at %s, which was not given", id, event, ordinal, pglogrepl.LSN(lsn))
+			return fmt.Errorf("delivery %d was queued for event %d of change %d in the transaction at %s, which was not given",
+				id.Int64, event.Int16, ordinal.Int64, pglogrepl.LSN(lsn.Uint64))
 		}
 		e := &from.events[next]
 		d := &delivery{
-			id: id, webhookID: webhookID, edition: edition, origin: from.origin, responseID: e.ResponseID,
+			id: id.Int64, webhookID: webhookID.Int64, origin: from.origin, responseID: e.ResponseID,
 			lsn: e.LSN, ordinal: e.Ordinal, xid: q.horizon.Widen(e.XID), committedAt: e.CommitAt, event: e.Type, kind: kindOf(e),
 		}
 		q.queued = append(q.queued, d)
@@ -131,14 +136,14 @@ func (q *Queue) Committed(ctx context.Context) {
 		}
 	}
 	if len(q.queued) > 0 {
-		q.scheduler.handOver(q.queued, q.rest)
+		q.scheduler.handOver(q.queued, q.rest, q.urls)
 	}
-	q.queued, q.rest = nil, nil
+	q.queued, q.rest, q.urls = nil, nil, nil
 }
 
 // Discarded forgets what was queued in a transaction that failed, or whose outcome is unknown.
 func (q *Queue) Discarded() {
-	q.queued, q.rest = nil, nil
+	q.queued, q.rest, q.urls = nil, nil, nil
 	q.scheduler.wake()
 }
 

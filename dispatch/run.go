@@ -190,7 +190,7 @@ func (s *Scheduler) lookUp(e *endpoint, l *line) {
 	if s.stopping {
 		return
 	}
-	ordered, known := e.ordered(), editionsOf(e.hooks)
+	ordered, known := e.ordered(), e.edition
 	generation := e.generation
 	s.lookups.Add(1)
 	go func() {

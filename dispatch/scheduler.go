@@ -76,7 +76,7 @@ type Scheduler struct {
 	elsewhere  map[int64]struct{}     // endpoints of others for which something was queued
 	memory     memory
 	toLoad     []*endpoint   // in turn
-	strangers  map[int64]int // webhooks that were not known as they were when a delivery of theirs was queued: the last one's number
+	strangers  map[int64]int // webhooks that were not known as the store had them when something was queued: the number of the last such delivery
 	came       int           // how many such deliveries have come so far
 	inFlight   int
 	inTroubled int // of those, at endpoints whose last attempt failed
@@ -108,16 +108,15 @@ func NewScheduler(cfg Config) *Scheduler {
 	}
 }
 
-// handOver takes what this process's own stream has just queued. rest are webhooks for which the store has more, behind that, with
-// their editions.
-func (s *Scheduler) handOver(queued []*delivery, rest map[int64]*int64) {
+// handOver takes what this process's own stream has just queued. rest are webhooks for which the store has more, behind that, and urls
+// all endpoints that any of it is for, with the edition of their webhooks then.
+func (s *Scheduler) handOver(queued []*delivery, rest map[int64]struct{}, urls map[int64]int64) {
 	s.mu.Lock()
 	changed := false
 	for _, d := range queued {
-		known := s.adopt(d)
-		s.greet(d.webhookID, d.hook, d.edition)
-		switch {
-		case !known, s.strange():
+		adopted := s.adopt(d)
+		switch known := s.greet(d.webhookID, d.endpoint, urls); {
+		case !known || !adopted:
 			changed = true
 			if d.endpoint != nil {
 				d.endpoint.miss()
@@ -129,16 +128,15 @@ func (s *Scheduler) handOver(queued []*delivery, rest map[int64]*int64) {
 			s.lacks(d.endpoint)
 		}
 	}
-	for id, edition := range rest {
-		hook := s.webhooks.byID[id]
-		s.greet(id, hook, edition)
-		if hook != nil {
-			e := s.endpoints[hook.endpointID]
+	for id := range rest {
+		var e *endpoint
+		if hook := s.webhooks.byID[id]; hook != nil {
+			e = s.endpoints[hook.endpointID]
 			e.miss()
 			s.lacks(e)
 		}
+		changed = !s.greet(id, e, urls) || changed
 	}
-	changed = changed || s.strange()
 	s.pump()
 	s.mu.Unlock()
 	if changed {
@@ -146,18 +144,19 @@ func (s *Scheduler) handOver(queued []*delivery, rest map[int64]*int64) {
 	}
 }
 
-// greet notes a webhook of which a delivery was queued as a stranger, where it is not known or not as the store had it.
-func (s *Scheduler) greet(id int64, known *webhook, edition *int64) {
-	if known == nil || !known.is(edition) {
-		s.came++
-		s.strangers[id] = s.came
+// greet reports whether a webhook of which a delivery was queued is known, with all others of its URL, as the store had them, and notes it as
+// a stranger otherwise. An edit counts for every later transaction: what comes for a URL after one must not overtake what its webhooks
+// have in the store.
+func (s *Scheduler) greet(id int64, at *endpoint, urls map[int64]int64) (known bool) {
+	if at != nil {
+		if edition, queued := urls[at.id]; queued && edition == at.edition {
+			return true
+		}
 	}
+	s.came++
+	s.strangers[id] = s.came
+	return false
 }
-
-// strange reports whether a delivery was handed over of a webhook that is not known as it was then. Whichever its URL is, what
-// comes later must not overtake it there: until the webhooks were loaded nothing is held that was not found in the store, where a look
-// tells whether the URL has other webhooks.
-func (s *Scheduler) strange() bool { return len(s.strangers) > 0 }
 
 // meet is called when the webhooks are known as they were when so many strangers had come, or later. Now it is known whose their
 // deliveries are.
@@ -203,16 +202,15 @@ func (s *Scheduler) doubt() {
 	}
 }
 
-// adopt finds the delivery's webhook and endpoint. It reports false where the store knows another edition of the webhook
-// than the one in memory: an edit counts for every later transaction, so that the webhooks are loaded anew first. So it does
-// while attempts at the URL that the webhook had before have not ended.
+// adopt finds the delivery's webhook and endpoint. It reports false where there is none, and while attempts at the URL that the webhook
+// had before have not ended.
 func (s *Scheduler) adopt(d *delivery) bool {
 	d.hook = s.webhooks.byID[d.webhookID]
 	if d.hook == nil {
 		return false
 	}
 	d.endpoint = s.endpoints[d.hook.endpointID]
-	return d.endpoint != nil && d.hook.is(d.edition) && !d.hook.moving()
+	return d.endpoint != nil && !d.hook.moving()
 }
 
 // adoptAt adopts a delivery that was found in the store for an endpoint. It reports false where its webhook goes elsewhere now.

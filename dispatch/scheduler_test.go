@@ -8,7 +8,7 @@ import (
 
 // edited is a webhook as it was after some edit.
 func edited(id, endpoint, edit int64) *webhook {
-	return &webhook{id: id, endpointID: endpoint, edition: &edit, enabled: true, ordered: true}
+	return &webhook{id: id, endpointID: endpoint, edition: edit, enabled: true, ordered: true}
 }
 
 // newKnowing returns a Scheduler that knows these webhooks and sends nothing.
@@ -34,8 +34,20 @@ func (s *Scheduler) own(ids ...int64) {
 	}
 }
 
-func queuedFor(h *webhook, id int64) []*delivery {
-	return []*delivery{{id: id, webhookID: h.id, edition: h.edition, responseID: "7"}}
+// queued hands over a delivery about the same response for one of a store's webhooks, or, where it is one too many to be kept, tells of it.
+func (s *Scheduler) queued(id int64, h *webhook, kept bool, store ...*webhook) {
+	var at []*webhook
+	for _, o := range store {
+		if o.endpointID == h.endpointID {
+			at = append(at, o)
+		}
+	}
+	urls := map[int64]int64{h.endpointID: editionOf(at)}
+	if kept {
+		s.handOver([]*delivery{{id: id, webhookID: h.id, responseID: "7"}}, nil, urls)
+	} else {
+		s.handOver(nil, map[int64]struct{}{h.id: {}}, urls)
+	}
 }
 
 // The owner of a URL may have looked there before the first delivery of a new webhook was queued.
@@ -44,48 +56,63 @@ func TestOwnerIsToldOfWhatANewWebhookGot(t *testing.T) {
 	ours, others := edited(1, 10, 1), edited(2, 20, 2)
 	s := newKnowing(ours)
 	s.own(10)
-	s.handOver(queuedFor(others, 1), nil)
+	s.queued(1, others, true, ours, others)
 	if got := s.takeElsewhere(); got != "" {
 		t.Fatalf("endpoint %s was told of, and nobody knows whose the delivery is", got)
 	}
 	_, came := s.known()
 	s.learn(ours, others)
+	s.meet(came - 1)
+	if got := s.takeElsewhere(); got != "" {
+		t.Errorf("endpoint %s was told of before the webhooks were loaded", got)
+	}
 	s.meet(came)
 	if got := s.takeElsewhere(); got != "20" {
 		t.Errorf("endpoints %q were told of, not 20", got)
 	}
 }
 
-// What comes behind a delivery of a webhook that is not known as the store had it is not held until the webhooks were loaded.
-func TestNothingOvertakesAStranger(t *testing.T) {
+// Nothing is held at a URL whose webhooks are not known as the store had them: others may be first there.
+func TestNothingIsHeldAmongStrangers(t *testing.T) {
 	t.Parallel()
-	here, elsewhere, moved := edited(1, 10, 1), edited(2, 20, 2), edited(2, 10, 3)
-	for name, come := range map[string]func(s *Scheduler){
-		"handed over":            func(s *Scheduler) { s.handOver(queuedFor(moved, 1), nil) },
-		"more than is kept":      func(s *Scheduler) { s.handOver(nil, map[int64]*int64{moved.id: moved.edition}) },
-		"of an unknown webhook":  func(s *Scheduler) { s.handOver(queuedFor(edited(3, 10, 4), 1), nil) },
-		"more of an unknown one": func(s *Scheduler) { s.handOver(nil, map[int64]*int64{3: nil}) },
+	here, elsewhere, off := edited(1, 10, 1), edited(2, 20, 2), edited(3, 10, 3)
+	off.enabled = false
+	for name, edit := range map[string]*webhook{
+		"a webhook has come":       edited(4, 10, 4),
+		"one has moved":            edited(2, 10, 4),
+		"one is enabled again":     edited(3, 10, 4),
+		"the same was edited":      edited(1, 10, 4),
+		"it has moved":             edited(1, 20, 4),
+		"another has left the URL": edited(3, 30, 4),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newKnowing(here, elsewhere)
+			s := newKnowing(here, elsewhere, off)
 			s.own(10, 20)
-			come(s)
-			_, came := s.known()
-			s.handOver(queuedFor(here, 2), nil)
-			if held := len(s.endpoints[10].held); held != 0 {
-				t.Fatalf("%d deliveries are held", held)
+			held := func() int { return len(s.endpoints[10].held) + len(s.endpoints[20].held) }
+			s.queued(1, here, true, here, elsewhere, off)
+			if held() != 1 {
+				t.Fatalf("%d deliveries are held, and everything is known", held())
 			}
-			s.meet(came - 1)
-			if !s.strange() {
-				t.Fatal("the webhooks counted as known before they were loaded")
+			store := map[int64]*webhook{1: here, 2: elsewhere, 3: off}
+			store[edit.id] = edit
+			var hooks []*webhook
+			for _, h := range store {
+				hooks = append(hooks, h)
 			}
-			s.learn(here, moved, edited(3, 10, 4))
-			s.meet(came)
-			s.endpoints[10].loading, s.endpoints[10].more = false, false // a look has found nothing else
-			s.handOver(queuedFor(here, 3), nil)
-			if held := len(s.endpoints[10].held); held != 1 {
-				t.Errorf("%d deliveries are held, not the one that came afterwards", held)
+			for _, kept := range []bool{true, false} {
+				s.queued(2, store[1], kept, hooks...)
+				if held() != 1 || len(s.woken) != 1 {
+					t.Fatalf("%d deliveries are held, and %d looks at the webhooks asked for, where a delivery is kept: %t", held(), len(s.woken), kept)
+				}
+				<-s.woken
+			}
+			s.learn(hooks...)
+			e := s.endpoints[store[1].endpointID]
+			e.loading, e.more = false, false // a look has found nothing else
+			s.queued(3, store[1], true, hooks...)
+			if held() != 1 || len(e.held) != 1 {
+				t.Errorf("%d deliveries are held, not the one that came afterwards", held())
 			}
 		})
 	}
@@ -102,7 +129,7 @@ func TestStaleLookWaits(t *testing.T) {
 	if len(looks) != 1 {
 		t.Fatalf("%d looks were begun, not 1", len(looks))
 	}
-	looks[0].stored = editions{webhooks: 2, sum: 3}
+	looks[0].stored = looks[0].known + 1
 	s.loaded(looks[0], nil)
 	s.pump()
 	if len(s.toLoad) > 0 || e.dueAt.IsZero() {

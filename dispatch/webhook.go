@@ -14,7 +14,7 @@ import (
 type webhook struct {
 	id         int64
 	endpointID int64
-	edition    *int64 // xmin of its row: another after every edit
+	edition    int64 // xmin of its row: another after every edit
 	enabled    bool
 	ordered    bool
 	logged     bool
@@ -38,26 +38,15 @@ func (w *webhook) moving() bool { return len(w.leftAt) > 0 }
 
 // same reports whether nothing changed that deliveries in memory depend on.
 func (w *webhook) same(o *webhook) bool {
-	return o != nil && w.endpointID == o.endpointID && w.enabled == o.enabled && w.ordered == o.ordered && w.moving() == o.moving() && w.is(o.edition)
+	return o != nil && w.endpointID == o.endpointID && w.enabled == o.enabled && w.ordered == o.ordered && w.moving() == o.moving() && w.edition == o.edition
 }
 
-// is reports whether this is the edition of the webhook that the store had when it answered; nil where it had none.
-func (w *webhook) is(edition *int64) bool {
-	return w.edition == nil && edition == nil || w.edition != nil && edition != nil && *w.edition == *edition
-}
-
-// editions tells one state of a URL's webhooks from another: an edit takes the xmin of its transaction, which mostly is higher than
-// those before, so that the sum of as many is another.
-type editions struct{ webhooks, sum int64 }
-
-func editionsOf(hooks []*webhook) editions {
-	e := editions{webhooks: int64(len(hooks))}
+// editionOf tells one state of a URL's webhooks from any other, as the store tells it in Enqueue.
+func editionOf(hooks []*webhook) (edition int64) {
 	for _, h := range hooks {
-		if h.edition != nil {
-			e.sum += *h.edition
-		}
+		edition += h.edition * (h.id%1021 + 1)
 	}
-	return e
+	return edition
 }
 
 // webhooks are all webhooks at one moment.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"walhook/testenv"
 )
@@ -33,9 +34,16 @@ func enqueue(ctx context.Context, conn *pgx.Conn, from int) ([]int64, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (id int64, err error) {
-		return id, row.Scan(&id, nil, nil, nil, nil, nil)
+	ids, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (id pgtype.Int8, err error) {
+		return id, row.Scan(&id, nil, nil, nil, nil, nil, nil)
 	})
+	queued := make([]int64, 0, bulk)
+	for _, id := range ids {
+		if id.Valid { // and no URL
+			queued = append(queued, id.Int64)
+		}
+	}
+	return queued, err
 }
 
 // enqueueArgs are events of as many responses, from a number on.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"walhook/testenv"
 )
@@ -57,7 +58,7 @@ func TestLookAtSeveralURLs(t *testing.T) {
 			var id, look int64
 			var keeps bool
 			var others []int64
-			err = row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look, &keeps, &others)
+			err = row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look, &keeps, &others)
 			slices.Sort(others)
 			return fmt.Sprintf("%d: %d %t %d", look, id, keeps, others), err
 		}, []string{
@@ -70,7 +71,7 @@ func TestLookAtSeveralURLs(t *testing.T) {
 		{WaitingSummary, func(row pgx.CollectableRow) (text string, err error) {
 			var look, waiting int64
 			var in *time.Duration
-			err = row.Scan(&look, &waiting, &in, nil, nil)
+			err = row.Scan(&look, &waiting, &in, nil)
 			if in == nil {
 				return fmt.Sprintf("%d: %d", look, waiting), err
 			}
@@ -95,16 +96,16 @@ func TestLookAtSeveralURLs(t *testing.T) {
 	}
 }
 
-// Whatever changes at a URL's webhooks, a look there tells it from what was before, and so does the look-up of a successor.
-func TestLookTellsWebhooksFromOthers(t *testing.T) {
+// Whatever changes at a URL's webhooks, the edition tells it from what was before: of a look, of the look-up of a successor and of what
+// is queued.
+func TestEditionTellsWebhooksFromOthers(t *testing.T) {
 	t.Parallel()
 	conn := testenv.Connect(t, installed(t))
 	if err := RegisterTypes(t.Context(), conn); err != nil {
 		t.Fatal(err)
 	}
-	type told struct{ webhooks, editions int64 }
-	var nothing told
-	at := func() (looked, succeeded told) {
+	type told struct{ looked, succeeded, queued int64 }
+	at := func() (edition told) {
 		t.Helper()
 		asked := NewRows()
 		defer asked.Release()
@@ -114,23 +115,38 @@ func TestLookTellsWebhooksFromOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		both, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (all told, err error) {
-			err = row.Scan(nil, nil, nil, &all.webhooks, &all.editions)
-			return all, err
+		both, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (edition int64, err error) {
+			return edition, row.Scan(nil, nil, nil, &edition)
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if both[0] != nothing {
-			t.Errorf("there is no URL 4711, and it has %v", both[0])
+		if both[0] != 0 {
+			t.Errorf("there is no URL 4711, and its edition is %d", both[0])
 		}
-		found := make([]any, 15)
-		found[13], found[14] = &succeeded.webhooks, &succeeded.editions
+		edition.looked = both[1]
+		found := make([]any, 13)
+		found[12] = &edition.succeeded
 		args := FetchSuccessor.Bind(Args{"endpoint_id": int64(1), "response_id": "a", "ordered_ids": []int64{1}})
 		if err := conn.QueryRow(t.Context(), FetchSuccessor.SQL, args...).Scan(found...); err != nil {
 			t.Fatal(err)
 		}
-		return both[1], succeeded
+		urls := map[int64]int64{}
+		rows, err = conn.Query(t.Context(), Enqueue.SQL, enqueueArgs(0)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var url, queued pgtype.Int8
+		if _, err := pgx.ForEachRow(rows, []any{nil, nil, nil, nil, nil, &url, &queued}, func() error {
+			if url.Valid {
+				urls[url.Int64] = queued.Int64
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		edition.queued = urls[1]
+		return edition
 	}
 	exec := func(statement string) {
 		t.Helper()
@@ -138,32 +154,34 @@ func TestLookTellsWebhooksFromOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exec("insert into walhook.webhook (event_type, url) values ('response.created', 'https://example.com/1'), ('response.created', 'https://example.com/2')")
-	exec("insert into walhook.queue (delivery_id, webhook_id, response_id, event_type, committed_at, kind) values (1, 1, 'a', 1, now(), 0)")
-	seen := map[told]string{}
+	// Webhook 1 is the one that gets what is queued.
+	exec(`insert into walhook.webhook (event_type, url, assessment_id) values ('response.created', 'https://example.com/1', '1');
+		insert into walhook.webhook (event_type, url) values ('response.completed', 'https://example.com/2')`)
+	exec("insert into walhook.queue (webhook_id, response_id, event_type, committed_at, kind) values (1, 'a', 1, now(), 0)")
+	seen := map[int64]string{}
 	for _, change := range []string{
 		"select 1",
-		"insert into walhook.webhook (event_type, url) values ('response.created', 'https://example.com/1')",
+		"insert into walhook.webhook (event_type, url) values ('response.completed', 'https://example.com/1')",
 		"update walhook.webhook set description = 'b' where id = 1",
 		"update walhook.webhook set description = 'c' where id = 3",
 		"update walhook.webhook set url = 'https://example.com/1' where id = 2",
 		"delete from walhook.webhook where id = 3",
-		"begin; delete from walhook.webhook where id = 2; insert into walhook.webhook (event_type, url) values ('response.created', 'https://example.com/1'); commit",
+		"begin; delete from walhook.webhook where id = 2; insert into walhook.webhook (event_type, url) values ('response.completed', 'https://example.com/1'); commit",
+		"update walhook.webhook set enabled = false where id = 4",
 		"update walhook.webhook set url = 'https://example.com/3' where id = 4",
-		"update walhook.webhook set enabled = false where id = 1",
 	} {
 		exec(change)
-		looked, succeeded := at()
-		if before, twice := seen[looked]; twice || looked != succeeded {
-			t.Errorf("after %q a look tells %v, as after %q, and a look-up %v", change, looked, before, succeeded)
+		edition := at()
+		if before, twice := seen[edition.looked]; twice || edition != (told{edition.looked, edition.looked, edition.looked}) {
+			t.Errorf("after %q the edition is %+v, as after %q", change, edition, before)
 		}
-		seen[looked] = change
+		seen[edition.looked] = change
 	}
 }
 
 func idAndLook(row pgx.CollectableRow) (string, error) {
 	var id, look int64
-	err := row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look)
+	err := row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look)
 	return fmt.Sprintf("%d: %d", look, id), err
 }
 

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -335,6 +337,63 @@ func TestNewWebhookKeepsItsPlace(t *testing.T) {
 			}
 			for path, events := range want {
 				s.expect(path, events...)
+			}
+		})
+	}
+}
+
+// What waits for a webhook is not overtaken at a URL that others have, either, from the moment on in which it gets that URL, is enabled
+// again or begins to keep the order.
+func TestEditedWebhookKeepsItsPlace(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		from, before, edit string
+		again              bool // its first attempt went to the same URL
+	}{
+		"enabled": {from: "/hook%d", before: "enabled = false", edit: "enabled = true", again: true},
+		"moved":   {from: "/old%d", before: "description = 'old'", edit: "url = '%s'"},
+		"ordered": {from: "/hook%d", before: "ordered = false", edit: "ordered = true", again: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const rounds, first = 12, 100
+			s := newSite(t, sampleSchema).with("RETRY_BASE", "5s", "RETRY_CAP", "5s")
+			s.run()
+			s.exec("insert into assessment (id, external_id) select g, 'EXT' from generate_series($1::int, $2::int) g", first, first+rounds-1)
+			// To load these takes a while.
+			testenv.Exec(t, s.store, `insert into walhook.webhook (assessment_id, url, event_type)
+				select (g + 100000)::text, 'https://example.com/' || g % 10, 'response.created' from generate_series(1, 3000) g`)
+			var edited [rounds]int64
+			for i := range rounds {
+				from := fmt.Sprintf(c.from, i)
+				s.receiver.Respond(from, once(500, ""))
+				s.hook(fmt.Sprintf("/hook%d", i), "started", "assessment_id", fmt.Sprintf("'%d'", first+i))
+				edited[i] = s.hook(from, "created", "assessment_id", fmt.Sprintf("'%d'", first+i))
+				s.exec("insert into respondent (id, assessment_id) values ($1::int, $1::int)", first+i)
+			}
+			for i, id := range edited {
+				s.pendingAfterFailure(id)
+				testenv.Exec(t, s.store, "update walhook.webhook set "+c.before+" where id = $1", id)
+				// Others are sent at once.
+				s.exec("insert into respondent (id, assessment_id, started_at) values ($1::int, $2::int, now())", 1000+i, first+i)
+				testenv.Eventually(t, patience, "another response's event", func() (bool, string) {
+					got := s.events(fmt.Sprintf("/hook%d", i))
+					return slices.Contains(got, fmt.Sprintf("started %d", 1000+i)), fmt.Sprint(got)
+				})
+			}
+			for i, id := range edited {
+				testenv.Exec(t, s.store, "update walhook.webhook set "+strings.ReplaceAll(c.edit, "%s", s.receiver.URL(fmt.Sprintf("/hook%d", i)))+" where id = $1", id)
+				s.exec("update respondent set started_at = now() where id = $1", first+i)
+			}
+			s.waitLog("select count(*) from walhook.delivery_log where status = 'pending'", "0")
+			for i := range rounds {
+				want := []string{"created", "started"}
+				if c.again {
+					want = []string{"created", "created", "started"}
+				}
+				if got := byResponse(s.events(fmt.Sprintf("/hook%d", i)))[fmt.Sprint(first+i)]; !slices.Equal(got, want) {
+					t.Errorf("about response %d comes %v, not %v", first+i, got, want)
+				}
 			}
 		})
 	}

@@ -53,9 +53,9 @@ left join (
 ) m on m.webhook_id = w.id;
 
 -- Any insert, update or delete of a webhook or of the settings changes it, and the end of what a webhook waits for. moves are
--- the URLs that webhooks have left. The factor keeps edits apart whose transactions change the xmin of several by as much up as down.
+-- the URLs that webhooks have left. The factor is as in Enqueue.
 -- name: WebhooksVersion
-select (select count(*) || ':' || coalesce(sum(xmin::text::bigint * (id % 65521 + 1)), 0) from walhook.webhook) || ':' ||
+select (select count(*) || ':' || coalesce(sum(xmin::text::bigint * (id % 1021 + 1)), 0) from walhook.webhook) || ':' ||
        (select s.xmin::text || ':' || s.enabled from walhook.settings s) || ':' ||
        (select count(*) || ':' || coalesce(sum(m.webhook_id + m.endpoint_id), 0)
           from walhook.webhook_move m join walhook.endpoint e on e.id = m.endpoint_id join walhook.daemon d on d.id = e.owner) as version,
@@ -92,7 +92,6 @@ update walhook.endpoint set owner = null where owner = @self;
 -- indexes: by the primary key, where it takes responses for few, it would read the whole queue before it. So below.
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n, q.keeps,
@@ -136,7 +135,6 @@ order by l.n, q.delivery_id;
 -- Deliveries that are due again, heads of their response's line only.
 -- name: FetchDue
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n
@@ -167,7 +165,6 @@ order by l.n, q.next_attempt_at, q.delivery_id;
 -- Test deliveries ignore the webhook's switch and the order.
 -- name: FetchTests
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n
@@ -179,15 +176,14 @@ cross join lateral (
 ) as q
 order by l.n, q.next_attempt_at;
 
--- The head of a response's line, after another one ended and is gone. webhooks and editions are as in WaitingSummary.
+-- The head of a response's line, after another one ended and is gone. edition is as in Enqueue.
 -- name: FetchSuccessor
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
-       (q.next_attempt_at is null or q.next_attempt_at <= now()) as due, h.webhooks, h.editions
+       (q.next_attempt_at is null or q.next_attempt_at <= now()) as due, h.edition
 from walhook.queue q
-cross join lateral (select count(*) as webhooks, coalesce(sum(w.xmin::text::bigint), 0)::bigint as editions
+cross join lateral (select coalesce(sum(w.xmin::text::bigint * (w.id % 1021 + 1)), 0)::bigint as edition
                       from walhook.webhook w where w.endpoint_id = @endpoint_id) as h
 where q.delivery_id = case when cardinality(@ordered_ids::bigint[]) <= 8 then
     (select min(b.id) from unnest(@ordered_ids::bigint[]) as o (id) cross join lateral (
@@ -199,9 +195,8 @@ where q.delivery_id = case when cardinality(@ordered_ids::bigint[]) <= 8 then
       where b.response_id = @response_id and b.webhook_id + 0 in (select unnest(@ordered_ids::bigint[])) and b.kind <> 2)
   end;
 
--- What waits for a retry at endpoints: how many (counted up to a bound), and in how long the first is due. webhooks and editions are
--- another pair after every change of the URL's webhooks. It is asked last, so that what was found before is of these webhooks where
--- they are those that are known.
+-- What waits for a retry at endpoints: how many (counted up to a bound), and in how long the first is due. edition
+-- is as in Enqueue. It is asked last, so that what was found before is of these webhooks where they are those that are known.
 -- name: WaitingSummary
 select l.n,
        (select count(*) from (
@@ -212,10 +207,10 @@ select l.n,
                                 and (q.kind = 2 or w.id = any(l.enabled))
                                 and q.delivery_id <> all(l.held)
                               order by q.next_attempt_at limit 1) as m) - now() as due_in,
-       h.webhooks, h.editions
+       h.edition
 from unnest(@looks::walhook.look_in[], @endpoint_ids::bigint[]) with ordinality
   as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, endpoint_id, n)
-cross join lateral (select count(*) as webhooks, coalesce(sum(w.xmin::text::bigint), 0)::bigint as editions
+cross join lateral (select coalesce(sum(w.xmin::text::bigint * (w.id % 1021 + 1)), 0)::bigint as edition
                       from walhook.webhook w where w.endpoint_id = l.endpoint_id) as h;
 
 -- Webhooks that have something pending: never tried after the cursor, or tried and waiting.

@@ -62,29 +62,38 @@ from unnest(@originals::text[], @copies::text[]) with ordinality as u (original,
 order by u.n;
 
 -- The one matching statement: the batch's events against webhooks, settings and external ids as they stand. event_names are the
--- public names by the events' numbers. What is returned is in the order of the events.
+-- public names by the events' numbers. First comes what is queued, in the order of the events, then the URLs that it is for, each as the
+-- endpoint's id with the edition of its webhooks, which is another after every change of one. The factor keeps changes apart whose
+-- transactions move the xmin of several as much up as down.
 -- name: Enqueue
-insert into walhook.queue (webhook_id, response_id, event_type, lsn, ordinal, xid, committed_at, kind)
-select w.id, e.response_id, e.event_type, e.lsn, e.ordinal, e.xid, e.committed_at, e.kind
-from unnest(@events::walhook.event_in[]) with ordinality
-       as e (response_id, assessment_id, organization_id, event_type, lsn, ordinal, xid, committed_at, kind, n)
-cross join lateral (
-  select h.id
-    from walhook.webhook h
-   where h.enabled and h.event_type = (@event_names::text[])[e.event_type] and h.assessment_id = e.assessment_id
-     and (h.organization_id is null or h.organization_id = e.organization_id)
-  union all
-  select h.id
-    from walhook.webhook h
-   where h.enabled and h.event_type = (@event_names::text[])[e.event_type] and h.assessment_id is null
-     and (h.organization_id is null or h.organization_id = e.organization_id)
-     and (not @has_assessments::boolean
-          or exists (select from walhook.assessment a where a.assessment_id = e.assessment_id and a.external_id is not null))
-) as w
-where (select s.enabled from walhook.settings s)
-order by e.n, w.id
-returning delivery_id, webhook_id, lsn, ordinal, event_type,
-          (select h.xmin::text::bigint from walhook.webhook h where h.id = webhook_id) as edition;
+with queued as (
+  insert into walhook.queue (webhook_id, response_id, event_type, lsn, ordinal, xid, committed_at, kind)
+  select w.id, e.response_id, e.event_type, e.lsn, e.ordinal, e.xid, e.committed_at, e.kind
+  from unnest(@events::walhook.event_in[]) with ordinality
+         as e (response_id, assessment_id, organization_id, event_type, lsn, ordinal, xid, committed_at, kind, n)
+  cross join lateral (
+    select h.id
+      from walhook.webhook h
+     where h.enabled and h.event_type = (@event_names::text[])[e.event_type] and h.assessment_id = e.assessment_id
+       and (h.organization_id is null or h.organization_id = e.organization_id)
+    union all
+    select h.id
+      from walhook.webhook h
+     where h.enabled and h.event_type = (@event_names::text[])[e.event_type] and h.assessment_id is null
+       and (h.organization_id is null or h.organization_id = e.organization_id)
+       and (not @has_assessments::boolean
+            or exists (select from walhook.assessment a where a.assessment_id = e.assessment_id and a.external_id is not null))
+  ) as w
+  where (select s.enabled from walhook.settings s)
+  order by e.n, w.id
+  returning delivery_id, webhook_id, lsn, ordinal, event_type
+)
+select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.event_type, null::bigint as endpoint_id, null::bigint as edition from queued q
+union all
+select null, null, null, null, null, h.endpoint_id, sum(h.xmin::text::bigint * (h.id % 1021 + 1))::bigint
+  from walhook.webhook h
+ where h.endpoint_id in (select w.endpoint_id from walhook.webhook w where w.id in (select q.webhook_id from queued q))
+ group by h.endpoint_id;
 
 -- What the webhook-ids of the events that are queued now are made from.
 -- name: ReadOrigin
