@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -280,14 +279,8 @@ func TestStartsBeforeTheDatabase(t *testing.T) {
 			if autoAttach == "false" {
 				s.attach()
 			}
-			u, err := url.Parse(s.db)
-			if err != nil {
-				t.Fatal(err)
-			}
-			wire := testenv.NewWire(t, u.Host)
+			wire := s.with("AUTO_ATTACH", autoAttach).behindWire("DATABASE_URL", s.db)
 			wire.Cut()
-			u.Host = wire.Addr()
-			s.with("DATABASE_URL", u.String(), "AUTO_ATTACH", autoAttach)
 
 			stopped := s.start()
 			stopped.readyz(503, "connect to the store")

@@ -12,16 +12,24 @@ import (
 )
 
 // behindWire puts a wire between the daemons and the database that a variable names.
-func (s *site) behindWire(variable, database string) *testenv.Wire {
+func (s *site) behindWire(variable, database string) (wire *testenv.Wire) {
+	s.t.Helper()
+	s.detour(variable, database, func(upstream string) string {
+		wire = testenv.NewWire(s.t, upstream)
+		return wire.Addr()
+	})
+	return wire
+}
+
+// detour lets a variable name a database by the address of what stands before it.
+func (s *site) detour(variable, database string, before func(upstream string) (addr string)) {
 	s.t.Helper()
 	u, err := url.Parse(database)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	wire := testenv.NewWire(s.t, u.Host)
-	u.Host = wire.Addr()
+	u.Host = before(u.Host)
 	s.with(variable, u.String())
-	return wire
 }
 
 // moveTo makes another server the application's, with a database of the same name.

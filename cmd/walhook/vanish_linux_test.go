@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net/url"
 	"sync"
 	"testing"
 
@@ -9,15 +8,12 @@ import (
 )
 
 // throughHole puts a hole between the daemons and the database that a variable names.
-func (s *site) throughHole(variable, database string) *testenv.Hole {
+func (s *site) throughHole(variable, database string) (hole *testenv.Hole) {
 	s.t.Helper()
-	u, err := url.Parse(database)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	hole := testenv.NewHole(s.t, u.Host)
-	u.Host = hole.Addr()
-	s.with(variable, u.String())
+	s.detour(variable, database, func(upstream string) string {
+		hole = testenv.NewHole(s.t, upstream)
+		return hole.Addr()
+	})
 	return hole
 }
 

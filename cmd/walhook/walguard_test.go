@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -47,13 +46,7 @@ func TestSlotHoldsBackTooMuch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSiteOn(t, testenv.NewServer(t, c.settings), sampleSchema).withStore(testenv.Postgres(t)).with("MAX_SLOT_LAG", c.limit)
-			u, err := url.Parse(s.store)
-			if err != nil {
-				t.Fatal(err)
-			}
-			wire := testenv.NewWire(t, u.Host)
-			u.Host = wire.Addr()
-			s.with("STORE_URL", u.String())
+			wire := s.behindWire("STORE_URL", s.store)
 			s.exec(beforeGap)
 			d := s.run()
 			s.hooks()
