@@ -331,7 +331,7 @@ func openGap(ctx context.Context, store *pgx.Conn, kinds []string) (*GapError, e
 // start begins the replication. A slot that is still active belongs to a walsender that a dead connection left behind,
 // since this daemon holds the reader lock: it is waited for, then ended where it is ours, which may take it a moment.
 func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, position Position) error {
-	began := time.Now()
+	began, told := time.Now(), false
 	for {
 		err := pglogrepl.StartReplication(ctx, replication, s.cfg.Slot, position.LSN, pglogrepl.StartReplicationOptions{
 			Mode: pglogrepl.LogicalReplication,
@@ -355,8 +355,13 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, position
 				return errors.New(reason)
 			case waited > senderGrace:
 				// One that cannot write its last words to a machine that is gone ends only when it is told once more.
-				if err := s.endLeftover(ctx); err != nil {
+				ours, err := s.endLeftover(ctx)
+				if err != nil {
 					return err
+				}
+				if ours && !told {
+					told = true
+					s.cfg.Log.Warn("told a walsender that a dead connection had left behind to end", "slot", s.cfg.Slot)
 				}
 			}
 		case stateUndefinedObject:
@@ -374,21 +379,18 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, position
 	}
 }
 
-// endLeftover ends the walsender that holds the slot when it runs as our own role under our own name.
-func (s *Stream) endLeftover(ctx context.Context) error {
+// endLeftover tells the walsender that holds the slot to end when it runs as our own role under our own name, and reports whether it does.
+func (s *Stream) endLeftover(ctx context.Context) (ours bool, err error) {
 	source, err := ConnectSource(ctx, s.cfg.SourceURL)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer closeQuietly(source)
 	tag, err := source.Exec(ctx, endLeftoverSQL, s.cfg.Slot)
 	if err != nil {
-		return fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", s.cfg.Slot, err)
+		return false, fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", s.cfg.Slot, err)
 	}
-	if tag.RowsAffected() > 0 {
-		s.cfg.Log.Warn("told a walsender that a dead connection had left behind to end", "slot", s.cfg.Slot)
-	}
-	return nil
+	return tag.RowsAffected() > 0, nil
 }
 
 // pump runs reader and writer until one of them fails, the context ends, or all before a point has been consumed, where one is

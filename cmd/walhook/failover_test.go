@@ -289,7 +289,7 @@ func TestFrozenWalsender(t *testing.T) {
 		return status == 503, body
 	})
 	testenv.Eventually(t, patience, "the daemon to end the old walsender", func() (bool, string) {
-		return strings.Contains(d.log.String(), "ended a walsender"), d.log.String()
+		return strings.Contains(d.log.String(), "told a walsender"), d.log.String()
 	})
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
