@@ -20,6 +20,7 @@ const (
 
 // delivery is a pending delivery that this process holds in memory: it will send it, and nobody else will.
 type delivery struct {
+	edition     int64  // of its webhook, as the store had it when the delivery was read
 	origin      string // what its webhook-id is made from
 	id          int64
 	webhookID   int64

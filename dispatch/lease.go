@@ -144,10 +144,23 @@ func (l *lease) lock(ctx context.Context) error {
 	if locked {
 		return nil
 	}
-	if _, err := l.conn.Exec(ctx, sql.EndLostSession.SQL, sql.EndLostSession.Bind(sql.Args{"lock_class": int64(lockClass), "id": l.id})...); err != nil {
+	args := sql.EndLostSession.Bind(sql.Args{"lock_class": int64(lockClass), "id": l.id, "name": cdc.DaemonName()})
+	tag, err := l.conn.Exec(ctx, sql.EndLostSession.SQL, args...)
+	if err != nil {
 		return fmt.Errorf("end the session that was lost and still has the lock of daemon %d: %w", l.id, err)
 	}
+	if tag.RowsAffected() == 0 {
+		id := l.id
+		l.anew()
+		return fmt.Errorf("lock daemon %d: another one has that number now; beginning anew", id)
+	}
 	return fmt.Errorf("lock daemon %d: the session that was lost still has it", l.id)
+}
+
+// anew gives everything up that this daemon held: others have it, or may have it.
+func (l *lease) anew() {
+	l.s.loseAll()
+	l.id = 0
 }
 
 // beat renews the lease. When others have taken this daemon for dead, everything it held is given up and it begins anew.
@@ -158,14 +171,13 @@ func (l *lease) beat(ctx context.Context) error {
 	length := l.s.cfg.Timeout + leaseMargin
 	began := time.Now()
 	if l.id != 0 {
-		tag, err := l.conn.Exec(ctx, sql.Heartbeat.SQL, sql.Heartbeat.Bind(sql.Args{"id": l.id, "lease": length})...)
+		tag, err := l.conn.Exec(ctx, sql.Heartbeat.SQL, sql.Heartbeat.Bind(sql.Args{"id": l.id, "name": cdc.DaemonName(), "lease": length})...)
 		if err != nil {
 			return fmt.Errorf("renew the lease: %w", err)
 		}
 		if tag.RowsAffected() == 0 {
 			l.s.cfg.Log.Warn("other daemons took this one for dead; beginning anew", "daemon_id", l.id)
-			l.s.loseAll()
-			l.id = 0
+			l.anew()
 		}
 	}
 	if l.id == 0 {

@@ -17,17 +17,29 @@ type look struct {
 	endpoint   *endpoint
 	generation int // of its memory when it was asked
 	asked      sql.Look
-	known      int64 // edition of the endpoint's webhooks then
 
 	tests, due []*delivery
 	fresh      []fresh
 	waiting    int
 	dueAt      time.Time
-	stored     int64 // edition of the webhooks that the store had
+	stale      bool // what was found may stand behind a delivery of a webhook that has come to the URL meanwhile
 }
 
-// stale reports whether the endpoint has other webhooks by now: what was found may stand behind a delivery of theirs.
-func (l *look) stale() bool { return l.known != l.stored }
+// found returns all deliveries that were found.
+func (l *look) found(yield func(*delivery) bool) {
+	for _, list := range [][]*delivery{l.tests, l.due} {
+		for _, d := range list {
+			if !yield(d) {
+				return
+			}
+		}
+	}
+	for _, f := range l.fresh {
+		if !yield(f.delivery) {
+			return
+		}
+	}
+}
 
 // fresh is a delivery that was never tried.
 type fresh struct {
@@ -40,7 +52,7 @@ type fresh struct {
 
 // look begins a look into the store.
 func (e *endpoint) look() *look {
-	l := &look{endpoint: e, generation: e.generation, known: e.edition, asked: sql.Look{
+	l := &look{endpoint: e, generation: e.generation, asked: sql.Look{
 		Ordered: e.ordered(), Held: slices.Collect(maps.Keys(e.held)), After: e.cursor, Room: e.room(), RoomDue: e.roomDue(),
 	}}
 	asked := &l.asked
@@ -105,11 +117,11 @@ func (s *Scheduler) load(ctx context.Context, looks []*look) error {
 			n       int
 			waiting int
 			dueIn   *time.Duration
-			stored  int64
+			stale   bool
 		)
-		_, err := pgx.ForEachRow(rows, []any{&n, &waiting, &dueIn, &stored}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&n, &waiting, &dueIn, &stale}, func() error {
 			l := looks[n-1]
-			l.waiting, l.stored = waiting, stored
+			l.waiting, l.stale = waiting, stale
 			if dueIn != nil {
 				// The store's clock decides what is due; ours only how long to wait.
 				l.dueAt = time.Now().Add(*dueIn)
@@ -139,38 +151,28 @@ func collect(looks []*look, to func(*look, *delivery), extra ...any) func(pgx.Ro
 	}
 }
 
-// successor looks up the first pending delivery about a response at an endpoint, nil where there is none that is due. It reports
-// whether the endpoint has other webhooks than these by now.
-func (s *Scheduler) successor(ctx context.Context, endpointID int64, responseID string, ordered []int64, known int64) (next *delivery, stale bool, err error) {
+// successor looks up the first pending delivery about a response at an endpoint, nil where there is none, and reports whether it is due. stale
+// is as of a look.
+func (s *Scheduler) successor(ctx context.Context, endpointID int64, responseID string, ordered []int64) (next *delivery, due, stale bool, err error) {
 	rows, err := s.pool.Query(ctx, sql.FetchSuccessor.SQL, sql.FetchSuccessor.Bind(sql.Args{
 		"endpoint_id": endpointID, "response_id": responseID, "ordered_ids": ordered,
 	})...)
 	if err != nil {
-		return nil, false, fmt.Errorf("look up the next delivery about a response: %w", err)
+		return nil, false, false, fmt.Errorf("look up the next delivery about a response: %w", err)
 	}
 	defer rows.Close()
 	if !rows.Next() {
-		return nil, false, rows.Err()
+		return nil, false, false, rows.Err()
 	}
-	var due bool
-	var stored int64
-	next, err = scanDelivery(rows, &due, &stored)
-	switch {
-	case err != nil:
-		return nil, false, err
-	case stored != known:
-		return nil, true, nil
-	case !due:
-		return nil, false, nil
-	}
-	return next, false, nil
+	next, err = scanDelivery(rows, &due, &stale)
+	return next, due, stale, err
 }
 
 // scanDelivery reads the columns that all the Fetch queries begin with, and what follows them into extra.
 func scanDelivery(rows pgx.Rows, extra ...any) (*delivery, error) {
 	d := &delivery{}
 	var n nullable
-	to := append([]any{&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.xid, &d.committedAt, &d.attempts, &n.event, &d.kind, &d.responseID, &n.origin}, extra...)
+	to := append([]any{&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.xid, &d.committedAt, &d.attempts, &n.event, &d.kind, &d.responseID, &n.edition, &n.origin}, extra...)
 	if err := rows.Scan(to...); err != nil {
 		return nil, fmt.Errorf("read a pending delivery: %w", err)
 	}

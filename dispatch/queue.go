@@ -153,14 +153,15 @@ func (q *Queue) Began() { q.scheduler.doubt() }
 
 // nullable are columns of a delivery as they are read.
 type nullable struct {
-	lsn   pgtype.Uint64
-	xid   pgtype.Int8
-	event int16
+	lsn     pgtype.Uint64
+	xid     pgtype.Int8
+	edition pgtype.Int8
+	event   int16
 
 	origin string // one string for all that have it
 }
 
 func (n *nullable) into(d *delivery) {
-	d.lsn, d.xid, d.event = pglogrepl.LSN(n.lsn.Uint64), n.xid.Int64, cdc.EventType(n.event)
+	d.lsn, d.xid, d.edition, d.event = pglogrepl.LSN(n.lsn.Uint64), n.xid.Int64, n.edition.Int64, cdc.EventType(n.event)
 	d.origin = unique.Make(n.origin).Value()
 }

@@ -190,16 +190,15 @@ func (s *Scheduler) lookUp(e *endpoint, l *line) {
 	if s.stopping {
 		return
 	}
-	ordered, known := e.ordered(), e.edition
-	generation := e.generation
+	ordered, generation := e.ordered(), e.generation
 	s.lookups.Add(1)
 	go func() {
 		defer s.lookups.Done()
 		var next *delivery
-		var stale bool
+		var due, stale bool
 		err := retry.Do(s.attemptCtx, newStoreBackoff(), func(ctx context.Context) error {
 			var err error
-			next, stale, err = s.successor(ctx, e.id, l.response, ordered, known)
+			next, due, stale, err = s.successor(ctx, e.id, l.response, ordered)
 			return retry.RetryableError(err)
 		})
 		if err != nil {
@@ -210,12 +209,12 @@ func (s *Scheduler) lookUp(e *endpoint, l *line) {
 		if e.generation != generation {
 			return // all of it is loaded anew
 		}
-		if stale {
+		if stale || next != nil && !s.current(next, e) {
 			e.forget()
 			s.outdated(e)
 			return
 		}
-		if next != nil && !s.adoptAt(next, e) {
+		if next != nil && !(due && s.adopt(next)) {
 			next = nil
 		}
 		goes, again := e.succeeded(l, next)
@@ -269,15 +268,12 @@ func (s *Scheduler) loaded(l *look, err error) {
 		e.lookLater(time.Now())
 	case e.generation != l.generation || !e.owned:
 		s.wantLoad(e)
-	case l.stale():
+	case l.stale || !s.allCurrent(l):
 		s.outdated(e)
 	default:
 		e.integrate(l, time.Now(), func(d *delivery) {
-			if s.adoptAt(d, e) {
-				s.admit(d)
-			} else {
-				e.letGo(d.id)
-			}
+			s.adopt(d)
+			s.admit(d)
 		})
 		if e.low() {
 			s.wantLoad(e)

@@ -174,7 +174,7 @@ func (s *Scheduler) meet(came int) {
 	}
 }
 
-// outdated is called when the store has other webhooks of the endpoint's URL than are known, of which deliveries may come first. Once
+// outdated is called when the store has other webhooks of the endpoint's URL than are known, and deliveries of theirs may come first. Once
 // they are loaded, what is pending is looked for anew.
 func (s *Scheduler) outdated(e *endpoint) {
 	e.lookLater(time.Now())
@@ -213,8 +213,21 @@ func (s *Scheduler) adopt(d *delivery) bool {
 	return d.endpoint != nil && !d.hook.moving()
 }
 
-// adoptAt adopts a delivery that was found in the store for an endpoint. It reports false where its webhook goes elsewhere now.
-func (s *Scheduler) adoptAt(d *delivery, e *endpoint) bool { return s.adopt(d) && d.endpoint == e }
+// current reports whether the webhook of a delivery that was found in the store for an endpoint is known as the store had it.
+func (s *Scheduler) current(d *delivery, e *endpoint) bool {
+	hook := s.webhooks.byID[d.webhookID]
+	return hook != nil && hook.edition == d.edition && hook.endpointID == e.id
+}
+
+// allCurrent reports whether that is so for all that a look has found. One that is not would be overtaken by what stands behind it.
+func (s *Scheduler) allCurrent(l *look) bool {
+	for d := range l.found {
+		if !s.current(d, l.endpoint) {
+			return false
+		}
+	}
+	return true
+}
 
 // admit takes a held delivery to its place.
 func (s *Scheduler) admit(d *delivery) {

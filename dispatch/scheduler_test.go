@@ -129,7 +129,7 @@ func TestStaleLookWaits(t *testing.T) {
 	if len(looks) != 1 {
 		t.Fatalf("%d looks were begun, not 1", len(looks))
 	}
-	looks[0].stored = looks[0].known + 1
+	looks[0].stale = true
 	s.loaded(looks[0], nil)
 	s.pump()
 	if len(s.toLoad) > 0 || e.dueAt.IsZero() {

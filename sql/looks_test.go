@@ -58,7 +58,7 @@ func TestLookAtSeveralURLs(t *testing.T) {
 			var id, look int64
 			var keeps bool
 			var others []int64
-			err = row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look, &keeps, &others)
+			err = row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look, &keeps, &others)
 			slices.Sort(others)
 			return fmt.Sprintf("%d: %d %t %d", look, id, keeps, others), err
 		}, []string{
@@ -96,57 +96,12 @@ func TestLookAtSeveralURLs(t *testing.T) {
 	}
 }
 
-// Whatever changes at a URL's webhooks, the edition tells it from what was before: of a look, of the look-up of a successor and of what
-// is queued.
+// Whatever changes at a URL's webhooks, its edition, which is told of what is queued, is another than before.
 func TestEditionTellsWebhooksFromOthers(t *testing.T) {
 	t.Parallel()
 	conn := testenv.Connect(t, installed(t))
 	if err := RegisterTypes(t.Context(), conn); err != nil {
 		t.Fatal(err)
-	}
-	type told struct{ looked, succeeded, queued int64 }
-	at := func() (edition told) {
-		t.Helper()
-		asked := NewRows()
-		defer asked.Release()
-		addLook(asked, Look{})
-		addLook(asked, Look{})
-		rows, err := conn.Query(t.Context(), WaitingSummary.SQL, WaitingSummary.Bind(Args{"looks": asked, "endpoint_ids": []int64{4711, 1}})...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		both, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (edition int64, err error) {
-			return edition, row.Scan(nil, nil, nil, &edition)
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if both[0] != 0 {
-			t.Errorf("there is no URL 4711, and its edition is %d", both[0])
-		}
-		edition.looked = both[1]
-		found := make([]any, 13)
-		found[12] = &edition.succeeded
-		args := FetchSuccessor.Bind(Args{"endpoint_id": int64(1), "response_id": "a", "ordered_ids": []int64{1}})
-		if err := conn.QueryRow(t.Context(), FetchSuccessor.SQL, args...).Scan(found...); err != nil {
-			t.Fatal(err)
-		}
-		urls := map[int64]int64{}
-		rows, err = conn.Query(t.Context(), Enqueue.SQL, enqueueArgs(0)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var url, queued pgtype.Int8
-		if _, err := pgx.ForEachRow(rows, []any{nil, nil, nil, nil, nil, &url, &queued}, func() error {
-			if url.Valid {
-				urls[url.Int64] = queued.Int64
-			}
-			return nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-		edition.queued = urls[1]
-		return edition
 	}
 	exec := func(statement string) {
 		t.Helper()
@@ -157,7 +112,6 @@ func TestEditionTellsWebhooksFromOthers(t *testing.T) {
 	// Webhook 1 is the one that gets what is queued.
 	exec(`insert into walhook.webhook (event_type, url, assessment_id) values ('response.created', 'https://example.com/1', '1');
 		insert into walhook.webhook (event_type, url) values ('response.completed', 'https://example.com/2')`)
-	exec("insert into walhook.queue (webhook_id, response_id, event_type, committed_at, kind) values (1, 'a', 1, now(), 0)")
 	seen := map[int64]string{}
 	for _, change := range []string{
 		"select 1",
@@ -171,17 +125,83 @@ func TestEditionTellsWebhooksFromOthers(t *testing.T) {
 		"update walhook.webhook set url = 'https://example.com/3' where id = 4",
 	} {
 		exec(change)
-		edition := at()
-		if before, twice := seen[edition.looked]; twice || edition != (told{edition.looked, edition.looked, edition.looked}) {
-			t.Errorf("after %q the edition is %+v, as after %q", change, edition, before)
+		rows, err := conn.Query(t.Context(), Enqueue.SQL, enqueueArgs(0)...)
+		if err != nil {
+			t.Fatal(err)
 		}
-		seen[edition.looked] = change
+		editions := map[int64]int64{}
+		var url, edition pgtype.Int8
+		if _, err := pgx.ForEachRow(rows, []any{nil, nil, nil, nil, nil, &url, &edition}, func() error {
+			if url.Valid {
+				editions[url.Int64] = edition.Int64
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if before, twice := seen[editions[1]]; twice || len(editions) != 1 {
+			t.Errorf("after %q the editions are %v, as after %q", change, editions, before)
+		}
+		seen[editions[1]] = change
+	}
+}
+
+// A look, or the look-up of a successor, is stale where a webhook that it does not know keeps the order at the URL and has something pending
+// that may come first, and otherwise it is not, whatever else was edited.
+func TestLookIsStale(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		edit             string
+		looked, followed bool
+	}{
+		"nothing":                        {edit: "select 1"},
+		"description":                    {edit: "update walhook.webhook set description = 'b'"},
+		"a new webhook":                  {edit: "insert into walhook.webhook (event_type, url) values ('response.created', 'https://example.com/1')"},
+		"an earlier delivery moved here": {"update walhook.webhook set url = 'https://example.com/1' where id = 2", true, true},
+		"a later delivery moved here":    {"update walhook.webhook set url = 'https://example.com/1' where id = 3", true, false},
+		"of another response":            {"update walhook.webhook set url = 'https://example.com/1' where id = 4", true, false},
+		"enabled":                        {"update walhook.webhook set enabled = true where id = 5", true, true},
+		"ordered":                        {"update walhook.webhook set ordered = true where id = 6", true, true},
+		"moved without order":            {edit: "update walhook.webhook set url = 'https://example.com/1', ordered = false where id = 2"},
+		"disabled":                       {edit: "update walhook.webhook set enabled = false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn := testenv.Connect(t, installed(t))
+			if err := RegisterTypes(t.Context(), conn); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Exec(t.Context(), `
+				insert into walhook.webhook (event_type, url, enabled, ordered) select 'response.created', 'https://example.com/' || url, enabled, ordered
+				  from (values (1, true, true), (2, true, true), (3, true, true), (4, true, true), (1, false, true), (1, true, false)) as w (url, enabled, ordered);
+				insert into walhook.queue (delivery_id, webhook_id, response_id, event_type, committed_at, next_attempt_at)
+				values (1, 2, 'a', 1, now(), null), (2, 5, 'a', 1, now(), null), (3, 6, 'a', 1, now(), now()), (4, 4, 'b', 1, now(), null), (5, 1, 'a', 1, now(), null),
+				       (6, 3, 'a', 1, now(), null);
+				`+c.edit); err != nil {
+				t.Fatal(err)
+			}
+			asked := NewRows()
+			defer asked.Release()
+			addLook(asked, Look{Tests: []int64{1, 5, 6}, Enabled: []int64{1, 6}, Ordered: []int64{1}})
+			var looked, followed bool
+			if err := conn.QueryRow(t.Context(), WaitingSummary.SQL, WaitingSummary.Bind(Args{"looks": asked, "endpoint_ids": []int64{1}})...).Scan(nil, nil, nil, &looked); err != nil {
+				t.Fatal(err)
+			}
+			found := make([]any, 14)
+			found[13] = &followed
+			if err := conn.QueryRow(t.Context(), FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"endpoint_id": int64(1), "response_id": "a", "ordered_ids": []int64{1}})...).Scan(found...); err != nil {
+				t.Fatal(err)
+			}
+			if looked != c.looked || followed != c.followed {
+				t.Errorf("a look is stale: %t, and a look-up: %t", looked, followed)
+			}
+		})
 	}
 }
 
 func idAndLook(row pgx.CollectableRow) (string, error) {
 	var id, look int64
-	err := row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look)
+	err := row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look)
 	return fmt.Sprintf("%d: %d", look, id), err
 }
 

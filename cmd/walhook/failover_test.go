@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"strings"
@@ -270,6 +271,39 @@ func TestTakeover(t *testing.T) {
 	if n := testenv.Value[int](t, s.store, "select count(*)::int from walhook.incident where resolved_at is null"); n != 0 {
 		t.Errorf("%d incidents are open", n)
 	}
+}
+
+// In a store that was restored another daemon may have got the number of one that lives. That one leaves it alone and takes another.
+func TestNumberOfAnotherDaemon(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	d := s.run()
+	s.hooks()
+	id := testenv.Value[int64](t, s.store, "select id from walhook.daemon")
+	const lockClass = 0x77686b64
+	other := testenv.Connect(t, s.store)
+	locked := make(chan error, 1)
+	go func() {
+		_, err := other.Exec(context.Background(), "select pg_advisory_lock($1, $2)", lockClass, id)
+		locked <- err
+	}()
+	const waits = "select count(*)::int from pg_locks where locktype = 'advisory' and not granted"
+	testenv.Eventually(t, patience, "the other one to wait", func() (bool, string) { return testenv.Value[int](t, s.store, waits) == 1, "" })
+	testenv.Exec(t, s.store, "update walhook.daemon set name = 'other/1', expires_at = now() + interval '1 hour'")
+	testenv.Exec(t, s.store, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted and classid = $1", lockClass)
+	if err := <-locked; err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, patience, "the daemon to take another number", func() (bool, string) {
+		n := testenv.Value[int](t, s.store, "select count(*)::int from walhook.daemon where id <> $1 and name like '%/' || $2", id, fmt.Sprint(d.cmd.Process.Pid))
+		return n == 1, d.log.String()
+	})
+	if _, err := other.Exec(t.Context(), "select 1"); err != nil {
+		t.Errorf("the other daemon's session was ended: %v", err)
+	}
+	testenv.Exec(t, s.store, "delete from walhook.daemon where id = $1", id)
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.expect("/hook", "created 1")
 }
 
 // A walsender that is there and says nothing is found out and replaced.

@@ -398,3 +398,36 @@ func TestEditedWebhookKeepsItsPlace(t *testing.T) {
 		})
 	}
 }
+
+// Somebody makes one webhook after another for a URL. What others have to send there is sent meanwhile.
+func TestURLIsSentToWhileWebhooksCome(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.run()
+	s.hook("/hook", "created")
+	stop := make(chan struct{})
+	var making sync.WaitGroup
+	making.Go(func() {
+		conn := testenv.Connect(t, s.store)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := conn.Exec(t.Context(), "insert into walhook.webhook (assessment_id, url, event_type) values ('2', $1, 'response.created')", s.receiver.URL("/hook")); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	var want []string
+	for id := range 30 {
+		s.exec("insert into respondent (id, assessment_id) values ($1, 1)", id)
+		want = append(want, fmt.Sprintf("created %d", id))
+		testenv.Eventually(t, patience, "an event", func() (bool, string) { return len(s.events("/hook")) > id, "" })
+	}
+	close(stop)
+	making.Wait()
+	s.expect("/hook", want...)
+}

@@ -6,7 +6,7 @@ values (@name, @version, now() + @lease::interval)
 returning id;
 
 -- name: Heartbeat
-update walhook.daemon set heartbeat_at = now(), expires_at = now() + @lease::interval where id = @id;
+update walhook.daemon set heartbeat_at = now(), expires_at = now() + @lease::interval where id = @id and name = @name;
 
 -- name: RemoveDaemon
 delete from walhook.daemon where id = @id;
@@ -29,12 +29,13 @@ with dead as (
 )
 select d.id, d.name from dead d;
 
--- Ends the session that still has a daemon's lock, though the daemon has lost it.
+-- Ends the session that still has a daemon's lock, though the daemon has lost it. The id may be another's where the store was restored.
 -- name: EndLostSession
 select pg_terminate_backend(l.pid)
-  from pg_catalog.pg_locks l
- where l.locktype = 'advisory' and l.objsubid = 2 and l.granted and l.classid = @lock_class::oid and l.objid = @id::oid
-   and l.database = (select oid from pg_catalog.pg_database where datname = current_database());
+  from walhook.daemon d
+  join pg_catalog.pg_locks l on l.locktype = 'advisory' and l.objsubid = 2 and l.granted and l.classid = @lock_class::oid and l.objid = d.id::oid
+   and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
+ where d.id = @id and d.name = @name;
 
 -- name: LiveDaemons
 select id from walhook.daemon where expires_at >= now() order by id;
@@ -92,6 +93,7 @@ update walhook.endpoint set owner = null where owner = @self;
 -- indexes: by the primary key, where it takes responses for few, it would read the whole queue before it. So below.
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n, q.keeps,
@@ -135,6 +137,7 @@ order by l.n, q.delivery_id;
 -- Deliveries that are due again, heads of their response's line only.
 -- name: FetchDue
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n
@@ -165,6 +168,7 @@ order by l.n, q.next_attempt_at, q.delivery_id;
 -- Test deliveries ignore the webhook's switch and the order.
 -- name: FetchTests
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n
@@ -176,15 +180,18 @@ cross join lateral (
 ) as q
 order by l.n, q.next_attempt_at;
 
--- The head of a response's line, after another one ended and is gone. edition is as in Enqueue.
+-- The head of a response's line, after another one ended and is gone. stale is as in WaitingSummary, about the response.
 -- name: FetchSuccessor
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
-       (q.next_attempt_at is null or q.next_attempt_at <= now()) as due, h.edition
+       (q.next_attempt_at is null or q.next_attempt_at <= now()) as due,
+       exists (select from walhook.webhook w
+                where w.endpoint_id = @endpoint_id and w.enabled and w.ordered and w.id not in (select unnest(@ordered_ids::bigint[]))
+                  and exists (select from walhook.queue b
+                               where b.response_id = @response_id and b.webhook_id = w.id and b.kind <> 2 and b.delivery_id + 0 < q.delivery_id)) as stale
 from walhook.queue q
-cross join lateral (select coalesce(sum(w.xmin::text::bigint * (w.id % 1021 + 1)), 0)::bigint as edition
-                      from walhook.webhook w where w.endpoint_id = @endpoint_id) as h
 where q.delivery_id = case when cardinality(@ordered_ids::bigint[]) <= 8 then
     (select min(b.id) from unnest(@ordered_ids::bigint[]) as o (id) cross join lateral (
        select b.delivery_id as id from walhook.queue b
@@ -195,8 +202,9 @@ where q.delivery_id = case when cardinality(@ordered_ids::bigint[]) <= 8 then
       where b.response_id = @response_id and b.webhook_id + 0 in (select unnest(@ordered_ids::bigint[])) and b.kind <> 2)
   end;
 
--- What waits for a retry at endpoints: how many (counted up to a bound), and in how long the first is due. edition
--- is as in Enqueue. It is asked last, so that what was found before is of these webhooks where they are those that are known.
+-- What waits for a retry at endpoints: how many (counted up to a bound), and in how long the first is due. stale tells that what was found
+-- before may stand behind something of a webhook that has come to the URL, was enabled or keeps the order since those that are known
+-- were loaded.
 -- name: WaitingSummary
 select l.n,
        (select count(*) from (
@@ -207,11 +215,12 @@ select l.n,
                                 and (q.kind = 2 or w.id = any(l.enabled))
                                 and q.delivery_id <> all(l.held)
                               order by q.next_attempt_at limit 1) as m) - now() as due_in,
-       h.edition
+       exists (select from (select w.id from walhook.webhook w where w.endpoint_id = l.endpoint_id and w.enabled and w.ordered
+                            except select unnest(l.ordered)) as w
+                where exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is null)
+                   or exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is not null)) as stale
 from unnest(@looks::walhook.look_in[], @endpoint_ids::bigint[]) with ordinality
-  as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, endpoint_id, n)
-cross join lateral (select coalesce(sum(w.xmin::text::bigint * (w.id % 1021 + 1)), 0)::bigint as edition
-                      from walhook.webhook w where w.endpoint_id = l.endpoint_id) as h;
+  as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, endpoint_id, n);
 
 -- Webhooks that have something pending: never tried after the cursor, or tried and waiting.
 -- name: FindWork
