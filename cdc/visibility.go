@@ -6,9 +6,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
+
+// snapshotTimeout is how long the source may take to tell its snapshot, which waits for nothing, before its connection counts as dead.
+const snapshotTimeout = 10 * time.Second
 
 // Horizon knows which transactions of the source a new transaction there would see. Logical decoding may hand over a commit
 // before other sessions can see it: by a moment, or for as long as it waits for a synchronous standby.
@@ -66,7 +70,9 @@ func (h *Horizon) ask(ctx context.Context) (text string, err error) {
 		}
 		h.conn = conn
 	}
-	if err := h.conn.QueryRow(ctx, "select pg_current_snapshot()::text").Scan(&text); err != nil {
+	asking, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	defer cancel()
+	if err := h.conn.QueryRow(asking, "select pg_current_snapshot()::text").Scan(&text); err != nil {
 		return "", fmt.Errorf("read the snapshot of the source: %w", err)
 	}
 	return text, nil
