@@ -19,6 +19,12 @@ const (
 	lockClass = 0x77686b64 // "whkd"
 
 	heartbeat   = 1500 * time.Millisecond
+	noticePause = 100 * time.Millisecond // the least time between two looks that notifications ask for
+
+	// reapedAfter is how long after its last heartbeat a daemon that has lost its session begins nothing more: a bit later others may
+	// take it for dead (ReapDaemons).
+	reapedAfter = 3500 * time.Millisecond
+
 	leaseMargin = 10 * time.Second // by which a lease outlives an attempt begun just before its end
 
 	// lookInterval is how often pending deliveries are looked for though no notification came.
@@ -38,9 +44,15 @@ type lease struct {
 	id   int64
 
 	beaten, looked, versioned, kept time.Time
-	orphans                         time.Time // when to look for what was queued for webhooks that are gone
-	live                            []int64
-	moves                           bool // webhooks have left URLs
+	began                           time.Time // the last heartbeat
+	deleted                         time.Time // when webhooks were last found to be gone
+	orphans                         time.Time // when to look for what was queued for such
+
+	noticed time.Time     // when a notification was last followed
+	asked   bool          // another has come since
+	took    time.Duration // to look for everything
+	live    []int64
+	moves   bool // webhooks have left URLs
 }
 
 // run keeps the lease until the context ends.
@@ -55,6 +67,7 @@ func (l *lease) run(ctx context.Context) error {
 		if l.conn != nil {
 			_ = l.conn.Close(context.WithoutCancel(ctx))
 			l.conn = nil
+			l.s.liveNoLonger(l.began.Add(reapedAfter))
 		}
 		if l.beaten.After(held) {
 			backoff = newStoreBackoff()
@@ -81,7 +94,7 @@ func (l *lease) hold(ctx context.Context) error {
 		return fmt.Errorf("listen for changes: %w", err)
 	}
 	if l.id != 0 {
-		if err := l.lock(ctx); err != nil {
+		if err := l.lockAgain(ctx); err != nil {
 			return err
 		}
 	}
@@ -90,23 +103,37 @@ func (l *lease) hold(ctx context.Context) error {
 		if err := l.beat(ctx); err != nil {
 			return err
 		}
+		if l.asked && !time.Now().Before(l.listensAt()) {
+			l.asked, l.versioned, l.looked = false, time.Time{}, time.Time{}
+			l.noticed = time.Now()
+		}
+		began, all := time.Now(), l.versioned.IsZero()
 		if err := l.look(ctx); err != nil {
 			return err
+		}
+		if all {
+			l.took = time.Since(began)
 		}
 		notified, err := l.wait(ctx)
 		if err != nil {
 			return err
 		}
-		if notified {
-			l.versioned, l.looked = time.Time{}, time.Time{}
-		}
+		l.asked = l.asked || notified
 	}
 	return ctx.Err()
 }
 
+// listensAt is when a notification counts again. While webhooks are edited all the time, what is looked for in the store is to come back
+// before an edit lets it be looked for anew.
+func (l *lease) listensAt() time.Time { return l.noticed.Add(max(noticePause, 4*l.took)) }
+
 // wait waits for a notification, a wish of the scheduler, or the next heartbeat.
 func (l *lease) wait(ctx context.Context) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, max(time.Until(l.beaten.Add(heartbeat)), time.Millisecond))
+	until := l.beaten.Add(heartbeat)
+	if at := l.listensAt(); l.asked && at.Before(until) {
+		until = at
+	}
+	ctx, cancel := context.WithTimeout(ctx, max(time.Until(until), time.Millisecond))
 	defer cancel()
 	wished := make(chan bool, 1)
 	go func() {
@@ -134,27 +161,31 @@ func (l *lease) wait(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// lock takes the lock that shows that this daemon lives. A session of its own that it has lost may still have it, where the server has
-// heard of no end, and is ended.
-func (l *lease) lock(ctx context.Context) error {
-	var locked bool
+// lock takes the lock that shows that this daemon lives, and reports whether it has it.
+func (l *lease) lock(ctx context.Context) (locked bool, err error) {
 	if err := l.conn.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", int32(lockClass), int32(l.id)).Scan(&locked); err != nil {
-		return fmt.Errorf("lock daemon %d: %w", l.id, err)
+		return false, fmt.Errorf("lock daemon %d: %w", l.id, err)
 	}
-	if locked {
-		return nil
+	return locked, nil
+}
+
+// lockAgain does the same for a new session. The one that was lost may still have the lock, where the server has heard of no end: it is told
+// to end.
+func (l *lease) lockAgain(ctx context.Context) error {
+	if locked, err := l.lock(ctx); locked || err != nil {
+		return err
 	}
 	args := sql.EndLostSession.Bind(sql.Args{"lock_class": int64(lockClass), "id": l.id, "name": cdc.DaemonName()})
 	tag, err := l.conn.Exec(ctx, sql.EndLostSession.SQL, args...)
 	if err != nil {
 		return fmt.Errorf("end the session that was lost and still has the lock of daemon %d: %w", l.id, err)
 	}
+	err = fmt.Errorf("lock daemon %d: the session that was lost still has it", l.id)
 	if tag.RowsAffected() == 0 {
-		id := l.id
+		err = fmt.Errorf("lock daemon %d: another one has that number now; beginning anew", l.id)
 		l.anew()
-		return fmt.Errorf("lock daemon %d: another one has that number now; beginning anew", id)
 	}
-	return fmt.Errorf("lock daemon %d: the session that was lost still has it", l.id)
+	return err
 }
 
 // anew gives everything up that this daemon held: others have it, or may have it.
@@ -178,6 +209,10 @@ func (l *lease) beat(ctx context.Context) error {
 		if tag.RowsAffected() == 0 {
 			l.s.cfg.Log.Warn("other daemons took this one for dead; beginning anew", "daemon_id", l.id)
 			l.anew()
+			// Where numbers repeat it would be in the way of another one.
+			if _, err := l.conn.Exec(ctx, "select pg_advisory_unlock_all()"); err != nil {
+				return fmt.Errorf("give the lock of a daemon up: %w", err)
+			}
 		}
 	}
 	if l.id == 0 {
@@ -185,12 +220,19 @@ func (l *lease) beat(ctx context.Context) error {
 		if err := l.conn.QueryRow(ctx, sql.RegisterDaemon.SQL, args...).Scan(&l.id); err != nil {
 			return fmt.Errorf("register this daemon: %w", err)
 		}
-		if err := l.lock(ctx); err != nil {
+		locked, err := l.lock(ctx)
+		if err != nil {
 			return err
+		}
+		if !locked {
+			id := l.id
+			l.id = 0
+			_, err := l.conn.Exec(ctx, sql.RemoveDaemon.SQL, id)
+			return errors.Join(fmt.Errorf("lock daemon %d: a session of another one has it; registering anew", id), err)
 		}
 		l.versioned, l.looked = time.Time{}, time.Time{}
 	}
-	l.beaten = time.Now()
+	l.beaten, l.began = time.Now(), began
 	l.s.live(began.Add(leaseMargin))
 	return nil
 }
@@ -221,6 +263,9 @@ func (l *lease) look(ctx context.Context) error {
 			return fmt.Errorf("end what is pending for deleted webhooks: %w", err)
 		}
 		l.orphans = now.Add(housekeeping)
+		if again := l.deleted.Add(orphanGrace); again.After(now) {
+			l.orphans = again
+		}
 	}
 	if unit, every := partitionUnit(l.s.cfg.Retention); now.Sub(l.kept) >= every {
 		l.kept = now
@@ -244,7 +289,8 @@ func (l *lease) reload(ctx context.Context) error {
 			return err
 		}
 		if l.s.apply(loaded) {
-			l.orphans = time.Now().Add(orphanGrace)
+			l.deleted = time.Now()
+			l.orphans = earlier(l.orphans, l.deleted.Add(orphanGrace))
 		}
 	}
 	l.s.meet(came)

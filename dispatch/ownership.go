@@ -19,6 +19,20 @@ func (s *Scheduler) live(until time.Time) {
 	s.pump()
 }
 
+// liveNoLonger lets attempts begin no longer than until then.
+func (s *Scheduler) liveNoLonger(until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aliveUntil = earlier(s.aliveUntil, until)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
 // known returns the webhooks as they are in memory, and how many strangers have come so far.
 func (s *Scheduler) known() (*webhooks, int) {
 	s.mu.Lock()

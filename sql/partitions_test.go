@@ -152,6 +152,27 @@ func TestEmptyPartitionsAreNoIncident(t *testing.T) {
 	}
 }
 
+// An empty partition that cannot be dropped hides none that has something.
+func TestEmptyPartitionsHideNoIncident(t *testing.T) {
+	t.Parallel()
+	url := installed(t)
+	testenv.Exec(t, url, `select walhook.make_partition(t, now() - interval '5 years', now() - interval '4 years') from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t`)
+	entry, _, _ := strings.Cut(fmt.Sprintf(logged, 1, "4 years 1 month"), ";")
+	testenv.Exec(t, url, entry)
+	reader := testenv.Connect(t, url)
+	if _, err := reader.Exec(t.Context(), "begin; select from walhook.log; select from walhook.attempt"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got := testenv.Psql(t, url, "select walhook.drop_partitions('3 years')"); got != "0" {
+			t.Errorf("%s partitions were dropped while somebody reads", got)
+		}
+		if got := testenv.Psql(t, url, "select count(*) from walhook.incident where kind = 'retention' and resolved_at is null"); got != "1" {
+			t.Errorf("%s incidents are open, not 1", got)
+		}
+	}
+}
+
 // Somebody who has read one part of the log and then reads the other is never ended for a deadlock with partitions being dropped: these wait
 // for the next time.
 func TestReadersOutliveDroppedPartitions(t *testing.T) {

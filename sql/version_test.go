@@ -60,3 +60,29 @@ func TestVersionChangesWithEditsThatCrossEachOther(t *testing.T) {
 		t.Errorf("the version is %s before and after an edit of both webhooks", before)
 	}
 }
+
+// Nor does a webhook that is deleted make up for one that is made.
+func TestVersionTellsWebhooksApart(t *testing.T) {
+	t.Parallel()
+	conn := testenv.Connect(t, installed(t))
+	seen := map[string]string{}
+	for _, change := range []string{
+		"select 1",
+		"insert into walhook.webhook (event_type, url) values ('response.created', 'https://example.com/1')",
+		"delete from walhook.webhook; insert into walhook.webhook (event_type, url) values ('response.created', 'https://example.com/1')",
+		"update walhook.settings set enabled = not enabled",
+		"delete from walhook.webhook",
+	} {
+		if _, err := conn.Exec(t.Context(), change); err != nil {
+			t.Fatal(err)
+		}
+		var version string
+		if err := conn.QueryRow(t.Context(), WebhooksVersion.SQL).Scan(&version, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if before, twice := seen[version]; twice {
+			t.Errorf("after %q the version is %s, as after %q", change, version, before)
+		}
+		seen[version] = change
+	}
+}

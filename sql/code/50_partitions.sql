@@ -122,7 +122,7 @@ create or replace function walhook.drop_partitions(older_than interval) returns 
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
-set lock_timeout = '300ms' -- three tries take less than deadlock_timeout, after which a reader would be ended instead
+set lock_timeout = '300ms' -- three tries in all take less than deadlock_timeout, after which a reader would be ended instead
 as $$
 declare
   p       record;
@@ -133,6 +133,7 @@ declare
   empty   boolean;
   busy    boolean;
   dropped integer := 0;
+  hindered boolean := false; -- an empty one could not be had
 begin
   if older_than is null or older_than <= interval '0' then
     raise exception 'drop_partitions needs a positive age'
@@ -157,10 +158,11 @@ begin
       end if;
     end if;
     -- The next look may find it free. What is long overdue by then, and is not had at the third try, is an incident; one that is empty,
-    -- such as a new store has of the time before, takes up nothing.
+    -- such as a new store has of the time before, takes up nothing and keeps none that is not from its turn.
     execute format('select not exists (select from %s)', p.part) into empty;
+    continue when empty and hindered;
     overdue := p.upper <= now() - older_than - interval '1 hour' and not empty;
-    for try in 1 .. case when overdue then 3 else 1 end loop
+    for try in 1 .. case when not overdue then 1 when hindered then 2 else 3 end loop
       begin
         execute format('drop table %s', p.part);
         busy := false;
@@ -169,7 +171,10 @@ begin
         when lock_not_available then busy := true;
       end;
     end loop;
-    if busy and overdue then
+    if busy and empty then
+      hindered := true;
+      continue;
+    elsif busy and overdue then
       reason := 'somebody has been reading the log in one long transaction; end it (pg_stat_activity tells whose)';
     end if;
     exit when busy;

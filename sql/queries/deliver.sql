@@ -29,11 +29,12 @@ with dead as (
 )
 select d.id, d.name from dead d;
 
--- Ends the session that still has a daemon's lock, though the daemon has lost it. The id may be another's where the store was restored.
+-- Ends the session that still has a daemon's lock, though the daemon has lost it. One row tells that the daemon is registered; where the
+-- store was restored its id may be another's.
 -- name: EndLostSession
 select pg_terminate_backend(l.pid)
   from walhook.daemon d
-  join pg_catalog.pg_locks l on l.locktype = 'advisory' and l.objsubid = 2 and l.granted and l.classid = @lock_class::oid and l.objid = d.id::oid
+  left join pg_catalog.pg_locks l on l.locktype = 'advisory' and l.objsubid = 2 and l.granted and l.classid = @lock_class::oid and l.objid = d.id::oid
    and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
  where d.id = @id and d.name = @name;
 
@@ -54,9 +55,9 @@ left join (
 ) m on m.webhook_id = w.id;
 
 -- Any insert, update or delete of a webhook or of the settings changes it, and the end of what a webhook waits for. moves are
--- the URLs that webhooks have left. The factor is as in Enqueue.
+-- the URLs that webhooks have left.
 -- name: WebhooksVersion
-select (select count(*) || ':' || coalesce(sum(xmin::text::bigint * (id % 1021 + 1)), 0) from walhook.webhook) || ':' ||
+select (select count(*) || ':' || coalesce(sum(hashint8extended(id, xmin::text::bigint)), 0) from walhook.webhook) || ':' ||
        (select s.xmin::text || ':' || s.enabled from walhook.settings s) || ':' ||
        (select count(*) || ':' || coalesce(sum(m.webhook_id + m.endpoint_id), 0)
           from walhook.webhook_move m join walhook.endpoint e on e.id = m.endpoint_id join walhook.daemon d on d.id = e.owner) as version,
