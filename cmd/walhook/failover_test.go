@@ -306,6 +306,24 @@ func TestNumberOfAnotherDaemon(t *testing.T) {
 	s.expect("/hook", "created 1")
 }
 
+// A session of another daemon has the lock of the number that one is given, which numbers that repeat lead to. It takes the next.
+func TestNumberIsTaken(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.attach()
+	other := testenv.Connect(t, s.store)
+	if _, err := other.Exec(t.Context(), "select pg_advisory_lock($1, 1)", 0x77686b64); err != nil {
+		t.Fatal(err)
+	}
+	d := s.start().ready()
+	if got := testenv.Psql(t, s.store, "select string_agg(id::text, ',') from walhook.daemon"); got != "2" {
+		t.Errorf("daemons %s are registered, not 2: %s", got, d.log.String())
+	}
+	if _, err := other.Exec(t.Context(), "select 1"); err != nil {
+		t.Errorf("the other daemon's session was ended: %v", err)
+	}
+}
+
 // A walsender that is there and says nothing is found out and replaced.
 func TestFrozenWalsender(t *testing.T) {
 	t.Parallel()

@@ -431,3 +431,38 @@ func TestURLIsSentToWhileWebhooksCome(t *testing.T) {
 	making.Wait()
 	s.expect("/hook", want...)
 }
+
+// While somebody edits one webhook of a URL after another, a backlog of others is sent there.
+func TestBacklogIsSentWhileWebhooksAreEdited(t *testing.T) {
+	t.Parallel()
+	const backlog = 6000
+	s := newSite(t, sampleSchema)
+	s.run()
+	s.hook("/hook", "created")
+	testenv.Exec(t, s.store, `insert into walhook.webhook (assessment_id, url, event_type)
+		select '2', $1, 'response.created' from generate_series(1, 300)`, s.receiver.URL("/hook"))
+	stop := make(chan struct{})
+	var editing sync.WaitGroup
+	editing.Go(func() {
+		conn := testenv.Connect(t, s.store)
+		for id := 2; ; id = 2 + id%300 {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := conn.Exec(t.Context(), "update walhook.webhook set description = now()::text where id = $1", id); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	s.exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(1, $1::int) g", backlog)
+	testenv.Eventually(t, patience, "the backlog to arrive", func() (bool, string) {
+		n := len(s.events("/hook"))
+		return n >= backlog, fmt.Sprint(n)
+	})
+	close(stop)
+	editing.Wait()
+	s.exactlyOnce(backlog, "created")
+}
