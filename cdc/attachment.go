@@ -91,19 +91,23 @@ func recordOrigin(ctx context.Context, store *pgx.Conn) error {
 
 // matches returns a FatalError when the configuration is not the one that was attached.
 func (a *Attachment) matches(cfg StreamConfig) error {
-	return a.Matches(cfg.Slot, cfg.Publication, cfg.Mapping)
+	return a.Matches(Target{Slot: cfg.Slot, Publication: cfg.Publication, Publish: a.Publish, Mapping: cfg.Mapping})
 }
 
-// Matches returns a *FatalError that names what differs from the configuration that was attached, and the remedy.
-func (a *Attachment) Matches(slot, publication string, mapping Mapping) error {
+// Matches returns a *FatalError that names what differs from the configuration that was attached, and the remedy. Fewer columns may be
+// published than the configuration lets, and not more.
+func (a *Attachment) Matches(target Target) error {
 	var differs []string
-	if a.Slot != slot {
-		differs = append(differs, fmt.Sprintf("WALHOOK_SLOT was %q and is %q", a.Slot, slot))
+	if a.Slot != target.Slot {
+		differs = append(differs, fmt.Sprintf("WALHOOK_SLOT was %q and is %q", a.Slot, target.Slot))
 	}
-	if a.Publication != publication {
-		differs = append(differs, fmt.Sprintf("WALHOOK_PUBLICATION was %q and is %q", a.Publication, publication))
+	if a.Publication != target.Publication {
+		differs = append(differs, fmt.Sprintf("WALHOOK_PUBLICATION was %q and is %q", a.Publication, target.Publication))
 	}
-	differs = append(differs, Diff(a.Mapping, mapping)...)
+	if a.Publish == PublishAll && target.Publish == PublishMapped {
+		differs = append(differs, fmt.Sprintf("WALHOOK_PUBLISH was %q and is %q", a.Publish, target.Publish))
+	}
+	differs = append(differs, Diff(a.Mapping, target.Mapping)...)
 	if len(differs) == 0 {
 		return nil
 	}

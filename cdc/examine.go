@@ -130,7 +130,7 @@ func (e *examiner) attachment(ctx context.Context) bool {
 		e.note(Fail, "attachment", "an attach was interrupted", "run walhook attach again; it starts over by itself")
 		return false
 	}
-	if err := a.Matches(e.cfg.Target.Slot, e.cfg.Target.Publication, e.cfg.Target.Mapping); err != nil {
+	if err := a.Matches(e.cfg.Target); err != nil {
 		e.note(Fail, "mapping", err.Error(), "set the variables back, or detach and attach")
 		return false
 	}

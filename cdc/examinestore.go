@@ -43,7 +43,8 @@ func (e *examiner) administration(ctx context.Context) {
 	}
 	rows, err := e.store.Query(ctx, `
 		select format('%s, %s failures in a row since %s: %s', walhook.display_url(url), failures, date_trunc('second', failing_since), last_error)
-		  from walhook.endpoint where failures > 0 order by failures desc limit 5`)
+		  from walhook.endpoint e
+		 where failures > 0 and exists (select from walhook.webhook w where w.endpoint_id = e.id and w.enabled) order by failures desc limit 5`)
 	endpoints, err := collect(rows, err)
 	if err != nil {
 		e.unknown("endpoints", err)

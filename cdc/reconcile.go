@@ -69,7 +69,7 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 	if err != nil {
 		return Reconciled{}, err
 	}
-	if err := attachment.Matches(cfg.Target.Slot, cfg.Target.Publication, cfg.Target.Mapping); err != nil {
+	if err := attachment.Matches(cfg.Target); err != nil {
 		return Reconciled{}, err
 	}
 	if cfg.Gap == nil {

@@ -74,7 +74,7 @@ func (v *storeView) refusals(target Target, p *Preflight) []Finding {
 		refuse("store_version", v.newer.Error(), "")
 	}
 	if v.attachment != nil && v.attachment.Complete {
-		if err := v.attachment.Matches(target.Slot, target.Publication, target.Mapping); err != nil {
+		if err := v.attachment.Matches(target); err != nil {
 			refuse("mapping", err.Error(), "")
 		}
 	}

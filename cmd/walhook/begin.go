@@ -113,5 +113,5 @@ func openStore(ctx context.Context, cfg *Config) (*cdc.Attachment, error) {
 	if err != nil {
 		return nil, err
 	}
-	return attachment, attachment.Matches(cfg.Slot, cfg.Publication, cfg.mapping())
+	return attachment, attachment.Matches(cfg.target())
 }

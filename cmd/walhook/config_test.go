@@ -74,6 +74,8 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"DATABASE_URL", "", "not set", "connection string", ""},
 		{"DATABASE_URL", "postgres://app:hunter2@db:notaport/app", "hidden", "connection string", ""},
 		{"DATABASE_URL", "host=db password=hunter2 port=many", "hidden", "connection string", ""},
+		{"DATABASE_URL", "postgres://app:hunter2@x/y@db:5432/app", "hidden", "%40", ""},
+		{"STORE_URL", "postgresql://app:x@hunter2@db/app?sslmode=require", "hidden", "%40", ""},
 		{"STORE_URL", "mysql://root:hunter2@db/app", "mysql://db/...", "connection string", ""},
 		{"SLOT", "Bad-Name", "Bad-Name", "lower-case", ""},
 		{"PUBLICATION", strings.Repeat("p", 64), "pppp", "63 bytes", ""},

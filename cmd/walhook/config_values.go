@@ -27,10 +27,24 @@ type databaseURL string
 
 const databaseURLAccepted = "a connection string such as postgres://user:password@host:5432/database?sslmode=require"
 
+// ambiguous reports whether a URL has an @ too many. What stands behind the first may be part of the password, and would be taken, and
+// told, for the host or the database.
+func ambiguous(value string) bool {
+	address, isURL := strings.CutPrefix(value, "postgres://")
+	if !isURL {
+		address, isURL = strings.CutPrefix(value, "postgresql://")
+	}
+	address, _, _ = strings.Cut(address, "?")
+	return isURL && strings.Count(address, "@") > 1
+}
+
 // Decode checks the connection string without connecting.
 func (u *databaseURL) Decode(value string) error {
 	if value == "" {
 		return nil
+	}
+	if ambiguous(value) {
+		return &valueError{"(hidden, since it holds a password)", databaseURLAccepted + ", with each other @ as %40, and / as %2F in user and password"}
 	}
 	if _, err := pgconn.ParseConfig(value); err != nil {
 		return &valueError{maskURL(value), databaseURLAccepted}

@@ -371,6 +371,8 @@ func (d *doctor) ofWebhooks() {
 		back+"; update walhook.assessment set external_id = 'EXT-1' where assessment_id = '1'", "webhooks_without_external_id", cdc.Warn, "no assessment has one")
 	d.while("update walhook.settings set enabled = false", "update walhook.settings set enabled = true", "settings", cdc.Warn, "switched off")
 	d.while("update walhook.endpoint set failures = 4, failing_since = now(), last_error = 'HTTP 500'", "update walhook.endpoint set failures = 0", "endpoints", cdc.Warn, "4 failures in a row")
+	d.while("update walhook.endpoint set failures = 4, failing_since = now(), last_error = 'HTTP 500'; update walhook.webhook set enabled = false", // nobody waits for it
+		"update walhook.endpoint set failures = 0; "+back, "endpoints", cdc.OK, "")
 	d.while("insert into walhook.incident_log (kind, detail) values ('retention', 'held back')", "delete from walhook.incident_log", "incidents", cdc.Warn, "retention since")
 	testenv.Exec(d.t, d.store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now() - interval '2 hours', 1, '1')", id)
 	d.finds("queue", cdc.Warn, "enabled for 2h0m")

@@ -177,6 +177,21 @@ func TestPublishMapped(t *testing.T) {
 	s.expect("/all", "completed 1")
 }
 
+// Who asks for mapped columns where all are published is not left to believe that it is so.
+func TestPublishMappedAfterAll(t *testing.T) {
+	t.Parallel()
+	if testenv.Postgres(t).Version() < 150000 {
+		return // TestPublishMapped
+	}
+	s := newSite(t, sampleSchema)
+	s.attach()
+	s.with("PUBLISH", "mapped")
+	for _, command := range []string{"run", "attach", "plan", "doctor", "reconcile"} {
+		s.mustFail(command, `WALHOOK_PUBLISH was "all" and is "mapped"`)
+	}
+	s.with("PUBLISH", "all").start().ready()
+}
+
 // Markers of every kind: values with a stamp, boolean, numeric, text.
 func TestMarkers(t *testing.T) {
 	t.Parallel()
