@@ -38,7 +38,7 @@ type ReconcileConfig struct {
 type Reconciled struct {
 	Rows, Differing, Gone int64
 	Events                EventCounts
-	Elsewhere             bool // nothing was done, since another daemon reads the slot by now
+	Elsewhere             bool // nothing was done, since another daemon reads the slot by now, or somebody has closed the gap
 }
 
 // Reconcile compares a snapshot of the table with the recorded state, fires what was missed and lets the stream go on from
@@ -49,6 +49,7 @@ type Reconciled struct {
 // found as a gap and closed by the next one; the rows then tell the last of several changes: where a response finished twice
 // since the old position, one event fires. A gap is left to another daemon that reads the slot by now.
 func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
+	began := time.Now()
 	store, err := connectLocking(ctx, cfg.StoreURL)
 	if err != nil {
 		return Reconciled{}, err
@@ -64,6 +65,14 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 	}
 	if err := lockAttach(ctx, store); err != nil {
 		return Reconciled{}, err
+	}
+	if cfg.Gap != nil {
+		// Who had the locks may have closed it, and what the slot has brought since must not be compared away.
+		var closed bool
+		args := sql.GapClosed.Bind(sql.Args{"kind": cfg.Gap.Kind, "within": time.Since(began)})
+		if err := store.QueryRow(ctx, sql.GapClosed.SQL, args...).Scan(&closed); err != nil || closed {
+			return Reconciled{Elsewhere: closed}, err
+		}
 	}
 	attachment, position, err := ReadAttached(ctx, store)
 	if err != nil {

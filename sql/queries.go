@@ -39,6 +39,7 @@ var (
 	ReadPosition        = mustQuery("ReadPosition")
 	AdvancePosition     = mustQuery("AdvancePosition")
 	SetPosition         = mustQuery("SetPosition")
+	GapClosed           = mustQuery("GapClosed")
 	HinderIncident      = mustQuery("HinderIncident")
 	RecordOrigin        = mustQuery("RecordOrigin")
 	ReadStates          = mustQuery("ReadStates")

@@ -116,6 +116,10 @@ update walhook.incident_log set hindrance = @hindrance where kind = @kind and re
 -- name: OpenGap
 select kind, detail from walhook.incident_log where kind = any(@kinds::text[]) and resolved_at is null order by at, id limit 1;
 
+-- Whether a gap of a kind was closed not longer ago than that.
+-- name: GapClosed
+select exists (select from walhook.incident_log where kind = @kind and resolved_at >= now() - @within::interval);
+
 -- name: NoteIncident
 insert into walhook.incident_log (kind, detail, resolved_at) values (@kind, @detail, now());
 
