@@ -332,7 +332,7 @@ func Mender(cfg ReconcileConfig, status *Status) func(context.Context, *GapError
 			return &FatalError{err}
 		}
 		if err == nil && result.Elsewhere {
-			err = &entrustedError{errors.New("another daemon reads the slot by now, and closes it")}
+			err = &entrustedError{errors.New("another daemon reads the slot by now and closes it, or somebody has closed it")}
 		}
 		if err != nil {
 			return fmt.Errorf("%s; %w", strings.TrimSuffix(gap.Detail, "."), err)
