@@ -67,9 +67,9 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 		return Reconciled{}, err
 	}
 	if cfg.Gap != nil {
-		// Who had the locks may have closed it, and what the slot has brought since must not be compared away.
+		// Who had the locks may have closed it, as every comparison does, and what the slot has brought since must not be compared away.
 		var closed bool
-		args := sql.GapClosed.Bind(sql.Args{"kind": cfg.Gap.Kind, "within": time.Since(began)})
+		args := sql.GapClosed.Bind(sql.Args{"kinds": comparedKinds, "within": time.Since(began)})
 		if err := store.QueryRow(ctx, sql.GapClosed.SQL, args...).Scan(&closed); err != nil || closed {
 			return Reconciled{Elsewhere: closed}, err
 		}

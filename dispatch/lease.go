@@ -43,8 +43,9 @@ type lease struct {
 	conn *pgx.Conn
 	id   int64
 
-	beaten, looked, versioned, kept time.Time
-	began                           time.Time // the last heartbeat
+	name string // as it is registered: the host may get another one meanwhile
+
+	beaten, looked, versioned, kept time.Time // beaten: when the last heartbeat began
 	deleted                         time.Time // when webhooks were last found to be gone
 	orphans                         time.Time // when to look for what was queued for such
 
@@ -67,7 +68,7 @@ func (l *lease) run(ctx context.Context) error {
 		if l.conn != nil {
 			_ = l.conn.Close(context.WithoutCancel(ctx))
 			l.conn = nil
-			l.s.liveNoLonger(l.began.Add(reapedAfter))
+			l.s.liveNoLonger(l.beaten.Add(reapedAfter))
 		}
 		if l.beaten.After(held) {
 			backoff = newStoreBackoff()
@@ -175,7 +176,7 @@ func (l *lease) lockAgain(ctx context.Context) error {
 	if locked, err := l.lock(ctx); locked || err != nil {
 		return err
 	}
-	args := sql.EndLostSession.Bind(sql.Args{"lock_class": int64(lockClass), "id": l.id, "name": cdc.DaemonName()})
+	args := sql.EndLostSession.Bind(sql.Args{"lock_class": int64(lockClass), "id": l.id, "name": l.name})
 	tag, err := l.conn.Exec(ctx, sql.EndLostSession.SQL, args...)
 	if err != nil {
 		return fmt.Errorf("end the session that was lost and still has the lock of daemon %d: %w", l.id, err)
@@ -202,7 +203,7 @@ func (l *lease) beat(ctx context.Context) error {
 	length := l.s.cfg.Timeout + leaseMargin
 	began := time.Now()
 	if l.id != 0 {
-		tag, err := l.conn.Exec(ctx, sql.Heartbeat.SQL, sql.Heartbeat.Bind(sql.Args{"id": l.id, "name": cdc.DaemonName(), "lease": length})...)
+		tag, err := l.conn.Exec(ctx, sql.Heartbeat.SQL, sql.Heartbeat.Bind(sql.Args{"id": l.id, "name": l.name, "lease": length})...)
 		if err != nil {
 			return fmt.Errorf("renew the lease: %w", err)
 		}
@@ -216,7 +217,7 @@ func (l *lease) beat(ctx context.Context) error {
 		}
 	}
 	if l.id == 0 {
-		args := sql.RegisterDaemon.Bind(sql.Args{"name": cdc.DaemonName(), "version": l.s.cfg.Version, "lease": length})
+		args := sql.RegisterDaemon.Bind(sql.Args{"name": l.name, "version": l.s.cfg.Version, "lease": length})
 		if err := l.conn.QueryRow(ctx, sql.RegisterDaemon.SQL, args...).Scan(&l.id); err != nil {
 			return fmt.Errorf("register this daemon: %w", err)
 		}
@@ -232,7 +233,7 @@ func (l *lease) beat(ctx context.Context) error {
 		}
 		l.versioned, l.looked = time.Time{}, time.Time{}
 	}
-	l.beaten, l.began = time.Now(), began
+	l.beaten = began
 	l.s.live(began.Add(leaseMargin))
 	return nil
 }

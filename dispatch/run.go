@@ -50,7 +50,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	workers.Go(func() { s.tellLoop(background) })
 	workers.Go(func() { s.sampleLoop(background) })
 
-	lease := &lease{s: s}
+	lease := &lease{s: s, name: cdc.DaemonName()}
 	err = lease.run(ctx)
 
 	s.drain()

@@ -273,6 +273,9 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
+// lockClass is the first key of the lock that each daemon holds in the store. The second one is its number.
+const lockClass = 0x77686b64
+
 // In a store that was restored another daemon may have got the number of one that lives. That one leaves it alone and takes another.
 func TestNumberOfAnotherDaemon(t *testing.T) {
 	t.Parallel()
@@ -280,7 +283,6 @@ func TestNumberOfAnotherDaemon(t *testing.T) {
 	d := s.run()
 	s.hooks()
 	id := testenv.Value[int64](t, s.store, "select id from walhook.daemon")
-	const lockClass = 0x77686b64
 	other := testenv.Connect(t, s.store)
 	locked := make(chan error, 1)
 	go func() {
@@ -312,7 +314,7 @@ func TestNumberIsTaken(t *testing.T) {
 	s := newSite(t, sampleSchema)
 	s.attach()
 	other := testenv.Connect(t, s.store)
-	if _, err := other.Exec(t.Context(), "select pg_advisory_lock($1, 1)", 0x77686b64); err != nil {
+	if _, err := other.Exec(t.Context(), "select pg_advisory_lock($1, 1)", lockClass); err != nil {
 		t.Fatal(err)
 	}
 	d := s.start().ready()

@@ -273,6 +273,32 @@ func (s *site) exec(statements string, args ...any) {
 	testenv.Exec(s.t, s.db, statements, args...)
 }
 
+// meanwhile executes a statement in a database again and again, each time with the next number, until the returned function has ended
+// that.
+func (s *site) meanwhile(database, statement string) (end func()) {
+	s.t.Helper()
+	conn := testenv.Connect(s.t, database)
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for n := 1; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := conn.Exec(s.t.Context(), statement, n); err != nil {
+				s.t.Errorf("%s: %v", statement, err)
+				return
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-ended
+	}
+}
+
 // writesAgain waits until PostgreSQL lets the application update its table.
 func (s *site) writesAgain() {
 	s.t.Helper()

@@ -405,30 +405,14 @@ func TestURLIsSentToWhileWebhooksCome(t *testing.T) {
 	s := newSite(t, sampleSchema)
 	s.run()
 	s.hook("/hook", "created")
-	stop := make(chan struct{})
-	var making sync.WaitGroup
-	making.Go(func() {
-		conn := testenv.Connect(t, s.store)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if _, err := conn.Exec(t.Context(), "insert into walhook.webhook (assessment_id, url, event_type) values ('2', $1, 'response.created')", s.receiver.URL("/hook")); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	})
+	end := s.meanwhile(s.store, "insert into walhook.webhook (assessment_id, url, event_type, description) values ('2', '"+s.receiver.URL("/hook")+"', 'response.created', $1::int::text)")
 	var want []string
 	for id := range 30 {
 		s.exec("insert into respondent (id, assessment_id) values ($1, 1)", id)
 		want = append(want, fmt.Sprintf("created %d", id))
 		testenv.Eventually(t, patience, "an event", func() (bool, string) { return len(s.events("/hook")) > id, "" })
 	}
-	close(stop)
-	making.Wait()
+	end()
 	s.expect("/hook", want...)
 }
 
@@ -441,28 +425,12 @@ func TestBacklogIsSentWhileWebhooksAreEdited(t *testing.T) {
 	s.hook("/hook", "created")
 	testenv.Exec(t, s.store, `insert into walhook.webhook (assessment_id, url, event_type)
 		select '2', $1, 'response.created' from generate_series(1, 300)`, s.receiver.URL("/hook"))
-	stop := make(chan struct{})
-	var editing sync.WaitGroup
-	editing.Go(func() {
-		conn := testenv.Connect(t, s.store)
-		for id := 2; ; id = 2 + id%300 {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if _, err := conn.Exec(t.Context(), "update walhook.webhook set description = now()::text where id = $1", id); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	})
+	end := s.meanwhile(s.store, "update walhook.webhook set description = now()::text where id = 2 + $1 % 300")
 	s.exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(1, $1::int) g", backlog)
 	testenv.Eventually(t, patience, "the backlog to arrive", func() (bool, string) {
 		n := len(s.events("/hook"))
 		return n >= backlog, fmt.Sprint(n)
 	})
-	close(stop)
-	editing.Wait()
+	end()
 	s.exactlyOnce(backlog, "created")
 }

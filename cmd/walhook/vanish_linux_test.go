@@ -1,7 +1,6 @@
 package main
 
 import (
-	"sync"
 	"testing"
 
 	"walhook/testenv"
@@ -35,31 +34,16 @@ func TestMachineVanishes(t *testing.T) {
 			s.exec("insert into respondent (id, assessment_id) values (1, 1)")
 			s.expect("/hook", "created 1")
 
-			var load sync.WaitGroup
-			stop := make(chan struct{})
+			end := func() {}
 			if busy {
-				load.Go(func() {
-					conn := testenv.Connect(t, s.db)
-					for id := 1000; ; id++ {
-						select {
-						case <-stop:
-							return
-						default:
-						}
-						if _, err := conn.Exec(t.Context(), "insert into respondent (id, assessment_id) values ($1, 2)", id); err != nil {
-							t.Error(err)
-							return
-						}
-					}
-				})
+				end = s.meanwhile(s.db, "insert into respondent (id, assessment_id) values (1000 + $1, 2)")
 				s.waitLog("select count(*) > 50 from walhook.response_state", "t")
 			}
 			hole.Swallow()
 			first.kill()
 			s.exec("insert into respondent (id, assessment_id) values (2, 1)")
 			second.readyz(200, "streaming")
-			close(stop)
-			load.Wait()
+			end()
 			s.waitLog("select count(*) from walhook.delivery_log where response_id = '2'", "1")
 		})
 	}

@@ -205,7 +205,7 @@ where q.delivery_id = case when cardinality(@ordered_ids::bigint[]) <= 8 then
 
 -- What waits for a retry at endpoints: how many (counted up to a bound), and in how long the first is due. stale tells that what was found
 -- before may stand behind something of a webhook that has come to the URL, was enabled or keeps the order since those that are known
--- were loaded.
+-- were loaded. It is asked last, so that it tells of all that could be found.
 -- name: WaitingSummary
 select l.n,
        (select count(*) from (

@@ -116,15 +116,16 @@ update walhook.incident_log set hindrance = @hindrance where kind = @kind and re
 -- name: OpenGap
 select kind, detail from walhook.incident_log where kind = any(@kinds::text[]) and resolved_at is null order by at, id limit 1;
 
--- Whether a gap of a kind was closed not longer ago than that.
+-- Whether a gap of these kinds was closed not longer ago than that.
 -- name: GapClosed
-select exists (select from walhook.incident_log where kind = @kind and resolved_at >= now() - @within::interval);
+select exists (select from walhook.incident_log where kind = any(@kinds::text[]) and resolved_at >= clock_timestamp() - @within::interval);
 
 -- name: NoteIncident
 insert into walhook.incident_log (kind, detail, resolved_at) values (@kind, @detail, now());
 
+-- The transaction of a comparison may have begun long before.
 -- name: ResolveIncidents
-update walhook.incident_log set resolved_at = now() where kind = any(@kinds::text[]) and resolved_at is null;
+update walhook.incident_log set resolved_at = clock_timestamp() where kind = any(@kinds::text[]) and resolved_at is null;
 
 -- How far the store's WAL has been written and how far it is on disk.
 -- name: StoreWAL
