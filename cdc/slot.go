@@ -115,7 +115,7 @@ func runningTransactions(ctx context.Context, conn *pgx.Conn) (string, error) {
 }
 
 // dropSlot drops the slot where it exists. A walsender that has lost its client may hold it, for as long as it waits for a
-// transaction: where it is ours, it is ended.
+// transaction: where it is ours, it is ended. A slot that it was still creating goes with it, maybe between being seen and being dropped.
 func dropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 	deadline := time.Now().Add(dialTimeout)
 	for {
@@ -123,7 +123,7 @@ func dropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 			return fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", name, err)
 		}
 		_, err := source.Exec(ctx, "select pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where slot_name = $1", name)
-		if err == nil {
+		if err == nil || sqlState(err) == stateUndefinedObject {
 			return nil
 		}
 		if sqlState(err) != stateObjectInUse || time.Now().After(deadline) {
