@@ -110,7 +110,7 @@ func (m *planner) undo(p *Plan) {
 	for _, part := range p.Owners {
 		for _, step := range part.Steps {
 			if role, made := strings.CutPrefix(step.SQL, "create role walhook_"); made {
-				groups = append(groups, PlanStep{"", "drop role walhook_" + strings.TrimSuffix(role, " nologin;") + ";"})
+				groups = append(groups, PlanStep{"", dropGroup("walhook_" + strings.TrimSuffix(role, " nologin;"))})
 			}
 		}
 	}
@@ -122,4 +122,9 @@ func (m *planner) undo(p *Plan) {
 	}
 	// The store goes first: a role that owned it can be dropped only afterwards.
 	p.Undo = []PlanPart{{In: p.Store, Steps: slices.Concat(gone[2:], groups, m.undoStore)}, inSource}
+}
+
+// dropGroup drops a group role unless the walhook of another database of the server has rights for it.
+func dropGroup(role string) string {
+	return "do $$ begin drop role " + role + "; exception when dependent_objects_still_exist then raise notice 'role " + role + " is used elsewhere, and stays'; end $$;"
 }

@@ -92,6 +92,8 @@ func (p *planPrinter) print() {
 			p.plan.Source.Address, p.plan.Store.Address, p.plan.StoreRole)
 	}
 	p.comment("Run it by: psql -v ON_ERROR_STOP=1 -f FILE")
+	p.comment("If it stops halfway, what it has done stays; the next plan has what is left to do.")
+	p.lines("", p.onlyHere())
 	p.blank()
 	for _, f := range p.plan.Preflight.Findings {
 		p.comment("%-5s %s", f.Level, f.Found)
@@ -186,6 +188,27 @@ func (p *planPrinter) parts(title string, parts []cdc.PlanPart) {
 	}
 }
 
+// onlyHere stops a script that is run in a database that it is not for.
+func (p *planPrinter) onlyHere() []string {
+	places := []cdc.Place{p.plan.Source}
+	if p.plan.Elsewhere {
+		places = append(places, p.plan.Store)
+	}
+	known, names := make([]string, len(places)), make([]string, len(places))
+	for i, place := range places {
+		known[i] = fmt.Sprintf("(%s, %s)", literal(place.System), literal(place.Database))
+		names[i] = place.Address
+	}
+	return []string{
+		`\set ON_ERROR_STOP on`,
+		"do $walhook$ begin",
+		"  if not exists (select from pg_control_system() where (system_identifier::text, current_database()::text) in (" + strings.Join(known, ", ") + ")) then",
+		"    raise exception 'this script is for %, and this is another database (%)', " + literal(strings.Join(names, " and ")) + ", current_database();",
+		"  end if;",
+		"end $walhook$;",
+	}
+}
+
 // mayBecome is the privilege that SET ROLE needs.
 func (p *planPrinter) mayBecome() string {
 	if p.plan.Preflight.Version >= 160000 {
@@ -217,6 +240,7 @@ func (p *planPrinter) undo() {
 	p.blank()
 	p.comment("What undoes all this. Stop the daemons first, and run it as you ran part 1. Keep it: a later plan no longer knows what was made here.")
 	p.comment("  sed -n 's/^%s//p' FILE > undo.sql", undoPrefix)
+	p.lines(undoPrefix, p.onlyHere())
 	for _, part := range p.plan.Undo {
 		p.prefixed(undoPrefix, fmt.Sprintf("-- In database %s, at %s:", part.In.Database, part.In.Address))
 		if p.plan.Elsewhere {

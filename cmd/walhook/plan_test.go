@@ -166,6 +166,39 @@ func TestPlanIsWhatAttachRuns(t *testing.T) {
 	byHand.expect("/hook", "created 60")
 }
 
+// A script or undo that is run in a database that it is not for does nothing. The undo leaves the group roles to a walhook of another database.
+func TestPlanIsForItsDatabase(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	s := newSiteOn(t, server, livedIn)
+	script, errOut, status := s.walhook("plan", "--role", "walhook")
+	if status != 0 {
+		t.Fatalf("plan: status %d\n%s%s", status, errOut, script)
+	}
+	undo := undoOf(script)
+	elsewhere := server.URL("postgres")
+	refused := regexp.MustCompile(`is for \S+/` + testenv.Value[string](t, s.db, "select current_database()") + `, and this is another database \(postgres\)`)
+	before := catalogs(t, elsewhere)
+	for name, text := range map[string]string{"script": script, "undo": undo} {
+		out, err := psqlFile(t, elsewhere, text)
+		if err == nil || !refused.MatchString(out) {
+			t.Errorf("the %s in another database: %v\n%s", name, err, out)
+		}
+	}
+	unchanged(t, "a script for another database", before, catalogs(t, elsewhere))
+
+	mustRunFile(t, s.db, script)
+	neighbour := newSiteOn(t, server, livedInAlso).attach()
+	mustRunFile(t, s.db, undo)
+	if got := testenv.Psql(t, neighbour.db, "select string_agg(rolname, ' ' order by rolname) from pg_roles where rolname ~ '^walhook'"); got != "walhook_admin walhook_daemon walhook_viewer" {
+		t.Errorf("after the undo there are the roles %q", got)
+	}
+	neighbour.start().ready()
+	neighbour.hooks()
+	neighbour.exec("insert into respondent (id, assessment_id) values (60, 1)")
+	neighbour.expect("/hook", "created 60")
+}
+
 // Where a DBA has attached, plan gives the daemon's role what it lacks.
 func TestPlanAfterADBAAttached(t *testing.T) {
 	t.Parallel()
