@@ -224,6 +224,7 @@ func TestRedeliver(t *testing.T) {
 		{"update walhook.webhook set enabled = false; update walhook.settings set enabled = true", fmt.Sprintf("redeliver(%d)", failed), fmt.Sprintf("webhook %d is disabled: this stays pending until UPDATE", hook)},
 		{"delete from walhook.queue", fmt.Sprintf("redeliver_failed(%d, %s)", hook, since), fmt.Sprintf("webhook %d is disabled", hook)},
 		{"update walhook.queue set attempts = 1, next_attempt_at = now() + interval '1 hour'", fmt.Sprintf("retry_now(%d)", hook), fmt.Sprintf("webhook %d is disabled", hook)},
+		{"", fmt.Sprintf("retry_now(%d)", hook), fmt.Sprintf("webhook %d is disabled", hook)}, // nothing of it waits for its time any more
 	} {
 		if out := testenv.Psql(t, s.store, c.state+"; select walhook."+c.call); !strings.Contains(out, "NOTICE:  ") || !strings.Contains(out, c.says) {
 			t.Errorf("%s: %s", c.call, out)

@@ -130,7 +130,7 @@ declare
 begin
   update walhook.queue q set next_attempt_at = now() where q.webhook_id = retry_now.webhook_id and q.next_attempt_at > now();
   get diagnostics due = row_count;
-  if due > 0 then
+  if exists (select from walhook.queue q where q.webhook_id = retry_now.webhook_id) then
     perform walhook.tell_what_waits(hook, false);
   end if;
   perform pg_notify('walhook', '');
