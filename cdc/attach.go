@@ -56,7 +56,7 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer closeQuietly(store)
+	defer closeLocking(store)
 	if cfg.OnlyIfNone {
 		before, err := existingAttachment(ctx, store)
 		if err != nil {
@@ -391,7 +391,7 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 	if err != nil {
 		return err
 	}
-	defer closeQuietly(store)
+	defer closeLocking(store)
 	if err := lockAttach(ctx, store); err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 	if err != nil {
 		return Reconciled{}, err
 	}
-	defer closeQuietly(store)
+	defer closeLocking(store)
 	if err := sql.CheckVersion(ctx, store); err != nil {
 		return Reconciled{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -60,6 +61,7 @@ type Stream struct {
 	cfg       StreamConfig
 	keyHidden string // what the watch has told of a table that hides its key
 	yielded   bool   // the slot was given to a comparison, which is no daemon
+	elected   uint32 // the server process of the last session in which this daemon read the slot
 	patience  patience
 
 	told     *GapError // the last that was told of
@@ -149,7 +151,7 @@ func (s *Stream) session(ctx context.Context, open *GapError) error {
 	if err != nil {
 		return err
 	}
-	defer closeQuietly(store)
+	defer closeLocking(store)
 	if err := sql.CheckVersion(ctx, store); err != nil {
 		var version *sql.VersionError
 		if errors.As(err, &version) {
@@ -241,30 +243,69 @@ func (s *Stream) survey(ctx context.Context, source *pgx.Conn, a *Attachment) {
 
 // elect waits until this daemon is the one that reads the slot, and remembers whether another was before, until that has been told.
 func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
-	for waited := false; ; waited = true {
+	other, last := false, ""
+	for {
 		var won bool
 		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", ReaderLock).Scan(&won); err != nil {
 			return fmt.Errorf("become the reader of slot %q: %w", s.cfg.Slot, err)
 		}
 		if won {
-			s.succeeds = s.succeeds || waited && !s.yielded
+			s.succeeds = s.succeeds || other && !s.yielded
 			s.yielded = false
+			s.elected = store.PgConn().PID()
 			return nil
 		}
-		reason := "another daemon reads the slot"
-		if comparing, err := lockHeld(ctx, store, attachLock, true); err == nil && comparing {
-			reason = "the table is being compared with the recorded state"
+		reason, err := s.occupied(ctx, store)
+		if err != nil {
+			return err
 		}
-		if s.cfg.Status.View().Phase != PhaseStandby {
+		if reason == "" {
+			continue
+		}
+		other = other || reason == anotherReads
+		phase := PhaseStandby
+		if reason == leftoverReads {
+			phase = PhaseRetrying
+		}
+		if reason != last {
 			s.cfg.Log.Info("standing by", "detail", reason)
+			last = reason
 		}
-		s.cfg.Status.enter(PhaseStandby, reason)
+		s.cfg.Status.enter(phase, reason)
 		select {
 		case <-time.After(standbyPoll):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+const (
+	anotherReads  = "another daemon reads the slot"
+	leftoverReads = "the store has not ended the last session of this daemon yet"
+)
+
+// occupied tells who has the lock of the slot's reader: another daemon, a comparison, or a session of this daemon's own that broke. It is
+// "" where nobody has it any more.
+func (s *Stream) occupied(ctx context.Context, store *pgx.Conn) (string, error) {
+	readers, err := lockSessions(ctx, store, ReaderLock, true)
+	if err != nil {
+		return "", err
+	}
+	comparing, err := lockSessions(ctx, store, attachLock, true)
+	if err != nil {
+		return "", err
+	}
+	if len(readers) == 0 {
+		return "", nil
+	}
+	switch reader := readers[0]; {
+	case slices.Contains(comparing, reader):
+		return "the table is being compared with the recorded state", nil
+	case reader == s.elected:
+		return leftoverReads, nil
+	}
+	return anotherReads, nil
 }
 
 // noteTakeover lets people see since when which daemon reads the slot.

@@ -56,3 +56,11 @@ func connectLocking(ctx context.Context, url string) (*pgx.Conn, error) {
 	}
 	return store, nil
 }
+
+// closeLocking gives the locks back before it closes the connection: the server may take a moment to end a session.
+func closeLocking(store *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, _ = store.Exec(ctx, "select pg_catalog.pg_advisory_unlock_all()")
+	_ = store.Close(ctx)
+}

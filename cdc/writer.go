@@ -276,20 +276,20 @@ func (w *writer) look(ctx context.Context) error {
 		return fmt.Errorf("look how far the store's commits are on disk: %w", err)
 	}
 	w.durable(w.ledger.told(inserted, flushed))
-	wanted, err := lockHeld(ctx, w.store, ReaderLock, false)
-	if err != nil || !wanted {
+	waiting, err := lockSessions(ctx, w.store, ReaderLock, false)
+	if err != nil || len(waiting) == 0 {
 		return err
 	}
 	return cmp.Or(w.settle(ctx), errYielded)
 }
 
-// lockHeld reports whether some session holds an advisory lock of the store, or, with granted false, waits for it.
-func lockHeld(ctx context.Context, store *pgx.Conn, key int64, granted bool) (held bool, err error) {
-	err = store.QueryRow(ctx, sql.LockHeld.SQL, sql.LockHeld.Bind(sql.Args{"key": key, "granted": granted})...).Scan(&held)
+// lockSessions tells which server processes hold an advisory lock of the store, or, with granted false, wait for it.
+func lockSessions(ctx context.Context, store *pgx.Conn, key int64, granted bool) (pids []uint32, err error) {
+	err = store.QueryRow(ctx, sql.LockSessions.SQL, sql.LockSessions.Bind(sql.Args{"key": key, "granted": granted})...).Scan(&pids)
 	if err != nil {
-		return false, fmt.Errorf("look who waits for the slot: %w", err)
+		return nil, fmt.Errorf("look who has the lock of the slot's reader: %w", err)
 	}
-	return held, nil
+	return pids, nil
 }
 
 // progress notes that the stream has been consumed up to a position and that nothing in between had to be stored.

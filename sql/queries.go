@@ -59,5 +59,5 @@ var (
 	ResolveIncidents    = mustQuery("ResolveIncidents")
 	StoreWAL            = mustQuery("StoreWAL")
 	SkipLostIds         = mustQuery("SkipLostIds")
-	LockHeld            = mustQuery("LockHeld")
+	LockSessions        = mustQuery("LockSessions")
 )

@@ -59,24 +59,17 @@ func TestStoreCommitOfUnknownOutcome(t *testing.T) {
 // gap is closed by the daemon that found it, and recorded as what it found.
 func TestGapIsClosedByTheOneWhoFoundIt(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, sampleSchema).withStore(testenv.Postgres(t))
+	s := newSite(t, sampleSchema).withStore(testenv.NewServer(t, nil)) // others would wait for a process that is stopped
 	s.exec(beforeGap)
 	d := s.run()
 	s.hooks()
-	reader := testenv.Value[int](t, s.store, "select l.pid from pg_locks l join pg_database d on d.oid = l.database where l.locktype = 'advisory' and l.objsubid = 1 and d.datname = current_database()")
 	s.exec("alter publication walhook drop table respondent; " + gapHistory)
-	signal := func(what syscall.Signal) {
-		if err := syscall.Kill(reader, what); err != nil {
-			t.Errorf("%s to the session that holds the lock: %v", what, err)
-		}
-	}
-	signal(syscall.SIGSTOP)
-	t.Cleanup(func() { _ = syscall.Kill(reader, syscall.SIGCONT) }) // where the test fails before
-	testenv.Eventually(t, patience, "the gap to be found", func() (bool, string) {
-		return strings.Contains(d.log.String(), "the stream may have missed changes"), d.log.String()
+	s.stopReader(func() {
+		testenv.Eventually(t, patience, "the gap to be found", func() (bool, string) {
+			return strings.Contains(d.log.String(), "the stream may have missed changes"), d.log.String()
+		})
+		time.Sleep(time.Second)
 	})
-	time.Sleep(time.Second)
-	signal(syscall.SIGCONT)
 	s.expect("/hook", missedInGap...)
 	d.ready()
 	if got := testenv.Psql(t, s.store, "select kind, resolved_at is not null from walhook.incident where kind <> 'reconcile'"); got != "publication_changed|t" {
@@ -85,6 +78,43 @@ func TestGapIsClosedByTheOneWhoFoundIt(t *testing.T) {
 	if log := d.log.String(); strings.Contains(log, "connecting again") {
 		t.Errorf("the gap was not closed at once:\n%s", log)
 	}
+}
+
+// A session of the reader that the store's server is slow to end after its connection broke is no other daemon: nobody is told that one has
+// taken over.
+func TestOwnSessionIsNoOtherDaemon(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).withStore(testenv.NewServer(t, nil)) // others would wait for a process that is stopped
+	wire := s.behindWire("STORE_URL", s.store)
+	d := s.run()
+	s.hook("/hook", "created")
+	s.stopReader(func() {
+		wire.Cut()
+		wire.Restore()
+		testenv.Eventually(t, patience, "the daemon to meet its last session", func() (bool, string) {
+			return strings.Contains(d.log.String(), "has not ended the last session of this daemon"), d.log.String()
+		})
+		d.readyz(503, "has not ended the last session of this daemon")
+	})
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.expect("/hook", "created 1")
+	if got := testenv.Psql(t, s.store, "select kind, detail from walhook.incident"); got != "" {
+		t.Errorf("incidents are %q", got)
+	}
+}
+
+// stopReader does something while the store's server process is stopped that holds the lock of the slot's reader.
+func (s *site) stopReader(while func()) {
+	s.t.Helper()
+	reader := testenv.Value[int](s.t, s.store, "select l.pid from pg_locks l join pg_database d on d.oid = l.database where l.locktype = 'advisory' and l.objsubid = 1 and d.datname = current_database()")
+	signal := func(what syscall.Signal) {
+		if err := syscall.Kill(reader, what); err != nil {
+			s.t.Errorf("%s to the session that holds the lock: %v", what, err)
+		}
+	}
+	signal(syscall.SIGSTOP)
+	defer signal(syscall.SIGCONT) // also where the test fails meanwhile
+	while()
 }
 
 // lockStore keeps everybody from writing a table of the store, until the function that it returns is called.

@@ -137,10 +137,10 @@ select pg_catalog.pg_current_wal_insert_lsn() as inserted, pg_catalog.pg_current
 with marked as (insert into walhook.crash_mark default values on conflict do nothing returning one)
 select setval('walhook.delivery_id', nextval('walhook.delivery_id') + 1000000) from marked;
 
--- Whether a session holds the advisory lock of a key of eight bytes, or waits for it.
--- name: LockHeld
-select exists (
-  select from pg_catalog.pg_locks l
-   where l.locktype = 'advisory' and l.objsubid = 1 and l.granted = @granted
-     and l.classid = (@key::bigint >> 32)::int::oid and l.objid = ((@key::bigint << 32) >> 32)::int::oid
-     and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database()));
+-- The sessions that hold the advisory lock of a key of eight bytes, or wait for it: their server processes.
+-- name: LockSessions
+select coalesce(array_agg(l.pid), '{}') as pids
+  from pg_catalog.pg_locks l
+ where l.locktype = 'advisory' and l.objsubid = 1 and l.granted = @granted
+   and l.classid = (@key::bigint >> 32)::int::oid and l.objid = ((@key::bigint << 32) >> 32)::int::oid
+   and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database());
