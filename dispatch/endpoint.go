@@ -77,9 +77,10 @@ type endpoint struct {
 	edition int64 // of hooks
 
 	owned    bool
-	leaving  bool // to be released as soon as nothing is in flight or unrecorded
-	moving   bool // a webhook has come here, and what is in flight at its URL before has not ended
-	queued   bool // in the ring of endpoints that may have something to send
+	leaving  bool          // to be released as soon as nothing is in flight or unrecorded
+	moving   bool          // a webhook has come here, and what is in flight at its URL before has not ended
+	queued   bool          // in the ring of endpoints that may have something to send
+	parked   [reasons]bool // among those that were turned away, by what for
 	loading  bool
 	missed   bool // something was offered and not held since the store was last looked at
 	more     bool

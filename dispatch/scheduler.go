@@ -68,9 +68,9 @@ type Scheduler struct {
 	mu         sync.Mutex
 	webhooks   *webhooks
 	endpoints  map[int64]*endpoint
-	ring       []*endpoint // that may have something to send, in turn
-	parked     []*endpoint // that were turned away for want of a slot
-	gated      []*delivery // whose transaction the source cannot show yet
+	ring       []*endpoint          // that may have something to send, in turn
+	parked     [reasons][]*endpoint // that were turned away, by what for
+	gated      []*delivery          // whose transaction the source cannot show yet
 	results    []result
 	troubled   map[*endpoint]struct{} // whose failures are to be written
 	elsewhere  map[int64]struct{}     // endpoints of others for which something was queued
@@ -262,16 +262,22 @@ func (s *Scheduler) pump() {
 		return
 	}
 	now := time.Now()
-	for len(s.ring) > 0 && s.inFlight < s.cfg.Concurrency && s.unrecorded < unrecordedLimit {
+	for s.inFlight < s.cfg.Concurrency && s.unrecorded < unrecordedLimit {
 		if now.After(s.aliveUntil) {
+			return
+		}
+		if len(s.ring) == 0 {
+			s.unpark()
+		}
+		if len(s.ring) == 0 {
 			return
 		}
 		e := s.ring[0]
 		s.ring[0] = nil
 		s.ring = s.ring[1:]
 		e.queued = false
-		if !s.mayBegin(e, now) {
-			s.parked = append(s.parked, e)
+		if why, turned := s.turnsAway(e, now); turned {
+			s.park(e, why)
 			continue
 		}
 		if d := e.pick(now, s.cfg.EndpointConcurrency); d != nil {
@@ -284,26 +290,57 @@ func (s *Scheduler) pump() {
 	}
 }
 
-// mayBegin keeps room for others: an endpoint may take a second slot only while a quarter of them is free, and endpoints that
-// fail or do not answer may not take more than half of all. That last quarter is closed to endpoints that never
-// were tried, too, of which any number may hang. Endpoints turned away here come back with the next answer.
-func (s *Scheduler) mayBegin(e *endpoint, now time.Time) bool {
-	last := s.cfg.Concurrency > 1 && s.inFlight >= s.cfg.Concurrency-max(s.cfg.Concurrency/4, 1)
-	if last && (e.inFlight > 0 || e.lastAttempt.IsZero()) {
-		return false
+// What an endpoint is turned away for, although attempts may be begun: room is kept for others. It waits until there is room of that kind.
+const (
+	// The last quarter of all attempts is for endpoints that have none in flight and were tried before: of those that never were, any
+	// number may hang.
+	lastQuarter = iota
+	// Endpoints that fail or do not answer may not take more than half of all.
+	halfForTroubled
+	reasons
+)
+
+// roomFor reports whether there is room of the kind that an endpoint was turned away for.
+func (s *Scheduler) roomFor(why int) bool {
+	of := s.cfg.Concurrency
+	if why == lastQuarter {
+		return of == 1 || s.inFlight < of-max(of/4, 1)
 	}
-	return !e.troublesome(now) || s.inTroubled < max(s.cfg.Concurrency/2, 1)
+	return s.inTroubled < max(of/2, 1)
 }
 
-// unparkBatch is how many endpoints that were turned away get another turn with each answer.
-const unparkBatch = 4
-
-func (s *Scheduler) unpark() {
-	n := min(unparkBatch, len(s.parked))
-	for _, e := range s.parked[:n] {
-		s.turn(e)
+// turnsAway tells whether the endpoint may begin nothing, and what for.
+func (s *Scheduler) turnsAway(e *endpoint, now time.Time) (why int, turned bool) {
+	if (e.inFlight > 0 || e.lastAttempt.IsZero()) && !s.roomFor(lastQuarter) {
+		return lastQuarter, true
 	}
-	s.parked = s.parked[n:]
+	return halfForTroubled, e.troublesome(now) && !s.roomFor(halfForTroubled)
+}
+
+func (s *Scheduler) park(e *endpoint, why int) {
+	if !e.parked[why] {
+		e.parked[why] = true
+		s.parked[why] = append(s.parked[why], e)
+	}
+}
+
+// unparkBatch is how many endpoints of each kind that were turned away get another turn with each answer.
+const unparkBatch = 2
+
+// unpark gives endpoints that were turned away another turn, as far as there is room.
+func (s *Scheduler) unpark() {
+	for why := range s.parked {
+		if !s.roomFor(why) {
+			continue
+		}
+		n := min(unparkBatch, len(s.parked[why]))
+		for i, e := range s.parked[why][:n] {
+			s.parked[why][i] = nil
+			e.parked[why] = false
+			s.turn(e)
+		}
+		s.parked[why] = s.parked[why][n:]
+	}
 }
 
 // begin makes one attempt in a goroutine of its own.
@@ -372,7 +409,7 @@ func (s *Scheduler) answered(d *delivery, o Outcome, troubled bool) {
 	s.results = append(s.results, r)
 	s.unrecorded++
 	s.turn(e)
-	// Endpoints that were turned away for want of a slot get their turn now.
+	// Endpoints that were turned away get their turn before those that come from now on.
 	s.unpark()
 	s.pump()
 	s.rearm(e)

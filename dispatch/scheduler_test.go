@@ -1,7 +1,13 @@
 package dispatch
 
 import (
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"strconv"
 	"testing"
+	"time"
 
 	"walhook/cdc"
 )
@@ -137,5 +143,63 @@ func TestStaleLookWaits(t *testing.T) {
 	}
 	if len(s.woken) != 1 {
 		t.Error("the webhooks are not loaded")
+	}
+}
+
+// Endpoints that fail may take half of all attempts. Those that were turned away for it get their turn as soon as there is room, also where
+// the last answers are of endpoints that have nothing more to send.
+func TestTurnedAwayEndpointsGetTheirTurn(t *testing.T) {
+	t.Parallel()
+	const urls, each, concurrency = 300, 3, 16
+	for seed := range uint64(20) {
+		var hooks []*webhook
+		for id := range int64(urls) {
+			hooks = append(hooks, &webhook{id: id + 1, endpointID: id + 1, enabled: true, broken: errors.New("no target")})
+		}
+		s := NewScheduler(Config{
+			Loaded: func(int) {}, Observe: func(Attempted) {}, Horizon: cdc.NewHorizon(nil), Log: slog.New(slog.DiscardHandler),
+			MaxAttempts: 1, Concurrency: concurrency, EndpointConcurrency: 8,
+		})
+		s.learn(hooks...)
+		s.webhooks.enabled = true
+		s.live(time.Now().Add(time.Hour))
+		var queued []*delivery
+		editions := map[int64]int64{}
+		for _, h := range hooks {
+			s.own(h.id)
+			editions[h.id] = s.endpoints[h.id].edition
+			for n := range int64(each) {
+				queued = append(queued, &delivery{id: h.id*each + n, webhookID: h.id, responseID: strconv.FormatInt(n, 10)})
+			}
+		}
+		random := rand.New(rand.NewPCG(seed, 0))
+		s.handOver(queued, nil, editions)
+		recorded := 0
+		for recorded < urls*each {
+			// What is recorded comes in batches, while others are in flight.
+			runtime.Gosched()
+			s.mu.Lock()
+			for why, turnedAway := range s.parked {
+				if len(turnedAway) > 0 && s.inFlight < concurrency && s.roomFor(why) {
+					t.Errorf("seed %d: %d endpoints wait for room that there is, of kind %d", seed, len(turnedAway), why)
+				}
+			}
+			idle := s.inFlight == 0
+			n := len(s.results)
+			if !idle {
+				n = random.IntN(n + 1)
+			}
+			batch := s.results[:n:n]
+			s.results = s.results[n:]
+			s.mu.Unlock()
+			if t.Failed() {
+				return
+			}
+			if idle && n == 0 {
+				t.Fatalf("seed %d: nothing is in flight, and of %d deliveries %d were sent", seed, urls*each, recorded)
+			}
+			s.finish(batch)
+			recorded += n
+		}
 	}
 }
