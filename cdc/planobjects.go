@@ -124,7 +124,8 @@ func (m *planner) undo(p *Plan) {
 	p.Undo = []PlanPart{{In: p.Store, Steps: slices.Concat(gone[2:], groups, m.undoStore)}, inSource}
 }
 
-// dropGroup drops a group role unless the walhook of another database of the server has rights for it.
+// dropGroup drops a group role, which a script that stopped halfway may not have made, unless the walhook of another database of the server
+// has rights for it.
 func dropGroup(role string) string {
-	return "do $$ begin drop role " + role + "; exception when dependent_objects_still_exist then raise notice 'role " + role + " is used elsewhere, and stays'; end $$;"
+	return "do $$ begin drop role if exists " + role + "; exception when dependent_objects_still_exist then raise notice 'role " + role + " is used elsewhere, and stays'; end $$;"
 }

@@ -62,5 +62,5 @@ func closeLocking(store *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_, _ = store.Exec(ctx, "select pg_catalog.pg_advisory_unlock_all()")
-	_ = store.Close(ctx)
+	closeQuietly(store)
 }

@@ -287,7 +287,7 @@ func (w *writer) look(ctx context.Context) error {
 func lockSessions(ctx context.Context, store *pgx.Conn, key int64, granted bool) (pids []uint32, err error) {
 	err = store.QueryRow(ctx, sql.LockSessions.SQL, sql.LockSessions.Bind(sql.Args{"key": key, "granted": granted})...).Scan(&pids)
 	if err != nil {
-		return nil, fmt.Errorf("look who has the lock of the slot's reader: %w", err)
+		return nil, fmt.Errorf("look whose the locks of the store are: %w", err)
 	}
 	return pids, nil
 }

@@ -77,15 +77,16 @@ type endpoint struct {
 	edition int64 // of hooks
 
 	owned    bool
-	leaving  bool          // to be released as soon as nothing is in flight or unrecorded
-	moving   bool          // a webhook has come here, and what is in flight at its URL before has not ended
-	queued   bool          // in the ring of endpoints that may have something to send
-	parked   [reasons]bool // among those that were turned away, by what for
+	leaving  bool // to be released as soon as nothing is in flight or unrecorded
+	moving   bool // a webhook has come here, and what is in flight at its URL before has not ended
+	queued   bool // in the ring of endpoints that may have something to send
 	loading  bool
 	missed   bool // something was offered and not held since the store was last looked at
 	more     bool
 	later    bool // the next look waits for dueAt; missed is set as well
 	troubled bool // the store has failures > 0
+
+	parked [reasons]bool // among those that were turned away, by what for
 
 	generation int // of what is held: forget begins a new one
 	held       map[int64]struct{}

@@ -196,13 +196,12 @@ func (p *planPrinter) onlyHere() []string {
 	}
 	known, names := make([]string, len(places)), make([]string, len(places))
 	for i, place := range places {
-		known[i] = fmt.Sprintf("(%s, %s)", literal(place.System), literal(place.Database))
-		names[i] = place.Address
+		known[i], names[i] = in(place), place.Address
 	}
 	return []string{
 		`\set ON_ERROR_STOP on`,
 		"do $walhook$ begin",
-		"  if not exists (select from pg_control_system() where (system_identifier::text, current_database()::text) in (" + strings.Join(known, ", ") + ")) then",
+		"  if not (select " + strings.Join(known, " or ") + " from pg_control_system()) then",
 		"    raise exception 'this script is for %, and this is another database (%)', " + literal(strings.Join(names, " and ")) + ", current_database();",
 		"  end if;",
 		"end $walhook$;",
@@ -217,10 +216,15 @@ func (p *planPrinter) mayBecome() string {
 	return "member"
 }
 
+// in is the condition that a session is in a database, of a row of pg_control_system().
+func in(place cdc.Place) string {
+	return fmt.Sprintf("system_identifier = %s and current_database() = %s", place.System, literal(place.Database))
+}
+
 // here is the beginning of what is for one database alone.
 func here(place cdc.Place, variable string) []string {
 	return []string{
-		fmt.Sprintf("select system_identifier = %s and current_database() = %s as %s from pg_control_system() \\gset", place.System, literal(place.Database), variable),
+		fmt.Sprintf("select %s as %s from pg_control_system() \\gset", in(place), variable),
 		`\if :` + variable,
 	}
 }

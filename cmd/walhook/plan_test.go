@@ -166,7 +166,8 @@ func TestPlanIsWhatAttachRuns(t *testing.T) {
 	byHand.expect("/hook", "created 60")
 }
 
-// A script or undo that is run in a database that it is not for does nothing. The undo leaves the group roles to a walhook of another database.
+// A script or undo that is run in a database that it is not for does nothing. The undo also undoes a script that
+// stopped halfway, and leaves the group roles to a walhook of another database.
 func TestPlanIsForItsDatabase(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -187,10 +188,18 @@ func TestPlanIsForItsDatabase(t *testing.T) {
 	}
 	unchanged(t, "a script for another database", before, catalogs(t, elsewhere))
 
+	halfway, _, cut := strings.Cut(script, "create role walhook_viewer")
+	mustRunFile(t, s.db, halfway)
+	mustRunFile(t, s.db, undo)
+	const roles = "select string_agg(rolname, ' ' order by rolname) from pg_roles where rolname ~ '^walhook'"
+	if got := testenv.Psql(t, s.db, roles); !cut || got != "" {
+		t.Errorf("the undo of a script that stopped halfway leaves the roles %q", got)
+	}
+
 	mustRunFile(t, s.db, script)
 	neighbour := newSiteOn(t, server, livedInAlso).attach()
 	mustRunFile(t, s.db, undo)
-	if got := testenv.Psql(t, neighbour.db, "select string_agg(rolname, ' ' order by rolname) from pg_roles where rolname ~ '^walhook'"); got != "walhook_admin walhook_daemon walhook_viewer" {
+	if got := testenv.Psql(t, neighbour.db, roles); got != "walhook_admin walhook_daemon walhook_viewer" {
 		t.Errorf("after the undo there are the roles %q", got)
 	}
 	neighbour.start().ready()
