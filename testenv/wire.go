@@ -2,10 +2,12 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,12 +49,16 @@ func (w *Wire) Addr() string { return w.addr }
 // Cut closes all connections and refuses new ones until Restore.
 func (w *Wire) Cut() { w.proxy.Stop() }
 
-// Restore lets connections through again, at the same address.
+// Restore lets connections through again, at the same address. A process that is being started may still have the listener for a moment.
 func (w *Wire) Restore() {
 	w.t.Helper()
-	if err := w.proxy.Start(); err != nil {
-		w.t.Fatalf("restart the proxy: %v", err)
-	}
+	Eventually(w.t, 5*time.Second, "restart the proxy", func() (bool, string) {
+		err := w.proxy.Start()
+		if err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+			w.t.Fatalf("restart the proxy: %v", err)
+		}
+		return err == nil, fmt.Sprint(err)
+	})
 }
 
 // Redirect makes a wire that is cut lead to another server from Restore on, as a name or a virtual address does after a failover.

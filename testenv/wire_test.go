@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os/exec"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -168,5 +170,26 @@ func TestWireToPostgres(t *testing.T) {
 	wire.Unstall()
 	if got := Value[int32](t, url, "select 1"); got != 1 {
 		t.Errorf("select 1 gives %d", got)
+	}
+}
+
+// A process that is being started has the listener of a wire for a moment, as it has all that is open. The wire is restored nevertheless.
+func TestWireIsRestoredWhileProcessesStart(t *testing.T) {
+	t.Parallel()
+	wire := NewWire(t, "127.0.0.1:1")
+	ctx, stop := context.WithCancel(t.Context())
+	var starting sync.WaitGroup
+	for range 4 {
+		starting.Go(func() {
+			for ctx.Err() == nil {
+				_ = exec.Command("true").Run()
+			}
+		})
+	}
+	defer starting.Wait()
+	defer stop()
+	for range 300 {
+		wire.Cut()
+		wire.Restore()
 	}
 }
