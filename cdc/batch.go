@@ -135,9 +135,9 @@ func (b *batch) take(it *item) {
 		b.to, b.idle = Position{LSN: it.end}, false
 		return
 	case itemIdle, itemHurry:
-		if it.end > b.to.LSN {
-			b.to = Position{LSN: it.end}
-		}
+		// What was consumed of a transaction that has not ended stays known: after a restart the server reports how far it is
+		// before that transaction comes again.
+		b.to.LSN = max(b.to.LSN, it.end)
 		b.w.hurry = b.w.hurry || it.kind == itemHurry
 		return
 	case itemReached:

@@ -149,3 +149,61 @@ func TestServerRestarts(t *testing.T) {
 		t.Errorf("%d incidents are open", n)
 	}
 }
+
+// A transaction is queued in part, and behind that part lies much that is of other tables. Until it comes again after a kill, the
+// server reports how far it has read, which moves the position; a second kill then must not forget what was queued.
+func TestKillTwiceInLargeTransaction(t *testing.T) {
+	t.Parallel()
+	const n = 30000
+	s := newSite(t, sampleSchema+"create table other (n int);")
+	d := s.run()
+	s.hook("/hook", "created")
+	s.receiver.Respond("/hook", testenv.Always(testenv.Reply{Hang: true})) // what counts is what is queued
+	committed := make(chan error, 1)
+	go func() {
+		conn := testenv.Connect(t, s.db)
+		_, err := conn.Exec(context.Background(), fmt.Sprintf(`begin;
+			insert into respondent (id, assessment_id) select g, 1 from generate_series(1, %d) g;
+			insert into other select g from generate_series(1, 1500000) g;
+			commit`, n))
+		committed <- err
+	}()
+	store := testenv.Connect(t, s.store)
+	position := func() (text string, partial bool) {
+		t.Helper()
+		err := store.QueryRow(t.Context(), "select format('%s+%s of %s', lsn, partial_changes, partial_lsn), partial_lsn is not null from walhook.position").Scan(&text, &partial)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text, partial
+	}
+	testenv.Eventually(t, 3*patience, "a transaction that is queued in part", func() (bool, string) {
+		text, partial := position()
+		return partial, text
+	})
+	d.kill()
+	if err := <-committed; err != nil {
+		t.Fatal(err)
+	}
+	before, partial := position()
+	if !partial {
+		t.Fatal("the transaction was queued whole before the daemon was killed")
+	}
+	url := s.env["DATABASE_URL"]
+	d = s.with("DATABASE_URL", url+"&wal_sender_timeout=4s").start() // the server reports more often
+	testenv.Eventually(t, 3*patience, "another position", func() (bool, string) {
+		text, _ := position()
+		return text != before, text
+	})
+	d.kill()
+	d = s.with("DATABASE_URL", url).start().ready()
+	testenv.Eventually(t, 3*patience, "the whole transaction", func() (bool, string) {
+		text, partial := position()
+		return !partial, text
+	})
+	s.waitStored()
+	got := testenv.Psql(t, s.store, "select count(*), count(distinct response_id), min(response_id::int), max(response_id::int) from walhook.delivery_log")
+	if want := fmt.Sprintf("%d|%d|1|%d", n, n, n); got != want {
+		t.Errorf("the log has %s, not %s", got, want)
+	}
+}
