@@ -101,6 +101,7 @@ func TestNewServer(t *testing.T) {
 
 func TestPsqlEndsAtTheFirstError(t *testing.T) {
 	t.Parallel()
+	PsqlProgram(t) // which alone shows the place
 	out, err := TryPsql(t, Postgres(t).URL("postgres"), "select 1;\nselect nothing;\nselect 2;")
 	if err == nil || out != "1\nERROR:  column \"nothing\" does not exist\nLINE 1: select nothing;\n               ^" {
 		t.Errorf("%v\n%s", err, out)
@@ -110,6 +111,7 @@ func TestPsqlEndsAtTheFirstError(t *testing.T) {
 // psql is taken from beside the server's programs where it is there, and from elsewhere where it isn't.
 func TestFindPsql(t *testing.T) {
 	t.Parallel()
+	PsqlProgram(t)
 	dir := t.TempDir()
 	if path, err := findPsql(dir); err != nil || strings.HasPrefix(path, dir) {
 		t.Errorf("found %q, %v", path, err)

@@ -23,8 +23,11 @@ type psqlProcess struct {
 	runs   int           // how many scripts it was given
 }
 
-// errStatement is the end of a script whose one statement failed: psql ends with status 3 where there may be more.
-var errStatement = errors.New("exit status 3")
+// How psql ends, for scripts that end otherwise: no connection, or a statement that failed.
+var (
+	errConnect   = errors.New("exit status 2")
+	errStatement = errors.New("exit status 3")
+)
 
 // runInPsql runs a script in a psql that is kept, or in a new one, which is kept unless it ends.
 func runInPsql(path, url, script string) (string, error) {

@@ -1,6 +1,9 @@
 package testenv
 
-import "testing"
+import (
+	"os"
+	"testing"
+)
 
 // What is kept from statement to statement shows nothing of that: neither settings nor tables, locks and transactions of the
 // one before, and it is there again when its server process was ended.
@@ -28,28 +31,42 @@ func TestSessionsAreAsNew(t *testing.T) {
 	}
 }
 
-// A psql that is kept says what a new one says: errors with their status, notices, statements without a semicolon.
-func TestPsqlIsKept(t *testing.T) {
+// A psql that is kept prints what a new one prints: errors with their status, notices, statements without a semicolon. So does the
+// session that runs scripts where psql is missing.
+func TestScriptsPrintAlike(t *testing.T) {
 	t.Parallel()
 	url := Database(t, Postgres(t), "")
-	for range 2 {
-		for script, want := range map[string]string{
-			"select 1, null, true":                                "1||t",
-			"select 1; select 'two' -- and a comment":             "1\ntwo",
-			"do $$ begin raise notice 'noted'; end $$; select 3;": "NOTICE:  noted\n3",
-			"": "",
-		} {
-			if got := Psql(t, url, script); got != want {
-				t.Errorf("%s: %q, not %q", script, got, want)
-			}
-		}
-		for script, want := range map[string]string{"select 1;\nselect 1/0;\nselect 2;": "1\nERROR:  division by zero", "select 1/0": "ERROR:  division by zero"} {
-			if out, err := TryPsql(t, url, script); err == nil || err.Error() != "exit status 3" || out != want {
-				t.Errorf("%s: %v\n%s", script, err, out)
-			}
-		}
+	run := map[string]func(url, script string) (string, error){"a session": runInSession}
+	if path, err := findPsql(os.Getenv("PGBIN")); err == nil {
+		run["psql"] = func(url, script string) (string, error) { return runInPsql(path, url, script) }
 	}
-	if out, err := TryPsql(t, url+"_not", "select 1"); err == nil || err.Error() != "exit status 2" {
-		t.Errorf("a database that does not exist: %v\n%s", err, out)
+	for name, run := range run {
+		for range 2 {
+			for script, want := range map[string]string{
+				"select 1, null, true":                                "1||t",
+				"select 1; select 'two' -- and a comment; not an end": "1\ntwo",
+				"do $$ begin raise notice 'noted' using detail = 'd', hint = 'h'; end $$; select 3;":                                                     "NOTICE:  noted\nDETAIL:  d\nHINT:  h\n3",
+				"select 'a;''b', e'c''d', $x$;$$;$x$; select 4 as \"a;b\" /* ; */":                                                                       "a;'b|c'd|;$$;\n4",
+				"begin; create table t (n int); insert into t values (1); rollback; select to_regclass('t') is null":                                     "t",
+				"create function pg_temp.f(n int) returns int begin atomic select case when n > 1 then 1 else 2 end; select n; end; select pg_temp.f(5)": "5",
+				"": "",
+			} {
+				if got, err := run(url, script); got != want || err != nil {
+					t.Errorf("%s, %s: %q, not %q (%v)", name, script, got, want, err)
+				}
+			}
+			for script, want := range map[string]string{
+				"select 1;\nselect 1/0;\nselect 2;": "1\nERROR:  division by zero",
+				"select 1/0":                        "ERROR:  division by zero",
+				"create temp table kept as select 7 as n; select 1/0": "ERROR:  division by zero",
+			} {
+				if out, err := run(url, script); err == nil || err.Error() != "exit status 3" || out != want {
+					t.Errorf("%s, %s: %v\n%s", name, script, err, out)
+				}
+			}
+		}
+		if out, err := run(url+"_not", "select 1"); err == nil || err.Error() != "exit status 2" {
+			t.Errorf("%s, a database that does not exist: %v\n%s", name, err, out)
+		}
 	}
 }

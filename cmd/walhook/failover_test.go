@@ -177,9 +177,7 @@ func TestAnotherSlotUnderTheName(t *testing.T) {
 func TestIdleSlotInvalidated(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
-	if server.Version() < 180000 {
-		return // there is no such setting
-	}
+	testenv.NeedsVersion(t, server, 180000, "idle_replication_slot_timeout")
 	s := newSiteOn(t, server, sampleSchema).withStore(testenv.Postgres(t))
 	s.exec(beforeGap)
 	d := s.run()

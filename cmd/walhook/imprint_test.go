@@ -77,9 +77,7 @@ func dump(t *testing.T, bin, url string) string {
 	t.Helper()
 	path := filepath.Join(bin, "pg_dump")
 	if _, err := exec.LookPath(path); err != nil {
-		if path, err = exec.LookPath("pg_dump"); err != nil {
-			t.Fatalf("pg_dump comes with psql, and there is none: %v", err)
-		}
+		path = testenv.Program(t, "pg_dump")
 	}
 	version, err := exec.Command(path, "--version").Output()
 	if err != nil {

@@ -180,9 +180,7 @@ func TestPublishMapped(t *testing.T) {
 // Who asks for mapped columns where all are published is not left to believe that it is so.
 func TestPublishMappedAfterAll(t *testing.T) {
 	t.Parallel()
-	if testenv.Postgres(t).Version() < 150000 {
-		return // TestPublishMapped
-	}
+	testenv.NeedsVersion(t, testenv.Postgres(t), 150000, "column lists")
 	s := newSite(t, sampleSchema)
 	s.attach()
 	s.with("PUBLISH", "mapped")

@@ -197,9 +197,7 @@ func TestOddChanges(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			if testenv.Postgres(t).Version() < c.since {
-				return // the statement came with a later version
-			}
+			testenv.NeedsVersion(t, testenv.Postgres(t), c.since, c.name)
 			schema := c.schema
 			if schema == "" {
 				schema = sampleSchema

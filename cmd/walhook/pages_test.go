@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"walhook/testenv"
 	"walhook/testenv/pgserver"
 )
 
@@ -145,6 +146,7 @@ trap 'for job in $(jobs -p); do kill "$job" || true; done' EXIT
 // replaced must be there. It returns what the script printed.
 func walk(t *testing.T, server *pgserver.Server, dir, script string, replace [][2]string, env ...string) string {
 	t.Helper()
+	testenv.PsqlProgram(t)
 	for _, r := range replace {
 		if !strings.Contains(script, r[0]) {
 			t.Fatalf("the commands do not hold %q any more", r[0])

@@ -27,11 +27,12 @@ func userOf(t *testing.T, database, user string) string {
 // psqlFile runs a script as the plan says, and returns what psql prints.
 func psqlFile(t *testing.T, database, script string) (string, error) {
 	t.Helper()
+	psql := testenv.PsqlProgram(t)
 	path := filepath.Join(t.TempDir(), "script.sql")
 	if err := os.WriteFile(path, []byte(script), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("psql", "-X", "-v", "ON_ERROR_STOP=1", "-f", path, database).CombinedOutput()
+	out, err := exec.Command(psql, "-X", "-v", "ON_ERROR_STOP=1", "-f", path, database).CombinedOutput()
 	return string(out), err
 }
 

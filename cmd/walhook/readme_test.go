@@ -6,11 +6,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"walhook/testenv"
 )
 
 // The README's recipe for checking a signature prints the one that the README shows.
 func TestReadmeSignature(t *testing.T) {
 	t.Parallel()
+	testenv.Program(t, "openssl")
 	const file = "../../README.md"
 	shown := regexp.MustCompile(`(?m)^    webhook-signature: (v1,\S+)$`).FindStringSubmatch(textsOf(t, file)["The request"])
 	if shown == nil {

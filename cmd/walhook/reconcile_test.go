@@ -120,9 +120,7 @@ func TestReplicaIdentityLost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := testenv.Postgres(t)
-			if server.Version() < c.since {
-				return // column lists and schemas came with 15: TestPublishMapped
-			}
+			testenv.NeedsVersion(t, server, c.since, "column lists and publications of schemas")
 			s := newSite(t, sampleSchema).with("PUBLISH", c.publish)
 			s.exec(beforeGap + "; " + c.before)
 			d := s.run()

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"walhook/testenv"
 )
 
 var runbookHeading = regexp.MustCompile(`(?m)^## (.*)$`)
@@ -52,6 +54,7 @@ func TestRunbook(t *testing.T) {
 		}
 	}
 
+	testenv.PsqlProgram(t)
 	s := newSite(t, sampleSchema).with("LISTEN", freePort(t))
 	d := s.run()
 	s.hooks()

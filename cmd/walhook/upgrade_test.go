@@ -104,6 +104,7 @@ func TestUpgradePage(t *testing.T) {
 			script.WriteString(block)
 		}
 	}
+	testenv.PsqlProgram(t)
 	const here = "# now upgrade the server\n"
 	if strings.Count(script.String(), here) != 1 {
 		t.Fatalf("docs/upgrade.md does not say where the server is upgraded:\n%s", script.String())

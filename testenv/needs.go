@@ -1,0 +1,46 @@
+package testenv
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+
+	"walhook/testenv/pgserver"
+)
+
+// Program returns the path of a program that tests cannot fetch by themselves. A test that needs a missing one is skipped, except in CI,
+// which installs them all.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		missing(t, name)
+	}
+	return path
+}
+
+// PsqlProgram is Program for psql, which packages also put into folders that are not on PATH.
+func PsqlProgram(t testing.TB) string {
+	t.Helper()
+	path, err := findPsql(os.Getenv("PGBIN"))
+	if err != nil {
+		missing(t, "psql")
+	}
+	return path
+}
+
+// NeedsVersion skips a test of something that came with a later version of PostgreSQL than the server's.
+func NeedsVersion(t testing.TB, server *pgserver.Server, since int, what string) {
+	t.Helper()
+	if server.Version() < since {
+		t.Skipf("%s: since PostgreSQL %d; the server is %d", what, since/10000, server.Version()/10000)
+	}
+}
+
+func missing(t testing.TB, name string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatalf("%s is not installed, and CI runs every test", name)
+	}
+	t.Skipf("needs %s, which is not installed", name)
+}
