@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -77,6 +78,10 @@ func dump(t *testing.T, bin, url string) string {
 	t.Helper()
 	path := filepath.Join(bin, "pg_dump")
 	if _, err := exec.LookPath(path); err != nil {
+		if os.Getenv("CI") == "" {
+			t.Log("pg_dump is not installed: the catalogs alone are compared")
+			return ""
+		}
 		path = testenv.Program(t, "pg_dump")
 	}
 	version, err := exec.Command(path, "--version").Output()

@@ -246,7 +246,8 @@ func TestPlanAfterADBAAttached(t *testing.T) {
 func dropRolesAfter(t *testing.T, server *pgserver.Server) {
 	t.Helper()
 	t.Cleanup(func() {
-		testenv.Psql(t, server.URL("postgres"), `select format('drop role %I', rolname) from pg_roles where rolname !~ '^(pg_|postgres)' \gexec`)
+		testenv.Exec(t, server.URL("postgres"), `do $$ declare r text; begin
+			for r in select rolname from pg_roles where rolname !~ '^(pg_|postgres)' loop execute format('drop role %I', r); end loop; end $$`)
 	})
 }
 
