@@ -107,6 +107,8 @@ type endpoint struct {
 	failures    int // in a row
 	limit       int // attempts in flight allowed by slow start: one until the first success, and twice as many with each
 	notBefore   time.Time
+	latest      latest            // attempts
+	byWebhook   map[int64]*latest // the same for each webhook, while anything is in flight or unrecorded
 	lastAttempt time.Time
 	quietSince  time.Time // the last answer, or the attempt that was begun while none was in flight
 	lastError   string
@@ -241,30 +243,48 @@ func (e *endpoint) pick(now time.Time, of int) *delivery {
 	return nil
 }
 
-// answered takes the outcome of an attempt into account, before it is recorded.
-func (e *endpoint) answered(o Outcome, now time.Time, of int) {
+// answered takes the outcome of an attempt into account, before it is recorded, and reports whether its webhook's latest attempt failed.
+func (e *endpoint) answered(d *delivery, o Outcome, now time.Time, of int) (failing bool) {
+	if o.Kind == Aborted {
+		return false
+	}
 	e.lastAttempt, e.quietSince = now, now
-	switch o.Kind {
-	case Success:
+	counts := e.latest.ended(o)
+	switch {
+	case o.Kind == Success && counts:
 		if e.failures > 0 {
 			// The gate opens by one, and further with each success.
 			e.limit = 1
 		}
-		e.failures, e.notBefore = 0, time.Time{}
+		e.failures = 0
 		e.limit = min(e.limit*2, of)
-	case Retry, Gone:
-		e.failures++
-		if e.failures == failingAfter {
-			e.forget() // what is held would only wait
+	case o.Kind != Success:
+		if counts {
+			e.failures++
+			if e.failures == failingAfter {
+				e.forget() // what is held would only wait
+			}
 		}
 		if e.failing() || o.SlowEndpoint {
 			e.limit = 1
 		}
 		if o.RetryAfter > 0 {
-			e.notBefore = now.Add(o.RetryAfter)
+			e.notBefore = later(e.notBefore, now.Add(o.RetryAfter))
 		}
-	case Aborted:
 	}
+	hook := e.byWebhook[d.webhookID]
+	if hook == nil {
+		hook = &latest{}
+		put(&e.byWebhook, d.webhookID, hook)
+	}
+	hook.ended(o)
+	return hook.failing()
+}
+
+// reset forgets the endpoint's failures: an administrator has enabled a webhook again.
+func (e *endpoint) reset(now time.Time) {
+	e.failures, e.notBefore = 0, time.Time{}
+	e.latest.succeeded = now // what is in flight does not count either
 }
 
 // finished takes a recorded end into account: of the delivery, or of this attempt with more to come. It returns the delivery
@@ -272,6 +292,9 @@ func (e *endpoint) answered(o Outcome, now time.Time, of int) {
 func (e *endpoint) finished(d *delivery, final bool) (next *delivery, lookUp *line) {
 	e.letGo(d.id)
 	drop(&e.flying, d.id)
+	if len(e.flying) == 0 {
+		e.byWebhook = nil
+	}
 	if e.loading {
 		// What is being loaded may show it as it was before.
 		put(&e.ended, d.id, final)

@@ -55,6 +55,7 @@ type bench struct {
 	wakeAt    time.Time
 	ring      bool
 	sent      int
+	started   map[int64]time.Time
 
 	edited    int64
 	reloading *reloadStep
@@ -403,6 +404,7 @@ func (b *bench) begin(d *delivery) {
 	e.inFlight++
 	put(&e.flying, d.id, d)
 	b.flight = append(b.flight, d)
+	put(&b.started, d.id, b.now)
 	b.sent++
 }
 
@@ -411,7 +413,8 @@ func (b *bench) answer(i int, o Outcome, final bool, delay time.Duration) {
 	b.flight = slices.Delete(b.flight, i, i+1)
 	b.note("answer %d: %s, final %v", d.id, o.Kind, final)
 	b.e.inFlight--
-	b.e.answered(o, b.now, benchConcurrency)
+	o.Started = b.started[d.id]
+	b.e.answered(d, o, b.now, benchConcurrency)
 	b.results = append(b.results, result{d: d, outcome: o, at: b.now, final: final, delay: delay})
 	b.ring = true
 	b.pump()
@@ -627,7 +630,6 @@ func (b *bench) stepReload() {
 	}
 	b.hooks = r.loaded
 	e.hooks, e.edition = slices.SortedFunc(maps.Values(b.hooks), func(x, y *webhook) int { return int(x.id - y.id) }), editionOf(slices.Collect(maps.Values(b.hooks)))
-	e.notBefore, e.failures = time.Time{}, 0
 	e.forget()
 	b.wantLoad()
 	b.ring = true

@@ -263,6 +263,9 @@ func (l *lease) look(ctx context.Context) error {
 		if _, err := l.s.pool.Exec(ctx, sql.BuryOrphans.SQL); err != nil {
 			return fmt.Errorf("end what is pending for deleted webhooks: %w", err)
 		}
+		if _, err := l.s.pool.Exec(ctx, sql.ForgetTrouble.SQL); err != nil {
+			return fmt.Errorf("forget the trouble of deleted webhooks: %w", err)
+		}
 		l.orphans = now.Add(housekeeping)
 		if again := l.deleted.Add(orphanGrace); again.After(now) {
 			l.orphans = again

@@ -48,7 +48,7 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 	defer s.mu.Unlock()
 	before := s.webhooks
 	s.webhooks = loaded
-	changed := map[int64]struct{}{}
+	changed, reset := map[int64]struct{}{}, map[int64]struct{}{}
 	hooks := map[int64][]*webhook{}
 	for id, w := range loaded.byID {
 		hooks[w.endpointID] = append(hooks[w.endpointID], w)
@@ -56,6 +56,9 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 			changed[w.endpointID] = struct{}{}
 			if old != nil {
 				changed[old.endpointID] = struct{}{}
+			}
+			if old != nil && old.endpointID == w.endpointID && old.activation != w.activation {
+				reset[w.endpointID] = struct{}{}
 			}
 		}
 	}
@@ -82,7 +85,11 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 		if len(hooks[id]) == 0 {
 			e.hooks, e.edition, e.moving = nil, 0, false
 		}
-		e.notBefore, e.failures = time.Time{}, 0
+		if _, enabled := reset[id]; enabled && e.owned {
+			e.reset(time.Now())
+			s.troubled[e] = struct{}{}
+			signal(s.recorded)
+		}
 		e.forget()
 		s.wantLoad(e)
 	}

@@ -19,12 +19,15 @@ type result struct {
 	at      time.Time // when the answer was there
 	final   bool
 	delay   time.Duration // until the next attempt; 0 when final
-	unknown bool          // the store may not have had the delivery any more: a crash has taken it back, or this was recorded before
+	failing bool          // the webhook's latest attempt had failed by then
+
+	activation int64 // of the webhook when the attempt was made
+	unknown    bool  // the store may not have had the delivery any more: a crash has taken it back, or this was recorded before
 }
 
 // decide tells whether an outcome ends its delivery, and when the next attempt is due otherwise.
 func (s *Scheduler) decide(d *delivery, o Outcome, at time.Time) result {
-	r := result{d: d, outcome: o, at: at}
+	r := result{d: d, outcome: o, at: at, activation: d.hook.activation}
 	attempts := d.attempts + 1
 	switch {
 	case o.Kind == Success, o.Kind == Gone, attempts >= s.cfg.MaxAttempts:
@@ -37,11 +40,13 @@ func (s *Scheduler) decide(d *delivery, o Outcome, at time.Time) result {
 
 // record writes a batch of results in one store transaction. Doing it again changes nothing.
 func (s *Scheduler) record(ctx context.Context, results []result, troubled []*endpoint) error {
+	if err := s.supersede(ctx, results); err != nil {
+		return err
+	}
 	batch := &pgx.Batch{}
 	ended, again := sql.NewRows(), sql.NewRows()
 	defer ended.Release()
 	defer again.Release()
-	var failed, cured, gone []int64
 	now := time.Now()
 	for i := range results {
 		r := &results[i]
@@ -50,18 +55,6 @@ func (s *Scheduler) record(ctx context.Context, results []result, troubled []*en
 			to = ended
 		}
 		add(to, r, s.age(now.Sub(r.at)))
-		switch r.outcome.Kind {
-		case Success:
-			if s.inTrouble(r.d.webhookID) {
-				cured = append(cured, r.d.webhookID)
-			}
-		case Gone:
-			gone = append(gone, r.d.webhookID)
-			failed = append(failed, r.d.webhookID)
-		case Retry:
-			failed = append(failed, r.d.webhookID)
-		case Aborted:
-		}
 	}
 	if ended.Len() > 0 {
 		batch.Queue(sql.RecordEnded.SQL, ended)
@@ -75,19 +68,7 @@ func (s *Scheduler) record(ctx context.Context, results []result, troubled []*en
 			return nil
 		})
 	}
-	// A success after a failure in the same batch is the later word, so trouble is marked before it is cleared.
-	if len(failed) > 0 {
-		batch.Queue(sql.MarkTrouble.SQL, failed)
-	}
-	if len(cured) > 0 {
-		batch.Queue(sql.ClearTrouble.SQL, cured)
-	}
-	if len(gone) > 0 {
-		batch.Queue(sql.DisableGone.SQL, gone).Query(s.logDisabled)
-	}
-	if len(failed) > 0 && s.cfg.DisableAfter > 0 {
-		batch.Queue(sql.DisableTroubled.SQL, sql.DisableTroubled.Bind(sql.Args{"webhook_ids": failed, "disable_after": s.cfg.DisableAfter})...).Query(s.logDisabled)
-	}
+	s.queueVerdicts(batch, results)
 	s.queueEndpoints(batch, troubled)
 	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("record %d results: %w", len(results), err)
@@ -95,10 +76,78 @@ func (s *Scheduler) record(ctx context.Context, results []result, troubled []*en
 	return nil
 }
 
+// supersede lets deliveries that were answered with 410 go on where their webhook has another URL by now, or was enabled again.
+func (s *Scheduler) supersede(ctx context.Context, results []result) error {
+	gone := map[int64]*result{}
+	var deliveries, webhooks, activations []int64
+	for i := range results {
+		if r := &results[i]; r.outcome.Kind == Gone && r.d.attempts+1 < s.cfg.MaxAttempts {
+			gone[r.d.id] = r
+			deliveries, webhooks, activations = append(deliveries, r.d.id), append(webhooks, r.d.webhookID), append(activations, r.activation)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	rows, err := s.pool.Query(ctx, sql.Superseded.SQL, sql.Superseded.Bind(sql.Args{
+		"delivery_ids": deliveries, "webhook_ids": webhooks, "activations": activations,
+	})...)
+	if err != nil {
+		return fmt.Errorf("look for webhooks with another URL: %w", err)
+	}
+	var id int64
+	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error {
+		gone[id].final = false
+		return nil
+	}); err != nil {
+		return fmt.Errorf("look for webhooks with another URL: %w", err)
+	}
+	return nil
+}
+
+// queueVerdicts records which webhooks are in trouble, and disables those that have been for too long or are gone. What failed before a
+// success is cleared before what failed after it is marked.
+func (s *Scheduler) queueVerdicts(batch *pgx.Batch, results []result) {
+	var succeeded, failing, gone webhookArgs
+	for _, v := range verdicts(results) {
+		if v.succeeded {
+			succeeded.add(v.webhookID, v.activation)
+		}
+		if v.failing {
+			failing.add(v.webhookID, v.activation)
+		}
+	}
+	for i := range results {
+		if r := &results[i]; r.outcome.Kind == Gone {
+			gone.add(r.d.webhookID, r.activation)
+		}
+	}
+	if len(succeeded.ids) > 0 {
+		batch.Queue(sql.ClearTrouble.SQL, succeeded.ids, succeeded.activations)
+	}
+	if len(failing.ids) > 0 {
+		batch.Queue(sql.MarkTrouble.SQL, failing.ids, failing.activations)
+	}
+	if len(gone.ids) > 0 {
+		batch.Queue(sql.DisableGone.SQL, gone.ids, gone.activations).Query(s.logDisabled)
+	}
+	if len(failing.ids) > 0 && s.cfg.DisableAfter > 0 {
+		batch.Queue(sql.DisableTroubled.SQL, sql.DisableTroubled.Bind(sql.Args{"webhook_ids": failing.ids, "disable_after": s.cfg.DisableAfter})...).Query(s.logDisabled)
+	}
+}
+
+// webhookArgs are activations of webhooks as statements take them.
+type webhookArgs struct{ ids, activations []int64 }
+
+func (a *webhookArgs) add(id, activation int64) {
+	a.ids, a.activations = append(a.ids, id), append(a.activations, activation)
+}
+
 func (s *Scheduler) logDisabled(rows pgx.Rows) error {
 	var detail string
 	_, err := pgx.ForEachRow(rows, []any{&detail}, func() error {
 		s.cfg.Log.Warn("a webhook was disabled", "detail", detail)
+		s.wake()
 		return nil
 	})
 	return err

@@ -112,7 +112,7 @@ func (s *Scheduler) recordLoop(ctx context.Context) {
 		}
 		clear(s.troubled)
 		s.mu.Unlock()
-		if len(results) == 0 {
+		if len(results) == 0 && len(troubled) == 0 {
 			continue
 		}
 		err := retry.Do(ctx, newStoreBackoff(), func(ctx context.Context) error {
@@ -139,14 +139,6 @@ func (s *Scheduler) finish(results []result) {
 		r := &results[i]
 		e := r.d.endpoint
 		s.unrecorded--
-		switch r.outcome.Kind {
-		case Success:
-			delete(s.webhooks.trouble, r.d.webhookID)
-		case Retry, Gone:
-			s.webhooks.trouble[r.d.webhookID] = struct{}{}
-			changed = changed || r.outcome.Kind == Gone
-		case Aborted:
-		}
 		next, line := e.finished(r.d, r.final)
 		if next != nil {
 			s.pass(next)
@@ -172,17 +164,9 @@ func (s *Scheduler) finish(results []result) {
 		changed = changed || e.leaving && len(e.flying) == 0
 	}
 	s.pump()
-	if changed || s.cfg.DisableAfter > 0 && len(s.webhooks.trouble) > 0 {
-		s.wake() // a webhook may have been disabled, or an endpoint may be released
+	if changed {
+		s.wake() // an endpoint may be released, or a webhook go on
 	}
-}
-
-// inTrouble reports whether the webhook's last attempts all failed.
-func (s *Scheduler) inTrouble(webhookID int64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, trouble := s.webhooks.trouble[webhookID]
-	return trouble
 }
 
 // lookUp finds the next delivery of a line in the store.

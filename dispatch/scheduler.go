@@ -102,7 +102,7 @@ func NewScheduler(cfg Config) *Scheduler {
 	attemptCtx, abort := context.WithCancel(context.Background())
 	return &Scheduler{
 		cfg: cfg, endpoints: map[int64]*endpoint{}, troubled: map[*endpoint]struct{}{}, elsewhere: map[int64]struct{}{}, strangers: map[int64]int{},
-		webhooks: &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}},
+		webhooks: &webhooks{byID: map[int64]*webhook{}},
 		recorded: make(chan struct{}, 1), gate: make(chan struct{}, 1), foreseen: make(chan struct{}, 1), woken: make(chan struct{}, 1),
 		tell: make(chan struct{}, 1), loadable: make(chan struct{}, 1), memory: memory{window: window}, attemptCtx: attemptCtx, abort: abort,
 	}
@@ -400,7 +400,7 @@ func (s *Scheduler) answered(d *delivery, o Outcome, troubled bool) {
 		return
 	}
 	was := e.failing()
-	e.answered(o, now, s.cfg.EndpointConcurrency)
+	r.failing = e.answered(d, o, now, s.cfg.EndpointConcurrency)
 	is, failures := e.failing(), e.failures
 	if e.failures > 0 || e.troubled {
 		e.lastError = o.Error

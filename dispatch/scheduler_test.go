@@ -25,7 +25,7 @@ func newKnowing(hooks ...*webhook) *Scheduler {
 }
 
 func (s *Scheduler) learn(hooks ...*webhook) {
-	known := &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}}
+	known := &webhooks{byID: map[int64]*webhook{}}
 	for _, h := range hooks {
 		known.byID[h.id] = h
 	}

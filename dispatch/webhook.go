@@ -15,6 +15,7 @@ type webhook struct {
 	id         int64
 	endpointID int64
 	edition    int64 // xmin of its row: another after every edit
+	activation int64 // another after a new URL, and after it was enabled again
 	enabled    bool
 	ordered    bool
 	logged     bool
@@ -55,13 +56,12 @@ type webhooks struct {
 	enabled bool // the site's Use Webhooks switch
 	moves   bool // webhooks have left URLs
 	byID    map[int64]*webhook
-	trouble map[int64]struct{} // webhooks whose last attempts all failed
 }
 
 // loadVersion returns webhooks of which only that is known which can be told without reading them all. Their version is a text
 // that changes with any webhook and the settings.
 func loadVersion(ctx context.Context, pool *pgxpool.Pool) (*webhooks, error) {
-	w := &webhooks{byID: map[int64]*webhook{}, trouble: map[int64]struct{}{}}
+	w := &webhooks{byID: map[int64]*webhook{}}
 	var moves int64
 	if err := pool.QueryRow(ctx, sql.WebhooksVersion.SQL).Scan(&w.version, &w.enabled, &moves); err != nil {
 		return nil, fmt.Errorf("look whether webhooks changed: %w", err)
@@ -86,12 +86,11 @@ func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (*w
 		var (
 			w         webhook
 			eventType string
-			since     *time.Time
 
 			secret, previous *string
 			until            *time.Time
 		)
-		if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &previous, &until, &w.endpointID, &w.edition, &since, &w.leftAt); err != nil {
+		if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &previous, &until, &w.endpointID, &w.edition, &w.activation, &w.leftAt); err != nil {
 			return nil, fmt.Errorf("load the webhooks: %w", err)
 		}
 		var secrets []string
@@ -112,9 +111,6 @@ func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (*w
 			}
 		}
 		loaded.byID[w.id] = &w
-		if since != nil {
-			loaded.trouble[w.id] = struct{}{}
-		}
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("load the webhooks: %w", err)

@@ -362,6 +362,13 @@ func TestDisableAfter(t *testing.T) {
 	s := newSite(t, sampleSchema).with("DISABLE_AFTER", "300ms", "MAX_ATTEMPTS", "1000")
 	s.run()
 	hook := s.hook("/dead", "created")
+	// Successes between failures, for longer than that in all, keep it enabled.
+	s.receiver.Respond("/dead", func(r testenv.Request) testenv.Reply { return testenv.Reply{Status: 200 + 300*(r.Nth%2)} })
+	for id := 101; id <= 108; id++ {
+		s.exec("insert into respondent (id, assessment_id) values ($1, 1)", id)
+		s.waitLog(fmt.Sprintf("select status, attempts from walhook.delivery_log where response_id = '%d'", id), "success|2")
+	}
+	s.exec("delete from walhook.log")
 	s.receiver.Respond("/dead", testenv.Always(testenv.Reply{Status: 500}))
 	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.waitLog("select enabled, disabled_at is not null, disabled_reason like 'every attempt has failed since %' from walhook.webhook", "f|t|t")

@@ -146,14 +146,21 @@ begin
     if new.enabled and not old.enabled then
       new.disabled_at := null;
       new.disabled_reason := null;
-      delete from walhook.webhook_trouble t where t.webhook_id = new.id;
       update walhook.endpoint e set not_before = null, failures = 0, failing_since = null where e.id = old.endpoint_id;
-      update walhook.queue q set next_attempt_at = now() where q.webhook_id = new.id and q.next_attempt_at > now();
     end if;
+    new.activation := old.activation;
   end if;
   if not new.enabled and (tg_op = 'INSERT' or old.enabled) then
     new.disabled_at := coalesce(new.disabled_at, now());
     new.disabled_reason := coalesce(new.disabled_reason, 'disabled by ' || session_user);
+  end if;
+
+  if tg_op = 'INSERT' then
+    new.activation := nextval('walhook.activation');
+  elsif new.url <> old.url or new.enabled and not old.enabled then
+    -- Earlier failures no longer count against the webhook, and pending deliveries no longer wait because of them.
+    new.activation := nextval('walhook.activation');
+    update walhook.queue q set next_attempt_at = now() where q.webhook_id = new.id and q.next_attempt_at > now();
   end if;
 
   if new.url is not null and (tg_op = 'INSERT' or new.url <> old.url or new.endpoint_id is distinct from old.endpoint_id) then
@@ -183,7 +190,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform walhook.bury(old.id);
-  delete from walhook.webhook_trouble t where t.webhook_id = old.id;
   delete from walhook.webhook_move m where m.webhook_id = old.id;
   return null;
 end

@@ -25,6 +25,8 @@ comment on column walhook.webhook.updated_at is 'When it was last changed.';
 comment on column walhook.webhook.disabled_at is 'Since when it is disabled.';
 comment on column walhook.webhook.disabled_reason is 'Who or what disabled it.';
 comment on column walhook.webhook.endpoint_id is 'Internal: the endpoint of the URL.';
+comment on column walhook.webhook.activation is 'Internal: a new number with each new URL, and each time that the webhook is enabled again.';
+comment on sequence walhook.activation is 'Internal: numbers of activations of webhooks.';
 comment on table walhook.attachment is 'Internal: the source that this store belongs to.';
 comment on table walhook.position is 'Internal: how far the stream has been consumed.';
 comment on table walhook.response_state is 'Internal: what has already fired for each response.';
@@ -33,7 +35,7 @@ comment on table walhook.endpoint is 'Internal: what webhooks with the same URL 
 comment on table walhook.webhook_move is 'Internal: URLs that a webhook has left while attempts there may be in flight.';
 comment on table walhook.origin is 'Internal: what webhook-ids are made from besides a delivery''s own columns; a row for each slot that was made.';
 comment on table walhook.crash_mark is 'Internal: empty after the store''s server has crashed, since it is unlogged.';
-comment on table walhook.webhook_trouble is 'Internal: since when every attempt of a webhook has failed.';
+comment on table walhook.webhook_trouble is 'Internal: since when every attempt of a webhook has failed in an activation.';
 comment on table walhook.daemon is 'Internal: the daemons that live.';
 comment on table walhook.queue is 'Internal: pending deliveries. Read walhook.delivery_log instead.';
 comment on table walhook.log is 'Internal: ended deliveries, partitioned by time. Read walhook.delivery_log instead.';

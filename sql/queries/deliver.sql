@@ -45,9 +45,8 @@ select id from walhook.daemon where expires_at >= now() order by id;
 -- daemons that live may be in flight.
 -- name: LoadWebhooks
 select w.id, w.url, w.event_type, w.enabled, w.ordered, w.log_successes, w.secret, w.previous_secret, w.previous_secret_until, w.endpoint_id,
-       w.xmin::text::bigint as edition, t.failing_since as trouble_since, m.left_at
+       w.xmin::text::bigint as edition, w.activation, m.left_at
 from walhook.webhook w
-left join walhook.webhook_trouble t on t.webhook_id = w.id
 left join (
   select m.webhook_id, array_agg(m.endpoint_id) as left_at
     from walhook.webhook_move m join walhook.endpoint e on e.id = m.endpoint_id join walhook.daemon d on d.id = e.owner
@@ -266,13 +265,27 @@ with r as (
 insert into walhook.attempt (delivery_id, attempt, attempted_at, duration_ms, http_status, succeeded, error)
 select a.delivery_id, a.attempts, a.last_attempt_at, a.duration, a.http_status, false, a.error from again a;
 
--- name: MarkTrouble
-insert into walhook.webhook_trouble (webhook_id, failing_since)
-select u.id, now() from unnest(@webhook_ids::bigint[]) as u (id)
-on conflict do nothing;
+-- Deliveries whose webhook has another activation by now than the one in which the attempt was made.
+-- name: Superseded
+select u.delivery_id
+  from unnest(@delivery_ids::bigint[], @webhook_ids::bigint[], @activations::bigint[]) as u (delivery_id, webhook_id, activation)
+  join walhook.webhook w on w.id = u.webhook_id and w.activation <> u.activation;
 
+-- An attempt counts for the activation in which it was made. Administrators' transactions never lock these rows.
 -- name: ClearTrouble
-delete from walhook.webhook_trouble where webhook_id = any(@webhook_ids::bigint[]);
+delete from walhook.webhook_trouble t
+ using unnest(@webhook_ids::bigint[], @activations::bigint[]) as u (id, activation)
+ where t.webhook_id = u.id and t.activation <= u.activation;
+
+-- A start in the future comes from before the clock was set back.
+-- name: MarkTrouble
+insert into walhook.webhook_trouble as t (webhook_id, activation, failing_since)
+select w.id, w.activation, now()
+  from unnest(@webhook_ids::bigint[], @activations::bigint[]) as u (id, activation)
+  join walhook.webhook w on w.id = u.id and w.activation = u.activation
+ order by w.id
+on conflict (webhook_id) do update set activation = excluded.activation, failing_since = excluded.failing_since
+ where t.activation < excluded.activation or t.failing_since > excluded.failing_since;
 
 -- Disables the webhooks whose every attempt failed for the given time.
 -- name: DisableTroubled
@@ -281,7 +294,8 @@ with disabled as (
      set enabled = false, disabled_at = now(),
          disabled_reason = 'every attempt has failed since ' || to_char(t.failing_since at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')
     from walhook.webhook_trouble t, walhook.settings s
-   where t.webhook_id = w.id and w.enabled and w.id = any(@webhook_ids::bigint[]) and t.failing_since <= now() - @disable_after::interval
+   where t.webhook_id = w.id and t.activation = w.activation and w.enabled and w.id = any(@webhook_ids::bigint[])
+     and t.failing_since <= now() - @disable_after::interval
   returning w.id, w.url, w.disabled_reason
 )
 insert into walhook.incident_log (kind, detail, resolved_at)
@@ -293,7 +307,8 @@ returning detail;
 with disabled as (
   update walhook.webhook w
      set enabled = false, disabled_at = now(), disabled_reason = 'the endpoint answered 410 Gone'
-   where w.id = any(@webhook_ids::bigint[]) and w.enabled
+    from unnest(@webhook_ids::bigint[], @activations::bigint[]) as u (id, activation)
+   where w.id = u.id and w.activation = u.activation and w.enabled
   returning w.id, w.url, w.disabled_reason
 )
 insert into walhook.incident_log (kind, detail, resolved_at)
@@ -326,6 +341,9 @@ with recursive fresh as (
 select o.id, walhook.bury(o.id)
 from (select f.id from fresh f union select d.id from due d) as o
 where o.id is not null and not exists (select from walhook.webhook w where w.id = o.id);
+
+-- name: ForgetTrouble
+delete from walhook.webhook_trouble t where not exists (select from walhook.webhook w where w.id = t.webhook_id);
 
 -- name: EnsurePartitions
 select walhook.ensure_partitions(@unit);

@@ -1,0 +1,87 @@
+package dispatch
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// However attempts overlap, and however their results are cut into batches, a webhook is in trouble after each batch if and only if the
+// latest attempt that has ended failed, and never for longer than nothing has succeeded.
+func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		e := newEndpoint(1, &memory{window: window})
+		start := time.Unix(1_800_000_000, 0)
+		hooks := []*webhook{{id: 1, activation: 4}, {id: 2, activation: 5}}
+		var flying []*delivery
+		var batch []result
+		begun := map[int64]time.Time{}
+		ended := map[int64][]result{}
+		trouble := map[int64]int{} // of the store: the number of the result that it dates from
+		for n := range rapid.IntRange(1, 40).Draw(t, "steps") {
+			now := start.Add(time.Duration(n) * time.Second)
+			switch step := rapid.IntRange(0, 5).Draw(t, "step"); {
+			case step < 2:
+				hook := hooks[rapid.IntRange(0, 1).Draw(t, "webhook")]
+				d := &delivery{id: int64(n + 1), webhookID: hook.id, hook: hook, endpoint: e}
+				put(&e.flying, d.id, d)
+				begun[d.id] = now
+				flying = append(flying, d)
+			case step < 5 && len(flying) > 0:
+				i := rapid.IntRange(0, len(flying)-1).Draw(t, "ends")
+				d := flying[i]
+				flying = append(flying[:i:i], flying[i+1:]...)
+				kind := rapid.SampledFrom([]OutcomeKind{Success, Retry, Gone}).Draw(t, "outcome")
+				o := Outcome{Kind: kind, Started: begun[d.id]}
+				r := result{d: d, outcome: o, activation: d.hook.activation, failing: e.answered(d, o, now, 8)}
+				batch = append(batch, r)
+				ended[d.webhookID] = append(ended[d.webhookID], r)
+			case step == 5:
+				for _, v := range verdicts(batch) {
+					if v.activation != hooks[v.webhookID-1].activation {
+						t.Fatalf("webhook %d is judged for activation %d", v.webhookID, v.activation)
+					}
+					_, before := trouble[v.webhookID]
+					if v.succeeded {
+						delete(trouble, v.webhookID)
+						before = false
+					}
+					if v.failing && !before {
+						trouble[v.webhookID] = len(ended[v.webhookID])
+					}
+				}
+				for i := range batch {
+					e.finished(batch[i].d, true)
+				}
+				batch = nil
+				for _, hook := range hooks {
+					checkTrouble(t, hook.id, ended[hook.id], trouble)
+				}
+			}
+		}
+	})
+}
+
+func checkTrouble(t *rapid.T, webhookID int64, ended []result, trouble map[int64]int) {
+	since, is := trouble[webhookID]
+	if len(ended) == 0 {
+		if is {
+			t.Fatalf("webhook %d is in trouble and was never tried", webhookID)
+		}
+		return
+	}
+	last := ended[0]
+	for n, r := range ended {
+		if !r.outcome.Started.Before(last.outcome.Started) {
+			last = r
+		}
+		if r.outcome.Kind == Success && is && n >= since {
+			t.Fatalf("webhook %d has been in trouble since result %d, and result %d is a success", webhookID, since, n+1)
+		}
+	}
+	if failed := last.outcome.Kind != Success; failed != is {
+		t.Fatalf("webhook %d is in trouble: %t, and its latest attempt failed: %t", webhookID, is, failed)
+	}
+}
