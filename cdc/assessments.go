@@ -24,10 +24,10 @@ func (a *assessments) take(work *pgx.Batch, c *Change) {
 		a.queue(work)
 		a.deleted = append(a.deleted, c.New.ID)
 	case Insert, Update:
-		if len(a.deleted) > 0 || c.OldID != "" {
+		if len(a.deleted) > 0 || c.Moved {
 			a.queue(work)
 		}
-		if c.OldID != "" {
+		if c.Moved {
 			work.Queue(sql.RenameAssessment.SQL, sql.RenameAssessment.Bind(sql.Args{"from_id": c.OldID, "to_id": c.New.ID})...)
 		}
 		if !c.New.ExternalID.Unchanged {

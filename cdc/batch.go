@@ -67,9 +67,6 @@ func (b *batch) seal() {
 func (b *batch) loadStates(ctx context.Context, items []item) error {
 	var missing []string
 	want := func(id string) {
-		if id == "" {
-			return
-		}
 		if b.cleared {
 			return
 		}
@@ -89,11 +86,7 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 		}
 		switch it.change.Kind {
 		case Update:
-			if it.change.OldID != "" {
-				want(it.change.OldID)
-			} else {
-				want(it.change.New.ID)
-			}
+			want(it.change.before())
 		case Insert, Delete, Truncate:
 			// What was there before does not matter.
 		}
@@ -166,10 +159,10 @@ func (b *batch) take(it *item) {
 
 func (b *batch) takeRespondent(it *item) {
 	c := &it.change
-	r, _ := b.known.of(cmp.Or(c.OldID, c.New.ID))
+	r, _ := b.known.of(c.before())
 	prev := r.state
 	next, fired := Classify(prev, *c)
-	if c.OldID != "" {
+	if c.Moved {
 		moved := *r
 		*r = response{id: c.OldID}
 		b.set(r, nil)

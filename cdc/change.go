@@ -46,6 +46,19 @@ type Text struct {
 	Unchanged bool
 }
 
+// over returns what a column that was before has become, nil for NULL.
+func (t Text) over(before *string) *string {
+	switch {
+	case t.Unchanged:
+		return before
+	case t.Null:
+		return nil
+	case before != nil && *before == t.Value:
+		return before
+	}
+	return new(t.Value)
+}
+
 // Row is the mapped part of a row image of either table; all other columns were dropped at the decoder.
 type Row struct {
 	ID string // primary key in text form
@@ -70,8 +83,17 @@ type Change struct {
 	// New is the row after an Insert or Update; New.ID is also the key of a Delete. Empty for Truncate.
 	New Row
 
-	// OldID is the key before the change where it differs from New.ID; else empty.
+	// Moved reports that the key changed: OldID is the one before, which may be an empty text.
+	Moved bool
 	OldID string
+}
+
+// before returns the key of the row before the change.
+func (c *Change) before() string {
+	if c.Moved {
+		return c.OldID
+	}
+	return c.New.ID
 }
 
 // Tx identifies the source transaction that a change belongs to, from the Begin message.

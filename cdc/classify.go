@@ -25,7 +25,7 @@ func (f *Fired) add(t EventType) { *f |= 1 << t }
 // Classify tells what a change of a respondent row fires and what is remembered afterwards. It is a pure function and takes
 // any input. prev is nil for a response that was never seen, next is nil for one that is forgotten.
 //
-// A change of the key (OldID) says nothing here: the caller passes the state under the old key and keeps the result under
+// A change of the key (Moved) says nothing here: the caller passes the state under the old key and keeps the result under
 // the new one.
 func Classify(prev *State, c Change) (next *State, fired Fired) {
 	switch c.Kind {
@@ -62,18 +62,8 @@ func follow(prev *State, row *Row) (*State, Fired) {
 		next = *prev
 	}
 
-	if !row.Assessment.Unchanged {
-		next.AssessmentID = row.Assessment.Value
-	}
-	if !row.Organization.Unchanged {
-		switch {
-		case row.Organization.Null:
-			next.OrganizationID = nil
-		case next.OrganizationID == nil || *next.OrganizationID != row.Organization.Value:
-			value := row.Organization.Value
-			next.OrganizationID = &value
-		}
-	}
+	next.AssessmentID = row.Assessment.over(next.AssessmentID)
+	next.OrganizationID = row.Organization.over(next.OrganizationID)
 
 	if row.Started != MarkUnchanged {
 		next.StartedNow = row.Started == MarkSet

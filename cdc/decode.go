@@ -150,7 +150,7 @@ func (d *Decoder) insert(c *cursor) (Message, error) {
 	if tag := c.uint8(); tag != 'N' {
 		return Message{}, c.fail("a new row was expected, not %q", tag)
 	}
-	return d.change(c, p, Insert, "")
+	return d.change(c, p, Insert, nil)
 }
 
 func (d *Decoder) update(c *cursor) (Message, error) {
@@ -159,14 +159,15 @@ func (d *Decoder) update(c *cursor) (Message, error) {
 		return Message{}, nil
 	}
 	tag := c.uint8()
-	oldID := ""
+	var old *string // key, where it came
 	if tag == 'K' || tag == 'O' {
 		d.fields = p.read(c, d.fields)
 		if c.err != nil {
 			return Message{}, c.err
 		}
 		if id := d.fields[p.id]; id.kind == 't' {
-			oldID = string(id.value)
+			key := string(id.value)
+			old = &key
 		}
 		d.identifiers = append(d.identifiers[:0], d.fields...)
 		tag = c.uint8()
@@ -176,11 +177,11 @@ func (d *Decoder) update(c *cursor) (Message, error) {
 	if tag != 'N' {
 		return Message{}, c.fail("a new row was expected, not %q", tag)
 	}
-	return d.change(c, p, Update, oldID)
+	return d.change(c, p, Update, old)
 }
 
 // change reads the new row.
-func (d *Decoder) change(c *cursor, p *plan, kind Kind, oldID string) (Message, error) {
+func (d *Decoder) change(c *cursor, p *plan, kind Kind, old *string) (Message, error) {
 	d.fields = p.read(c, d.fields)
 	if c.err != nil {
 		return Message{}, c.err
@@ -199,8 +200,8 @@ func (d *Decoder) change(c *cursor, p *plan, kind Kind, oldID string) (Message, 
 	}
 	change := &d.changes[0]
 	*change = Change{Kind: kind, Table: p.table, New: p.row(d, string(id.value))}
-	if oldID != change.New.ID {
-		change.OldID = oldID
+	if old != nil && *old != change.New.ID {
+		change.Moved, change.OldID = true, *old
 	}
 	return Message{Kind: MessageChange, Changes: d.changes[:1]}, nil
 }

@@ -216,7 +216,7 @@ var validMessages = map[string]struct {
 	},
 	"assessment updated": {
 		updateFromMessage(assessmentOID, 'K', []any{"3", nil, nil, nil}, "4", notSent, notSent, nil),
-		Message{Kind: MessageChange, Changes: []Change{{Kind: Update, Table: Assessment, OldID: "3", New: Row{ID: "4", ExternalID: unchanged, CopiedFrom: null}}}},
+		Message{Kind: MessageChange, Changes: []Change{{Kind: Update, Table: Assessment, Moved: true, OldID: "3", New: Row{ID: "4", ExternalID: unchanged, CopiedFrom: null}}}},
 	},
 	"assessment deleted": {
 		deleteMessage(assessmentOID, 'K', "3", nil, nil, nil),
@@ -225,7 +225,7 @@ var validMessages = map[string]struct {
 }
 
 func oneChange(kind Kind, oldID string, row Row) Message {
-	return Message{Kind: MessageChange, Changes: []Change{{Kind: kind, Table: Respondent, New: row, OldID: oldID}}}
+	return Message{Kind: MessageChange, Changes: []Change{{Kind: kind, Table: Respondent, New: row, Moved: oldID != "", OldID: oldID}}}
 }
 
 func TestDecodeEveryMessage(t *testing.T) {

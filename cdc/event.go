@@ -37,7 +37,7 @@ func (t EventType) String() string {
 type Event struct {
 	Type           EventType
 	ResponseID     string
-	AssessmentID   string  // empty where the column is NULL
+	AssessmentID   *string // nil where the column is NULL
 	OrganizationID *string // nil where it is NULL or not mapped
 
 	// LSN and Ordinal are the event's identity: the commit LSN of its transaction and the ordinal of its row change

@@ -233,7 +233,7 @@ func stateConverter(m Mapping, t *TableInfo) func([]byte, []Text) ([]byte, error
 
 func appendState(dst []byte, id string, s State) []byte {
 	dst = appendCopyField(dst, id)
-	for _, value := range []*string{emptyNull(s.AssessmentID), s.OrganizationID, emptyNull(s.Stamp)} {
+	for _, value := range []*string{s.AssessmentID, s.OrganizationID, emptyNull(s.Stamp)} {
 		dst = append(dst, '\t')
 		if value == nil {
 			dst = appendCopyNull(dst)

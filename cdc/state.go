@@ -12,14 +12,15 @@ type State struct {
 	// Stamp is the last finish stamp that was not NULL while finished; empty while there was none.
 	Stamp string
 
-	AssessmentID   string // empty: NULL
-	OrganizationID *string
+	// nil: NULL. An empty text is an id.
+	AssessmentID, OrganizationID *string
 }
 
 // Equal reports whether two states are the same.
 func (s State) Equal(o State) bool {
-	sameOrganization := s.OrganizationID == o.OrganizationID ||
-		s.OrganizationID != nil && o.OrganizationID != nil && *s.OrganizationID == *o.OrganizationID
-	s.OrganizationID, o.OrganizationID = nil, nil
-	return sameOrganization && s == o
+	same := equalText(s.AssessmentID, o.AssessmentID) && equalText(s.OrganizationID, o.OrganizationID)
+	s.AssessmentID, o.AssessmentID, s.OrganizationID, o.OrganizationID = nil, nil, nil, nil
+	return same && s == o
 }
+
+func equalText(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }

@@ -8,10 +8,9 @@ import (
 
 func TestStatesAreEqualWhenNothingDiffers(t *testing.T) {
 	t.Parallel()
-	of := func(s string) *string { return &s }
-	state := State{Started: true, Completed: true, StartedNow: true, FinishedNow: true, Stamp: "x", AssessmentID: "a", OrganizationID: of("o")}
+	state := State{Started: true, Completed: true, StartedNow: true, FinishedNow: true, Stamp: "x", AssessmentID: new("a"), OrganizationID: new("o")}
 	same := state
-	same.OrganizationID = of("o")
+	same.AssessmentID, same.OrganizationID = new("a"), new("o")
 	if !state.Equal(same) || !(State{}).Equal(State{}) {
 		t.Error("the same state is another")
 	}
@@ -21,10 +20,12 @@ func TestStatesAreEqualWhenNothingDiffers(t *testing.T) {
 		"started now":          func(s *State) { s.StartedNow = false },
 		"finished now":         func(s *State) { s.FinishedNow = false },
 		"stamp":                func(s *State) { s.Stamp = "" },
-		"assessment":           func(s *State) { s.AssessmentID = "b" },
-		"another organization": func(s *State) { s.OrganizationID = of("p") },
+		"another assessment":   func(s *State) { s.AssessmentID = new("b") },
+		"no assessment":        func(s *State) { s.AssessmentID = nil },
+		"empty assessment":     func(s *State) { s.AssessmentID = new("") },
+		"another organization": func(s *State) { s.OrganizationID = new("p") },
 		"no organization":      func(s *State) { s.OrganizationID = nil },
-		"empty organization":   func(s *State) { s.OrganizationID = of("") },
+		"empty organization":   func(s *State) { s.OrganizationID = new("") },
 	} {
 		other := same
 		change(&other)
@@ -98,6 +99,9 @@ func stored(s *State) *State {
 		return nil
 	}
 	again := *s
+	if s.AssessmentID != nil {
+		again.AssessmentID = new(*s.AssessmentID)
+	}
 	if s.OrganizationID != nil {
 		organization := *s.OrganizationID
 		again.OrganizationID = &organization

@@ -86,14 +86,12 @@ func scanState(rows pgx.Rows) (id string, state *State, err error) {
 // newState builds a state from its columns.
 func newState(assessment, organization, stamp *string, flags int16) *State {
 	state := &State{
+		AssessmentID:   assessment,
 		OrganizationID: organization,
 		Started:        flags&flagStarted != 0,
 		Completed:      flags&flagCompleted != 0,
 		StartedNow:     flags&flagStartedNow != 0,
 		FinishedNow:    flags&flagFinishedNow != 0,
-	}
-	if assessment != nil {
-		state.AssessmentID = *assessment
 	}
 	if stamp != nil {
 		state.Stamp = *stamp
@@ -124,7 +122,7 @@ func (f fate) add(fired Fired, silenced bool, at time.Time) fate {
 func addState(to *sql.Rows, id string, s *State, created pglogrepl.LSN, f fate) {
 	to.Row()
 	to.Text(id)
-	to.TextOrNull(s.AssessmentID)
+	to.NullableText(s.AssessmentID)
 	to.NullableText(s.OrganizationID)
 	to.TextOrNull(s.Stamp)
 	to.Int2(s.flags())

@@ -47,7 +47,7 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 		r := added.rows
 		r.Row()
 		r.Text(e.ResponseID)
-		r.TextOrNull(e.AssessmentID)
+		r.NullableText(e.AssessmentID)
 		r.NullableText(e.OrganizationID)
 		r.Int2(int16(e.Type))
 		r.LSNOrNull(uint64(e.LSN))
