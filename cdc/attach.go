@@ -319,16 +319,19 @@ func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 	if _, err := a.store.Exec(ctx, "truncate walhook.response_state, walhook.assessment"); err != nil {
 		return fmt.Errorf("write the state of existing rows: %w", err)
 	}
+	if _, err := a.store.Exec(ctx, sql.ResolveIncidents.SQL, []string{SetAside}); err != nil {
+		return fmt.Errorf("resolve the incidents of an earlier attach: %w", err)
+	}
 	if a.preflight.Assessment != nil {
 		if _, err := copyRows(ctx, a.source, a.store, m.AssessmentTable, m.AssessmentColumns(), "walhook.assessment "+assessmentColumns,
-			assessmentConverter(m, false), func(int64) {}, copyPart); err != nil {
+			assessmentConverter(m, false), func(int64) {}, a.setAside(ctx, m.AssessmentTable, slot)); err != nil {
 			return err
 		}
 	}
 	total := int64(a.preflight.Respondent.Rows)
 	began := time.Now()
 	rows, err := copyRows(ctx, a.source, a.store, m.Respondent, m.RespondentColumns(), "walhook.response_state "+stateColumns,
-		stateConverter(m, a.preflight.Respondent), func(n int64) { a.cfg.Progress(n, total) }, copyPart)
+		stateConverter(m, a.preflight.Respondent), func(n int64) { a.cfg.Progress(n, total) }, a.setAside(ctx, m.Respondent, slot))
 	if err != nil {
 		return err
 	}
@@ -359,8 +362,20 @@ func (a *attacher) complete(ctx context.Context, slot newSlot) error {
 	return err
 }
 
+// setAside returns what records a row of the table that the store cannot take.
+func (a *attacher) setAside(ctx context.Context, table Name, slot newSlot) func(row []byte, cause error) error {
+	return func(row []byte, cause error) error {
+		refused := refusedRow{table: table, key: keyOf(row), lsn: slot.consistent, cause: cause}
+		a.cfg.Note(refused.String())
+		return refused.record(ctx, a.store)
+	}
+}
+
 // beginAtSnapshot begins a transaction on the source that sees exactly what a new slot's stream continues from.
 func beginAtSnapshot(ctx context.Context, source *pgx.Conn, snapshot string) error {
+	if err := keepBytes(ctx, source.PgConn()); err != nil {
+		return err
+	}
 	for _, statement := range []string{
 		"begin isolation level repeatable read read only",
 		"set transaction snapshot '" + strings.ReplaceAll(snapshot, "'", "''") + "'",

@@ -136,13 +136,17 @@ func (b *batch) take(it *item) {
 	case itemReached:
 		b.to, b.w.reached = Position{LSN: max(it.end, b.to.LSN)}, true
 		return
-	case itemChange, itemUnstable:
+	case itemChange, itemUnstable, itemSetAside:
 		b.to.Partial, b.to.PartialChanges, b.idle = it.tx.CommitLSN, it.ordinal, false
 		b.changes++
 	}
-	if it.kind == itemUnstable {
+	switch it.kind {
+	case itemUnstable:
 		b.unidentifiedDelete()
 		return
+	case itemSetAside:
+		return
+	default:
 	}
 	switch c := &it.change; {
 	case c.Table == Assessment:

@@ -22,6 +22,8 @@ type comparison struct {
 	at            pglogrepl.LSN // of the snapshot
 	note          func(string)
 	progress      func(rows, total int64)
+
+	refused func(*refusedRow) error // takes a row that the store cannot take
 }
 
 // compareChunk is how many differing responses are handled at a time.
@@ -30,11 +32,21 @@ const compareChunk = 5000
 // Outcome of a comparison.
 type compared struct {
 	rows, differing, gone int64
+	refused               int64 // that the store cannot take
 	events                EventCounts
 }
 
 func (c *comparison) run(ctx context.Context) (compared, error) {
 	var result compared
+	c.refused = func(r *refusedRow) error {
+		r.lsn = c.at
+		result.refused++
+		c.note(r.String())
+		return r.record(ctx, c.store)
+	}
+	if _, err := c.store.Exec(ctx, sql.ResolveIncidents.SQL, []string{SetAside}); err != nil {
+		return result, fmt.Errorf("resolve the incidents of rows that were set aside: %w", err)
+	}
 	if err := c.assessments(ctx); err != nil {
 		return result, err
 	}
@@ -46,7 +58,8 @@ func (c *comparison) run(ctx context.Context) (compared, error) {
 		return result, fmt.Errorf("end the snapshot: %w", err)
 	}
 	// A response whose row is gone was deleted; nothing fires for that.
-	tag, err := c.store.Exec(ctx, `delete from walhook.response_state r where not exists (select from pg_temp.walhook_snapshot s where s.response_id = r.response_id)`)
+	tag, err := c.store.Exec(ctx, `delete from walhook.response_state r where not exists (select from pg_temp.walhook_snapshot s where s.response_id = r.response_id)
+		and not exists (select from pg_temp.walhook_refused f where f.response_id = r.response_id)`)
 	if err != nil {
 		return result, fmt.Errorf("forget the responses that are gone: %w", err)
 	}
@@ -59,14 +72,15 @@ func (c *comparison) run(ctx context.Context) (compared, error) {
 
 // stage copies the snapshot beside the state.
 func (c *comparison) stage(ctx context.Context, result *compared) error {
-	_, err := c.store.Exec(ctx, `create temporary table walhook_snapshot
-		(response_id text collate "C", assessment_id text collate "C", organization_id text collate "C", stamp text collate "C", flags smallint) on commit drop`)
+	_, err := c.store.PgConn().Exec(ctx, `create temporary table walhook_snapshot
+		(response_id text collate "C", assessment_id text collate "C", organization_id text collate "C", stamp text collate "C", flags smallint) on commit drop;
+		create temporary table walhook_refused (response_id text collate "C") on commit drop`).ReadAll()
 	if err != nil {
 		return fmt.Errorf("stage the snapshot: %w", err)
 	}
 	total := int64(c.respondent.Rows)
 	result.rows, err = copyRows(ctx, c.source, c.store, c.mapping.Respondent, c.mapping.RespondentColumns(), "pg_temp.walhook_snapshot "+stateColumns,
-		stateConverter(c.mapping, c.respondent), func(n int64) { c.progress(n, total) }, wholeTable)
+		stateConverter(c.mapping, c.respondent), func(n int64) { c.progress(n, total) }, func(row []byte, cause error) error { return c.keep(ctx, keyOf(row), cause) })
 	if err != nil {
 		return err
 	}
@@ -99,41 +113,78 @@ func (c *comparison) differences(ctx context.Context, result *compared) error {
 		if len(found) == 0 {
 			return nil
 		}
-		work := &pgx.Batch{}
-		var events []Event
-		var fires EventCounts
-		rows := sql.NewRows()
-		for _, d := range found {
-			next, fired := Missed(d.recorded, d.row)
-			addState(rows, d.row.ID, &next, 0, fate{}.add(fired, false, now))
+		for i := range found {
 			ordinal++
-			for _, event := range fired.Types() {
-				events = append(events, Event{
-					Type: event, ResponseID: d.row.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID,
-					LSN: c.at, Ordinal: ordinal, CommitAt: now, Recovered: true,
-				})
-				fires[event]++
-			}
+			found[i].ordinal = ordinal
 		}
-		if len(events) > 0 {
-			c.queue.Add(work, events)
-		}
-		work.Queue(sql.WriteStates.SQL, rows)
-		if err := c.store.SendBatch(ctx, work).Close(); err != nil {
-			return fmt.Errorf("fire what was missed: %w", err)
-		}
-		rows.Release()
 		result.differing += int64(len(found))
+		if err := c.fire(ctx, found, now, result); err != nil {
+			return err
+		}
+	}
+}
+
+// fire takes differing rows over and fires what they have missed. What the store refuses is looked for in halves, and left as it was.
+func (c *comparison) fire(ctx context.Context, found []difference, now time.Time, result *compared) error {
+	work := &pgx.Batch{}
+	var events []Event
+	var fires EventCounts
+	rows := sql.NewRows()
+	for _, d := range found {
+		next, fired := Missed(d.recorded, d.row)
+		addState(rows, d.row.ID, &next, 0, fate{}.add(fired, false, now))
+		for _, event := range fired.Types() {
+			events = append(events, Event{
+				Type: event, ResponseID: d.row.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID,
+				LSN: c.at, Ordinal: d.ordinal, CommitAt: now, Recovered: true,
+			})
+			fires[event]++
+		}
+	}
+	if len(events) > 0 {
+		c.queue.Add(work, events)
+	}
+	work.Queue(sql.WriteStates.SQL, rows)
+	err := attempt(ctx, c.store, func() error { return c.store.SendBatch(ctx, work).Close() })
+	rows.Release()
+	switch {
+	case err == nil:
 		for i, n := range fires {
 			result.events[i] += n
 		}
+		return nil
+	case !untakable(err):
+		return fmt.Errorf("fire what was missed: %w", err)
 	}
+	c.queue.Discarded() // and what was queued before is found in the store
+	c.queue.Began()
+	if len(found) == 1 {
+		return c.refused(&refusedRow{table: c.mapping.Respondent, key: found[0].row.ID, cause: err})
+	}
+	half := len(found) / 2
+	if err := c.fire(ctx, found[:half], now, result); err != nil {
+		return err
+	}
+	return c.fire(ctx, found[half:], now, result)
+}
+
+// keep sets a row aside that could not be staged. Its state, where there is one, stays as it is.
+func (c *comparison) keep(ctx context.Context, id string, cause error) error {
+	err := attempt(ctx, c.store, func() error {
+		_, err := c.store.Exec(ctx, "insert into pg_temp.walhook_refused values ($1)", id)
+		return err
+	})
+	if err != nil && !untakable(err) { // an id that no store can hold has no state
+		return fmt.Errorf("stage the snapshot: %w", err)
+	}
+	return c.refused(&refusedRow{table: c.mapping.Respondent, key: id, cause: cause})
 }
 
 // difference is a row with what the state says of it, nil where it says nothing.
 type difference struct {
 	row      Row
 	recorded *State
+	ordinal  int64 // among all that differ
 }
 
 func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
@@ -194,18 +245,54 @@ func (c *comparison) assessments(ctx context.Context) error {
 	}
 	columns := c.mapping.AssessmentColumns()
 	_, err = copyRows(ctx, c.source, c.store, c.mapping.AssessmentTable, columns,
-		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)", assessmentConverter(c.mapping, true), func(int64) {}, wholeTable)
+		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)", assessmentConverter(c.mapping, true), func(int64) {},
+		func(row []byte, cause error) error {
+			return c.refused(&refusedRow{table: c.mapping.AssessmentTable, key: keyOf(row), cause: cause})
+		})
 	if err != nil {
 		return err
 	}
-	for _, statement := range []string{
-		`select walhook.inherit_webhooks(s.copied_from, s.assessment_id) from pg_temp.walhook_assessments s
-		  where s.copied_from <> '' and not exists (select from walhook.assessment a where a.assessment_id = s.assessment_id)`,
-		"delete from walhook.assessment",
-		"insert into walhook.assessment (assessment_id, external_id) select assessment_id, external_id from pg_temp.walhook_assessments",
+	for _, step := range []struct{ sql, only string }{
+		{`select walhook.inherit_webhooks(s.copied_from, s.assessment_id) from pg_temp.walhook_assessments s
+		  where s.copied_from <> '' and not exists (select from walhook.assessment a where a.assessment_id = s.assessment_id)`, onlyCopies},
+		{"delete from walhook.assessment", ""},
+		{"insert into walhook.assessment (assessment_id, external_id) select s.assessment_id, s.external_id from pg_temp.walhook_assessments s where true", ""},
 	} {
-		if _, err := c.store.Exec(ctx, statement); err != nil {
+		err := attempt(ctx, c.store, func() error {
+			_, err := c.store.Exec(ctx, step.sql)
+			return err
+		})
+		if untakable(err) {
+			err = c.eachAssessment(ctx, step.sql, step.only)
+		}
+		if err != nil {
 			return fmt.Errorf("take the assessments over: %w", err)
+		}
+	}
+	return nil
+}
+
+// eachAssessment takes a step, which ends in a condition on s, for one assessment after the other, and sets those aside that the store
+// refuses.
+func (c *comparison) eachAssessment(ctx context.Context, step, only string) error {
+	rows, err := c.store.Query(ctx, "select assessment_id from pg_temp.walhook_assessments")
+	if err != nil {
+		return err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		err := attempt(ctx, c.store, func() error {
+			_, err := c.store.Exec(ctx, step+" and s.assessment_id = $1", id)
+			return err
+		})
+		if untakable(err) {
+			err = c.refused(&refusedRow{table: c.mapping.AssessmentTable, key: id, only: only, cause: err})
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

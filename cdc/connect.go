@@ -58,6 +58,7 @@ func ConnectStore(ctx context.Context, url string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse the URL of the store: %w", err)
 	}
+	config.RuntimeParams["client_encoding"] = "UTF8"
 	conn, err := connect(ctx, config, "the store")
 	if err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ var gapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChange
 var (
 	comparedKinds = append(slices.Clone(gapKinds), KeyHidden)
 	// IncidentKinds are the kinds of incidents that last until they are resolved. Others are noted when they are over.
-	IncidentKinds = append([]string{"retention", "switched_off"}, comparedKinds...)
+	IncidentKinds = append([]string{"retention", "switched_off", SetAside}, comparedKinds...)
 )
 
 // GapError tells that the stream may have missed something: it is not enough to connect again.
@@ -62,5 +62,7 @@ const (
 	stateInvalidValue    = "22023"
 	stateUndefinedObject = "42704" // no such slot or publication
 	stateNotReady        = "55000" // object_not_in_prerequisite_state: the slot was invalidated
+	stateNotInEncoding   = "22021" // character_not_in_repertoire: bytes that are no text in the encoding
+	stateUntranslatable  = "22P05" // untranslatable_character
 	statePositionMoved   = "WH001" // walhook.advance
 )

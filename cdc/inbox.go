@@ -24,6 +24,7 @@ const (
 	itemIdle              // no transaction ends between the last one and end
 	itemHurry             // like itemIdle, and the server waits for the answer
 	itemUnstable          // a delete that carried no key: something of the row's history cannot be followed
+	itemSetAside          // a change that the store cannot take: only the position passes it
 	itemReached           // all that commits before end has been handed over, and nothing else is going to be
 )
 

@@ -67,6 +67,14 @@ type Mapping struct {
 // HasAssessmentTable reports whether an assessment table is mapped.
 func (m Mapping) HasAssessmentTable() bool { return m.AssessmentTable != Name{} }
 
+// tableOf returns the name of a mapped table.
+func (m Mapping) tableOf(t Table) Name {
+	if t == Assessment {
+		return m.AssessmentTable
+	}
+	return m.Respondent
+}
+
 // StampColumn is the column whose value tells one finish from the next: the one given, else that of the finished marker when
 // it names no values, else none.
 func (m Mapping) StampColumn() string {

@@ -192,10 +192,11 @@ func (r *reconciler) catchUp(ctx context.Context, stream *Stream, until pglogrep
 	for {
 		err := stream.stream(ctx, store, nil, until)
 		var silent *silentError
-		if !errors.As(err, &silent) || silent.limit >= silenceCap {
+		var refused *refusedBatchError
+		if !errors.As(err, &refused) && (!errors.As(err, &silent) || silent.limit >= silenceCap) {
 			return err
 		}
-		r.cfg.Note(err.Error() + "; connecting again, and waiting longer")
+		r.cfg.Note(err.Error() + "; connecting again")
 	}
 }
 
@@ -298,6 +299,9 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 		return result, err
 	}
 	text := fmt.Sprintf("compared %d rows with the recorded state: %d differed, %d were gone, %d events fired", outcome.rows, outcome.differing, outcome.gone, outcome.events.All())
+	if outcome.refused > 0 {
+		text += fmt.Sprintf(", %d were set aside", outcome.refused)
+	}
 	incident := text
 	if r.cfg.Gap != nil {
 		incident = r.cfg.Gap.Detail + "; made a new slot and " + text

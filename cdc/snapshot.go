@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -23,10 +22,10 @@ const copyPart = 2 << 20
 
 // copyRows reads the given columns of a table at the snapshot that the source transaction has, converts each row and writes
 // it to the target, a `table (columns)` of the store. Memory stays bounded by one row and a buffer, whatever the table's size.
-// convert appends the row for COPY's text format, without the line end, or nothing to leave it out. Each statement writes part bytes,
-// or wholeTable.
+// convert appends the row for COPY's text format, without the line end, or nothing to leave it out. refused is
+// told of each row that the store cannot take, as it was converted, and why.
 func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns []string, target string,
-	convert func(dst []byte, fields []Text) ([]byte, error), progress func(rows int64), part int,
+	convert func(dst []byte, fields []Text) ([]byte, error), progress func(rows int64), refused func(row []byte, cause error) error,
 ) (int64, error) {
 	pipeReader, pipeWriter := io.Pipe()
 	converter := &rowConverter{to: pipeWriter, fields: make([]Text, len(columns)), convert: convert, progress: progress}
@@ -39,7 +38,7 @@ func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns [
 		_ = pipeWriter.CloseWithError(err)
 		readDone <- err
 	}()
-	writeErr := copyIn(ctx, store, pipeReader, target, part)
+	writeErr := copyIn(ctx, store, pipeReader, target, refused)
 	_ = pipeReader.CloseWithError(writeErr)
 	readErr := <-readDone
 	switch {
@@ -54,18 +53,54 @@ func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns [
 	return converter.rows, nil
 }
 
-// wholeTable lets one statement write all rows, so that the store does not wait for the source between two.
-const wholeTable = math.MaxInt
-
-// copyIn writes rows in COPY's text format, so many bytes and the rest of the row with each statement.
-func copyIn(ctx context.Context, store *pgx.Conn, rows io.Reader, target string, part int) error {
+// copyIn writes rows in COPY's text format, copyPart bytes and the rest of the row with each statement.
+func copyIn(ctx context.Context, store *pgx.Conn, rows io.Reader, target string, refused func([]byte, error) error) error {
 	lines := &linesReader{from: bufio.NewReaderSize(rows, copyFlush)}
+	var part bytes.Buffer // what was read of the part that is being written
 	for {
-		lines.left = part
-		if _, err := store.PgConn().CopyFrom(ctx, lines, "copy "+target+" from stdin"); err != nil || lines.ended() {
+		lines.left = copyPart
+		part.Reset()
+		err := copyLines(ctx, store, io.TeeReader(lines, &part), target)
+		if untakable(err) {
+			if _, err := part.ReadFrom(lines); err != nil {
+				return err
+			}
+			err = copyHalves(ctx, store, part.Bytes(), target, err, refused)
+		}
+		if err != nil || lines.ended() {
 			return err
 		}
 	}
+}
+
+// copyLines writes rows with one statement.
+func copyLines(ctx context.Context, store *pgx.Conn, rows io.Reader, target string) error {
+	return attempt(ctx, store, func() error {
+		_, err := store.PgConn().CopyFrom(ctx, rows, "copy "+target+" from stdin")
+		return err
+	})
+}
+
+// copyHalves writes rows that the store has refused together, until the one that it refuses is alone.
+func copyHalves(ctx context.Context, store *pgx.Conn, rows []byte, target string, cause error, refused func([]byte, error) error) error {
+	half := len(rows) / 2
+	end := half + 1 + bytes.IndexByte(rows[half:], '\n') // of the line in the middle
+	if end == len(rows) {
+		end = 1 + bytes.LastIndexByte(rows[:end-1], '\n') // it is the last one
+	}
+	if end == 0 {
+		return refused(bytes.TrimSuffix(rows, []byte{'\n'}), cause)
+	}
+	for _, some := range [][]byte{rows[:end], rows[end:]} {
+		err := copyLines(ctx, store, bytes.NewReader(some), target)
+		if untakable(err) {
+			err = copyHalves(ctx, store, some, target, err, refused)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // linesReader reads so many bytes and the rest of the line in which they end.

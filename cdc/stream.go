@@ -66,6 +66,7 @@ type Stream struct {
 
 	told     *GapError // the last that was told of
 	surveyed bool      // what a comparison needs was looked at
+	careful  bool      // the store refused something of what comes next
 	succeeds bool      // another daemon read the slot before, which has not been told yet
 }
 
@@ -89,6 +90,11 @@ func (s *Stream) Run(ctx context.Context) error {
 			s.yielded = true
 			s.cfg.Log.Info("gave the slot to a comparison that was asked for", "slot", s.cfg.Slot)
 			backoff = newReconnect()
+			continue
+		}
+		var refused *refusedBatchError
+		if errors.As(err, &refused) {
+			s.cfg.Log.Warn("the store refused a batch; looking for the row", "error", err)
 			continue
 		}
 		var fatal *FatalError
@@ -372,6 +378,9 @@ func openGap(ctx context.Context, store *pgx.Conn, kinds []string) (*GapError, e
 // start begins the replication. A slot that is still active belongs to a walsender that a dead connection left behind,
 // since this daemon holds the reader lock: it is waited for, then ended where it is ours, which may take it a moment.
 func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, position Position) error {
+	if err := keepBytes(ctx, replication); err != nil {
+		return err
+	}
 	began, told := time.Now(), false
 	for {
 		err := pglogrepl.StartReplication(ctx, replication, s.cfg.Slot, position.LSN, pglogrepl.StartReplicationOptions{
@@ -452,7 +461,10 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	r.durable.Store(uint64(from.LSN))
 	w := &writer{
 		store: store, inbox: r.inbox, reader: r, queue: s.cfg.Queue, mapping: s.cfg.Mapping, status: s.cfg.Status, tracer: s.cfg.Tracer,
-		stored: from, turn: turn, consumed: from, idle: true, states: newStateCache(),
+		stored: from, turn: turn, consumed: from, idle: true, states: newStateCache(), log: s.cfg.Log,
+	}
+	if s.careful {
+		w.careful, s.careful = carefulItems, false
 	}
 	s.cfg.Queue.Began()
 	s.cfg.Status.stored(from)
@@ -481,6 +493,12 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 		flushCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		writerErr = w.settle(flushCtx)
 		cancel()
+	}
+	if untakable(writerErr) {
+		s.careful = true
+		if w.careful == 0 {
+			writerErr = &refusedBatchError{writerErr}
+		}
 	}
 	stopReader()
 	readerErr := <-readerDone

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -78,6 +79,9 @@ type writer struct {
 	states *stateCache
 	known  known   // of the batch that is being made
 	spare  []Event // memory for events
+
+	careful int // items that are stored one slice at a time, so that one which the store refuses can be found
+	log     *slog.Logger
 }
 
 func (w *writer) run(ctx context.Context) error {
@@ -108,7 +112,13 @@ func (w *writer) run(ctx context.Context) error {
 			woken.rest()
 			items = w.inbox.take(items)
 			woken.wake(len(items) < batchItems/16)
-			if err := next.add(context.WithoutCancel(ctx), items); err != nil {
+			if w.careful > 0 {
+				w.careful = max(w.careful-len(items), 0)
+				if err := w.isolate(context.WithoutCancel(ctx), items); err != nil {
+					return err
+				}
+				next = newBatch(w)
+			} else if err := next.add(context.WithoutCancel(ctx), items); err != nil {
 				_ = w.await() // nobody may use the connection before
 				return err
 			}

@@ -26,6 +26,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		return fmt.Errorf("parse the URL of the store: %w", err)
 	}
 	config.MaxConns = poolConns
+	config.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
 	cdc.Prepare(&config.ConnConfig.Config)
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		if err := sql.RegisterTypes(ctx, conn); err != nil {

@@ -57,6 +57,7 @@ var (
 	ReadOrigin          = mustQuery("ReadOrigin")
 	OpenGap             = mustQuery("OpenGap")
 	OpenIncident        = mustQuery("OpenIncident")
+	NoteSetAside        = mustQuery("NoteSetAside")
 	NoteIncident        = mustQuery("NoteIncident")
 	ResolveIncidents    = mustQuery("ResolveIncidents")
 	StoreWAL            = mustQuery("StoreWAL")

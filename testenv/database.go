@@ -42,6 +42,19 @@ func Clone(t testing.TB, server *pgserver.Server, template string) string {
 	return server.URL(name)
 }
 
+// EncodedDatabase is Database with an encoding of the server's, such as LATIN1.
+func EncodedDatabase(t testing.TB, server *pgserver.Server, encoding, script string) string {
+	t.Helper()
+	name := fmt.Sprintf("test_%d", databases.Add(1))
+	Exec(t, server.URL("postgres"), "create database "+quoted(name)+" template template0 encoding '"+encoding+"' lc_collate 'C' lc_ctype 'C'")
+	t.Cleanup(func() { dropDatabase(t, server, name) })
+	url := server.URL(name)
+	if script != "" {
+		Exec(t, url, script)
+	}
+	return url
+}
+
 type templateKey struct {
 	server *pgserver.Server
 	name   string

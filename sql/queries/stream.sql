@@ -110,6 +110,16 @@ select @kind, @detail
 where not exists (select from walhook.incident_log i where i.kind = @kind and i.resolved_at is null)
 returning id;
 
+-- Each row that the store refused is named, up to a hundred; beyond that the latest stands for those that came after.
+-- name: NoteSetAside
+with latest as (
+  select max(i.id) as id, count(*) as open from walhook.incident_log i where i.kind = 'set_aside' and i.resolved_at is null
+), replaced as (
+  update walhook.incident_log i set at = now(), detail = @detail::text || '; rows set aside before it are not all listed'
+  from latest l where l.open >= 100 and i.id = l.id
+)
+insert into walhook.incident_log (kind, detail) select 'set_aside', @detail::text from latest l where l.open < 100;
+
 -- name: HinderIncident
 update walhook.incident_log set hindrance = @hindrance where kind = @kind and resolved_at is null and hindrance is distinct from @hindrance;
 

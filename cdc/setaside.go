@@ -1,0 +1,197 @@
+package cdc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/sql"
+)
+
+// SetAside is the kind of incident that names a row which the store cannot take.
+const SetAside = "set_aside"
+
+// carefulItems is how many items are stored carefully after one that the store refused: more than a failed batch can hold, and enough
+// that many such rows in a load do not cost a new connection each.
+const carefulItems = 1 << 16
+
+// untakable reports whether the store refused what it was given, and would refuse it again: a data exception, a violated constraint
+// or a limit of the server (classes 22, 23 and 54 of SQLSTATE).
+func untakable(err error) bool {
+	state := sqlState(err)
+	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23") || strings.HasPrefix(state, "54")
+}
+
+// refusedBatchError tells that a batch holds what the store cannot take: the next session looks for it, and need not wait.
+type refusedBatchError struct{ error }
+
+func (e *refusedBatchError) Unwrap() error { return e.error }
+
+// notText reports whether the store's encoding cannot hold a text.
+func notText(err error) bool {
+	state := sqlState(err)
+	return state == stateNotInEncoding || state == stateUntranslatable
+}
+
+// isolate stores items in halves until the one that the store refuses is alone, which is set aside. The rest is stored as ever.
+func (w *writer) isolate(ctx context.Context, items []item) error {
+	err := w.storeNow(ctx, items, nil)
+	if !untakable(err) {
+		return err
+	}
+	w.careful = carefulItems
+	w.states.purge() // the states of the failed batch are in it
+	w.queue.Began()  // what was queued before the failure may not be in memory
+	if len(items) > 1 {
+		half := len(items) / 2
+		if err := w.isolate(ctx, items[:half]); err != nil {
+			return err
+		}
+		return w.isolate(ctx, items[half:])
+	}
+	it := items[0]
+	if it.kind != itemChange || it.change.Kind == Truncate {
+		return err
+	}
+	if notText(err) {
+		// A key that the store cannot hold has no state.
+		switch {
+		case it.change.Kind == Delete:
+			it.kind = itemSetAside
+			return w.storeNow(ctx, []item{it}, nil)
+		case it.change.Moved:
+			it.change.Moved = false
+			if err = w.storeNow(ctx, []item{it}, nil); !untakable(err) {
+				return err
+			}
+		}
+	}
+	refused := refusedRow{table: w.mapping.tableOf(it.change.Table), key: it.change.New.ID, lsn: it.tx.CommitLSN, cause: err}
+	if copied := it.change.New.CopiedFrom; it.change.Table == Assessment && !copied.Null && !copied.Unchanged {
+		refused.only = onlyCopies
+		it.change.New.CopiedFrom = Text{Null: true}
+		if err := w.storeNow(ctx, []item{it}, &refused); !untakable(err) {
+			return err
+		}
+		refused.only = ""
+	}
+	it.kind = itemSetAside
+	return w.storeNow(ctx, []item{it}, &refused)
+}
+
+// storeNow stores items, and what was refused of them, in one transaction that it waits for.
+func (w *writer) storeNow(ctx context.Context, items []item, refused *refusedRow) error {
+	b := newBatch(w)
+	if err := b.add(ctx, items); err != nil {
+		return err
+	}
+	if refused != nil {
+		refused.note(b.work)
+		b.changed = true
+		w.log.Warn("set a row aside that the store cannot take", "detail", refused.String())
+	}
+	if !b.changed {
+		w.progress(b.to, b.idle)
+		return nil
+	}
+	b.seal()
+	defer b.release()
+	if err := w.conclude(ctx, b); err != nil {
+		return err
+	}
+	w.consumed, w.idle, w.hurry = b.to, true, false
+	return nil
+}
+
+// onlyCopies is what an assessment is taken without where a copy of a webhook is refused.
+const onlyCopies = "the copies of its original's webhooks"
+
+// refusedRow is a row, or a part of it, that the store cannot take.
+type refusedRow struct {
+	table Name
+	key   string
+	lsn   pglogrepl.LSN // of the commit, or of the snapshot that shows the row
+	only  string        // what of it was refused; empty: all
+	cause error
+}
+
+// note records it as an incident.
+func (r *refusedRow) note(work *pgx.Batch) { work.Queue(sql.NoteSetAside.SQL, r.String()) }
+
+// record is note for whoever has the store's session to itself.
+func (r *refusedRow) record(ctx context.Context, store *pgx.Conn) error {
+	if _, err := store.Exec(ctx, sql.NoteSetAside.SQL, r.String()); err != nil {
+		return fmt.Errorf("record a row that the store cannot take: %w", err)
+	}
+	return nil
+}
+
+// keyOf returns the first column of a row in COPY's text format.
+func keyOf(row []byte) string {
+	key, _, _ := bytes.Cut(row, []byte{'\t'})
+	return copyField(key).Value
+}
+
+// String names the row by key and position, says why, and what to do. It holds nothing else of the row.
+func (r *refusedRow) String() string {
+	what := "was set aside"
+	if r.only != "" {
+		what = "was taken without " + r.only
+	}
+	reason, remedy := r.reason()
+	return fmt.Sprintf("the row of %s with key %s, as of %s, %s: the store refuses it (%s); everything else goes on; %s; "+
+		"the row's next change then makes up for it, or `walhook reconcile` does", r.table.Display(), showKey(r.key), r.lsn, what, reason, remedy)
+}
+
+func (r *refusedRow) reason() (reason, remedy string) {
+	var refused *pgconn.PgError
+	if !errors.As(r.cause, &refused) {
+		return r.cause.Error(), "mend what the reason names"
+	}
+	switch reason = "SQLSTATE " + refused.Code; {
+	case notText(refused):
+		return refused.Message + ", " + reason, "write its key, assessment and organization so that the store's encoding can hold them, or move the store to a database in UTF8"
+	case strings.HasPrefix(refused.Code, "54"):
+		return refused.Message + ", " + reason, "shorten its key"
+	case strings.HasPrefix(refused.Code, "23"):
+		return refused.Message + ", " + reason, "drop the constraint, or change the row to satisfy it"
+	}
+	return reason, "change the row" // the message may repeat a value
+}
+
+// shownKey is how many bytes of a key people are shown.
+const shownKey = 64
+
+// showKey spells a key in ASCII, which every store can hold, and cuts a long one.
+func showKey(key string) string {
+	if len(key) <= shownKey {
+		return strconv.QuoteToASCII(key)
+	}
+	return fmt.Sprintf("%s... (%d bytes)", strconv.QuoteToASCII(key[:shownKey]), len(key))
+}
+
+// attempt runs a part of what is done in the store's session. Where a transaction is open, the part's failure leaves it as it was before.
+func attempt(ctx context.Context, store *pgx.Conn, part func() error) error {
+	if store.PgConn().TxStatus() == 'I' {
+		return part()
+	}
+	if _, err := store.Exec(ctx, "savepoint walhook_part"); err != nil {
+		return fmt.Errorf("set a savepoint in the store: %w", err)
+	}
+	err := part()
+	end := "release savepoint walhook_part"
+	if err != nil {
+		end = "rollback to savepoint walhook_part; release savepoint walhook_part"
+	}
+	if _, endErr := store.PgConn().Exec(ctx, end).ReadAll(); endErr != nil && err == nil {
+		err = fmt.Errorf("release a savepoint in the store: %w", endErr)
+	}
+	return err
+}
