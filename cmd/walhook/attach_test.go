@@ -241,14 +241,15 @@ func TestAttachInParts(t *testing.T) {
 	}
 	s.exec("update walhook.attachment set phase = 'attaching'; update walhook.response_state set response_id = '6000000' || response_id where response_id like '%7'")
 	// The store fails late, and says so.
-	s.exec("alter table walhook.response_state add constraint late check (response_id <> '49999') not valid")
-	if _, errOut, status := s.walhook("attach"); status != 1 || !strings.Contains(errOut, "write the state of") || !strings.Contains(errOut, "late") {
+	s.exec(`create function late() returns trigger language plpgsql as $$ begin raise exception 'too late'; end $$;
+		create trigger late before insert on walhook.response_state for each row when (new.response_id = '49999') execute function late()`)
+	if _, errOut, status := s.walhook("attach"); status != 1 || !strings.Contains(errOut, "write the state of") || !strings.Contains(errOut, "too late") {
 		t.Errorf("an attach to a store that fails ends with status %d:\n%s", status, errOut)
 	}
 	if got := testenv.Psql(t, s.db, "select count(*) > 0, bool_and(response_id::int < 50000), (select count(*) from pg_replication_slots where database = current_database()) from walhook.response_state"); got != "t|t|0" {
 		t.Errorf("an attach that failed leaves %s", got)
 	}
-	s.exec("alter table walhook.response_state drop constraint late")
+	s.exec("drop trigger late on walhook.response_state")
 	s.attach()
 	if got := testenv.Psql(t, s.db, state); got != want {
 		t.Errorf("after an attach that was interrupted, the recorded state is %s, not %s", got, want)
