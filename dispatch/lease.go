@@ -341,9 +341,12 @@ func (l *lease) share(ctx context.Context) error {
 	}
 	var id int64
 	var failures int
-	var since, notBefore *time.Time
-	if _, err := pgx.ForEachRow(rows, []any{&id, &failures, &since, &notBefore}, func() error {
-		l.s.claimed(id, failures, notBefore)
+	var pause *time.Duration
+	if _, err := pgx.ForEachRow(rows, []any{&id, &failures, &pause}, func() error {
+		if pause == nil {
+			pause = new(time.Duration)
+		}
+		l.s.claimed(id, failures, *pause)
 		return nil
 	}); err != nil {
 		return fmt.Errorf("claim endpoints: %w", err)

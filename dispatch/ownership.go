@@ -153,8 +153,8 @@ func (s *Scheduler) released(ids []int64) {
 	}
 }
 
-// claimed takes over an endpoint as its last owner left it.
-func (s *Scheduler) claimed(id int64, failures int, notBefore *time.Time) {
+// claimed takes over an endpoint as its last owner left it: with that many failures in a row, to be left alone for the pause.
+func (s *Scheduler) claimed(id int64, failures int, pause time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.endpoints[id]
@@ -165,9 +165,7 @@ func (s *Scheduler) claimed(id int64, failures int, notBefore *time.Time) {
 	e.forget()
 	e.missed = false
 	e.failures, e.troubled = failures, failures > 0
-	if notBefore != nil {
-		e.notBefore = *notBefore
-	}
+	e.notBefore = time.Now().Add(pause)
 	if e.failures > 0 {
 		e.limit = 1
 	}
@@ -185,8 +183,18 @@ func (s *Scheduler) loseAll() {
 	}
 }
 
+// restartBatch bounds how many waits one statement restarts.
+const restartBatch = 10_000
+
 // findWork asks the store which of the endpoints that seem idle have something to send.
 func (s *Scheduler) findWork(ctx context.Context) error {
+	for restarted := int64(restartBatch); restarted == restartBatch; {
+		tag, err := s.pool.Exec(ctx, sql.RestartWaits.SQL, restartBatch)
+		if err != nil {
+			return fmt.Errorf("restart waits: %w", err)
+		}
+		restarted = tag.RowsAffected()
+	}
 	s.mu.Lock()
 	var ids, cursors []int64
 	asked := map[*endpoint]int{} // with the generation of its memory

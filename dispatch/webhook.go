@@ -24,7 +24,7 @@ type webhook struct {
 	url        string
 	secret     string
 	previous   string    // the secret before, used as well
-	until      time.Time // of previous
+	until      time.Time // of previous, as the store has it
 
 	// leftAt are the endpoints of URLs that it had before, where attempts may be in flight. Until these have ended nothing is
 	// sent to the present one: it would be sent twice.
@@ -89,8 +89,9 @@ func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (*w
 
 			secret, previous *string
 			until            *time.Time
+			left             *time.Duration
 		)
-		if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &previous, &until, &w.endpointID, &w.edition, &w.activation, &w.leftAt); err != nil {
+		if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &previous, &until, &left, &w.endpointID, &w.edition, &w.activation, &w.leftAt); err != nil {
 			return nil, fmt.Errorf("load the webhooks: %w", err)
 		}
 		var secrets []string
@@ -107,7 +108,7 @@ func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (*w
 		} else {
 			w.target, w.broken = NewTarget(w.url, secrets...)
 			if w.target != nil && w.previous != "" {
-				w.target.signer.retireLast(w.until)
+				w.target.signer.retireLast(time.Now().Add(*left))
 			}
 		}
 		loaded.byID[w.id] = &w

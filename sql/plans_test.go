@@ -84,6 +84,7 @@ func TestPlans(t *testing.T) {
 		"FetchSuccessor":                 {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"endpoint_id": 1, "response_id": "4711", "ordered_ids": all})},
 		"WaitingSummary":                 {WaitingSummary.SQL, WaitingSummary.Bind(Args{"looks": looks(all[:1], all[:1], 0, 16, ids), "endpoint_ids": all[:1]})},
 		"FindWork":                       {FindWork.SQL, FindWork.Bind(Args{"webhook_ids": all, "cursors": all})},
+		"RestartWaits":                   {RestartWaits.SQL, []any{100}},
 		"ReadStates":                     {ReadStates.SQL, ReadStates.Bind(Args{"response_ids": []string{"1", "2", "3"}})},
 		"BuryOrphans":                    {BuryOrphans.SQL, nil},
 		"QueueDepth":                     {QueueDepth.SQL, nil},

@@ -19,6 +19,7 @@ var (
 	FetchTests          = mustQuery("FetchTests")
 	FetchSuccessor      = mustQuery("FetchSuccessor")
 	WaitingSummary      = mustQuery("WaitingSummary")
+	RestartWaits        = mustQuery("RestartWaits")
 	FindWork            = mustQuery("FindWork")
 	RecordEnded         = mustQuery("RecordEnded")
 	RecordRetries       = mustQuery("RecordRetries")

@@ -11,9 +11,14 @@ update walhook.daemon set heartbeat_at = now(), expires_at = now() + @lease::int
 -- name: RemoveDaemon
 delete from walhook.daemon where id = @id;
 
--- A daemon is dead when its lease has expired, or when it missed heartbeats and its session lock is gone.
+-- A daemon is dead when its lease has expired, or when it missed heartbeats and its session lock is gone. A heartbeat in the future comes from
+-- before the clock was set back, and counts as one of now.
 -- name: ReapDaemons
-with dead as (
+with ahead as (
+  update walhook.daemon d
+     set heartbeat_at = now(), expires_at = now() + (d.expires_at - d.heartbeat_at)
+   where d.heartbeat_at > now() + interval '4 seconds'
+), dead as (
   delete from walhook.daemon d
   where d.id <> @self
     and (d.expires_at < now()
@@ -44,7 +49,8 @@ select id from walhook.daemon where expires_at >= now() order by id;
 -- One row a webhook, with what its deliveries need. left_at are the endpoints of URLs that it had before and where attempts of
 -- daemons that live may be in flight.
 -- name: LoadWebhooks
-select w.id, w.url, w.event_type, w.enabled, w.ordered, w.log_successes, w.secret, w.previous_secret, w.previous_secret_until, w.endpoint_id,
+select w.id, w.url, w.event_type, w.enabled, w.ordered, w.log_successes, w.secret, w.previous_secret, w.previous_secret_until,
+       w.previous_secret_until - now() as previous_secret_left, w.endpoint_id,
        w.xmin::text::bigint as edition, w.activation, m.left_at
 from walhook.webhook w
 left join (
@@ -78,7 +84,7 @@ update walhook.endpoint e
     where c.id = any(@endpoint_ids::bigint[])
       and (c.owner is null or c.owner = @self or not exists (select from walhook.daemon d where d.id = c.owner))
     for no key update skip locked)
-returning e.id, e.failures, e.failing_since, e.not_before;
+returning e.id, e.failures, case when e.not_before > now() then least(e.not_before - now(), e.not_before - e.recorded_at) end as pause;
 
 -- name: ReleaseEndpoints
 update walhook.endpoint set owner = null where owner = @self and id = any(@endpoint_ids::bigint[]);
@@ -222,6 +228,17 @@ select l.n,
 from unnest(@looks::walhook.look_in[], @endpoint_ids::bigint[]) with ordinality
   as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, endpoint_id, n);
 
+-- Waits that began in the future, before the clock was set back, begin now.
+-- name: RestartWaits
+update walhook.queue q
+   set next_attempt_at = now() + (q.next_attempt_at - coalesce(q.last_attempt_at, q.next_attempt_at)),
+       last_attempt_at = case when q.last_attempt_at is not null then now() end
+ where q.delivery_id in (
+   select w.delivery_id from walhook.queue w
+    where w.next_attempt_at is not null and coalesce(w.last_attempt_at, w.next_attempt_at) > now()
+    order by coalesce(w.last_attempt_at, w.next_attempt_at) desc limit @max
+    for update skip locked);
+
 -- Webhooks that have something pending: never tried after the cursor, or tried and waiting.
 -- name: FindWork
 select w.id
@@ -318,7 +335,7 @@ returning detail;
 
 -- name: RecordEndpoint
 update walhook.endpoint e
-   set failures = u.failures, not_before = case when u.pause > 0 then now() + make_interval(secs => u.pause / 1000.0) end,
+   set recorded_at = now(), failures = u.failures, not_before = case when u.pause > 0 then now() + make_interval(secs => u.pause / 1000.0) end,
        last_error = nullif(u.error, ''),
        failing_since = case when u.failures > 0 then coalesce(e.failing_since, now()) end
   from unnest(@endpoint_ids::bigint[], @failures::int[], @pauses::bigint[], @errors::text[]) as u (id, failures, pause, error)

@@ -42,6 +42,7 @@ func (s *Server) launch(ctx context.Context) error {
 		return fmt.Errorf("open the server's log: %w", err)
 	}
 	cmd := program(context.Background(), s.as, s.bin, "postgres", s.arguments()...)
+	cmd.Env = append(cmd.Env, s.options.Env...)
 	if s.maxFile != 0 {
 		limit := fmt.Sprintf(`ulimit -f %d && exec "$0" "$@"`, s.maxFile/512)
 		cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", limit, cmd.Path}, cmd.Args[1:]...)

@@ -15,6 +15,7 @@ type Options struct {
 	Settings  map[string]string // of postgresql.conf, over the defaults below
 	Version   int               // major version wanted; 0: any from 14
 	SegmentMB int               // size of a WAL segment; 0: the server's default
+	Env       []string          // of the server, besides this process's
 	Log       io.Writer         // gets what the server logs, as it logs it; may be nil, for Log remembers it anyway
 	Progress  func(string)      // told what takes long; may be nil
 }

@@ -1,0 +1,58 @@
+package testenv
+
+import (
+	_ "embed"
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+//go:embed testdata/clock.c
+var clockSource []byte
+
+// Clock is the wall clock of a server, which may differ from that of the machine. Start the server with its Env.
+type Clock struct {
+	t    testing.TB
+	file string
+	Env  []string
+}
+
+// NewClock returns a clock that is ahead by an offset. It needs a C compiler.
+func NewClock(t testing.TB, offset time.Duration) *Clock {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "walhook-clock-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	source, library := filepath.Join(dir, "clock.c"), filepath.Join(dir, "clock.so")
+	c := &Clock{t: t, file: filepath.Join(dir, "offset"), Env: []string{"LD_PRELOAD=" + library, "CLOCK_OFFSET=" + filepath.Join(dir, "offset")}}
+	if err := os.WriteFile(source, clockSource, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.Set(offset)
+	// The server runs as another user.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "cc", "-shared", "-fPIC", "-O", "-o", library, source, "-ldl").CombinedOutput(); err != nil {
+		t.Fatalf("compile the clock: %v\n%s", err, out)
+	}
+	return c
+}
+
+// Set lets the clock step to another offset.
+func (c *Clock) Set(offset time.Duration) {
+	c.t.Helper()
+	f, err := os.OpenFile(c.file, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(offset/time.Second)), 0); err != nil {
+		c.t.Fatal(err)
+	}
+}
