@@ -55,6 +55,15 @@ type reader struct {
 	asked        bool // a reply was requested and nothing has been heard since
 }
 
+// newReader returns the reader of a stream that continues at a position.
+func newReader(cfg StreamConfig, a *Attachment, from Position, partitioned bool) *reader {
+	r := &reader{
+		decoder: NewDecoder(cfg.Mapping, a.RespondentOID, a.AssessmentOID), inbox: newInbox(), from: from, partitioned: partitioned, status: cfg.Status,
+	}
+	r.durable.Store(uint64(from.LSN))
+	return r
+}
+
 // run reads until the context ends or the stream breaks. It sends a last acknowledgement when it is told to stop.
 func (r *reader) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = r.conn.Conn().SetReadDeadline(time.Unix(1, 0)) })
@@ -92,7 +101,10 @@ func (r *reader) drain(ctx context.Context) error {
 		}
 		switch m := message.(type) {
 		case *pgproto3.CopyData:
-			full, err := r.handle(m.Data)
+			full, reply, err := r.handle(m.Data)
+			if err == nil && reply {
+				err = r.sendStatus(false)
+			}
 			if err != nil {
 				return err
 			}
@@ -111,44 +123,39 @@ func (r *reader) drain(ctx context.Context) error {
 	return nil
 }
 
-// handle takes one message of the streaming replication protocol (PostgreSQL manual, section 55.4).
-func (r *reader) handle(data []byte) (full bool, err error) {
+// handle takes one message of the streaming replication protocol (PostgreSQL manual, section 55.4). It reports whether the inbox is
+// full now, and whether the server requests a reply.
+func (r *reader) handle(data []byte) (full, reply bool, err error) {
 	r.asked, r.heard = false, true
 	if len(data) == 0 {
-		return false, errors.New("read the replication stream: empty message")
+		return false, false, errors.New("read the replication stream: empty message")
 	}
 	switch data[0] {
 	case pglogrepl.XLogDataByteID:
 		if len(data) < 25 {
-			return false, fmt.Errorf("read the replication stream: WAL message of %d bytes", len(data))
+			return false, false, fmt.Errorf("read the replication stream: WAL message of %d bytes", len(data))
 		}
 		message, err := r.decoder.Decode(data[25:])
 		if err != nil {
-			return false, err
+			return false, false, err
 		}
-		return r.take(message), nil
+		return r.take(message), false, nil
 	case pglogrepl.PrimaryKeepaliveMessageByteID:
 		keepalive, err := pglogrepl.ParsePrimaryKeepaliveMessage(data[1:])
 		if err != nil {
-			return false, fmt.Errorf("read the replication stream: %w", err)
+			return false, false, fmt.Errorf("read the replication stream: %w", err)
 		}
 		r.status.heard(keepalive.ServerWALEnd)
-		if !r.inTx {
-			if r.passes(keepalive.ServerWALEnd) {
-				return false, nil
-			}
+		if !r.inTx && !r.passes(keepalive.ServerWALEnd) {
 			kind := itemIdle
 			if keepalive.ReplyRequested {
 				kind = itemHurry
 			}
 			full = r.inbox.put(item{kind: kind, end: keepalive.ServerWALEnd})
 		}
-		if keepalive.ReplyRequested {
-			return full, r.sendStatus(false)
-		}
-		return full, nil
+		return full, keepalive.ReplyRequested, nil
 	default:
-		return false, fmt.Errorf("read the replication stream: unknown message %q", data[0])
+		return false, false, fmt.Errorf("read the replication stream: unknown message %q", data[0])
 	}
 }
 

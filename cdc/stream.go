@@ -454,15 +454,9 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	writerCtx, stopWriter := context.WithCancel(ctx)
 	defer stopWriter()
 
-	r := &reader{
-		conn: replication, decoder: NewDecoder(s.cfg.Mapping, a.RespondentOID, a.AssessmentOID),
-		inbox: newInbox(), from: from, until: until, partitioned: partitioned, status: s.cfg.Status, silence: s.patience.from(from),
-	}
-	r.durable.Store(uint64(from.LSN))
-	w := &writer{
-		store: store, inbox: r.inbox, reader: r, queue: s.cfg.Queue, mapping: s.cfg.Mapping, status: s.cfg.Status, tracer: s.cfg.Tracer,
-		stored: from, turn: turn, consumed: from, idle: true, states: newStateCache(), log: s.cfg.Log,
-	}
+	r := newReader(s.cfg, a, from, partitioned)
+	r.conn, r.until, r.silence = replication, until, s.patience.from(from)
+	w := newWriter(s.cfg, store, r, turn)
 	if s.careful {
 		w.careful, s.careful = carefulItems, false
 	}

@@ -63,6 +63,7 @@ type writer struct {
 	status  *Status
 	tracer  trace.Tracer // nil: no traces
 
+	next       *batch     // that is being made
 	committing chan error // the commit under way; nil: none is
 	sealed     *batch     // that is being committed
 	oldest     time.Time  // commit of the first transaction in it
@@ -74,6 +75,7 @@ type writer struct {
 	hurry      bool
 	reached    bool // the point where the stream is to end
 	wrote      time.Time
+	looked     time.Time // into the store
 	ledger     ledger
 
 	states *stateCache
@@ -84,17 +86,25 @@ type writer struct {
 	log     *slog.Logger
 }
 
+// newWriter returns the writer of a stream that continues where its reader does, in a turn that was taken.
+func newWriter(cfg StreamConfig, store *pgx.Conn, r *reader, turn int64) *writer {
+	now := time.Now()
+	w := &writer{
+		store: store, inbox: r.inbox, reader: r, queue: cfg.Queue, mapping: cfg.Mapping, status: cfg.Status, tracer: cfg.Tracer,
+		stored: r.from, turn: turn, consumed: r.from, idle: true, wrote: now, looked: now, states: newStateCache(), log: cfg.Log,
+	}
+	w.next = newBatch(w)
+	return w
+}
+
 func (w *writer) run(ctx context.Context) error {
-	w.wrote = time.Now()
-	looked := time.Now()
-	look := time.NewTicker(time.Second)
+	look := time.NewTicker(storeLook)
 	defer look.Stop()
-	next := newBatch(w)
 	var items []item
 	var woken series
 	for {
 		filled := w.inbox.filled
-		if next.items >= batchItems {
+		if w.next.items >= batchItems {
 			filled = nil // the inbox fills up, and the reader waits
 		}
 		select {
@@ -112,40 +122,51 @@ func (w *writer) run(ctx context.Context) error {
 			woken.rest()
 			items = w.inbox.take(items)
 			woken.wake(len(items) < batchItems/16)
-			if w.careful > 0 {
-				w.careful = max(w.careful-len(items), 0)
-				if err := w.isolate(context.WithoutCancel(ctx), items); err != nil {
-					return err
-				}
-				next = newBatch(w)
-			} else if err := next.add(context.WithoutCancel(ctx), items); err != nil {
+			if err := w.gather(context.WithoutCancel(ctx), items); err != nil {
 				_ = w.await() // nobody may use the connection before
 				return err
 			}
 			clear(items) // release the strings
 		case <-look.C:
 		}
-		if w.committing == nil && time.Since(looked) > storeLook {
-			looked = time.Now()
-			if err := w.look(ctx); err != nil {
-				return err
-			}
-		}
-		if w.committing == nil && next.items > 0 {
-			w.begin(context.WithoutCancel(ctx), next)
-			next = newBatch(w)
-		}
-		w.tellLag(next)
-		if w.committing != nil {
-			continue
-		}
-		if w.reached {
-			return cmp.Or(w.settle(ctx), errReached)
-		}
-		if err := w.persistLazily(ctx); err != nil {
+		if err := w.proceed(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// gather takes items into the batch that is being made, or stores them with care at once.
+func (w *writer) gather(ctx context.Context, items []item) error {
+	if w.careful == 0 {
+		return w.next.add(ctx, items)
+	}
+	w.careful = max(w.careful-len(items), 0)
+	err := w.isolate(ctx, items)
+	w.next = newBatch(w)
+	return err
+}
+
+// proceed begins to commit what was gathered, unless a commit is under way. Where nothing is left to commit it stores progress that is
+// worth it, and returns errReached once everything before the end point has been stored.
+func (w *writer) proceed(ctx context.Context) error {
+	if w.committing == nil && time.Since(w.looked) > storeLook {
+		w.looked = time.Now()
+		if err := w.look(ctx); err != nil {
+			return err
+		}
+	}
+	if w.committing == nil && w.next.items > 0 {
+		w.begin(context.WithoutCancel(ctx), w.next)
+		w.next = newBatch(w)
+	}
+	w.tellLag(w.next)
+	switch {
+	case w.committing != nil:
+		return nil
+	case w.reached:
+		return cmp.Or(w.settle(ctx), errReached)
+	}
+	return w.persistLazily(ctx)
 }
 
 // begin commits a batch in the background, or notes how far it came where nothing came of it.

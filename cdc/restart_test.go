@@ -1,0 +1,490 @@
+package cdc
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"pgregory.net/rapid"
+
+	"walhook/sql"
+	"walhook/testenv"
+)
+
+// Whatever the WAL holds, wherever batches end, whenever the server reports its progress, and however often the daemon is killed, also
+// before it has recovered from the kill before: each event is queued once, in the order of the commits, and at every moment the store's
+// position tells exactly what was queued. The reader, the writer and the store are those of production; the server's part is played
+// by their messages.
+func TestEveryChangeIsTakenOnce(t *testing.T) {
+	t.Parallel()
+	url := testenv.Database(t, testenv.Postgres(t), queuedTable)
+	store, err := ConnectStore(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeQuietly(store)
+	if err := sql.Install(t.Context(), store); err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		p := &play{T: t, store: store, history: drawHistory(t)}
+		p.reset()
+		for range rapid.IntRange(0, 4).Draw(t, "sessions") {
+			p.begin(false)
+			for range rapid.IntRange(0, 30).Draw(t, "steps") {
+				if !p.over {
+					p.step()
+				}
+			}
+			if p.over {
+				p.atEnd()
+			} else {
+				p.crash()
+			}
+		}
+		p.finish()
+	})
+}
+
+// queuedTable holds what is queued, in its order, with what a statement of the same transaction sees of the assessment.
+const queuedTable = `create table queued (
+	n bigint generated always as identity, lsn pg_lsn, ordinal bigint, event text, response_id text, assessment_id text, external_id text)`
+
+const firstLSN = pglogrepl.LSN(0x100)
+
+// walChange is a row change, as it is sent and as the model takes it.
+type walChange struct {
+	sent     wire
+	counts   bool   // it is of a mapped table
+	change   Change // Kind 0: nothing follows from it
+	silenced bool
+	ordinal  int64
+}
+
+// walTx is a transaction of the WAL.
+type walTx struct {
+	commit, end pglogrepl.LSN
+	changes     []walChange
+}
+
+// history is what was written on the source.
+type history struct {
+	partitioned bool
+	empty       bool // transactions without changes of ours are sent too, as PostgreSQL 14 does
+	txs         []walTx
+}
+
+func drawHistory(t *rapid.T) history {
+	h := history{partitioned: rapid.Bool().Draw(t, "partitioned"), empty: rapid.Bool().Draw(t, "empty")}
+	at := firstLSN
+	for n := range rapid.IntRange(1, 6).Draw(t, "transactions") {
+		commit := at + pglogrepl.LSN(8*rapid.IntRange(0, 2).Draw(t, "gap"))
+		tx := walTx{commit: commit, end: commit + 8}
+		at = tx.end
+		silenced, ordinal := false, int64(0)
+		for range rapid.IntRange(0, 6).Draw(t, "changes") {
+			silenced = silenced || rapid.IntRange(0, 11).Draw(t, "silence") == 11
+			c := drawChange(t, n)
+			c.silenced = silenced
+			if c.counts {
+				ordinal++
+			}
+			c.ordinal = ordinal
+			tx.changes = append(tx.changes, c)
+		}
+		h.txs = append(h.txs, tx)
+	}
+	return h
+}
+
+func drawChange(t *rapid.T, tx int) walChange {
+	id := rapid.SampledFrom([]string{"1", "2", "3"})
+	assessment := rapid.SampledFrom([]string{"10", "20"})
+	row := func(id string) (values []any, row Row) {
+		a, started, finished := assessment.Draw(t, "assessment"), rapid.Bool().Draw(t, "started"), rapid.Bool().Draw(t, "finished")
+		values = []any{id, "somebody", a, nil, nil, "open", nil}
+		row = Row{ID: id, Assessment: text(a), Organization: null, Stamp: null}
+		if started {
+			values[4], row.Started = "2026-01-01 00:00:00+00", MarkSet
+		}
+		if finished {
+			values[5], row.Finished = "done", MarkSet
+		}
+		if stamp := rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "stamp"); stamp != "" {
+			values[6], row.Stamp = stamp, text(stamp)
+		}
+		return values, row
+	}
+	switch key := id.Draw(t, "id"); rapid.SampledFrom([]string{
+		"insert", "insert", "update", "update", "update", "update", "update", "rename", "delete", "truncate", "keyless", "assessment", "other",
+	}).Draw(t, "kind") {
+	case "insert":
+		values, row := row(key)
+		return walChange{counts: true, sent: insertMessage(respondentOID, values...), change: Change{Kind: Insert, Table: Respondent, New: row}}
+	case "rename":
+		if to := id.Draw(t, "to"); to != key {
+			values, row := row(to)
+			old := []any{key, nil, nil, nil, nil, nil, nil}
+			return walChange{counts: true, sent: updateFromMessage(respondentOID, 'K', old, values...), change: Change{Kind: Update, Table: Respondent, New: row, OldID: key}}
+		}
+		fallthrough
+	case "delete":
+		return walChange{
+			counts: true,
+			sent:   deleteMessage(respondentOID, 'K', key, nil, nil, nil, nil, nil, nil),
+			change: Change{Kind: Delete, Table: Respondent, New: Row{ID: key}},
+		}
+	case "truncate":
+		return walChange{counts: true, sent: truncateMessage(otherOID, respondentOID), change: Change{Kind: Truncate, Table: Respondent}}
+	case "keyless":
+		return walChange{counts: true, sent: deleteMessage(respondentOID, 'K', nil, nil, nil, nil, nil, nil, nil)}
+	case "assessment":
+		a, external := assessment.Draw(t, "assessment"), fmt.Sprintf("external %d", tx)
+		return walChange{
+			counts: true,
+			sent:   insertMessage(assessmentOID, a, external, "title", nil),
+			change: Change{Kind: Insert, Table: Assessment, New: Row{ID: a, ExternalID: text(external)}},
+		}
+	case "other":
+		return walChange{sent: insertMessage(otherOID, key)}
+	default:
+		values, row := row(key)
+		return walChange{counts: true, sent: updateMessage(respondentOID, values...), change: Change{Kind: Update, Table: Respondent, New: row}}
+	}
+}
+
+// effective returns the changes of a mapped table. In a partitioned table a delete and an insert of the same key, with nothing of ours
+// between them, are a row that moved.
+func (h *history) effective(tx walTx) []walChange {
+	var changes []walChange
+	for _, c := range tx.changes {
+		if !c.counts {
+			continue
+		}
+		if n := len(changes) - 1; h.partitioned && n >= 0 && changes[n].silenced == c.silenced && changes[n].change.Kind == Delete &&
+			c.change.Kind == Insert && c.change.Table == Respondent && c.change.New.ID == changes[n].change.New.ID {
+			c.change.Kind = Update
+			changes[n] = c
+			continue
+		}
+		changes = append(changes, c)
+	}
+	return changes
+}
+
+// queuedEvent is a row of queuedTable.
+type queuedEvent struct {
+	LSN                                   string
+	Ordinal                               int64
+	Event, Response, Assessment, External string
+}
+
+// expected returns the events of all changes up to a position, in order, and the states that they leave.
+func (h *history) expected(to Position) ([]queuedEvent, map[string]State) {
+	var events []queuedEvent
+	states, external := map[string]*State{}, map[string]string{}
+	for _, tx := range h.txs {
+		limit := int64(0)
+		switch {
+		case tx.commit < to.LSN:
+			limit = 1 << 30
+		case tx.commit == to.Partial:
+			limit = to.PartialChanges
+		}
+		for _, c := range h.effective(tx) {
+			if c.ordinal > limit {
+				break
+			}
+			switch change := c.change; {
+			case change.Kind == 0:
+			case change.Table == Assessment:
+				external[change.New.ID] = change.New.ExternalID.Value
+			case change.Kind == Truncate:
+				clear(states)
+			default:
+				old := cmp.Or(change.OldID, change.New.ID)
+				next, fired := Classify(states[old], change)
+				delete(states, old)
+				if next != nil {
+					states[change.New.ID] = next
+				}
+				for _, event := range fired.Types() {
+					if !c.silenced {
+						events = append(events, queuedEvent{
+							tx.commit.String(), c.ordinal, event.String(), change.New.ID, next.AssessmentID, external[next.AssessmentID],
+						})
+					}
+				}
+			}
+		}
+	}
+	left := map[string]State{}
+	for id, state := range states {
+		left[id] = *state
+	}
+	return events, left
+}
+
+// sent is a message, and how far the server may have read when it comes to send it.
+type sent struct {
+	message wire
+	read    pglogrepl.LSN
+}
+
+// from returns the messages of the transactions that commit from a position on.
+func (h *history) from(start pglogrepl.LSN) []sent {
+	var messages []sent
+	for _, tx := range h.txs {
+		if tx.commit < start {
+			continue
+		}
+		if !h.empty && !slices.ContainsFunc(tx.changes, func(c walChange) bool { return c.counts || c.silenced }) {
+			continue
+		}
+		add := func(m wire) { messages = append(messages, sent{m, tx.commit}) }
+		add(beginMessage(tx.commit, time.Unix(1e9, 0), uint32(tx.commit)))
+		add(respondentRelation)
+		add(assessmentRelation)
+		silenced := false
+		for _, c := range tx.changes {
+			if c.silenced && !silenced {
+				silenced = true
+				add(logicalMessage(1, "walhook", "silence"))
+			}
+			add(c.sent)
+		}
+		add(commitMessage(tx.commit, tx.end))
+	}
+	return messages
+}
+
+// end is how far the WAL goes.
+func (h *history) end() pglogrepl.LSN { return h.txs[len(h.txs)-1].end + 0x40 }
+
+// play is a history that is sent to daemons which are killed.
+type play struct {
+	*rapid.T
+	store *pgx.Conn
+	history
+
+	reader *reader
+	writer *writer
+	former *writer // of a daemon that was killed for good, or only seemed to be
+	ahead  []sent  // what the server has still to send
+	read   pglogrepl.LSN
+	acked  pglogrepl.LSN // by any daemon so far
+	over   bool          // the session has reached its end point
+}
+
+func (p *play) must(err error) {
+	p.Helper()
+	if err != nil {
+		p.Fatal(err)
+	}
+}
+
+// reset empties the store.
+func (p *play) reset() {
+	p.must(p.store.PgConn().Exec(context.Background(), `truncate queued restart identity;
+		truncate walhook.response_state, walhook.assessment;
+		delete from walhook.position;
+		insert into walhook.position (turn, lsn) values (1, '0/100')`).Close())
+	p.acked = firstLSN
+}
+
+// begin lets a daemon go on from what the store has.
+func (p *play) begin(endless bool) {
+	from, turn, err := takeTurn(context.Background(), p.store)
+	p.must(err)
+	cfg := StreamConfig{Mapping: testMapping, Status: &Status{}, Queue: Queue{
+		Add: addQueued, Committed: func(context.Context) {}, Discarded: func() {},
+	}}
+	p.reader = newReader(cfg, &Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, from, p.partitioned)
+	p.writer = newWriter(cfg, p.store, p.reader, turn)
+	p.over = false
+	// The server may have heard of less than was acknowledged, and reads from further back.
+	heard := pglogrepl.LSN(rapid.Uint64Range(uint64(p.acked), uint64(from.LSN)).Draw(p.T, "heard"))
+	p.ahead, p.read = p.from(heard), heard-0x20
+	if !endless && rapid.IntRange(0, 3).Draw(p.T, "until") == 3 {
+		p.reader.until = pglogrepl.LSN(rapid.Uint64Range(uint64(from.LSN), uint64(p.end())).Draw(p.T, "until"))
+		for _, tx := range p.txs {
+			if tx.commit < p.reader.until && p.reader.until < tx.end {
+				p.reader.until = tx.end // it is where a snapshot was taken, and lies within no record
+			}
+		}
+	}
+	if p.former != nil {
+		// The daemon before it lives after all, and writes what it has.
+		_ = p.commit(p.former)
+		p.former = nil
+	}
+}
+
+// addQueued queues events in queuedTable.
+func addQueued(batch *pgx.Batch, events []Event) {
+	for _, e := range events {
+		batch.Queue(`insert into public.queued (lsn, ordinal, event, response_id, assessment_id, external_id)
+			values ($1::text::pg_lsn, $2, $3, $4, $5::text, coalesce((select a.external_id from walhook.assessment a where a.assessment_id = $5::text), ''))`,
+			e.LSN.String(), e.Ordinal, e.Type.String(), e.ResponseID, e.AssessmentID)
+	}
+}
+
+// step is what happens next.
+func (p *play) step() {
+	switch rapid.SampledFrom([]string{"send", "send", "report", "gather", "gather", "proceed", "proceed", "commit", "later"}).Draw(p.T, "step") {
+	case "send":
+		p.send(rapid.IntRange(1, 8).Draw(p.T, "messages"))
+	case "report":
+		p.report(pglogrepl.LSN(rapid.Uint64Range(uint64(p.read), uint64(p.limit())).Draw(p.T, "read")), rapid.Bool().Draw(p.T, "reply"))
+	case "gather":
+		p.gather()
+	case "proceed":
+		p.proceed()
+	case "commit":
+		if p.writer.committing != nil {
+			p.must(p.writer.ended(<-p.writer.committing))
+		}
+	case "later": // progress is worth writing
+		p.writer.wrote, p.writer.looked = time.Time{}, time.Time{}
+	}
+	if durable := pglogrepl.LSN(p.reader.durable.Load()); durable > p.writer.stored.LSN || durable < p.acked {
+		p.Fatalf("%s is acknowledged after %s, and the store has %s", durable, p.acked, p.writer.stored)
+	}
+	p.acked = pglogrepl.LSN(p.reader.durable.Load())
+}
+
+// limit is how far the server may have read before it sends on.
+func (p *play) limit() pglogrepl.LSN {
+	if len(p.ahead) > 0 {
+		return max(p.read, p.ahead[0].read)
+	}
+	return p.end()
+}
+
+func (p *play) send(n int) {
+	for ; n > 0 && len(p.ahead) > 0 && !p.reader.reached; n-- {
+		header := wire("w").uint64(uint64(p.ahead[0].read)).uint64(uint64(p.ahead[0].read)).uint64(0)
+		_, _, err := p.reader.handle(append(header, p.ahead[0].message...))
+		p.must(err)
+		p.read, p.ahead = max(p.read, p.ahead[0].read), p.ahead[1:]
+	}
+}
+
+// report lets the server say how far it has read.
+func (p *play) report(at pglogrepl.LSN, reply bool) {
+	if p.reader.reached {
+		return
+	}
+	p.read = at
+	asks := byte(0)
+	if reply {
+		asks = 1
+	}
+	_, answer, err := p.reader.handle(wire("k").uint64(uint64(at)).uint64(0).uint8(asks))
+	p.must(err)
+	if answer != reply {
+		p.Fatalf("reply requested: %t, and wanted: %t", reply, answer)
+	}
+}
+
+func (p *play) gather() {
+	if items := p.reader.inbox.take(nil); len(items) > 0 {
+		p.must(p.writer.next.add(context.Background(), items))
+	}
+}
+
+func (p *play) proceed() {
+	err := p.writer.proceed(context.Background())
+	if p.over = errors.Is(err, errReached); !p.over {
+		p.must(err)
+	}
+}
+
+// commit lets a writer commit what it has gathered.
+func (p *play) commit(w *writer) error {
+	if err := w.await(); err != nil {
+		return err
+	}
+	w.wrote = time.Time{}
+	if err := w.proceed(context.Background()); err != nil {
+		return err
+	}
+	return w.await()
+}
+
+// crash ends the daemon, maybe while a commit is under way of which it never hears, or only as others see it.
+func (p *play) crash() {
+	if p.writer.committing != nil {
+		p.must(<-p.writer.committing)
+	} else if rapid.Bool().Draw(p.T, "lives") {
+		p.former = p.writer
+	}
+	p.verify()
+}
+
+// atEnd verifies that what commits before the end point was taken, and nothing else.
+func (p *play) atEnd() {
+	until := p.reader.until
+	for _, tx := range p.txs {
+		if tx.commit < until {
+			until = max(until, tx.end)
+		}
+	}
+	p.acked = pglogrepl.LSN(p.reader.durable.Load())
+	if position := p.verify(); position != (Position{LSN: until}) || p.acked != until {
+		p.Fatalf("%s is stored and %s acknowledged at the end point %s", position, p.acked, p.reader.until)
+	}
+}
+
+// verify holds what is queued against the position.
+func (p *play) verify() Position {
+	p.Helper()
+	position, _, err := readPosition(context.Background(), p.store)
+	p.must(err)
+	if position.LSN < p.acked {
+		p.Fatalf("the store has %s, and %s is acknowledged", position, p.acked)
+	}
+	want, states := p.expected(position)
+	rows, err := p.store.Query(context.Background(), "select lsn::text, ordinal, event, response_id, assessment_id, external_id from public.queued order by n")
+	p.must(err)
+	got, err := pgx.CollectRows(rows, pgx.RowToStructByPos[queuedEvent])
+	p.must(err)
+	if diff := gocmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		p.Fatalf("at %s what is queued differs (-want +got):\n%s", position, diff)
+	}
+	rows, err = p.store.Query(context.Background(), "select response_id, assessment_id, organization_id, stamp, flags, null from walhook.response_state")
+	p.must(err)
+	recorded := map[string]State{}
+	for rows.Next() {
+		id, state, err := scanState(rows)
+		p.must(err)
+		recorded[id] = *state
+	}
+	p.must(rows.Err())
+	if diff := gocmp.Diff(states, recorded); diff != "" {
+		p.Fatalf("at %s the states differ (-want +got):\n%s", position, diff)
+	}
+	return position
+}
+
+// finish lets a daemon take all that is left.
+func (p *play) finish() {
+	p.begin(true)
+	p.send(len(p.ahead))
+	p.report(p.end(), true)
+	p.gather()
+	p.must(p.commit(p.writer))
+	p.must(p.writer.settle(context.Background())) // as at a clean stop
+	p.acked = pglogrepl.LSN(p.reader.durable.Load())
+	if position := p.verify(); position != (Position{LSN: p.end()}) || p.acked != p.end() {
+		p.Fatalf("the store has %s, and %s is acknowledged; the WAL ends at %s", position, p.acked, p.end())
+	}
+}
