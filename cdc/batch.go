@@ -125,16 +125,14 @@ func (b *batch) take(it *item) {
 	}
 	switch it.kind {
 	case itemCommit:
-		b.to, b.idle = Position{LSN: it.end}, false
+		b.to, b.idle = b.to.upTo(it.end), false
 		return
 	case itemIdle, itemHurry:
-		// What was consumed of a transaction that has not ended stays known: after a restart the server reports how far it is
-		// before that transaction comes again.
-		b.to.LSN = max(b.to.LSN, it.end)
+		b.to = b.to.upTo(it.end)
 		b.w.hurry = b.w.hurry || it.kind == itemHurry
 		return
 	case itemReached:
-		b.to, b.w.reached = Position{LSN: max(it.end, b.to.LSN)}, true
+		b.to, b.w.reached = b.to.upTo(it.end), true
 		return
 	case itemChange, itemUnstable, itemSetAside:
 		b.to.Partial, b.to.PartialChanges, b.idle = it.tx.CommitLSN, it.ordinal, false

@@ -20,7 +20,8 @@ func TestIdlePositionKeepsThePartialTransaction(t *testing.T) {
 		{"a further change", item{kind: itemChange, tx: Tx{CommitLSN: 0x30}, ordinal: 6, change: deleted}, Position{LSN: 0x20, Partial: 0x30, PartialChanges: 6}},
 		{"the commit", item{kind: itemCommit, tx: Tx{CommitLSN: 0x30}, end: 0x38}, Position{LSN: 0x38}},
 		{"the point where the stream is to end", item{kind: itemReached, end: 0x40}, Position{LSN: 0x40}},
-		{"an end that lies behind", item{kind: itemReached, end: 0x18}, Position{LSN: 0x20}},
+		{"an end before the commit", item{kind: itemReached, end: 0x28}, Position{LSN: 0x28, Partial: 0x30, PartialChanges: 5}},
+		{"an idle position behind the commit", item{kind: itemIdle, end: 0x31}, Position{LSN: 0x31}},
 	} {
 		w := &writer{consumed: partial, states: newStateCache()}
 		b := newBatch(w)

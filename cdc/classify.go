@@ -77,21 +77,29 @@ func follow(prev *State, row *Row) (*State, Fired) {
 	if row.Finished != MarkUnchanged {
 		next.FinishedNow = row.Finished == MarkSet
 	}
-	if !next.FinishedNow {
-		return &next, fired
-	}
-	stamped := !row.Stamp.Null && !row.Stamp.Unchanged && row.Stamp.Value != next.Stamp
+	newFinish := next.FinishedNow && !(wasFinished && next.Completed)
+	newStamp := !row.Stamp.Null && !row.Stamp.Unchanged && row.Stamp.Value != next.Stamp
+	awaited := next.AwaitsStamp || next.Stamp == ""
 	switch {
-	case !next.Completed:
-		next.Completed = true
-		fired.add(Completed)
-	case !wasFinished:
-		fired.add(Changed)
-	case stamped && next.Stamp != "":
+	case !next.FinishedNow:
+		next.AwaitsStamp = false
+	case newFinish:
+		if next.Completed {
+			fired.add(Changed)
+		} else {
+			fired.add(Completed)
+		}
+		next.Completed, next.AwaitsStamp = true, !newStamp
+	case newStamp && awaited:
+		next.AwaitsStamp = false // it belongs to the finish before it
+	case newStamp:
 		fired.add(Changed)
 	}
-	if stamped {
+	switch {
+	case next.FinishedNow && newStamp:
 		next.Stamp = row.Stamp.Value
+	case row.Stamp.Null && (!next.FinishedNow || next.AwaitsStamp):
+		next.Stamp = "" // what is written now is a new stamp, also where it is the former one
 	}
 	return &next, fired
 }

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -164,6 +165,69 @@ func TestClassifyFollowsALife(t *testing.T) {
 			{updated("s", "-", unchanged), 0},
 			{updated("s", "s", unchanged), events(Changed)},
 			{updated("s", "s", text("x")), 0},
+			{updated("s", "s", text("y")), 0}, // the stamp of the second finish
+			{updated("s", "s", text("z")), events(Changed)},
+		},
+		"reopened with its stamp, and the new stamp follows the finish": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "-", text("x")), 0},
+			{updated("s", "s", text("x")), events(Changed)},
+			{updated("s", "s", text("y")), 0},
+			{updated("s", "s", text("z")), events(Changed)},
+			{updated("s", "-", text("z")), 0},
+			{updated("s", "s", text("z")), events(Changed)},
+			{updated("s", "s", text("z")), 0},
+			{updated("s", "s", text("x")), 0},
+			{updated("s", "s", text("y")), events(Changed)},
+		},
+		"reopened with its stamp, and the new stamp comes before the finish": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "-", text("x")), 0},
+			{updated("s", "-", text("y")), 0},
+			{updated("s", "s", text("y")), events(Changed)},
+			{updated("s", "s", text("z")), events(Changed)},
+		},
+		"reopened with its stamp, and the new stamp comes with the finish": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "-", text("x")), 0},
+			{updated("s", "s", text("y")), events(Changed)},
+			{updated("s", "s", text("z")), events(Changed)},
+		},
+		"reopened twice before a stamp follows": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "-", text("x")), 0},
+			{updated("s", "s", text("x")), events(Changed)},
+			{updated("s", "-", text("x")), 0},
+			{updated("s", "s", text("x")), events(Changed)},
+			{updated("s", "s", text("y")), 0},
+			{updated("s", "s", text("z")), events(Changed)},
+		},
+		"reopened without a stamp, and a new one follows the finish": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "-", null), 0},
+			{updated("s", "s", null), events(Changed)},
+			{updated("s", "s", text("y")), 0},
+			{updated("s", "s", text("z")), events(Changed)},
+		},
+		"reopened without a stamp, and the former one follows the finish": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "-", null), 0},
+			{updated("s", "s", null), events(Changed)},
+			{updated("s", "s", text("x")), 0},
+			{updated("s", "s", text("y")), events(Changed)},
+		},
+		"reopened with its stamp, which is cleared and written again after the finish": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "-", text("x")), 0},
+			{updated("s", "s", text("x")), events(Changed)},
+			{updated("s", "s", null), 0},
+			{updated("s", "s", text("x")), 0},
+			{updated("s", "s", text("y")), events(Changed)},
+		},
+		"the marker is its own stamp, and is set to what it was": {
+			{inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{updated("s", "-", null), 0},
+			{updated("s", "s", text("x")), events(Changed)},
 			{updated("s", "s", text("y")), events(Changed)},
 		},
 		"an unknown kind of change": {
@@ -276,32 +340,48 @@ type pastRow struct {
 	stamp             string // empty: NULL
 }
 
-// naive says by section 2 of the contract what a row fires, from everything that the row ever was.
+// naive says by section 2 of the contract what a row fires, from everything that the row ever was: each finish has one stamp, the one
+// that it finds, where no finish before has it, or else the first that follows.
 func naive(history []pastRow, row pastRow) (fired Fired) {
 	if len(history) == 0 {
 		fired.add(Created)
 	}
-	startedBefore, finishedBefore, lastStamp := false, false, ""
-	for _, past := range history {
-		startedBefore = startedBefore || past.started
-		if past.finished {
-			finishedBefore = true
-			if past.stamp != "" {
-				lastStamp = past.stamp
+	startedBefore, finished, completed := false, false, false
+	stamped := "" // the stamp of the last finish, as long as it stands
+	waits := false
+	for i, now := range append(slices.Clone(history), row) {
+		fires := EventType(0)
+		news := now.stamp != "" && now.stamp != stamped
+		switch {
+		case !now.finished:
+			waits = false
+		case !finished || !completed:
+			fires, waits = Completed, !news
+			if completed {
+				fires = Changed
+			}
+			completed = true
+		case news && waits:
+			waits = false
+		case news:
+			fires = Changed
+		}
+		if now.finished && news {
+			stamped = now.stamp
+		}
+		if now.stamp == "" && (!now.finished || waits) {
+			stamped = ""
+		}
+		finished = now.finished
+		if i == len(history) {
+			if now.started && !startedBefore {
+				fired.add(Started)
+			}
+			if fires != 0 {
+				fired.add(fires)
 			}
 		}
-	}
-	if row.started && !startedBefore {
-		fired.add(Started)
-	}
-	switch {
-	case !row.finished:
-	case !finishedBefore:
-		fired.add(Completed)
-	case !history[len(history)-1].finished:
-		fired.add(Changed)
-	case row.stamp != "" && lastStamp != "" && row.stamp != lastStamp:
-		fired.add(Changed)
+		startedBefore = startedBefore || now.started
 	}
 	return fired
 }
@@ -391,7 +471,8 @@ func drawState(t *rapid.T) State {
 	s := State{
 		Started: rapid.Bool().Draw(t, "started"), Completed: rapid.Bool().Draw(t, "completed"),
 		StartedNow: rapid.Bool().Draw(t, "started now"), FinishedNow: rapid.Bool().Draw(t, "finished now"),
-		Stamp: rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "stamp"),
+		AwaitsStamp: rapid.Bool().Draw(t, "awaits a stamp"),
+		Stamp:       rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "stamp"),
 	}
 	if rapid.Bool().Draw(t, "has assessment") {
 		s.AssessmentID = new(rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "assessment"))

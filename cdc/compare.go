@@ -215,6 +215,9 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 			ID: id, Assessment: textOf(assessment), Organization: textOf(organization),
 			Started: mark(flagStartedNow), Finished: mark(flagFinishedNow), Stamp: textOf(stamp),
 		}}
+		if d.row.Finished == MarkUnset {
+			d.row.Stamp = Text{Unchanged: true} // staged is the stamp of a finish alone
+		}
 		if recorded {
 			d.recorded = newState(recordedAssessment, recordedOrg, before, recordedFlags)
 		}

@@ -38,6 +38,16 @@ func (p Position) skip(commit pglogrepl.LSN) (changes int64, all bool) {
 	}
 }
 
+// upTo returns the position once every transaction that commits before end has been consumed. What was consumed of a transaction that
+// commits later stays known: after a restart the server reports how far it has read before that transaction comes again.
+func (p Position) upTo(end pglogrepl.LSN) Position {
+	p.LSN = max(p.LSN, end)
+	if p.Partial < p.LSN {
+		p.Partial, p.PartialChanges = 0, 0
+	}
+	return p
+}
+
 // nullable returns the LSN as an argument that is NULL when it is 0.
 func nullable(lsn pglogrepl.LSN) any {
 	if lsn == 0 {

@@ -1,7 +1,6 @@
 package cdc
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +42,9 @@ func TestEveryChangeIsTakenOnce(t *testing.T) {
 				if !p.over {
 					p.step()
 				}
+			}
+			if p.reader.until != 0 && rapid.Bool().Draw(t, "to its end") {
+				p.toEnd()
 			}
 			if p.over {
 				p.atEnd()
@@ -133,7 +135,7 @@ func drawChange(t *rapid.T, tx int) walChange {
 		if to := id.Draw(t, "to"); to != key {
 			values, row := row(to)
 			old := []any{key, nil, nil, nil, nil, nil, nil}
-			return walChange{counts: true, sent: updateFromMessage(respondentOID, 'K', old, values...), change: Change{Kind: Update, Table: Respondent, New: row, OldID: key}}
+			return walChange{counts: true, sent: updateFromMessage(respondentOID, 'K', old, values...), change: Change{Kind: Update, Table: Respondent, New: row, Moved: true, OldID: key}}
 		}
 		fallthrough
 	case "delete":
@@ -147,7 +149,7 @@ func drawChange(t *rapid.T, tx int) walChange {
 	case "keyless":
 		return walChange{counts: true, sent: deleteMessage(respondentOID, 'K', nil, nil, nil, nil, nil, nil, nil)}
 	case "assessment":
-		a, external := assessment.Draw(t, "assessment"), fmt.Sprintf("external %d", tx)
+		a, external := rapid.SampledFrom([]string{"10", "20", key}).Draw(t, "assessment"), fmt.Sprintf("external %d", tx)
 		return walChange{
 			counts: true,
 			sent:   insertMessage(assessmentOID, a, external, "title", nil),
@@ -210,7 +212,7 @@ func (h *history) expected(to Position) ([]queuedEvent, map[string]State) {
 			case change.Kind == Truncate:
 				clear(states)
 			default:
-				old := cmp.Or(change.OldID, change.New.ID)
+				old := change.before()
 				next, fired := Classify(states[old], change)
 				delete(states, old)
 				if next != nil {
@@ -219,7 +221,7 @@ func (h *history) expected(to Position) ([]queuedEvent, map[string]State) {
 				for _, event := range fired.Types() {
 					if !c.silenced {
 						events = append(events, queuedEvent{
-							tx.commit.String(), c.ordinal, event.String(), change.New.ID, next.AssessmentID, external[next.AssessmentID],
+							tx.commit.String(), c.ordinal, event.String(), change.New.ID, *next.AssessmentID, external[*next.AssessmentID],
 						})
 					}
 				}
@@ -309,15 +311,19 @@ func (p *play) begin(endless bool) {
 	}}
 	p.reader = newReader(cfg, &Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, from, p.partitioned)
 	p.writer = newWriter(cfg, p.store, p.reader, turn)
+	if rapid.IntRange(0, 3).Draw(p.T, "careful") == 3 {
+		p.writer.careful = rapid.IntRange(1, 6).Draw(p.T, "careful items")
+	}
 	p.over = false
 	// The server may have heard of less than was acknowledged, and reads from further back.
 	heard := pglogrepl.LSN(rapid.Uint64Range(uint64(p.acked), uint64(from.LSN)).Draw(p.T, "heard"))
 	p.ahead, p.read = p.from(heard), heard-0x20
 	if !endless && rapid.IntRange(0, 3).Draw(p.T, "until") == 3 {
-		p.reader.until = pglogrepl.LSN(rapid.Uint64Range(uint64(from.LSN), uint64(p.end())).Draw(p.T, "until"))
+		// It is where a snapshot was taken after all that is consumed had been committed.
+		p.reader.until = pglogrepl.LSN(rapid.Uint64Range(uint64(max(from.LSN, from.Partial+1)), uint64(p.end())).Draw(p.T, "until"))
 		for _, tx := range p.txs {
 			if tx.commit < p.reader.until && p.reader.until < tx.end {
-				p.reader.until = tx.end // it is where a snapshot was taken, and lies within no record
+				p.reader.until = tx.end // it lies within no record
 			}
 		}
 	}
@@ -397,7 +403,7 @@ func (p *play) report(at pglogrepl.LSN, reply bool) {
 
 func (p *play) gather() {
 	if items := p.reader.inbox.take(nil); len(items) > 0 {
-		p.must(p.writer.next.add(context.Background(), items))
+		p.must(p.writer.gather(context.Background(), items))
 	}
 }
 
@@ -428,6 +434,17 @@ func (p *play) crash() {
 		p.former = p.writer
 	}
 	p.verify()
+}
+
+// toEnd lets the stream go on to its end point.
+func (p *play) toEnd() {
+	for !p.over {
+		p.send(len(p.ahead))
+		p.report(p.end(), false)
+		p.gather()
+		p.must(p.writer.await())
+		p.proceed()
+	}
 }
 
 // atEnd verifies that what commits before the end point was taken, and nothing else.

@@ -9,8 +9,10 @@ type State struct {
 	StartedNow  bool // the started marker as it stands
 	FinishedNow bool // the finished marker as it stands
 
-	// Stamp is the last finish stamp that was not NULL while finished; empty while there was none.
-	Stamp string
+	// Stamp is that of the last finish which has got one; empty where there is none, or where it was cleared before the finish that is
+	// under way. AwaitsStamp says that the last finish has not got its own yet: the next new stamp is its, and fires nothing.
+	Stamp       string
+	AwaitsStamp bool
 
 	// nil: NULL. An empty text is an id.
 	AssessmentID, OrganizationID *string

@@ -8,7 +8,9 @@ import (
 
 func TestStatesAreEqualWhenNothingDiffers(t *testing.T) {
 	t.Parallel()
-	state := State{Started: true, Completed: true, StartedNow: true, FinishedNow: true, Stamp: "x", AssessmentID: new("a"), OrganizationID: new("o")}
+	state := State{
+		Started: true, Completed: true, StartedNow: true, FinishedNow: true, AwaitsStamp: true, Stamp: "x", AssessmentID: new("a"), OrganizationID: new("o"),
+	}
 	same := state
 	same.AssessmentID, same.OrganizationID = new("a"), new("o")
 	if !state.Equal(same) || !(State{}).Equal(State{}) {
@@ -19,6 +21,7 @@ func TestStatesAreEqualWhenNothingDiffers(t *testing.T) {
 		"completed":            func(s *State) { s.Completed = false },
 		"started now":          func(s *State) { s.StartedNow = false },
 		"finished now":         func(s *State) { s.FinishedNow = false },
+		"awaits a stamp":       func(s *State) { s.AwaitsStamp = false },
 		"stamp":                func(s *State) { s.Stamp = "" },
 		"another assessment":   func(s *State) { s.AssessmentID = new("b") },
 		"no assessment":        func(s *State) { s.AssessmentID = nil },

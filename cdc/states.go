@@ -55,6 +55,7 @@ const (
 	flagCompleted
 	flagStartedNow
 	flagFinishedNow
+	flagAwaitsStamp
 )
 
 func (s *State) flags() int16 {
@@ -62,7 +63,7 @@ func (s *State) flags() int16 {
 	for _, f := range []struct {
 		set bool
 		bit int16
-	}{{s.Started, flagStarted}, {s.Completed, flagCompleted}, {s.StartedNow, flagStartedNow}, {s.FinishedNow, flagFinishedNow}} {
+	}{{s.Started, flagStarted}, {s.Completed, flagCompleted}, {s.StartedNow, flagStartedNow}, {s.FinishedNow, flagFinishedNow}, {s.AwaitsStamp, flagAwaitsStamp}} {
 		if f.set {
 			flags |= f.bit
 		}
@@ -92,6 +93,7 @@ func newState(assessment, organization, stamp *string, flags int16) *State {
 		Completed:      flags&flagCompleted != 0,
 		StartedNow:     flags&flagStartedNow != 0,
 		FinishedNow:    flags&flagFinishedNow != 0,
+		AwaitsStamp:    flags&flagAwaitsStamp != 0,
 	}
 	if stamp != nil {
 		state.Stamp = *stamp
