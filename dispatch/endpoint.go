@@ -243,10 +243,10 @@ func (e *endpoint) pick(now time.Time, of int) *delivery {
 	return nil
 }
 
-// answered takes the outcome of an attempt into account, before it is recorded, and reports whether its webhook's latest attempt failed.
-func (e *endpoint) answered(d *delivery, o Outcome, now time.Time, of int) (failing bool) {
+// answered takes the outcome of an attempt into account, before it is recorded.
+func (e *endpoint) answered(d *delivery, o Outcome, now time.Time, of int) {
 	if o.Kind == Aborted {
-		return false
+		return
 	}
 	e.lastAttempt, e.quietSince = now, now
 	counts := e.latest.ended(o)
@@ -278,7 +278,6 @@ func (e *endpoint) answered(d *delivery, o Outcome, now time.Time, of int) (fail
 		put(&e.byWebhook, d.webhookID, hook)
 	}
 	hook.ended(o)
-	return hook.failing()
 }
 
 // reset forgets the endpoint's failures: an administrator has enabled a webhook again.

@@ -19,7 +19,6 @@ type result struct {
 	at      time.Time // when the answer was there
 	final   bool
 	delay   time.Duration // until the next attempt; 0 when final
-	failing bool          // the webhook's latest attempt had failed by then
 
 	activation int64 // of the webhook when the attempt was made
 	unknown    bool  // the store may not have had the delivery any more: a crash has taken it back, or this was recorded before
@@ -109,7 +108,10 @@ func (s *Scheduler) supersede(ctx context.Context, results []result) error {
 // success is cleared before what failed after it is marked.
 func (s *Scheduler) queueVerdicts(batch *pgx.Batch, results []result) {
 	var succeeded, failing, gone webhookArgs
-	for _, v := range verdicts(results) {
+	s.mu.Lock()
+	judged := verdicts(results)
+	s.mu.Unlock()
+	for _, v := range judged {
 		if v.succeeded {
 			succeeded.add(v.webhookID, v.activation)
 		}

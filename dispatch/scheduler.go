@@ -400,7 +400,7 @@ func (s *Scheduler) answered(d *delivery, o Outcome, troubled bool) {
 		return
 	}
 	was := e.failing()
-	r.failing = e.answered(d, o, now, s.cfg.EndpointConcurrency)
+	e.answered(d, o, now, s.cfg.EndpointConcurrency)
 	is, failures := e.failing(), e.failures
 	if e.failures > 0 || e.troubled {
 		e.lastError = o.Error

@@ -22,7 +22,9 @@ func (l *latest) ended(o Outcome) (counts bool) {
 }
 
 // failing reports whether the latest attempt of all failed.
-func (l *latest) failing() bool { return !l.failed.IsZero() && !l.failed.Before(l.succeeded) }
+func (l *latest) failing() bool {
+	return l != nil && !l.failed.IsZero() && !l.failed.Before(l.succeeded)
+}
 
 func later(a, b time.Time) time.Time {
 	if b.After(a) {
@@ -37,10 +39,10 @@ type verdict struct {
 	webhookID, activation int64
 
 	succeeded bool // once at least: what failed before counts no more
-	failing   bool // its latest attempt failed
+	failing   bool // its latest attempt failed, recorded or not
 }
 
-// verdicts returns what results in the order of their answers say of their webhooks, in the order of these.
+// verdicts returns what results say of their webhooks, in the order of these. Results may be recorded in any order.
 func verdicts(results []result) []verdict {
 	type key struct{ webhookID, activation int64 }
 	of := map[key]verdict{}
@@ -53,7 +55,7 @@ func verdicts(results []result) []verdict {
 		v := of[k]
 		of[k] = verdict{
 			webhookID: k.webhookID, activation: k.activation,
-			succeeded: v.succeeded || r.outcome.Kind == Success, failing: r.failing,
+			succeeded: v.succeeded || r.outcome.Kind == Success, failing: r.d.endpoint.byWebhook[k.webhookID].failing(),
 		}
 	}
 	return slices.SortedFunc(maps.Values(of), func(a, b verdict) int {

@@ -7,8 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// However attempts overlap, and however their results are cut into batches, a webhook is in trouble after each batch if and only if the
-// latest attempt that has ended failed, and never for longer than nothing has succeeded.
+// However attempts overlap, and in whatever batches and order their results are recorded, a webhook is in trouble once all are if and only if
+// the latest attempt that has ended failed, and never for longer than nothing has succeeded.
 func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -35,11 +35,27 @@ func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
 				flying = append(flying[:i:i], flying[i+1:]...)
 				kind := rapid.SampledFrom([]OutcomeKind{Success, Retry, Gone}).Draw(t, "outcome")
 				o := Outcome{Kind: kind, Started: begun[d.id]}
-				r := result{d: d, outcome: o, activation: d.hook.activation, failing: e.answered(d, o, now, 8)}
+				e.answered(d, o, now, 8)
+				r := result{d: d, outcome: o, activation: d.hook.activation}
 				batch = append(batch, r)
 				ended[d.webhookID] = append(ended[d.webhookID], r)
 			case step == 5:
-				for _, v := range verdicts(batch) {
+				recorded := batch
+				if rapid.Bool().Draw(t, "in parts") {
+					recorded = nil
+					rest := batch[:0:0]
+					for _, r := range batch {
+						if rapid.Bool().Draw(t, "now") {
+							recorded = append(recorded, r)
+						} else {
+							rest = append(rest, r)
+						}
+					}
+					batch = rest
+				} else {
+					batch = nil
+				}
+				for _, v := range verdicts(recorded) {
 					if v.activation != hooks[v.webhookID-1].activation {
 						t.Fatalf("webhook %d is judged for activation %d", v.webhookID, v.activation)
 					}
@@ -52,11 +68,13 @@ func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
 						trouble[v.webhookID] = len(ended[v.webhookID])
 					}
 				}
-				for i := range batch {
-					e.finished(batch[i].d, true)
+				for i := range recorded {
+					e.finished(recorded[i].d, true)
 				}
-				batch = nil
 				for _, hook := range hooks {
+					if len(batch) > 0 {
+						break
+					}
 					checkTrouble(t, hook.id, ended[hook.id], trouble)
 				}
 			}
