@@ -25,11 +25,25 @@ type AttachConfig struct {
 	SourceURL, StoreURL string
 	Target              Target
 	OnlyIfNone          bool // leave what is attached as it is, whatever state it is in, but for an upgrade of the store
+	Way                 Way  // on in a copy
 	Log                 *slog.Logger
 
 	Note     func(string)            // what is being done or waited for
 	Progress func(rows, total int64) // rows of the respondent table so far; total is an estimate
+
+	// What Adopt fires is queued with these.
+	Queue   Queue
+	Horizon *Horizon
 }
+
+// Way is how an attach goes on in a copy. The zero value refuses.
+type Way string
+
+// The ways on in a copy. Both change nothing elsewhere.
+const (
+	Adopt Way = "adopt" // it is the original now: state, webhooks and pending deliveries go on, by a comparison
+	Fresh Way = "fresh" // it starts anew: pending deliveries are dropped, and webhooks are kept disabled
+)
 
 // RefusedError tells why attach refuses. Nothing was changed.
 type RefusedError struct{ Findings []Finding }
@@ -50,27 +64,34 @@ func reasons(findings []Finding) string {
 
 // Attach makes schema, publication and slot, and records the state of the rows that exist at the slot's own snapshot. It may
 // be repeated, and begins anew where an earlier one was interrupted. It reports whether anything was attached: false when it
-// was already.
+// was already. In a copy it returns a *CopyError, unless it is told the way on.
 func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	store, err := connectLocking(ctx, cfg.StoreURL)
 	if err != nil {
 		return false, err
 	}
 	defer closeLocking(store)
-	if cfg.OnlyIfNone {
-		before, err := existingAttachment(ctx, store)
-		if err != nil {
-			return false, err
-		}
-		if before != nil && before.Complete {
-			return false, upgrade(ctx, store)
-		}
-	}
 	source, err := ConnectSource(ctx, cfg.SourceURL)
 	if err != nil {
 		return false, err
 	}
 	defer closeQuietly(source)
+	if cfg.Way == "" {
+		// Before any lock is taken. What else is wrong is found below.
+		var copied *CopyError
+		if err := checkIdentity(ctx, source, store); errors.As(err, &copied) {
+			return false, err
+		}
+	}
+	if cfg.OnlyIfNone {
+		before, err := existingAttachment(ctx, store)
+		if err != nil {
+			return false, err
+		}
+		if before.complete() {
+			return false, upgrade(ctx, store)
+		}
+	}
 	replication, err := ConnectReplication(ctx, cfg.SourceURL)
 	if err != nil {
 		return false, err
@@ -84,14 +105,19 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	view, refusals, err := lookBeforeAttach(ctx, source, store, cfg.Target, preflight)
+	view, refusals, err := lookBeforeAttach(ctx, source, store, cfg.Target, preflight, cfg.Way)
 	if err != nil {
 		return false, err
 	}
 	if len(refusals) > 0 {
 		return false, &RefusedError{refusals}
 	}
-	before := view.attachment
+	before, copied := view.attachment, view.err() != nil
+	if copied {
+		if err := noDaemonLives(ctx, store); err != nil {
+			return false, err
+		}
+	}
 
 	if view.version == 0 {
 		cfg.Note("installing the schema walhook in the store")
@@ -107,10 +133,57 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	if err := noteMissingGroups(ctx, cfg, store, view); err != nil {
 		return false, err
 	}
-	if before != nil && before.Complete {
+	if before.complete() && !copied {
+		if err := recordPlaces(ctx, store, view.source, view.store); err != nil {
+			return false, err
+		}
 		return false, recheck(ctx, cfg, preflight)
 	}
-	return true, (&attacher{cfg: cfg, source: source, store: store, replication: replication, preflight: preflight}).run(ctx, before)
+	if before.complete() && cfg.Way == Adopt {
+		return true, adopt(ctx, cfg, store, view.identity)
+	}
+	a := &attacher{
+		cfg: cfg, source: source, store: store, replication: replication, preflight: preflight, identity: view.identity, fresh: copied && cfg.Way == Fresh,
+	}
+	if copied {
+		before = nil // its slot is the original's
+	}
+	return true, a.run(ctx, before)
+}
+
+// noDaemonLives returns an error while a daemon works on this store, and keeps another one from reading the slot until the session ends.
+func noDaemonLives(ctx context.Context, store *pgx.Conn) error {
+	free, err := tryLock(ctx, store, ReaderLock, 0)
+	if err != nil {
+		return err
+	}
+	var living int
+	if err := store.QueryRow(ctx, sql.LivingDaemons.SQL, sql.LivingDaemons.Bind(sql.Args{"lock_class": int64(DaemonLock)})...).Scan(&living); err != nil {
+		return fmt.Errorf("look for daemons on this store: %w", err)
+	}
+	if !free || living > 0 {
+		return errors.New("a daemon is running on this store; stop it first, or set WALHOOK_STORE_URL to a store that is not the original's; nothing was changed")
+	}
+	return nil
+}
+
+// adopt makes a copy the original, by a comparison that fires what was missed.
+func adopt(ctx context.Context, cfg AttachConfig, store *pgx.Conn, id identity) error {
+	gap := &GapError{ServerRestored, fmt.Sprintf("%s was adopted as the original; before, walhook was attached to %s", id.source, id.attachedTo)}
+	r := &reconciler{
+		cfg: ReconcileConfig{
+			SourceURL: cfg.SourceURL, StoreURL: cfg.StoreURL, Target: cfg.Target, Queue: cfg.Queue, Horizon: cfg.Horizon,
+			Log: cfg.Log, Note: cfg.Note, Progress: cfg.Progress, Gap: gap,
+		},
+		store: store, adopting: &id,
+	}
+	if _, err := r.anew(ctx); err != nil {
+		return err
+	}
+	if id.sourceCopied {
+		cfg.Note(fmt.Sprintf("if %s still exists, its slot keeps WAL there: drop it there, or detach there with a store of its own", id.attachedTo))
+	}
+	return nil
 }
 
 // noteMissingGroups says that nobody else can be given rights yet, where this role may not create the group roles.
@@ -125,21 +198,13 @@ func noteMissingGroups(ctx context.Context, cfg AttachConfig, store *pgx.Conn, v
 }
 
 // lookBeforeAttach looks at the store, and gathers all that an attach refuses for.
-func lookBeforeAttach(ctx context.Context, source, store *pgx.Conn, target Target, preflight *Preflight) (*storeView, []Finding, error) {
-	view, err := inspectStore(ctx, store)
+func lookBeforeAttach(ctx context.Context, source, store *pgx.Conn, target Target, preflight *Preflight, way Way) (*storeView, []Finding, error) {
+	view, err := inspectStore(ctx, source, store)
 	if err != nil {
 		return nil, nil, err
 	}
-	refusals := append(preflight.Refusals(), view.refusals(target, preflight)...)
-	here, err := placeOf(ctx, source)
-	if err != nil {
-		return nil, nil, err
-	}
-	there, err := placeOf(ctx, store)
-	if err != nil {
-		return nil, nil, err
-	}
-	if view.source, view.store = here, there; view.elsewhere() {
+	refusals := append(preflight.Refusals(), view.refusals(target, preflight, way)...)
+	if view.elsewhere() {
 		more, err := sourceSchemaRefusal(ctx, source, preflight.User)
 		if err != nil {
 			return nil, nil, err
@@ -168,13 +233,6 @@ func existingAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, erro
 		return nil, err
 	}
 	return ReadAttachment(ctx, store)
-}
-
-func foreignSlot(name string) Finding {
-	return Finding{
-		Check: "slot", Level: Fail, Found: fmt.Sprintf("slot %q exists already, and this store knows nothing of it", name),
-		Remedy: fmt.Sprintf("choose another WALHOOK_SLOT, point WALHOOK_STORE_URL at the store that it belongs to, or drop it if nobody reads it: SELECT pg_drop_replication_slot('%s');", name),
-	}
 }
 
 // lockAttach waits a while for another attach, detach or reconcile on this store to end.
@@ -219,6 +277,8 @@ type attacher struct {
 	source, store *pgx.Conn
 	replication   *pgconn.PgConn
 	preflight     *Preflight
+	identity      identity
+	fresh         bool // a copy that starts anew
 
 	publicationRows string
 }
@@ -231,13 +291,16 @@ func (a *attacher) run(ctx context.Context, before *Attachment) error {
 	if err != nil {
 		return fmt.Errorf("identify the source: %w", err)
 	}
-	if before != nil && a.preflight.Slot.Exists {
+	if system.SystemID != a.identity.source.System {
+		return fmt.Errorf("the replication connection leads to server %s and not to %s; let WALHOOK_DATABASE_URL name one server", system.SystemID, a.identity.source.System)
+	}
+	if before != nil {
 		a.cfg.Note("an earlier attach was interrupted; starting over")
 		if err := dropSlot(ctx, a.source, before.Slot); err != nil {
 			return err
 		}
 	}
-	if err := a.begin(ctx, system); err != nil {
+	if err := pgx.BeginFunc(ctx, a.store, func(pgx.Tx) error { return a.begin(ctx) }); err != nil {
 		return err
 	}
 	// The publication comes first: the slot decodes with the catalog of its own time.
@@ -272,25 +335,56 @@ func (a *attacher) run(ctx context.Context, before *Attachment) error {
 }
 
 // begin records what is going to be attached, so that a later attach knows the slot as ours.
-func (a *attacher) begin(ctx context.Context, system pglogrepl.IdentifySystemResult) error {
-	target := a.cfg.Target
+func (a *attacher) begin(ctx context.Context) error {
+	target, source := a.cfg.Target, a.identity.source
 	mapping, err := json.Marshal(target.Mapping)
 	if err != nil {
 		return fmt.Errorf("record the mapping: %w", err)
+	}
+	if a.fresh {
+		if err := a.startAnew(ctx); err != nil {
+			return err
+		}
 	}
 	var assessmentOID uint32
 	if a.preflight.Assessment != nil {
 		assessmentOID = a.preflight.Assessment.OID
 	}
-	_, err = a.store.Exec(ctx, `
-		insert into walhook.attachment (phase, system_identifier, database, slot, publication, publish, mapping, respondent_oid, assessment_oid, numeric_id)
-		values ('attaching', $1, $2, $3, $4, $5, $6, $7, $8, $9)
-		on conflict (one) do update set phase = 'attaching', system_identifier = $1, database = $2, slot = $3, publication = $4, publish = $5,
-		  mapping = $6, respondent_oid = $7, assessment_oid = $8, numeric_id = $9, begun_at = now(), attached_at = null`,
-		system.SystemID, system.DBName, target.Slot, target.Publication, target.Publish, mapping,
-		int64(a.preflight.Respondent.OID), int64(assessmentOID), isInteger(a.preflight.Respondent.Columns[target.Mapping.ID]))
+	_, err = a.store.Exec(ctx, sql.BeginAttachment.SQL, sql.BeginAttachment.Bind(sql.Args{
+		"system_identifier": source.System, "database": source.Database, "database_oid": int64(source.OID), "slot": target.Slot,
+		"publication": target.Publication, "publication_created": a.preflight.havePublication == nil, "publish": target.Publish, "mapping": mapping,
+		"respondent_oid": int64(a.preflight.Respondent.OID), "assessment_oid": int64(assessmentOID),
+		"numeric_id": isInteger(a.preflight.Respondent.Columns[target.Mapping.ID]),
+	})...)
 	if err != nil {
 		return fmt.Errorf("record the attachment in the store: %w", err)
+	}
+	return recordPlaces(ctx, a.store, source, a.identity.store)
+}
+
+// startAnew drops what a copy has of the original's deliveries, and keeps its webhooks from sending to the original's receivers.
+func (a *attacher) startAnew(ctx context.Context) error {
+	if err := forgetDaemons(ctx, a.store); err != nil {
+		return err
+	}
+	var pending, webhooks int64
+	if err := a.store.QueryRow(ctx, sql.StartAnew.SQL).Scan(&pending, &webhooks); err != nil {
+		return fmt.Errorf("drop what is pending and disable the webhooks: %w", err)
+	}
+	detail := fmt.Sprintf("this copy of %s was attached anew: %d pending deliveries were dropped and %d webhooks disabled", a.identity.original(), pending, webhooks)
+	if _, err := a.store.Exec(ctx, sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentCopy, "detail": detail})...); err != nil {
+		return fmt.Errorf("note what was dropped: %w", err)
+	}
+	a.cfg.Note(detail)
+	return nil
+}
+
+// forgetDaemons drops what a copy has of the original's daemons.
+func forgetDaemons(ctx context.Context, store *pgx.Conn) error {
+	for _, q := range []sql.Query{sql.ForgetDaemons, sql.ForgetOwners, sql.ForgetMoves} {
+		if _, err := store.Exec(ctx, q.SQL); err != nil {
+			return fmt.Errorf("forget the original's daemons: %w", err)
+		}
 	}
 	return nil
 }
@@ -358,6 +452,10 @@ func (a *attacher) complete(ctx context.Context, slot newSlot) error {
 	if _, err := a.store.Exec(ctx, "insert into walhook.crash_mark default values on conflict do nothing"); err != nil {
 		return fmt.Errorf("mark the store: %w", err)
 	}
+	// Transaction ids of before may mean nothing to this server, and what is pending was committed long ago.
+	if _, err := a.store.Exec(ctx, sql.ForgetXids.SQL); err != nil {
+		return fmt.Errorf("let pending deliveries go on: %w", err)
+	}
 	_, err = a.store.Exec(ctx, "update walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1", a.publicationRows)
 	return err
 }
@@ -407,12 +505,20 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		return err
 	}
 	defer closeLocking(store)
+	// Before anything is touched: the store may be that of another version, and source or store a copy.
+	var version *sql.VersionError
+	if err := sql.CheckVersion(ctx, store); err != nil && !(errors.As(err, &version) && version.Have == 0) {
+		return err
+	}
+	if err := checkIdentity(ctx, source, store); err != nil {
+		return err
+	}
 	if err := lockAttach(ctx, store); err != nil {
 		return err
 	}
-	var free bool
-	if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", ReaderLock).Scan(&free); err != nil {
-		return fmt.Errorf("lock the store: %w", err)
+	free, err := tryLock(ctx, store, ReaderLock, 0)
+	if err != nil {
+		return err
 	}
 	if !free {
 		return errors.New("a daemon is running on this store; stop it first")
@@ -436,10 +542,9 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 			return fmt.Errorf("drop publication %q: %w; nothing was changed; %s", cfg.Publication, err, detachAdvice(ctx, source, cfg.Publication))
 		}
 		cfg.Note(fmt.Sprintf("dropped publication %q", cfg.Publication))
-		if err := dropSlot(ctx, source, cfg.Slot); err != nil {
+		if err := detachSlots(ctx, cfg, source, attachment); err != nil {
 			return err
 		}
-		cfg.Note(fmt.Sprintf("dropped slot %q", cfg.Slot))
 		if _, err := store.Exec(ctx, "delete from walhook.attachment"); err != nil {
 			return fmt.Errorf("end the attachment: %w", err)
 		}
@@ -450,11 +555,7 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		return nil
 	}
 	var webhooks, pending int64
-	version, err := sql.Version(ctx, store)
-	if err != nil {
-		return err
-	}
-	if version > 0 {
+	if version == nil {
 		err := store.QueryRow(ctx, "select (select count(*) from walhook.webhook), (select count(*) from walhook.queue)").Scan(&webhooks, &pending)
 		if err != nil {
 			return fmt.Errorf("count what the schema holds: %w", err)
@@ -465,10 +566,31 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 			return err
 		}
 	}
-	if version == 0 {
+	if version != nil {
 		return nil
 	}
 	cfg.Note(fmt.Sprintf("dropped schema walhook with its log, %d webhooks and their secrets, and %d pending deliveries", webhooks, pending))
+	return nil
+}
+
+// detachSlots drops the slots that the store has recorded, where they are this database's.
+func detachSlots(ctx context.Context, cfg DetachConfig, source *pgx.Conn, a *Attachment) error {
+	for _, name := range []string{a.Slot, a.NextSlot} {
+		slot, err := inspectSlot(ctx, source, name)
+		if err != nil {
+			return err
+		}
+		if slot.foreign() {
+			cfg.Note(slot.whose() + ", and is left alone")
+		}
+		if !slot.Exists || slot.foreign() {
+			continue
+		}
+		if err := dropSlot(ctx, source, name); err != nil {
+			return err
+		}
+		cfg.Note(fmt.Sprintf("dropped slot %q", name))
+	}
 	return nil
 }
 

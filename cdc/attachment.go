@@ -15,43 +15,49 @@ import (
 	"walhook/sql"
 )
 
-// Attachment is what the store knows of the source that it belongs to.
+// Attachment is what the store knows of the source that it belongs to. The tags are its columns; those that an older store lacks are zero.
 type Attachment struct {
-	Complete         bool // false while an attach is under way, or was interrupted
-	SystemIdentifier string
-	Database         string
-	Slot             string
-	Publication      string
-	Publish          string
-	Mapping          Mapping
-	RespondentOID    uint32
-	AssessmentOID    uint32 // 0: no assessment table
-	PublicationRows  string // as publicationInfo.rowsOf told them when the slot was made
-	NumericID        bool   // the respondent's key is an integer, so that it appears as a JSON number
-	BegunAt          time.Time
-	AttachedAt       *time.Time
+	Phase              string     `json:"phase"`
+	SystemIdentifier   string     `json:"system_identifier"`
+	Database           string     `json:"database"`
+	DatabaseOID        uint32     `json:"database_oid"` // 0: unknown
+	Slot               string     `json:"slot"`
+	NextSlot           string     `json:"next_slot"` // created by an adoption that has not ended
+	Publication        string     `json:"publication"`
+	PublicationCreated *bool      `json:"publication_created"` // false: it was there before; nil: an older version did not record it
+	Publish            string     `json:"publish"`
+	Mapping            Mapping    `json:"mapping"`
+	RespondentOID      uint32     `json:"respondent_oid"`
+	AssessmentOID      uint32     `json:"assessment_oid"`   // 0: no assessment table
+	PublicationRows    string     `json:"publication_rows"` // as publicationInfo.rowsOf told them when the slot was made
+	NumericID          bool       `json:"numeric_id"`       // the respondent's key is an integer, so that it appears as a JSON number
+	BegunAt            time.Time  `json:"begun_at"`
+	AttachedAt         *time.Time `json:"attached_at"`
+}
+
+// complete is false while an attach is under way, or was interrupted.
+func (a *Attachment) complete() bool { return a != nil && a.Phase == "attached" }
+
+// place is the application's database as it was recorded.
+func (a *Attachment) place() Place {
+	return Place{System: a.SystemIdentifier, Database: a.Database, OID: a.DatabaseOID}
 }
 
 // ReadAttachment returns the store's attachment, nil where there is none.
 func ReadAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
-	var (
-		a       Attachment
-		phase   string
-		mapping []byte
-	)
-	err := store.QueryRow(ctx, sql.ReadAttachment.SQL).Scan(&phase, &a.SystemIdentifier, &a.Database, &a.Slot, &a.Publication, &a.Publish,
-		&mapping, &a.RespondentOID, &a.AssessmentOID, &a.PublicationRows, &a.NumericID, &a.BegunAt, &a.AttachedAt)
+	var row []byte
+	err := store.QueryRow(ctx, sql.ReadAttachment.SQL).Scan(&row)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the attachment from the store: %w", err)
 	}
-	a.Complete = phase == "attached"
-	if err := json.Unmarshal(mapping, &a.Mapping); err != nil {
-		return nil, fmt.Errorf("read the mapping from the store: %w", err)
+	a := &Attachment{}
+	if err := json.Unmarshal(row, a); err != nil {
+		return nil, fmt.Errorf("read the attachment from the store: %w", err)
 	}
-	return &a, nil
+	return a, nil
 }
 
 // readPosition returns how far the stream has been consumed, and the turn in which that was written.
@@ -70,14 +76,22 @@ func ReadAttached(ctx context.Context, store *pgx.Conn) (*Attachment, Position, 
 	if err != nil {
 		return nil, Position{}, err
 	}
-	if a == nil {
-		return nil, Position{}, fatalf("nothing is attached yet; run `walhook attach` first, or set WALHOOK_AUTO_ATTACH=true")
-	}
-	if !a.Complete {
-		return nil, Position{}, fatalf("an attach was interrupted; run `walhook attach` again, it starts over by itself")
+	if err := a.ready(); err != nil {
+		return nil, Position{}, err
 	}
 	position, _, err := readPosition(ctx, store)
 	return a, position, err
+}
+
+// ready returns a *FatalError unless an attach has ended.
+func (a *Attachment) ready() error {
+	switch {
+	case a == nil:
+		return fatalf("nothing is attached yet; run `walhook attach` first, or set WALHOOK_AUTO_ATTACH=true")
+	case !a.complete():
+		return fatalf("an attach was interrupted; run `walhook attach` again, it starts over by itself")
+	}
+	return nil
 }
 
 // recordOrigin lets the webhook-ids of what is queued from here on in the store's transaction, and after it, be made from another
@@ -111,6 +125,6 @@ func (a *Attachment) Matches(target Target) error {
 	if len(differs) == 0 {
 		return nil
 	}
-	return fatalf("the configuration is not the one that was attached: %s; set it back, or run `walhook detach` and `walhook attach` "+
-		"(webhooks and log are kept; what already happened fires nothing)", strings.Join(differs, "; "))
+	return fatalf("the configuration is not the one that was attached: %s; set it back, or set WALHOOK_STORE_URL to another database for another installation, "+
+		"or run `walhook detach` with what was attached and then `walhook attach` (webhooks and log are kept; what already happened fires nothing)", strings.Join(differs, "; "))
 }

@@ -90,7 +90,7 @@ func (e *examiner) run(ctx context.Context) {
 	e.pooler(ctx, e.store, "the store", "WALHOOK_STORE_URL")
 	e.clocks(ctx)
 	e.storeServer(ctx)
-	if e.view, err = inspectStore(ctx, e.store); err != nil {
+	if e.view, err = inspectStore(ctx, e.source, e.store); err != nil {
 		e.note(Fail, "store_connection", err.Error(), remedyOf(err, "grant the role what the message names; run walhook attach with the walhook that wrote the store"))
 		return
 	}
@@ -114,8 +114,11 @@ func (e *examiner) attachment(ctx context.Context) bool {
 	case e.view.newer != nil:
 		e.note(Fail, "store_version", e.view.newer.Error(), "use the newer walhook, or restore the store from before its upgrade")
 		return false
+	case e.view.err() != nil:
+		e.findings = append(e.findings, e.view.refusals(e.cfg.Target, e.p, "")...)
+		return false
 	case e.view.attachment == nil:
-		refusals := e.view.refusals(e.cfg.Target, e.p)
+		refusals := e.view.refusals(e.cfg.Target, e.p, "")
 		e.findings = append(e.findings, refusals...)
 		e.note(Warn, "attachment", "nothing is attached yet", "walhook plan, then walhook attach")
 		return false
@@ -126,7 +129,7 @@ func (e *examiner) attachment(ctx context.Context) bool {
 	}
 	e.note(OK, "store_version", fmt.Sprintf("the store's schema is version %d, which this walhook needs", e.view.version), "")
 	a := e.view.attachment
-	if !a.Complete {
+	if !a.complete() {
 		e.note(Fail, "attachment", "an attach was interrupted", "run walhook attach again; it starts over by itself")
 		return false
 	}

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -23,13 +24,45 @@ type GuardConfig struct {
 // source's disk unseen nor let the application's writes fail. Beyond MaxSlotLag it gives the slot up, once the stream has begun,
 // which then closes the gap.
 type Guard struct {
-	cfg    GuardConfig
-	gaveUp atomic.Pointer[string] // why it dropped the slot itself; nil once one of the name is there
-	harmed atomic.Pointer[string] // what it last told of a table that refuses the application's updates
+	cfg     GuardConfig
+	subject atomic.Pointer[subject]
+	gaveUp  atomic.Pointer[string] // why it dropped the slot itself; nil once one of the name is there
+	harmed  atomic.Pointer[string] // what it last told of a table that refuses the application's updates
 }
 
-// NewGuard returns a Guard that Run starts.
+// subject is what a Guard knows of the source that it looks at.
+type subject struct {
+	original *Original   // nil: this is a copy, in which nothing is done
+	moved    func(error) // is told when the source is not the original any more
+}
+
+// NewGuard returns a Guard that Run starts. Until it is told otherwise, it takes the source for the original: the application's writes may
+// need it before the store can be asked.
 func NewGuard(cfg GuardConfig) *Guard { return &Guard{cfg: cfg} }
+
+// Watch lets the guard look after the original, and tell moved with a *CopyError when the source is another database.
+func (g *Guard) Watch(original *Original, moved func(error)) {
+	g.subject.Store(&subject{original: original, moved: moved})
+}
+
+// Idle lets the guard leave a copy alone.
+func (g *Guard) Idle() { g.subject.Store(&subject{}) }
+
+// isOriginal reports whether the guard may do anything at the source.
+func (g *Guard) isOriginal(ctx context.Context, source *pgx.Conn) (bool, error) {
+	s := g.subject.Load()
+	if s == nil {
+		return true, nil
+	}
+	if s.original == nil {
+		return false, nil
+	}
+	err := s.original.CheckSource(ctx, source)
+	if copied := (*CopyError)(nil); errors.As(err, &copied) {
+		s.moved(err)
+	}
+	return err == nil, err
+}
 
 // Run looks every few seconds until the context ends.
 func (g *Guard) Run(ctx context.Context) {
@@ -49,10 +82,14 @@ func (g *Guard) Run(ctx context.Context) {
 		if source == nil {
 			source, err = ConnectSource(ctx, g.cfg.SourceURL)
 		}
+		acts := false
 		if err == nil {
+			acts, err = g.isOriginal(ctx, source)
+		}
+		if err == nil && acts {
 			err = g.weigh(ctx, source)
 		}
-		if phase := g.cfg.Status.View().Phase; err == nil && phase != PhaseStreaming && phase != PhaseStandby {
+		if phase := g.cfg.Status.View().Phase; err == nil && acts && phase != PhaseStreaming && phase != PhaseStandby {
 			err = g.shield(ctx, source)
 		}
 		if err != nil {
@@ -76,6 +113,9 @@ func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {
 	if slot.Exists {
 		g.gaveUp.Store(nil)
 	}
+	if slot.foreign() {
+		slot = &SlotInfo{Name: slot.Name} // another database's may be in any danger
+	}
 	danger := slot.danger(g.cfg.MaxSlotLag)
 	before := g.cfg.Status.weighed(SlotView{Status: slot.status(), Active: slot.ActivePID != nil, Retained: slot.Retained}, danger)
 	switch {
@@ -84,7 +124,7 @@ func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {
 	case danger == "" && before != "":
 		g.cfg.Log.Info("the slot holds back little again", "slot", g.cfg.Slot, "retained", BytesText(slot.Retained))
 	}
-	if g.cfg.MaxSlotLag == 0 || slot.Retained <= g.cfg.MaxSlotLag || slot.foreign() {
+	if g.cfg.MaxSlotLag == 0 || slot.Retained <= g.cfg.MaxSlotLag {
 		return nil
 	}
 	if phase := g.cfg.Status.View().Phase; phase == PhaseStarting || phase == PhaseStandby {

@@ -178,7 +178,8 @@ type SlotInfo struct {
 	Exists    bool
 	Plugin    string
 	Type      string
-	Here      bool // it belongs to the connected database
+	Database  string // that it belongs to; empty: to none, as it is a physical one
+	Here      bool   // that is the connected database
 	ActivePID *int32
 	Confirmed pglogrepl.LSN
 	WALStatus string        // reserved, extended, unreserved or lost
@@ -191,23 +192,24 @@ func inspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*SlotInfo, e
 	s := &SlotInfo{Name: name}
 	var (
 		plugin, kind, status *string
+		database             *string
 		here                 *bool
 		confirmed            *pglogrepl.LSN
 		retained             *int64
 	)
 	err := conn.QueryRow(ctx, `
-		select s.slot_name is not null, s.plugin::text, s.slot_type, s.database = current_database(), s.active_pid, s.confirmed_flush_lsn,
+		select s.slot_name is not null, s.plugin::text, s.slot_type, s.database::text, s.database = current_database(), s.active_pid, s.confirmed_flush_lsn,
 		       s.wal_status, (w.lsn - s.restart_lsn)::bigint, s.safe_wal_size, w.lsn
 		  from (select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end as lsn) w
 		  left join pg_catalog.pg_replication_slots s on s.slot_name = $1`, name).
-		Scan(&s.Exists, &plugin, &kind, &here, &s.ActivePID, &confirmed, &status, &retained, &s.SafeBytes, &s.WALEnd)
+		Scan(&s.Exists, &plugin, &kind, &database, &here, &s.ActivePID, &confirmed, &status, &retained, &s.SafeBytes, &s.WALEnd)
 	if err != nil {
 		return nil, fmt.Errorf("look up slot %q: %w", name, err)
 	}
 	for _, v := range []struct {
 		from *string
 		to   *string
-	}{{plugin, &s.Plugin}, {kind, &s.Type}, {status, &s.WALStatus}} {
+	}{{plugin, &s.Plugin}, {kind, &s.Type}, {status, &s.WALStatus}, {database, &s.Database}} {
 		if v.from != nil {
 			*v.to = *v.from
 		}
@@ -224,16 +226,32 @@ func inspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*SlotInfo, e
 	return s, nil
 }
 
-// foreign reports whether the slot is there and none of this database that walhook could have made.
+// foreign reports whether the slot is there and none of this database that walhook could have made. Names of slots are those of the
+// whole server.
 func (s *SlotInfo) foreign() bool {
 	return s.Exists && (s.Type != "logical" || s.Plugin != "pgoutput" || !s.Here)
 }
+
+// whose says what a foreign slot is.
+func (s *SlotInfo) whose() string {
+	switch {
+	case s.Type != "logical":
+		return fmt.Sprintf("slot %q is a physical one", s.Name)
+	case !s.Here:
+		return fmt.Sprintf("slot %q belongs to database %q of this server", s.Name, s.Database)
+	default:
+		return fmt.Sprintf("slot %q is one of the plugin %s", s.Name, s.Plugin)
+	}
+}
+
+// otherSlotRemedy never says to drop a slot: somebody may depend on it.
+const otherSlotRemedy = "slot names are shared by all databases of a server: choose another WALHOOK_SLOT"
 
 // continues returns a *GapError unless the slot goes on exactly where the store ends, or before.
 func (s *SlotInfo) continues(position Position) error {
 	switch {
 	case s.foreign():
-		return &GapError{SlotForeign, fmt.Sprintf("slot %q is not a logical pgoutput slot of this database", s.Name)}
+		return &GapError{SlotForeign, s.whose()}
 	case s.WALStatus == "lost":
 		return &GapError{SlotLost, fmt.Sprintf("slot %q was invalidated: the server has removed WAL that it still needed", s.Name)}
 	case s.WALEnd < position.LSN:

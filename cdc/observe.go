@@ -58,15 +58,18 @@ func Observe(ctx context.Context, sourceURL, storeURL, slot string) (*Observatio
 	if err := sql.CheckVersion(ctx, store); err != nil {
 		return nil, err
 	}
-	_, position, err := ReadAttached(ctx, store)
-	if err != nil {
-		return nil, err
-	}
 	source, err := ConnectSource(ctx, sourceURL)
 	if err != nil {
 		return nil, err
 	}
 	defer closeQuietly(source)
+	if err := checkIdentity(ctx, source, store); err != nil {
+		return nil, err
+	}
+	_, position, err := ReadAttached(ctx, store)
+	if err != nil {
+		return nil, err
+	}
 	s, err := inspectSlot(ctx, source, slot)
 	if err != nil {
 		return nil, err

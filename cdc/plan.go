@@ -2,7 +2,6 @@ package cdc
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -29,9 +28,6 @@ type Plan struct {
 
 	Snapshot string // how long the snapshot is going to take, and how that is known
 }
-
-// Place is a database of a server.
-type Place struct{ System, Database, Address string }
 
 // PlanPart is statements that are run in one database, in this order.
 type PlanPart struct {
@@ -66,7 +62,7 @@ func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	view, refusals, err := lookBeforeAttach(ctx, source, store, cfg.Target, preflight)
+	view, refusals, err := lookBeforeAttach(ctx, source, store, cfg.Target, preflight, "")
 	if err != nil {
 		return nil, err
 	}
@@ -81,15 +77,6 @@ func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
 		return p, nil
 	}
 	return p, m.fill(ctx, p)
-}
-
-func placeOf(ctx context.Context, conn *pgx.Conn) (Place, error) {
-	p := Place{Address: address(&conn.Config().Config)}
-	err := conn.QueryRow(ctx, "select system_identifier::text, current_database()::text from pg_catalog.pg_control_system()").Scan(&p.System, &p.Database)
-	if err != nil {
-		return p, fmt.Errorf("identify the server at %s: %w", p.Address, err)
-	}
-	return p, nil
 }
 
 // planner writes the statements.

@@ -18,6 +18,7 @@ import (
 const (
 	incidentReconcile = "reconcile" // a comparison
 	incidentTakeover  = "takeover"  // another daemon reads the slot
+	incidentCopy      = "copy"      // a copy was attached anew
 )
 
 // ReconcileConfig is what Reconcile needs.
@@ -59,6 +60,9 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 		return Reconciled{}, err
 	}
 	r := &reconciler{cfg: cfg, store: store}
+	if err := r.checkIdentity(ctx); err != nil {
+		return Reconciled{}, err
+	}
 	reader, err := r.lockReader(ctx)
 	if err != nil || !reader {
 		return Reconciled{Elsewhere: err == nil}, err
@@ -113,8 +117,19 @@ func (r *reconciler) tell(ctx context.Context, gap *GapError, why error) {
 }
 
 type reconciler struct {
-	cfg   ReconcileConfig
-	store *pgx.Conn // holds the locks
+	cfg      ReconcileConfig
+	store    *pgx.Conn // holds the locks
+	adopting *identity // of a copy that becomes the original; nil: source and store are the original
+}
+
+// checkIdentity returns a *CopyError where there is nothing to compare with, before any lock is taken.
+func (r *reconciler) checkIdentity(ctx context.Context) error {
+	source, err := ConnectSource(ctx, r.cfg.SourceURL)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(source)
+	return checkIdentity(ctx, source, r.store)
 }
 
 // lockReader makes sure that nobody else reads the slot. Where somebody asked for the comparison, it waits for the daemon that
@@ -213,9 +228,23 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 		return result, err
 	}
 	defer closeQuietly(replication)
+	attachment, err := ReadAttachment(ctx, r.store)
+	if err != nil {
+		return result, err
+	}
+	id, err := inspectIdentity(ctx, source, r.store, attachment)
+	if err == nil && r.adopting == nil {
+		err = id.err()
+	}
+	if err != nil {
+		return result, err
+	}
 	system, err := pglogrepl.IdentifySystem(ctx, replication)
 	if err != nil {
 		return result, fmt.Errorf("identify the source: %w", err)
+	}
+	if system.SystemID != id.source.System {
+		return result, fmt.Errorf("the replication connection leads to server %s and not to %s; let WALHOOK_DATABASE_URL name one server", system.SystemID, id.source.System)
 	}
 	preflight, err := Inspect(ctx, source, cfg.Target)
 	if err != nil {
@@ -225,7 +254,7 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 		return result, fmt.Errorf("the stream cannot be taken up again: %s", reasons(refusals))
 	}
 	if preflight.Slot.foreign() {
-		return result, fmt.Errorf("slot %q is not a logical pgoutput slot of this database; drop it, or choose another WALHOOK_SLOT", preflight.Slot.Name)
+		return result, fmt.Errorf("%s; %s", preflight.Slot.whose(), otherSlotRemedy)
 	}
 	if err := mendPublication(ctx, source, preflight); err != nil {
 		return result, err
@@ -235,6 +264,18 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 		if err := dropSlot(ctx, source, cfg.Target.Slot); err != nil {
 			return result, err
 		}
+	}
+	created, publish := attachment.PublicationCreated, attachment.Publish
+	if r.adopting != nil {
+		if attachment.NextSlot != "" { // of an adoption that was interrupted
+			if err := dropSlot(ctx, source, attachment.NextSlot); err != nil {
+				return result, err
+			}
+		}
+		if _, err := r.store.Exec(ctx, sql.RecordNextSlot.SQL, cfg.Target.Slot); err != nil {
+			return result, fmt.Errorf("record the slot: %w", err)
+		}
+		publish = cfg.Target.Publish
 	}
 	// Read before the slot is made: who changes the publication from now on is found out.
 	published, err := inspectPublication(ctx, source, cfg.Target.Publication)
@@ -246,22 +287,31 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 		assessmentOID = preflight.Assessment.OID
 	}
 	cfg.Note(fmt.Sprintf("creating slot %q", cfg.Target.Slot))
-	created, err := createSlot(ctx, replication, source, lastingSlot(cfg.Target.Slot, preflight.Version), cfg.Note)
+	slot, err := createSlot(ctx, replication, source, lastingSlot(cfg.Target.Slot, preflight.Version), cfg.Note)
 	if err != nil {
 		return result, err
 	}
-	if err := beginAtSnapshot(ctx, source, created.snapshot); err != nil {
+	if err := beginAtSnapshot(ctx, source, slot.snapshot); err != nil {
 		return result, err
 	}
-	return r.compare(ctx, source, preflight, created.consistent, true,
-		alsoWrite{
-			"update walhook.attachment set system_identifier = $1, respondent_oid = $2, assessment_oid = $3, publication_rows = $4",
-			[]any{system.SystemID, int64(preflight.Respondent.OID), int64(assessmentOID), published.rowsOf(preflight.Respondent, preflight.Assessment)},
-		},
+	also := []alsoWrite{
+		{sql.RenewAttachment.SQL, sql.RenewAttachment.Bind(sql.Args{
+			"system_identifier": id.source.System, "database": id.source.Database, "database_oid": int64(id.source.OID), "slot": cfg.Target.Slot,
+			"publication": cfg.Target.Publication, "publication_created": created, "publish": publish,
+			"publication_rows": published.rowsOf(preflight.Respondent, preflight.Assessment),
+			"respondent_oid":   int64(preflight.Respondent.OID), "assessment_oid": int64(assessmentOID),
+		})},
+		{sql.RecordStorePlace.SQL, sql.RecordStorePlace.Bind(id.store.args())},
 		// Transaction ids of before may mean nothing to this server, and what is pending was committed long ago.
-		alsoWrite{"update walhook.queue set xid = null where xid is not null", nil},
-		alsoWrite{sql.ResolveIncidents.SQL, []any{comparedKinds}},
-	)
+		{sql.ForgetXids.SQL, nil},
+		{sql.ResolveIncidents.SQL, []any{comparedKinds}},
+	}
+	if r.adopting != nil {
+		for _, q := range []sql.Query{sql.ForgetDaemons, sql.ForgetOwners, sql.ForgetMoves} {
+			also = append(also, alsoWrite{q.SQL, nil})
+		}
+	}
+	return r.compare(ctx, source, preflight, slot.consistent, true, also...)
 }
 
 // alsoWrite is a statement of the comparison's transaction.

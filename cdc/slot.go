@@ -114,7 +114,8 @@ func runningTransactions(ctx context.Context, conn *pgx.Conn) (string, error) {
 	return strings.Join(texts, "; "), nil
 }
 
-// dropSlot drops the slot where it exists. A walsender that has lost its client may hold it, for as long as it waits for a
+// dropSlot drops the slot where it exists and may be walhook's: names are those of the whole server, and another database may have taken
+// this one. The caller makes sure that this installation has recorded it. A walsender that has lost its client may hold it, for as long as it waits for a
 // transaction: where it is ours, it is ended. A slot that it was still creating goes with it, maybe between being seen and being dropped.
 func dropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 	deadline := time.Now().Add(dialTimeout)
@@ -122,7 +123,7 @@ func dropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 		if _, err := source.Exec(ctx, endLeftoverSQL, name); err != nil {
 			return fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", name, err)
 		}
-		_, err := source.Exec(ctx, "select pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where slot_name = $1", name)
+		_, err := source.Exec(ctx, dropSlotSQL, name)
 		if err == nil || sqlState(err) == stateUndefinedObject {
 			return nil
 		}
@@ -137,10 +138,17 @@ func dropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 	}
 }
 
-// endLeftoverSQL ends the walsender that holds a slot when it runs as our own role under our own name.
-const endLeftoverSQL = `select pg_terminate_backend(a.pid)
+const (
+	// ownSlots are those of the connected database that walhook may have created.
+	ownSlots = "s.database = current_database() and s.slot_type = 'logical' and s.plugin = 'pgoutput'"
+
+	dropSlotSQL = "select pg_drop_replication_slot(s.slot_name) from pg_catalog.pg_replication_slots s where s.slot_name = $1 and " + ownSlots
+
+	// endLeftoverSQL ends the walsender that holds a slot when it runs as our own role under our own name.
+	endLeftoverSQL = `select pg_terminate_backend(a.pid)
 	from pg_catalog.pg_replication_slots s join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
-	where s.slot_name = $1 and a.usename = current_user and a.application_name = current_setting('application_name')`
+	where s.slot_name = $1 and a.usename = current_user and a.application_name = current_setting('application_name') and ` + ownSlots
+)
 
 // quoteSlot writes a slot name for the replication grammar. Names hold only lower-case letters, digits and underscores.
 func quoteSlot(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -26,18 +27,16 @@ type storeView struct {
 	temporary     bool // tables, which a comparison needs
 	missingGroups []string
 	grantDaemon   string // what lets this role work on the store as a daemon
-	source, store Place
+	identity
 }
 
 // elsewhere reports whether the store is another database than the application's.
-func (v *storeView) elsewhere() bool {
-	return v.source.System != v.store.System || v.source.Database != v.store.Database
-}
+func (v *storeView) elsewhere() bool { return !v.source.isDatabase(v.store) }
 
-func (v *storeView) attached() bool { return v.attachment != nil && v.attachment.Complete || v.denied }
+func (v *storeView) attached() bool { return v.attachment.complete() || v.denied }
 
 // inspectStore looks at the store. What this role may not see is no error.
-func inspectStore(ctx context.Context, store *pgx.Conn) (*storeView, error) {
+func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, error) {
 	v := &storeView{}
 	err := store.QueryRow(ctx, `
 		select r.rolname::text, r.rolsuper, pg_catalog.has_database_privilege(current_database(), 'create'), pg_catalog.has_database_privilege(current_database(), 'temporary'),
@@ -57,15 +56,21 @@ func inspectStore(ctx context.Context, store *pgx.Conn) (*storeView, error) {
 			v.attachment, err = ReadAttachment(ctx, store)
 		}
 	}
-	if sqlState(err) == stateDenied {
-		v.denied, v.version = true, -1
-		return v, nil
+	if err == nil {
+		v.identity, err = inspectIdentity(ctx, source, store, v.attachment)
+	}
+	if sqlState(err) != stateDenied {
+		return v, err
+	}
+	v.denied, v.version = true, -1
+	if v.source, err = placeOf(ctx, source); err == nil {
+		v.store, err = placeOf(ctx, store)
 	}
 	return v, err
 }
 
 // refusals are what in the store stands in the way of an attach as this role.
-func (v *storeView) refusals(target Target, p *Preflight) []Finding {
+func (v *storeView) refusals(target Target, p *Preflight, way Way) []Finding {
 	var found []Finding
 	refuse := func(check, what, remedy string) {
 		found = append(found, Finding{Check: check, Level: Fail, Found: what, Remedy: remedy})
@@ -73,13 +78,28 @@ func (v *storeView) refusals(target Target, p *Preflight) []Finding {
 	if v.newer != nil {
 		refuse("store_version", v.newer.Error(), "")
 	}
-	if v.attachment != nil && v.attachment.Complete {
-		if err := v.attachment.Matches(target); err != nil {
+	recorded := v.attachment
+	var copied *CopyError
+	if errors.As(v.err(), &copied) {
+		if way == "" { // what else the copy says of itself is true of the original
+			refuse("copy", copied.Detail, copyRemedy)
+			return found
+		}
+		if way == Fresh {
+			recorded = nil
+		}
+	}
+	if recorded.complete() {
+		was := *recorded
+		if copied != nil { // an adoption may give slot and publication other names
+			was.Slot, was.Publication, was.Publish = target.Slot, target.Publication, target.Publish
+		}
+		if err := was.Matches(target); err != nil {
 			refuse("mapping", err.Error(), "")
 		}
 	}
-	if p.Slot.Exists && v.attachment == nil && !v.denied && v.newer == nil {
-		found = append(found, foreignSlot(target.Slot))
+	if !v.denied && v.newer == nil {
+		found = append(found, slotRefusals(p.Slot, recorded, copied != nil)...)
 	}
 	switch {
 	case v.schemaOwner != "" && !v.ownsSchema:
@@ -90,6 +110,25 @@ func (v *storeView) refusals(target Target, p *Preflight) []Finding {
 			planAdvice(v.user))
 	}
 	return found
+}
+
+// slotRefusals refuse a slot of the name that this installation has not made, or that a copy finds in use.
+func slotRefusals(slot *SlotInfo, recorded *Attachment, copied bool) []Finding {
+	refuse := func(what, remedy string) []Finding {
+		return []Finding{{Check: "slot", Level: Fail, Found: what, Remedy: remedy}}
+	}
+	switch {
+	case !slot.Exists:
+		return nil
+	case slot.foreign():
+		return refuse(slot.whose(), otherSlotRemedy)
+	case recorded == nil || recorded.Slot != slot.Name && recorded.NextSlot != slot.Name:
+		return refuse(fmt.Sprintf("slot %q exists already, and this store knows nothing of it", slot.Name),
+			"choose another WALHOOK_SLOT, or point WALHOOK_STORE_URL at the store that it belongs to")
+	case copied && slot.ActivePID != nil:
+		return refuse(fmt.Sprintf("slot %q is being read by process %d", slot.Name, *slot.ActivePID), "stop the daemon that reads it, or choose another WALHOOK_SLOT")
+	}
+	return nil
 }
 
 // sourceSchemaRefusal tells where schema and functions that belong in the application's database are missing and this role may

@@ -21,6 +21,10 @@ import (
 // ReaderLock is the key of the session lock on the store that the one daemon holds which reads the slot.
 const ReaderLock int64 = 0x77616c686f6f6b01 // "walhook" and 1
 
+// DaemonLock and a daemon's id are the key of the session lock on the store that it holds while it lives, so that others find out at
+// once when it is killed.
+const DaemonLock int32 = 0x77686b64 // "whkd"
+
 const (
 	standbyPoll  = 500 * time.Millisecond
 	reconnectMin = 200 * time.Millisecond
@@ -43,6 +47,7 @@ const (
 // StreamConfig is what a Stream needs. All fields are required but Mend.
 type StreamConfig struct {
 	SourceURL, StoreURL string
+	Original            *Original
 	Slot, Publication   string
 	Mapping             Mapping
 	Queue               Queue
@@ -76,8 +81,9 @@ func NewStream(cfg StreamConfig) *Stream {
 }
 
 // Run streams until the context ends, reconnecting whenever a connection breaks. It returns nil after a clean stop, a
-// *FatalError where trying again cannot help, and a *GapError where Mend is nil.
+// *FatalError where trying again cannot help, a *CopyError once source or store is not what it was, and a *GapError where Mend is nil.
 func (s *Stream) Run(ctx context.Context) error {
+	defer s.cfg.Status.enter(PhaseStarting, "")
 	backoff := newReconnect()
 	var open *GapError // found, and not closed yet
 	for {
@@ -98,9 +104,10 @@ func (s *Stream) Run(ctx context.Context) error {
 			continue
 		}
 		var fatal *FatalError
+		var copied *CopyError
 		var gap *GapError
 		switch {
-		case errors.As(err, &fatal):
+		case errors.As(err, &fatal), errors.As(err, &copied):
 			return err
 		case errors.As(err, &gap):
 			if s.cfg.Mend == nil {
@@ -114,7 +121,7 @@ func (s *Stream) Run(ctx context.Context) error {
 				backoff = newReconnect()
 				continue
 			}
-			if errors.As(err, &fatal) {
+			if errors.As(err, &fatal) || errors.As(err, &copied) {
 				return err
 			}
 			var entrusted *entrustedError
@@ -165,6 +172,15 @@ func (s *Stream) session(ctx context.Context, open *GapError) error {
 		}
 		return err
 	}
+	// Before it stands by or takes anything. The connections may lead elsewhere than the last ones.
+	if err := s.cfg.Original.CheckStore(ctx, store); err != nil {
+		return err
+	}
+	source, err := s.cfg.Original.ConnectSource(ctx, s.cfg.SourceURL)
+	if err != nil {
+		return err
+	}
+	closeQuietly(source)
 	if err := s.elect(ctx, store); err != nil {
 		return err
 	}
@@ -185,6 +201,11 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 	}
 	if err := attachment.matches(s.cfg); err != nil {
 		return err
+	}
+	if o := s.cfg.Original; o != nil && o.moved {
+		if err := recordPlaces(ctx, store, o.source, o.store); err != nil {
+			return err
+		}
 	}
 	if s.succeeds {
 		if err := s.noteTakeover(ctx, store); err != nil {
@@ -338,8 +359,12 @@ func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgco
 	if err != nil {
 		return nil, fmt.Errorf("identify the source: %w", err)
 	}
-	if system.SystemID != a.SystemIdentifier {
-		return nil, &GapError{ServerRestored, fmt.Sprintf("the source is server %s and not %s, to which walhook was attached", system.SystemID, a.SystemIdentifier)}
+	here, same, err := locate(ctx, source, a.place())
+	if err != nil {
+		return nil, err
+	}
+	if !same || system.SystemID != a.SystemIdentifier {
+		return nil, &CopyError{fmt.Sprintf("walhook is attached to %s, and the application's database is %s, or server %s for replication", a.place(), here, system.SystemID)}
 	}
 	slot, err := inspectSlot(ctx, source, s.cfg.Slot)
 	if err != nil {

@@ -30,7 +30,7 @@ func (s *Stream) watch(ctx context.Context, a *Attachment) error {
 		}
 		if source == nil || source.IsClosed() {
 			var err error
-			if source, err = ConnectSource(ctx, s.cfg.SourceURL); err != nil {
+			if source, err = s.cfg.Original.ConnectSource(ctx, s.cfg.SourceURL); err != nil {
 				s.cfg.Log.Debug("the watch cannot connect", "error", err)
 				source = nil
 				continue

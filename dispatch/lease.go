@@ -14,9 +14,7 @@ import (
 )
 
 const (
-	// lockClass and a daemon's id are the key of the session lock that it holds while it lives, so that others find out at
-	// once when it is killed.
-	lockClass = 0x77686b64 // "whkd"
+	lockClass = cdc.DaemonLock
 
 	heartbeat   = 1500 * time.Millisecond
 	noticePause = 100 * time.Millisecond // the least time between two looks that notifications ask for
@@ -70,6 +68,10 @@ func (l *lease) run(ctx context.Context) error {
 			l.conn = nil
 			l.s.liveNoLonger(l.beaten.Add(reapedAfter))
 		}
+		if copied := (*cdc.CopyError)(nil); errors.As(err, &copied) {
+			l.s.liveNoLonger(time.Time{})
+			return err
+		}
 		if l.beaten.After(held) {
 			backoff = newStoreBackoff()
 		}
@@ -89,6 +91,9 @@ func (l *lease) hold(ctx context.Context) error {
 	defer cancel()
 	var err error
 	if l.conn, err = cdc.ConnectStore(connecting, l.s.cfg.StoreURL); err != nil {
+		return err
+	}
+	if err := l.s.cfg.Original.CheckStore(ctx, l.conn); err != nil {
 		return err
 	}
 	if _, err := l.conn.Exec(ctx, "listen walhook; listen "+queuedChannel); err != nil {
@@ -164,7 +169,7 @@ func (l *lease) wait(ctx context.Context) (bool, error) {
 
 // lock takes the lock that shows that this daemon lives, and reports whether it has it.
 func (l *lease) lock(ctx context.Context) (locked bool, err error) {
-	if err := l.conn.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", int32(lockClass), int32(l.id)).Scan(&locked); err != nil {
+	if err := l.conn.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", lockClass, int32(l.id)).Scan(&locked); err != nil {
 		return false, fmt.Errorf("lock daemon %d: %w", l.id, err)
 	}
 	return locked, nil
@@ -431,6 +436,10 @@ func (l *lease) close(ctx context.Context) {
 		var err error
 		if conn, err = cdc.ConnectStore(ctx, l.s.cfg.StoreURL); err != nil {
 			return // the lease runs out by itself
+		}
+		if err := l.s.cfg.Original.CheckStore(ctx, conn); err != nil {
+			_ = conn.Close(ctx)
+			return
 		}
 	}
 	batch := &pgx.Batch{}

@@ -19,7 +19,7 @@ import (
 const poolConns = loaders + 3
 
 // Run sends until the context ends, then waits for the attempts in flight, records them and gives its endpoints back. It
-// returns nil after such a clean stop.
+// returns nil after such a clean stop, and a *cdc.CopyError when it ended because the store is not what it was.
 func (s *Scheduler) Run(ctx context.Context) error {
 	config, err := pgxpool.ParseConfig(s.cfg.StoreURL)
 	if err != nil {
@@ -29,6 +29,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	config.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
 	cdc.Prepare(&config.ConnConfig.Config)
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		if err := s.cfg.Original.CheckStore(ctx, conn); err != nil {
+			return err
+		}
 		if err := sql.RegisterTypes(ctx, conn); err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 
 // Config is what a Scheduler needs. All fields but Tracer are required.
 type Config struct {
+	Original  *cdc.Original // whose deliveries are sent; nil: those of any store
 	StoreURL  string
 	NumericID bool // ResponseId is a JSON number
 

@@ -38,25 +38,27 @@ func (r *readiness) wait(reason string) {
 }
 
 // begin attaches where the configuration asks for it, and reads what is attached. It waits for databases that cannot be
-// reached: a sidecar often starts before them. What waiting cannot mend is returned.
-func begin(ctx context.Context, cfg *Config, ready *readiness, log *slog.Logger) (attachment *cdc.Attachment, err error) {
+// reached: a sidecar often starts before them. In a copy it waits until somebody has said what that is. What waiting cannot mend is returned,
+// such as a configuration that is not the one that was attached: a standby must not find that out when it is needed.
+func begin(ctx context.Context, cfg *Config, guard *cdc.Guard, ready *readiness, log *slog.Logger) (original *cdc.Original, err error) {
 	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(250*time.Millisecond)))
 	err = retry.Do(ctx, backoff, func(ctx context.Context) error {
 		if cfg.AutoAttach {
 			if err := autoAttach(ctx, cfg, ready, log); err != nil {
-				return waitable(err, ready, log)
+				return waitable(err, guard, ready, log)
 			}
 		}
 		var err error
-		attachment, err = openStore(ctx, cfg)
-		return waitable(err, ready, log)
+		original, err = cdc.OpenOriginal(ctx, cfg.sourceURL(), cfg.storeURL(), cfg.target())
+		return waitable(err, guard, ready, log)
 	})
-	return attachment, err
+	return original, err
 }
 
 // waitable marks an error as one that may mend itself, and says that it is waited for.
-func waitable(err error, ready *readiness, log *slog.Logger) error {
+func waitable(err error, guard *cdc.Guard, ready *readiness, log *slog.Logger) error {
 	var (
+		copied  *cdc.CopyError
 		refused *cdc.RefusedError
 		fatal   *cdc.FatalError
 		version *sql.VersionError
@@ -66,6 +68,11 @@ func waitable(err error, ready *readiness, log *slog.Logger) error {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.As(err, &refused), errors.As(err, &fatal), errors.As(err, &version):
 		return err
+	case errors.As(err, &copied):
+		guard.Idle()
+		ready.wait("copy: " + err.Error())
+		log.Error("not the original; waiting", "error", err)
+		return retry.RetryableError(err)
 	case errors.As(err, &server) && !errors.As(err, &connect) && !passing(server.Code):
 		return err // the server answered, and would answer the same again
 	}
@@ -97,21 +104,4 @@ func autoAttach(ctx context.Context, cfg *Config, ready *readiness, log *slog.Lo
 		},
 	})
 	return err
-}
-
-// openStore reads what is attached, and refuses a configuration that is another: a standby must not find that out when it is needed.
-func openStore(ctx context.Context, cfg *Config) (*cdc.Attachment, error) {
-	store, err := cdc.ConnectStore(ctx, cfg.storeURL())
-	if err != nil {
-		return nil, err
-	}
-	defer store.Close(context.WithoutCancel(ctx))
-	if err := sql.CheckVersion(ctx, store); err != nil {
-		return nil, err
-	}
-	attachment, _, err := cdc.ReadAttached(ctx, store)
-	if err != nil {
-		return nil, err
-	}
-	return attachment, attachment.Matches(cfg.target())
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
@@ -34,12 +35,17 @@ that the stream may have missed something.`,
 	}
 }
 
+// queueOnly is the queue of a command that sends nothing: the daemons find what was queued.
+func queueOnly(cfg *Config, log *slog.Logger) (cdc.Queue, *cdc.Horizon) {
+	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return cdc.ConnectSource(ctx, cfg.sourceURL()) })
+	queue := dispatch.NewQueue(dispatch.NewScheduler(dispatch.Config{Horizon: horizon, Log: log}), horizon, cfg.mapping().HasAssessmentTable())
+	return cdc.Queue{Began: func() {}, Add: queue.Add, Committed: func(context.Context) { queue.Discarded() }, Discarded: queue.Discarded}, horizon
+}
+
 func reconcile(ctx context.Context, cfg *Config, env *environment, out io.Writer) error {
 	log := env.logger(cfg)
-	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return cdc.ConnectSource(ctx, cfg.sourceURL()) })
+	queue, horizon := queueOnly(cfg, log)
 	defer horizon.Close(context.WithoutCancel(ctx))
-	// Nothing is sent from here: the daemons find what was queued.
-	queue := dispatch.NewQueue(dispatch.NewScheduler(dispatch.Config{Horizon: horizon, Log: log}), horizon, cfg.mapping().HasAssessmentTable())
 	var bar *progress
 	endBar := func() {
 		if bar != nil {
@@ -50,7 +56,7 @@ func reconcile(ctx context.Context, cfg *Config, env *environment, out io.Writer
 	defer endBar()
 	_, err := cdc.Reconcile(ctx, cdc.ReconcileConfig{
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Horizon: horizon, Log: log,
-		Queue: cdc.Queue{Began: func() {}, Add: queue.Add, Committed: func(context.Context) { queue.Discarded() }, Discarded: queue.Discarded},
+		Queue: queue,
 		Note: func(text string) {
 			endBar()
 			fmt.Fprintln(out, text)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/trace"
 
 	"walhook/cdc"
 	"walhook/dispatch"
@@ -42,7 +44,19 @@ OTEL_EXPORTER_OTLP_ENDPOINT, say so; docs/operations.md lists those that are rea
 	}
 }
 
-// runDaemon wires the parts and runs them until the context ends or one of them fails for good.
+// process is what lives as long as the process, whatever it works for.
+type process struct {
+	cfg     *Config
+	log     *slog.Logger
+	tracer  trace.Tracer
+	roots   *x509.CertPool
+	status  *cdc.Status
+	metrics *metrics
+	ready   *readiness
+	guard   *cdc.Guard
+}
+
+// runDaemon runs until the context ends or a part fails for good.
 func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	defer flushLog(log)
 	tracer, stopTraces, err := startTraces(ctx, log)
@@ -56,55 +70,73 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	}
 	registry := prometheus.NewRegistry()
 	status := &cdc.Status{}
-	metrics := newMetrics(registry, status)
-	ready := &readiness{}
-	ready.wait("starting")
-	server, err := newHTTPServer(cfg.Listen, ready.ready, registry, log)
+	p := &process{
+		cfg: cfg, log: log, tracer: tracer, roots: roots, status: status, metrics: newMetrics(registry, status), ready: &readiness{},
+		guard: cdc.NewGuard(cdc.GuardConfig{
+			SourceURL: cfg.sourceURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(), Status: status,
+			MaxSlotLag: int64(cfg.MaxSlotLag), Log: log,
+		}),
+	}
+	p.ready.wait("starting")
+	server, err := newHTTPServer(cfg.Listen, p.ready.ready, registry, log)
 	if err != nil {
 		return err
 	}
 	boundMemory(0)
 	ctx, cancel := context.WithCancelCause(ctx)
 	var parts sync.WaitGroup
-	start := func(name string, run func() error) {
-		parts.Go(func() {
-			if err := run(); err != nil && !errors.Is(err, context.Canceled) {
-				cancel(fmt.Errorf("%s: %w", name, err))
-			}
-		})
-	}
-	start("health endpoint", func() error { return server.run(ctx) })
 	defer parts.Wait()
 	defer cancel(nil)
-
-	guard := cdc.NewGuard(cdc.GuardConfig{
-		SourceURL: cfg.sourceURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(), Status: status,
-		MaxSlotLag: int64(cfg.MaxSlotLag), Log: log,
+	parts.Go(func() {
+		if err := server.run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			cancel(fmt.Errorf("health endpoint: %w", err))
+		}
 	})
-	start("guard", func() error { guard.Run(ctx); return nil })
-	attachment, err := begin(ctx, cfg, ready, log)
-	if cause := context.Cause(ctx); cause != nil {
-		return stopped(cause, log)
+	parts.Go(func() { p.guard.Run(ctx) })
+	for {
+		original, err := begin(ctx, cfg, p.guard, p.ready, log)
+		if err == nil {
+			err = p.work(ctx, original)
+		}
+		var copied *cdc.CopyError
+		switch cause := context.Cause(ctx); {
+		case cause != nil:
+			parts.Wait()
+			return stopped(cause, log)
+		case errors.As(err, &copied):
+			p.guard.Idle()
+			p.ready.wait("copy: " + err.Error())
+			log.Error("the databases are not those that were found; stopped streaming and sending", "error", err)
+		default:
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return cdc.ConnectSource(ctx, cfg.sourceURL()) })
+}
+
+// work streams and sends for the original until the context ends, a part fails for good, or the databases are others: then the error is a
+// *cdc.CopyError.
+func (p *process) work(ctx context.Context, original *cdc.Original) error {
+	cfg, log, status := p.cfg, p.log, p.status
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	p.guard.Watch(original, cancel)
+	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return original.ConnectSource(ctx, cfg.sourceURL()) })
 	defer horizon.Close(context.WithoutCancel(ctx))
 	client := dispatch.NewClient(dispatch.ClientConfig{
 		Timeout: cfg.DeliveryTimeout, RetryCap: cfg.RetryCap, Concurrency: cfg.Concurrency, Version: Version(),
-		Guard: dispatch.NewGuard(cfg.AllowNetworks), RootCAs: roots,
+		Guard: dispatch.NewGuard(cfg.AllowNetworks), RootCAs: p.roots,
 	})
 	defer client.Close()
 	scheduler := dispatch.NewScheduler(dispatch.Config{
-		StoreURL: cfg.storeURL(), NumericID: attachment.NumericID,
+		Original: original, StoreURL: cfg.storeURL(), NumericID: original.Attachment.NumericID,
 		Client: client, Horizon: horizon, Backoff: dispatch.Backoff{Base: cfg.RetryBase, Cap: cfg.RetryCap}, MaxAttempts: cfg.MaxAttempts,
 		Timeout: cfg.DeliveryTimeout, Concurrency: cfg.Concurrency, EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
-		DisableAfter: cfg.DisableAfter, Retention: cfg.Retention, Version: Version(), Observe: metrics.attempted, Loaded: boundMemory, Log: log,
-		Tracer: tracer,
+		DisableAfter: cfg.DisableAfter, Retention: cfg.Retention, Version: Version(), Observe: p.metrics.attempted, Loaded: boundMemory, Log: log,
+		Tracer: p.tracer,
 	})
 	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
-	metrics.senders.Store(scheduler)
+	p.metrics.senders.Store(scheduler)
+	defer p.metrics.senders.Store(nil)
 	streamQueue := cdc.Queue{Began: queue.Began, Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded}
 	stream := cdc.NewStream(cdc.StreamConfig{
 		Mend: cdc.Mender(cdc.ReconcileConfig{
@@ -112,26 +144,29 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 			Note:     func(text string) { log.Info("mending", "doing", text) },
 			Progress: func(rows, total int64) { log.Debug("reading rows", "rows", rows, "of_about", total) },
 		}, status),
-		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
+		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Original: original, Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
 		Queue:   streamQueue,
-		Horizon: horizon, Guard: guard, Status: status, Log: log, Tracer: tracer,
+		Horizon: horizon, Guard: p.guard, Status: status, Log: log, Tracer: p.tracer,
 	})
-	ready.follow(func() (bool, string) { return streaming(status, scheduler) })
+	p.ready.follow(func() (bool, string) { return streaming(status, scheduler) })
 
 	// The senders stop after the stream, so that what it queued last is handed over.
 	sendersCtx, stopSenders := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSenders()
 	senders := make(chan struct{})
-	start("senders", func() error { defer close(senders); return scheduler.Run(sendersCtx) })
-	streamErr := stream.Run(ctx)
+	go func() {
+		defer close(senders)
+		if err := scheduler.Run(sendersCtx); err != nil && !errors.Is(err, context.Canceled) {
+			cancel(fmt.Errorf("senders: %w", err))
+		}
+	}()
+	err := stream.Run(ctx)
 	stopSenders()
 	<-senders
-	cancel(streamErr)
-	parts.Wait()
-	if streamErr != nil {
-		return streamErr
+	if err != nil {
+		return err
 	}
-	return stopped(context.Cause(ctx), log)
+	return context.Cause(ctx)
 }
 
 // stopped tells a clean stop from one that a part of the daemon caused.

@@ -28,6 +28,7 @@ comment on column walhook.webhook.endpoint_id is 'Internal: the endpoint of the 
 comment on column walhook.webhook.activation is 'Internal: a new number with each new URL, and each time that the webhook is enabled again.';
 comment on sequence walhook.activation is 'Internal: numbers of activations of webhooks.';
 comment on table walhook.attachment is 'Internal: the source that this store belongs to.';
+comment on table walhook.installation is 'Internal: the database in which this store was installed, by which a copy is recognised.';
 comment on table walhook.position is 'Internal: how far the stream has been consumed.';
 comment on table walhook.response_state is 'Internal: what has already fired for each response.';
 comment on table walhook.assessment is 'Internal: external ids of assessments.';

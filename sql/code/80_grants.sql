@@ -53,6 +53,7 @@ begin
       to walhook_daemon;
     grant update (enabled, disabled_at, disabled_reason) on walhook.webhook to walhook_daemon;
     grant update on walhook.attachment to walhook_daemon;
+    grant select, update on walhook.installation to walhook_daemon;
     grant select, insert, update, delete on walhook.queue, walhook.daemon, walhook.webhook_trouble, walhook.assessment, walhook.position
       to walhook_daemon;
     grant select, insert, update, delete, truncate on walhook.response_state to walhook_daemon;

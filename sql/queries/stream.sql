@@ -1,9 +1,19 @@
 -- Queries of the one writer that turns the stream into state, deliveries and a position.
 
+-- As an object, since an older version of the store has fewer columns.
 -- name: ReadAttachment
-select phase, system_identifier, database, slot, publication, publish, mapping, respondent_oid, assessment_oid, publication_rows, numeric_id,
-       begun_at, attached_at
-from walhook.attachment;
+select pg_catalog.to_jsonb(a) from walhook.attachment a;
+
+-- name: ReadInstallation
+select system_identifier, database, database_oid from walhook.installation;
+
+-- name: RecordSourcePlace
+update walhook.attachment set system_identifier = @system_identifier, database = @database, database_oid = @database_oid
+ where (system_identifier, database, database_oid) is distinct from (@system_identifier, @database, @database_oid::bigint);
+
+-- name: RecordStorePlace
+update walhook.installation set system_identifier = @system_identifier, database = @database, database_oid = @database_oid
+ where (system_identifier, database, database_oid) is distinct from (@system_identifier, @database, @database_oid::bigint);
 
 -- name: ReadPosition
 select turn, lsn, partial_lsn, partial_changes from walhook.position;

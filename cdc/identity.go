@@ -1,0 +1,231 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
+)
+
+// Place is a database of a server.
+type Place struct {
+	System   string // the server's system identifier
+	Database string
+	OID      uint32 // of the database; 0: unknown
+	Address  string // as people may read it
+}
+
+func (p Place) String() string { return fmt.Sprintf("database %q of server %s", p.Database, p.System) }
+
+// isDatabase reports whether both are the same database, whatever its name is by now.
+func (p Place) isDatabase(other Place) bool { return p.System == other.System && p.OID == other.OID }
+
+// recorded is the place as the store keeps it.
+func (p Place) recorded() Place {
+	p.Address = ""
+	return p
+}
+
+func placeOf(ctx context.Context, conn *pgx.Conn) (Place, error) {
+	here, _, err := locate(ctx, conn, Place{})
+	return here, err
+}
+
+// locate returns where a connection leads, and whether that is the recorded place: the same database, also under another name, or one
+// of the same name that has replaced it, as a restore in place does. Anything else is a copy.
+func locate(ctx context.Context, conn *pgx.Conn, recorded Place) (here Place, same bool, err error) {
+	here.Address = address(&conn.Config().Config)
+	var recordedExists bool
+	err = conn.QueryRow(ctx, `
+		select s.system_identifier::text, d.datname::text, d.oid, exists (select from pg_catalog.pg_database r where r.oid = $1)
+		  from pg_catalog.pg_control_system() s, pg_catalog.pg_database d where d.datname = current_database()`, recorded.OID).
+		Scan(&here.System, &here.Database, &here.OID, &recordedExists)
+	if err != nil {
+		return here, false, fmt.Errorf("identify the server at %s: %w", here.Address, err)
+	}
+	same = here.isDatabase(recorded) ||
+		here.System == recorded.System && here.Database == recorded.Database && (recorded.OID == 0 || !recordedExists)
+	return here, same, nil
+}
+
+// CopyError tells that the source or the store is a copy of what was attached, and not the original.
+type CopyError struct{ Detail string }
+
+func (e *CopyError) Error() string { return e.Detail + "; " + copyRemedy }
+
+const copyRemedy = "if this is the original now, run `walhook attach --adopt`: state, webhooks and pending deliveries go on, and what was missed is fired; " +
+	"to start anew here, run `walhook attach --fresh`: pending deliveries are dropped and webhooks are kept disabled (docs/copies.md)"
+
+// identity is where source and store are, beside where the store says that they were.
+type identity struct {
+	source, store             Place
+	attachedTo, installedIn   Place // zero: nothing is recorded
+	sourceCopied, storeCopied bool
+}
+
+// inspectIdentity compares both databases with what the store has recorded. The attachment is nil where there is none.
+func inspectIdentity(ctx context.Context, source, store *pgx.Conn, a *Attachment) (id identity, err error) {
+	if a != nil {
+		id.attachedTo = a.place()
+	}
+	if id.installedIn, err = readInstallation(ctx, store); err != nil {
+		return id, err
+	}
+	if id.source, id.sourceCopied, err = isCopy(ctx, source, id.attachedTo); err != nil {
+		return id, err
+	}
+	id.store, id.storeCopied, err = isCopy(ctx, store, id.installedIn)
+	return id, err
+}
+
+func isCopy(ctx context.Context, conn *pgx.Conn, recorded Place) (here Place, copied bool, err error) {
+	here, same, err := locate(ctx, conn, recorded)
+	return here, !same && recorded.System != "", err
+}
+
+// err returns a *CopyError where the source or the store is a copy.
+func (id identity) err() error {
+	var found []string
+	if id.sourceCopied {
+		found = append(found, fmt.Sprintf("walhook is attached to %s, and the application's database here is %s", id.attachedTo, id.source))
+	}
+	if id.storeCopied {
+		found = append(found, fmt.Sprintf("the store was installed in %s, and this one is %s", id.installedIn, id.store))
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return &CopyError{"this is a copy: " + strings.Join(found, "; ")}
+}
+
+// original is what this is a copy of.
+func (id identity) original() Place {
+	if id.sourceCopied {
+		return id.attachedTo
+	}
+	return id.installedIn
+}
+
+// checkIdentity returns a *CopyError unless source and store are those that were attached. It takes and changes nothing.
+func checkIdentity(ctx context.Context, source, store *pgx.Conn) error {
+	a, err := existingAttachment(ctx, store)
+	if err != nil {
+		return err
+	}
+	id, err := inspectIdentity(ctx, source, store, a)
+	if err != nil {
+		return err
+	}
+	return id.err()
+}
+
+// readInstallation returns where the store was installed, the zero Place where a version recorded nothing.
+func readInstallation(ctx context.Context, store *pgx.Conn) (p Place, err error) {
+	var exists bool
+	if err := store.QueryRow(ctx, "select pg_catalog.to_regclass('walhook.installation') is not null").Scan(&exists); err != nil || !exists {
+		return p, err
+	}
+	err = store.QueryRow(ctx, sql.ReadInstallation.SQL).Scan(&p.System, &p.Database, &p.OID)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return p, fmt.Errorf("read where the store was installed: %w", err)
+	}
+	return p, nil
+}
+
+// Original is what a daemon works for: what is attached, and the very databases in which it was found. A nil Original checks nothing.
+type Original struct {
+	Attachment    *Attachment
+	source, store Place
+	moved         bool // they are recorded under other names, or were restored in place
+}
+
+// OpenOriginal reads what is attached. It returns a *CopyError where source or store is a copy, a *sql.VersionError, or a *FatalError
+// where the configuration is another one.
+func OpenOriginal(ctx context.Context, sourceURL, storeURL string, target Target) (*Original, error) {
+	store, err := ConnectStore(ctx, storeURL)
+	if err != nil {
+		return nil, err
+	}
+	defer closeQuietly(store)
+	if err := sql.CheckVersion(ctx, store); err != nil {
+		return nil, err
+	}
+	a, err := ReadAttachment(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	source, err := ConnectSource(ctx, sourceURL)
+	if err != nil {
+		return nil, err
+	}
+	defer closeQuietly(source)
+	id, err := inspectIdentity(ctx, source, store, a)
+	if err != nil {
+		return nil, err
+	}
+	if err := id.err(); err != nil {
+		return nil, err
+	}
+	if err := a.ready(); err != nil {
+		return nil, err
+	}
+	moved := id.attachedTo != id.source.recorded() || id.installedIn != id.store.recorded()
+	return &Original{Attachment: a, source: id.source, store: id.store, moved: moved}, a.Matches(target)
+}
+
+// CheckSource returns a *CopyError unless the connection leads to the application's database as it was found.
+func (o *Original) CheckSource(ctx context.Context, conn *pgx.Conn) error {
+	if o == nil {
+		return nil
+	}
+	return check(ctx, conn, "the application's database", o.source)
+}
+
+// CheckStore is the same for the store.
+func (o *Original) CheckStore(ctx context.Context, conn *pgx.Conn) error {
+	if o == nil {
+		return nil
+	}
+	return check(ctx, conn, "the store", o.store)
+}
+
+func check(ctx context.Context, conn *pgx.Conn, what string, found Place) error {
+	here, err := placeOf(ctx, conn)
+	if err == nil && !here.isDatabase(found) {
+		err = &CopyError{fmt.Sprintf("%s was %s and is %s", what, found, here)}
+	}
+	return err
+}
+
+// ConnectSource opens a connection to the application's database, if it is still the one that was found.
+func (o *Original) ConnectSource(ctx context.Context, url string) (*pgx.Conn, error) {
+	conn, err := ConnectSource(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.CheckSource(ctx, conn); err != nil {
+		closeQuietly(conn)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// recordPlaces notes where source and store are by now: they may have got another name, or have been restored in place.
+func recordPlaces(ctx context.Context, store *pgx.Conn, source, here Place) error {
+	_, err := store.Exec(ctx, sql.RecordSourcePlace.SQL, sql.RecordSourcePlace.Bind(source.args())...)
+	if err == nil {
+		_, err = store.Exec(ctx, sql.RecordStorePlace.SQL, sql.RecordStorePlace.Bind(here.args())...)
+	}
+	if err != nil {
+		return fmt.Errorf("record where source and store are: %w", err)
+	}
+	return nil
+}
+
+func (p Place) args() sql.Args {
+	return sql.Args{"system_identifier": p.System, "database": p.Database, "database_oid": int64(p.OID)}
+}

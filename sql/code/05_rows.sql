@@ -1,0 +1,6 @@
+-- The rows that every store has. Those of a schema that was restored without its data are missing.
+insert into walhook.settings select where not exists (select from walhook.settings);
+insert into walhook.installation (system_identifier, database, database_oid)
+select s.system_identifier, d.datname, d.oid
+  from pg_catalog.pg_control_system() s, pg_catalog.pg_database d
+ where d.datname = current_database() and not exists (select from walhook.installation);
