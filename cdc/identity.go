@@ -99,6 +99,9 @@ func (id identity) err() error {
 	if len(found) == 0 {
 		return nil
 	}
+	if id.sourceCopied && !id.storeCopied && !id.source.isDatabase(id.store) {
+		found = append(found, "a copy beside the original needs a store of its own (WALHOOK_STORE_URL)")
+	}
 	return &CopyError{"this is a copy: " + strings.Join(found, "; ")}
 }
 

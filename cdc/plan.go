@@ -12,6 +12,7 @@ import (
 // Plan is what an attach would do.
 type Plan struct {
 	Preflight *Preflight
+	Copy      bool // of what was attached: attach is to be told the way on
 	Attached  bool // nothing but an upgrade of the store's schema is left to do
 	Refusals  []Finding
 
@@ -68,10 +69,13 @@ func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
 	}
 	m := &planner{source: source, store: store, cfg: cfg, preflight: preflight, view: view}
 	p := &Plan{
-		Preflight: preflight, Refusals: refusals, Attached: view.attached(), Source: view.source, Store: view.store, Elsewhere: view.elsewhere(),
+		Preflight: preflight, Refusals: refusals, Copy: view.err() != nil, Attached: view.attached(), Source: view.source, Store: view.store, Elsewhere: view.elsewhere(),
 	}
 	if p.Role, p.StoreRole = cfg.Role, cfg.Role; cfg.Role == "" {
 		p.Role, p.StoreRole = preflight.User, view.user
+	}
+	if view.err() != nil {
+		return p, nil // a script would be one for the original
 	}
 	if preflight.Respondent == nil || cfg.Target.Mapping.HasAssessmentTable() && preflight.Assessment == nil {
 		return p, nil

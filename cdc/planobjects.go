@@ -102,7 +102,7 @@ func (m *planner) publicationSteps() []PlanStep {
 func (m *planner) undo(p *Plan) {
 	target := m.cfg.Target
 	gone := []PlanStep{
-		{"", fmt.Sprintf("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = '%s';", target.Slot)},
+		{"", fmt.Sprintf("select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;", target.Slot, ownSlots)},
 		{"", fmt.Sprintf("drop publication if exists %s;", pgx.Identifier{target.Publication}.Sanitize())},
 		{"", "drop schema if exists walhook cascade;"},
 	}

@@ -398,7 +398,10 @@ func TestMessageIDsOutliveTheSource(t *testing.T) {
 	s.exec(sampleSchema + "; insert into respondent (id, assessment_id, started_at) values (1, 1, now()), (2, 1, now()), (3, 1, now())")
 	wire.Redirect(hostPort(after))
 	wire.Restore()
-	s.resolved("server_restored")
+	d.readyz(503, "walhook attach --adopt")
+	if _, errOut, status := s.walhook("attach", "--adopt"); status != 0 {
+		t.Fatalf("attach --adopt: status %d\n%s", status, errOut)
+	}
 	s.waitLog("select count(*) from walhook.delivery_log where recovered and response_id = '3' and attempts > 0", "1")
 	if got := testenv.Psql(t, s.store, ids); got != want {
 		t.Errorf("on another server the ids of what was pending became\n%s\ninstead of\n%s", got, want)

@@ -99,6 +99,15 @@ func (p *planPrinter) print() {
 		p.comment("%-5s %s", f.Level, f.Found)
 	}
 	p.refusals()
+	if p.plan.Copy {
+		p.blank()
+		p.comment("There is nothing to run in a copy. What the two ways on do, in this database and its store alone:")
+		p.comment("  walhook attach --adopt: upgrades the schema, creates slot %s and what is missing of publication %s, compares the rows with\n"+
+			"    the recorded state, fires what was missed, and records this database as the original.", p.cfg.Slot, p.cfg.Publication)
+		p.comment("  walhook attach --fresh: the same schema, slot and publication; deletes every pending delivery, disables every webhook, and\n" +
+			"    records the state of the rows anew, which fires nothing.")
+		return
+	}
 	p.about()
 	p.parts("1. To be run by the owner of the tables or a superuser. If you run attach as such a role, it does this itself, and that role then owns\nschema and publication.", p.plan.Owners)
 	p.parts("2. To be run by the daemon's role, or the schema's owner. If you skip it, attach does it. A script run by somebody who may not SET ROLE\nto that role skips it by itself.", p.plan.Daemon)
