@@ -137,10 +137,24 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		if err := recordPlaces(ctx, store, view.source, view.store); err != nil {
 			return false, err
 		}
-		return false, recheck(ctx, cfg, preflight)
+		lost := recheck(cfg, preflight)
+		if lost == nil || cfg.Way != Adopt {
+			return false, lost
+		}
+		if err := noDaemonLives(ctx, store); err != nil {
+			return false, err
+		}
+		return true, adopt(ctx, cfg, store, view.identity, &GapError{SlotLost, lost.Error()})
 	}
 	if before.complete() && cfg.Way == Adopt {
-		return true, adopt(ctx, cfg, store, view.identity)
+		gap := &GapError{ServerRestored, fmt.Sprintf("%s was adopted as the original; walhook was attached to %s", view.source, view.attachedTo)}
+		if err := adopt(ctx, cfg, store, view.identity, gap); err != nil {
+			return false, err
+		}
+		if view.sourceCopied {
+			cfg.Note(fmt.Sprintf("if %s still exists, its slot %q keeps WAL there until it is dropped there", view.attachedTo, before.Slot))
+		}
+		return true, nil
 	}
 	a := &attacher{
 		cfg: cfg, source: source, store: store, replication: replication, preflight: preflight, identity: view.identity, fresh: copied && cfg.Way == Fresh,
@@ -167,9 +181,11 @@ func noDaemonLives(ctx context.Context, store *pgx.Conn) error {
 	return nil
 }
 
-// adopt makes a copy the original, by a comparison that fires what was missed.
-func adopt(ctx context.Context, cfg AttachConfig, store *pgx.Conn, id identity) error {
-	gap := &GapError{ServerRestored, fmt.Sprintf("%s was adopted as the original; before, walhook was attached to %s", id.source, id.attachedTo)}
+// adopt makes a copy the original, or a new slot where it is one, by a comparison that fires what was missed.
+func adopt(ctx context.Context, cfg AttachConfig, store *pgx.Conn, id identity, gap *GapError) error {
+	if _, err := store.Exec(ctx, sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": gap.Kind, "detail": gap.Detail})...); err != nil {
+		return fmt.Errorf("record the incident: %w", err)
+	}
 	r := &reconciler{
 		cfg: ReconcileConfig{
 			SourceURL: cfg.SourceURL, StoreURL: cfg.StoreURL, Target: cfg.Target, Queue: cfg.Queue, Horizon: cfg.Horizon,
@@ -177,13 +193,8 @@ func adopt(ctx context.Context, cfg AttachConfig, store *pgx.Conn, id identity) 
 		},
 		store: store, adopting: &id,
 	}
-	if _, err := r.anew(ctx); err != nil {
-		return err
-	}
-	if id.sourceCopied {
-		cfg.Note(fmt.Sprintf("if %s still exists, its slot keeps WAL there: drop it there, or detach there with a store of its own", id.attachedTo))
-	}
-	return nil
+	_, err := r.anew(ctx)
+	return err
 }
 
 // noteMissingGroups says that nobody else can be given rights yet, where this role may not create the group roles.
@@ -262,7 +273,7 @@ func tryLock(ctx context.Context, store *pgx.Conn, key int64, patience time.Dura
 }
 
 // recheck is what attach does where everything is attached: it mends the publication, and tells of a slot that is gone.
-func recheck(ctx context.Context, cfg AttachConfig, preflight *Preflight) error {
+func recheck(cfg AttachConfig, preflight *Preflight) error {
 	if !preflight.Slot.Exists || preflight.Slot.WALStatus == "lost" {
 		return fmt.Errorf("slot %q is gone or was invalidated; `walhook run` or `walhook reconcile` makes a new one and fires what was missed", cfg.Target.Slot)
 	}

@@ -148,6 +148,7 @@ func TestDoctorFindsWhatItLists(t *testing.T) {
 	d.ofPoolers()
 	// What is left behind by these may not be mended.
 	d.while("update walhook.attachment set phase = 'attaching'", "update walhook.attachment set phase = 'attached'", "attachment", cdc.Fail, "interrupted")
+	d.while("update walhook.attachment set system_identifier = system_identifier || '0'", "update walhook.attachment set system_identifier = left(system_identifier, -1)", "copy", cdc.Fail, "this is a copy")
 	d.while("update walhook.schema_version set version = version + 1", "update walhook.schema_version set version = version - 1", "store_version", cdc.Fail, "newer walhook")
 	s.dropSlot()
 	d.finds("slot", cdc.Fail, "does not exist")
