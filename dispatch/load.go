@@ -78,23 +78,6 @@ const (
 	lookAt = 128
 )
 
-// takeLooks takes endpoints that wait for a loader: one, or several as long as they have little room. The mutex is held.
-func (s *Scheduler) takeLooks() []*look {
-	var looks []*look
-	for room := 0; room < lookRoom && len(looks) < lookAt && len(s.toLoad) > 0; {
-		e := s.toLoad[0]
-		s.toLoad[0] = nil
-		s.toLoad = s.toLoad[1:]
-		l := e.look()
-		room += l.asked.Room
-		looks = append(looks, l)
-	}
-	if len(s.toLoad) > 0 {
-		signal(s.loadable) // for another loader
-	}
-	return looks
-}
-
 // load looks into the store for deliveries of some endpoints, in one round trip.
 func (s *Scheduler) load(ctx context.Context, looks []*look) error {
 	asked := sql.NewRows()

@@ -3,7 +3,6 @@ package dispatch
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,180 +10,14 @@ import (
 	"walhook/sql"
 )
 
-// live notes until when attempts may begin.
-func (s *Scheduler) live(until time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.aliveUntil = until
-	s.pump()
-}
-
-// liveNoLonger lets attempts begin no longer than until then.
-func (s *Scheduler) liveNoLonger(until time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.aliveUntil = earlier(s.aliveUntil, until)
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-// known returns the webhooks as they are in memory, and how many strangers have come so far.
-func (s *Scheduler) known() (*webhooks, int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.webhooks, s.came
-}
-
-// apply takes over reloaded webhooks. Endpoints at which something changed that their deliveries depend on are loaded anew. It
-// reports whether webhooks are gone.
-func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
-	s.cfg.Loaded(len(loaded.byID))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	before := s.webhooks
-	s.webhooks = loaded
-	changed, reset := map[int64]struct{}{}, map[int64]struct{}{}
-	hooks := map[int64][]*webhook{}
-	for id, w := range loaded.byID {
-		hooks[w.endpointID] = append(hooks[w.endpointID], w)
-		if old := before.byID[id]; !w.same(old) {
-			changed[w.endpointID] = struct{}{}
-			if old != nil {
-				changed[old.endpointID] = struct{}{}
-			}
-			if old != nil && old.endpointID == w.endpointID && old.activation != w.activation {
-				reset[w.endpointID] = struct{}{}
-			}
-		}
-	}
-	for id, old := range before.byID {
-		if loaded.byID[id] == nil {
-			changed[old.endpointID] = struct{}{}
-			gone = true
-		}
-	}
-	for id, list := range hooks {
-		e := s.endpoints[id]
-		if e == nil {
-			e = newEndpoint(id, &s.memory)
-			s.endpoints[id] = e
-		}
-		e.hooks, e.edition = list, editionOf(list)
-		e.moving = slices.ContainsFunc(list, (*webhook).moving)
-	}
-	for id := range changed {
-		e := s.endpoints[id]
-		if e == nil {
-			continue
-		}
-		if len(hooks[id]) == 0 {
-			e.hooks, e.edition, e.moving = nil, 0, false
-		}
-		if _, enabled := reset[id]; enabled && e.owned {
-			e.reset(time.Now())
-			s.troubled[e] = struct{}{}
-			signal(s.recorded)
-		}
-		e.forget()
-		s.wantLoad(e)
-	}
-	for _, e := range s.endpoints {
-		s.turn(e)
-	}
-	s.pump()
-	return gone
-}
-
-// ended tells of webhooks with a new URL the endpoints of the one before, where these are ours and nothing is in flight for them.
-func (s *Scheduler) ended() (webhookIDs, endpointIDs []int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, w := range s.webhooks.byID {
-		for _, id := range w.leftAt {
-			if e := s.endpoints[id]; e != nil && e.owned && !e.sends(w.id) {
-				webhookIDs, endpointIDs = append(webhookIDs, w.id), append(endpointIDs, id)
-			}
-		}
-	}
-	return webhookIDs, endpointIDs
-}
-
-// shares tells which endpoints to claim and which to give back. What is to be given back is first left alone until
-// nothing of it is in flight.
-func (s *Scheduler) shares(mine func(endpoint int64) bool) (claim, release []int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, e := range s.endpoints {
-		want := len(e.hooks) > 0 && mine(id)
-		switch {
-		case want && !e.owned:
-			claim = append(claim, id)
-		case want && e.leaving:
-			e.leaving = false
-			s.wantLoad(e)
-		case !want && e.owned:
-			if !e.leaving {
-				e.leaving = true
-				e.forget()
-			}
-			if len(e.flying) == 0 {
-				release = append(release, id)
-			}
-		case !want && len(e.hooks) == 0 && len(e.flying) == 0:
-			delete(s.endpoints, id)
-		}
-	}
-	return claim, release
-}
-
-func (s *Scheduler) released(ids []int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, id := range ids {
-		if e := s.endpoints[id]; e != nil {
-			e.owned, e.leaving = false, false
-			e.forget()
-		}
-	}
-}
-
-// claimed takes over an endpoint as its last owner left it: with that many failures in a row, to be left alone for the pause.
-func (s *Scheduler) claimed(id int64, failures int, pause time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.endpoints[id]
-	if e == nil || e.owned {
-		return
-	}
-	e.owned = true
-	e.forget()
-	e.missed = false
-	e.failures, e.troubled = failures, failures > 0
-	e.notBefore = time.Now().Add(pause)
-	if e.failures > 0 {
-		e.limit = 1
-	}
-	s.rearm(e)
-}
-
-// loseAll gives up all endpoints at once, after others took them over.
-func (s *Scheduler) loseAll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.aliveUntil = time.Time{}
-	for _, e := range s.endpoints {
-		e.owned, e.leaving = false, false
-		e.forget()
-	}
-}
-
 // restartBatch bounds how many waits one statement restarts.
 const restartBatch = 10_000
+
+// apply takes over reloaded webhooks, and reports whether webhooks are gone.
+func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
+	s.cfg.Loaded(len(loaded.byID))
+	return s.schedule.apply(loaded)
+}
 
 // findWork asks the store which of the endpoints that seem idle have something to send.
 func (s *Scheduler) findWork(ctx context.Context) error {
@@ -195,24 +28,7 @@ func (s *Scheduler) findWork(ctx context.Context) error {
 		}
 		restarted = tag.RowsAffected()
 	}
-	s.mu.Lock()
-	var ids, cursors []int64
-	asked := map[*endpoint]int{} // with the generation of its memory
-	for _, e := range s.endpoints {
-		if !e.owned || e.leaving || e.loading || e.roomDue() <= 0 {
-			continue
-		}
-		if e.more && e.missed {
-			s.wantLoad(e)
-			continue
-		}
-		for _, w := range e.hooks {
-			ids = append(ids, w.id)
-			cursors = append(cursors, e.cursor)
-		}
-		asked[e] = e.generation
-	}
-	s.mu.Unlock()
+	asked, ids, cursors := s.idle()
 	if len(ids) == 0 {
 		return nil
 	}
@@ -220,32 +36,11 @@ func (s *Scheduler) findWork(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look for pending deliveries: %w", err)
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	pending, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
 		return fmt.Errorf("look for pending deliveries: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	busy := map[*endpoint]struct{}{}
-	for _, id := range found {
-		if w := s.webhooks.byID[id]; w != nil {
-			if e := s.endpoints[w.endpointID]; e != nil {
-				busy[e] = struct{}{}
-				s.wantLoad(e)
-			}
-		}
-	}
-	for e, generation := range asked {
-		if _, has := busy[e]; has || !e.owned || e.loading || e.generation != generation {
-			continue
-		}
-		if e.missed {
-			s.wantLoad(e)
-			continue
-		}
-		// Just claimed, and nothing is pending: what comes next may be handed over.
-		e.more = e.more && (len(e.held) > 0 || e.cursor > 0)
-	}
+	s.busy(asked, pending)
 	return nil
 }
 

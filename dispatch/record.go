@@ -3,7 +3,6 @@ package dispatch
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,19 +21,6 @@ type result struct {
 
 	activation int64 // of the webhook when the attempt was made
 	unknown    bool  // the store may not have had the delivery any more: a crash has taken it back, or this was recorded before
-}
-
-// decide tells whether an outcome ends its delivery, and when the next attempt is due otherwise.
-func (s *Scheduler) decide(d *delivery, o Outcome, at time.Time) result {
-	r := result{d: d, outcome: o, at: at, activation: d.hook.activation}
-	attempts := d.attempts + 1
-	switch {
-	case o.Kind == Success, o.Kind == Gone, attempts >= s.cfg.MaxAttempts:
-		r.final = true
-	default:
-		r.delay = max(s.cfg.Backoff.Delay(attempts, rand.Float64()), o.RetryAfter)
-	}
-	return r
 }
 
 // record writes a batch of results in one store transaction. Doing it again changes nothing.

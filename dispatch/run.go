@@ -106,16 +106,7 @@ func (s *Scheduler) recordLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		s.mu.Lock()
-		results := s.results
-		s.results = nil
-		troubled := make([]*endpoint, 0, len(s.troubled))
-		for e := range s.troubled {
-			e.troubled = e.failures > 0
-			troubled = append(troubled, e)
-		}
-		clear(s.troubled)
-		s.mu.Unlock()
+		results, troubled := s.takeResults()
 		if len(results) == 0 && len(troubled) == 0 {
 			continue
 		}
@@ -134,51 +125,8 @@ func (s *Scheduler) recordLoop(ctx context.Context) {
 	}
 }
 
-// finish lets go of what has been recorded and makes the next of each line ready.
-func (s *Scheduler) finish(results []result) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	changed := false
-	for i := range results {
-		r := &results[i]
-		e := r.d.endpoint
-		s.unrecorded--
-		next, line := e.finished(r.d, r.final)
-		if next != nil {
-			s.pass(next)
-		}
-		if line != nil {
-			s.lookUp(e, line)
-		}
-		if w := s.webhooks.byID[r.d.webhookID]; w != nil && w.moving() {
-			changed = true // it may have waited for this one
-		}
-		if r.unknown {
-			// What was queued anew in its place waits behind a retry that will not come.
-			e.forget()
-			s.wantLoad(e)
-		}
-		if !r.final {
-			if at := r.at.Add(r.delay); e.dueAt.IsZero() || at.Before(e.dueAt) {
-				e.dueAt = at
-			}
-		}
-		s.turn(e)
-		s.rearm(e)
-		changed = changed || e.leaving && len(e.flying) == 0
-	}
-	s.pump()
-	if changed {
-		s.wake() // an endpoint may be released, or a webhook go on
-	}
-}
-
-// lookUp finds the next delivery of a line in the store.
-func (s *Scheduler) lookUp(e *endpoint, l *line) {
-	if s.stopping {
-		return
-	}
-	ordered, generation := e.ordered(), e.generation
+// findSuccessor asks the store for the next delivery of a line.
+func (s *Scheduler) findSuccessor(q *successorQuery) {
 	s.lookups.Add(1)
 	go func() {
 		defer s.lookups.Done()
@@ -186,32 +134,11 @@ func (s *Scheduler) lookUp(e *endpoint, l *line) {
 		var due, stale bool
 		err := retry.Do(s.attemptCtx, newStoreBackoff(), func(ctx context.Context) error {
 			var err error
-			next, due, stale, err = s.successor(ctx, e.id, l.response, ordered)
+			next, due, stale, err = s.successor(ctx, q.endpoint.id, q.line.response, q.ordered)
 			return retry.RetryableError(err)
 		})
-		if err != nil {
-			return
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if e.generation != generation {
-			return // all of it is loaded anew
-		}
-		if stale || next != nil && !s.current(next, e) {
-			e.forget()
-			s.outdated(e)
-			return
-		}
-		if next != nil && !(due && s.adopt(next)) {
-			next = nil
-		}
-		goes, again := e.succeeded(l, next)
-		if goes {
-			s.pass(next)
-			s.pump()
-		}
-		if again {
-			s.lookUp(e, l)
+		if err == nil {
+			s.found(q, next, due, stale)
 		}
 	}()
 }
@@ -224,9 +151,7 @@ func (s *Scheduler) loadLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		s.mu.Lock()
 		looks := s.takeLooks()
-		s.mu.Unlock()
 		if len(looks) == 0 {
 			continue
 		}
@@ -235,39 +160,8 @@ func (s *Scheduler) loadLoop(ctx context.Context) {
 			s.cfg.Log.Warn("could not look for pending deliveries; trying again", "error", err)
 			s.pool.Reset() // as when results are not taken
 		}
-		s.mu.Lock()
-		for _, l := range looks {
-			s.loaded(l, err)
-		}
-		s.pump()
-		for _, l := range looks {
-			s.rearm(l.endpoint)
-		}
-		s.mu.Unlock()
+		s.loaded(looks, err)
 	}
-}
-
-// loaded takes what a look brought to its endpoint.
-func (s *Scheduler) loaded(l *look, err error) {
-	e := l.endpoint
-	e.loading = false
-	switch {
-	case err != nil:
-		e.lookLater(time.Now())
-	case e.generation != l.generation || !e.owned:
-		s.wantLoad(e)
-	case l.stale || !s.allCurrent(l):
-		s.outdated(e)
-	default:
-		e.integrate(l, time.Now(), func(d *delivery) {
-			s.adopt(d)
-			s.admit(d)
-		})
-		if e.low() {
-			s.wantLoad(e)
-		}
-	}
-	s.turn(e)
 }
 
 // gateLoop lets deliveries pass as the source begins to show their transactions. It asks while they are being queued, so that
@@ -302,27 +196,4 @@ func (s *Scheduler) gateLoop(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// release passes on what has become visible and returns how much has not.
-func (s *Scheduler) release() (left int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	waiting := s.gated
-	kept := waiting[:0]
-	for _, d := range waiting {
-		switch {
-		case d.generation != d.endpoint.generation:
-			// forgotten; it will be loaded again
-		case s.cfg.Horizon.Visible(d.xid):
-			d.endpoint.ready(d)
-			s.turn(d.endpoint)
-		default:
-			kept = append(kept, d)
-		}
-	}
-	clear(s.gated[len(kept):])
-	s.gated = kept
-	s.pump()
-	return len(kept)
 }

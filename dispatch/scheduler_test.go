@@ -136,7 +136,7 @@ func TestStaleLookWaits(t *testing.T) {
 		t.Fatalf("%d looks were begun, not 1", len(looks))
 	}
 	looks[0].stale = true
-	s.loaded(looks[0], nil)
+	s.loaded(looks, nil)
 	s.pump()
 	if len(s.toLoad) > 0 || e.dueAt.IsZero() {
 		t.Errorf("%d looks are asked for at once; the next is due at %s", len(s.toLoad), e.dueAt)

@@ -2,8 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -35,37 +33,6 @@ func (s *Scheduler) tellLoop(ctx context.Context) {
 		case <-time.After(tellPause):
 		case <-ctx.Done():
 			return
-		}
-	}
-}
-
-// takeElsewhere returns the endpoints of others for which something was queued, as a notification has them.
-func (s *Scheduler) takeElsewhere() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var ids []string
-	if len(s.elsewhere) <= tellLimit {
-		for id := range s.elsewhere {
-			ids = append(ids, strconv.FormatInt(id, 10))
-		}
-	}
-	clear(s.elsewhere)
-	return strings.Join(ids, " ")
-}
-
-// queuedFor takes such a notification.
-func (s *Scheduler) queuedFor(payload string) {
-	if payload == "" {
-		s.doubt()
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for field := range strings.FieldsSeq(payload) {
-		id, err := strconv.ParseInt(field, 10, 64)
-		if e := s.endpoints[id]; err == nil && e != nil && e.owned {
-			e.miss()
-			s.wantLoad(e)
 		}
 	}
 }
