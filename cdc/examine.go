@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/session"
 	"walhook/sql"
 )
 
@@ -50,7 +51,7 @@ func (e *examiner) unknown(check string, err error) {
 // remedyOf is a remedy, but for errors that come of a pooler which changes servers between transactions.
 func remedyOf(err error, otherwise string) string {
 	if state := sqlState(err); state == "42P05" || state == "26000" { // duplicate_prepared_statement, invalid_sql_statement_name
-		return poolerAdvice
+		return session.PoolerAdvice
 	}
 	return otherwise
 }

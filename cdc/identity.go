@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/session"
 	"walhook/sql"
 )
 
@@ -38,7 +39,7 @@ func placeOf(ctx context.Context, conn *pgx.Conn) (Place, error) {
 // locate returns where a connection leads, and whether that is the recorded place: the same database, also under another name, or one
 // of the same name that has replaced it, as a restore in place does. Anything else is a copy.
 func locate(ctx context.Context, conn *pgx.Conn, recorded Place) (here Place, same bool, err error) {
-	here.Address = address(&conn.Config().Config)
+	here.Address = session.Address(&conn.Config().Config)
 	var recordedExists bool
 	err = conn.QueryRow(ctx, `
 		select s.system_identifier::text, d.datname::text, d.oid, exists (select from pg_catalog.pg_database r where r.oid = $1)

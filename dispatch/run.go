@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/sethvargo/go-retry"
 
 	"walhook/cdc"
+	"walhook/session"
 	"walhook/sql"
 )
 
@@ -21,14 +21,8 @@ const poolConns = loaders + 3
 // Run sends until the context ends, then waits for the attempts in flight, records them and gives its endpoints back. It
 // returns nil after such a clean stop, and a *cdc.CopyError when it ended because the store is not what it was.
 func (s *Scheduler) Run(ctx context.Context) error {
-	config, err := pgxpool.ParseConfig(s.cfg.StoreURL)
-	if err != nil {
-		return fmt.Errorf("parse the URL of the store: %w", err)
-	}
-	config.MaxConns = poolConns
-	config.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
-	cdc.Prepare(&config.ConnConfig.Config)
-	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+	var err error
+	s.pool, err = session.NewPool(ctx, s.cfg.StoreURL, poolConns, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := s.cfg.Original.CheckStore(ctx, conn); err != nil {
 			return err
 		}
@@ -36,8 +30,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			return err
 		}
 		return sql.ByIndex(ctx, conn)
-	}
-	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+	})
+	if err != nil {
 		return fmt.Errorf("connect to the store: %w", err)
 	}
 	defer s.pool.Close()

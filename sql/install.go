@@ -56,10 +56,6 @@ func Install(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	migrations, err := loadMigrations()
-	if err != nil {
-		return err
-	}
 	if err := CheckNotNewer(have); err != nil {
 		return err
 	}
@@ -68,25 +64,14 @@ func Install(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		}
 	}
-	migrator, err := migrate.NewMigrator(ctx, conn, versionTable)
-	if err != nil {
-		return fmt.Errorf("create table %s: %w", versionTable, err)
-	}
-	migrator.Migrations = migrations
-	if have < int32(len(migrations)) {
-		if _, err := conn.Exec(ctx, identifyVersion); err != nil {
-			return fmt.Errorf("set the replica identity of %s: %w", versionTable, err)
-		}
-		if err := migrator.Migrate(ctx); err != nil {
-			return fmt.Errorf("upgrade the schema walhook: %w", err)
-		}
-	}
-	code, err := codeText()
+	steps, err := installSteps(have)
 	if err != nil {
 		return err
 	}
-	if err := migrate.LockExecTx(ctx, conn, code); err != nil {
-		return fmt.Errorf("install the functions and views of schema walhook: %w", err)
+	for _, step := range steps {
+		if err := migrate.LockExecTx(ctx, conn, step.sql); err != nil {
+			return fmt.Errorf("install %s in the schema walhook: %w", step.name, err)
+		}
 	}
 	if _, err := conn.Exec(ctx, EnsurePartitions.SQL, nil); err != nil {
 		return fmt.Errorf("create the log's partitions: %w", err)
@@ -190,32 +175,43 @@ func Version(ctx context.Context, conn *pgx.Conn) (int32, error) {
 	return version, nil
 }
 
+// installStep is a part of Install that is a transaction of its own.
+type installStep struct{ name, sql string }
+
+// installSteps are those on a store at the given version whose schema exists. tern's own migrator would reset the settings of the session
+// after each migration.
+func installSteps(have int32) ([]installStep, error) {
+	migrations, err := loadMigrations()
+	if err != nil {
+		return nil, err
+	}
+	var steps []installStep
+	if have < int32(len(migrations)) {
+		steps = append(steps, installStep{versionTable, fmt.Sprintf(`create table if not exists %[1]s (version int4 not null);
+insert into %[1]s (version) select 0 where not exists (select from %[1]s);
+%[2]s;`, versionTable, identifyVersion)})
+	}
+	for _, m := range migrations {
+		if m.Sequence > have {
+			steps = append(steps, installStep{m.Name, fmt.Sprintf("%s\nupdate %s set version = %d;", m.UpSQL, versionTable, m.Sequence)})
+		}
+	}
+	code, err := codeText()
+	return append(steps, installStep{"functions, views and grants", code}), err
+}
+
 // Script returns the SQL that Install runs on a store at the given version whose schema exists, for people to read and run.
 func Script(have int32) (string, error) {
-	migrations, err := loadMigrations()
+	steps, err := installSteps(have)
 	if err != nil {
 		return "", err
 	}
 	var b strings.Builder
-	if have == 0 {
-		fmt.Fprintf(&b, "create table if not exists %s(version int4 not null);\ninsert into %s(version) select 0 where 0 = (select count(*) from %s);\n",
-			versionTable, versionTable, versionTable)
+	for _, step := range steps {
+		fmt.Fprintf(&b, "\nbegin; -- %s\n%s\ncommit;\n", step.name, step.sql)
 	}
-	if have < int32(len(migrations)) {
-		b.WriteString(identifyVersion + ";\n")
-	}
-	for _, m := range migrations {
-		if m.Sequence > have {
-			fmt.Fprintf(&b, "\nbegin; -- %s\n%s\nupdate %s set version = %d;\ncommit;\n", m.Name, m.UpSQL, versionTable, m.Sequence)
-		}
-	}
-	code, err := codeText()
-	if err != nil {
-		return "", err
-	}
-	fmt.Fprintf(&b, "\nbegin; -- functions, views and grants\n%s\ncommit;\n", code)
 	b.WriteString("select walhook.ensure_partitions();\n")
-	return b.String(), nil
+	return strings.TrimLeft(b.String(), "\n"), nil
 }
 
 // SilenceScript returns the SQL of walhook.silence, which belongs in the application's database.

@@ -12,9 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"walhook/cdc"
+	"walhook/session"
 )
 
 // valueError is what a Decode method returns: the value as it may be shown, and what is accepted.
@@ -46,7 +45,7 @@ func (u *databaseURL) Decode(value string) error {
 	if ambiguous(value) {
 		return &valueError{"(hidden, since it holds a password)", databaseURLAccepted + ", with each other @ as %40, and / as %2F in user and password"}
 	}
-	if _, err := pgconn.ParseConfig(value); err != nil {
+	if err := session.CheckURL(value); err != nil {
 		return &valueError{maskURL(value), databaseURLAccepted}
 	}
 	*u = databaseURL(value)

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"walhook/cdc"
+	"walhook/session"
 )
 
 func newPlanCommand(env *environment) *cobra.Command {
@@ -197,7 +198,8 @@ func (p *planPrinter) parts(title string, parts []cdc.PlanPart) {
 	}
 }
 
-// onlyHere stops a script that is run in a database that it is not for.
+// onlyHere is the head of a script: names in it mean what they mean in walhook's own sessions, and it stops in a database that it is not
+// for.
 func (p *planPrinter) onlyHere() []string {
 	places := []cdc.Place{p.plan.Source}
 	if p.plan.Elsewhere {
@@ -207,14 +209,13 @@ func (p *planPrinter) onlyHere() []string {
 	for i, place := range places {
 		known[i], names[i] = in(place), place.Address
 	}
-	return []string{
-		`\set ON_ERROR_STOP on`,
+	return slices.Concat([]string{`\set ON_ERROR_STOP on`}, session.Script(), []string{
 		"do $walhook$ begin",
 		"  if not (select " + strings.Join(known, " or ") + " from pg_control_system()) then",
 		"    raise exception 'this script is for %, and this is another database (%)', " + literal(strings.Join(names, " and ")) + ", current_database();",
 		"  end if;",
 		"end $walhook$;",
-	}
+	})
 }
 
 // mayBecome is the privilege that SET ROLE needs.

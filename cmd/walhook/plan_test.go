@@ -304,7 +304,7 @@ func TestPlanTellsTheLocks(t *testing.T) {
 		t.Fatalf("plan: status %d\n%s%s", status, script, errOut)
 	}
 	owner, _, _ := strings.Cut(script, "\n-- 2. ")
-	const held = `select mode, count(distinct relation) from pg_locks where pid = pg_backend_pid() and relation in ('respondent'::regclass, 'assessment'::regclass) group by 1;`
+	const held = `select mode, count(distinct relation) from pg_locks where pid = pg_backend_pid() and relation in ('public.respondent'::regclass, 'public.assessment'::regclass) group by 1;`
 	locks := func(statement string) string {
 		return testenv.Psql(t, s.db, "create role w; begin; "+statement+held+"rollback; drop role w;")
 	}

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package cdc
+package session
 
 import (
 	"net"

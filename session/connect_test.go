@@ -1,4 +1,4 @@
-package cdc
+package session
 
 import (
 	"errors"
@@ -21,9 +21,9 @@ func TestConnectionErrorsAreOneLine(t *testing.T) {
 		"of two nobody":  {"postgres://app:hunter2@127.0.0.1:1,127.0.0.1:2/app", "127.0.0.1:2 (127.0.0.1): dial error", "hunter2"},
 	} {
 		for what, connect := range map[string]func() error{
-			"store":       func() error { _, err := ConnectStore(t.Context(), c.url); return err },
-			"source":      func() error { _, err := ConnectSource(t.Context(), c.url); return err },
-			"replication": func() error { _, err := ConnectReplication(t.Context(), c.url); return err },
+			"store":       func() error { _, err := Connect(t.Context(), c.url, "the store"); return err },
+			"source":      func() error { _, err := Connect(t.Context(), c.url, "the source"); return err },
+			"replication": func() error { _, err := ConnectReplication(t.Context(), c.url, func(*pgconn.Config) {}); return err },
 		} {
 			err := connect()
 			var connectError *pgconn.ConnectError

@@ -1,0 +1,81 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// DialTimeout bounds one attempt to connect, name resolution and authentication included.
+const DialTimeout = 10 * time.Second
+
+// CheckURL returns what is wrong with a connection string, nil where nothing is.
+func CheckURL(url string) error {
+	_, err := pgconn.ParseConfig(url)
+	return err
+}
+
+// Connect opens a connection. What it leads to, such as "the store", is for its errors.
+func Connect(ctx context.Context, url, what string) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("parse the URL of %s: %w", what, err)
+	}
+	prepare(&config.Config)
+	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, explain(err, "connect to "+what+" at", &config.Config)
+	}
+	return conn, nil
+}
+
+// ConnectReplication opens a connection for logical replication, after customize has completed what the URL says.
+func ConnectReplication(ctx context.Context, url string, customize func(*pgconn.Config)) (*pgconn.PgConn, error) {
+	config, err := pgconn.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("parse the URL of the application's database: %w", err)
+	}
+	config.RuntimeParams["replication"] = "database"
+	customize(config)
+	prepare(config)
+	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
+	defer cancel()
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, explain(err, "open a replication connection to", config)
+	}
+	return conn, nil
+}
+
+// NewPool returns a pool of at most so many connections, each of which setUp has prepared. It connects when it is used.
+func NewPool(ctx context.Context, url string, conns int32, setUp func(context.Context, *pgx.Conn) error) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("parse the URL of the store: %w", err)
+	}
+	config.MaxConns = conns
+	config.AfterConnect = setUp
+	prepare(&config.ConnConfig.Config)
+	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// prepare pins the settings of a connection, lets others tell it by its name, and lets it end when the server's machine is gone.
+func prepare(config *pgconn.Config) {
+	noticeVanished(config)
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "walhook"
+	}
+	validate := config.ValidateConnect // target_session_attrs asks the server something, too
+	config.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		if err := pin(ctx, conn, config); err != nil || validate == nil {
+			return err
+		}
+		return validate(ctx, conn)
+	}
+}

@@ -1,0 +1,68 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ErrTransactionPool says that a pooler stands between which gives a connection another server for each transaction.
+var ErrTransactionPool = errors.New("a connection pooler such as PgBouncer stands in between and pools transactions: session locks, LISTEN, " +
+	"prepared statements and settings do not survive that; let the URL name the PostgreSQL server itself, or for a store a pool with pool_mode = session")
+
+// probeTimeout bounds how long a pooler may take to open a second connection. One that has no server left for it pools sessions.
+const probeTimeout = 3 * time.Second
+
+// refuseTransactionPool returns ErrTransactionPool where a pooler gives others the server of this connection between two transactions:
+// a transaction of a second connection then gets that server, or the first connection gets another.
+func refuseTransactionPool(ctx context.Context, conn *pgconn.PgConn, config *pgconn.Config) error {
+	if config.RuntimeParams["replication"] != "" {
+		return nil // poolers that carry these at all give them a server of their own
+	}
+	before, err := backendPID(ctx, conn, "")
+	if err != nil {
+		return err
+	}
+	config = config.Copy()
+	config.ValidateConnect = nil
+	dial, address := config.DialFunc, conn.Conn().RemoteAddr()
+	config.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dial(ctx, address.Network(), address.String())
+	}
+	probing, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	other, err := pgconn.ConnectConfig(probing, config)
+	if err != nil {
+		return nil
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = other.Close(closing)
+	}()
+	between, err := backendPID(probing, other, "begin")
+	if err != nil {
+		return nil
+	}
+	after, err := backendPID(ctx, conn, "")
+	if err != nil {
+		return err
+	}
+	if between == before || after != before {
+		return ErrTransactionPool
+	}
+	return nil
+}
+
+// backendPID asks which process of the server answers, after a statement.
+func backendPID(ctx context.Context, conn *pgconn.PgConn, first string) (string, error) {
+	results, err := conn.Exec(ctx, first+"; select pg_catalog.pg_backend_pid()").ReadAll()
+	if err != nil {
+		return "", fmt.Errorf("ask which server process answers: %w", err)
+	}
+	return string(results[len(results)-1].Rows[0][0]), nil
+}
