@@ -144,23 +144,33 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 		p.Daemon = []PlanPart{{In: p.Store, As: as, Steps: []PlanStep{{"Tables, functions, views and grants of the schema walhook. Locks nothing of the application.", script}}}}
 	}
 	if !p.Attached {
-		p.Rest = m.restSteps()
-		p.Snapshot = estimateSnapshot(ctx, m.source, m.preflight.Respondent, m.cfg.Target.Mapping.RespondentColumns())
+		if p.Rest, err = m.restSteps(ctx); err != nil {
+			return err
+		}
+		p.Snapshot = estimateSnapshot(ctx, m.cfg.SourceURL, m.preflight.Respondent, m.cfg.Target.Mapping.RespondentColumns())
 	}
 	m.undo(p)
 	return nil
 }
 
 // restSteps is what attach does once everything else is there.
-func (m *planner) restSteps() []PlanStep {
+func (m *planner) restSteps(ctx context.Context) ([]PlanStep, error) {
 	target := m.cfg.Target
 	read := "begin isolation level repeatable read read only; set transaction snapshot '(that of the slot)';\n"
 	write := "truncate walhook.response_state, walhook.assessment; -- what follows is committed every 2 MiB\n"
 	if m.preflight.Assessment != nil {
-		read += copyOutSQL(target.Mapping.AssessmentTable, target.Mapping.AssessmentColumns()) + ";\n"
+		statements, err := copyOutSQL(ctx, m.source, target.Mapping.AssessmentTable, target.Mapping.AssessmentColumns())
+		if err != nil {
+			return nil, err
+		}
+		read += strings.Join(statements, ";\n") + ";\n"
 		write += "copy walhook.assessment " + assessmentColumns + " from stdin;\n"
 	}
-	read += copyOutSQL(target.Mapping.Respondent, target.Mapping.RespondentColumns()) + ";\ncommit;"
+	statements, err := copyOutSQL(ctx, m.source, target.Mapping.Respondent, target.Mapping.RespondentColumns())
+	if err != nil {
+		return nil, err
+	}
+	read += strings.Join(statements, ";\n") + ";\ncommit;"
 	write += "copy walhook.response_state " + stateColumns + " from stdin;\nbegin; " + strings.TrimSpace(sql.SetPosition.SQL) + "\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
 		";\nupdate walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1;\ncommit; analyze walhook.response_state;"
 	return []PlanStep{
@@ -171,5 +181,5 @@ func (m *planner) restSteps() []PlanStep {
 		{slotNote, lastingSlot(target.Slot, m.preflight.Version).sql()},
 		{snapshotNote, read},
 		{"In the store, meanwhile: the state of the rows. Only the last commit makes the attachment complete. Locks nothing of the application.", write},
-	}
+	}, nil
 }

@@ -3,6 +3,7 @@ package cdc
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,22 +21,45 @@ const (
 	writeShare = 1
 )
 
-// lineCounter counts the rows of COPY's text format.
+// errSampled ends the reading of a sample.
+var errSampled = errors.New("enough rows were read")
+
+// lineCounter counts the rows of COPY's text format, and wants no more than a sample of them.
 type lineCounter int64
 
 func (c *lineCounter) Write(p []byte) (int, error) {
-	*c += lineCounter(bytes.Count(p, []byte{'\n'}))
+	if *c += lineCounter(bytes.Count(p, []byte{'\n'})); *c >= sampleRows {
+		return 0, errSampled
+	}
 	return len(p), nil
 }
 
-// estimateSnapshot reads some rows as attach would, and says how long all of them are going to take, and how that is known.
-func estimateSnapshot(ctx context.Context, source *pgx.Conn, t *TableInfo, columns []string) string {
+// sample reads so many rows as attach would. The connection is of no use afterwards.
+func sample(ctx context.Context, source *pgx.Conn, t *TableInfo, columns []string) (rows lineCounter, err error) {
+	statements, err := copyOutSQL(ctx, source, t.Name, columns)
+	for _, statement := range statements {
+		if _, err = source.PgConn().CopyTo(ctx, &rows, statement); err != nil {
+			break
+		}
+	}
+	if errors.Is(err, errSampled) {
+		err = nil
+	}
+	return rows, err
+}
+
+// estimateSnapshot reads some rows, and says how long all of them are going to take, and how that is known.
+func estimateSnapshot(ctx context.Context, url string, t *TableInfo, columns []string) string {
 	size := fmt.Sprintf("Table %s: %s, %s.", t.Name.Display(), rowsText(t.Rows), BytesText(t.Bytes))
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
 	var rows lineCounter
+	source, err := ConnectSource(ctx, url)
 	began := time.Now()
-	_, err := source.PgConn().CopyTo(ctx, &rows, fmt.Sprintf("copy (select %s from %s limit %d) to stdout", quotedList(columns), t.Name, sampleRows))
+	if err == nil {
+		rows, err = sample(ctx, source, t, columns)
+		defer closeQuietly(source)
+	}
 	took := time.Since(began)
 	switch {
 	case err != nil:

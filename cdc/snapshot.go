@@ -27,11 +27,20 @@ const copyPart = 2 << 20
 func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns []string, target string,
 	convert func(dst []byte, fields []Text) ([]byte, error), progress func(rows int64), refused func(row []byte, cause error) error,
 ) (int64, error) {
+	statements, err := copyOutSQL(ctx, source, from, columns)
+	if err != nil {
+		return 0, err
+	}
 	pipeReader, pipeWriter := io.Pipe()
 	converter := &rowConverter{to: pipeWriter, fields: make([]Text, len(columns)), convert: convert, progress: progress}
 	readDone := make(chan error, 1)
 	go func() {
-		_, err := source.PgConn().CopyTo(ctx, converter, copyOutSQL(from, columns))
+		var err error
+		for _, statement := range statements {
+			if _, err = source.PgConn().CopyTo(ctx, converter, statement); err != nil {
+				break
+			}
+		}
 		if err == nil {
 			err = converter.flush()
 		}
@@ -137,9 +146,37 @@ func (r *linesReader) ended() bool {
 	return errors.Is(err, io.EOF)
 }
 
-// copyOutSQL is the statement that reads the mapped columns. Partitioned tables can only be copied through a query.
-func copyOutSQL(from Name, columns []string) string {
-	return fmt.Sprintf("copy (select %s from %s) to stdout", quotedList(columns), from)
+// copyOutSQL returns the statements that read the mapped columns. They plan nothing where that can be: to plan a query of a table, the
+// server evaluates expressions of its indexes, with functions that the table's owner may have written, and the rights of whoever asks.
+// So each partition is read by itself, unless the role may read them by way of the partitioned table alone.
+func copyOutSQL(ctx context.Context, source *pgx.Conn, from Name, columns []string) ([]string, error) {
+	rows, err := source.Query(ctx, `
+		select pg_catalog.format('%I.%I', n.nspname, c.relname),
+		       (select pg_catalog.bool_and(pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_column_privilege(c.oid, a, 'select')) from unnest($3::text[]) a)
+		  from pg_catalog.pg_class r join pg_catalog.pg_namespace s on s.oid = r.relnamespace
+		  join pg_catalog.pg_class c on c.oid = r.oid or c.oid in (select relid from pg_catalog.pg_partition_tree(r.oid) where isleaf)
+		  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		 where s.nspname = $1 and r.relname = $2 and c.relkind = 'r' order by c.oid`, from.Schema, from.Table, columns)
+	if err != nil {
+		return nil, fmt.Errorf("look up the partitions of %s: %w", from.Display(), err)
+	}
+	var (
+		statements       []string
+		name             string
+		readable, hidden bool
+	)
+	_, err = pgx.ForEachRow(rows, []any{&name, &readable}, func() error {
+		statements = append(statements, fmt.Sprintf("copy %s (%s) to stdout", name, quotedList(columns)))
+		hidden = hidden || !readable
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up the partitions of %s: %w", from.Display(), err)
+	}
+	if hidden {
+		return []string{fmt.Sprintf("copy (select %s from %s) to stdout", quotedList(columns), from)}, nil
+	}
+	return statements, nil
 }
 
 // rowConverter takes rows in COPY's text format, of which the server sends one a message, and passes them on converted.

@@ -29,6 +29,8 @@ func TestNothingPlantedRuns(t *testing.T) {
 				"RESPONDENT_ORGANIZATION", "organization_id", "RETENTION", "2160h")
 			super := s.db
 			plant(t, super)
+			// What the owner of the application's tables may plant there.
+			testenv.Psql(t, super, "create index on respondent ((page + planted.in_an_index(1))); create index on assessment (title) where planted.in_an_index(1) = 2")
 			for _, role := range []string{"boss", "d", "clerk"} {
 				testenv.Psql(t, super, fmt.Sprintf("alter role %s set search_path = %s", role, path))
 			}
@@ -217,6 +219,8 @@ begin
   end if;
   return true;
 end $$;
+create function planted.in_an_index(n integer) returns integer immutable language plpgsql set search_path = pg_catalog as $$
+begin perform planted.spring('an index'); return n; end $$;
 create function planted.trapped(out who text, out what text, out n bigint) returns setof record language plpgsql set search_path = pg_catalog as $$
 begin
   foreach who in array array['boss', 'd', 'clerk'] loop
