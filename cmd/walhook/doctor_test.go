@@ -398,8 +398,6 @@ func (d *doctor) ofPoolers() {
 	d.finds("pooler", cdc.Warn, "is in front of the store", "STORE_URL", u.String())
 	u.Host = poolerBefore(d.t, u.Host, []string{"replication"})
 	d.finds("replication_connection", cdc.Fail, "PgBouncer", "DATABASE_URL", u.String())
-	u.Host = poolerBefore(d.t, u.Host, []string{"search_path"})
-	d.finds("source_connection", cdc.Fail, "PgBouncer", "DATABASE_URL", u.String())
 }
 
 // ofSmallServers looks at a server that has no logical WAL and nothing left, and at a standby of it.
