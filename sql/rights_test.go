@@ -231,3 +231,57 @@ func TestOwnersFunctionsCallNothingOfTheCaller(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// What ALTER DEFAULT PRIVILEGES gives to others, as objects are created at attach and as the log goes on, and what somebody granted before
+// an upgrade, is theirs no more.
+func TestNobodyElseGetsRights(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil) // default privileges of a role
+	url := testenv.Database(t, server, `create role reporting; create role walhook_viewer;
+		alter default privileges grant all on tables to reporting; alter default privileges grant all on sequences to public; alter default privileges grant all on functions to reporting, public;
+		alter default privileges grant all on types to reporting; alter default privileges grant all on schemas to reporting; alter default privileges grant all on tables to walhook_viewer`)
+	conn := testenv.Connect(t, url)
+	if err := Install(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	if err := InstallSource(t.Context(), conn, "walhook"); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("testdata/rights.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const others = `select o.name || ' ' || a.grantee::regrole || ' ' || a.privilege_type from (
+		select oid::regclass::text, relacl from pg_class where relnamespace = 'walhook'::regnamespace union all
+		select attrelid::regclass || '.' || attname, attacl from pg_attribute where attrelid in (select oid from pg_class where relnamespace = 'walhook'::regnamespace) union all
+		select oid::regprocedure::text, proacl from pg_proc where pronamespace = 'walhook'::regnamespace union all
+		select oid::regtype::text, typacl from pg_type where typnamespace = 'walhook'::regnamespace union all
+		select nspname, nspacl from pg_namespace where nspname = 'walhook') as o (name, acl)
+		cross join lateral aclexplode(o.acl) a where a.grantee = 'reporting'::regrole order by 1`
+	check := func(when string) {
+		t.Helper()
+		if got := testenv.Psql(t, url, others); got != "" {
+			t.Errorf("%s others may:\n%s", when, got)
+		}
+		testenv.Psql(t, url, "drop function if exists walhook.unpublish(regclass)")
+		if diff := cmp.Diff(string(want), testenv.Psql(t, url, rights)+"\n"); diff != "" {
+			t.Errorf("%s rights (-written down +there):\n%s", when, diff)
+		}
+	}
+	check("after attach")
+	if got := testenv.Psql(t, url, "set timezone = 'UTC'; select walhook.make_partition('walhook.log', '2100-01-01', '2100-02-01'), walhook.ensure_partitions('hour') > 0"); got != "|t" {
+		t.Fatalf("partitions: %s", got)
+	}
+	if got := testenv.Psql(t, url, others); got != "" {
+		t.Errorf("with a new partition others may:\n%s", got)
+	}
+	testenv.Psql(t, url, `grant select (url), update (description) on walhook.webhook to reporting; grant usage on type walhook.look_in to reporting; grant create on schema walhook to reporting;
+		grant walhook_viewer to reporting with admin option; grant select on walhook.queue to walhook_viewer with grant option;
+		set role walhook_viewer; grant select on walhook.queue to reporting; reset role; grant execute on function walhook.bury to reporting`)
+	if err := Install(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	if got := testenv.Psql(t, url, others); got != "" {
+		t.Errorf("after an upgrade others may:\n%s", got)
+	}
+}

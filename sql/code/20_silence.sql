@@ -12,5 +12,19 @@ $$;
 comment on function walhook.silence() is
   'What follows in this transaction is recorded and fires no webhook. For bulk repairs and imports; ends with the transaction.';
 
+-- ALTER DEFAULT PRIVILEGES may have let others create objects in the schema as it was created.
+do $$
+declare
+  grantee text;
+begin
+  for grantee in
+    select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+      from pg_namespace n cross join lateral aclexplode(n.nspacl) a
+     where n.nspname = 'walhook' and a.grantee <> n.nspowner and pg_has_role(n.nspowner, 'usage')
+  loop
+    execute format('revoke all on schema walhook from %s cascade', grantee);
+  end loop;
+end
+$$;
 grant usage on schema walhook to public;
 grant execute on function walhook.silence() to public;

@@ -31,9 +31,16 @@ set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 declare
-  part text := format('walhook.%I', (select c.relname from pg_class c where c.oid = parent) || '_' || to_char(lower, 'YYYYMMDD"t"HH24MISS'));
+  part    text := format('walhook.%I', (select c.relname from pg_class c where c.oid = parent) || '_' || to_char(lower, 'YYYYMMDD"t"HH24MISS'));
+  grantee text;
 begin
   execute format('create table %s (like %s including defaults)', part, parent);
+  for grantee in -- by ALTER DEFAULT PRIVILEGES
+    select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+      from pg_class c cross join lateral aclexplode(c.relacl) a where c.oid = part::regclass and a.grantee <> c.relowner
+  loop
+    execute format('revoke all on table %s from %s', part, grantee);
+  end loop;
   execute format('alter table %s attach partition %s for values from (%L) to (%L)', parent, part, lower, upper);
 end
 $$;

@@ -17,13 +17,33 @@ begin
 end
 $$;
 
-revoke all on all tables in schema walhook from public;
-revoke execute on all functions in schema walhook from public;
+-- Nobody but the owner keeps any right, however it came: ALTER DEFAULT PRIVILEGES gives some to others as an object is created. What the
+-- group roles may is granted below. walhook.unpublish may be granted to a daemon's role itself.
 do $$
+declare
+  granted record;
 begin
-  if exists (select from pg_roles where rolname = 'walhook_daemon') then
-    revoke execute on all functions in schema walhook from walhook_daemon;
-  end if;
+  for granted in
+    with object as (
+      select format('%s %s', case c.relkind when 'S' then 'sequence' else 'table' end, c.oid::regclass) as name, c.relowner as owner, c.relacl as acl
+        from pg_class c where c.relnamespace = 'walhook'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+      union all
+      select format('table %s', c.oid::regclass), c.relowner, t.attacl
+        from pg_class c join pg_attribute t on t.attrelid = c.oid and t.attacl is not null where c.relnamespace = 'walhook'::regnamespace
+      union all
+      select format('routine %s', p.oid::regprocedure), p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
+        from pg_proc p where p.pronamespace = 'walhook'::regnamespace and p.proname <> 'unpublish'
+      union all
+      select format('type %s', t.oid::regtype), t.typowner, coalesce(t.typacl, acldefault('T', t.typowner))
+        from pg_type t left join pg_class c on c.oid = t.typrelid
+       where t.typnamespace = 'walhook'::regnamespace and (t.typtype in ('d', 'e') or c.relkind = 'c')
+    )
+    select distinct o.name, case a.grantee when 0 then 'public' else a.grantee::regrole::text end as grantee
+      from object o cross join lateral aclexplode(o.acl) a
+     where a.grantee <> o.owner and pg_has_role(o.owner, 'usage')
+  loop
+    execute format('revoke all on %s from %s cascade', granted.name, granted.grantee);
+  end loop;
 end
 $$;
 grant execute on function walhook.silence() to public;

@@ -22,7 +22,16 @@ comment on function walhook.unpublish(regclass) is
   'Takes a table out of walhook''s own publication, so that the application can go on writing. For the daemon, where it does not own the publication.';
 revoke execute on function walhook.unpublish(regclass) from public;
 do $$
+declare
+  grantee text;
 begin
+  for grantee in -- by ALTER DEFAULT PRIVILEGES
+    select distinct a.grantee::regrole::text from pg_proc p join pg_default_acl d on d.defaclrole = p.proowner and d.defaclobjtype = 'f'
+     cross join lateral aclexplode(d.defaclacl) a
+     where p.oid = 'walhook.unpublish(regclass)'::regprocedure and a.grantee not in (0, p.proowner)
+  loop
+    execute format('revoke all on function walhook.unpublish(regclass) from %s', grantee);
+  end loop;
   if exists (select from pg_roles where rolname = 'walhook_daemon') then
     grant execute on function walhook.unpublish(regclass) to walhook_daemon;
   end if;
