@@ -233,7 +233,7 @@ func TestPagesPointAtWhatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	tests := map[string]bool{}
-	for _, folder := range []string{"../../cdc", "../../dispatch", "../../sql", "../../testenv", "../../testenv/pgserver", "."} {
+	for _, folder := range []string{"../../cdc", "../../dispatch", "../../session", "../../sql", "../../testenv", "../../testenv/pgserver", "."} {
 		files, err := filepath.Glob(folder + "/*_test.go")
 		if err != nil {
 			t.Fatal(err)
