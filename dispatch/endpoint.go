@@ -97,6 +97,7 @@ type endpoint struct {
 	lines      map[string]*line
 	cursor     int64
 	ended      map[int64]bool // what was attempted and recorded while loading: whether it ended
+	aside      map[int64]int  // webhooks whose results wait for somebody's lock, and how many do
 
 	inFlight int
 	waiting  int       // tried and failed, due later: as far as is known
@@ -159,6 +160,19 @@ func (e *endpoint) ordered() []int64 {
 	return ids
 }
 
+// waits reports whether nothing may be sent for the webhook now, nor what stands behind its deliveries.
+func (e *endpoint) waits(h *webhook) bool { return h.moving() || e.aside[h.id] > 0 }
+
+// freed takes it that a result of the webhook waits no longer, and reports whether none does.
+func (e *endpoint) freed(webhookID int64) bool {
+	if n := e.aside[webhookID]; n > 1 {
+		e.aside[webhookID] = n - 1
+		return false
+	}
+	drop(&e.aside, webhookID)
+	return true
+}
+
 // sends reports whether something is in flight or unrecorded for the webhook.
 func (e *endpoint) sends(webhookID int64) bool {
 	for _, d := range e.flying {
@@ -175,7 +189,7 @@ func (e *endpoint) handOver(d *delivery) bool {
 	if d.id <= e.cursor || !d.hook.enabled {
 		return false // a look into the store, or at the webhooks, was faster
 	}
-	if !e.owned || e.leaving || e.moving || e.more || e.loading || e.waiting > 0 || e.room() <= 0 {
+	if !e.owned || e.leaving || e.moving || len(e.aside) > 0 || e.more || e.loading || e.waiting > 0 || e.room() <= 0 {
 		e.miss()
 		return false
 	}

@@ -99,6 +99,9 @@ func (l *lease) hold(ctx context.Context) error {
 	if _, err := l.conn.Exec(ctx, "listen walhook; listen "+queuedChannel); err != nil {
 		return fmt.Errorf("listen for changes: %w", err)
 	}
+	if err := boundLockWaits(ctx, l.conn); err != nil {
+		return err
+	}
 	if l.id != 0 {
 		if err := l.lockAgain(ctx); err != nil {
 			return err
@@ -114,7 +117,9 @@ func (l *lease) hold(ctx context.Context) error {
 			l.noticed = time.Now()
 		}
 		began, all := time.Now(), l.versioned.IsZero()
-		if err := l.look(ctx); err != nil {
+		if err := l.look(ctx); isLocked(err) {
+			l.s.cfg.Log.Debug("what somebody has locked in the store is looked at later", "error", err)
+		} else if err != nil {
 			return err
 		}
 		if all {
@@ -329,7 +334,11 @@ func (l *lease) share(ctx context.Context) error {
 	}
 	claim, release := l.s.shares(func(endpoint int64) bool { return l.mine(endpoint) })
 	if len(release) > 0 {
-		if _, err := l.conn.Exec(ctx, sql.ReleaseEndpoints.SQL, sql.ReleaseEndpoints.Bind(sql.Args{"self": l.id, "endpoint_ids": release})...); err != nil {
+		rows, err := l.conn.Query(ctx, sql.ReleaseEndpoints.SQL, sql.ReleaseEndpoints.Bind(sql.Args{"self": l.id, "endpoint_ids": release})...)
+		if err != nil {
+			return fmt.Errorf("give endpoints back: %w", err)
+		}
+		if release, err = pgx.CollectRows(rows, pgx.RowTo[int64]); err != nil {
 			return fmt.Errorf("give endpoints back: %w", err)
 		}
 		if _, err := l.conn.Exec(ctx, "select pg_notify('walhook', '')"); err != nil {

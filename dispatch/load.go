@@ -57,8 +57,8 @@ func (e *endpoint) look() *look {
 	}}
 	asked := &l.asked
 	for _, h := range e.hooks {
-		if h.moving() {
-			// Behind what waits until a webhook has come here, others wait as well.
+		if e.waits(h) {
+			// Behind what waits until a webhook has come here, or is free, others wait as well.
 			asked.Moving = append(asked.Moving, h.id)
 			continue
 		}

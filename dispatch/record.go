@@ -2,7 +2,9 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,20 +20,96 @@ type result struct {
 	at      time.Time // when the answer was there
 	final   bool
 	delay   time.Duration // until the next attempt; 0 when final
+	aside   bool          // it has waited for somebody's lock
 
 	activation int64 // of the webhook when the attempt was made
 	unknown    bool  // the store may not have had the delivery any more: a crash has taken it back, or this was recorded before
 }
 
-// record writes a batch of results in one store transaction. Doing it again changes nothing.
-func (s *Scheduler) record(ctx context.Context, results []result, troubled []*endpoint) error {
-	if err := s.supersede(ctx, results); err != nil {
-		return err
+// record writes a batch of results, and how endpoints in trouble stand. Doing it again changes nothing. It returns the results that have to
+// wait as well, because a transaction of somebody else has locked what they are about.
+func (s *Scheduler) record(ctx context.Context, results []result, troubled []*endpoint) (recorded, waiting []result, err error) {
+	recorded, waiting, err = s.disable(ctx, results)
+	if err != nil {
+		return nil, nil, err
 	}
 	batch := &pgx.Batch{}
+	release := s.queueResults(batch, recorded)
+	defer release()
+	s.queueEndpoints(batch, troubled)
+	if batch.Len() > 0 {
+		err = s.pool.SendBatch(ctx, batch).Close()
+	}
+	if isLocked(err) {
+		var locked []result
+		recorded, locked, err = s.recordUnlocked(ctx, recorded, troubled)
+		waiting = append(waiting, locked...)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("record %d results: %w", len(results), err)
+	}
+	return recorded, waiting, nil
+}
+
+// recordAside is record for results that have waited for a lock: it waits for none.
+func (s *Scheduler) recordAside(ctx context.Context, results []result) (recorded, waiting []result, err error) {
+	recorded, waiting, err = s.disable(ctx, results)
+	if err != nil || len(recorded) == 0 {
+		return nil, waiting, err
+	}
+	recorded, locked, err := s.recordUnlocked(ctx, recorded, nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("record %d results that waited: %w", len(results), err)
+	}
+	return recorded, append(waiting, locked...), nil
+}
+
+// recordUnlocked records those results that wait for nobody, and returns the others as well.
+func (s *Scheduler) recordUnlocked(ctx context.Context, results []result, troubled []*endpoint) (recorded, locked []result, err error) {
+	ids := make([]int64, len(results))
+	for i := range results {
+		ids[i] = results[i].d.id
+	}
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, sql.LockDeliveries.SQL, ids)
+		if err != nil {
+			return err
+		}
+		waits, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		if err != nil {
+			return err
+		}
+		recorded, locked = split(results, func(r *result) bool { return !slices.Contains(waits, r.d.id) })
+		batch := &pgx.Batch{}
+		release := s.queueResults(batch, recorded)
+		defer release()
+		s.queueEndpoints(batch, troubled)
+		return tx.SendBatch(ctx, batch).Close()
+	})
+	return recorded, locked, err
+}
+
+// split divides results.
+func split(results []result, by func(*result) bool) (is, isNot []result) {
+	for i := range results {
+		if r := &results[i]; by(r) {
+			is = append(is, *r)
+		} else {
+			isNot = append(isNot, *r)
+		}
+	}
+	return is, isNot
+}
+
+// isLocked reports whether a statement has given up waiting for a lock.
+func isLocked(err error) bool {
+	var server *pgconn.PgError
+	return errors.As(err, &server) && server.Code == "55P03" // lock_not_available
+}
+
+// queueResults adds the statements that record results to a batch. What they need is released when it has been sent.
+func (s *Scheduler) queueResults(batch *pgx.Batch, results []result) (release func()) {
 	ended, again := sql.NewRows(), sql.NewRows()
-	defer ended.Release()
-	defer again.Release()
 	now := time.Now()
 	for i := range results {
 		r := &results[i]
@@ -44,9 +122,9 @@ func (s *Scheduler) record(ctx context.Context, results []result, troubled []*en
 	if ended.Len() > 0 {
 		batch.Queue(sql.RecordEnded.SQL, ended)
 	}
-	if again.Len() > 0 {
+	if n := again.Len(); n > 0 {
 		batch.Queue(sql.RecordRetries.SQL, again).Exec(func(tag pgconn.CommandTag) error {
-			missing := tag.RowsAffected() < int64(again.Len())
+			missing := tag.RowsAffected() < int64(n)
 			for i := range results {
 				results[i].unknown = missing && !results[i].final
 			}
@@ -54,11 +132,51 @@ func (s *Scheduler) record(ctx context.Context, results []result, troubled []*en
 		})
 	}
 	s.queueVerdicts(batch, results)
-	s.queueEndpoints(batch, troubled)
-	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("record %d results: %w", len(results), err)
+	return func() {
+		ended.Release()
+		again.Release()
 	}
-	return nil
+}
+
+// disable disables webhooks before what they did is recorded: those whose endpoint answered that it is gone, and those that fail and have done
+// so for too long. The results of those that are gone and that somebody has locked have to wait; the others are disabled when they fail next.
+func (s *Scheduler) disable(ctx context.Context, results []result) (rest, waiting []result, err error) {
+	if err := s.supersede(ctx, results); err != nil {
+		return nil, nil, err
+	}
+	var gone, failing webhookArgs
+	for i := range results {
+		if r := &results[i]; r.outcome.Kind == Gone {
+			gone.add(r.d.webhookID, r.activation)
+		}
+	}
+	for _, v := range s.verdicts(results) {
+		if v.failing && !v.succeeded {
+			failing.add(v.webhookID, v.activation)
+		}
+	}
+	enabled := gone.ids
+	batch := &pgx.Batch{}
+	if len(gone.ids) > 0 {
+		batch.Queue(sql.DisableGone.SQL, gone.ids, gone.activations).Query(s.logDisabled)
+		batch.Queue(sql.StillEnabled.SQL, gone.ids, gone.activations).Query(func(rows pgx.Rows) (err error) {
+			enabled, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			return err
+		})
+	}
+	if len(failing.ids) > 0 && s.cfg.DisableAfter > 0 {
+		batch.Queue(sql.DisableTroubled.SQL, sql.DisableTroubled.Bind(sql.Args{"webhook_ids": failing.ids, "disable_after": s.cfg.DisableAfter})...).Query(s.logDisabled)
+	}
+	if batch.Len() == 0 {
+		return results, nil, nil
+	}
+	if err := s.pool.SendBatch(ctx, batch).Close(); isLocked(err) {
+		enabled = gone.ids
+	} else if err != nil {
+		return nil, nil, fmt.Errorf("disable webhooks: %w", err)
+	}
+	rest, waiting = split(results, func(r *result) bool { return r.outcome.Kind != Gone || !slices.Contains(enabled, r.d.webhookID) })
+	return rest, waiting, nil
 }
 
 // supersede lets deliveries that were answered with 410 go on where their webhook has another URL by now, or was enabled again.
@@ -90,24 +208,15 @@ func (s *Scheduler) supersede(ctx context.Context, results []result) error {
 	return nil
 }
 
-// queueVerdicts records which webhooks are in trouble, and disables those that have been for too long or are gone. What failed before a
-// success is cleared before what failed after it is marked.
+// queueVerdicts records which webhooks are in trouble. What failed before a success is cleared before what failed after it is marked.
 func (s *Scheduler) queueVerdicts(batch *pgx.Batch, results []result) {
-	var succeeded, failing, gone webhookArgs
-	s.mu.Lock()
-	judged := verdicts(results)
-	s.mu.Unlock()
-	for _, v := range judged {
+	var succeeded, failing webhookArgs
+	for _, v := range s.verdicts(results) {
 		if v.succeeded {
 			succeeded.add(v.webhookID, v.activation)
 		}
 		if v.failing {
 			failing.add(v.webhookID, v.activation)
-		}
-	}
-	for i := range results {
-		if r := &results[i]; r.outcome.Kind == Gone {
-			gone.add(r.d.webhookID, r.activation)
 		}
 	}
 	if len(succeeded.ids) > 0 {
@@ -116,12 +225,12 @@ func (s *Scheduler) queueVerdicts(batch *pgx.Batch, results []result) {
 	if len(failing.ids) > 0 {
 		batch.Queue(sql.MarkTrouble.SQL, failing.ids, failing.activations)
 	}
-	if len(gone.ids) > 0 {
-		batch.Queue(sql.DisableGone.SQL, gone.ids, gone.activations).Query(s.logDisabled)
-	}
-	if len(failing.ids) > 0 && s.cfg.DisableAfter > 0 {
-		batch.Queue(sql.DisableTroubled.SQL, sql.DisableTroubled.Bind(sql.Args{"webhook_ids": failing.ids, "disable_after": s.cfg.DisableAfter})...).Query(s.logDisabled)
-	}
+}
+
+func (s *Scheduler) verdicts(results []result) []verdict {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return verdicts(results)
 }
 
 // webhookArgs are activations of webhooks as statements take them.

@@ -26,6 +26,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		if err := s.cfg.Original.CheckStore(ctx, conn); err != nil {
 			return err
 		}
+		if err := boundLockWaits(ctx, conn); err != nil {
+			return err
+		}
 		if err := sql.RegisterTypes(ctx, conn); err != nil {
 			return err
 		}
@@ -88,35 +91,69 @@ func (s *Scheduler) drain() {
 	s.cfg.Log.Warn("stopped with results that the store did not take; these deliveries will be sent again")
 }
 
+// lockWait is how long a statement waits for a lock that somebody else has before it gives up, for now.
+const lockWait = 250 * time.Millisecond
+
+func boundLockWaits(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, "select pg_catalog.set_config('lock_timeout', $1, false)", lockWait.String()); err != nil {
+		return fmt.Errorf("set up the store's session: %w", err)
+	}
+	return nil
+}
+
 func newStoreBackoff() retry.Backoff {
 	return retry.WithJitterPercent(20, retry.WithCappedDuration(2*time.Second, retry.NewExponential(50*time.Millisecond)))
 }
 
-// recordLoop records results in batches: while one is on its way the next gathers.
+// asidePause is the wait before trying again to record results that wait for somebody's lock.
+const asidePause = 250 * time.Millisecond
+
+// recordLoop records results in batches: while one is on its way the next gathers. Those that wait for somebody's lock are set aside, so that
+// they keep no others waiting.
 func (s *Scheduler) recordLoop(ctx context.Context) {
-	for {
+	var aside []result
+	retryAside := time.NewTimer(asidePause)
+	defer retryAside.Stop()
+	for ctx.Err() == nil {
+		var locked []result
 		select {
 		case <-s.recorded:
+			results, troubled := s.takeResults()
+			locked = s.write(ctx, func(ctx context.Context) ([]result, []result, error) { return s.record(ctx, results, troubled) })
+		case <-retryAside.C:
+			results := aside
+			aside = nil
+			locked = s.write(ctx, func(ctx context.Context) ([]result, []result, error) { return s.recordAside(ctx, results) })
 		case <-ctx.Done():
-			return
 		}
-		results, troubled := s.takeResults()
-		if len(results) == 0 && len(troubled) == 0 {
-			continue
-		}
-		err := retry.Do(ctx, newStoreBackoff(), func(ctx context.Context) error {
-			err := s.record(ctx, results, troubled)
-			if err != nil {
-				s.cfg.Log.Warn("the store did not take results; trying again", "error", err)
-				s.pool.Reset() // what a connection knows of the store's types may have been true of another store
+		if len(locked) > 0 {
+			for _, id := range s.setAside(locked) {
+				s.cfg.Log.Info("a webhook's deliveries wait for a transaction that has locked them", "webhook_id", id)
 			}
-			return retry.RetryableError(err)
-		})
-		if err != nil {
-			return
+			aside = append(aside, locked...)
+			retryAside.Reset(asidePause)
 		}
-		s.finish(results)
 	}
+	if len(aside) > 0 {
+		s.cfg.Log.Warn("stopped with results that wait for a lock in the store; these deliveries will be sent again")
+	}
+}
+
+// write records results until the store has taken those that nobody has locked, and returns the others.
+func (s *Scheduler) write(ctx context.Context, record func(context.Context) (recorded, locked []result, err error)) (locked []result) {
+	var recorded []result
+	err := retry.Do(ctx, newStoreBackoff(), func(ctx context.Context) (err error) {
+		if recorded, locked, err = record(ctx); err != nil {
+			s.cfg.Log.Warn("the store did not take results; trying again", "error", err)
+			s.pool.Reset() // what a connection knows of the store's types may have been true of another store
+		}
+		return retry.RetryableError(err)
+	})
+	if err != nil {
+		return nil
+	}
+	s.finish(recorded)
+	return locked
 }
 
 // findSuccessor asks the store for the next delivery of a line.

@@ -75,6 +75,7 @@ func (s *schedule) handOver(queued []*delivery, rest map[int64]struct{}, urls ma
 	for _, d := range queued {
 		adopted := s.adopt(d)
 		switch known := s.greet(d.webhookID, d.endpoint, urls); {
+		case known && d.endpoint.aside[d.webhookID] > 0: // it is looked for when the webhook is free
 		case !known || !adopted:
 			changed = true
 			if d.endpoint != nil {
@@ -134,14 +135,14 @@ func (s *schedule) meet(came int) {
 }
 
 // adopt finds the delivery's webhook and endpoint. It reports false where there is none, and while attempts at the URL that the webhook
-// had before have not ended.
+// had before have not ended, or results of its own wait for a lock.
 func (s *schedule) adopt(d *delivery) bool {
 	d.hook = s.webhooks.byID[d.webhookID]
 	if d.hook == nil {
 		return false
 	}
 	d.endpoint = s.endpoints[d.hook.endpointID]
-	return d.endpoint != nil && !d.hook.moving()
+	return d.endpoint != nil && !d.endpoint.waits(d.hook)
 }
 
 // admit takes a held delivery to its place.
@@ -418,7 +419,9 @@ func (s *schedule) finish(results []result) {
 	for i := range results {
 		r := &results[i]
 		e := r.d.endpoint
-		s.unrecorded--
+		if !r.aside {
+			s.unrecorded--
+		}
 		next, line := e.finished(r.d, r.final)
 		if next != nil {
 			s.pass(next)
@@ -429,8 +432,8 @@ func (s *schedule) finish(results []result) {
 		if w := s.webhooks.byID[r.d.webhookID]; w != nil && w.moving() {
 			changed = true // it may have waited for this one
 		}
-		if r.unknown {
-			// What was queued anew in its place waits behind a retry that will not come.
+		if freed := r.aside && e.freed(r.d.webhookID); freed || r.unknown {
+			// What waited for it may go on; or what was queued anew in its place waits behind a retry that will not come.
 			e.forget()
 			s.wantLoad(e)
 		}
@@ -447,6 +450,30 @@ func (s *schedule) finish(results []result) {
 	if changed {
 		s.wake() // an endpoint may be released, or a webhook go on
 	}
+}
+
+// setAside lets results wait. Until they are recorded nothing more is sent for their webhooks, and what comes behind them waits as well. It
+// returns the webhooks of which none did before.
+func (s *schedule) setAside(results []result) (webhookIDs []int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range results {
+		r := &results[i]
+		if r.aside {
+			continue
+		}
+		r.aside = true
+		s.unrecorded--
+		e := r.d.endpoint
+		put(&e.aside, r.d.webhookID, e.aside[r.d.webhookID]+1)
+		if e.aside[r.d.webhookID] == 1 {
+			webhookIDs = append(webhookIDs, r.d.webhookID)
+			e.forget()
+			s.wantLoad(e)
+		}
+	}
+	s.pump()
+	return webhookIDs
 }
 
 // release passes on what has become visible and returns how much has not.

@@ -106,7 +106,8 @@ func (s *schedule) shares(mine func(endpoint int64) bool) (claim, release []int6
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, e := range s.endpoints {
-		want := len(e.hooks) > 0 && mine(id)
+		// While results wait for a lock nobody else could go on with it.
+		want := len(e.hooks) > 0 && mine(id) || e.owned && len(e.aside) > 0
 		switch {
 		case want && !e.owned:
 			claim = append(claim, id)

@@ -68,6 +68,8 @@ var (
 	CopyWebhooks        = mustQuery("CopyWebhooks")
 	Enqueue             = mustQuery("Enqueue")
 	ReadOrigin          = mustQuery("ReadOrigin")
+	LockDeliveries      = mustQuery("LockDeliveries")
+	StillEnabled        = mustQuery("StillEnabled")
 	OpenGap             = mustQuery("OpenGap")
 	OpenIncident        = mustQuery("OpenIncident")
 	NoteSetAside        = mustQuery("NoteSetAside")

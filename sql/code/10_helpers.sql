@@ -117,3 +117,18 @@ end
 $$;
 comment on function walhook.advance(bigint, pg_lsn, pg_lsn, bigint) is
   'Moves the stored position of the stream, or fails with WH001 when it is not where the caller left it.';
+
+-- TRUNCATE waits for everybody who has read the table in a transaction that is still open, such as pg_dump, and keeps all others waiting.
+create or replace function walhook.clear_table(what regclass) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '300ms'
+as $$
+begin
+  execute format('truncate %s', what);
+exception
+  when lock_not_available then
+    execute format('delete from %s', what);
+end
+$$;
+comment on function walhook.clear_table(regclass) is 'Internal: empties a table without waiting for those who read it.';

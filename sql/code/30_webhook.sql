@@ -146,7 +146,7 @@ begin
     if new.enabled and not old.enabled then
       new.disabled_at := null;
       new.disabled_reason := null;
-      update walhook.endpoint e set not_before = null, failures = 0, failing_since = null where e.id = old.endpoint_id;
+      -- Of its endpoint's trouble, whose row others need meanwhile, nothing counts any more (ClaimEndpoints).
     end if;
     new.activation := old.activation;
   end if;
@@ -164,10 +164,12 @@ begin
   end if;
 
   if new.url is not null and (tg_op = 'INSERT' or new.url <> old.url or new.endpoint_id is distinct from old.endpoint_id) then
-    insert into walhook.endpoint as e (url, url_hash)
-    values (new.url, sha256(convert_to(new.url, 'UTF8')))
-    on conflict (url_hash) do update set url = excluded.url
-    returning e.id into new.endpoint_id;
+    -- Whoever sends there updates the row: it must not wait until this transaction ends.
+    loop
+      select e.id into new.endpoint_id from walhook.endpoint e where e.url_hash = sha256(convert_to(new.url, 'UTF8')) for key share;
+      exit when found;
+      insert into walhook.endpoint (url, url_hash) values (new.url, sha256(convert_to(new.url, 'UTF8'))) on conflict (url_hash) do nothing;
+    end loop;
     if tg_op = 'UPDATE' and new.endpoint_id <> old.endpoint_id then
       -- Whoever sends to the new URL waits until nothing is in flight at the old one.
       delete from walhook.webhook_move m where m.webhook_id = new.id and m.endpoint_id = new.endpoint_id;

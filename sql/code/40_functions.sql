@@ -182,9 +182,8 @@ comment on function walhook.redeliver_failed(bigint, timestamptz) is
   'Queues every delivery of the webhook that failed since then once more, but for tests and for what a redelivery has already brought '
   'home or is about to, and returns how many.';
 
--- What the stream does by itself for an assessment that was copied: it must not fail on one that nobody knows.
-create or replace function walhook.inherit_webhooks(from_assessment text, to_assessment text) returns integer
-language plpgsql security definer
+create or replace function walhook.duplicate_webhooks(from_assessment text, to_assessment text) returns integer
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -205,8 +204,51 @@ begin
   return copied;
 end
 $$;
-comment on function walhook.inherit_webhooks(text, text) is
+comment on function walhook.duplicate_webhooks(text, text) is
   'Internal: copies an assessment''s webhooks to another and leaves out those that it has already.';
+
+-- What the stream does by itself for an assessment that was copied: it must not fail on one that nobody knows, nor wait until an
+-- administrator who copies the same one ends their transaction. Their copies give way at their commit, under the lock that is taken here.
+create or replace function walhook.inherit_webhooks(from_assessment text, to_assessment text) returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  for try in 1 .. 20 loop -- nobody has it but for the end of a transaction, unless they ask for that end early
+    exit when pg_try_advisory_xact_lock(hashtextextended('walhook.copying', 0));
+    perform pg_sleep(0.05);
+  end loop;
+  return walhook.duplicate_webhooks(from_assessment, to_assessment);
+end
+$$;
+comment on function walhook.inherit_webhooks(text, text) is
+  'Internal: gives an assessment that was copied the webhooks of its original.';
+
+-- Drops a copy made by hand where the stream has made the same one since the transaction began.
+create or replace function walhook.drop_double() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('walhook.copying', 0));
+  delete from walhook.webhook w
+   where w.id = new.id
+     and exists (
+       select from walhook.webhook t
+        where t.assessment_id = w.assessment_id and t.url = w.url and t.event_type = w.event_type
+          and t.organization_id is not distinct from w.organization_id and t.created_at <> now());
+  return null;
+end
+$$;
+
+do $$
+begin
+  if not exists (select from pg_trigger t where t.tgrelid = 'walhook.webhook'::regclass and t.tgname = 'webhook_double') then
+    create constraint trigger webhook_double after insert on walhook.webhook deferrable initially deferred
+      for each row when (current_setting('walhook.copying', true) = 'on') execute function walhook.drop_double();
+  end if;
+end
+$$;
 
 create or replace function walhook.copy_webhooks(from_assessment text, to_assessment text) returns integer
 language plpgsql security definer
@@ -214,6 +256,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   mapped boolean := coalesce((select a.assessment_oid <> 0 from walhook.attachment a), false);
+  copied integer;
 begin
   if from_assessment is null or to_assessment is null or from_assessment = '' or to_assessment = '' then
     raise exception 'copy_webhooks needs two assessments'
@@ -230,7 +273,10 @@ begin
   end if;
   -- Two at once would each see the other's copies too late, and double them.
   perform pg_advisory_xact_lock(hashtextextended('walhook.copy_webhooks ' || to_assessment, 0));
-  return walhook.inherit_webhooks(from_assessment, to_assessment);
+  perform set_config('walhook.copying', 'on', true);
+  copied := walhook.duplicate_webhooks(from_assessment, to_assessment);
+  perform set_config('walhook.copying', 'off', true);
+  return copied;
 end
 $$;
 comment on function walhook.copy_webhooks(text, text) is

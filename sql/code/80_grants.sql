@@ -79,12 +79,12 @@ begin
     grant select, insert, update, delete, truncate on walhook.response_state to walhook_daemon;
     grant truncate on walhook.assessment to walhook_daemon;
     grant select, update on walhook.endpoint to walhook_daemon;
-    grant select, delete on walhook.webhook_move to walhook_daemon;
+    grant select, update, delete on walhook.webhook_move to walhook_daemon;
     grant select, insert on walhook.log, walhook.attempt to walhook_daemon;
     grant select, insert, update on walhook.incident_log to walhook_daemon;
     grant usage, update on sequence walhook.delivery_id to walhook_daemon;
     grant select, insert on walhook.crash_mark, walhook.origin to walhook_daemon;
-    grant execute on function walhook.advance(bigint, pg_lsn, pg_lsn, bigint), walhook.inherit_webhooks(text, text),
+    grant execute on function walhook.advance(bigint, pg_lsn, pg_lsn, bigint), walhook.clear_table(regclass), walhook.inherit_webhooks(text, text),
       walhook.bury(bigint), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.event_name(smallint),
       walhook.display_url(text), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_daemon;
     if exists (select from pg_proc p where p.oid = to_regprocedure('walhook.unpublish(regclass)') and pg_has_role(p.proowner, 'usage')) then

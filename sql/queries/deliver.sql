@@ -1,4 +1,6 @@
 -- Queries of the senders: leases, claims and results.
+--
+-- None of them waits for a row that an administrator's open transaction may have locked: each skips such rows, and is repeated later.
 
 -- name: RegisterDaemon
 insert into walhook.daemon (name, version, expires_at)
@@ -19,15 +21,18 @@ with ahead as (
      set heartbeat_at = now(), expires_at = now() + (d.expires_at - d.heartbeat_at)
    where d.heartbeat_at > now() + interval '4 seconds'
 ), dead as (
-  delete from walhook.daemon d
-  where d.id <> @self
-    and (d.expires_at < now()
-         or (d.heartbeat_at < now() - interval '4 seconds'
-             and not exists (select from pg_catalog.pg_locks l
-                              where l.locktype = 'advisory' and l.objsubid = 2 and l.granted
-                                and l.classid = @lock_class::oid and l.objid = d.id::oid
-                                and l.database = (select oid from pg_catalog.pg_database where datname = current_database()))))
-  returning d.id, d.name
+  delete from walhook.daemon
+  where id in (
+    select d.id from walhook.daemon d
+     where d.id <> @self
+       and (d.expires_at < now()
+            or (d.heartbeat_at < now() - interval '4 seconds'
+                and not exists (select from pg_catalog.pg_locks l
+                                 where l.locktype = 'advisory' and l.objsubid = 2 and l.granted
+                                   and l.classid = @lock_class::oid and l.objid = d.id::oid
+                                   and l.database = (select oid from pg_catalog.pg_database where datname = current_database()))))
+       for update skip locked)
+  returning id, name
 ), told as (
   insert into walhook.incident_log (kind, detail, resolved_at)
   select 'takeover', format('daemon %s ended without a word: what it was sending is sent by those that live', d.name), now() from dead d
@@ -72,14 +77,23 @@ select (select count(*) || ':' || coalesce(sum(hashint8extended(id, xmin::text::
 -- Forgets that webhooks have left these endpoints, where nothing of theirs is in flight any more, and those that no living daemon
 -- sends to.
 -- name: SettleMoves
-delete from walhook.webhook_move m
- where (m.webhook_id, m.endpoint_id) in (select * from unnest(@webhook_ids::bigint[], @endpoint_ids::bigint[]))
-    or not exists (select from walhook.endpoint e join walhook.daemon d on d.id = e.owner where e.id = m.endpoint_id);
+delete from walhook.webhook_move
+ where (webhook_id, endpoint_id) in (
+   select m.webhook_id, m.endpoint_id from walhook.webhook_move m
+    where (m.webhook_id, m.endpoint_id) in (select * from unnest(@webhook_ids::bigint[], @endpoint_ids::bigint[]))
+       or not exists (select from walhook.endpoint e join walhook.daemon d on d.id = e.owner where e.id = m.endpoint_id)
+      for update skip locked);
 
+-- Of an endpoint's trouble only that counts which one of its webhooks still has: to enable a webhook ends it.
 -- name: ClaimEndpoints
 update walhook.endpoint e
-   set owner = @self
- where e.id in (
+   set owner = @self, failures = case when t.troubled then e.failures else 0 end, not_before = case when t.troubled then e.not_before end,
+       failing_since = case when t.troubled then e.failing_since end
+  from (
+   select c.id, exists (select from walhook.webhook w join walhook.webhook_trouble t on t.webhook_id = w.id and t.activation = w.activation
+                 where w.endpoint_id = c.id) as troubled
+     from walhook.endpoint c where c.id = any(@endpoint_ids::bigint[])) t
+ where t.id = e.id and e.id in (
    select c.id from walhook.endpoint c
     where c.id = any(@endpoint_ids::bigint[])
       and (c.owner is null or c.owner = @self or not exists (select from walhook.daemon d where d.id = c.owner))
@@ -87,10 +101,15 @@ update walhook.endpoint e
 returning e.id, e.failures, case when e.not_before > now() then least(e.not_before - now(), e.not_before - e.recorded_at) end as pause;
 
 -- name: ReleaseEndpoints
-update walhook.endpoint set owner = null where owner = @self and id = any(@endpoint_ids::bigint[]);
+update walhook.endpoint
+   set owner = null
+ where id in (select e.id from walhook.endpoint e where e.owner = @self and e.id = any(@endpoint_ids::bigint[]) for no key update skip locked)
+returning id;
 
 -- name: ReleaseAllEndpoints
-update walhook.endpoint set owner = null where owner = @self;
+update walhook.endpoint
+   set owner = null
+ where id in (select e.id from walhook.endpoint e where e.owner = @self for no key update skip locked);
 
 -- Never-tried deliveries of endpoints after a cursor each, in order. n is the place of the endpoint in what is asked for: so below.
 -- others, at the first of an ordered webhook about a response, is what else is pending about it at the same URL, through ordered
@@ -288,6 +307,14 @@ select u.delivery_id
   from unnest(@delivery_ids::bigint[], @webhook_ids::bigint[], @activations::bigint[]) as u (delivery_id, webhook_id, activation)
   join walhook.webhook w on w.id = u.webhook_id and w.activation <> u.activation;
 
+-- Which deliveries are locked by somebody's open transaction. This one has locked the others then.
+-- name: LockDeliveries
+with free as (
+  select q.delivery_id from walhook.queue q where q.delivery_id = any(@delivery_ids::bigint[]) for update skip locked
+)
+select q.delivery_id from walhook.queue q
+ where q.delivery_id = any(@delivery_ids::bigint[]) and q.delivery_id <> all(array(select f.delivery_id from free f));
+
 -- An attempt counts for the activation in which it was made. Administrators' transactions never lock these rows.
 -- name: ClearTrouble
 delete from walhook.webhook_trouble t
@@ -304,15 +331,17 @@ select w.id, w.activation, now()
 on conflict (webhook_id) do update set activation = excluded.activation, failing_since = excluded.failing_since
  where t.activation < excluded.activation or t.failing_since > excluded.failing_since;
 
--- Disables the webhooks whose every attempt failed for the given time.
+-- Disables the webhooks whose every attempt failed for the given time. One that is locked is disabled at its next failure.
 -- name: DisableTroubled
 with disabled as (
   update walhook.webhook w
      set enabled = false, disabled_at = now(),
-         disabled_reason = 'every attempt has failed since ' || to_char(t.failing_since at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')
-    from walhook.webhook_trouble t, walhook.settings s
-   where t.webhook_id = w.id and t.activation = w.activation and w.enabled and w.id = any(@webhook_ids::bigint[])
-     and t.failing_since <= now() - @disable_after::interval
+         disabled_reason = 'every attempt has failed since ' || to_char(f.failing_since at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')
+    from walhook.settings s, (
+      select h.id, t.failing_since from walhook.webhook h join walhook.webhook_trouble t on t.webhook_id = h.id and t.activation = h.activation
+       where h.enabled and h.id = any(@webhook_ids::bigint[]) and t.failing_since <= now() - @disable_after::interval
+         for no key update of h skip locked) f
+   where f.id = w.id
   returning w.id, w.url, w.disabled_reason
 )
 insert into walhook.incident_log (kind, detail, resolved_at)
@@ -320,12 +349,22 @@ select 'webhook_disabled', format('webhook %s to %s was disabled: %s; what is pe
 from disabled d
 returning detail;
 
+-- Which of these webhooks are still enabled, in the same activation.
+-- name: StillEnabled
+select w.id
+  from unnest(@webhook_ids::bigint[], @activations::bigint[]) as u (id, activation)
+  join walhook.webhook w on w.id = u.id and w.activation = u.activation
+ where w.enabled;
+
 -- name: DisableGone
 with disabled as (
   update walhook.webhook w
      set enabled = false, disabled_at = now(), disabled_reason = 'the endpoint answered 410 Gone'
-    from unnest(@webhook_ids::bigint[], @activations::bigint[]) as u (id, activation)
-   where w.id = u.id and w.activation = u.activation and w.enabled
+   where w.id in (
+     select h.id from walhook.webhook h join unnest(@webhook_ids::bigint[], @activations::bigint[]) as u (id, activation)
+         on u.id = h.id and u.activation = h.activation
+      where h.enabled
+        for no key update of h skip locked)
   returning w.id, w.url, w.disabled_reason
 )
 insert into walhook.incident_log (kind, detail, resolved_at)
@@ -339,7 +378,7 @@ update walhook.endpoint e
        last_error = nullif(u.error, ''),
        failing_since = case when u.failures > 0 then coalesce(e.failing_since, now()) end
   from unnest(@endpoint_ids::bigint[], @failures::int[], @pauses::bigint[], @errors::text[]) as u (id, failures, pause, error)
- where e.id = u.id;
+ where e.id = u.id and e.id in (select l.id from walhook.endpoint l where l.id = any(@endpoint_ids::bigint[]) for no key update skip locked);
 
 -- Deliveries that a transaction of the stream queued while their webhook was being deleted. Each step of the recursion is one
 -- look into an index, whatever the backlog.

@@ -47,7 +47,7 @@ on conflict (response_id) do update
 delete from walhook.response_state where response_id = any(@response_ids::text[]);
 
 -- name: TruncateStates
-truncate walhook.response_state;
+select walhook.clear_table('walhook.response_state');
 
 -- A blank external id is none.
 -- name: WriteAssessments
@@ -64,7 +64,7 @@ delete from walhook.assessment where assessment_id = any(@assessment_ids::text[]
 update walhook.assessment set assessment_id = @to_id where assessment_id = @from_id;
 
 -- name: TruncateAssessments
-truncate walhook.assessment;
+select walhook.clear_table('walhook.assessment');
 
 -- name: CopyWebhooks
 select walhook.inherit_webhooks(u.original, u.copy)
