@@ -1,6 +1,9 @@
 package cdc
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // The server reports how far it has come while a transaction that was consumed in part has not come again: what was consumed of it
 // stays known until it has ended.
@@ -31,6 +34,55 @@ func TestIdlePositionKeepsThePartialTransaction(t *testing.T) {
 		}
 		if skip, all := b.to.skip(0x30); b.to.Partial != 0 && (all || skip != b.to.PartialChanges) {
 			t.Errorf("%s: %s skips %d changes, all: %t", tt.name, b.to, skip, all)
+		}
+	}
+}
+
+// What the server waits for an answer to is written soon, and what changed nothing of ours in no hurry.
+func TestProgressIsWrittenWhenItIsWorthIt(t *testing.T) {
+	t.Parallel()
+	handled := func(messages ...wire) *writer {
+		cfg := StreamConfig{Mapping: testMapping, Status: &Status{}}
+		r := newReader(cfg, &Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, Position{LSN: 0x20}, false)
+		w := newWriter(cfg, nil, r, 1)
+		for _, m := range messages {
+			if _, _, err := r.handle(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.states.put("1", &State{AssessmentID: new("10")})
+		if err := w.next.add(t.Context(), r.inbox.take(nil)); err != nil {
+			t.Fatal(err)
+		}
+		w.begin(t.Context(), w.next)
+		return w
+	}
+	wal := func(m wire) wire { return append(wire("w").uint64(0).uint64(0).uint64(0), m...) }
+	report := func(reply byte) wire { return wire("k").uint64(0x30).uint64(0).uint8(reply) }
+	empty := []wire{wal(beginMessage(0x28, time.Now(), 7)), wal(commitMessage(0x28, 0x30))}
+	updated := []wire{empty[0], wal(respondentRelation), wal(updateMessage(respondentOID, "1", "somebody", "10", nil, nil, "open", nil)), empty[1]}
+	for name, tt := range map[string]struct {
+		messages    []wire
+		idle, hurry bool
+	}{
+		"a report":                    {[]wire{report(0)}, true, false},
+		"a report that asks":          {[]wire{report(1)}, true, true},
+		"a transaction without ours":  {empty, true, false},
+		"a change that moves nothing": {updated, false, false},
+	} {
+		w := handled(tt.messages...)
+		if w.consumed != (Position{LSN: 0x30}) || w.idle != tt.idle || w.hurry != tt.hurry {
+			t.Errorf("%s: at %s, idle: %t, in a hurry: %t", name, w.consumed, w.idle, w.hurry)
+		}
+		for after, want := range map[time.Duration]bool{
+			500 * time.Millisecond:  false,
+			1500 * time.Millisecond: !tt.idle || tt.hurry,
+			lazyTime:                true,
+		} {
+			w.wrote = time.Now().Add(-after)
+			if got := w.worthWriting(); got != want {
+				t.Errorf("%s: %s after the last write, writing is worth it: %t", name, after, got)
+			}
 		}
 	}
 }

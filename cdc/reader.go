@@ -200,14 +200,14 @@ func (r *reader) takeChange(it item) (full bool) {
 	if r.skipAll || r.ordinal <= r.skip {
 		return false
 	}
-	if held := r.moving; held != nil && it.kind == itemChange && it.change.Kind == Insert &&
+	if held := r.moving; held != nil && it.change.Kind == Insert &&
 		it.change.Table == held.change.Table && it.change.New.ID == held.change.New.ID {
 		r.moving = nil
 		it.change.Kind = Update
 		return r.inbox.put(it)
 	}
 	full = r.release()
-	if r.partitioned && it.kind == itemChange && it.change.Kind == Delete && it.change.Table == Respondent {
+	if r.partitioned && it.change.Kind == Delete && it.change.Table == Respondent {
 		r.moving = &it
 		return full
 	}

@@ -94,20 +94,22 @@ func drawHistory(t *rapid.T) history {
 		silenced, ordinal := false, int64(0)
 		for range rapid.IntRange(0, 6).Draw(t, "changes") {
 			silenced = silenced || rapid.IntRange(0, 11).Draw(t, "silence") == 11
-			c := drawChange(t, n)
-			c.silenced = silenced
-			if c.counts {
-				ordinal++
+			for _, c := range drawChanges(t, n) {
+				c.silenced = silenced
+				if c.counts {
+					ordinal++
+				}
+				c.ordinal = ordinal
+				tx.changes = append(tx.changes, c)
 			}
-			c.ordinal = ordinal
-			tx.changes = append(tx.changes, c)
 		}
 		h.txs = append(h.txs, tx)
 	}
 	return h
 }
 
-func drawChange(t *rapid.T, tx int) walChange {
+// drawChanges draws a change, or the two of a row that moves to another partition.
+func drawChanges(t *rapid.T, tx int) []walChange {
 	id := rapid.SampledFrom([]string{"1", "2", "3"})
 	assessment := rapid.SampledFrom([]string{"10", "20"})
 	row := func(id string) (values []any, row Row) {
@@ -125,41 +127,49 @@ func drawChange(t *rapid.T, tx int) walChange {
 		}
 		return values, row
 	}
-	switch key := id.Draw(t, "id"); rapid.SampledFrom([]string{
-		"insert", "insert", "update", "update", "update", "update", "update", "rename", "delete", "truncate", "keyless", "assessment", "other",
-	}).Draw(t, "kind") {
-	case "insert":
+	insert := func(key string) walChange {
 		values, row := row(key)
 		return walChange{counts: true, sent: insertMessage(respondentOID, values...), change: Change{Kind: Insert, Table: Respondent, New: row}}
-	case "rename":
-		if to := id.Draw(t, "to"); to != key {
-			values, row := row(to)
-			old := []any{key, nil, nil, nil, nil, nil, nil}
-			return walChange{counts: true, sent: updateFromMessage(respondentOID, 'K', old, values...), change: Change{Kind: Update, Table: Respondent, New: row, Moved: true, OldID: key}}
-		}
-		fallthrough
-	case "delete":
+	}
+	remove := func(key string) walChange {
 		return walChange{
 			counts: true,
 			sent:   deleteMessage(respondentOID, 'K', key, nil, nil, nil, nil, nil, nil),
 			change: Change{Kind: Delete, Table: Respondent, New: Row{ID: key}},
 		}
+	}
+	switch key := id.Draw(t, "id"); rapid.SampledFrom([]string{
+		"insert", "insert", "update", "update", "update", "update", "update", "rename", "delete", "move", "move", "truncate", "keyless", "assessment", "other",
+	}).Draw(t, "kind") {
+	case "insert":
+		return []walChange{insert(key)}
+	case "move":
+		return []walChange{remove(key), insert(key)}
+	case "rename":
+		if to := id.Draw(t, "to"); to != key {
+			values, row := row(to)
+			old := []any{key, nil, nil, nil, nil, nil, nil}
+			return []walChange{{counts: true, sent: updateFromMessage(respondentOID, 'K', old, values...), change: Change{Kind: Update, Table: Respondent, New: row, Moved: true, OldID: key}}}
+		}
+		fallthrough
+	case "delete":
+		return []walChange{remove(key)}
 	case "truncate":
-		return walChange{counts: true, sent: truncateMessage(otherOID, respondentOID), change: Change{Kind: Truncate, Table: Respondent}}
+		return []walChange{{counts: true, sent: truncateMessage(otherOID, respondentOID), change: Change{Kind: Truncate, Table: Respondent}}}
 	case "keyless":
-		return walChange{counts: true, sent: deleteMessage(respondentOID, 'K', nil, nil, nil, nil, nil, nil, nil)}
+		return []walChange{{counts: true, sent: deleteMessage(respondentOID, 'K', nil, nil, nil, nil, nil, nil, nil)}}
 	case "assessment":
 		a, external := rapid.SampledFrom([]string{"10", "20", key}).Draw(t, "assessment"), fmt.Sprintf("external %d", tx)
-		return walChange{
+		return []walChange{{
 			counts: true,
 			sent:   insertMessage(assessmentOID, a, external, "title", nil),
 			change: Change{Kind: Insert, Table: Assessment, New: Row{ID: a, ExternalID: text(external)}},
-		}
+		}}
 	case "other":
-		return walChange{sent: insertMessage(otherOID, key)}
+		return []walChange{{sent: insertMessage(otherOID, key)}}
 	default:
 		values, row := row(key)
-		return walChange{counts: true, sent: updateMessage(respondentOID, values...), change: Change{Kind: Update, Table: Respondent, New: row}}
+		return []walChange{{counts: true, sent: updateMessage(respondentOID, values...), change: Change{Kind: Update, Table: Respondent, New: row}}}
 	}
 }
 

@@ -230,15 +230,19 @@ func (w *writer) persistLazily(ctx context.Context) error {
 		w.hurry = false
 		return nil
 	}
-	ahead, since := uint64(w.consumed.LSN-w.stored.LSN), time.Since(w.wrote)
-	worth := w.hurry && since > time.Second ||
-		ahead >= lazyBytes ||
-		since >= lazyTime ||
-		!w.idle && since >= unmovedTime
-	if !worth {
+	if !w.worthWriting() {
 		return nil
 	}
 	return w.settle(ctx) // it is for the acknowledgement, which is not to wait
+}
+
+// worthWriting reports whether progress that changed nothing in the store is to be written there now.
+func (w *writer) worthWriting() bool {
+	ahead, since := uint64(w.consumed.LSN-w.stored.LSN), time.Since(w.wrote)
+	return w.hurry && since > time.Second ||
+		ahead >= lazyBytes ||
+		since >= lazyTime ||
+		!w.idle && since >= unmovedTime
 }
 
 // settle writes the position and waits until everything is on the store's disk, so that all of it is acknowledged.
