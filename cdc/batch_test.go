@@ -3,6 +3,8 @@ package cdc
 import (
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // The server reports how far it has come while a transaction that was consumed in part has not come again: what was consumed of it
@@ -84,5 +86,31 @@ func TestProgressIsWrittenWhenItIsWorthIt(t *testing.T) {
 				t.Errorf("%s: %s after the last write, writing is worth it: %t", name, after, got)
 			}
 		}
+	}
+}
+
+// What follows a TRUNCATE in a batch builds on nothing that was there before, whether it comes with it or later.
+func TestTruncateForgetsWhatIsCached(t *testing.T) {
+	t.Parallel()
+	w := &writer{states: newStateCache(), queue: Queue{Add: func(*pgx.Batch, []Event) {}}}
+	for _, id := range []string{"1", "2", "3"} {
+		w.states.put(id, &State{AssessmentID: new("10"), Started: true, StartedNow: true})
+	}
+	b := newBatch(w)
+	change := func(kind Kind, id string) []item {
+		row := Row{ID: id, Assessment: text("10"), Organization: null, Started: MarkSet, Stamp: null}
+		return []item{{kind: itemChange, ordinal: 1, change: Change{Kind: kind, Table: Respondent, New: row}}}
+	}
+	for _, items := range [][]item{append(change(Truncate, ""), change(Update, "1")...), change(Update, "2")} {
+		if err := b.add(t.Context(), items); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.seal()
+	if b.events[Created] != 2 || b.events[Started] != 2 {
+		t.Errorf("two rows that were not there before fire %v", b.events)
+	}
+	if state, cached := w.states.get("3"); cached {
+		t.Errorf("%+v is left of before", state)
 	}
 }

@@ -26,6 +26,7 @@ type GuardConfig struct {
 type Guard struct {
 	cfg     GuardConfig
 	subject atomic.Pointer[subject]
+	stale   atomic.Bool            // its connection may lead to a server that is the source no more
 	gaveUp  atomic.Pointer[string] // why it dropped the slot itself; nil once one of the name is there
 	harmed  atomic.Pointer[string] // what it last told of a table that refuses the application's updates
 }
@@ -79,6 +80,10 @@ func (g *Guard) Run(ctx context.Context) {
 			return
 		}
 		var err error
+		if g.stale.Swap(false) && source != nil {
+			closeQuietly(source)
+			source = nil
+		}
 		if source == nil {
 			source, err = ConnectSource(ctx, g.cfg.SourceURL)
 		}
@@ -103,6 +108,9 @@ func (g *Guard) Run(ctx context.Context) {
 		}
 	}
 }
+
+// reconnect lets the guard look at the source through a new connection from now on.
+func (g *Guard) reconnect() { g.stale.Store(true) }
 
 // weigh looks at the slot once.
 func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {

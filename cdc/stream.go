@@ -243,7 +243,9 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 	if open != nil {
 		return open
 	}
-	if err := s.cfg.Horizon.Refresh(ctx); err != nil {
+	// The source may be another server than that of the session before, whose connections live on.
+	s.cfg.Guard.reconnect()
+	if err := s.cfg.Horizon.Renew(ctx); err != nil {
 		return err
 	}
 	if err := s.start(ctx, replication, position); err != nil {

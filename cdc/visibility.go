@@ -62,6 +62,14 @@ func (h *Horizon) Refresh(ctx context.Context) error {
 	return nil
 }
 
+// Renew takes a new snapshot on a new connection: the one before may lead to a server that is the source no more.
+func (h *Horizon) Renew(ctx context.Context) error {
+	closing, cancel := context.WithTimeout(ctx, time.Second)
+	h.Close(closing)
+	cancel()
+	return h.Refresh(ctx)
+}
+
 func (h *Horizon) ask(ctx context.Context) (text string, err error) {
 	if h.conn == nil || h.conn.IsClosed() {
 		conn, err := h.connect(ctx)
@@ -78,7 +86,7 @@ func (h *Horizon) ask(ctx context.Context) (text string, err error) {
 	return text, nil
 }
 
-// Close closes the connection.
+// Close closes the connection. Refresh opens another one.
 func (h *Horizon) Close(ctx context.Context) {
 	h.refreshing.Lock()
 	defer h.refreshing.Unlock()

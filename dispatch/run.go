@@ -208,13 +208,21 @@ func (s *Scheduler) gateLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		passed, refresh := time.Now(), s.cfg.Horizon.Refresh
 		for pause := horizonPauseMin; ; pause = min(2*pause, horizonPauseMax) {
-			left := 0
-			if err := s.cfg.Horizon.Refresh(ctx); err == nil {
-				left = s.release()
+			left, released := 0, 0
+			if err := refresh(ctx); err == nil {
+				left, released = s.release()
 			} else if ctx.Err() == nil {
 				s.cfg.Log.Warn("deliveries wait: the source cannot be asked what it shows", "error", err)
 				left, pause = 1, time.Second
+			}
+			refresh = s.cfg.Horizon.Refresh
+			if released > 0 {
+				passed = time.Now()
+			} else if left > 0 && time.Since(passed) > horizonPatience {
+				s.cfg.Log.Warn("deliveries wait: the source does not show their transactions; connecting again", "deliveries", left)
+				passed, refresh = time.Now(), s.cfg.Horizon.Renew
 			}
 			if left == 0 || ctx.Err() != nil {
 				break

@@ -476,8 +476,8 @@ func (s *schedule) setAside(results []result) (webhookIDs []int64) {
 	return webhookIDs
 }
 
-// release passes on what has become visible and returns how much has not.
-func (s *schedule) release() (left int) {
+// release passes on what has become visible and returns how much has not, and how much has.
+func (s *schedule) release() (left, passed int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	waiting := s.gated
@@ -487,6 +487,7 @@ func (s *schedule) release() (left int) {
 		case d.generation != d.endpoint.generation:
 			// forgotten; it will be loaded again
 		case s.visible(d.xid):
+			passed++
 			d.endpoint.ready(d)
 			s.turn(d.endpoint)
 		default:
@@ -496,7 +497,7 @@ func (s *schedule) release() (left int) {
 	clear(s.gated[len(kept):])
 	s.gated = kept
 	s.pump()
-	return len(kept)
+	return len(kept), passed
 }
 
 // wake makes the scheduler look for changed webhooks and pending deliveries in the store.

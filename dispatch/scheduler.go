@@ -52,6 +52,10 @@ const (
 	// horizonPause is how long to wait before asking the source again whether a commit has become visible.
 	horizonPauseMin = time.Millisecond
 	horizonPauseMax = 100 * time.Millisecond
+
+	// horizonPatience is how long the source may hide a commit before it is asked through a new connection: a failover may have left
+	// the one there is on the server of before.
+	horizonPatience = 5 * time.Second
 )
 
 // Scheduler sends what is queued, as its schedule decides, and records what came of it. No query and no attempt is made under the

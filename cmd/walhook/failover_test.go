@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -104,6 +107,79 @@ func TestStandbyPromoted(t *testing.T) {
 	if n := testenv.Value[int](t, s.store, "select count(*)::int from walhook.delivery_log where recovered"); n != len(missedInGap) {
 		t.Errorf("%d deliveries are marked as recovered, not %d", n, len(missedInGap))
 	}
+}
+
+// After a failover the old server may stay up, and connections to it stay open where only new ones are led to the new one. What the
+// daemon asks about the source it then asks the new server.
+func TestFailoverBesideTheOldServer(t *testing.T) {
+	t.Parallel()
+	primary := testenv.NewServer(t, nil)
+	s := newSiteOn(t, primary, sampleSchema).withStore(testenv.Postgres(t))
+	var lead func(addr string)
+	s.detour("DATABASE_URL", s.db, func(upstream string) (addr string) {
+		addr, lead = switchboard(t, upstream)
+		return addr
+	})
+	standby := testenv.CopyServer(t, primary, map[string]string{
+		"primary_conninfo": fmt.Sprintf("host=127.0.0.1 port=%d user=postgres", primary.Port()),
+	}, "standby.signal")
+	d := s.run()
+	s.hook("/hook", "created")
+	s.exec("insert into respondent (id, assessment_id) values (7, 1)")
+	s.expect("/hook", "created 7")
+	end := testenv.Psql(t, s.db, "select pg_current_wal_lsn()")
+	testenv.Eventually(t, patience, "the standby to have replayed everything", func() (bool, string) {
+		got := testenv.Psql(t, standby.URL("postgres"), "select pg_last_wal_replay_lsn() >= '"+end+"'")
+		return got == "t", got
+	})
+	old := s.db
+	testenv.Exec(t, standby.URL("postgres"), "select pg_promote()")
+	lead(hostPort(standby))
+	s.moveTo(standby)
+	testenv.Exec(t, old, "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'walsender' and application_name like 'walhook%'")
+	s.resolved("slot_lost")
+	d.ready()
+	for range 200 { // transactions that the old server does not know
+		s.exec("select pg_current_xact_id()")
+	}
+	s.exec("insert into respondent (id, assessment_id) values (8, 1)")
+	s.expect("/hook", "created 7", "created 8")
+	testenv.Eventually(t, patience, "the daemon to leave the old server", func() (bool, string) {
+		left := testenv.Psql(t, old, "select string_agg(query, '; ') from pg_stat_activity where application_name like 'walhook%'")
+		return left == "", left
+	})
+}
+
+// switchboard forwards connections to where it leads as they are made.
+func switchboard(t *testing.T, to string) (addr string, lead func(addr string)) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	var upstream atomic.Pointer[string]
+	upstream.Store(&to)
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", *upstream.Load())
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			forward := func(to, from net.Conn) {
+				_, _ = io.Copy(to, from)
+				_ = to.Close()
+			}
+			go forward(client, server)
+			go forward(server, client)
+		}
+	}()
+	return listener.Addr().String(), func(addr string) { upstream.Store(&addr) }
 }
 
 // A server that was restored to an earlier point has our slot and a WAL that ends before what the store knows. What is written
