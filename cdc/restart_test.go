@@ -305,7 +305,7 @@ func (p *play) must(err error) {
 
 // reset empties the store.
 func (p *play) reset() {
-	p.must(p.store.PgConn().Exec(context.Background(), `truncate queued restart identity;
+	p.must(p.store.PgConn().Exec(context.Background(), `truncate public.queued restart identity;
 		truncate walhook.response_state, walhook.assessment;
 		delete from walhook.position;
 		insert into walhook.position (turn, lsn) values (1, '0/100')`).Close())
