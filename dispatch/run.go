@@ -50,6 +50,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	workers.Go(func() { s.gateLoop(background) })
 	workers.Go(func() { s.tellLoop(background) })
 	workers.Go(func() { s.sampleLoop(background) })
+	workers.Go(func() { s.timeIndexLoop(background) })
 
 	lease := &lease{s: s, name: cdc.DaemonName()}
 	err = lease.run(ctx)

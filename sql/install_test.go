@@ -42,8 +42,9 @@ func TestInstallIsRepeatable(t *testing.T) {
 		union all select 'proc', oid::regprocedure::text, prokind::text from pg_proc where pronamespace = 'walhook'::regnamespace
 		union all select 'trigger', tgrelid::regclass || '.' || tgname, 't' from pg_trigger where tgrelid::regclass::text like 'walhook.%'
 		order by 1, 2`
-	before := testenv.Psql(t, url, catalog)
 	testenv.Exec(t, url, "insert into walhook.webhook (url, event_type) values ('https://example.com/', 'response.created'); update walhook.settings set time_zone = 'Europe/Berlin'")
+	testenv.Exec(t, url, "do $$ begin while walhook.ensure_time_indexes() > 0 loop end loop; end $$")
+	before := testenv.Psql(t, url, catalog)
 	conn := testenv.Connect(t, url)
 	for range 2 {
 		if err := Install(t.Context(), conn); err != nil {

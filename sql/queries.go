@@ -33,6 +33,7 @@ var (
 	ForgetTrouble       = mustQuery("ForgetTrouble")
 	EnsurePartitions    = mustQuery("EnsurePartitions")
 	DropPartitions      = mustQuery("DropPartitions")
+	EnsureTimeIndexes   = mustQuery("EnsureTimeIndexes")
 	QueueDepth          = mustQuery("QueueDepth")
 	Overview            = mustQuery("Overview")
 	TroubledEndpoints   = mustQuery("TroubledEndpoints")

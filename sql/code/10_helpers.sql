@@ -1,7 +1,8 @@
 -- Small functions that views, triggers and queries share. Each pins its search_path and qualifies what it names.
 
+-- Not strict, so that the planner puts the expression itself in its place.
 create or replace function walhook.event_name(event_type smallint) returns text
-language sql immutable strict parallel safe
+language sql immutable parallel safe
 return case event_type
   when 1 then 'response.created'
   when 2 then 'response.started'
@@ -24,6 +25,22 @@ create or replace function walhook.display_url(url text) returns text
 language sql immutable strict parallel safe
 return lower(substring(url from '^([A-Za-z]+://)')) || substring(url from '^[A-Za-z]+://(?:[^/?#]*@)?([^/?#@]*)');
 comment on function walhook.display_url(text) is 'Scheme and host of a URL: as much as people who are not administrators may see.';
+
+-- Views show local times by walhook.local_time. It has the zone as a literal, so that the planner can put the expression in its place and
+-- find the indexes on it. After a change plans are made anew, in sessions that prepared a query as well.
+create or replace function walhook.set_local_time(zone text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute format('create or replace function walhook.local_time(moment timestamptz) returns timestamp
+    language sql immutable strict parallel safe return moment at time zone %L', zone);
+end
+$$;
+comment on function walhook.set_local_time(text) is 'Internal: changes the time zone of walhook.local_time.';
+
+select walhook.set_local_time(s.time_zone) from walhook.settings s for update;
+comment on function walhook.local_time(timestamptz) is 'The local time of a moment in the time zone of walhook.settings.';
 
 -- Refuses what the senders would refuse, while the administrator is still there to hear it. No sentence repeats any of the URL.
 create or replace function walhook.url_fault(url text) returns text

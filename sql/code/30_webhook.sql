@@ -56,6 +56,18 @@ begin
 end
 $$;
 
+create or replace function walhook.change_time_zone() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform walhook.set_local_time(new.time_zone);
+  return null;
+end
+$$;
+
+create or replace trigger settings_time_zone after update on walhook.settings
+  for each row when (old.time_zone <> new.time_zone) execute function walhook.change_time_zone();
 create or replace trigger settings_switch after update on walhook.settings
   for each row when (old.enabled <> new.enabled) execute function walhook.note_switch();
 create or replace trigger settings_wake after update on walhook.settings

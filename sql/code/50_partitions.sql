@@ -34,7 +34,7 @@ declare
   part    text := format('walhook.%I', (select c.relname from pg_class c where c.oid = parent) || '_' || to_char(lower, 'YYYYMMDD"t"HH24MISS'));
   grantee text;
 begin
-  execute format('create table %s (like %s including defaults)', part, parent);
+  execute format('create table %s (like %s including defaults including constraints)', part, parent);
   for grantee in -- by ALTER DEFAULT PRIVILEGES
     select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
       from pg_class c cross join lateral aclexplode(c.relacl) a where c.oid = part::regclass and a.grantee <> c.relowner

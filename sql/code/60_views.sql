@@ -1,26 +1,21 @@
 -- What people read.
 
+-- The planner must be able to merge what the indexes of queue and partitions give in the order that is asked for: no part may have a join or
+-- a condition, and what is not needed to order and filter is computed above. walhook.ensure_time_indexes has the expressions that it orders and filters by.
 create or replace view walhook.delivery_log as
-  select q.delivery_id, q.webhook_id, q.last_attempt_at at time zone s.time_zone as delivered_at, q.response_id,
-         walhook.event_name(q.event_type) as event_type, text 'pending' as status, q.attempts, q.http_status, q.error,
-         q.kind = 2 as test, q.kind = 1 as recovered,
-         q.next_attempt_at at time zone s.time_zone as next_attempt_at, q.redelivery_of,
-         walhook.message_id(q.kind, q.delivery_id, q.lsn, q.ordinal, q.event_type, q.webhook_id) as message_id
-    from walhook.queue q cross join walhook.settings s
-  union all
-  select l.delivery_id, l.webhook_id, l.finished_at at time zone s.time_zone, l.response_id,
-         walhook.event_name(l.event_type), text 'success', l.attempts, l.http_status, l.error,
-         l.kind = 2, l.kind = 1, null, l.redelivery_of,
-         walhook.message_id(l.kind, l.delivery_id, l.lsn, l.ordinal, l.event_type, l.webhook_id)
-    from walhook.log l cross join walhook.settings s
-   where l.succeeded
-  union all
-  select l.delivery_id, l.webhook_id, l.finished_at at time zone s.time_zone, l.response_id,
-         walhook.event_name(l.event_type), text 'failed', l.attempts, l.http_status, l.error,
-         l.kind = 2, l.kind = 1, null, l.redelivery_of,
-         walhook.message_id(l.kind, l.delivery_id, l.lsn, l.ordinal, l.event_type, l.webhook_id)
-    from walhook.log l cross join walhook.settings s
-   where not l.succeeded;
+  select d.delivery_id, d.webhook_id, walhook.local_time(d.ended_at) as delivered_at, d.response_id,
+         walhook.event_name(d.event_type) as event_type, d.status, d.attempts, d.http_status, d.error, d.kind = 2 as test, d.kind = 1 as recovered,
+         walhook.local_time(d.next_attempt_at) as next_attempt_at, d.redelivery_of,
+         walhook.message_id(d.kind, d.delivery_id, d.lsn, d.ordinal, d.event_type, d.webhook_id) as message_id
+    from (
+      select q.delivery_id, q.webhook_id, q.last_attempt_at as ended_at, q.response_id, q.event_type, text 'pending' as status, q.attempts,
+             q.http_status, q.error, q.kind, q.next_attempt_at, q.redelivery_of, q.lsn, q.ordinal
+        from walhook.queue q
+      union all
+      select l.delivery_id, l.webhook_id, l.finished_at, l.response_id, l.event_type, case when l.succeeded then 'success' else 'failed' end, l.attempts,
+             l.http_status, l.error, l.kind, null, l.redelivery_of, l.lsn, l.ordinal
+        from walhook.log l
+    ) d;
 comment on view walhook.delivery_log is 'One row per delivery. A pending one will be tried (again); success and failed are final.';
 comment on column walhook.delivery_log.delivery_id is 'Id of the delivery, as test_webhook and redeliver return it. Ids jump by about a million after a crash of the store''s server.';
 comment on column walhook.delivery_log.webhook_id is 'Id of the webhook that it goes through.';
@@ -38,8 +33,8 @@ comment on column walhook.delivery_log.redelivery_of is 'The delivery that it re
 comment on column walhook.delivery_log.message_id is 'The webhook-id header that the receiver saw.';
 
 create or replace view walhook.delivery_attempt as
-  select a.delivery_id, a.attempt, a.attempted_at at time zone s.time_zone as attempted_at, a.duration_ms, a.http_status, a.error, a.succeeded
-    from walhook.attempt a cross join walhook.settings s;
+  select a.delivery_id, a.attempt, walhook.local_time(a.attempted_at) as attempted_at, a.duration_ms, a.http_status, a.error, a.succeeded
+    from walhook.attempt a;
 comment on view walhook.delivery_attempt is
   'One row per attempt that failed, and the one that succeeded where it followed a failure. Times are in the time zone of walhook.settings.';
 comment on column walhook.delivery_attempt.delivery_id is 'The delivery in walhook.delivery_log.';

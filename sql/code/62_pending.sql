@@ -2,10 +2,10 @@
 
 create or replace view walhook.pending as
   select q.delivery_id, q.webhook_id, walhook.display_url(w.url) as host, q.response_id, walhook.event_name(q.event_type) as event_type,
-         q.committed_at at time zone s.time_zone as committed_at, q.attempts, q.error, q.next_attempt_at at time zone s.time_zone as next_attempt_at,
+         walhook.local_time(q.committed_at) as committed_at, q.attempts, q.error, walhook.local_time(q.next_attempt_at) as next_attempt_at,
          case
            when w.id is null then 'the webhook was deleted'
-           when not s.enabled then 'webhooks are switched off (walhook.settings)'
+           when not (select s.enabled from walhook.settings s) then 'webhooks are switched off (walhook.settings)'
            when not w.enabled and q.kind <> 2 then 'webhook disabled' || coalesce(': ' || w.disabled_reason, '')
            when exists (select from walhook.webhook_move m join walhook.endpoint f on f.id = m.endpoint_id join walhook.daemon d on d.id = f.owner
                          where m.webhook_id = w.id) then 'attempts at the URL that the webhook had before have not ended'
@@ -17,7 +17,6 @@ create or replace view walhook.pending as
          end as waits_for,
          q.kind = 2 as test, q.kind = 1 as recovered
     from walhook.queue q
-   cross join walhook.settings s
     left join walhook.webhook w on w.id = q.webhook_id
     left join walhook.endpoint e on e.id = w.endpoint_id
     left join lateral (
@@ -42,15 +41,19 @@ comment on column walhook.pending.test is 'Whether test_webhook queued it.';
 comment on column walhook.pending.recovered is 'Whether a comparison with the table fired it, not the stream.';
 
 create or replace view walhook.endpoint_health as
-  select e.id as endpoint_id, walhook.display_url(e.url) as host, h.webhook_ids, e.failures, e.failing_since at time zone s.time_zone as failing_since,
-         e.not_before at time zone s.time_zone as not_before, case when e.failures > 0 then e.last_error end as last_error, n.waiting, d.name as daemon,
-         greatest(e.not_before, n.next_attempt_at) at time zone s.time_zone as next_attempt_at
+  select e.id as endpoint_id, walhook.display_url(e.url) as host, h.webhook_ids, e.failures, walhook.local_time(e.failing_since) as failing_since,
+         walhook.local_time(e.not_before) as not_before, case when e.failures > 0 then e.last_error end as last_error, h.waiting, d.name as daemon,
+         walhook.local_time(greatest(e.not_before, h.next_attempt_at)) as next_attempt_at
     from walhook.endpoint e
-   cross join walhook.settings s
-   cross join lateral (select array_agg(w.id order by w.id) as webhook_ids from walhook.webhook w where w.endpoint_id = e.id) h
-   cross join lateral (select count(*) as waiting, min(q.next_attempt_at) as next_attempt_at from walhook.queue q where q.webhook_id = any(h.webhook_ids)) n
-    left join walhook.daemon d on d.id = e.owner
-   where h.webhook_ids is not null;
+    join ( -- the queue is read once, however many endpoints there are
+      select w.endpoint_id, array_agg(w.id order by w.id) as webhook_ids, coalesce(sum(p.waiting), 0)::bigint as waiting,
+             min(p.next_attempt_at) as next_attempt_at
+        from walhook.webhook w
+        left join (select q.webhook_id, count(*) as waiting, min(q.next_attempt_at) as next_attempt_at from walhook.queue q group by q.webhook_id) p
+               on p.webhook_id = w.id
+       group by w.endpoint_id
+    ) h on h.endpoint_id = e.id
+    left join walhook.daemon d on d.id = e.owner;
 comment on view walhook.endpoint_health is 'One row per URL that webhooks go to, by its host: whether it answers, and what waits for it. Times are in the time zone of walhook.settings.';
 comment on column walhook.endpoint_health.endpoint_id is 'Tells several URLs of one host apart.';
 comment on column walhook.endpoint_health.host is 'Scheme and host of the URL.';

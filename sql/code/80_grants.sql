@@ -58,7 +58,7 @@ begin
       walhook.endpoint_health to walhook_admin;
     grant execute on function walhook.test_webhook(bigint, text), walhook.redeliver(bigint), walhook.retry_now(bigint), walhook.redeliver_failed(bigint, timestamptz),
       walhook.copy_webhooks(text, text), walhook.new_secret(), walhook.rotate_secret(bigint, interval), walhook.explain(text), walhook.event_name(smallint), walhook.display_url(text),
-      walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_admin;
+      walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_admin;
   end if;
   if exists (select from pg_roles where rolname = 'walhook_viewer') then
     grant select on walhook.settings, walhook.delivery_log, walhook.delivery_attempt, walhook.incident, walhook.webhook_overview,
@@ -66,7 +66,7 @@ begin
     grant select (id, assessment_id, event_type, organization_id, enabled, ordered, log_successes, description, created_at, updated_at,
                   disabled_at, disabled_reason) on walhook.webhook to walhook_viewer;
     grant execute on function walhook.explain(text), walhook.event_name(smallint), walhook.display_url(text),
-      walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_viewer;
+      walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_viewer;
   end if;
   if exists (select from pg_roles where rolname = 'walhook_daemon') then
     grant select on walhook.schema_version, walhook.settings, walhook.webhook, walhook.attachment, walhook.delivery_log, walhook.incident
@@ -85,8 +85,8 @@ begin
     grant usage, update on sequence walhook.delivery_id to walhook_daemon;
     grant select, insert on walhook.crash_mark, walhook.origin to walhook_daemon;
     grant execute on function walhook.advance(bigint, pg_lsn, pg_lsn, bigint), walhook.clear_table(regclass), walhook.inherit_webhooks(text, text),
-      walhook.bury(bigint), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.event_name(smallint),
-      walhook.display_url(text), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_daemon;
+      walhook.bury(bigint), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.ensure_time_indexes(integer),
+      walhook.event_name(smallint), walhook.display_url(text), walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_daemon;
     if exists (select from pg_proc p where p.oid = to_regprocedure('walhook.unpublish(regclass)') and pg_has_role(p.proowner, 'usage')) then
       grant execute on function walhook.unpublish(regclass) to walhook_daemon; -- attach makes it where this is the application's database
     end if;

@@ -404,5 +404,8 @@ delete from walhook.webhook_trouble t where not exists (select from walhook.webh
 -- name: EnsurePartitions
 select walhook.ensure_partitions(@unit);
 
+-- name: EnsureTimeIndexes
+select walhook.ensure_time_indexes(@at_most);
+
 -- name: DropPartitions
 select walhook.drop_partitions(@older_than::interval);

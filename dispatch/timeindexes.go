@@ -1,0 +1,38 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"walhook/sql"
+)
+
+// timeIndexInterval is how often the log's indexes on local times are checked: a change of the site's time zone makes them stale.
+const timeIndexInterval = 10 * time.Second
+
+// timeIndexLoop builds the indexes that people's questions to the log need, one at a time, so that recording never waits for long.
+func (s *Scheduler) timeIndexLoop(ctx context.Context) {
+	for {
+		built, err := s.buildTimeIndex(ctx)
+		pause := timeIndexInterval
+		if built > 0 {
+			pause = 0
+		}
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.Warn("an index of the log could not be built; trying again", "error", err, "in", pause)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Scheduler) buildTimeIndex(ctx context.Context) (built int, err error) {
+	if err := s.pool.QueryRow(ctx, sql.EnsureTimeIndexes.SQL, 1).Scan(&built); err != nil {
+		return 0, fmt.Errorf("build the log's indexes: %w", err)
+	}
+	return built, nil
+}
