@@ -89,7 +89,7 @@ func TestPlans(t *testing.T) {
 		"BuryOrphans":                    {BuryOrphans.SQL, nil},
 		"QueueDepth":                     {QueueDepth.SQL, nil},
 		"RecordEnded":                    {RecordEnded.SQL, []any{results}},
-		"the last failures of a webhook": {log + "where webhook_id = 7 and status = 'failed' order by delivered_at desc limit 20", nil},
+		"the last failures of a webhook": {log + "where webhook_id = 8 and status = 'failed' order by delivered_at desc limit 20", nil},
 		"everything about a response":    {log + "where response_id = '4711'", nil},
 		"a delivery":                     {log + "where delivery_id = $1", []any{ids[0]}},
 		"its attempts":                   {"select * from walhook.delivery_attempt where delivery_id = $1", []any{ids[0]}},
