@@ -17,7 +17,7 @@ as $$
      ('walhook.log', 'log_kind', '(kind, local(finished_at)) where kind <> 0'),
      ('walhook.attempt', 'attempt_newest', '(local(attempted_at))'),
      ('walhook.queue', 'queue_newest', '(local(last_attempt_at))'),
-     ('walhook.queue', 'queue_webhook', '((webhook_id + 0), local(last_attempt_at))'),
+     ('walhook.queue', 'queue_webhook', '((webhook_id - 0), local(last_attempt_at))'),
      ('walhook.queue', 'queue_http_status', '(http_status, local(last_attempt_at)) where http_status < 200 or http_status > 299'),
      ('walhook.queue', 'queue_kind', '(kind, local(last_attempt_at)) where kind <> 0')) as d (parent, kind, columns)
 $$;

@@ -1,14 +1,15 @@
 -- What people read.
 
 -- The planner must be able to merge what the indexes of queue and partitions give in the order that is asked for: no part may have a join or
--- a condition, and what is not needed to order and filter is computed above. walhook.time_indexes has the expressions that it orders and filters by. The sum keeps the senders' statements from these indexes.
+-- a condition, and what is not needed to order and filter is computed above.
+-- walhook.time_indexes has the expressions that it orders and filters by. The difference keeps the senders' statements from these indexes.
 create or replace view walhook.delivery_log as
   select d.delivery_id, d.webhook_id, walhook.local_time(d.ended_at) as delivered_at, d.response_id,
          walhook.event_name(d.event_type) as event_type, d.status, d.attempts, d.http_status, d.error, d.kind = 2 as test, d.kind = 1 as recovered,
          walhook.local_time(d.next_attempt_at) as next_attempt_at, d.redelivery_of,
          walhook.message_id(d.kind, d.delivery_id, d.lsn, d.ordinal, d.event_type, d.webhook_id) as message_id
     from (
-      select q.delivery_id, q.webhook_id + 0 as webhook_id, q.last_attempt_at as ended_at, q.response_id, q.event_type, text 'pending' as status, q.attempts,
+      select q.delivery_id, q.webhook_id - 0 as webhook_id, q.last_attempt_at as ended_at, q.response_id, q.event_type, text 'pending' as status, q.attempts,
              q.http_status, q.error, q.kind, q.next_attempt_at, q.redelivery_of, q.lsn, q.ordinal
         from walhook.queue q
       union all

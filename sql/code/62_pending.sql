@@ -1,7 +1,7 @@
 -- What waits, and for what.
 
 create or replace view walhook.pending as
-  select q.delivery_id, q.webhook_id + 0 as webhook_id, walhook.display_url(w.url) as host, q.response_id, walhook.event_name(q.event_type) as event_type,
+  select q.delivery_id, q.webhook_id - 0 as webhook_id, walhook.display_url(w.url) as host, q.response_id, walhook.event_name(q.event_type) as event_type,
          walhook.local_time(q.committed_at) as committed_at, q.attempts, q.error, walhook.local_time(q.next_attempt_at) as next_attempt_at,
          case
            when w.id is null then 'the webhook was deleted'
