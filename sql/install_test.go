@@ -43,7 +43,7 @@ func TestInstallIsRepeatable(t *testing.T) {
 		union all select 'trigger', tgrelid::regclass || '.' || tgname, 't' from pg_trigger where tgrelid::regclass::text like 'walhook.%'
 		order by 1, 2`
 	testenv.Exec(t, url, "insert into walhook.webhook (url, event_type) values ('https://example.com/', 'response.created'); update walhook.settings set time_zone = 'Europe/Berlin'")
-	testenv.Exec(t, url, "do $$ begin while walhook.ensure_time_indexes() > 0 loop end loop; end $$")
+	testenv.Exec(t, url, buildTimeIndexes)
 	before := testenv.Psql(t, url, catalog)
 	conn := testenv.Connect(t, url)
 	for range 2 {

@@ -9,6 +9,9 @@ import (
 	"walhook/testenv"
 )
 
+// buildTimeIndexes does what a daemon does after a change of the time zone.
+const buildTimeIndexes = "do $$ begin while walhook.ensure_time_indexes(1) > 0 loop end loop; end $$"
+
 // longLog returns a database with a long log in three partitions, and a long queue, almost all of it of one webhook. One delivery in a
 // thousand failed, one in ten thousand was a test.
 func longLog(t *testing.T) string {
@@ -17,7 +20,7 @@ func longLog(t *testing.T) string {
 	n := *planRows
 	for _, statement := range []string{
 		"update walhook.settings set time_zone = 'Europe/Berlin'",
-		"select walhook.ensure_time_indexes()",
+		buildTimeIndexes,
 		`select walhook.make_partition(t, b - interval '1 day', b) from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t
 			cross join lateral (select min(p.lower) as b from walhook.partitions_of(t) p) p`,
 		fmt.Sprintf(`select walhook.make_partition(t, '2020-01-01 UTC', b) from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t
@@ -153,7 +156,7 @@ func TestTimeZoneChanges(t *testing.T) {
 	if built := testenv.Value[int](t, url, "select walhook.ensure_time_indexes(1)"); built != 1 {
 		t.Errorf("%d indexes were built, not one", built)
 	}
-	testenv.Exec(t, url, "do $$ begin while walhook.ensure_time_indexes(1) > 0 loop end loop; end $$")
+	testenv.Exec(t, url, buildTimeIndexes)
 	const indexes = `select count(*) filter (where d ~ 'Asia/Tokyo'), count(*) filter (where d ~ '''UTC'''), bool_and(x.indisvalid)
 		from pg_index x join pg_class c on c.oid = x.indexrelid cross join lateral (select pg_get_indexdef(c.oid) as d) d
 		where c.relnamespace = 'walhook'::regnamespace`
@@ -178,7 +181,7 @@ func TestReaderKeepsStaleIndexes(t *testing.T) {
 	}
 	testenv.Exec(t, url, "update walhook.settings set time_zone = 'Asia/Tokyo'")
 	const stale = "select count(*) from pg_class where relnamespace = 'walhook'::regnamespace and relname like 'log_newest_%' and relname not like '%Asia%' and relkind = 'I'"
-	testenv.Exec(t, url, "do $$ begin while walhook.ensure_time_indexes() > 0 loop end loop; end $$")
+	testenv.Exec(t, url, buildTimeIndexes)
 	if got := testenv.Psql(t, url, stale); got != "1" {
 		t.Errorf("of indexes for UTC there are %s", got)
 	}
