@@ -1,0 +1,1146 @@
+package dispatch
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// world stands for all that surrounds the schedules of some daemons: the store, receivers, the source, the clock, and the loops that carry
+// queries and attempts. A query sees the store as it is at its own step, and its answer is used at a later one, so that a test can let
+// everything happen in any order that could be. What is decided is decided by the schedules.
+type world struct {
+	t     interface{ Fatalf(string, ...any) }
+	now   time.Time
+	trace []string
+	rules worldRules
+
+	hooks   map[int64]*webhook // as the store has them
+	edited  int64
+	moves   map[int64]map[int64]bool // webhooks that have left endpoints
+	owner   map[int64]*process       // of endpoints
+	mine    map[int64]int            // the number of the daemon that is to own an endpoint
+	saved   map[int64]savedEndpoint
+	trouble map[int64]int64 // activations of webhooks that have failed since their last success
+
+	rows    map[int64]*pendingRow
+	nextID  int64
+	xid     int64
+	visible int64          // transactions up to it are visible
+	ghosts  map[int64]bool // taken back by a crash of the store, and perhaps still held
+
+	daemons []*process // the first one reads the slot
+	sent    int
+	ended   map[int64][]endedAttempt // of webhooks
+}
+
+type endedAttempt struct {
+	begun      time.Time
+	activation int64
+	failed     bool
+}
+
+// savedEndpoint is what the store keeps of an endpoint.
+type savedEndpoint struct {
+	failures int
+	until    time.Time
+}
+
+// pendingRow is a row of the queue, as far as the senders care.
+type pendingRow struct {
+	id       int64
+	response string
+	hook     int64
+	kind     int16
+	attempts int
+	due      time.Time // zero: never tried
+	xid      int64
+	edition  int64           // of its webhook when it was queued
+	behind   map[int64]int64 // webhooks of the URL that kept the order then, with their editions
+}
+
+// process is a daemon: its schedule, and what is on its way to and from it.
+type process struct {
+	w *world
+	n int
+	s *schedule
+
+	offered  []*delivery // committed, to be handed over
+	urls     map[int64]int64
+	flights  []*flight
+	taken    []result // on their way into the store
+	troubled []*endpoint
+	stored   bool     // of taken: the store has them
+	aside    []result // which somebody has locked
+	queries  []*successorStep
+	loads    []*lookStep
+	find     *findStep
+	reload   *webhooks // read, and not yet taken over
+	came     int       // strangers before it was read
+	timers   map[*endpoint]time.Time
+	lookedAt time.Time
+
+	elsewhere int            // held by endpoints that the test leaves out
+	follow    map[int64]bool // what was found by a look-up, each in the place of one that had ended
+}
+
+type flight struct {
+	d        *delivery
+	troubled bool
+	begun    time.Time
+}
+
+type successorStep struct {
+	*successorQuery
+	asked      bool
+	next       *delivery
+	due, stale bool
+}
+
+type lookStep struct {
+	looks []*look
+	stage int
+}
+
+type findStep struct {
+	asked        map[*endpoint]int
+	ids, cursors []int64
+	found        []int64
+	answered     bool
+}
+
+const (
+	worldConcurrency = 8
+	worldWindow      = 256
+)
+
+// worldRules says which of the things that can happen a test lets happen.
+type worldRules struct {
+	hooks                                 []bool // ordered or not, for each webhook
+	responses, urls, daemons              int
+	fails, gate, edits, leaves, kills     bool
+	handmade, bursts, crowd, crashes, few bool // few: all endpoints share few attempts
+	locks                                 bool // somebody locks what results are about
+}
+
+func newWorld(t interface{ Fatalf(string, ...any) }, rules worldRules) *world {
+	w := &world{
+		t: t, now: time.Unix(1_800_000_000, 0), rules: rules, hooks: map[int64]*webhook{}, moves: map[int64]map[int64]bool{}, owner: map[int64]*process{},
+		mine: map[int64]int{}, saved: map[int64]savedEndpoint{}, trouble: map[int64]int64{}, rows: map[int64]*pendingRow{}, ghosts: map[int64]bool{}, ended: map[int64][]endedAttempt{},
+	}
+	w.rules.urls, w.rules.daemons = max(rules.urls, 1), max(rules.daemons, 1)
+	for i, ordered := range rules.hooks {
+		w.edit(int64(i+1), true, ordered, int64(i%w.rules.urls)+1)
+	}
+	for n := range w.rules.daemons {
+		w.daemons = append(w.daemons, w.start(n))
+	}
+	for _, p := range w.daemons {
+		p.learn()
+		p.share()
+	}
+	if !rules.gate {
+		w.visible = 1 << 62
+	}
+	return w
+}
+
+func (w *world) start(n int) *process {
+	p := &process{w: w, n: n, timers: map[*endpoint]time.Time{}, follow: map[int64]bool{}, lookedAt: w.now}
+	concurrency := 64
+	if w.rules.few {
+		concurrency = 3
+	}
+	p.s = newSchedule(limits{concurrency: concurrency, endpointConcurrency: worldConcurrency, maxAttempts: 6, backoff: Backoff{Base: time.Second, Cap: 5 * time.Second}})
+	p.s.memory.window = worldWindow
+	if w.rules.crowd {
+		p.elsewhere = crowded
+		p.s.memory.held += crowded
+	}
+	p.s.now = func() time.Time { return w.now }
+	p.s.visible = func(xid int64) bool { return xid <= w.visible }
+	p.s.send = p.send
+	p.s.find = func(q *successorQuery) { p.queries = append(p.queries, &successorStep{successorQuery: q}) }
+	p.s.arm = func(e *endpoint, in time.Duration) {
+		delete(p.timers, e)
+		if in >= 0 {
+			p.timers[e] = w.now.Add(in)
+		}
+	}
+	p.s.live(time.Unix(4_000_000_000, 0))
+	return p
+}
+
+func (w *world) note(format string, args ...any) {
+	w.trace = append(w.trace, fmt.Sprintf(format, args...))
+}
+
+func (w *world) fail(format string, args ...any) {
+	w.t.Fatalf("%s, after:\n  %s", fmt.Sprintf(format, args...), strings.Join(w.trace, "\n  "))
+}
+
+// What administrators and the stream do in the store.
+
+// edit inserts or changes a webhook.
+func (w *world) edit(id int64, enabled, ordered bool, url int64) {
+	w.note("in the store, webhook %d: enabled %v, ordered %v, URL %d", id, enabled, ordered, url)
+	w.edited++
+	h := &webhook{id: id, endpointID: url, edition: w.edited, activation: w.edited, enabled: enabled, ordered: ordered}
+	if old := w.hooks[id]; old != nil {
+		if old.endpointID == url && (old.enabled || !enabled) {
+			h.activation = old.activation
+		} else {
+			for _, r := range w.rows {
+				if r.hook == id && r.due.After(w.now) {
+					r.due = w.now
+				}
+			}
+		}
+		if old.endpointID == url && !old.enabled && enabled {
+			delete(w.saved, url)
+		}
+		if old.endpointID != url {
+			if w.moves[id] == nil {
+				w.moves[id] = map[int64]bool{}
+			}
+			delete(w.moves[id], url)
+			w.moves[id][old.endpointID] = true
+		}
+	}
+	w.hooks[id] = h
+}
+
+// at returns the webhooks of a URL.
+func (w *world) at(url int64) (hooks []*webhook) {
+	for _, h := range w.hooks {
+		if h.endpointID == url {
+			hooks = append(hooks, h)
+		}
+	}
+	return hooks
+}
+
+// loaded returns the webhooks as a daemon reads them.
+func (w *world) loaded() *webhooks {
+	l := &webhooks{byID: map[int64]*webhook{}, enabled: true}
+	for id, h := range w.hooks {
+		loaded := *h
+		for left := range w.moves[id] {
+			if w.owner[left] != nil {
+				loaded.leftAt = append(loaded.leftAt, left)
+			}
+		}
+		l.byID[id] = &loaded
+	}
+	return l
+}
+
+func (w *world) commit(count int, draw func(i int) (response string, hook int64)) {
+	p := w.daemons[0]
+	w.xid++
+	w.note("commit %d from id %d, transaction %d", count, w.nextID+1, w.xid)
+	p.urls = map[int64]int64{}
+	for i := range count {
+		if response, hook := draw(i); w.hooks[hook].enabled {
+			w.queue(response, hook, w.xid)
+		}
+	}
+}
+
+func (w *world) queue(response string, hook, xid int64) {
+	w.nextID++
+	url := w.hooks[hook].endpointID
+	r := &pendingRow{id: w.nextID, response: response, hook: hook, xid: xid, edition: w.hooks[hook].edition, behind: map[int64]int64{}}
+	for _, h := range w.at(url) {
+		if h.enabled && h.ordered {
+			r.behind[h.id] = h.edition
+		}
+	}
+	w.note("  %d: response %s, webhook %d", r.id, response, hook)
+	w.rows[r.id] = r
+	p := w.daemons[0]
+	p.offered = append(p.offered, w.delivery(r))
+	p.urls[url] = editionOf(w.at(url))
+}
+
+// crash takes back what the store had not on disk: the last of what was queued, and nothing that was recorded or queued by hand, since such
+// commits are waited for. The stream queues it anew.
+func (w *world) crash(last int) {
+	var back []*pendingRow
+	for id := w.nextID; id > 0 && len(back) < last; id-- {
+		r := w.rows[id]
+		if r == nil || r.attempts > 0 || !r.due.IsZero() {
+			break
+		}
+		back = append(back, r)
+	}
+	slices.Reverse(back)
+	w.note("crash: %d taken back", len(back))
+	for _, r := range back {
+		delete(w.rows, r.id)
+		w.ghosts[r.id] = true
+	}
+	p := w.daemons[0]
+	p.offered, p.urls = nil, map[int64]int64{} // what was committed is found in the store
+	p.s.wake()
+	p.s.doubt()
+	w.nextID += 1000
+	for _, r := range back {
+		if w.hooks[r.hook].enabled {
+			w.queue(r.response, r.hook, r.xid)
+		}
+	}
+}
+
+func (w *world) byHand(response string, hook int64, kind int16) {
+	w.nextID++
+	w.note("by hand %d of kind %d: response %s, webhook %d", w.nextID, kind, response, hook)
+	w.rows[w.nextID] = &pendingRow{id: w.nextID, response: response, hook: hook, kind: kind, due: w.now}
+	w.notify()
+}
+
+// notify lets all daemons look into the store.
+func (w *world) notify() {
+	for _, p := range w.daemons {
+		p.s.wake()
+	}
+}
+
+func (w *world) delivery(r *pendingRow) *delivery {
+	return &delivery{id: r.id, webhookID: r.hook, edition: w.hooks[r.hook].edition, responseID: r.response, xid: r.xid, attempts: r.attempts, kind: r.kind}
+}
+
+// Queries.
+
+// unknown reports whether something that matches is pending for webhooks of the URL that keep the order and are not among these.
+func (w *world) unknown(url int64, ordered []int64, match func(*pendingRow) bool) bool {
+	for _, r := range w.rows {
+		if h := w.hooks[r.hook]; h.endpointID == url && h.enabled && h.ordered && !slices.Contains(ordered, r.hook) && match(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// query returns the rows that match, in order, as a statement of the store would.
+func (w *world) query(limit int, match func(*pendingRow) bool, compare func(x, y *pendingRow) int) []*delivery {
+	var rows []*pendingRow
+	for _, r := range w.rows {
+		if match(r) {
+			rows = append(rows, r)
+		}
+	}
+	slices.SortFunc(rows, compare)
+	var found []*delivery
+	for _, r := range rows[:min(limit, len(rows))] {
+		found = append(found, w.delivery(r))
+	}
+	return found
+}
+
+func byID(x, y *pendingRow) int { return int(x.id - y.id) }
+
+func byDue(x, y *pendingRow) int {
+	if c := x.due.Compare(y.due); c != 0 {
+		return c
+	}
+	return byID(x, y)
+}
+
+// waits reports whether a delivery about the response of r is pending that stands before it.
+func (w *world) waits(r *pendingRow, ordered []int64) bool {
+	if !slices.Contains(ordered, r.hook) || r.kind == kindTest {
+		return false
+	}
+	for _, o := range w.rows {
+		if o.response == r.response && o.id < r.id && slices.Contains(ordered, o.hook) && o.kind != kindTest {
+			return true
+		}
+	}
+	return false
+}
+
+// others returns what FetchFresh tells at the first delivery about a response.
+func (w *world) others(r *pendingRow, l *look) (ids []int64) {
+	last := int64(0)
+	for _, o := range w.rows {
+		if o.response != r.response || !slices.Contains(l.asked.Ordered, o.hook) || o.kind == kindTest {
+			continue
+		}
+		if o.id <= l.asked.After {
+			last = max(last, o.id)
+		} else if !o.due.IsZero() || slices.Contains(l.asked.Moving, o.hook) {
+			ids = append(ids, o.id)
+		}
+	}
+	if last > 0 {
+		ids = append(ids, last)
+	}
+	return ids
+}
+
+// What a daemon's loops do.
+
+func (p *process) handOver() {
+	p.w.note("hand over")
+	offered, urls := p.offered, p.urls
+	p.offered = nil
+	p.s.handOver(offered, nil, urls)
+}
+
+// send takes an attempt that the schedule begins, and holds it to the rules.
+func (p *process) send(d *delivery, troubled bool) {
+	w, e := p.w, d.endpoint
+	w.note("daemon %d begins %d (response %s, attempt %d)", p.n, d.id, d.responseID, d.attempts+1)
+	r := w.rows[d.id]
+	if r == nil && w.ghosts[d.id] {
+		r = &pendingRow{id: d.id, response: d.responseID, hook: d.webhookID, xid: d.xid}
+	}
+	switch {
+	case r == nil:
+		w.fail("%d is sent though it has ended", d.id)
+	case r.attempts != d.attempts:
+		w.fail("%d is sent twice", d.id)
+	case w.now.Before(e.notBefore):
+		w.fail("%d is sent though the receiver asked for a pause", d.id)
+	case e.inFlight > min(worldConcurrency, e.limit), p.s.inFlight > p.s.limits.concurrency:
+		w.fail("%d is sent over the limit", d.id)
+	case e.failing() && e.inFlight > 1:
+		w.fail("%d is sent to a failing endpoint beside its probe", d.id)
+	case w.owner[e.id] != p || e.leaving:
+		w.fail("%d is sent by one who does not own the endpoint", d.id)
+	case d.hook.endpointID != e.id:
+		w.fail("%d is sent to a URL that its webhook does not have", d.id)
+	case !d.hook.enabled && d.kind != kindTest:
+		w.fail("%d of a disabled webhook is sent", d.id)
+	case r.xid > w.visible:
+		w.fail("%d is sent before its transaction is visible", d.id)
+	case d.hook.edition < r.edition:
+		w.fail("%d is sent as its webhook was before an edit that counts for it", d.id)
+	case r.due.After(w.now):
+		w.fail("%d is sent before it is due", d.id)
+	}
+	for _, other := range w.daemons {
+		for _, f := range other.flights {
+			switch {
+			case f.d.id == d.id:
+				w.fail("%d is sent twice at a time", d.id)
+			case f.d.webhookID == d.webhookID && f.d.endpoint.id != e.id:
+				w.fail("%d is sent while %d of its webhook is in flight at another URL", d.id, f.d.id)
+			case f.d.endpoint.id == e.id && d.ordered() && f.d.responseID == d.responseID && f.d.kind != kindTest && p.s.webhooks.byID[f.d.webhookID].ordered:
+				w.fail("%d is sent beside %d about the same response", d.id, f.d.id)
+			}
+		}
+	}
+	if d.ordered() {
+		ordered := e.ordered()
+		// A redelivery by hand repeats an earlier commit: it is sent beside nothing, and its place is its own.
+		for _, o := range w.rows {
+			edition, keeps := r.behind[o.hook]
+			unknown := keeps && edition == w.hooks[o.hook].edition && w.hooks[o.hook].endpointID == e.id // perhaps
+			if o.id < r.id && o.response == r.response && o.kind < kindTest && (slices.Contains(ordered, o.hook) || unknown) {
+				w.fail("%d is sent before %d about the same response has ended", d.id, o.id)
+			}
+		}
+	}
+	p.flights = append(p.flights, &flight{d: d, troubled: troubled, begun: w.now})
+	w.sent++
+}
+
+func (p *process) answer(i int, o Outcome) {
+	f := p.flights[i]
+	p.flights = slices.Delete(p.flights, i, i+1)
+	o.Started = f.begun
+	p.w.note("answer %d: %s", f.d.id, o.Kind)
+	p.w.ended[f.d.webhookID] = append(p.w.ended[f.d.webhookID], endedAttempt{begun: f.begun, activation: f.d.hook.activation, failed: o.Kind != Success})
+	p.s.answered(f.d, o, f.troubled)
+}
+
+// record takes results; at the next call the store has them, but for those that somebody has locked, and at the one after that they are let
+// go of.
+func (p *process) record(locked func() bool) {
+	w := p.w
+	switch {
+	case p.taken == nil && p.troubled == nil:
+		p.taken, p.troubled = p.s.takeResults()
+		p.stored = false
+	case !p.stored:
+		var waiting []result
+		p.taken, waiting = split(p.taken, func(*result) bool { return !locked() })
+		if len(waiting) > 0 {
+			w.note("%d results are locked", len(waiting))
+			p.s.setAside(waiting)
+			p.aside = append(p.aside, waiting...)
+		}
+		missing := false
+		for i := range p.taken {
+			r := &p.taken[i]
+			w.note("recorded %d", r.d.id)
+			if r.final {
+				delete(w.rows, r.d.id)
+				continue
+			}
+			row := w.rows[r.d.id]
+			if row == nil && w.ghosts[r.d.id] {
+				missing = true
+				continue
+			}
+			row.attempts++
+			row.due, row.xid = w.now.Add(r.delay), 0
+		}
+		for i := range p.taken {
+			p.taken[i].unknown = missing && !p.taken[i].final
+		}
+		for _, v := range verdicts(p.taken) {
+			if v.succeeded && w.trouble[v.webhookID] <= v.activation {
+				delete(w.trouble, v.webhookID)
+			}
+			if v.failing && w.hooks[v.webhookID].activation == v.activation {
+				w.trouble[v.webhookID] = v.activation
+			}
+		}
+		for _, e := range p.troubled {
+			if w.owner[e.id] == p {
+				w.saved[e.id] = savedEndpoint{failures: e.failures, until: e.notBefore}
+			}
+		}
+		p.stored = true
+	default:
+		for i := range p.taken {
+			w.note("let go of %d", p.taken[i].d.id)
+		}
+		results := p.taken
+		p.taken, p.troubled = nil, nil
+		p.s.finish(results)
+	}
+}
+
+// nobody holds a lock.
+func nobody() bool { return false }
+
+// unlock lets results be recorded that somebody had locked.
+func (p *process) unlock() {
+	if p.taken == nil && p.troubled == nil {
+		p.taken, p.aside, p.stored = p.aside, nil, false
+	}
+}
+
+func (p *process) recording() bool {
+	return p.taken != nil || p.troubled != nil || len(p.s.results) > 0 || len(p.s.troubled) > 0
+}
+
+func (p *process) stepQuery(i int) {
+	q, w := p.queries[i], p.w
+	if !q.asked {
+		q.asked = true
+		if next := w.query(1, func(r *pendingRow) bool {
+			return r.response == q.line.response && slices.Contains(q.ordered, r.hook) && r.kind != kindTest
+		}, byID); len(next) > 0 {
+			q.next, q.due = next[0], !w.rows[next[0].id].due.After(w.now)
+			q.stale = w.unknown(q.endpoint.id, q.ordered, func(r *pendingRow) bool {
+				return r.response == q.line.response && r.id < next[0].id && r.kind != kindTest
+			})
+		}
+		w.note("look-up of the next about response %s: %v", q.line.response, q.next != nil)
+		return
+	}
+	p.queries = slices.Delete(p.queries, i, i+1)
+	w.note("look-up of the next about response %s comes back", q.line.response)
+	if q.next != nil {
+		p.follow[q.next.id] = true
+	}
+	p.s.found(q.successorQuery, q.next, q.due, q.stale)
+}
+
+// stepLoad begins a look into the store, or takes one further.
+func (p *process) stepLoad(i int, broken bool) {
+	w := p.w
+	if i == len(p.loads) {
+		if looks := p.s.takeLooks(); len(looks) > 0 {
+			p.loads = append(p.loads, &lookStep{looks: looks})
+		}
+		return
+	}
+	step := p.loads[i]
+	if step.stage++; step.stage > 4 {
+		p.loads = slices.Delete(p.loads, i, i+1)
+		var err error
+		if broken {
+			err = fmt.Errorf("the store is away")
+		}
+		for _, l := range step.looks {
+			w.note("daemon %d loaded for URL %d: %d tests, %d due, %d fresh, broken %v, stale %v", p.n, l.endpoint.id, len(l.tests), len(l.due), len(l.fresh), broken, l.stale)
+		}
+		p.s.loaded(step.looks, err)
+		return
+	}
+	for _, l := range step.looks {
+		w.answer(l, step.stage)
+	}
+}
+
+// answer is what one of the statements of a look finds for an endpoint.
+func (w *world) answer(l *look, statement int) {
+	switch statement {
+	case 1:
+		l.tests = w.query(l.asked.RoomDue, func(r *pendingRow) bool {
+			return r.kind == kindTest && slices.Contains(l.asked.Tests, r.hook) && !r.due.After(w.now) && !slices.Contains(l.asked.Held, r.id)
+		}, byDue)
+	case 2:
+		l.due = w.query(l.asked.RoomDue, func(r *pendingRow) bool {
+			return slices.Contains(l.asked.Enabled, r.hook) && !r.due.IsZero() && !r.due.After(w.now) && r.kind != kindTest &&
+				!slices.Contains(l.asked.Held, r.id) && !w.waits(r, l.asked.Ordered)
+		}, byDue)
+	case 3:
+		told := map[string]bool{}
+		for _, d := range w.query(l.asked.Room, func(r *pendingRow) bool {
+			return slices.Contains(l.asked.Enabled, r.hook) && r.due.IsZero() && r.id > l.asked.After
+		}, byID) {
+			f := fresh{delivery: d, keeps: l.asked.Keeps[slices.Index(l.asked.Enabled, d.webhookID)]}
+			if f.keeps && !told[d.responseID] {
+				told[d.responseID] = true
+				f.others = w.others(w.rows[d.id], l)
+			}
+			l.fresh = append(l.fresh, f)
+		}
+	case 4:
+		for _, r := range w.rows {
+			if r.due.IsZero() {
+				continue
+			}
+			enabled := slices.Contains(l.asked.Enabled, r.hook)
+			if enabled && r.attempts > 0 {
+				l.waiting++
+			}
+			if (enabled || r.kind == kindTest && slices.Contains(l.asked.Tests, r.hook)) && !slices.Contains(l.asked.Held, r.id) && (l.dueAt.IsZero() || r.due.Before(l.dueAt)) {
+				l.dueAt = r.due
+			}
+		}
+		l.stale = w.unknown(l.endpoint.id, l.asked.Ordered, func(*pendingRow) bool { return true })
+	}
+}
+
+// learn takes over the webhooks as the store has them.
+func (p *process) learn() {
+	p.reload = nil
+	p.stepReload()
+	p.stepReload()
+}
+
+// stepReload reads the webhooks, and at the next call takes them over.
+func (p *process) stepReload() {
+	if p.reload == nil {
+		_, p.came = p.s.known()
+		p.reload = p.w.loaded()
+		return
+	}
+	p.w.note("daemon %d knows the webhooks", p.n)
+	loaded := p.reload
+	p.reload = nil
+	p.s.apply(loaded)
+	p.s.meet(p.came)
+}
+
+// share claims and gives back endpoints as they are assigned to daemons.
+func (p *process) share() {
+	w := p.w
+	claim, release := p.s.shares(func(id int64) bool { return w.mine[id] == p.n })
+	for _, id := range release {
+		w.note("daemon %d releases URL %d", p.n, id)
+		w.owner[id] = nil
+	}
+	p.s.released(release)
+	for _, id := range claim {
+		if w.owner[id] == nil {
+			w.note("daemon %d claims URL %d", p.n, id)
+			w.owner[id] = p
+			p.s.claimed(id, w.saved[id].failures, max(w.saved[id].until.Sub(w.now), 0))
+		}
+	}
+	if len(release) > 0 {
+		w.notify()
+	}
+	// Moves end where the endpoint before has nothing of the webhook in flight, or nobody sends to it.
+	ended := false
+	hooks, urls := p.s.ended()
+	for i, hook := range hooks {
+		ended = ended || w.moves[hook][urls[i]]
+		delete(w.moves[hook], urls[i])
+	}
+	for _, left := range w.moves {
+		for url := range left {
+			if w.owner[url] == nil {
+				delete(left, url)
+				ended = true
+			}
+		}
+	}
+	if ended {
+		w.notify()
+	}
+	if len(claim) > 0 {
+		p.s.wake()
+	}
+}
+
+func (p *process) stepFind() {
+	w := p.w
+	if p.find == nil {
+		p.lookedAt = w.now
+		p.find = &findStep{}
+		p.find.asked, p.find.ids, p.find.cursors = p.s.idle()
+		return
+	}
+	f := p.find
+	if !f.answered {
+		f.answered = true
+		for i, id := range f.ids {
+			for _, r := range w.rows {
+				if r.hook == id && (!r.due.IsZero() || r.id > f.cursors[i]) {
+					f.found = append(f.found, id)
+					break
+				}
+			}
+		}
+		return
+	}
+	p.find = nil
+	w.note("daemon %d finds work for webhooks %d", p.n, f.found)
+	if len(f.ids) > 0 {
+		p.s.busy(f.asked, f.found)
+	}
+}
+
+// tell carries to the others what was queued for their endpoints. It may be lost.
+func (p *process) tell(lost bool) {
+	drain(p.s.tell)
+	text := p.s.takeElsewhere()
+	for _, other := range p.w.daemons {
+		if other != p && !lost && text != "" {
+			other.s.queuedFor(text)
+		}
+	}
+}
+
+// kill lets a daemon end as kill -9 does, and begins another. What it had in flight or unrecorded is sent again.
+func (w *world) kill(n int) {
+	w.note("daemon %d is killed", n)
+	for url, owner := range w.owner {
+		if owner == w.daemons[n] {
+			w.owner[url] = nil
+		}
+	}
+	p := w.start(n)
+	w.daemons[n] = p
+	p.learn()
+	p.s.doubt()
+	w.notify()
+}
+
+// pass lets time pass, and timers fire.
+func (w *world) pass(d time.Duration) {
+	w.now = w.now.Add(d)
+	for _, p := range w.daemons {
+		var fired []*endpoint
+		for e, at := range p.timers {
+			if !at.After(w.now) {
+				fired = append(fired, e)
+			}
+		}
+		slices.SortFunc(fired, func(x, y *endpoint) int { return int(x.id - y.id) })
+		for _, e := range fired {
+			delete(p.timers, e)
+			p.s.due(e)
+		}
+	}
+}
+
+func drain(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// check holds what is in memory to its invariants.
+func (w *world) check() {
+	for _, p := range w.daemons {
+		held, busy, inFlight, flying := 0, 0, 0, 0
+		for _, e := range p.s.endpoints {
+			p.checkEndpoint(e)
+			held += len(e.held)
+			busy += min(len(e.held), 1)
+			inFlight += e.inFlight
+			flying += len(e.flying)
+		}
+		m := p.s.memory
+		if m.held-p.elsewhere != held || m.busy != busy {
+			w.fail("%d are held at %d endpoints, and %d at %d counted", held, busy, m.held-p.elsewhere, m.busy)
+		}
+		if p.s.inFlight != inFlight || inFlight != len(p.flights) || p.s.unrecorded != flying-inFlight-p.countAside() || p.s.inTroubled < 0 {
+			w.fail("%d in flight, %d of them counted, %d in trouble; %d unrecorded, %d counted", len(p.flights), p.s.inFlight, p.s.inTroubled, flying-inFlight, p.s.unrecorded)
+		}
+		for why, parked := range p.s.parked {
+			if len(parked) > 0 && len(p.s.ring) == 0 && p.s.inFlight < p.s.limits.concurrency && p.s.roomFor(why) {
+				w.fail("%d endpoints wait for room that there is", len(parked))
+			}
+		}
+	}
+}
+
+// countAside counts results that wait for a lock, or are just being recorded after that.
+func (p *process) countAside() (n int) {
+	for _, results := range [][]result{p.aside, p.taken} {
+		for i := range results {
+			if results[i].aside {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (p *process) checkEndpoint(e *endpoint) {
+	w := p.w
+	places := map[int64]int{}
+	for _, d := range e.due {
+		places[d.id]++
+	}
+	for _, d := range e.fresh {
+		places[d.id]++
+	}
+	for _, l := range e.lines {
+		for _, d := range l.waiting {
+			places[d.id]++
+		}
+	}
+	for _, d := range p.s.gated {
+		if d.endpoint == e && d.generation == e.generation {
+			places[d.id]++
+		}
+	}
+	for id := range e.flying {
+		places[id]++
+	}
+	for id, n := range places {
+		if n > 1 {
+			w.fail("%d is held in %d places", id, n)
+		}
+		if _, held := e.held[id]; !held {
+			w.fail("%d is somewhere and not held", id)
+		}
+	}
+	most := worldWindow + probes
+	if p.elsewhere > 0 {
+		most = 2 * narrow
+	}
+	for id := range e.held {
+		if places[id] == 0 {
+			w.fail("%d is held and nowhere", id)
+		}
+		if p.follow[id] {
+			most++
+		}
+	}
+	if most += 3 * len(e.flying); len(e.held) > most {
+		w.fail("%d are held, and %d is the most", len(e.held), most)
+	}
+	if e.inFlight < 0 || e.waiting < 0 || e.limit < 1 || e.limit > worldConcurrency {
+		w.fail("%d in flight, %d waiting, limit %d", e.inFlight, e.waiting, e.limit)
+	}
+}
+
+// step lets a daemon go on by one step of those that it has to take, and reports whether there was any.
+func (p *process) step() bool {
+	switch {
+	case len(p.offered) > 0:
+		p.handOver()
+	case len(p.loads) > 0:
+		p.stepLoad(0, false)
+	case drain(p.s.loadable):
+		p.stepLoad(0, false)
+	case p.find != nil:
+		p.stepFind()
+	case len(p.queries) > 0:
+		p.stepQuery(0)
+	case drain(p.s.gate):
+		p.s.release()
+	case drain(p.s.tell):
+		p.tell(false)
+	case len(p.flights) > 0:
+		p.answer(0, Outcome{Kind: Success})
+	case p.recording():
+		p.record(nobody)
+	case len(p.aside) > 0:
+		p.unlock()
+	case drain(p.s.woken):
+		p.learn()
+		p.share()
+		p.stepFind()
+	default:
+		return false
+	}
+	return true
+}
+
+// settle lets everything go well until the store is empty, and fails when it never is.
+func (w *world) settle() {
+	w.note("from here on all goes well")
+	w.visible = 1 << 62
+	for id, h := range w.hooks {
+		if !h.enabled {
+			w.edit(id, true, h.ordered, h.endpointID)
+		}
+	}
+	w.notify()
+	for _, p := range w.daemons {
+		p.s.release()
+	}
+	for range 200_000 {
+		w.check()
+		went := false
+		for _, p := range w.daemons {
+			went = p.step() || went
+		}
+		if went {
+			continue
+		}
+		if len(w.rows) == 0 {
+			w.checkTrouble()
+			return
+		}
+		w.pass(50 * time.Millisecond)
+		for _, p := range w.daemons {
+			if w.now.Sub(p.lookedAt) >= lookInterval {
+				p.s.wake()
+			}
+		}
+		if w.now.After(time.Unix(1_900_000_000, 0)) {
+			break
+		}
+	}
+	w.fail("never sent: %d", slices.Sorted(maps.Keys(w.rows)))
+}
+
+// checkTrouble makes sure that those webhooks are in trouble whose latest attempt since their URL is what it is failed. Of attempts that began at
+// the same moment either may be the latest. A daemon that is killed takes what it had not recorded with it.
+func (w *world) checkTrouble() {
+	for id, h := range w.hooks {
+		if w.rules.kills {
+			return
+		}
+		var latest time.Time
+		failed, succeeded := false, false
+		for _, a := range w.ended[id] {
+			if a.activation != h.activation || a.begun.Before(latest) {
+				continue
+			}
+			if a.begun.After(latest) {
+				latest, failed, succeeded = a.begun, false, false
+			}
+			failed, succeeded = failed || a.failed, succeeded || !a.failed
+		}
+		if is := w.trouble[id] == h.activation && w.trouble[id] != 0; is && !failed || !is && failed && !succeeded {
+			w.fail("webhook %d is in trouble: %t; its latest attempt failed: %t", id, is, failed)
+		}
+	}
+}
+
+func (rules worldRules) run(t *rapid.T) {
+	w := newWorld(t, rules)
+	draw := func(name string, n int) int { return rapid.IntRange(0, n-1).Draw(t, name) }
+	response := func() string { return fmt.Sprint(draw("response", rules.responses)) }
+	hook := func() int64 { return int64(draw("webhook", len(w.hooks)) + 1) }
+	for range rapid.IntRange(1, 80).Draw(t, "steps") {
+		p := w.daemons[draw("daemon", len(w.daemons))]
+		switch draw("step", 14) {
+		case 0, 1:
+			if reader := w.daemons[0]; len(reader.offered) > 0 {
+				reader.handOver()
+				break
+			}
+			count := 1 + draw("count", 3)
+			if rules.bursts && draw("burst", 10) == 0 {
+				count = worldWindow + draw("over", worldWindow)
+			}
+			burst := count > 3
+			w.commit(count, func(i int) (string, int64) {
+				if burst {
+					return fmt.Sprint(i % 97 % (40 * rules.responses)), int64(i%len(w.hooks) + 1)
+				}
+				return response(), hook()
+			})
+		case 2, 3:
+			for range 1 + draw("stages", 6) {
+				i := draw("look", len(p.loads)+1)
+				p.stepLoad(i, rules.fails && draw("broken", 8) == 0)
+			}
+		case 4, 5, 6:
+			if len(p.flights) > 0 {
+				i := draw("answered", len(p.flights))
+				o := Outcome{Kind: Success}
+				if rules.fails && rapid.Bool().Draw(t, "fails") {
+					o = Outcome{Kind: Retry, SlowEndpoint: draw("slow", 4) == 0}
+					if draw("gone", 12) == 0 {
+						o.Kind = Gone
+					} else if draw("pause", 6) == 0 {
+						o.RetryAfter = 3 * time.Second
+					}
+				}
+				p.answer(i, o)
+			}
+		case 7, 8:
+			if len(p.aside) > 0 && rapid.Bool().Draw(t, "unlock") {
+				p.unlock()
+			}
+			if p.recording() {
+				p.record(func() bool { return rules.locks && draw("locked", 3) == 0 })
+			}
+		case 9:
+			if len(p.queries) > 0 {
+				p.stepQuery(draw("look-up", len(p.queries)))
+			}
+		case 10:
+			switch {
+			case p.reload != nil || drain(p.s.woken):
+				p.stepReload()
+			case rapid.Bool().Draw(t, "share"):
+				p.share()
+			default:
+				p.stepFind()
+			}
+		case 11:
+			w.pass([]time.Duration{time.Millisecond, 150 * time.Millisecond, time.Second, 4 * time.Second, probeInterval}[draw("time", 5)])
+		case 12:
+			if rules.gate && w.visible < w.xid {
+				w.visible++
+				for _, p := range w.daemons {
+					p.s.release()
+				}
+			} else {
+				p.tell(rapid.Bool().Draw(t, "lost"))
+			}
+		case 13:
+			switch draw("seldom", 5) {
+			case 0:
+				if rules.edits {
+					id, url := int64(draw("edited", len(w.hooks)+1)+1), int64(draw("URL", w.rules.urls)+1)
+					if old := w.hooks[id]; old != nil && draw("keep the URL", 3) > 0 {
+						url = old.endpointID
+					}
+					w.edit(id, draw("disabled", 4) > 0, draw("without order", 4) > 0, url)
+					if rapid.Bool().Draw(t, "told") {
+						w.notify()
+					}
+				}
+			case 1:
+				if rules.leaves {
+					w.mine[int64(draw("URL", w.rules.urls)+1)] = draw("owner", len(w.daemons)+1)
+				}
+			case 2:
+				if rules.handmade {
+					w.byHand(response(), hook(), []int16{kindTest, kindManual}[draw("kind", 2)])
+				}
+			case 3:
+				if rules.crashes {
+					w.crash(1 + draw("taken back", 6))
+				}
+			case 4:
+				if rules.kills {
+					w.kill(draw("killed", len(w.daemons)))
+				}
+			}
+		}
+		w.check()
+	}
+	for url, n := range w.mine {
+		w.mine[url] = n % len(w.daemons)
+	}
+	w.settle()
+}
+
+// However edits, failures, crashes of the store, kills of daemons and moves between them come together, no endpoint's memory loses anything
+// or exceeds a limit, and no attempt breaks the order, a pause or a move.
+func TestScheduleKeepsOrderAndLosesNothing(t *testing.T) {
+	t.Parallel()
+	for name, rules := range map[string]worldRules{
+		"all goes well":                  {hooks: []bool{true}, responses: 2, bursts: true},
+		"attempts fail":                  {hooks: []bool{true, true}, responses: 2, fails: true},
+		"many endpoints hold much":       {hooks: []bool{true, false}, responses: 3, fails: true, bursts: true, crowd: true},
+		"attempts fail in bursts":        {hooks: []bool{true, false}, responses: 3, fails: true, bursts: true},
+		"commits become visible late":    {hooks: []bool{true}, responses: 2, gate: true},
+		"late and failing":               {hooks: []bool{true, true}, responses: 2, gate: true, fails: true},
+		"redelivered and tested by hand": {hooks: []bool{true, false}, responses: 2, fails: true, handmade: true},
+		"late and redelivered by hand":   {hooks: []bool{true, true}, responses: 2, gate: true, handmade: true},
+		"webhooks change":                {hooks: []bool{true, true}, responses: 2, edits: true},
+		"webhooks change and fail":       {hooks: []bool{true, true}, responses: 1, edits: true, fails: true},
+		"webhooks move":                  {hooks: []bool{true, true}, responses: 1, urls: 2, edits: true, fails: true},
+		"webhooks move between daemons":  {hooks: []bool{true, true}, responses: 1, urls: 2, daemons: 2, edits: true, fails: true, leaves: true},
+		"endpoints move":                 {hooks: []bool{true}, responses: 2, daemons: 2, leaves: true},
+		"endpoints move and fail":        {hooks: []bool{true}, responses: 2, daemons: 2, leaves: true, fails: true},
+		"daemons are killed":             {hooks: []bool{true, true}, responses: 2, urls: 2, daemons: 2, leaves: true, kills: true, fails: true},
+		"the store crashes":              {hooks: []bool{true, false}, responses: 2, crashes: true},
+		"attempts fail and crashes":      {hooks: []bool{true, true}, responses: 2, fails: true, crashes: true},
+		"what results say is locked":     {hooks: []bool{true, true}, responses: 2, urls: 2, daemons: 2, fails: true, edits: true, leaves: true, locks: true},
+		"few attempts for many URLs":     {hooks: []bool{true, true, false, false, true}, responses: 3, urls: 5, fails: true, few: true},
+		"everything but crashes":         {hooks: []bool{true, true, false}, responses: 3, urls: 2, daemons: 2, fails: true, gate: true, edits: true, leaves: true, handmade: true},
+		"everything in bursts":           {hooks: []bool{true, true, false}, responses: 3, urls: 2, fails: true, gate: true, handmade: true, bursts: true, crashes: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, rules.run)
+		})
+	}
+}
+
+// What another daemon queued for a webhook that is not known yet comes first, also where the next of a response is looked up.
+func TestNextIsNotTakenForAnotherOfAnUnknownWebhook(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldRules{hooks: []bool{true}, responses: 1})
+	p := w.daemons[0]
+	others := func(hooks ...int64) { // another daemon queues
+		w.commit(len(hooks), func(i int) (string, int64) { return "7", hooks[i] })
+		p.offered = nil
+		p.s.wake()
+	}
+	flies := func() bool { return len(p.flights) > 0 }
+	until := func(reached func() bool) {
+		t.Helper()
+		for range 1000 {
+			switch {
+			case reached():
+				return
+			case p.recording():
+				p.record(nobody)
+			case len(p.loads) > 0 || drain(p.s.loadable):
+				p.stepLoad(0, false)
+			case p.find != nil || drain(p.s.woken):
+				p.stepFind()
+			default:
+				w.pass(100 * time.Millisecond)
+			}
+		}
+		w.fail("never reached")
+	}
+	others(1)
+	until(flies)
+	p.answer(0, Outcome{Kind: Retry})
+	until(flies)
+	w.edit(2, true, true, 1)
+	others(2, 1)
+	p.answer(0, Outcome{Kind: Success})
+	until(func() bool { return len(p.queries) > 0 })
+	p.stepQuery(0)
+	p.stepQuery(0)
+	w.settle()
+	if w.sent != 4 {
+		w.fail("%d attempts, not 4", w.sent)
+	}
+}
