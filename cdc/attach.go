@@ -361,11 +361,16 @@ func (a *attacher) begin(ctx context.Context) error {
 	if a.preflight.Assessment != nil {
 		assessmentOID = a.preflight.Assessment.OID
 	}
+	types := target.Mapping.columnTypes(a.preflight.Respondent, a.preflight.Assessment)
+	typesJSON, err := types.json()
+	if err != nil {
+		return err
+	}
 	_, err = a.store.Exec(ctx, sql.BeginAttachment.SQL, sql.BeginAttachment.Bind(sql.Args{
 		"system_identifier": source.System, "database": source.Database, "database_oid": int64(source.OID), "slot": target.Slot,
 		"publication": target.Publication, "publication_created": a.preflight.havePublication == nil, "publish": target.Publish, "mapping": mapping,
 		"respondent_oid": int64(a.preflight.Respondent.OID), "assessment_oid": int64(assessmentOID),
-		"numeric_id": isInteger(a.preflight.Respondent.Columns[target.Mapping.ID]),
+		"numeric_id": types[roleKey].isInteger(), "column_types": typesJSON,
 	})...)
 	if err != nil {
 		return fmt.Errorf("record the attachment in the store: %w", err)

@@ -17,22 +17,23 @@ import (
 
 // Attachment is what the store knows of the source that it belongs to. The tags are its columns; those that an older store lacks are zero.
 type Attachment struct {
-	Phase              string     `json:"phase"`
-	SystemIdentifier   string     `json:"system_identifier"`
-	Database           string     `json:"database"`
-	DatabaseOID        uint32     `json:"database_oid"` // 0: unknown
-	Slot               string     `json:"slot"`
-	NextSlot           string     `json:"next_slot"` // created by an adoption that has not ended
-	Publication        string     `json:"publication"`
-	PublicationCreated *bool      `json:"publication_created"` // false: it was there before; nil: an older version did not record it
-	Publish            string     `json:"publish"`
-	Mapping            Mapping    `json:"mapping"`
-	RespondentOID      uint32     `json:"respondent_oid"`
-	AssessmentOID      uint32     `json:"assessment_oid"`   // 0: no assessment table
-	PublicationRows    string     `json:"publication_rows"` // as publicationInfo.rowsOf told them when the slot was made
-	NumericID          bool       `json:"numeric_id"`       // the respondent's key is an integer, so that it appears as a JSON number
-	BegunAt            time.Time  `json:"begun_at"`
-	AttachedAt         *time.Time `json:"attached_at"`
+	Phase              string      `json:"phase"`
+	SystemIdentifier   string      `json:"system_identifier"`
+	Database           string      `json:"database"`
+	DatabaseOID        uint32      `json:"database_oid"` // 0: unknown
+	Slot               string      `json:"slot"`
+	NextSlot           string      `json:"next_slot"` // created by an adoption that has not ended
+	Publication        string      `json:"publication"`
+	PublicationCreated *bool       `json:"publication_created"` // false: it was there before; nil: an older version did not record it
+	Publish            string      `json:"publish"`
+	Mapping            Mapping     `json:"mapping"`
+	RespondentOID      uint32      `json:"respondent_oid"`
+	AssessmentOID      uint32      `json:"assessment_oid"`   // 0: no assessment table
+	PublicationRows    string      `json:"publication_rows"` // as publicationInfo.rowsOf told them when the slot was made
+	Types              ColumnTypes `json:"column_types"`     // of the mapped columns, as what is stored is of; nil: not known
+	NumericID          bool        `json:"numeric_id"`       // the respondent's key is an integer, so that it appears as a JSON number
+	BegunAt            time.Time   `json:"begun_at"`
+	AttachedAt         *time.Time  `json:"attached_at"`
 }
 
 // complete is false while an attach is under way, or was interrupted.

@@ -68,7 +68,8 @@ type Row struct {
 	Organization Text // Null where no organization column is mapped
 	Started      Mark
 	Finished     Mark
-	Stamp        Text // finish stamp, shortened by ShortenStamp; Null where there is none
+	Stamp        Text       // finish stamp as it is stored; Null where there is none
+	StampValue   StampValue // what Stamp is of
 
 	// Assessment only.
 	ExternalID Text

@@ -62,6 +62,7 @@ func follow(prev *State, row *Row) (*State, Fired) {
 		next = *prev
 	}
 
+	next.Stamp = row.respell(next.Stamp)
 	next.AssessmentID = row.Assessment.over(next.AssessmentID)
 	next.OrganizationID = row.Organization.over(next.OrganizationID)
 

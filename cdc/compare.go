@@ -23,6 +23,11 @@ type comparison struct {
 	note          func(string)
 	progress      func(rows, total int64)
 
+	before, types ColumnTypes // of the mapped columns: what is recorded is of, and as they are now; before may be nil
+	followed      bool        // the stream was consumed up to the snapshot
+	restamp       bool        // some recorded stamps are of another type
+	unmatched     bool        // the rows' keys are not those that are recorded
+
 	refused func(*refusedRow) error // takes a row that the store cannot take
 }
 
@@ -50,6 +55,9 @@ func (c *comparison) run(ctx context.Context) (compared, error) {
 	if err := c.assessments(ctx); err != nil {
 		return result, err
 	}
+	if err := c.retyped(ctx); err != nil {
+		return result, err
+	}
 	if err := c.stage(ctx, &result); err != nil {
 		return result, err
 	}
@@ -70,17 +78,31 @@ func (c *comparison) run(ctx context.Context) (compared, error) {
 	return result, nil
 }
 
+// retyped prepares for columns whose types are not those that were recorded.
+func (c *comparison) retyped(ctx context.Context) error {
+	err := c.store.QueryRow(ctx, "select $1 or exists (select from walhook.response_state where stamp like '?:%')", c.before[roleStamp] != c.types[roleStamp]).Scan(&c.restamp)
+	if err != nil {
+		return fmt.Errorf("look at the recorded stamps: %w", err)
+	}
+	before, known := c.before[roleKey]
+	if known {
+		known, err = rekey(ctx, c.store, before, c.types[roleKey])
+		c.unmatched = !known
+	}
+	return err
+}
+
 // stage copies the snapshot beside the state.
 func (c *comparison) stage(ctx context.Context, result *compared) error {
 	_, err := c.store.PgConn().Exec(ctx, `create temporary table walhook_snapshot
-		(response_id text collate "C", assessment_id text collate "C", organization_id text collate "C", stamp text collate "C", flags smallint) on commit drop;
+		(response_id text collate "C", assessment_id text collate "C", organization_id text collate "C", stamp text collate "C", flags smallint, stamp_value text) on commit drop;
 		create temporary table walhook_refused (response_id text collate "C") on commit drop`).ReadAll()
 	if err != nil {
 		return fmt.Errorf("stage the snapshot: %w", err)
 	}
 	total := int64(c.respondent.Rows)
-	result.rows, err = copyRows(ctx, c.source, c.store, c.mapping.Respondent, c.mapping.RespondentColumns(), "pg_temp.walhook_snapshot "+stateColumns,
-		stateConverter(c.mapping, c.respondent), func(n int64) { c.progress(n, total) }, func(row []byte, cause error) error { return c.keep(ctx, keyOf(row), cause) })
+	result.rows, err = copyRows(ctx, c.source, c.store, c.mapping.Respondent, c.mapping.RespondentColumns(), "pg_temp.walhook_snapshot",
+		snapshotConverter(c.mapping, c.respondent, c.restamp), func(n int64) { c.progress(n, total) }, func(row []byte, cause error) error { return c.keep(ctx, keyOf(row), cause) })
 	if err != nil {
 		return err
 	}
@@ -94,7 +116,7 @@ func (c *comparison) stage(ctx context.Context, result *compared) error {
 func (c *comparison) differences(ctx context.Context, result *compared) error {
 	c.note("comparing the table with the recorded state")
 	_, err := c.store.Exec(ctx, `declare walhook_differences no scroll cursor for
-		select s.response_id, s.assessment_id, s.organization_id, s.stamp, s.flags,
+		select s.response_id, s.assessment_id, s.organization_id, s.stamp, s.flags, s.stamp_value,
 		       r.response_id is not null, r.assessment_id, r.organization_id, r.stamp, coalesce(r.flags, 0)
 		  from pg_temp.walhook_snapshot s left join walhook.response_state r on r.response_id = s.response_id
 		 where r.response_id is null or (r.flags & 12) <> (s.flags & 12)
@@ -132,6 +154,9 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 	rows := sql.NewRows()
 	for _, d := range found {
 		next, fired := Missed(d.recorded, d.row)
+		if d.recorded == nil && c.unmatched {
+			fired = 0
+		}
 		addState(rows, d.row.ID, &next, 0, fate{}.add(fired, false, now))
 		for _, event := range fired.Types() {
 			events = append(events, Event{
@@ -197,12 +222,12 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 	for rows.Next() {
 		var (
 			id                                      string
-			assessment, organization, stamp         *string
+			assessment, organization, stamp, value  *string
 			flags, recordedFlags                    int16
 			recorded                                bool
 			recordedAssessment, recordedOrg, before *string
 		)
-		if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &recorded, &recordedAssessment, &recordedOrg, &before, &recordedFlags); err != nil {
+		if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &value, &recorded, &recordedAssessment, &recordedOrg, &before, &recordedFlags); err != nil {
 			return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
 		}
 		mark := func(bit int16) Mark {
@@ -218,8 +243,14 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 		if d.row.Finished == MarkUnset {
 			d.row.Stamp = Text{Unchanged: true} // staged is the stamp of a finish alone
 		}
+		if value != nil {
+			d.row.StampValue = StampValue{*value, c.types[roleStamp]}
+		}
 		if recorded {
 			d.recorded = newState(recordedAssessment, recordedOrg, before, recordedFlags)
+		}
+		if d.recorded != nil && (c.followed || value == nil) && otherType(d.recorded.Stamp, d.row.Stamp) {
+			d.recorded.Stamp = d.row.Stamp.Value // the stream has told of all changes, or nobody can tell
 		}
 		found = append(found, d)
 	}

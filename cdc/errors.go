@@ -25,7 +25,7 @@ var gapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChange
 
 // comparedKinds are what a comparison is the end of.
 var (
-	comparedKinds = append(slices.Clone(gapKinds), KeyHidden)
+	comparedKinds = append(slices.Clone(gapKinds), KeyHidden, ColumnRetyped)
 	// IncidentKinds are the kinds of incidents that last until they are resolved. Others are noted when they are over.
 	IncidentKinds = append([]string{"retention", "switched_off", SetAside}, comparedKinds...)
 )

@@ -18,7 +18,8 @@ type TableInfo struct {
 	Kind        string // pg_class.relkind: r plain, p partitioned, ...
 	Persistence string // pg_class.relpersistence: p permanent, u unlogged, t temporary
 	Columns     map[string]uint32
-	Generated   map[string]bool // of the columns
+	Modifiers   map[string]int32 // of the columns' types; -1: none
+	Generated   map[string]bool  // of the columns
 	PrimaryKey  []string
 	Uniques     [][]string // columns of each valid unique index over plain columns
 	Identities  []Identity // of the table itself, or of each leaf partition
@@ -40,12 +41,21 @@ type Identity struct {
 	Columns []string // empty where an update or delete cannot be published
 }
 
+// typeOf returns the type of a column.
+func (t *TableInfo) typeOf(column string) ColumnType {
+	modifier, limited := t.Modifiers[column]
+	if !limited {
+		modifier = -1
+	}
+	return ColumnType{t.Columns[column], modifier}
+}
+
 // Partitioned reports whether the table is partitioned.
 func (t *TableInfo) Partitioned() bool { return t.Kind == "p" }
 
 // InspectTable reads a table from the catalog, nil where there is none of that name.
 func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, error) {
-	t := &TableInfo{Name: name, Columns: map[string]uint32{}, Generated: map[string]bool{}}
+	t := &TableInfo{Name: name, Columns: map[string]uint32{}, Modifiers: map[string]int32{}, Generated: map[string]bool{}}
 	err := conn.QueryRow(ctx, `
 		select c.oid, c.relkind::text, c.relpersistence::text, pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'usage'),
 		       (select coalesce(sum(greatest(l.reltuples, 0)), 0) from pg_catalog.pg_class l
@@ -71,7 +81,7 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, e
 		          select oid, typbasetype from pg_catalog.pg_type where oid = a.atttypid
 		          union all
 		          select b.oid, b.typbasetype from t join pg_catalog.pg_type b on b.oid = t.typbasetype)
-		        select oid from t where typbasetype = 0), a.attgenerated <> ''
+		        select oid from t where typbasetype = 0), a.atttypmod, a.attgenerated <> ''
 		  from pg_catalog.pg_attribute a
 		 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`, t.OID)
 	if err != nil {
@@ -79,9 +89,10 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, e
 	}
 	var column string
 	var typeOID uint32
+	var modifier int32
 	var generated bool
-	_, err = pgx.ForEachRow(rows, []any{&column, &typeOID, &generated}, func() error {
-		t.Columns[column], t.Generated[column] = typeOID, generated
+	_, err = pgx.ForEachRow(rows, []any{&column, &typeOID, &modifier, &generated}, func() error {
+		t.Columns[column], t.Modifiers[column], t.Generated[column] = typeOID, modifier, generated
 		return nil
 	})
 	if err != nil {
@@ -168,8 +179,8 @@ func (t *TableInfo) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // isInteger reports whether a key of this type is a JSON number.
-func isInteger(typeOID uint32) bool {
-	return typeOID == pgtype.Int2OID || typeOID == pgtype.Int4OID || typeOID == pgtype.Int8OID
+func (t ColumnType) isInteger() bool {
+	return t.OID == pgtype.Int2OID || t.OID == pgtype.Int4OID || t.OID == pgtype.Int8OID
 }
 
 // SlotInfo is what pg_replication_slots says of our slot.

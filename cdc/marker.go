@@ -1,8 +1,6 @@
 package cdc
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -76,22 +74,6 @@ func isZero(number string) bool {
 		mantissa = number[:at]
 	}
 	return strings.Contains(mantissa, "0") && !strings.ContainsAny(mantissa, "123456789")
-}
-
-// stampLimit is the longest finish stamp that is kept as it is.
-const stampLimit = 40
-
-// ShortenStamp returns the finish stamp as it is stored and compared: itself, or a hash when it is long. Values that begin
-// like a hash are hashed too, so that the two cannot be confused. An empty text is a stamp as well, and not the same as none.
-func ShortenStamp(value string) string {
-	if value == "" {
-		return "#"
-	}
-	if len(value) <= stampLimit && !strings.HasPrefix(value, "#") {
-		return value
-	}
-	sum := sha256.Sum256([]byte(value))
-	return "#" + hex.EncodeToString(sum[:16])
 }
 
 // alwaysSet reports whether every value of the type counts as set, so that it need not be looked at.

@@ -1,7 +1,6 @@
 package cdc
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -107,31 +106,6 @@ func TestMarkerWithValues(t *testing.T) {
 			t.Errorf("%s: NULL or a value that was not sent is misread", tt.marker)
 		}
 	}
-}
-
-func TestStampsAreShortenedAlike(t *testing.T) {
-	t.Parallel()
-	for _, kept := range []string{"x", "2026-03-18 18:44:09.123456+00", strings.Repeat("x", stampLimit)} {
-		if got := ShortenStamp(kept); got != kept {
-			t.Errorf("%q became %q", kept, got)
-		}
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		a, b := rapid.String().Draw(t, "a"), rapid.String().Draw(t, "b")
-		short := ShortenStamp(a)
-		if len(short) > stampLimit {
-			t.Fatalf("%q is still %d bytes long", short, len(short))
-		}
-		if short == a && strings.HasPrefix(a, "#") {
-			t.Fatalf("%q can be taken for a hash", a)
-		}
-		if (a == b) != (short == ShortenStamp(b)) {
-			t.Fatalf("%q and %q are told apart wrongly", a, b)
-		}
-		if short == "" {
-			t.Fatalf("%q is taken for none", a)
-		}
-	})
 }
 
 func TestAlwaysSetTypesAreSet(t *testing.T) {

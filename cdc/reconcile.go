@@ -85,23 +85,39 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 	if err := attachment.Matches(cfg.Target); err != nil {
 		return Reconciled{}, err
 	}
-	if cfg.Gap == nil {
+	r.attachment = attachment
+	if cfg.Gap != nil {
+		if err := r.openIncident(ctx, cfg.Gap); err != nil {
+			return Reconciled{}, err
+		}
+	}
+	if cfg.Gap == nil || cfg.Gap.Kind == ColumnRetyped {
 		result, err := r.alongside(ctx, attachment, position)
 		if !errors.As(err, &r.cfg.Gap) {
+			if err != nil && cfg.Gap != nil {
+				r.tell(ctx, cfg.Gap, err)
+			}
 			return result, err
 		}
 		cfg.Note(r.cfg.Gap.Detail)
+		if err := r.openIncident(ctx, r.cfg.Gap); err != nil {
+			return Reconciled{}, err
+		}
 	}
 	gap := r.cfg.Gap
-	if _, err := store.Exec(ctx, sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": gap.Kind, "detail": gap.Detail})...); err != nil {
-		return Reconciled{}, fmt.Errorf("record the incident: %w", err)
-	}
 	result, err := r.anew(ctx)
 	if err != nil {
 		r.tell(ctx, gap, err)
 		return result, &entrustedError{err}
 	}
 	return result, nil
+}
+
+func (r *reconciler) openIncident(ctx context.Context, gap *GapError) error {
+	if _, err := r.store.Exec(ctx, sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": gap.Kind, "detail": gap.Detail})...); err != nil {
+		return fmt.Errorf("record the incident: %w", err)
+	}
+	return nil
 }
 
 // entrustedError says that a gap was not closed, and that whoever reads the slot next finds it: recorded in the store, or by itself.
@@ -117,9 +133,10 @@ func (r *reconciler) tell(ctx context.Context, gap *GapError, why error) {
 }
 
 type reconciler struct {
-	cfg      ReconcileConfig
-	store    *pgx.Conn // holds the locks
-	adopting *identity // of a copy that becomes the original; nil: source and store are the original
+	cfg        ReconcileConfig
+	store      *pgx.Conn   // holds the locks
+	attachment *Attachment // as it was before
+	adopting   *identity   // of a copy that becomes the original; nil: source and store are the original
 }
 
 // checkIdentity returns a *CopyError where there is nothing to compare with, before any lock is taken.
@@ -193,7 +210,7 @@ func (r *reconciler) alongside(ctx context.Context, a *Attachment, position Posi
 	if err := r.catchUp(ctx, stream, snapshot.consistent); err != nil {
 		return Reconciled{}, err
 	}
-	return r.compare(ctx, source, preflight, snapshot.consistent, false)
+	return r.compare(ctx, source, preflight, snapshot.consistent, false, alsoWrite{sql.ResolveIncidents.SQL, []any{[]string{ColumnRetyped}}})
 }
 
 // catchUp consumes the slot up to a point, through a store connection of its own: the stream sets its session up for look-ups,
@@ -232,6 +249,7 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 	if err != nil {
 		return result, err
 	}
+	r.attachment = attachment
 	id, err := inspectIdentity(ctx, source, r.store, attachment)
 	if err == nil && r.adopting == nil {
 		err = id.err()
@@ -340,9 +358,15 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 			return result, err
 		}
 	}
+	types := r.cfg.Target.Mapping.columnTypes(preflight.Respondent, preflight.Assessment)
+	typesJSON, err := types.json()
+	if err != nil {
+		return result, err
+	}
 	c := &comparison{
 		source: source, store: r.store, mapping: r.cfg.Target.Mapping, respondent: preflight.Respondent, assessment: preflight.Assessment,
 		queue: r.cfg.Queue, at: at, note: r.cfg.Note, progress: r.cfg.Progress,
+		before: r.attachment.Types, types: types, followed: !newSlot,
 	}
 	outcome, err := c.run(ctx)
 	if err != nil {
@@ -352,11 +376,18 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 	if outcome.refused > 0 {
 		text += fmt.Sprintf(", %d were set aside", outcome.refused)
 	}
+	if c.unmatched {
+		text += "; rows whose keys could not be matched with what was recorded fired nothing"
+	}
 	incident := text
 	if r.cfg.Gap != nil {
-		incident = r.cfg.Gap.Detail + "; made a new slot and " + text
+		incident = r.cfg.Gap.Detail + "; " + text
+		if newSlot {
+			incident = r.cfg.Gap.Detail + "; made a new slot and " + text
+		}
 	}
 	for _, w := range append(also,
+		alsoWrite{"update walhook.attachment set column_types = $1, numeric_id = $2", []any{typesJSON, types[roleKey].isInteger()}},
 		alsoWrite{sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": at.String()})},
 		alsoWrite{sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentReconcile, "detail": incident})},
 		alsoWrite{"select pg_notify('walhook', '')", nil}, // for the senders of other processes
@@ -368,6 +399,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 	if err := tx.Commit(ctx); err != nil {
 		return result, fmt.Errorf("complete the comparison: %w", err)
 	}
+	r.cfg.Queue.keyed(types[roleKey])
 	r.cfg.Queue.Committed(ctx)
 	r.cfg.Note(text + " in " + time.Since(began).Round(time.Millisecond).String())
 	return Reconciled{Rows: outcome.rows, Differing: outcome.differing, Gone: outcome.gone, Events: outcome.events}, nil

@@ -21,6 +21,7 @@ type plan struct {
 	fields   []int // for each column of the relation the index of its field, -1: not mapped
 	count    int   // of fields
 	types    []uint32
+	mods     []int32
 
 	// Indexes of fields; -1 where none is mapped.
 	id, assessment, organization, started, finished, stamp, external, copied int
@@ -61,13 +62,13 @@ func (d *Decoder) relation(c *cursor) error {
 	for i, column := range names {
 		at[column] = i
 	}
-	p.count, p.types = len(names), make([]uint32, len(names))
+	p.count, p.types, p.mods = len(names), make([]uint32, len(names)), make([]int32, len(names))
 	found := make([]bool, len(names))
 	for range columns {
 		c.skip(1)
 		column := c.string()
 		typeOID := c.uint32()
-		c.skip(4)
+		modifier := int32(c.uint32())
 		if c.err != nil {
 			return c.err
 		}
@@ -80,7 +81,7 @@ func (d *Decoder) relation(c *cursor) error {
 			typeOID = base
 		}
 		p.fields = append(p.fields, index)
-		p.types[index], found[index] = typeOID, true
+		p.types[index], p.mods[index], found[index] = typeOID, modifier, true
 	}
 	for _, v := range variables {
 		if v.column != "" && !found[at[v.column]] {
@@ -168,13 +169,17 @@ func (p *plan) row(d *Decoder, id string) Row {
 	if p.stamp >= 0 {
 		switch f := d.fields[p.stamp]; f.kind {
 		case 't':
-			row.Stamp = Text{Value: ShortenStamp(string(f.value))}
+			row.StampValue = StampValue{string(f.value), p.typeOf(p.stamp)}
+			row.Stamp = Text{Value: row.StampValue.Type.stampOf(row.StampValue.Text)}
 		case 'u':
 			row.Stamp = Text{Unchanged: true}
 		}
 	}
 	return row
 }
+
+// typeOf returns the type of a field.
+func (p *plan) typeOf(index int) ColumnType { return ColumnType{p.types[index], p.mods[index]} }
 
 func (p *plan) mark(d *Decoder, index int, m Marker) Mark {
 	f := d.fields[index]

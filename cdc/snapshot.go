@@ -303,6 +303,25 @@ func stateConverter(m Mapping, t *TableInfo) func([]byte, []Text) ([]byte, error
 	}
 }
 
+// comparedValue is the longest stamp of which a comparison stages the value, for as long as its transaction lasts.
+const comparedValue = 256
+
+// snapshotConverter is stateConverter for a comparison. With values, the stamps' own values follow.
+func snapshotConverter(m Mapping, t *TableInfo, values bool) func([]byte, []Text) ([]byte, error) {
+	row := newRowReader(m, t)
+	return func(dst []byte, fields []Text) ([]byte, error) {
+		r, err := row(fields)
+		if err != nil {
+			return dst, err
+		}
+		dst = append(appendState(dst, r.ID, Existing(r)), '\t')
+		if value := r.StampValue.Text; values && !r.Stamp.Null && len(value) <= comparedValue {
+			return appendCopyField(dst, value), nil
+		}
+		return appendCopyNull(dst), nil
+	}
+}
+
 func appendState(dst []byte, id string, s State) []byte {
 	dst = appendCopyField(dst, id)
 	for _, value := range []*string{s.AssessmentID, s.OrganizationID, emptyNull(s.Stamp)} {
@@ -342,7 +361,8 @@ func newRowReader(m Mapping, t *TableInfo) func(fields []Text) (Row, error) {
 		}
 		if stamp != "" {
 			if row.Stamp = fields[at[stamp]]; !row.Stamp.Null {
-				row.Stamp.Value = ShortenStamp(row.Stamp.Value)
+				row.StampValue = StampValue{row.Stamp.Value, t.typeOf(stamp)}
+				row.Stamp.Value = row.StampValue.Type.stampOf(row.StampValue.Text)
 			}
 		}
 		return row, nil

@@ -69,10 +69,11 @@ type Stream struct {
 	elected   uint32 // the server process of the last session in which this daemon read the slot
 	patience  patience
 
-	told     *GapError // the last that was told of
-	surveyed bool      // what a comparison needs was looked at
-	careful  bool      // the store refused something of what comes next
-	succeeds bool      // another daemon read the slot before, which has not been told yet
+	told         *GapError // the last that was told of
+	surveyed     bool      // what a comparison needs was looked at
+	retypeFailed time.Time // when a comparison for a column's new type failed last
+	careful      bool      // the store refused something of what comes next
+	succeeds     bool      // another daemon read the slot before, which has not been told yet
 }
 
 // NewStream returns a Stream that Run starts.
@@ -125,6 +126,9 @@ func (s *Stream) Run(ctx context.Context) error {
 				return err
 			}
 			var entrusted *entrustedError
+			if gap.Kind == ColumnRetyped {
+				open, s.retypeFailed = nil, time.Now() // the stream can go on without
+			}
 			if errors.As(err, &entrusted) {
 				open = nil // somebody else may close it before this daemon reads the slot again
 			}
@@ -151,6 +155,10 @@ func (s *Stream) found(gap *GapError) {
 	}
 	s.told = gap
 	s.cfg.Status.enter(PhaseRetrying, gap.Detail)
+	if gap.Kind == ColumnRetyped {
+		s.cfg.Log.Warn("comparing the table, since a mapped column was retyped", "detail", gap.Detail)
+		return
+	}
 	s.cfg.Log.Error("the stream may have missed changes", "kind", gap.Kind, "detail", gap.Detail)
 }
 

@@ -41,6 +41,9 @@ func (s *Stream) watch(ctx context.Context, a *Attachment) error {
 			gap, err = s.watchKeys(ctx, tables, asked)
 			asked = err == nil
 		}
+		if err == nil && gap == nil {
+			gap = s.retyped(a, tables)
+		}
 		if err != nil {
 			s.cfg.Log.Debug("the watch cannot look", "error", err)
 			closeQuietly(source)

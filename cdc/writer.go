@@ -45,6 +45,13 @@ type Queue struct {
 	Add       func(batch *pgx.Batch, events []Event)
 	Committed func(context.Context)
 	Discarded func()
+	Keyed     func(numeric bool) // tells whether the key is a JSON number from here on; nil: nobody asks
+}
+
+func (q Queue) keyed(key ColumnType) {
+	if q.Keyed != nil {
+		q.Keyed(key.isInteger())
+	}
 }
 
 // batchItems is how many items are gathered for one store transaction at most, but for the rest of an inbox.

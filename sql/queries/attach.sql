@@ -2,14 +2,14 @@
 
 -- name: BeginAttachment
 insert into walhook.attachment (phase, system_identifier, database, database_oid, slot, publication, publication_created, publish, mapping,
-  respondent_oid, assessment_oid, numeric_id)
+  respondent_oid, assessment_oid, numeric_id, column_types)
 values ('attaching', @system_identifier, @database, @database_oid, @slot, @publication, @publication_created, @publish, @mapping,
-  @respondent_oid, @assessment_oid, @numeric_id)
+  @respondent_oid, @assessment_oid, @numeric_id, @column_types)
 on conflict (one) do update
   set phase = excluded.phase, system_identifier = excluded.system_identifier, database = excluded.database, database_oid = excluded.database_oid,
       slot = excluded.slot, publication = excluded.publication, publication_created = excluded.publication_created, publish = excluded.publish,
       mapping = excluded.mapping, respondent_oid = excluded.respondent_oid, assessment_oid = excluded.assessment_oid,
-      numeric_id = excluded.numeric_id, next_slot = null, begun_at = now(), attached_at = null;
+      numeric_id = excluded.numeric_id, column_types = excluded.column_types, next_slot = null, begun_at = now(), attached_at = null;
 
 -- The slot that an adoption creates, so that one that is interrupted leaves none behind.
 -- name: RecordNextSlot

@@ -1,0 +1,306 @@
+package cdc
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// ColumnType is the type of a column: that beneath a domain, and the column's modifier, such as its scale; -1: none.
+type ColumnType struct {
+	OID      uint32 `json:"oid"`
+	Modifier int32  `json:"modifier"`
+}
+
+// legacyType marks stamps that were stored without their type; they are hashes of the value's text as it was.
+const legacyType = "?"
+
+// String is the type as it stands before a stored stamp.
+func (t ColumnType) String() string {
+	s := strconv.FormatUint(uint64(t.OID), 10)
+	if t.Modifier >= 0 {
+		s += "." + strconv.FormatInt(int64(t.Modifier), 10)
+	}
+	return s
+}
+
+func parseColumnType(s string) ColumnType {
+	oid, modifier, limited := strings.Cut(s, ".")
+	n, _ := strconv.ParseUint(oid, 10, 32)
+	t := ColumnType{OID: uint32(n), Modifier: -1}
+	if limited {
+		m, _ := strconv.ParseInt(modifier, 10, 32)
+		t.Modifier = int32(m)
+	}
+	return t
+}
+
+// family is what types have in common whose values can be compared.
+type family uint8
+
+const (
+	opaque   family = iota // compared by its text alone
+	number                 // integers, numeric, floats
+	moment                 // dates and timestamps
+	letters                // texts
+	document               // json, jsonb
+	flag                   // boolean
+	uuid
+)
+
+func (t ColumnType) family() family {
+	switch t.OID {
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.NumericOID, pgtype.Float4OID, pgtype.Float8OID:
+		return number
+	case pgtype.DateOID, pgtype.TimestampOID, pgtype.TimestamptzOID:
+		return moment
+	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID, pgtype.NameOID:
+		return letters
+	case pgtype.JSONOID, pgtype.JSONBOID:
+		return document
+	case pgtype.BoolOID:
+		return flag
+	case pgtype.UUIDOID:
+		return uuid
+	}
+	return opaque
+}
+
+// canonical returns a value's text without what the type does not tell apart: scale, padding, order and blanks of a document.
+func (t ColumnType) canonical(text string) string {
+	switch t.family() {
+	case number:
+		return canonicalNumber(text)
+	case moment:
+		local := strings.Replace(text, "+00", "", 1) // sessions are in UTC
+		if t.OID == pgtype.DateOID && !strings.HasSuffix(text, "infinity") {
+			day, era, _ := strings.Cut(local, " ")
+			local = strings.TrimSpace(day + " 00:00:00 " + era)
+		}
+		return local
+	case letters:
+		if t.OID == pgtype.BPCharOID {
+			return strings.TrimRight(text, " ")
+		}
+	case document:
+		return canonicalDocument(text)
+	case flag:
+		switch text {
+		case "t":
+			return "true"
+		case "f":
+			return "false"
+		}
+	case uuid:
+		return strings.ToLower(text)
+	case opaque:
+	}
+	return text
+}
+
+// canonicalNumber returns the digits that matter and the exponent of the last one, such as 175e-1 for 17.50. What is no number stays as it is.
+func canonicalNumber(text string) string {
+	sign, digits := "", strings.TrimSpace(text)
+	if rest, negative := strings.CutPrefix(digits, "-"); negative {
+		sign, digits = "-", rest
+	}
+	mantissa, power, scientific := strings.Cut(strings.ToLower(digits), "e")
+	exponent := 0
+	if scientific {
+		n, err := strconv.Atoi(power)
+		if err != nil {
+			return text
+		}
+		exponent = n
+	}
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	all := whole + fraction
+	if all == "" || strings.Trim(all, "0123456789") != "" {
+		return text
+	}
+	exponent -= len(fraction)
+	all = strings.TrimLeft(all, "0")
+	significant := strings.TrimRight(all, "0")
+	if significant == "" {
+		return "0"
+	}
+	return sign + significant + "e" + strconv.Itoa(exponent+len(all)-len(significant))
+}
+
+// canonicalDocument returns JSON as jsonb compares it.
+func canonicalDocument(text string) string {
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber()
+	var value any
+	if decoder.Decode(&value) != nil || decoder.More() {
+		return text
+	}
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if encoder.Encode(canonicalNumbers(value)) != nil {
+		return text
+	}
+	return out.String()
+}
+
+func canonicalNumbers(value any) any {
+	switch v := value.(type) {
+	case json.Number:
+		return json.RawMessage(strconv.Quote("#" + canonicalNumber(v.String()))) // what a text of the document would have to begin with as well
+	case string:
+		return "'" + v
+	case []any:
+		for i := range v {
+			v[i] = canonicalNumbers(v[i])
+		}
+	case map[string]any:
+		for key := range v {
+			v[key] = canonicalNumbers(v[key])
+		}
+	}
+	return value
+}
+
+// stampOf returns a finish stamp as it is stored: the column's type, and a hash of the value, from which nobody reads an answer.
+func (t ColumnType) stampOf(text string) string {
+	return t.String() + ":" + hashValue(t.canonical(text))
+}
+
+// hashValue is also computed by the migration that hashed the stamps of before.
+func hashValue(value string) string {
+	sum := sha256.Sum256([]byte(value))
+	return base64.StdEncoding.EncodeToString(sum[:12])
+}
+
+// typeOfStamp returns the type that a stamp was stored with.
+func typeOfStamp(stored string) string {
+	kept, _, _ := strings.Cut(stored, ":")
+	return kept
+}
+
+// otherType reports whether a stamp that is stored and one of a row are of different types.
+func otherType(stored string, row Text) bool {
+	return stored != "" && !row.Null && !row.Unchanged && typeOfStamp(stored) != typeOfStamp(row.Value)
+}
+
+// StampValue is a stamp of a row image, as far as it takes to compare it with one that was stored with another type.
+type StampValue struct {
+	Text string
+	Type ColumnType
+}
+
+// respell returns a stored stamp as it would be stored of the row's column: the row's own stamp where the value is the same, or where
+// nobody can tell whether it is, and the stored one where the value has really changed.
+func (r *Row) respell(stored string) string {
+	kept, hash, typed := strings.Cut(stored, ":")
+	if !typed || !otherType(stored, r.Stamp) {
+		return stored
+	}
+	if !r.StampValue.couldBe(kept, hash) && (kept == legacyType || r.StampValue.Type.keeps(parseColumnType(kept))) {
+		return stored
+	}
+	return r.Stamp.Value
+}
+
+// couldBe reports whether a hash that was stored with another type is of the same value.
+func (v StampValue) couldBe(kept, hash string) bool {
+	same := func(text string) bool { return hashValue(text) == hash }
+	if kept == legacyType {
+		return same(v.Text) || v.Type.family() == moment &&
+			(v.Type.shifted(v.Text, same) || v.Type.shifted(v.Text, func(text string) bool { return same(text + "+00") }))
+	}
+	before := parseColumnType(kept)
+	if same(v.Text) || same(v.Type.canonical(v.Text)) || same(before.canonical(v.Text)) {
+		return true
+	}
+	switch before.family() {
+	case moment:
+		zoned := before.OID == pgtype.TimestamptzOID || v.Type.OID == pgtype.TimestamptzOID
+		return zoned && v.Type.family() == moment && v.Type.shifted(v.Text, same)
+	case number:
+		switch before.OID {
+		case pgtype.Float4OID:
+			f, err := strconv.ParseFloat(v.Text, 64)
+			return err == nil && same(canonicalNumber(strconv.FormatFloat(f, 'g', -1, 32)))
+		default:
+			return v.Type.family() == flag && same(map[string]string{"t": "1e0", "f": "0"}[v.Text])
+		}
+	case flag:
+		return v.Type.family() == number && same(strconv.FormatBool(canonicalNumber(v.Text) != "0"))
+	case opaque, letters, document, uuid:
+	}
+	return false
+}
+
+// shifted reports whether a moment is the one sought in some time zone: a conversion between timestamp and timestamptz shifts it by
+// the offset of the zone that the conversion was made in, a multiple of a quarter of an hour.
+func (t ColumnType) shifted(text string, same func(string) bool) bool {
+	const layout = "2006-01-02 15:04:05.999999"
+	local, err := time.Parse(layout, t.canonical(text))
+	if err != nil {
+		return false
+	}
+	for offset := -15 * time.Hour; offset <= 15*time.Hour; offset += 15 * time.Minute {
+		if same(local.Add(offset).Format(layout)) {
+			return true
+		}
+	}
+	return false
+}
+
+// keeps reports whether values of the type before are still told apart in this one, and can be compared: one that differs was changed.
+func (t ColumnType) keeps(before ColumnType) bool {
+	if t.family() == letters {
+		return before.family() != opaque || before.OID >= firstUserOID // an enum
+	}
+	switch before.family() {
+	case number:
+		return t.family() == number && t.scale() >= before.scale()
+	case moment:
+		return t.family() == moment && t.OID != pgtype.DateOID && t.precision() >= before.precision()
+	case flag:
+		return t.family() == number
+	case document:
+		return t.family() == document
+	case letters, uuid, opaque:
+	}
+	return false
+}
+
+// firstUserOID is the least OID of what is made in a database.
+const firstUserOID = 16384
+
+// scale is how many digits behind the point a number has at most.
+func (t ColumnType) scale() int32 {
+	const any = 1 << 14
+	switch t.OID {
+	case pgtype.NumericOID:
+		if t.Modifier < 4 {
+			return any
+		}
+		return (t.Modifier - 4) & 0x7ff
+	case pgtype.Float4OID:
+		return any - 2
+	case pgtype.Float8OID:
+		return any - 1
+	}
+	return 0
+}
+
+// precision is how many digits behind the second a moment has at most.
+func (t ColumnType) precision() int32 {
+	switch {
+	case t.OID == pgtype.DateOID:
+		return -1
+	case t.Modifier < 0:
+		return 6
+	}
+	return t.Modifier
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"walhook/testenv"
+)
+
+// A column that holds the same values in another type has not changed: neither an update of other columns, a comparison, a lost slot nor
+// a table that was copied and swapped fires anything for it; a value that really changes does.
+func TestRetypedFinishStamp(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		from, value, alter string
+		other              string // another value afterwards
+		lossy              bool   // a change before the table was compared cannot be told from the conversion
+	}{
+		{"timestamp", "'2026-03-18 18:44:09.5'", "timestamptz using stamp at time zone 'UTC'", "'2026-03-19 18:44:10Z'", false},
+		{"timestamp", "'2026-03-18 18:44:09.5'", "timestamptz using stamp at time zone 'Asia/Kathmandu'", "'2026-03-19 18:44:10Z'", false},
+		{"timestamptz", "'2026-07-18 18:44:09Z'", "timestamp using stamp at time zone 'America/New_York'", "'2026-03-19 18:44:10'", false},
+		{"timestamptz", "'2026-07-18 18:44:09.123456Z'", "timestamptz(0)", "'2026-03-19 18:44:10Z'", true},
+		{"date", "'2026-07-18'", "timestamptz", "'2026-03-19 18:44:10Z'", false},
+		{"timestamptz", "'2026-07-18 18:44:09Z'", "date using stamp::date", "'2026-03-19'", true},
+		{"integer", "17", "bigint", "18", false},
+		{"integer", "17", "numeric(12, 2)", "17.01", false},
+		{"numeric(12, 4)", "17.1234", "numeric(12, 2)", "18", true},
+		{"numeric", "17.50", "numeric(12, 4)", "17.5001", false},
+		{"real", "0.1", "double precision", "0.2", false},
+		{"varchar(20)", "'a'", "text", "'b'", false},
+		{"text", "'a'", "char(8)", "'b'", false},
+		{"text", "'2026-07-18T18:44:09Z'", "timestamptz using stamp::timestamptz", "'2026-03-19 18:44:10Z'", true},
+		{"bigint", "1784400000", "timestamptz using to_timestamp(stamp)", "'2026-03-19 18:44:10Z'", true},
+		{"json", `'{"a": 1, "b": [1.0]}'`, "jsonb using stamp::jsonb", `'{"a": 2}'`, false},
+		{"boolean", "true", "integer using stamp::int", "2", false},
+	} {
+		t.Run(c.from+" to "+strings.ReplaceAll(c.alter, "/", " "), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, "create table respondent (id bigint primary key, assessment_id bigint, page int default 0, started_at timestamptz, done boolean, stamp "+c.from+")").
+				with("FINISHED", "done", "FINISH_STAMP", "stamp")
+			s.exec("insert into respondent select i, 1, 0, now(), true, " + c.value + " from generate_series(1, 9) i")
+			d := s.run()
+			s.hooks()
+			s.exec("insert into respondent values (10, 1, 0, now(), true, " + c.value + ")")
+			want := []string{"created 10", "started 10", "completed 10"}
+			s.expect("/hook", want...)
+
+			s.exec("alter table respondent alter stamp type " + c.alter)
+			s.exec("update respondent set page = page + 1 where id in (1, 10)")
+			if !c.lossy {
+				s.exec("update respondent set stamp = " + c.other + " where id = 2")
+				want = append(want, "changed 2")
+			}
+			s.expect("/hook", want...)
+			testenv.Eventually(t, patience, "the table to be compared", func() (bool, string) {
+				details := testenv.Values[string](t, s.store, "select detail from walhook.incident where kind = 'column_retyped' and resolved_at is not null")
+				return len(details) == 1 && strings.Contains(details[0], "stamp"), fmt.Sprintf("%q", details)
+			})
+			d.readyz(200, "")
+			s.exec("update respondent set page = page + 1 where id <> 4")
+			s.exec("update respondent set stamp = " + c.other + " where id = 3")
+			want = append(want, "changed 3")
+			s.expect("/hook", want...)
+
+			if out, errOut, status := s.walhook("reconcile"); status != 0 {
+				t.Fatalf("reconcile: status %d\n%s%s", status, out, errOut)
+			}
+			d.kill()
+			s.dropSlot()
+			s.start().ready()
+			s.exec("update respondent set page = page + 1")
+			s.expect("/hook", want...)
+		})
+	}
+}
+
+// The type changes while no daemon runs, and the slot is lost as well: only what has really changed fires.
+func TestRetypedWhileTheSlotIsLost(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, strings.ReplaceAll(sampleSchema, "finished_at timestamptz", "finished_at timestamp"))
+	s.exec("insert into respondent (id, assessment_id, started_at, finished_at) select i, 1, now(), '2026-01-01 12:00' from generate_series(1, 5000) i")
+	d := s.run()
+	s.hooks()
+	s.waitStored()
+	d.kill()
+	s.dropSlot()
+	s.exec("alter table respondent alter finished_at type timestamptz using finished_at at time zone 'UTC'")
+	s.exec("update respondent set finished_at = '2026-02-02 12:00:01Z' where id = 2")
+	d = s.start().ready()
+	s.expect("/hook", "changed 2")
+
+	// Copied and swapped, as migrations without locks do it.
+	s.exec(`begin; lock respondent;
+		create table respondent_new (like respondent including all);
+		alter table respondent_new alter finished_at type timestamp using finished_at at time zone 'UTC';
+		insert into respondent_new (id, assessment_id, started_at, finished_at) select id, assessment_id, started_at, finished_at at time zone 'UTC' from respondent;
+		update respondent_new set finished_at = '2026-03-03 12:00:01' where id = 3;
+		alter table respondent rename to respondent_old; alter table respondent_new rename to respondent; commit`)
+	testenv.Eventually(t, patience, "the swapped table to be compared", func() (bool, string) {
+		n := testenv.Value[int](t, s.store, "select count(*) from walhook.incident where kind = 'table_replaced' and resolved_at is not null")
+		return n > 0, fmt.Sprint(n)
+	})
+	d.readyz(200, "")
+	s.exec("update respondent set page = 9 where id < 100")
+	s.expect("/hook", "changed 2", "changed 3")
+}
+
+// Nobody who reads the state reads an answer, however short it is.
+func TestStampsAreStoredHashed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "create table respondent (id bigint primary key, assessment_id bigint, started_at timestamptz, answer text)").with("FINISHED", "answer")
+	s.exec("insert into respondent values (1, 1, now(), 'yes'), (2, 1, now(), repeat('no, never. ', 100))")
+	d := s.run()
+	s.hooks()
+	s.exec("insert into respondent values (3, 1, now(), 'maybe')")
+	s.expect("/hook", "created 3", "started 3", "completed 3")
+	d.kill()
+	s.dropSlot()
+	s.exec("update respondent set answer = 'perhaps' where id = 1")
+	s.start().ready()
+	s.expect("/hook", "created 3", "started 3", "completed 3", "changed 1")
+	for _, row := range testenv.Values[string](t, s.store, "select r::text from walhook.response_state r") {
+		for _, answer := range []string{"yes", "no", "maybe", "perhaps"} {
+			if strings.Contains(row, answer) {
+				t.Errorf("the state holds the answer: %s", row)
+			}
+		}
+	}
+}
