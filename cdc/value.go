@@ -233,7 +233,7 @@ func (v StampValue) couldBe(kept, hash string) bool {
 			return v.Type.family() == flag && same(map[string]string{"t": "1e0", "f": "0"}[v.Text])
 		}
 	case flag:
-		return v.Type.family() == number && same(strconv.FormatBool(canonicalNumber(v.Text) != "0"))
+		return same(map[string]string{"1e0": "true", "0": "false"}[canonicalNumber(v.Text)])
 	case opaque, letters, document, uuid:
 	}
 	return false

@@ -26,7 +26,7 @@ func TestRetypedFinishStamp(t *testing.T) {
 		{"integer", "17", "bigint", "18", false},
 		{"integer", "17", "numeric(12, 2)", "17.01", false},
 		{"numeric(12, 4)", "17.1234", "numeric(12, 2)", "18", true},
-		{"numeric", "17.50", "numeric(12, 4)", "17.5001", false},
+		{"numeric", "17.50", "numeric(12, 4)", "17.5001", true},
 		{"real", "0.1", "double precision", "0.2", false},
 		{"varchar(20)", "'a'", "text", "'b'", false},
 		{"text", "'a'", "char(8)", "'b'", false},
