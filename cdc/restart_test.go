@@ -123,7 +123,8 @@ func drawChanges(t *rapid.T, tx int) []walChange {
 			values[5], row.Finished = "done", MarkSet
 		}
 		if stamp := rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "stamp"); stamp != "" {
-			values[6], row.Stamp = stamp, text(stamp)
+			values[6] = stamp
+			row = withStamp(row, stamp)
 		}
 		return values, row
 	}
