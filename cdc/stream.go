@@ -40,8 +40,9 @@ const (
 	// who reads it.
 	leftoverGrace = 3 * time.Second
 
-	// drainTimeout bounds the last store transaction of a clean stop.
-	drainTimeout = 30 * time.Second
+	// drainTimeout bounds what a clean stop waits for in the store: the transaction under way and the last position. What the store has not
+	// taken by then is read from the slot again.
+	drainTimeout = 3 * time.Second
 )
 
 // StreamConfig is what a Stream needs. All fields are required but Mend.
@@ -488,10 +489,13 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	defer stopReader()
 	writerCtx, stopWriter := context.WithCancel(ctx)
 	defer stopWriter()
+	storeCtx, giveUp := outlive(ctx, drainTimeout)
+	defer giveUp()
 
 	r := newReader(s.cfg, a, from, partitioned)
 	r.conn, r.until, r.silence = replication, until, s.patience.from(from)
 	w := newWriter(s.cfg, store, r, turn)
+	w.storeCtx = storeCtx
 	if s.careful {
 		w.careful, s.careful = carefulItems, false
 	}
@@ -519,9 +523,7 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	writerErr := w.run(writerCtx)
 	stopWriter()
 	if ctx.Err() != nil && errors.Is(writerErr, context.Canceled) {
-		flushCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-		writerErr = w.settle(flushCtx)
-		cancel()
+		writerErr = w.settle(storeCtx)
 	}
 	if untakable(writerErr) {
 		s.careful = true
@@ -545,6 +547,19 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 		return nil
 	}
 	return ctx.Err()
+}
+
+// outlive returns a context that ends a while after another one.
+func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(by, cancel)
+		context.AfterFunc(longer, func() { timer.Stop() })
+	})
+	return longer, func() {
+		stop()
+		cancel()
+	}
 }
 
 // explain tells a gap from a broken connection.

@@ -70,6 +70,8 @@ type writer struct {
 	status  *Status
 	tracer  trace.Tracer // nil: no traces
 
+	storeCtx context.Context // of the transactions: a clean stop waits for them, up to a bound
+
 	next       *batch     // that is being made
 	committing chan error // the commit under way; nil: none is
 	sealed     *batch     // that is being committed
@@ -99,6 +101,7 @@ func newWriter(cfg StreamConfig, store *pgx.Conn, r *reader, turn int64) *writer
 	w := &writer{
 		store: store, inbox: r.inbox, reader: r, queue: cfg.Queue, mapping: cfg.Mapping, status: cfg.Status, tracer: cfg.Tracer,
 		stored: r.from, turn: turn, consumed: r.from, idle: true, wrote: now, looked: now, states: newStateCache(), log: cfg.Log,
+		storeCtx: context.Background(),
 	}
 	w.next = newBatch(w)
 	return w
@@ -129,7 +132,7 @@ func (w *writer) run(ctx context.Context) error {
 			woken.rest()
 			items = w.inbox.take(items)
 			woken.wake(len(items) < batchItems/16)
-			if err := w.gather(context.WithoutCancel(ctx), items); err != nil {
+			if err := w.gather(w.storeCtx, items); err != nil {
 				_ = w.await() // nobody may use the connection before
 				return err
 			}
@@ -163,7 +166,7 @@ func (w *writer) proceed(ctx context.Context) error {
 		}
 	}
 	if w.committing == nil && w.next.items > 0 {
-		w.begin(context.WithoutCancel(ctx), w.next)
+		w.begin(w.storeCtx, w.next)
 		w.next = newBatch(w)
 	}
 	w.tellLag(w.next)

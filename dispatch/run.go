@@ -37,7 +37,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect to the store: %w", err)
 	}
-	defer s.pool.Close()
+	defer s.closePool()
 
 	// Whoever records and loads outlives the context by the attempts in flight.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -57,12 +57,33 @@ func (s *Scheduler) Run(ctx context.Context) error {
 
 	s.drain()
 	stop()
+	s.abort() // also looks for what nobody will send
 	workers.Wait()
 	s.lookups.Wait()
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseMargin)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	lease.close(closing)
 	return err
+}
+
+// A clean stop ends within the timeout of an attempt and ten seconds, of which the stream takes a few. recordTimeout is how much longer than an
+// attempt the results may take, and closeTimeout bounds giving everything back.
+const (
+	recordTimeout = 3 * time.Second
+	closeTimeout  = 2 * time.Second
+)
+
+// closePool closes the connections to the store. It does not wait for those where the store does not answer.
+func (s *Scheduler) closePool() {
+	closed := make(chan struct{})
+	go func() {
+		s.pool.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(time.Second):
+	}
 }
 
 // drain begins no attempt any more and waits for those in flight and for their results to be recorded.
@@ -75,10 +96,10 @@ func (s *Scheduler) drain() {
 		}
 	}
 	s.mu.Unlock()
+	deadline := time.Now().Add(s.cfg.Timeout + recordTimeout)
 	giveUp := time.AfterFunc(s.cfg.Timeout+time.Second, s.abort)
 	s.attempts.Wait()
 	giveUp.Stop()
-	deadline := time.Now().Add(leaseMargin)
 	for time.Now().Before(deadline) {
 		s.mu.Lock()
 		left := s.unrecorded
