@@ -1,0 +1,279 @@
+package dispatch
+
+import (
+	"testing"
+	"time"
+)
+
+// clocked is a schedule with one endpoint of its own, 10, and a clock that the test sets.
+type clocked struct {
+	*schedule
+	t    *testing.T
+	now  time.Time
+	e    *endpoint
+	sent []*delivery
+	id   int64
+}
+
+func newClocked(t *testing.T, hooks ...*webhook) *clocked {
+	c := &clocked{t: t, now: time.Unix(1_800_000_000, 0)}
+	c.schedule = newSchedule(limits{concurrency: 64, endpointConcurrency: 8, maxAttempts: 3, backoff: Backoff{Base: time.Second, Cap: time.Hour}})
+	c.schedule.now = func() time.Time { return c.now }
+	c.visible = func(int64) bool { return true }
+	c.send = func(d *delivery, _ bool) { c.sent = append(c.sent, d) }
+	c.find = func(*successorQuery) {}
+	c.arm = func(*endpoint, time.Duration) {}
+	c.learn(hooks...)
+	c.live(c.now.Add(1000 * time.Hour))
+	c.claimed(10, 0, 0)
+	c.e = c.endpoints[10]
+	c.e.more = false
+	return c
+}
+
+func (c *clocked) learn(hooks ...*webhook) {
+	known := &webhooks{byID: map[int64]*webhook{}, enabled: true}
+	for _, h := range hooks {
+		known.byID[h.id] = h
+	}
+	c.apply(known)
+	if c.e != nil {
+		c.e.loading, c.e.more = false, false
+	}
+}
+
+// attempt begins an attempt, whatever the endpoint's state.
+func (c *clocked) attempt() *delivery {
+	c.id++
+	d := &delivery{id: c.id, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e, generation: c.e.generation}
+	c.e.hold(d)
+	c.begin(d, c.now)
+	c.now = c.now.Add(time.Millisecond)
+	return d
+}
+
+// ends lets an attempt end that began at some time.
+func (c *clocked) ends(d *delivery, began time.Time, o Outcome) result {
+	o.Started = began
+	r, _, _ := c.answered(d, o, false)
+	return r
+}
+
+// does makes an attempt that ends at once.
+func (c *clocked) does(o Outcome) result { return c.ends(c.attempt(), c.now, o) }
+
+// offer hands over deliveries that were never tried, and returns how many attempts begin.
+func (c *clocked) offer(n int) int {
+	before := len(c.sent)
+	c.e.more, c.e.loading = false, false
+	for range n {
+		c.id++
+		c.handOver([]*delivery{{id: c.id, webhookID: 1, responseID: time.Duration(c.id).String()}}, nil, map[int64]int64{10: c.e.edition})
+	}
+	return len(c.sent) - before
+}
+
+func (c *clocked) expect(failures, limit int) {
+	c.t.Helper()
+	if c.e.failures != failures || c.e.limit != limit {
+		c.t.Errorf("%d failures in a row and %d attempts allowed, not %d and %d", c.e.failures, c.e.limit, failures, limit)
+	}
+}
+
+func TestFailuresInARow(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	for range 4 {
+		c.does(Outcome{Kind: Success})
+	}
+	c.expect(0, 8)
+	for n := range failingAfter - 1 {
+		c.does(Outcome{Kind: Retry})
+		c.expect(n+1, 8)
+	}
+	generation := c.e.generation
+	c.does(Outcome{Kind: Gone})
+	c.expect(failingAfter, 1)
+	if c.e.generation == generation {
+		t.Error("what is held stays, and it would only wait")
+	}
+	c.does(Outcome{Kind: Success})
+	c.expect(0, 2)
+	c.does(Outcome{Kind: Success})
+	c.expect(0, 4)
+	c.does(Outcome{Kind: Retry, SlowEndpoint: true})
+	c.expect(1, 1)
+}
+
+// Failures are counted in the order in which the attempts began.
+func TestFailuresOfOverlappingAttempts(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	began := c.now
+	older := c.attempt()
+	c.now = c.now.Add(time.Second)
+	c.does(Outcome{Kind: Success})
+	c.ends(older, began, Outcome{Kind: Retry})
+	c.expect(0, 2)
+
+	began = c.now
+	older = c.attempt()
+	c.now = c.now.Add(time.Second)
+	for range failingAfter {
+		c.does(Outcome{Kind: Retry})
+	}
+	c.ends(older, began, Outcome{Kind: Success})
+	c.expect(failingAfter, 1)
+}
+
+// A pause that the receiver asks for can only get longer, and only enabling the webhook ends it.
+func TestPauses(t *testing.T) {
+	t.Parallel()
+	hook := edited(1, 10, 1)
+	c := newClocked(t, hook)
+	c.does(Outcome{Kind: Success})
+	began := c.now
+	older := c.attempt()
+	c.does(Outcome{Kind: Retry, RetryAfter: time.Hour})
+	c.does(Outcome{Kind: Retry, RetryAfter: time.Minute})
+	c.ends(older, began, Outcome{Kind: Success})
+	c.now = c.now.Add(59 * time.Minute)
+	if n := c.offer(1); n != 0 {
+		t.Fatalf("%d attempts began during the pause", n)
+	}
+
+	again := *hook
+	again.edition++
+	c.learn(&again)
+	if n := c.offer(1); n != 0 {
+		t.Errorf("%d attempts began after an edit of something else, during the pause", n)
+	}
+	other := edited(2, 10, 7)
+	c.learn(&again, other)
+	if n := c.offer(1); n != 0 {
+		t.Errorf("%d attempts began after another webhook had come, during the pause", n)
+	}
+	began = c.now
+	inFlight := c.attempt()
+	clear(c.troubled)
+	enabled := again
+	enabled.edition, enabled.activation = enabled.edition+1, 1
+	c.learn(&enabled, other)
+	c.expect(0, c.e.limit)
+	if _, is := c.troubled[c.e]; !is {
+		t.Error("the store is not told that the endpoint's failures are forgotten")
+	}
+	c.now = c.now.Add(time.Millisecond)
+	c.ends(inFlight, began, Outcome{Kind: Retry})
+	c.expect(0, c.e.limit)
+	c.e.limit = 8
+	if n := c.offer(1); n != 1 {
+		t.Errorf("%d attempts began after the webhook was enabled", n)
+	}
+	c.now = c.now.Add(2 * time.Hour)
+	if n := c.offer(1); n != 1 {
+		t.Errorf("%d attempts began after the pause", n)
+	}
+}
+
+// What another daemon recorded of an endpoint counts for the one that takes it over, and nobody else writes it.
+func TestClaimedEndpointIsAsItWasLeft(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	c.does(Outcome{Kind: Success})
+	c.does(Outcome{Kind: Success})
+	c.finish(c.results)
+	c.released([]int64{10})
+	clear(c.troubled)
+	enabled := *edited(1, 10, 2)
+	enabled.activation = 1
+	c.learn(&enabled)
+	if len(c.troubled) > 0 {
+		t.Error("the failures of an endpoint that another daemon owns would be overwritten")
+	}
+	c.claimed(10, failingAfter, time.Hour)
+	c.expect(failingAfter, 1)
+	if n := c.offer(2); n != 0 {
+		t.Errorf("%d attempts began during the pause", n)
+	}
+	before := len(c.sent)
+	c.now = c.now.Add(2 * time.Hour)
+	c.due(c.e)
+	if n := len(c.sent) - before; n != 1 {
+		t.Fatalf("%d attempts began after the pause, not one", n)
+	}
+	clear(c.troubled)
+	c.ends(c.sent[len(c.sent)-1], c.now, Outcome{Kind: Success})
+	if _, is := c.troubled[c.e]; !is {
+		t.Error("the store is not told that the endpoint works again")
+	}
+}
+
+// While an endpoint fails, what was tried serves as probes; something else is tried only when there are few of them, or now and then.
+func TestProbes(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	for range failingAfter {
+		c.does(Outcome{Kind: Retry})
+	}
+	c.e.waiting = 8
+	fresh := &delivery{id: 1000, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e}
+	c.e.fresh = []*delivery{fresh}
+	c.e.inFlight = 0
+	if c.e.pick(c.now, 8) != nil {
+		t.Error("something that was never tried is sent beside enough probes")
+	}
+	if d := c.e.pick(c.now.Add(probeInterval), 8); d != fresh {
+		t.Error("nothing is sent though the last probe is long ago")
+	}
+	c.e.fresh, c.e.waiting = []*delivery{fresh}, 7
+	if d := c.e.pick(c.now, 8); d != fresh {
+		t.Error("nothing is sent though there are few probes")
+	}
+	c.e.fresh, c.e.inFlight = []*delivery{fresh}, 1
+	if c.e.pick(c.now, 8) != nil {
+		t.Error("a failing endpoint gets two attempts at a time")
+	}
+}
+
+func TestDecide(t *testing.T) {
+	t.Parallel()
+	l := limits{maxAttempts: 3, backoff: Backoff{Base: time.Second, Cap: time.Hour}}
+	for name, c := range map[string]struct {
+		before int
+		o      Outcome
+		final  bool
+		least  time.Duration
+	}{
+		"success":                 {o: Outcome{Kind: Success}, final: true},
+		"failure":                 {o: Outcome{Kind: Retry}, least: 800 * time.Millisecond},
+		"failure with a pause":    {o: Outcome{Kind: Retry, RetryAfter: time.Minute}, least: time.Minute},
+		"a pause that is shorter": {before: 1, o: Outcome{Kind: Retry, RetryAfter: time.Second}, least: 1600 * time.Millisecond},
+		"gone":                    {o: Outcome{Kind: Gone}, final: true},
+		"the last failure":        {before: 2, o: Outcome{Kind: Retry}, final: true},
+	} {
+		r := l.decide(&delivery{attempts: c.before, hook: &webhook{activation: 4}}, c.o, time.Time{})
+		if r.final != c.final || r.delay < c.least || r.final && r.delay != 0 || r.activation != 4 {
+			t.Errorf("%s: final %t, the next attempt in %s, activation %d", name, r.final, r.delay, r.activation)
+		}
+	}
+}
+
+// Nothing begins that could outlast the lease, nor while too much is unrecorded.
+func TestNothingBegins(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	c.live(c.now.Add(-time.Second))
+	if n := c.offer(1); n != 0 {
+		t.Errorf("%d attempts began after the lease", n)
+	}
+	c.live(c.now.Add(time.Hour))
+	if len(c.sent) != 1 {
+		t.Errorf("%d attempts began with a new lease, not one", len(c.sent))
+	}
+	c.ends(c.sent[0], c.now, Outcome{Kind: Success})
+	c.unrecorded = unrecordedLimit
+	if n := c.offer(1); n != 0 {
+		t.Errorf("%d attempts began while too much is unrecorded", n)
+	}
+}
