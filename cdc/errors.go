@@ -27,7 +27,7 @@ var gapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChange
 var (
 	comparedKinds = append(slices.Clone(gapKinds), KeyHidden, ColumnRetyped)
 	// IncidentKinds are the kinds of incidents that last until they are resolved. Others are noted when they are over.
-	IncidentKinds = append([]string{"retention", "switched_off", SetAside}, comparedKinds...)
+	IncidentKinds = append([]string{"retention", "switched_off", SetAside, PreconditionLost}, comparedKinds...)
 )
 
 // GapError tells that the stream may have missed something: it is not enough to connect again.
@@ -58,11 +58,12 @@ func sqlState(err error) string {
 
 // SQLSTATEs that decide what happens next (PostgreSQL manual, appendix A).
 const (
-	stateObjectInUse     = "55006" // the slot is active
-	stateInvalidValue    = "22023"
-	stateUndefinedObject = "42704" // no such slot or publication
-	stateNotReady        = "55000" // object_not_in_prerequisite_state: the slot was invalidated
-	stateNotInEncoding   = "22021" // character_not_in_repertoire: bytes that are no text in the encoding
-	stateUntranslatable  = "22P05" // untranslatable_character
-	statePositionMoved   = "WH001" // walhook.advance
+	stateObjectInUse      = "55006" // the slot is active
+	stateLockNotAvailable = "55P03" // within lock_timeout
+	stateInvalidValue     = "22023"
+	stateUndefinedObject  = "42704" // no such slot or publication
+	stateNotReady         = "55000" // object_not_in_prerequisite_state: the slot was invalidated
+	stateNotInEncoding    = "22021" // character_not_in_repertoire: bytes that are no text in the encoding
+	stateUntranslatable   = "22P05" // untranslatable_character
+	statePositionMoved    = "WH001" // walhook.advance
 )

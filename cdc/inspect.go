@@ -24,10 +24,10 @@ type TableInfo struct {
 	Uniques     [][]string // columns of each valid unique index over plain columns
 	Identities  []Identity // of the table itself, or of each leaf partition
 	Rows        float64    // the planner's estimate
-	Bytes       int64
-	RowSecurity bool // row-level security hides rows from the connected role
-	IsOwner     bool // the connected role may do what the owner may
-	Inherited   bool // other tables inherit from it, and are no partitions
+	Bytes       int64      // as measure found it; -1: not known
+	RowSecurity bool       // row-level security hides rows from the connected role
+	IsOwner     bool       // the connected role may do what the owner may
+	Inherited   bool       // other tables inherit from it, and are no partitions
 
 	// Adopted tells which partitions were tables of their own before, as the catalog's rows that made them partitions. Only
 	// PostgreSQL 14 is asked: its walsender goes on leaving out what it has once left out.
@@ -53,20 +53,43 @@ func (t *TableInfo) typeOf(column string) ColumnType {
 // Partitioned reports whether the table is partitioned.
 func (t *TableInfo) Partitioned() bool { return t.Kind == "p" }
 
-// InspectTable reads a table from the catalog, nil where there is none of that name.
+// partitionsOf begins a query on the table tree: a table and, where it is partitioned, all its partitions. It takes no lock on them, as
+// pg_partition_tree does.
+func partitionsOf(oid string) string {
+	return `with recursive tree (relid) as (
+		select ` + oid + ` union all
+		select i.inhrelid from tree t
+		  join pg_catalog.pg_class p on p.oid = t.relid and p.relkind = 'p'
+		  join pg_catalog.pg_inherits i on i.inhparent = t.relid and not i.inhdetachpending)`
+}
+
+// measure finds the table's size. That needs a lock, which is not waited for where the application alters the table.
+func (t *TableInfo) measure(ctx context.Context, conn *pgx.Conn) error {
+	work := &pgx.Batch{}
+	work.Queue("select pg_catalog.set_config('lock_timeout', '500ms', true)")
+	work.Queue(partitionsOf("$1::oid")+" select coalesce(sum(pg_catalog.pg_table_size(relid)), 0)::bigint from tree", t.OID).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&t.Bytes) })
+	err := conn.SendBatch(ctx, work).Close()
+	if sqlState(err) == stateLockNotAvailable {
+		t.Bytes, err = -1, nil
+	}
+	if err != nil {
+		return fmt.Errorf("measure table %s: %w", t.Name.Display(), err)
+	}
+	return nil
+}
+
+// InspectTable reads a table from the catalog, nil where there is none of that name. It waits for no lock on the table.
 func InspectTable(ctx context.Context, conn *pgx.Conn, name Name) (*TableInfo, error) {
 	t := &TableInfo{Name: name, Columns: map[string]uint32{}, Modifiers: map[string]int32{}, Generated: map[string]bool{}}
 	err := conn.QueryRow(ctx, `
 		select c.oid, c.relkind::text, c.relpersistence::text, pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'usage'),
-		       (select coalesce(sum(greatest(l.reltuples, 0)), 0) from pg_catalog.pg_class l
-		         where l.oid = c.oid or l.oid in (select relid from pg_catalog.pg_partition_tree(c.oid) where c.relkind = 'p')),
-		       case when c.relkind = 'p'
-		            then (select coalesce(sum(pg_catalog.pg_table_size(relid)), 0) from pg_catalog.pg_partition_tree(c.oid) where isleaf)::bigint
-		            else pg_catalog.pg_table_size(c.oid) end,
+		       (`+partitionsOf("c.oid")+`
+		        select coalesce(sum(greatest(l.reltuples, 0)), 0) from pg_catalog.pg_class l join tree on tree.relid = l.oid),
 		       c.relkind <> 'p' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid)
 		  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		 where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p', 'v', 'm', 'f')`, name.Schema, name.Table).
-		Scan(&t.OID, &t.Kind, &t.Persistence, &t.RowSecurity, &t.IsOwner, &t.Rows, &t.Bytes, &t.Inherited)
+		Scan(&t.OID, &t.Kind, &t.Persistence, &t.RowSecurity, &t.IsOwner, &t.Rows, &t.Inherited)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -112,9 +135,9 @@ func (t *TableInfo) readAdopted(ctx context.Context, conn *pgx.Conn) error {
 	if t.Kind != "p" {
 		return nil
 	}
-	err := conn.QueryRow(ctx, `
+	err := conn.QueryRow(ctx, partitionsOf("$1::oid")+`
 		select coalesce(string_agg(i.inhrelid || ':' || i.xmin, ' ' order by i.inhrelid), '')
-		  from pg_catalog.pg_partition_tree($1) p
+		  from tree p
 		  join pg_catalog.pg_inherits i on i.inhrelid = p.relid
 		  join pg_catalog.pg_attribute a on a.attrelid = p.relid and a.attname = 'tableoid' and a.attnum < 0
 		 where current_setting('server_version_num')::int < 150000 and a.xmin <> i.xmin`, t.OID).Scan(&t.Adopted)
@@ -150,7 +173,7 @@ func (t *TableInfo) readIndexes(ctx context.Context, conn *pgx.Conn) error {
 
 // readIdentities reads the replica identity where it counts: PostgreSQL checks that of the partition a row lies in.
 func (t *TableInfo) readIdentities(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, `
+	rows, err := conn.Query(ctx, partitionsOf("$1::oid")+`
 		select c.oid::regclass::text, c.relreplident::text,
 		       case c.relreplident
 		         when 'f' then array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
@@ -161,8 +184,7 @@ func (t *TableInfo) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 		                       and (c.relreplident = 'd' and i.indisprimary and i.indimmediate or c.relreplident = 'i' and i.indisreplident))
 		       end
 		  from pg_catalog.pg_class c
-		 where c.oid = $1 and c.relkind <> 'p'
-		    or c.oid in (select relid from pg_catalog.pg_partition_tree($1) where isleaf and relid <> $1)
+		 where c.oid in (select relid from tree) and c.relkind <> 'p'
 		 order by 1`, t.OID)
 	if err != nil {
 		return fmt.Errorf("look up the replica identity of %s: %w", t.Name.Display(), err)

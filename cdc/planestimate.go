@@ -50,7 +50,7 @@ func sample(ctx context.Context, source *pgx.Conn, t *TableInfo, columns []strin
 
 // estimateSnapshot reads some rows, and says how long all of them are going to take, and how that is known.
 func estimateSnapshot(ctx context.Context, url string, t *TableInfo, columns []string) string {
-	size := fmt.Sprintf("Table %s: %s, %s.", t.Name.Display(), rowsText(t.Rows), BytesText(t.Bytes))
+	size := fmt.Sprintf("Table %s: %s, %s.", t.Name.Display(), rowsText(t.Rows), t.size())
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
 	var rows lineCounter
@@ -65,7 +65,7 @@ func estimateSnapshot(ctx context.Context, url string, t *TableInfo, columns []s
 	case err != nil:
 		return size + fmt.Sprintf(" How long the snapshot will take is not known: reading %d rows to find out failed (%s).", sampleRows, err)
 	case rows < sampleRows:
-		return fmt.Sprintf("Table %s: %d rows, %s. The snapshot takes well under a minute: reading all rows took %s just now.", t.Name.Display(), rows, BytesText(t.Bytes), took.Round(time.Millisecond))
+		return fmt.Sprintf("Table %s: %d rows, %s. The snapshot takes well under a minute: reading all rows took %s just now.", t.Name.Display(), rows, t.size(), took.Round(time.Millisecond))
 	case t.Rows < float64(rows):
 		return size + " How long the snapshot will take is not known, because the table has more rows than that: run ANALYZE on it first."
 	}

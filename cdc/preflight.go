@@ -195,7 +195,10 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 		p.note(Fail, "table", fmt.Sprintf("%s lies in a schema of walhook's own or of the system", shown), fmt.Sprintf("set %s to a table of the application", variableName))
 		return nil, nil
 	}
-	p.note(OK, "table", fmt.Sprintf("table %s, %s, %s", shown, rowsText(t.Rows), BytesText(t.Bytes)), "")
+	if err := t.measure(ctx, source); err != nil {
+		return nil, err
+	}
+	p.note(OK, "table", fmt.Sprintf("table %s, %s, %s", shown, rowsText(t.Rows), t.size()), "")
 
 	complete := true
 	for _, v := range columns {
@@ -375,6 +378,14 @@ func shellWord(word string) string {
 		return word
 	}
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// size tells how large the table is.
+func (t *TableInfo) size() string {
+	if t.Bytes < 0 {
+		return "of unknown size, since somebody has locked it"
+	}
+	return BytesText(t.Bytes)
 }
 
 // rowsText tells how many rows a table has by its statistics, which are 0 as long as nobody has counted.

@@ -71,7 +71,7 @@ type Stream struct {
 	patience  patience
 
 	told         *GapError // the last that was told of
-	surveyed     bool      // what a comparison needs was looked at
+	lost         string    // what attach required and holds no more, as it was last told
 	retypeFailed time.Time // when a comparison for a column's new type failed last
 	careful      bool      // the store refused something of what comes next
 	succeeds     bool      // another daemon read the slot before, which has not been told yet
@@ -237,9 +237,6 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 		return err
 	}
 	table, err := s.verify(ctx, source, replication, attachment, position)
-	if err == nil {
-		s.survey(ctx, source, attachment)
-	}
 	closeQuietly(source)
 	if err != nil {
 		return err
@@ -261,22 +258,6 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 		return err
 	}
 	return s.pump(ctx, store, replication, attachment, position, turn, table.Partitioned(), until)
-}
-
-// survey warns once of what would refuse a comparison, such as a right to read: the stream does not need it, until a slot is lost.
-func (s *Stream) survey(ctx context.Context, source *pgx.Conn, a *Attachment) {
-	if s.surveyed {
-		return
-	}
-	preflight, err := Inspect(ctx, source, Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: a.Publish, Mapping: s.cfg.Mapping})
-	if err != nil {
-		s.cfg.Log.Debug("what a comparison needs cannot be looked at", "error", err)
-		return
-	}
-	s.surveyed = true
-	if refusals := preflight.Refusals(); len(refusals) > 0 {
-		s.cfg.Log.Warn("should the slot be lost, the table could not be compared with the recorded state", "detail", reasons(refusals))
-	}
 }
 
 // elect waits until this daemon is the one that reads the slot, and remembers whether another was before, until that has been told.

@@ -9,20 +9,26 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// watchInterval is how often the catalog is looked at: what goes wrong there gives no signal in the stream.
-const watchInterval = 3 * time.Second
+const (
+	// watchInterval is how often the catalog is looked at: what goes wrong there gives no signal in the stream.
+	watchInterval = 3 * time.Second
+
+	// preconditionLooks is how many looks there are to one at what attach requires.
+	preconditionLooks = 2
+)
 
 // watch looks at slot, publication and tables from the side while the stream runs, and returns a *GapError when it may have
 // missed something. A broken connection is opened again: the stream itself notices when the server is gone.
 func (s *Stream) watch(ctx context.Context, a *Attachment) error {
 	var source *pgx.Conn
 	asked := false // the store, whether something is left of before
+	surveyed := false
 	defer func() {
 		if source != nil {
 			closeQuietly(source)
 		}
 	}()
-	for {
+	for looks := 0; ; looks++ {
 		select {
 		case <-time.After(watchInterval):
 		case <-ctx.Done():
@@ -43,6 +49,10 @@ func (s *Stream) watch(ctx context.Context, a *Attachment) error {
 		}
 		if err == nil && gap == nil {
 			gap = s.retyped(a, tables)
+		}
+		if err == nil && gap == nil && looks%preconditionLooks == 0 {
+			err = s.watchPreconditions(ctx, source, a, surveyed)
+			surveyed = surveyed || err == nil
 		}
 		if err != nil {
 			s.cfg.Log.Debug("the watch cannot look", "error", err)

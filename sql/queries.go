@@ -74,6 +74,7 @@ var (
 	OpenGap             = mustQuery("OpenGap")
 	OpenIncident        = mustQuery("OpenIncident")
 	NoteSetAside        = mustQuery("NoteSetAside")
+	ResolveOthers       = mustQuery("ResolveOthers")
 	NoteIncident        = mustQuery("NoteIncident")
 	ResolveIncidents    = mustQuery("ResolveIncidents")
 	StoreWAL            = mustQuery("StoreWAL")

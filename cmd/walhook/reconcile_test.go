@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"walhook/testenv"
 )
@@ -366,4 +367,61 @@ func TestReconcileBesideDaemons(t *testing.T) {
 			t.Errorf("a daemon complains:\n%s", d.log.String())
 		}
 	}
+}
+
+// Two comparisons that are asked for at once come one after the other: the one that has the slot does not step aside.
+func TestTwoReconcilesAtOnce(t *testing.T) {
+	t.Parallel()
+	const n = 150000
+	s := newSite(t, sampleSchema).attach()
+	s.exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(1, $1::int) g", n)
+	both := []*daemon{s.background("reconcile"), s.background("reconcile")}
+	for _, d := range both {
+		select {
+		case <-d.exited:
+		case <-time.After(4 * patience):
+			t.Fatal("a comparison does not end")
+		}
+		if status := d.cmd.ProcessState.ExitCode(); status != 0 || !strings.Contains(d.log.String(), "0 differed") {
+			t.Errorf("reconcile: status %d, %s", status, d.log)
+		}
+	}
+	if got := testenv.Psql(t, s.store, "select count(*) from walhook.response_state"); got != fmt.Sprint(n) {
+		t.Errorf("%s responses are recorded, not %d", got, n)
+	}
+}
+
+// Whoever alters the application's table may take long. What goes wrong meanwhile is found all the same.
+func TestWatchWaitsForNoLock(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	d := s.run()
+	s.hook("/hook", "created")
+	alters := testenv.Connect(t, s.db)
+	if _, err := alters.Exec(t.Context(), "begin; lock table respondent in access exclusive mode"); err != nil {
+		t.Fatal(err)
+	}
+	s.exec("alter publication walhook set (publish = 'insert')")
+	testenv.Eventually(t, patience, "the changed publication to be found", func() (bool, string) {
+		text := d.log.String()
+		return strings.Contains(text, "the stream may have missed changes"), text
+	})
+	if _, err := alters.Exec(t.Context(), "commit"); err != nil {
+		t.Fatal(err)
+	}
+	s.resolved("publication_changed")
+	s.exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.expect("/hook", "created 1")
+}
+
+// A table that others inherit from cannot be compared any more. That is said while it can still be mended.
+func TestPreconditionLost(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	d := s.run()
+	s.exec("create table heir () inherits (respondent)")
+	s.told("precondition_lost", "other tables inherit from.*NO INHERIT")
+	s.exec("drop table heir")
+	s.resolved("precondition_lost")
+	d.ready()
 }
