@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,7 +24,7 @@ func newRunCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon: read the stream, queue, send, record",
-		Long: `Runs the daemon until SIGTERM or SIGINT, which let attempts in flight end and record them before it stops.
+		Long: `Runs the daemon until SIGTERM, SIGINT or SIGHUP, which let attempts in flight end and record them before it stops.
 
 It reads the slot that attach made, or stands by while another daemon does and takes over when that one ends. Every daemon
 sends. Databases that cannot be reached are waited for, and a connection that breaks is opened again by itself; what cannot
@@ -39,7 +41,12 @@ OTEL_EXPORTER_OTLP_ENDPOINT, say so; docs/operations.md lists those that are rea
 			if err != nil {
 				return err
 			}
-			return runDaemon(cmd.Context(), cfg, env.logger(cfg))
+			// A reader of the log that does not read, or has gone, must not end the daemon, nor keep it from its work.
+			signal.Ignore(syscall.SIGPIPE)
+			direct := slog.New(newLogHandler(env.stderr, cfg.LogLevel, cfg.LogFormat))
+			out := newLogWriter(env.stderr, func(dropped int) { direct.Warn("dropped log lines that nobody read", "lines", dropped) })
+			defer out.close()
+			return runDaemon(cmd.Context(), cfg, newLogger(out, cfg.LogLevel, cfg.LogFormat))
 		},
 	}
 }
