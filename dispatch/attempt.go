@@ -15,6 +15,9 @@ import (
 // its end; a longer one costs the connection.
 const maxReply = 64 << 10
 
+// maxDrain is how long the body of a success may take, for its connection to be used again.
+const maxDrain = time.Second
+
 // Request is one message for one target.
 type Request struct {
 	Target    *Target
@@ -29,8 +32,8 @@ var contentType = []string{"application/json"}
 
 // Attempt makes one POST and reports what came of it; it never fails otherwise.
 //
-// A 2xx is a success once the body has ended or has exceeded 64 KiB within the timeout; for any other status the body
-// is only detail, and the status counts even when the body stalls. When ctx ends first, the outcome is Aborted.
+// The status decides, whatever becomes of the body: that of a 2xx is read for the connection's sake alone, and that of any other is
+// only detail. When ctx ends before the status is there, the outcome is Aborted.
 func (c *Client) Attempt(ctx context.Context, r Request) Outcome {
 	started := time.Now()
 	o := c.attempt(ctx, r, started)
@@ -50,26 +53,24 @@ func (c *Client) attempt(parent context.Context, r Request, started time.Time) O
 	if err != nil {
 		return Misconfigured(err, started)
 	}
-	resp, err := c.transport.RoundTrip(req)
+	resp, err := c.connections.transport().RoundTrip(req)
 	if err != nil {
 		return c.failed(parent, ctx, at.phase(), err)
 	}
 	defer resp.Body.Close()
 
-	at.reach(phaseReading)
+	var o Outcome
 	buf := replyBuffers.Get().(*[replyBuffer]byte)
 	defer replyBuffers.Put(buf)
-	head, more, err := readReply(resp, buf[:])
-	var o Outcome
-	if is2xx := resp.StatusCode >= 200 && resp.StatusCode < 300; is2xx && err != nil {
-		o = c.failed(parent, ctx, phaseReading, err)
-		o.HTTPStatus = resp.StatusCode
-		o.Error = statusLine(resp.StatusCode) + ", then " + o.Error
-		return o
-	} else if is2xx {
+	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 		o.fromStatus(resp.StatusCode, "", "")
+		late := time.AfterFunc(maxDrain, cancel)
+		defer late.Stop()
+		_, _, _ = readReply(resp, buf[:])
 		return o
 	}
+	at.reach(phaseReading)
+	head, more, err := readReply(resp, buf[:])
 	hide := r.Target.redactor()
 	o.fromStatus(resp.StatusCode, hide.detail(head, more || err != nil), hide.redact(location(resp)))
 	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {

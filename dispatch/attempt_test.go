@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -286,11 +287,7 @@ func drip(status int) http.HandlerFunc {
 func TestSlowDripEndsAtTheTimeout(t *testing.T) {
 	t.Parallel()
 	c := newTestClient(t, ClientConfig{Timeout: timeoutForTests})
-	o := post(t, c, newReceiver(t, drip(http.StatusOK)).URL)
-	if o.Kind != Retry || o.HTTPStatus != 200 || o.Error != "HTTP 200 OK, then timeout after 1s (reading the reply)" {
-		t.Errorf("200: %+v", o)
-	}
-	o = post(t, c, newWire(t, func(conn net.Conn) {
+	o := post(t, c, newWire(t, func(conn net.Conn) {
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
 		_, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nX: ")
@@ -304,6 +301,92 @@ func TestSlowDripEndsAtTheTimeout(t *testing.T) {
 	o = post(t, c, newReceiver(t, drip(http.StatusGone)).URL)
 	if o.Kind != Gone || o.HTTPStatus != 410 || !strings.HasPrefix(o.Error, "HTTP 410 Gone") {
 		t.Errorf("410: %+v", o)
+	}
+}
+
+// The status line of a success decides: its body may drip, never end, or outlive the daemon, and holds the attempt up for a moment at most.
+func TestSuccessIsDecidedByItsStatus(t *testing.T) {
+	t.Parallel()
+	hang := func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusAccepted)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}
+	c := newTestClient(t, ClientConfig{Timeout: time.Hour})
+	for name, handler := range map[string]http.HandlerFunc{"drips": drip(http.StatusOK), "never ends": hang} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if o := post(t, c, newReceiver(t, handler).URL); o.Kind != Success || o.Error != "" {
+				t.Errorf("outcome: %+v", o)
+			}
+		})
+	}
+	t.Run("while the daemon ends", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithCancel(t.Context())
+		s := newReceiver(t, func(w http.ResponseWriter, r *http.Request) {
+			hang(w, r)
+		})
+		timer := time.AfterFunc(maxDrain/2, cancel)
+		defer timer.Stop()
+		if o := c.Attempt(ctx, Request{Target: newTestTarget(t, s.URL), MessageID: "msg_1", Body: []byte(`{}`)}); o.Kind != Success && o.HTTPStatus != 0 {
+			t.Errorf("outcome: %+v", o)
+		}
+	})
+}
+
+// A reply that was read to its end costs no connection, and one that was not costs its own.
+func TestConnectionsOutliveReplies(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]int{"": 1, "short": 1, strings.Repeat("x", maxReply/2): 1, strings.Repeat("x", 64*maxReply): 3} {
+		t.Run(strconv.Itoa(len(body)), func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			peers := map[string]bool{}
+			s := newReceiver(t, func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				peers[r.RemoteAddr] = true
+				mu.Unlock()
+				_, _ = io.WriteString(w, body)
+			})
+			c := newTestClient(t, ClientConfig{})
+			for range 3 {
+				if o := post(t, c, s.URL); o.Kind != Success {
+					t.Errorf("outcome: %+v", o)
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if len(peers) != want {
+				t.Errorf("three requests took %d connections, not %d", len(peers), want)
+			}
+		})
+	}
+}
+
+// Whatever a URL holds that may not stand in a request line goes out percent-encoded, in path and query alike.
+func TestNoURLGoesOutRaw(t *testing.T) {
+	t.Parallel()
+	got := make(chan string, 1)
+	s := newReceiver(t, func(_ http.ResponseWriter, r *http.Request) { got <- r.RequestURI })
+	c := newTestClient(t, ClientConfig{})
+	for url, want := range map[string]string{
+		"/h?x=\u00e9":                 "/h?x=%C3%A9",
+		"/\u00e9?x=%C3%A9":            "/%C3%A9?x=%C3%A9",
+		"/h?\u540d=\u524d&a=b":        "/h?%E5%90%8D=%E5%89%8D&a=b",
+		"/h?a=\"b\"<c>`{d}|e^f\\g":    "/h?a=%22b%22%3Cc%3E%60%7Bd%7D%7Ce%5Ef%5Cg",
+		"/h\\a?b":                     "/h%5Ca?b",
+		"/h?x=50%&y=%zz&z=%4":         "/h?x=50%25&y=%25zz&z=%254",
+		"/h?a[b]=c&d=e+f;g=h,i:@/?!'": "/h?a[b]=c&d=e+f;g=h,i:@/?!'",
+		"/h?x=1#\u00e9":               "/h?x=1",
+		"?\u00e9":                     "/?%C3%A9",
+		"/h?":                         "/h?",
+	} {
+		if o := post(t, c, s.URL+url); o.Kind != Success {
+			t.Errorf("%s: %+v", url, o)
+		} else if uri := <-got; uri != want {
+			t.Errorf("%s went out as %s, not %s", url, uri, want)
+		}
 	}
 }
 
@@ -345,8 +428,15 @@ func TestBrokenReplies(t *testing.T) {
 		"bad transfer coding": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: secretpath\r\n\r\n", 0, "reply is not HTTP"},
 		"endless headers":     {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 2*maxReplyHeaders) + "\r\n\r\n", 0, "reply headers are too large"},
 		"endless interim":     {strings.Repeat("HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n", maxReplyHeaders/16), 0, "reply headers are too large"},
-		"cut body":            {"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nab", 200, "HTTP 200 OK, then connection closed before the reply ended"},
-		"bad chunk":           {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 200, "HTTP 200 OK, then reply is not HTTP"},
+		"cut body":            {"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nab", 200, ""},
+		"bad chunk":           {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 200, ""},
+		"no body":             {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 200, ""},
+		"too much body":       {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nsecretpath", 200, ""},
+		"chunks that end":     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", 200, ""},
+		"bad trailer":         {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nsecretpath\r\n\r\n", 200, ""},
+		"bad gzip":            {"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nab", 200, ""},
+		"204 with a body":     {"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nab", 204, ""},
+		"205 with a body":     {"HTTP/1.1 205 Reset Content\r\nContent-Length: 9\r\n\r\nab", 205, ""},
 		"cut body of a 500":   {"HTTP/1.1 500 secretpath\r\nContent-Length: 100\r\n\r\nno luck, none at all", 500, "HTTP 500 Internal Server Error: no luck, non"},
 		"upgrade":             {"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", 101, "HTTP 101 Switching Protocols"},
 		"interim, then final": {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", 204, ""},
@@ -368,7 +458,7 @@ func TestResetConnection(t *testing.T) {
 	// What had come when the reset did may be lost, with the status or without.
 	for reply, want := range map[string][]string{
 		"": {"connection reset"},
-		"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf": {"connection reset", "HTTP 200 OK, then connection reset"},
+		"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf": {"connection reset", ""},
 		"HTTP/1.1 500 Oops\r\nContent-Length: 9\r\n\r\n":   {"connection reset", "HTTP 500 Internal Server Error"},
 	} {
 		rawURL := newWire(t, func(conn net.Conn) {
@@ -378,7 +468,7 @@ func TestResetConnection(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		if o := post(t, newTestClient(t, ClientConfig{}), rawURL); o.Kind != Retry || !slices.Contains(want, o.Error) {
+		if o := post(t, newTestClient(t, ClientConfig{}), rawURL); (o.Error == "") != (o.Kind == Success) || !slices.Contains(want, o.Error) {
 			t.Errorf("%q, then a reset: %+v", reply, o)
 		}
 	}

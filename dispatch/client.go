@@ -33,15 +33,16 @@ type ClientConfig struct {
 	Guard       *Guard         // default: public addresses alone
 	RootCAs     *x509.CertPool // default: the system's
 	Resolver    *net.Resolver  // default: Go's own, with the system's configuration
+	Age         time.Duration  // of a connection, after which it gets no new request; default 1 min
 }
 
 // Client makes attempts. It owns one pool of connections, and uses no proxy whatever the environment says, for a proxy
 // would connect to addresses that the Guard never sees. It may be used concurrently.
 type Client struct {
-	timeout   time.Duration
-	retryCap  time.Duration
-	userAgent []string
-	transport *http.Transport
+	timeout     time.Duration
+	retryCap    time.Duration
+	userAgent   []string
+	connections *connections
 }
 
 // NewClient returns a Client. Close it to drop its idle connections.
@@ -66,11 +67,8 @@ func NewClient(cfg ClientConfig) *Client {
 		}
 		return dialer.DialContext(countAddresses(ctx), network, address)
 	}
-	return &Client{
-		timeout:   timeout,
-		retryCap:  cmp.Or(max(cfg.RetryCap, 0), 12*time.Hour),
-		userAgent: []string{"walhook/" + cmp.Or(cfg.Version, "dev")},
-		transport: &http.Transport{
+	newTransport := func() *http.Transport {
+		return &http.Transport{
 			Proxy:                  nil,
 			DialContext:            dial,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs},
@@ -88,9 +86,15 @@ func NewClient(cfg ClientConfig) *Client {
 				SendPingTimeout:               pingAfter,
 				PingTimeout:                   pingTimeout,
 			},
-		},
+		}
+	}
+	return &Client{
+		timeout:     timeout,
+		retryCap:    cmp.Or(max(cfg.RetryCap, 0), 12*time.Hour),
+		userAgent:   []string{"walhook/" + cmp.Or(cfg.Version, "dev")},
+		connections: newConnections(cmp.Or(max(cfg.Age, 0), connectionAge), newTransport),
 	}
 }
 
 // Close drops the idle connections; attempts in flight go on.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() { c.connections.close() }

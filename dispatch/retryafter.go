@@ -7,7 +7,7 @@ import (
 )
 
 // ParseRetryAfter returns the wait that a Retry-After header asks for (RFC 9110, section 10.2.3): a number of seconds,
-// or a date in one of HTTP's three formats, measured from now. It is never negative nor above limit, and 0 where the value
+// or a date in one of HTTP's three formats, measured from now. Some send fractions of a second, or dates in UTC by another name. It is never negative nor above limit, and 0 where the value
 // is missing, past or nonsense; so a caller who takes the longer of it and its own backoff can only be slowed down.
 func ParseRetryAfter(value string, now time.Time, limit time.Duration) time.Duration {
 	value = strings.TrimSpace(value)
@@ -19,25 +19,37 @@ func ParseRetryAfter(value string, now time.Time, limit time.Duration) time.Dura
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {
+		at, err = time.Parse(time.RFC1123Z, strings.Replace(value, " UTC", " +0000", 1))
+	}
+	if err != nil {
 		return 0
 	}
 	return min(max(at.Sub(now), 0), limit)
 }
 
-// parseSeconds reports whether s is all digits. It stops counting at limit, so no count of digits overflows.
+// parseSeconds reports whether s is digits, with a fraction or without; a fraction counts as one second more. It stops counting at limit,
+// so no count of digits overflows.
 func parseSeconds(s string, limit time.Duration) (time.Duration, bool) {
+	whole, fraction, _ := strings.Cut(s, ".")
+	if whole == "" || strings.Trim(whole, digits) != "" || strings.Trim(fraction, digits) != "" {
+		return 0, false
+	}
 	var wait time.Duration
-	for i := range len(s) {
-		c := s[i]
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		digit := time.Duration(c-'0') * time.Second
+	for i := range len(whole) {
+		digit := time.Duration(whole[i]-'0') * time.Second
 		if wait > (limit-digit)/10 {
 			wait = limit
 			continue
 		}
 		wait = wait*10 + digit
 	}
+	if strings.Trim(fraction, "0") != "" {
+		if wait > limit-time.Second {
+			return limit, true
+		}
+		wait += time.Second
+	}
 	return min(wait, limit), true
 }
+
+const digits = "0123456789"

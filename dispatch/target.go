@@ -42,6 +42,7 @@ func (t *Target) address() (u *url.URL, auth string, err error) {
 		auth = basicAuth(u.User)
 	}
 	u.User, u.Fragment, u.RawFragment = nil, "", ""
+	u.RawQuery = encodeQuery(u.RawQuery)
 	return u, auth, nil
 }
 

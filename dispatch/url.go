@@ -92,6 +92,27 @@ func isHost(u *url.URL) bool {
 	return utf8.ValidString(name)
 }
 
+// encodeQuery percent-encodes what may not stand in a query (RFC 3986, section 3.4), as net/url does in a path. Brackets stay, which many
+// servers expect as they are.
+func encodeQuery(query string) string {
+	const allowed = "-._~!$&'()*+,;=:@/?[]"
+	var b strings.Builder
+	for i := range len(query) {
+		c := query[i]
+		switch {
+		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(allowed, c) >= 0:
+			b.WriteByte(c)
+		case c == '%' && i+2 < len(query) && isHex(query[i+1]) && isHex(query[i+2]):
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+func isHex(c byte) bool { return strings.IndexByte("0123456789abcdefABCDEF", c) >= 0 }
+
 func isPort(port string) bool {
 	if port == "" {
 		return true

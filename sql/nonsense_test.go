@@ -1,10 +1,15 @@
 package sql
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"walhook/testenv"
 )
@@ -28,7 +33,7 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{insert + ") values ('response.created', 'https://例え.jp/hunter2')", "xn--"},
 		{insert + ") values ('response.created', 'https://[1::2::3]/hunter2')", "IPv6 address"},
 		{insert + ") values ('response.created', 'https://a;hunter2/')", "name or an address"},
-		{insert + ") values ('response.created', U&'https://example.com/hunter2\\00A0')", "blanks"},
+		{insert + ") values ('response.created', U&'https://example.com/hunter2\\00A0')", "U+00A0 (no-break space), at position 28"},
 		{"update walhook.webhook set previous_secret = walhook.new_secret(), previous_secret_until = 'infinity'", "within 100 years"},
 		{"update walhook.webhook set previous_secret = walhook.new_secret(), previous_secret_until = '294276-01-01'", "within 100 years"},
 		{"update walhook.webhook set previous_secret = walhook.new_secret()", "belong together"},
@@ -64,6 +69,65 @@ func TestNonsenseIsRefused(t *testing.T) {
 	}
 	if got := testenv.Psql(t, admin, "select count(*) from walhook.webhook where previous_secret is not null"); got != "0" {
 		t.Errorf("%s webhooks keep a secret that has run out", got)
+	}
+}
+
+// Characters that nobody sees are refused by their names, wherever in a URL they stand, and without the URL; what people can see is taken.
+func TestUnseenCharactersAreRefused(t *testing.T) {
+	t.Parallel()
+	database := installed(t)
+	admin := as(t, database, "walhook_admin")
+	const insert = "insert into walhook.webhook (event_type, url) values ('response.created', "
+	var refusals []refusal
+	for _, c := range []rune{
+		'\u00a0', '\u00ad', '\u034f', '\u061c', '\u115f', '\u180e', '\u200b', '\u200c', '\u200d', '\u200e', '\u200f', '\u202a', '\u202b', '\u202c',
+		'\u202d', '\u202e', '\u2060', '\u2061', '\u2066', '\u2069', '\u206a', '\u2800', '\u3164', '\ufe0f', '\ufeff', '\uffa0', '\ufff9', '\ufffc', '\ufffd',
+		'\U0001d173', '\U000e0001', '\U000e0061', '\U000e0100',
+	} {
+		name := fmt.Sprintf("must not hold the invisible character U+%04X", c)
+		refusals = append(refusals, refusal{fmt.Sprintf("%s'https://example.com/hunter2%c')", insert, c), name},
+			refusal{fmt.Sprintf("%s'https://example.com/?hunter2=%ca')", insert, c), name}, refusal{fmt.Sprintf("%s'https://exam%cple.com/hunter2')", insert, c), name},
+			refusal{fmt.Sprintf("%s'%chttps://example.com/hunter2')", insert, c), name})
+	}
+	refused(t, admin, append(refusals, refusal{insert + "'https://example.com/hunter2\u200b')", "U+200B (zero width space), at position 28: delete it"})...)
+	for _, url := range []string{"https://example.com/h?x=é", "https://example.com/名前", "https://example.com/%E2%80%8B", "https://example.com/\U0001f600"} {
+		testenv.Psql(t, admin, insert+"'"+url+"')")
+	}
+}
+
+// What is probably a slip is taken with a notice.
+func TestDoubtfulURLsGetANotice(t *testing.T) {
+	t.Parallel()
+	database := installed(t)
+	var notices []string
+	config, err := pgx.ParseConfig(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notices = append(notices, n.Message) }
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	for url, want := range map[string]string{
+		"https://example.com/hunter2,":         `webhook.url ends with ",", which is sent as part of it`,
+		"https://example.com/hunter2;":         `webhook.url ends with ";", which is sent as part of it`,
+		"https://example.com/hunter2\u201d":    "webhook.url holds typographic quotation marks, which are sent as part of it",
+		"https://example.com/?a=\u2018hunter2": "webhook.url holds typographic quotation marks, which are sent as part of it",
+		"https://example.com/a,b;c?d=1,2":      "",
+	} {
+		notices = nil
+		if _, err := conn.Exec(t.Context(), "insert into walhook.webhook (event_type, url) values ('response.created', $1)", url); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(notices, "\n"); got != want {
+			t.Errorf("%s: %q, not %q", url, got, want)
+		}
+	}
+	notices = nil
+	if _, err := conn.Exec(t.Context(), "update walhook.webhook set description = 'x'"); err != nil || len(notices) > 0 {
+		t.Errorf("an edit of something else says %q, %v", notices, err)
 	}
 }
 

@@ -42,6 +42,61 @@ comment on function walhook.set_local_time(text) is 'Internal: changes the time 
 select walhook.set_local_time(s.time_zone) from walhook.settings s for update;
 comment on function walhook.local_time(timestamptz) is 'The local time of a moment in the time zone of walhook.settings.';
 
+-- Blanks and what else shows as nothing (Unicode's blanks, control and format characters, and all that it calls default ignorable), as they
+-- come along from documents and mails.
+create or replace function walhook.unseen_character(url text) returns text
+language plpgsql stable strict
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  unseen text;
+begin
+  if getdatabaseencoding() <> 'UTF8' then
+    return null;
+  end if;
+  unseen := substring(url from '[\u0080-\u00a0\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f'
+    '\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff'
+    '\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]');
+  if unseen is null then
+    return null;
+  end if;
+  return format('the invisible character U+%s%s, at position %s', regexp_replace(upper(lpad(to_hex(ascii(unseen)), 8, '0')), '^0{1,4}', ''), case ascii(unseen)
+    when x'00a0'::integer then ' (no-break space)'
+    when x'00ad'::integer then ' (soft hyphen)'
+    when x'200b'::integer then ' (zero width space)'
+    when x'200c'::integer then ' (zero width non-joiner)'
+    when x'200d'::integer then ' (zero width joiner)'
+    when x'200e'::integer then ' (left-to-right mark)'
+    when x'200f'::integer then ' (right-to-left mark)'
+    when x'202a'::integer then ' (left-to-right embedding)'
+    when x'202c'::integer then ' (pop directional formatting)'
+    when x'202d'::integer then ' (left-to-right override)'
+    when x'202e'::integer then ' (right-to-left override)'
+    when x'202f'::integer then ' (narrow no-break space)'
+    when x'2060'::integer then ' (word joiner)'
+    when x'3000'::integer then ' (ideographic space)'
+    when x'feff'::integer then ' (byte order mark)'
+    else '' end, position(unseen in url));
+end
+$$;
+comment on function walhook.unseen_character(text) is 'Internal: names the first character of a URL that nobody sees; NULL where there is none.';
+
+-- What senders take and people seldom mean.
+create or replace function walhook.url_doubt(url text) returns text
+language plpgsql stable strict
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if url ~ '[,;]$' then
+    return format('ends with "%s", which is sent as part of it', right(url, 1));
+  elsif getdatabaseencoding() = 'UTF8' and url ~ '[\u00ab\u00bb\u2018-\u201f\u2039\u203a]' then
+    return 'holds typographic quotation marks, which are sent as part of it';
+  end if;
+  return null;
+end
+$$;
+comment on function walhook.url_doubt(text) is 'Internal: what is probably a slip in a URL that can be that of a webhook; NULL where nothing is.';
+
 -- Refuses what the senders would refuse, while the administrator is still there to hear it. No sentence repeats any of the URL.
 create or replace function walhook.url_fault(url text) returns text
 language plpgsql stable strict
@@ -51,7 +106,11 @@ declare
   authority text := substring(url from '^[A-Za-z]+://([^/?#]*)');
   host      text := regexp_replace(substring(authority from '[^@]*$'), ':[0-9]*$', '');
   port      text := substring(authority from ':([0-9]+)$');
+  unseen    text := walhook.unseen_character(url);
 begin
+  if unseen is not null then
+    return format('must not hold %s: delete it, or write it percent-encoded', unseen);
+  end if;
   if authority ~ '[^\x01-\x7f]' then
     return 'must have its host name in ASCII, such as xn--r8jz45g.jp for an international one';
   end if;
@@ -59,9 +118,6 @@ begin
   if length(url) > 2048 or url !~*
     '^https?://([^/?#@[:space:][:cntrl:]]*@)?([a-z0-9._~%!$&''()*+,;=-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?#][^[:space:][:cntrl:]]*)?$' then
     return 'must be an absolute http or https URL';
-  end if;
-  if getdatabaseencoding() = 'UTF8' and url ~ '[\u0080-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]' then
-    return 'must not hold blanks or control characters';
   end if;
   if port::integer not between 1 and 65535 then
     return 'must have a port from 1 to 65535';

@@ -80,6 +80,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   fault text;
+  doubt text;
 begin
   new.event_type := lower(btrim(new.event_type));
   new.url := btrim(new.url, E' \t\r\n');
@@ -95,6 +96,12 @@ begin
     raise exception 'webhook.url %', fault
       using errcode = 'check_violation', constraint = 'webhook_url_absolute', schema = 'walhook', table = 'webhook', column = 'url',
             hint = 'For example https://example.com/hooks/assessment; no blanks, at most 2048 characters.';
+  end if;
+  if tg_op = 'INSERT' or new.url is distinct from old.url then
+    doubt := walhook.url_doubt(new.url);
+    if doubt is not null then
+      raise notice 'webhook.url %', doubt;
+    end if;
   end if;
   if exists (
     select from unnest(array[new.secret, new.previous_secret]) as u (secret)
