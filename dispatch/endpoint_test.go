@@ -101,6 +101,10 @@ func TestFailuresInARow(t *testing.T) {
 	c.expect(0, 2)
 	c.does(Outcome{Kind: Success})
 	c.expect(0, 4)
+	c.does(Outcome{Kind: Retry})
+	c.expect(1, 4)
+	c.does(Outcome{Kind: Success})
+	c.expect(0, 2) // the gate opens anew
 	c.does(Outcome{Kind: Retry, SlowEndpoint: true})
 	c.expect(1, 1)
 }
