@@ -17,6 +17,9 @@ const (
 	TableReplaced      = "table_replaced"      // another table stands under the mapped name
 	ColumnMissing      = "column_missing"      // a mapped column is gone
 	IdentityLost       = "replica_identity"    // a table lost its replica identity, and is published no more
+	DeliveriesStopped  = "deliveries_stopped"  // something keeps a daemon from sending
+	LogUpkeep          = "log_upkeep"          // the log takes no results, gets no partitions or loses no old ones
+	switchedOff        = "switched_off"        // the site's switch, by an administrator
 	KeyHidden          = "key_hidden"          // a replica identity lacks the key; a gap only once it has it again
 )
 
@@ -27,7 +30,7 @@ var gapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChange
 var (
 	comparedKinds = append(slices.Clone(gapKinds), KeyHidden, ColumnRetyped)
 	// IncidentKinds are the kinds of incidents that last until they are resolved. Others are noted when they are over.
-	IncidentKinds = append([]string{"retention", "switched_off", SetAside, PreconditionLost}, comparedKinds...)
+	IncidentKinds = append([]string{"retention", switchedOff, SetAside, PreconditionLost, DeliveriesStopped, LogUpkeep}, comparedKinds...)
 )
 
 // GapError tells that the stream may have missed something: it is not enough to connect again.

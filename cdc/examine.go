@@ -101,6 +101,8 @@ func (e *examiner) run(ctx context.Context) {
 	e.slot(ctx)
 	e.publication()
 	e.rights(ctx)
+	e.daemons(ctx)
+	e.partitions(ctx)
 	e.administration(ctx)
 	e.webhooks(ctx)
 	e.sizes(ctx)

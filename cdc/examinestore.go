@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -23,6 +24,48 @@ func (e *examiner) rights(ctx context.Context) {
 		fmt.Sprintf("group roles are missing, so %s can give nobody rights in the schema walhook: ", e.view.schemaOwner), e.view.missingGroups), sql.GroupsRemedy(e.view.missingGroups, e.view.schemaOwner))
 	e.grade(!e.view.temporary, Fail, "temporary_right", fmt.Sprintf("role %s may%s make temporary tables in the store, which a comparison needs", e.view.user, map[bool]string{true: "", false: " not"}[e.view.temporary]),
 		fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", pgx.Identifier{e.store.Config().Database}.Sanitize(), pgx.Identifier{e.view.user}.Sanitize()))
+}
+
+// daemons looks at what they report of themselves.
+func (e *examiner) daemons(ctx context.Context) {
+	rows, err := e.store.Query(ctx, `
+		select case when d.heartbeat_at < now() - make_interval(secs => $1)
+		            then format('%s has not reported for %s s', d.name, extract(epoch from now() - d.heartbeat_at)::int) else d.name || ' is not ready: ' || d.unready end
+		  from walhook.daemon d
+		 where d.expires_at >= now() and (d.unready is not null or d.heartbeat_at < now() - make_interval(secs => $1)) order by d.id limit 5`, float64(silentAfter))
+	stuck, err := collect(rows, err)
+	if err != nil {
+		e.unknown("daemons", err)
+		return
+	}
+	e.grade(len(stuck) > 0, Fail, "daemons", found("no daemon reports that it is not ready", "daemons that do not work: ", stuck), "mend what the text names; the daemon's log has more")
+}
+
+// partitions looks ahead: what would refuse the log its next partition, such as a right or an event trigger, does so long before the last one ends.
+func (e *examiner) partitions(ctx context.Context) {
+	var ahead *time.Duration
+	var refusal *string
+	tx, err := e.store.Begin(ctx)
+	if err != nil {
+		e.unknown("log_partitions", err)
+		return
+	}
+	err = tx.QueryRow(ctx, "select walhook.log_covered_until() - now(), walhook.partition_refusal()").Scan(&ahead, &refusal)
+	// A commit of what was tried and taken back might wait for a standby.
+	if err = errors.Join(err, tx.Rollback(ctx)); err != nil {
+		e.unknown("log_partitions", err)
+		return
+	}
+	reach := "the log has no partition for now"
+	if ahead != nil {
+		reach = fmt.Sprintf("the log has partitions for the next %s", aheadText(*ahead))
+	}
+	if refusal != nil {
+		e.note(Fail, "log_partitions", reach+", and can get no other: "+*refusal,
+			fmt.Sprintf("let %s create, alter and drop tables in the schema walhook: no event trigger may refuse it, and GRANT CREATE, USAGE ON SCHEMA walhook TO %[1]s", pgx.Identifier{e.view.schemaOwner}.Sanitize()))
+		return
+	}
+	e.grade(ahead == nil, Warn, "log_partitions", reach, "start walhook run, which makes some")
 }
 
 // administration looks at switch, queue, endpoints and incidents.
@@ -51,13 +94,19 @@ func (e *examiner) administration(ctx context.Context) {
 	} else {
 		e.grade(len(endpoints) > 0, Warn, "endpoints", found("every endpoint answered its last attempt", "endpoints fail at the moment: ", endpoints), "SELECT * FROM walhook.endpoint_health WHERE failures > 0;")
 	}
+	var stopped bool
+	err = e.store.QueryRow(ctx, "select exists (select from walhook.incident where resolved_at is null and kind = any($1))", []string{DeliveriesStopped, LogUpkeep}).Scan(&stopped)
+	if err != nil {
+		e.unknown("incidents", err)
+		return
+	}
 	rows, err = e.store.Query(ctx, "select format('%s since %s: %s', kind, date_trunc('second', at), detail) from walhook.incident where resolved_at is null order by at desc limit 5")
 	incidents, err := collect(rows, err)
 	if err != nil {
 		e.unknown("incidents", err)
 		return
 	}
-	e.grade(len(incidents) > 0, Warn, "incidents", found("no incident is open", "open incidents: ", incidents), "SELECT * FROM walhook.incident WHERE resolved_at IS NULL; the detail says what to do")
+	e.grade(len(incidents) > 0, map[bool]Level{true: Fail, false: Warn}[stopped], "incidents", found("no incident is open", "open incidents: ", incidents), "SELECT * FROM walhook.incident WHERE resolved_at IS NULL; the detail says what to do")
 }
 
 // webhooks looks for those that can never match.

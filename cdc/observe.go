@@ -1,8 +1,11 @@
 package cdc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,10 +16,11 @@ import (
 // Observation is where stream and queue stand, as the databases tell. docs/operations.md has its JSON.
 type Observation struct {
 	At            time.Time        `json:"at"`
-	OK            bool             `json:"ok"`
-	Problems      []string         `json:"problems"` // why it is not OK; else empty
-	Position      string           `json:"position"`
-	SlotStatus    string           `json:"slot_status"` // one of SlotStatuses
+	OK            bool             `json:"ok"`       // no line fails
+	Problems      []string         `json:"problems"` // the texts of those that do
+	Lines         []StatusLine     `json:"lines"`
+	Position      string           `json:"position"`    // "" where the store cannot tell
+	SlotStatus    string           `json:"slot_status"` // one of SlotStatuses, or slotUnknown
 	SlotActive    bool             `json:"slot_active"`
 	LagBytes      int64            `json:"lag_bytes"` // WAL that the slot holds back
 	Daemons       int64            `json:"daemons"`
@@ -26,8 +30,19 @@ type Observation struct {
 	OldestSeconds float64          `json:"oldest_seconds"`    // age of the oldest that does not wait for a disabled webhook
 	Troubled      int64            `json:"endpoints_in_trouble_count"`
 	Endpoints     []TroubledTarget `json:"endpoints_in_trouble"` // at most observedRows
-	Incidents     []OpenIncident   `json:"open_incidents"`       // at most observedRows
+	Open          int64            `json:"open_incidents_count"`
+	Incidents     []OpenIncident   `json:"open_incidents"` // at most observedRows
 }
+
+// StatusLine is one thing that status looks at, and its verdict.
+type StatusLine struct {
+	Name    string `json:"name"`
+	Verdict Level  `json:"verdict"`
+	Text    string `json:"text"`
+}
+
+// slotUnknown is the status of a slot that could not be looked at.
+const slotUnknown = "unknown"
 
 // TroubledTarget is an endpoint whose last attempts failed.
 type TroubledTarget struct {
@@ -48,61 +63,232 @@ type OpenIncident struct {
 // observedRows bounds how many endpoints and incidents are told of.
 const observedRows = 20
 
-// Observe reads it. The cost does not grow with the queue.
-func Observe(ctx context.Context, sourceURL, storeURL, slot string) (*Observation, error) {
-	store, err := ConnectStore(ctx, storeURL)
-	if err != nil {
-		return nil, err
+// Observe reads it. What cannot be looked at fails. The cost does not grow with the queue.
+func Observe(ctx context.Context, sourceURL, storeURL, slot string) *Observation {
+	o := &Observation{
+		At: time.Now().UTC(), Problems: []string{}, SlotStatus: slotUnknown,
+		Endpoints: []TroubledTarget{}, Incidents: []OpenIncident{},
 	}
-	defer closeQuietly(store)
-	if err := sql.CheckVersion(ctx, store); err != nil {
-		return nil, err
-	}
-	source, err := ConnectSource(ctx, sourceURL)
-	if err != nil {
-		return nil, err
-	}
-	defer closeQuietly(source)
-	if err := checkIdentity(ctx, source, store); err != nil {
-		return nil, err
-	}
-	_, position, err := ReadAttached(ctx, store)
-	if err != nil {
-		return nil, err
-	}
-	s, err := inspectSlot(ctx, source, slot)
-	if err != nil {
-		return nil, err
-	}
-	o := &Observation{At: time.Now().UTC(), Position: position.String(), SlotStatus: s.status(), SlotActive: s.ActivePID != nil, LagBytes: s.Retained}
-	if err := o.lookAtStore(ctx, store); err != nil {
-		return nil, err
-	}
-	o.Problems = []string{}
-	if err := s.continues(position); err != nil {
-		o.Problems = append(o.Problems, err.Error())
-	}
-	if s.Exists && !o.SlotActive {
-		o.Problems = append(o.Problems, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile: start walhook run, or look in its log", slot))
-	}
-	for _, i := range o.Incidents {
-		if i.Kind != "switched_off" { // an administrator wants it so
-			o.Problems = append(o.Problems, i.Kind+": "+i.Detail)
+	o.observe(ctx, sourceURL, storeURL, slot)
+	order := []string{"store", "attachment", "source", "slot", "lag", "daemons", "daemon", "log", "switch", "queue", "endpoint", "incident"}
+	slices.SortStableFunc(o.Lines, func(a, b StatusLine) int {
+		return cmp.Compare(slices.Index(order, a.Name), slices.Index(order, b.Name))
+	})
+	for _, l := range o.Lines {
+		if l.Verdict == Fail {
+			o.Problems = append(o.Problems, l.Text)
 		}
 	}
 	o.OK = len(o.Problems) == 0
-	return o, nil
+	return o
 }
 
-func (o *Observation) lookAtStore(ctx context.Context, store *pgx.Conn) (err error) {
+func (o *Observation) line(verdict Level, name, format string, args ...any) {
+	o.Lines = append(o.Lines, StatusLine{Name: name, Verdict: verdict, Text: fmt.Sprintf(format, args...)})
+}
+
+// observe looks at both databases, as far as they can be reached. Where they are not those that were attached, nothing is said of them but that.
+func (o *Observation) observe(ctx context.Context, sourceURL, storeURL, slot string) {
+	store, source := o.connect(ctx, "store", storeURL, ConnectStore), o.connect(ctx, "source", sourceURL, ConnectSource)
+	for _, conn := range []*pgx.Conn{store, source} {
+		if conn != nil {
+			defer closeQuietly(conn)
+		}
+	}
+	if store != nil {
+		if err := sql.CheckVersion(ctx, store); err != nil {
+			o.line(Fail, "store", "%v", err)
+			store = nil
+		}
+	}
+	if store != nil && source != nil {
+		if err := checkIdentity(ctx, source, store); err != nil {
+			o.line(Fail, "attachment", "%v", err)
+			return
+		}
+	}
+	var position *Position
+	if store != nil {
+		position = o.observeStore(ctx, store, slot)
+	}
+	if source != nil {
+		o.observeSource(ctx, source, slot, position)
+	}
+}
+
+// connect returns nil where a database cannot be worked on.
+func (o *Observation) connect(ctx context.Context, name, url string, connect func(context.Context, string) (*pgx.Conn, error)) *pgx.Conn {
+	conn, err := connect(ctx, url)
+	if err != nil {
+		o.line(Fail, name, "%v", err)
+		return nil
+	}
+	var standby bool
+	if err := conn.QueryRow(ctx, "select pg_catalog.pg_is_in_recovery()").Scan(&standby); err != nil {
+		o.line(Fail, name, "look whether the server is a standby: %v", err)
+	} else if standby {
+		o.line(Fail, name, "the %s is a standby, which walhook cannot work on: connect to its primary", name)
+	} else {
+		return conn
+	}
+	closeQuietly(conn)
+	return nil
+}
+
+// observeStore looks at all that the store tells, and returns the stored position, nil where it does not tell that.
+func (o *Observation) observeStore(ctx context.Context, store *pgx.Conn, slot string) *Position {
+	attachment, position, err := ReadAttached(ctx, store)
+	if err != nil {
+		o.line(Fail, "attachment", "%v", err)
+		return nil
+	}
+	if attachment.Slot != slot {
+		o.line(Fail, "attachment", "slot %q was attached, and WALHOOK_SLOT is %q: set it back", attachment.Slot, slot)
+	}
+	o.Position = position.String()
+	for _, look := range []struct {
+		name string
+		at   func(context.Context, *pgx.Conn) error
+	}{{"daemons", o.observeDaemons}, {"log", o.observeLog}, {"queue", o.observeQueue}, {"endpoint", o.observeEndpoints}, {"incident", o.observeIncidents}} {
+		if err := look.at(ctx, store); err != nil {
+			o.line(Fail, look.name, "cannot be looked at: %v", err)
+		}
+	}
+	return &position
+}
+
+// observeSource looks at the slot. Without a position it cannot be told whether that continues where the store ends.
+func (o *Observation) observeSource(ctx context.Context, source *pgx.Conn, slot string, position *Position) {
+	s, err := inspectSlot(ctx, source, slot)
+	if err != nil {
+		o.line(Fail, "slot", "%v", err)
+		return
+	}
+	o.SlotStatus, o.SlotActive, o.LagBytes = s.status(), s.ActivePID != nil, s.Retained
+	verdict, text := s.verdict(position, o.Daemons)
+	o.line(verdict, "slot", "%s", text)
+	if s.Exists {
+		verdict, text := OK, BytesText(s.Retained)+" of WAL are held back"
+		if position != nil {
+			text += "; the stored position is " + position.String()
+		}
+		if danger := s.danger(0); danger != "" {
+			verdict, text = Warn, danger
+		}
+		o.line(verdict, "lag", "%s", text)
+	}
+}
+
+// verdict says how the slot stands while so many daemons live.
+func (s *SlotInfo) verdict(position *Position, daemons int64) (Level, string) {
+	if !s.Exists {
+		return Fail, fmt.Sprintf("%q does not exist: walhook run or walhook reconcile makes a new one and fires what was missed", s.Name)
+	}
+	stands := Position{LSN: s.Confirmed}
+	if s.WALEnd < s.Confirmed {
+		stands.LSN = s.WALEnd
+	}
+	if position != nil {
+		stands = *position
+	}
+	if err := s.continues(stands); err != nil {
+		return Fail, err.Error()
+	}
+	switch {
+	case s.WALStatus == "unreserved":
+		return Fail, s.danger(0)
+	case s.ActivePID == nil && daemons == 0:
+		return Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile: start walhook run, or walhook detach", s.Name)
+	case s.ActivePID == nil:
+		return Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile, although a daemon lives: /readyz and its log say why", s.Name)
+	case daemons == 0:
+		return Fail, fmt.Sprintf("slot %q is read by process %d of the server, and no daemon of this store lives: see pg_stat_activity", s.Name, *s.ActivePID)
+	}
+	return OK, fmt.Sprintf("%q is %s and read by a daemon", s.Name, s.status())
+}
+
+// silentAfter is for how many seconds a daemon may not report before it counts as stuck: three heartbeats and a bit.
+const silentAfter = 6
+
+func (o *Observation) observeDaemons(ctx context.Context, store *pgx.Conn) error {
+	if err := store.QueryRow(ctx, sql.Overview.SQL).Scan(&o.Troubled, nil, nil, &o.Daemons, &o.SwitchedOn); err != nil {
+		return fmt.Errorf("look at the daemons and endpoints: %w", err)
+	}
+	if !o.SwitchedOn {
+		o.line(Warn, "switch", "webhooks are switched off: nothing is queued and nothing is sent")
+	}
+	if o.Daemons == 0 {
+		o.line(Fail, "daemons", "no daemon lives: start walhook run")
+		return nil
+	}
+	rows, err := store.Query(ctx, sql.DaemonReports.SQL, sql.DaemonReports.Bind(sql.Args{"max": observedRows})...)
+	if err != nil {
+		return fmt.Errorf("look at the daemons: %w", err)
+	}
+	var name, unready string
+	var reads bool
+	var silent float64
+	var names []string
+	_, err = pgx.ForEachRow(rows, []any{&name, &reads, &unready, &silent}, func() error {
+		names = append(names, name)
+		switch {
+		case silent > silentAfter:
+			o.line(Fail, "daemon", "%s has not reported for %.0f s: it is stuck, or its host is", name, silent)
+		case unready != "":
+			o.line(Fail, "daemon", "%s is not ready: %s", name, unready)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look at the daemons: %w", err)
+	}
+	text := strings.Join(names, ", ")
+	if more := o.Daemons - int64(len(names)); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	o.line(OK, "daemons", "%d: %s", o.Daemons, text)
+	return nil
+}
+
+func (o *Observation) observeLog(ctx context.Context, store *pgx.Conn) error {
+	var ahead *time.Duration
+	if err := store.QueryRow(ctx, sql.LogCovered.SQL).Scan(&ahead); err != nil {
+		return fmt.Errorf("look how far ahead the log has partitions: %w", err)
+	}
+	switch {
+	case ahead == nil && o.Daemons > 0:
+		o.line(Fail, "log", "it has no partition for now, and results go to walhook.log_overflow: the daemon's log and walhook.incident say why")
+	case ahead == nil:
+		o.line(OK, "log", "it has no partition for now: a daemon makes some")
+	default:
+		o.line(OK, "log", "it has partitions for the next %s", aheadText(*ahead))
+	}
+	return nil
+}
+
+// aheadText is a long time in days.
+func aheadText(d time.Duration) string {
+	if days := d / (24 * time.Hour); days > 2 {
+		return fmt.Sprintf("%d days", days)
+	}
+	return d.Round(time.Second).String()
+}
+
+func (o *Observation) observeQueue(ctx context.Context, store *pgx.Conn) error {
 	depth, err := lookAtQueue(ctx, store)
 	if err != nil {
 		return err
 	}
 	o.Pending, o.Estimated, o.OldestSeconds = depth.pending, depth.estimated, depth.oldestSeconds
-	if err := store.QueryRow(ctx, sql.Overview.SQL).Scan(&o.Troubled, nil, nil, &o.Daemons, &o.SwitchedOn); err != nil {
-		return fmt.Errorf("look at the daemons and endpoints: %w", err)
+	text := depth.String() + " pending"
+	if o.OldestSeconds > 0 {
+		text += fmt.Sprintf(", the oldest for an enabled webhook since %.0f s", o.OldestSeconds)
 	}
+	o.line(OK, "queue", "%s", text)
+	return nil
+}
+
+func (o *Observation) observeEndpoints(ctx context.Context, store *pgx.Conn) error {
 	rows, err := store.Query(ctx, sql.TroubledEndpoints.SQL, sql.TroubledEndpoints.Bind(sql.Args{"max": observedRows})...)
 	if err != nil {
 		return fmt.Errorf("look at the endpoints: %w", err)
@@ -110,15 +296,40 @@ func (o *Observation) lookAtStore(ctx context.Context, store *pgx.Conn) (err err
 	if o.Endpoints, err = pgx.CollectRows(rows, pgx.RowToStructByPos[TroubledTarget]); err != nil {
 		return fmt.Errorf("look at the endpoints: %w", err)
 	}
-	rows, err = store.Query(ctx, sql.OpenIncidents.SQL, sql.OpenIncidents.Bind(sql.Args{"max": observedRows})...)
+	for _, e := range o.Endpoints {
+		failures := "1 failure"
+		if e.Failures > 1 {
+			failures = fmt.Sprintf("%d failures in a row", e.Failures)
+		}
+		o.line(Warn, "endpoint", "%s (webhook %s): %s, %s", e.Host, strings.Trim(fmt.Sprint(e.Webhooks), "[]"), failures, e.Error)
+	}
+	if more := o.Troubled - int64(len(o.Endpoints)); more > 0 {
+		o.line(Warn, "endpoint", "and %d more", more)
+	}
+	return nil
+}
+
+func (o *Observation) observeIncidents(ctx context.Context, store *pgx.Conn) error {
+	rows, err := store.Query(ctx, sql.OpenIncidents.SQL, sql.OpenIncidents.Bind(sql.Args{"max": observedRows})...)
 	if err != nil {
 		return fmt.Errorf("look at the incidents: %w", err)
 	}
-	if o.Incidents, err = pgx.CollectRows(rows, pgx.RowToStructByPos[OpenIncident]); err != nil {
+	var i OpenIncident
+	_, err = pgx.ForEachRow(rows, []any{&i.At, &i.Kind, &i.Detail, &o.Open}, func() error {
+		i.At = i.At.UTC()
+		o.Incidents = append(o.Incidents, i)
+		verdict := Fail
+		if i.Kind == switchedOff {
+			verdict = Warn // an administrator wants it so
+		}
+		o.line(verdict, "incident", "%s: %s (since %s)", i.Kind, i.Detail, i.At.Format(time.DateTime+"Z"))
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("look at the incidents: %w", err)
 	}
-	for i := range o.Incidents {
-		o.Incidents[i].At = o.Incidents[i].At.UTC()
+	if more := o.Open - int64(len(o.Incidents)); more > 0 {
+		o.line(Fail, "incident", "and %d more are open", more)
 	}
 	return nil
 }

@@ -281,7 +281,7 @@ func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
 		if reason == "" {
 			continue
 		}
-		other = other || reason == anotherReads
+		other = other || reason == AnotherReads
 		phase := PhaseStandby
 		if reason == leftoverReads {
 			phase = PhaseRetrying
@@ -300,7 +300,9 @@ func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
 }
 
 const (
-	anotherReads  = "another daemon reads the slot"
+	// AnotherReads is a Status's reason while it stands by for another daemon.
+	AnotherReads = "another daemon reads the slot"
+
 	leftoverReads = "the store has not ended the last session of this daemon yet"
 )
 
@@ -324,7 +326,7 @@ func (s *Stream) occupied(ctx context.Context, store *pgx.Conn) (string, error) 
 	case reader == s.elected:
 		return leftoverReads, nil
 	}
-	return anotherReads, nil
+	return AnotherReads, nil
 }
 
 // noteTakeover lets people see since when which daemon reads the slot.

@@ -31,8 +31,6 @@ const (
 	orphanGrace = 15 * time.Second
 	// versionInterval is how often webhooks are looked at though no notification came: a pooler may swallow them.
 	versionInterval = 2 * time.Second
-	// housekeeping is how often the log's partitions are looked at; more often where they are shorter than that.
-	housekeeping = 10 * time.Minute
 )
 
 // lease keeps this process among the living daemons, and decides which endpoints are its own. One goroutine runs it.
@@ -43,15 +41,16 @@ type lease struct {
 
 	name string // as it is registered: the host may get another one meanwhile
 
-	beaten, looked, versioned, kept time.Time // beaten: when the last heartbeat began
-	deleted                         time.Time // when webhooks were last found to be gone
-	orphans                         time.Time // when to look for what was queued for such
+	beaten, looked, versioned time.Time // beaten: when the last heartbeat began
+	deleted                   time.Time // when webhooks were last found to be gone
+	orphans                   time.Time // when to look for what was queued for such
 
 	noticed time.Time     // when a notification was last followed
 	asked   bool          // another has come since
 	took    time.Duration // to look for everything
 	live    []int64
 	moves   bool // webhooks have left URLs
+	unready bool // as this daemon was last reported
 }
 
 // run keeps the lease until the context ends.
@@ -75,6 +74,7 @@ func (l *lease) run(ctx context.Context) error {
 		if l.beaten.After(held) {
 			backoff = newStoreBackoff()
 		}
+		l.s.health.note(Leasing, err)
 		pause, _ := backoff.Next()
 		l.s.cfg.Log.Warn("lost touch with the store; trying again", "error", err, "in", pause.Round(time.Millisecond))
 		select {
@@ -119,11 +119,14 @@ func (l *lease) hold(ctx context.Context) error {
 		began, all := time.Now(), l.versioned.IsZero()
 		if err := l.look(ctx); isLocked(err) {
 			l.s.cfg.Log.Debug("what somebody has locked in the store is looked at later", "error", err)
+			l.s.health.note(Leasing, err)
+			l.versioned, all = time.Time{}, false
 		} else if err != nil {
 			return err
 		}
 		if all {
 			l.took = time.Since(began)
+			l.s.health.note(Leasing, nil)
 		}
 		notified, err := l.wait(ctx)
 		if err != nil {
@@ -140,7 +143,7 @@ func (l *lease) listensAt() time.Time { return l.noticed.Add(max(noticePause, 4*
 
 // wait waits for a notification, a wish of the scheduler, or the next heartbeat.
 func (l *lease) wait(ctx context.Context) (bool, error) {
-	until := l.beaten.Add(heartbeat)
+	until := l.beaten.Add(l.pace())
 	if at := l.listensAt(); l.asked && at.Before(until) {
 		until = at
 	}
@@ -205,15 +208,26 @@ func (l *lease) anew() {
 	l.id = 0
 }
 
+// pace is how long after a heartbeat the next one follows: what is over is reported soon.
+func (l *lease) pace() time.Duration {
+	if l.unready {
+		return heartbeat / 5
+	}
+	return heartbeat
+}
+
 // beat renews the lease. When others have taken this daemon for dead, everything it held is given up and it begins anew.
 func (l *lease) beat(ctx context.Context) error {
-	if l.id != 0 && time.Since(l.beaten) < heartbeat {
+	if l.id != 0 && time.Since(l.beaten) < l.pace() {
 		return nil
 	}
 	length := l.s.cfg.Timeout + leaseMargin
 	began := time.Now()
 	if l.id != 0 {
-		tag, err := l.conn.Exec(ctx, sql.Heartbeat.SQL, sql.Heartbeat.Bind(sql.Args{"id": l.id, "name": l.name, "lease": length})...)
+		report := l.s.cfg.Report()
+		l.unready = report.Unready != ""
+		args := sql.Heartbeat.Bind(sql.Args{"id": l.id, "name": l.name, "lease": length, "reads": report.Reads, "unready": report.Unready})
+		tag, err := l.conn.Exec(ctx, sql.Heartbeat.SQL, args...)
 		if err != nil {
 			return fmt.Errorf("renew the lease: %w", err)
 		}
@@ -245,6 +259,23 @@ func (l *lease) beat(ctx context.Context) error {
 	}
 	l.beaten = began
 	l.s.live(began.Add(leaseMargin))
+	return l.seekReader(ctx)
+}
+
+// seekReader looks how another daemon stands that reads the slot.
+func (l *lease) seekReader(ctx context.Context) error {
+	var r Reader
+	var silent float64
+	err := l.conn.QueryRow(ctx, sql.SlotReader.SQL, l.id).Scan(&r.Name, &r.Unready, &silent)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		l.s.reader.Store(nil)
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for the daemon that reads the slot: %w", err)
+	}
+	r.Silent = time.Duration(silent * float64(time.Second))
+	l.s.reader.Store(&r)
 	return nil
 }
 
@@ -279,12 +310,6 @@ func (l *lease) look(ctx context.Context) error {
 		l.orphans = now.Add(housekeeping)
 		if again := l.deleted.Add(orphanGrace); again.After(now) {
 			l.orphans = again
-		}
-	}
-	if unit, every := partitionUnit(l.s.cfg.Retention); now.Sub(l.kept) >= every {
-		l.kept = now
-		if err := l.keepHouse(ctx, unit); err != nil {
-			l.s.cfg.Log.Warn("the log's partitions could not be looked after; trying again", "error", err, "in", every)
 		}
 	}
 	return nil
@@ -402,37 +427,6 @@ func (l *lease) mine(endpoint int64) bool {
 		}
 	}
 	return owner == l.id
-}
-
-// keepHouse makes the log's partitions ahead and drops those that have aged out.
-func (l *lease) keepHouse(ctx context.Context, unit string) error {
-	if _, err := l.s.pool.Exec(ctx, sql.EnsurePartitions.SQL, unit); err != nil {
-		return fmt.Errorf("make the log's partitions: %w", err)
-	}
-	if l.s.cfg.Retention > 0 {
-		if _, err := l.s.pool.Exec(ctx, sql.DropPartitions.SQL, l.s.cfg.Retention); err != nil {
-			return fmt.Errorf("drop old log entries: %w", err)
-		}
-	}
-	return nil
-}
-
-// partitionUnit is how long a partition of the log is, short against the retention, which can only drop whole ones, and how
-// often to look after them. walhook.ensure_partitions knows the units.
-func partitionUnit(retention time.Duration) (unit string, every time.Duration) {
-	const day = 24 * time.Hour
-	switch {
-	case retention == 0 || retention > 180*day:
-		return "month", housekeeping
-	case retention > 3*day:
-		return "day", housekeeping
-	case retention > time.Hour:
-		return "hour", housekeeping
-	case retention > 10*time.Minute:
-		return "minute", time.Minute
-	default:
-		return "10 seconds", 5 * time.Second
-	}
 }
 
 // close gives everything back at the end of a clean stop, so that others go on at once.

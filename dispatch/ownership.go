@@ -52,7 +52,20 @@ func (s *Scheduler) Ready() (bool, string) {
 	case s.stopping:
 		return false, "stopping"
 	case time.Now().After(s.aliveUntil):
-		return false, "the store does not answer"
+		return false, s.health.because("the store does not answer", Leasing)
+	}
+	if reason := s.health.stopped(); reason != "" {
+		return false, reason
 	}
 	return true, ""
 }
+
+// Reader is another daemon, as it reports itself.
+type Reader struct {
+	Name    string
+	Unready string        // as in Report
+	Silent  time.Duration // since its last report
+}
+
+// Reader returns the other daemon that reads the slot, nil where none reports that it does.
+func (s *Scheduler) Reader() *Reader { return s.reader.Load() }

@@ -28,13 +28,13 @@ type result struct {
 
 // record writes a batch of results, and how endpoints in trouble stand. Doing it again changes nothing. It returns the results that have to
 // wait as well, because a transaction of somebody else has locked what they are about.
-func (s *Scheduler) record(ctx context.Context, results []result, troubled []*endpoint) (recorded, waiting []result, err error) {
+func (s *Scheduler) record(ctx context.Context, to destination, results []result, troubled []*endpoint) (recorded, waiting []result, err error) {
 	recorded, waiting, err = s.disable(ctx, results)
 	if err != nil {
 		return nil, nil, err
 	}
 	batch := &pgx.Batch{}
-	release := s.queueResults(batch, recorded)
+	release := s.queueResults(batch, to, recorded)
 	defer release()
 	s.queueEndpoints(batch, troubled)
 	if batch.Len() > 0 {
@@ -42,7 +42,7 @@ func (s *Scheduler) record(ctx context.Context, results []result, troubled []*en
 	}
 	if isLocked(err) {
 		var locked []result
-		recorded, locked, err = s.recordUnlocked(ctx, recorded, troubled)
+		recorded, locked, err = s.recordUnlocked(ctx, to, recorded, troubled)
 		waiting = append(waiting, locked...)
 	}
 	if err != nil {
@@ -52,12 +52,12 @@ func (s *Scheduler) record(ctx context.Context, results []result, troubled []*en
 }
 
 // recordAside is record for results that have waited for a lock: it waits for none.
-func (s *Scheduler) recordAside(ctx context.Context, results []result) (recorded, waiting []result, err error) {
+func (s *Scheduler) recordAside(ctx context.Context, to destination, results []result) (recorded, waiting []result, err error) {
 	recorded, waiting, err = s.disable(ctx, results)
 	if err != nil || len(recorded) == 0 {
 		return nil, waiting, err
 	}
-	recorded, locked, err := s.recordUnlocked(ctx, recorded, nil)
+	recorded, locked, err := s.recordUnlocked(ctx, to, recorded, nil)
 	if err != nil {
 		return nil, nil, fmt.Errorf("record %d results that waited: %w", len(results), err)
 	}
@@ -65,7 +65,7 @@ func (s *Scheduler) recordAside(ctx context.Context, results []result) (recorded
 }
 
 // recordUnlocked records those results that wait for nobody, and returns the others as well.
-func (s *Scheduler) recordUnlocked(ctx context.Context, results []result, troubled []*endpoint) (recorded, locked []result, err error) {
+func (s *Scheduler) recordUnlocked(ctx context.Context, to destination, results []result, troubled []*endpoint) (recorded, locked []result, err error) {
 	ids := make([]int64, len(results))
 	for i := range results {
 		ids[i] = results[i].d.id
@@ -81,7 +81,7 @@ func (s *Scheduler) recordUnlocked(ctx context.Context, results []result, troubl
 		}
 		recorded, locked = split(results, func(r *result) bool { return !slices.Contains(waits, r.d.id) })
 		batch := &pgx.Batch{}
-		release := s.queueResults(batch, recorded)
+		release := s.queueResults(batch, to, recorded)
 		defer release()
 		s.queueEndpoints(batch, troubled)
 		return tx.SendBatch(ctx, batch).Close()
@@ -104,26 +104,26 @@ func split(results []result, by func(*result) bool) (is, isNot []result) {
 // isLocked reports whether a statement has given up waiting for a lock.
 func isLocked(err error) bool {
 	var server *pgconn.PgError
-	return errors.As(err, &server) && server.Code == "55P03" // lock_not_available
+	return errors.As(err, &server) && server.Code == lockNotAvailable
 }
 
 // queueResults adds the statements that record results to a batch. What they need is released when it has been sent.
-func (s *Scheduler) queueResults(batch *pgx.Batch, results []result) (release func()) {
+func (s *Scheduler) queueResults(batch *pgx.Batch, to destination, results []result) (release func()) {
 	ended, again := sql.NewRows(), sql.NewRows()
 	now := time.Now()
 	for i := range results {
 		r := &results[i]
-		to := again
+		rows := again
 		if r.final {
-			to = ended
+			rows = ended
 		}
-		add(to, r, s.age(now.Sub(r.at)))
+		add(rows, r, s.age(now.Sub(r.at)))
 	}
 	if ended.Len() > 0 {
-		batch.Queue(sql.RecordEnded.SQL, ended)
+		batch.Queue(to.ended.SQL, ended)
 	}
 	if n := again.Len(); n > 0 {
-		batch.Queue(sql.RecordRetries.SQL, again).Exec(func(tag pgconn.CommandTag) error {
+		batch.Queue(to.retries.SQL, again).Exec(func(tag pgconn.CommandTag) error {
 			missing := tag.RowsAffected() < int64(n)
 			for i := range results {
 				results[i].unknown = missing && !results[i].final

@@ -51,6 +51,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	workers.Go(func() { s.tellLoop(background) })
 	workers.Go(func() { s.sampleLoop(background) })
 	workers.Go(func() { s.timeIndexLoop(background) })
+	workers.Go(func() { s.upkeepLoop(background) })
+	workers.Go(func() { s.healthLoop(background) })
 
 	lease := &lease{s: s, name: cdc.DaemonName()}
 	err = lease.run(ctx)
@@ -102,9 +104,9 @@ func (s *Scheduler) drain() {
 	giveUp.Stop()
 	for time.Now().Before(deadline) {
 		s.mu.Lock()
-		left := s.unrecorded
+		left := s.unrecorded - len(s.rejected)
 		s.mu.Unlock()
-		if left == 0 {
+		if left <= 0 {
 			return
 		}
 		signal(s.recorded)
@@ -131,21 +133,31 @@ func newStoreBackoff() retry.Backoff {
 const asidePause = 250 * time.Millisecond
 
 // recordLoop records results in batches: while one is on its way the next gathers. Those that wait for somebody's lock are set aside, so that
-// they keep no others waiting.
+// they keep no others waiting; those that the store rejects are retried now and then.
 func (s *Scheduler) recordLoop(ctx context.Context) {
 	var aside []result
 	retryAside := time.NewTimer(asidePause)
 	defer retryAside.Stop()
+	retryRejected := time.NewTicker(rejectedRetry)
+	defer retryRejected.Stop()
 	for ctx.Err() == nil {
 		var locked []result
 		select {
 		case <-s.recorded:
 			results, troubled := s.takeResults()
-			locked = s.write(ctx, func(ctx context.Context) ([]result, []result, error) { return s.record(ctx, results, troubled) })
+			locked = s.write(ctx, results, func(ctx context.Context, to destination, part []result) ([]result, []result, error) {
+				return s.record(ctx, to, part, troubled)
+			})
+		case <-retryRejected.C:
+			if results := s.takeRejected(); len(results) > 0 {
+				locked = s.write(ctx, results, func(ctx context.Context, to destination, part []result) ([]result, []result, error) {
+					return s.record(ctx, to, part, nil)
+				})
+			}
 		case <-retryAside.C:
 			results := aside
 			aside = nil
-			locked = s.write(ctx, func(ctx context.Context) ([]result, []result, error) { return s.recordAside(ctx, results) })
+			locked = s.write(ctx, results, s.recordAside)
 		case <-ctx.Done():
 		}
 		if len(locked) > 0 {
@@ -161,20 +173,24 @@ func (s *Scheduler) recordLoop(ctx context.Context) {
 	}
 }
 
-// write records results until the store has taken those that nobody has locked, and returns the others.
-func (s *Scheduler) write(ctx context.Context, record func(context.Context) (recorded, locked []result, err error)) (locked []result) {
-	var recorded []result
-	err := retry.Do(ctx, newStoreBackoff(), func(ctx context.Context) (err error) {
-		if recorded, locked, err = record(ctx); err != nil {
-			s.cfg.Log.Warn("the store did not take results; trying again", "error", err)
-			s.pool.Reset() // what a connection knows of the store's types may have been true of another store
+// write records results until the store has taken or rejected those that nobody has locked, and returns the others.
+func (s *Scheduler) write(ctx context.Context, left []result, record recordFunc) (locked []result) {
+	err := retry.Do(ctx, newStoreBackoff(), func(ctx context.Context) error {
+		rest, waiting, err := s.recordParts(ctx, left, record)
+		left, locked = rest, append(locked, waiting...)
+		if err != nil || s.rejectedCount() == 0 {
+			s.noteUnless(ctx, Recording, err)
 		}
+		if len(left) == 0 && (err == nil || refused(err)) {
+			return nil
+		}
+		s.cfg.Log.Warn("the store did not take results; trying again", "error", err)
+		s.pool.Reset() // what a connection knows of the store's types may have been true of another store
 		return retry.RetryableError(err)
 	})
 	if err != nil {
 		return nil
 	}
-	s.finish(recorded)
 	return locked
 }
 
@@ -188,6 +204,7 @@ func (s *Scheduler) findSuccessor(q *successorQuery) {
 		err := retry.Do(s.attemptCtx, newStoreBackoff(), func(ctx context.Context) error {
 			var err error
 			next, due, stale, err = s.successor(ctx, q.endpoint.id, q.line.response, q.ordered)
+			s.noteUnless(ctx, Loading, err)
 			return retry.RetryableError(err)
 		})
 		if err == nil {
@@ -209,6 +226,7 @@ func (s *Scheduler) loadLoop(ctx context.Context) {
 			continue
 		}
 		err := s.load(ctx, looks)
+		s.noteUnless(ctx, Loading, err)
 		if err != nil && !errors.Is(err, context.Canceled) {
 			s.cfg.Log.Warn("could not look for pending deliveries; trying again", "error", err)
 			s.pool.Reset() // as when results are not taken
@@ -233,7 +251,9 @@ func (s *Scheduler) gateLoop(ctx context.Context) {
 		passed, refresh := time.Now(), s.cfg.Horizon.Refresh
 		for pause := horizonPauseMin; ; pause = min(2*pause, horizonPauseMax) {
 			left, released := 0, 0
-			if err := refresh(ctx); err == nil {
+			err := refresh(ctx)
+			s.noteUnless(ctx, Visibility, err)
+			if err == nil {
 				left, released = s.release()
 			} else if ctx.Err() == nil {
 				s.cfg.Log.Warn("deliveries wait: the source cannot be asked what it shows", "error", err)

@@ -30,6 +30,7 @@ type Sample struct {
 	WebhooksDisabled   int64
 	Daemons            int64
 	SwitchedOn         bool             // walhook.settings.enabled
+	Covered            time.Duration    // how far ahead the log has partitions
 	Incidents          map[string]int64 // open ones by kind
 
 	at time.Time
@@ -72,6 +73,14 @@ func (s *Scheduler) look(ctx context.Context) (*Sample, error) {
 	batch.Queue(sql.Overview.SQL).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&sample.EndpointsInTrouble, &sample.WebhooksEnabled, &sample.WebhooksDisabled, &sample.Daemons, &sample.SwitchedOn)
 	})
+	batch.Queue(sql.LogCovered.SQL).QueryRow(func(row pgx.Row) error {
+		var covered *time.Duration
+		err := row.Scan(&covered)
+		if covered != nil {
+			sample.Covered = *covered
+		}
+		return err
+	})
 	batch.Queue(sql.OpenIncidentKinds.SQL).Query(func(rows pgx.Rows) error {
 		var kind string
 		var n int64
@@ -90,13 +99,15 @@ type Load struct {
 	InFlight  int // attempts
 	Held      int // deliveries, those in flight among them
 	Alive     bool
+
+	Unrecorded int // answers that the store has not taken yet
 }
 
 // Load returns it.
 func (s *Scheduler) Load() Load {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := Load{InFlight: s.inFlight, Held: s.memory.held, Alive: time.Now().Before(s.aliveUntil)}
+	l := Load{InFlight: s.inFlight, Held: s.memory.held, Unrecorded: s.unrecorded, Alive: time.Now().Before(s.aliveUntil)}
 	for _, e := range s.endpoints {
 		if e.owned {
 			l.Endpoints++

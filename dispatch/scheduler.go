@@ -31,9 +31,16 @@ type Config struct {
 	Version             string
 	Observe             func(Attempted)    // called after each attempt; must not block
 	Loaded              func(webhooks int) // called whenever the webhooks were loaded; must not block
+	Report              func() Report      // asked with each heartbeat; must not block
 	Log                 *slog.Logger
 
 	Tracer trace.Tracer // takes a span of each attempt; nil: no traces
+}
+
+// Report is what a daemon reports of itself to others.
+type Report struct {
+	Reads   bool   // the slot
+	Unready string // what its /readyz says with 503; "" while that says 200
 }
 
 // Attempted is what is told of each attempt, for metrics.
@@ -65,9 +72,16 @@ type Scheduler struct {
 	pool *pgxpool.Pool
 
 	*schedule
+	rejected []result // that the store refuses, each by itself; they count as unrecorded
 
-	foreseen   chan struct{} // capacity 1: deliveries are being queued, and their transactions will be asked for
-	sampled    atomic.Pointer[Sample]
+	foreseen chan struct{} // capacity 1: deliveries are being queued, and their transactions will be asked for
+	sampled  atomic.Pointer[Sample]
+	reader   atomic.Pointer[Reader] // another daemon that reads the slot; nil: none is known
+
+	health       health
+	refusedAt    atomic.Pointer[time.Time] // when the log last refused results; nil: it takes them
+	upkeepWanted chan struct{}             // capacity 1: the log refuses results
+
 	attempts   sync.WaitGroup
 	lookups    sync.WaitGroup
 	attemptCtx context.Context
@@ -78,7 +92,7 @@ type Scheduler struct {
 func NewScheduler(cfg Config) *Scheduler {
 	attemptCtx, abort := context.WithCancel(context.Background())
 	s := &Scheduler{
-		cfg: cfg, foreseen: make(chan struct{}, 1), attemptCtx: attemptCtx, abort: abort,
+		cfg: cfg, foreseen: make(chan struct{}, 1), upkeepWanted: make(chan struct{}, 1), attemptCtx: attemptCtx, abort: abort,
 		schedule: newSchedule(limits{
 			concurrency: cfg.Concurrency, endpointConcurrency: cfg.EndpointConcurrency, maxAttempts: cfg.MaxAttempts, backoff: cfg.Backoff,
 		}),

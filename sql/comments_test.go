@@ -18,7 +18,7 @@ func TestEverythingIsCommented(t *testing.T) {
 		"functions": `select p.oid::regprocedure from pg_proc p where p.pronamespace = 'walhook'::regnamespace and p.prorettype <> 'trigger'::regtype
 			and obj_description(p.oid, 'pg_proc') is null order by 1`,
 		"columns": `select c.oid::regclass || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid
-			where (c.relnamespace = 'walhook'::regnamespace and c.relkind = 'v' or c.oid in ('walhook.webhook'::regclass, 'walhook.settings'::regclass))
+			where (c.relnamespace = 'walhook'::regnamespace and c.relkind = 'v' and obj_description(c.oid, 'pg_class') not like 'Internal: %' or c.oid in ('walhook.webhook'::regclass, 'walhook.settings'::regclass))
 			and a.attnum > 0 and not a.attisdropped and col_description(c.oid, a.attnum) is null order by 1`,
 		"functions that pin no search_path": `select p.oid::regprocedure from pg_proc p join pg_language l on l.oid = p.prolang
 			where p.pronamespace = 'walhook'::regnamespace and p.prosqlbody is null

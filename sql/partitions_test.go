@@ -239,3 +239,102 @@ func TestOrphansAreBuried(t *testing.T) {
 		t.Errorf("what waits for a webhook that exists was buried: %q", got)
 	}
 }
+
+// both are the partitioned tables of the log.
+const both = "unnest(array['walhook.log'::regclass, 'walhook.attempt']) t (parent)"
+
+// dropAll drops every partition of the log.
+func dropAll(t *testing.T, url string) {
+	t.Helper()
+	testenv.Exec(t, url, `do $$ declare p record; begin
+		for p in select q.part from `+both+` cross join lateral walhook.partitions_of(t.parent) q loop execute format('drop table %s', p.part); end loop; end $$`)
+}
+
+// Partitions of a time that has not come, as a clock that was ahead leaves them, keep nobody from making those of now; nor does one that
+// somebody dropped in the middle, or detached and kept.
+func TestPartitionsFillHoles(t *testing.T) {
+	t.Parallel()
+	url := installed(t)
+	dropAll(t, url)
+	testenv.Exec(t, url, "select walhook.make_partition(t.parent, now() + interval '10 years', now() + interval '11 years') from "+both)
+	covered := func(what string) {
+		t.Helper()
+		if got := testenv.Psql(t, url, "select walhook.log_covered_until() > now() + interval '2 days'"); got != "t" {
+			t.Errorf("%s: whether the log has partitions for the next days: %s", what, got)
+		}
+		for _, age := range []string{"0 s", "23 h", "-1 day"} {
+			testenv.Exec(t, url, fmt.Sprintf(logged, 1, age))
+		}
+	}
+	testenv.Exec(t, url, "select walhook.ensure_partitions('day')")
+	covered("after the clock came back")
+	testenv.Exec(t, url, `do $$ declare p record; begin
+		for p in select q.part, t.parent from `+both+` cross join lateral walhook.partitions_of(t.parent) q where q.lower <= now() and q.upper > now() loop
+			execute format('alter table %s detach partition %s', p.parent, p.part); end loop; end $$`)
+	if got := testenv.Psql(t, url, "select walhook.log_covered_until() is null"); got != "t" {
+		t.Errorf("with a hole for now, whether that is told: %s", got)
+	}
+	testenv.Exec(t, url, "select walhook.ensure_partitions('day')")
+	covered("after that of today was detached")
+	if made := testenv.Psql(t, url, "select walhook.ensure_partitions('day')"); made != "0" {
+		t.Errorf("a second look made %s partitions", made)
+	}
+}
+
+// What the log has refused reads like the rest of it, moves there as soon as there is room, and ages out where there never is.
+func TestOverflowReadsLikeTheLog(t *testing.T) {
+	t.Parallel()
+	url := installed(t)
+	dropAll(t, url)
+	over := strings.NewReplacer("walhook.log ", "walhook.log_overflow ", "walhook.attempt ", "walhook.attempt_overflow ")
+	for id, age := range map[int]string{1: "0 s", 2: "3 years", 3: "9 years"} {
+		testenv.Exec(t, url, over.Replace(fmt.Sprintf(logged, id, age)))
+	}
+	testenv.Exec(t, url, "insert into walhook.webhook (id, url, event_type) values (1, 'https://example.com/', 'response.created')")
+	const seen = "select (select string_agg(delivery_id || status, ',' order by delivery_id) from walhook.delivery_log), (select count(*) from walhook.delivery_attempt)"
+	const want = "1failed,2failed,3failed|3"
+	if got := testenv.Psql(t, url, seen); got != want {
+		t.Errorf("the views show %s, not %s", got, want)
+	}
+	if got := testenv.Psql(t, url, "begin; select walhook.redeliver(1) is not null; rollback; begin; select walhook.redeliver_failed(1, now() - interval '10 years'); rollback"); !strings.Contains(got, "t\n") || !strings.HasSuffix(got, "3") {
+		t.Errorf("redelivery says %q", got)
+	}
+	if got := testenv.Psql(t, url, "select walhook.trim_overflow('8 years')"); got != "2" {
+		t.Errorf("%s rows aged out, not 2", got)
+	}
+	if out, err := testenv.TryPsql(t, url, "select * from walhook.drain_overflow()"); err == nil || !strings.Contains(out, "no partition") {
+		t.Errorf("without a partition the log takes rows: %s", out)
+	}
+	testenv.Exec(t, url, "select walhook.ensure_partitions('month')")
+	if n := testenv.Value[int](t, url, "select count(*)::int from walhook.partitions_of('walhook.log')"); n > 30 {
+		t.Errorf("there are %d partitions", n)
+	}
+	if got := testenv.Psql(t, url, "select * from walhook.drain_overflow(1)"); got != "2|t" {
+		t.Errorf("moved, and whether more are left: %s", got)
+	}
+	if got := testenv.Psql(t, url, "select * from walhook.drain_overflow(); select (select count(*) from walhook.log), (select count(*) from walhook.attempt)"); got != "2|f\n2|2" {
+		t.Errorf("moved, and then in the log: %s", got)
+	}
+}
+
+// Where DDL is refused, that is known beforehand, and administrators may delete webhooks all the same.
+func TestRefusedPartitions(t *testing.T) {
+	t.Parallel()
+	url := installed(t)
+	const refusal = "select coalesce(walhook.partition_refusal(), 'none'), (select count(*) from walhook.partitions_of('walhook.log') q where q.lower > '9000-01-01')"
+	if got := testenv.Psql(t, url, refusal); got != "none|0" {
+		t.Errorf("where all is well: %s", got)
+	}
+	testenv.Exec(t, url, `
+		create function public.refuse() returns event_trigger language plpgsql as $$ begin raise exception 'no DDL here'; end $$`)
+	dropAll(t, url)
+	testenv.Exec(t, url, "create event trigger refuse on ddl_command_start when tag in ('CREATE TABLE') execute function public.refuse()")
+	if got := testenv.Psql(t, url, refusal); got != "no DDL here|0" {
+		t.Errorf("with an event trigger: %s", got)
+	}
+	testenv.Exec(t, url, `insert into walhook.webhook (id, url, event_type) values (7, 'https://example.com/', 'response.created');
+		insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values (7, now(), 1, 'r'); delete from walhook.webhook`)
+	if got := testenv.Psql(t, url, "select status, error from walhook.delivery_log"); got != "failed|the webhook was deleted" {
+		t.Errorf("the log says %q", got)
+	}
+}

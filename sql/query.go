@@ -96,3 +96,13 @@ func mustQuery(name string) Query {
 	}
 	return q
 }
+
+// overflowing returns a query of results that puts them into the overflow of the log.
+func overflowing(name string) Query {
+	q := mustQuery(name)
+	q.Name = strings.TrimPrefix(q.Name, "Record") + "Overflow"
+	q.SQL = strings.NewReplacer("insert into walhook.log ", "insert into walhook.log_overflow ",
+		"insert into walhook.attempt ", "insert into walhook.attempt_overflow ").Replace(q.SQL)
+	Queries[q.Name] = q
+	return q
+}

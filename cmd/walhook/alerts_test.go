@@ -133,8 +133,17 @@ func TestAlertsFire(t *testing.T) {
 			series{`walhook_open_incidents{job="w",kind="publication_changed"} 1x180`},
 			series{
 				`walhook_open_incidents{job="w",kind="slot_lost"} 0x90 1 1 0x90`, `walhook_open_incidents{job="w",kind="switched_off"} 1x180`,
-				`walhook_open_incidents{job="w",kind="retention"} 1x180`,
+				`walhook_open_incidents{job="w",kind="retention"} 1x180`, `walhook_open_incidents{job="w",kind="deliveries_stopped"} 1x180`,
+				`walhook_open_incidents{job="w",kind="log_upkeep"} 1x180`,
 			},
+		},
+		"WalhookDeliveriesStopped": {
+			series{`walhook_failing{job="w",concern="recording"} 1x180`},
+			series{`walhook_failing{job="w",concern="recording"} 0x90 1 0x90`, `walhook_failing{job="w",concern="upkeep"} 1x180`},
+		},
+		"WalhookLogUpkeepFails": {
+			series{`walhook_failing{job="w",concern="upkeep"} 1x180`},
+			series{`walhook_failing{job="w",concern="upkeep"} 1 1 0x180`, `walhook_failing{job="w",concern="recording"} 1x180`},
 		},
 		"WalhookRetentionFails": {
 			series{`walhook_open_incidents{job="w",kind="retention"} 1x180`},

@@ -375,6 +375,10 @@ func (d *doctor) ofWebhooks() {
 	d.while("update walhook.endpoint set failures = 4, failing_since = now(), last_error = 'HTTP 500'; update walhook.webhook set enabled = false", // nobody waits for it
 		"update walhook.endpoint set failures = 0; "+back, "endpoints", cdc.OK, "")
 	d.while("insert into walhook.incident_log (kind, detail) values ('retention', 'held back')", "delete from walhook.incident_log", "incidents", cdc.Warn, "retention since")
+	d.while("insert into walhook.incident_log (kind, detail) values ('log_upkeep', 'no partitions')", "delete from walhook.incident_log", "incidents", cdc.Fail, "log_upkeep since")
+	d.while("insert into walhook.daemon (name, version, expires_at, unready) values ('host/1', '1', now() + interval '1 hour', 'odd')", "delete from walhook.daemon", "daemons", cdc.Fail, "host/1 is not ready: odd")
+	d.while("insert into walhook.daemon (name, version, expires_at, heartbeat_at) values ('host/1', '1', now() + interval '1 hour', now() - interval '1 minute')", "delete from walhook.daemon", "daemons", cdc.Fail, "host/1 has not reported for 6")
+	d.while(refuseDDL, "drop event trigger refuse; drop function public.refuse", "log_partitions", cdc.Fail, "and can get no other: no DDL here")
 	testenv.Exec(d.t, d.store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now() - interval '2 hours', 1, '1')", id)
 	d.finds("queue", cdc.Warn, "enabled for 2h0m")
 

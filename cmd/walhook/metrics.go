@@ -161,6 +161,9 @@ func senderMetrics(senders *atomic.Pointer[dispatch.Scheduler]) prometheus.Colle
 	queue := c.metric(gauge, "walhook_queue_deliveries", "Pending deliveries of all daemons; beyond 10,000 an estimate.")
 	oldest := c.metric(gauge, "walhook_queue_oldest_seconds", "Age of the oldest pending delivery that does not wait for a disabled webhook.")
 	trouble := c.metric(gauge, "walhook_endpoints_in_trouble", "URLs whose last attempt failed.")
+	unrecorded := c.metric(gauge, "walhook_unrecorded_results", "Answers that the store has not taken yet; they are sent again if the daemon dies now.")
+	failing := c.metric(gauge, "walhook_failing", "1 while something fails that this daemon needs to send and log deliveries, by concern.", "concern")
+	covered := c.metric(gauge, "walhook_log_partitions_ahead_seconds", "How far ahead the log has partitions; 0: none for now.")
 	webhooks := c.metric(gauge, "walhook_webhooks", "Webhooks by state (enabled, disabled).", "state")
 	daemons := c.metric(gauge, "walhook_daemons", "Daemons that hold a lease.")
 	enabled := c.metric(gauge, "walhook_switched_on", "1 while walhook.settings.enabled is true.")
@@ -176,12 +179,18 @@ func senderMetrics(senders *atomic.Pointer[dispatch.Scheduler]) prometheus.Colle
 		emit(owned, float64(load.Endpoints))
 		emit(flying, float64(load.InFlight))
 		emit(held, float64(load.Held))
+		emit(unrecorded, float64(load.Unrecorded))
+		fails := scheduler.Failing()
+		for _, concern := range dispatch.Concerns() {
+			emit(failing, truth(fails[concern]), concern.String())
+		}
 		sample := scheduler.Sample()
 		if sample == nil {
 			return
 		}
 		emit(queue, float64(sample.Pending))
 		emit(oldest, sample.OldestSeconds)
+		emit(covered, sample.Covered.Seconds())
 		emit(trouble, float64(sample.EndpointsInTrouble))
 		emit(webhooks, float64(sample.WebhooksEnabled), "enabled")
 		emit(webhooks, float64(sample.WebhooksDisabled), "disabled")

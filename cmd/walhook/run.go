@@ -134,11 +134,13 @@ func (p *process) work(ctx context.Context, original *cdc.Original) error {
 		Guard: dispatch.NewGuard(cfg.AllowNetworks), RootCAs: p.roots,
 	})
 	defer client.Close()
-	scheduler := dispatch.NewScheduler(dispatch.Config{
+	var scheduler *dispatch.Scheduler
+	scheduler = dispatch.NewScheduler(dispatch.Config{
 		Original: original, StoreURL: cfg.storeURL(), NumericID: original.Attachment.NumericID,
 		Client: client, Horizon: horizon, Backoff: dispatch.Backoff{Base: cfg.RetryBase, Cap: cfg.RetryCap}, MaxAttempts: cfg.MaxAttempts,
 		Timeout: cfg.DeliveryTimeout, Concurrency: cfg.Concurrency, EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
 		DisableAfter: cfg.DisableAfter, Retention: cfg.Retention, Version: Version(), Observe: p.metrics.attempted, Loaded: boundMemory, Log: log,
+		Report: func() dispatch.Report { return report(status, scheduler) },
 		Tracer: p.tracer,
 	})
 	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
@@ -188,6 +190,32 @@ func stopped(cause error, log *slog.Logger) error {
 // storePatience is how long the store may be at one transaction of the stream before /readyz says that it does not answer.
 const storePatience = 10 * time.Second
 
+// reportPatience is how long a daemon that reads the slot may be silent before a standby says that it does not work: two heartbeats and a bit.
+const reportPatience = 5 * time.Second
+
+// standing is what /readyz says of a standby: whether the daemon that reads the slot works, as that one reports.
+func standing(reader *dispatch.Reader) (bool, string) {
+	switch {
+	case reader == nil:
+		return false, "standing by, but no daemon reports that it reads the slot"
+	case reader.Silent > reportPatience:
+		return false, fmt.Sprintf("standing by, but daemon %s, which reads the slot, has not reported for %s", reader.Name, reader.Silent.Round(time.Second))
+	case reader.Unready != "":
+		return false, fmt.Sprintf("standing by, but daemon %s, which reads the slot, does not work: %s", reader.Name, reader.Unready)
+	}
+	return true, fmt.Sprintf("standing by: %s (%s)", cdc.AnotherReads, reader.Name)
+}
+
+// report is what this daemon reports of itself to others.
+func report(status *cdc.Status, scheduler *dispatch.Scheduler) dispatch.Report {
+	phase := status.View().Phase
+	r := dispatch.Report{Reads: phase == cdc.PhaseStreaming || phase == cdc.PhaseMending}
+	if ok, reason := streaming(status, scheduler); !ok {
+		r.Unready = oneLine(reason, longestReason)
+	}
+	return r
+}
+
 // streaming is what /readyz says once all parts run.
 func streaming(status *cdc.Status, scheduler *dispatch.Scheduler) (bool, string) {
 	if ok, reason := scheduler.Ready(); !ok {
@@ -204,7 +232,10 @@ func streaming(status *cdc.Status, scheduler *dispatch.Scheduler) (bool, string)
 		}
 		return true, "streaming"
 	case cdc.PhaseStandby:
-		return true, "standing by: " + view.Reason
+		if view.Reason != cdc.AnotherReads {
+			return true, "standing by: " + view.Reason
+		}
+		return standing(scheduler.Reader())
 	default:
 		return false, string(view.Phase) + ": " + view.Reason
 	}

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,11 +19,10 @@ func newStatusCommand(env *environment) *cobra.Command {
 		Use:   "status",
 		Short: "Show lag, slot health, queue depth and endpoints in trouble",
 		Long: `Shows where the stream and the queue stand, from the databases alone: it does not ask a daemon. Exit status 1 when something is
-wrong.
+wrong: each line begins with its verdict, and "fail" is what is wrong.
 
 --watch looks again and again, every 2 s or as often as --watch=INTERVAL says, until Ctrl-C, which ends it with status 0. On a
-terminal it draws the same lines anew; elsewhere an empty line stands between one look and the next. Databases that cannot be
-reached are said, and asked again.
+terminal it draws the same lines anew; elsewhere an empty line stands between one look and the next.
 
 --json prints one object on one line, which docs/operations.md describes; with --watch, a line for each look.`,
 		Example: "  walhook status --watch=10s\n  walhook status --watch --json | jq -c '{at, pending}'",
@@ -41,16 +40,15 @@ reached are said, and asked again.
 				w := &watch{out: cmd.OutOrStdout(), cfg: cfg, every: every, json: asJSON}
 				return w.run(cmd.Context())
 			}
-			o, err := cdc.Observe(cmd.Context(), cfg.sourceURL(), cfg.storeURL(), cfg.Slot)
-			if err != nil {
-				return err
-			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), watchPatience)
+			defer cancel()
+			o := cdc.Observe(ctx, cfg.sourceURL(), cfg.storeURL(), cfg.Slot)
 			if asJSON {
 				if err := json.NewEncoder(cmd.OutOrStdout()).Encode(o); err != nil {
 					return err
 				}
 			} else {
-				printObservation(cmd.OutOrStdout(), cfg.Slot, o)
+				printObservation(cmd.OutOrStdout(), o)
 			}
 			if !o.OK {
 				return errSilent
@@ -64,37 +62,10 @@ reached are said, and asked again.
 	return cmd
 }
 
-func printObservation(w io.Writer, slot string, o *cdc.Observation) {
-	fmt.Fprintf(w, "slot        %s: %s, %s\n", slot, o.SlotStatus, map[bool]string{true: "read by a daemon", false: "read by nobody"}[o.SlotActive])
-	fmt.Fprintf(w, "lag         %s of WAL are held back; the stored position is %s\n", cdc.BytesText(o.LagBytes), o.Position)
-	fmt.Fprintf(w, "daemons     %d\n", o.Daemons)
-	if !o.SwitchedOn {
-		fmt.Fprintln(w, "switch      webhooks are switched off: nothing is queued and nothing is sent")
+func printObservation(w io.Writer, o *cdc.Observation) {
+	for _, l := range o.Lines {
+		fmt.Fprintf(w, "%-4s  %-10s  %s\n", l.Verdict, l.Name, oneLine(l.Text, longestReason))
 	}
-	fmt.Fprintf(w, "queue       %s pending", cdc.PendingText(o.Pending, o.Estimated))
-	if o.OldestSeconds > 0 {
-		fmt.Fprintf(w, ", the oldest for an enabled webhook since %.0f s", o.OldestSeconds)
-	}
-	fmt.Fprintln(w)
-	for _, e := range o.Endpoints {
-		fmt.Fprintf(w, "in trouble  %s (webhook %s): %s, %s\n", e.Host, strings.Trim(fmt.Sprint(e.Webhooks), "[]"), failuresText(e.Failures), oneLine(e.Error, shortLine))
-	}
-	if more := o.Troubled - int64(len(o.Endpoints)); more > 0 {
-		fmt.Fprintf(w, "in trouble  and %d other endpoints\n", more)
-	}
-	for _, i := range o.Incidents {
-		fmt.Fprintf(w, "incident    %s since %s: %s\n", i.Kind, i.At.UTC().Format(clock), i.Detail)
-	}
-	for _, problem := range o.Problems {
-		fmt.Fprintf(w, "WRONG       %s\n", problem)
-	}
-}
-
-func failuresText(n int) string {
-	if n == 1 {
-		return "1 failure"
-	}
-	return fmt.Sprintf("%d failures in a row", n)
 }
 
 // clock is how people are told a time, in UTC.

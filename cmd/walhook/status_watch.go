@@ -32,13 +32,6 @@ type watch struct {
 	looks int
 }
 
-// failedLook is the JSON of a look at databases that could not be reached.
-type failedLook struct {
-	At    time.Time `json:"at"`
-	OK    bool      `json:"ok"`
-	Error string    `json:"error"`
-}
-
 // run looks until the context ends, which is no error.
 func (w *watch) run(ctx context.Context) error {
 	tick := time.NewTicker(w.every)
@@ -67,22 +60,15 @@ func (w *watch) run(ctx context.Context) error {
 func (w *watch) look(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, watchPatience)
 	defer cancel()
-	o, err := cdc.Observe(ctx, w.cfg.sourceURL(), w.cfg.storeURL(), w.cfg.Slot)
+	o := cdc.Observe(ctx, w.cfg.sourceURL(), w.cfg.storeURL(), w.cfg.Slot)
 	var block bytes.Buffer
-	now := time.Now().UTC()
-	switch {
-	case w.json && err != nil:
-		err = json.NewEncoder(&block).Encode(failedLook{At: now, Error: err.Error()})
-	case w.json:
-		err = json.NewEncoder(&block).Encode(o)
-	case err != nil:
-		fmt.Fprintf(&block, "at          %s\ncannot look: %s; looking again in %s\n", now.Format(clock), oneLine(err.Error(), longestReason), w.every)
-		err = nil
-	default:
-		fmt.Fprintf(&block, "at          %s\n", o.At.Format(clock))
-		printObservation(&block, w.cfg.Slot, o)
+	if w.json {
+		err := json.NewEncoder(&block).Encode(o)
+		return block.Bytes(), err
 	}
-	return block.Bytes(), err
+	fmt.Fprintf(&block, "at %s\n", o.At.Format(clock))
+	printObservation(&block, o)
+	return block.Bytes(), nil
 }
 
 // draw returns the block as it goes to a terminal, in place of the one before, or elsewhere, below it.
@@ -112,7 +98,7 @@ const (
 )
 
 // redraw writes a block over the one before it. Lines are cut so that none is wrapped and the screen never scrolls, where its size is
-// known.
+// known. The terminal makes a line's end of its own of each newline.
 func redraw(block string, width, height int, first bool) []byte {
 	var b strings.Builder
 	if first {
@@ -120,14 +106,14 @@ func redraw(block string, width, height int, first bool) []byte {
 	}
 	b.WriteString(toTop)
 	lines := strings.Split(strings.TrimSuffix(block, "\n"), "\n")
-	if height > 1 {
-		lines = lines[:min(len(lines), height-1)]
+	if room := height - 1; room > 0 && len(lines) > room {
+		lines = append(lines[:room-1:room-1], fmt.Sprintf("and %d more lines", len(lines)-room+1))
 	}
 	for _, line := range lines {
 		if runes := []rune(line); width > 0 && len(runes) > width {
 			line = string(runes[:width])
 		}
-		b.WriteString(line + clearRight + "\r\n")
+		b.WriteString(line + clearRight + "\n")
 	}
 	b.WriteString(clearBelow)
 	return []byte(b.String())

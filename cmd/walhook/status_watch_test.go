@@ -34,14 +34,14 @@ func TestStatusWatch(t *testing.T) {
 	server := testenv.NewServer(t, nil)
 	s := newSiteOn(t, server, sampleSchema).attach()
 	blocks, lines := s.background("status", "--watch=100ms"), s.background("status", "--json", "--watch=100ms")
-	const block = `at          \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ\nslot        \S+: reserved, read by nobody\nlag         [^\n]*\ndaemons     0\nqueue       0 pending\nWRONG       nobody reads [^\n]*\n`
+	const block = `at \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ\nfail  slot        nobody reads slot [^\n]*\nok    lag         [^\n]*\nfail  daemons     no daemon lives[^\n]*\nok    log         [^\n]*\nok    queue       0 pending\n`
 	blocks.says(`^` + block + `\n` + block + `\n` + block)
 	server.Kill()
-	blocks.says(`\n\nat          [^\n]*\ncannot look: connect to the store at [^\n]*; looking again in 100ms\n\nat `)
-	lines.says(`\{"at":"[^"]*","ok":false,"error":"connect to the store at `)
+	blocks.says(`\n\nat [^\n]*\nfail  store       connect to the store at [^\n]*\nfail  source      connect to [^\n]*\n\nat `)
+	lines.says(`\{"at":"[^"]*","ok":false,"problems":\["connect to the store at `)
 	s.up(server)
-	blocks.says(`cannot look: [^\n]*\n\n` + block)
-	lines.says(`"error":[^\n]*\n\{"at":"[^"]*","ok":false,"problems":`)
+	blocks.says(`fail  source      [^\n]*\n\n` + block)
+	lines.says(`"connect to [^\n]*\n\{"at":"[^"]*","ok":false,"problems":\["nobody reads`)
 	for _, d := range []*daemon{blocks, lines} {
 		if status := d.interrupt(); status != exitOK {
 			t.Errorf("interrupted, it ends with status %d:\n%s", status, d.log.String())
@@ -73,7 +73,8 @@ func TestStatusWatchOnTerminal(t *testing.T) {
 		defer close(copied)
 		_, _ = io.Copy(screen, terminal) // ends with an error when the program does
 	}()
-	const drawn = "\x1b\\[Hat          [^\x1b\n]*\x1b\\[K\r+\nslot        [^\x1b\n]*\x1b\\[K\r+\nlag         [^\x1b\n]*\x1b\\[K\r+\ndaemons     0\x1b\\[K\r+\nqueue [^\x1b\n]*\x1b\\[K\r+\nWRONG       [^\x1b\n]{28}\x1b\\[K\r+\n\x1b\\[J"
+	const line = "(at|ok  |fail) [^\x1b\r\n]{1,39}\x1b\\[K\r\n"
+	const drawn = "\x1b\\[H(" + line + "){6}\x1b\\[J"
 	testenv.Eventually(t, patience, "the status to be drawn three times", func() (bool, string) {
 		return regexp.MustCompile("^\x1b\\[2J" + drawn + drawn + drawn).MatchString(screen.String()), screen.String()
 	})
@@ -91,10 +92,10 @@ func TestStatusWatchOnTerminal(t *testing.T) {
 func TestRedrawStaysOnTheScreen(t *testing.T) {
 	t.Parallel()
 	got := string(redraw("1234567\n12\n3\n4\n", 5, 4, false))
-	if diff := cmp.Diff("\x1b[H12345\x1b[K\r\n12\x1b[K\r\n3\x1b[K\r\n\x1b[J", got); diff != "" {
+	if diff := cmp.Diff("\x1b[H12345\x1b[K\n12\x1b[K\nand 2\x1b[K\n\x1b[J", got); diff != "" {
 		t.Errorf("redraw (-want +got):\n%s", diff)
 	}
-	if got := string(redraw("123\n", 0, 0, true)); got != "\x1b[2J\x1b[H123\x1b[K\r\n\x1b[J" {
+	if got := string(redraw("123\n", 0, 0, true)); got != "\x1b[2J\x1b[H123\x1b[K\n\x1b[J" {
 		t.Errorf("on a terminal of unknown size: %q", got)
 	}
 }

@@ -96,7 +96,7 @@ begin
     return redeliver.delivery_id;
   end if;
 
-  select * into old from walhook.log l where l.delivery_id = redeliver.delivery_id;
+  select * into old from walhook.log_entry l where l.delivery_id = redeliver.delivery_id;
   if not found then
     raise exception 'there is no delivery %', redeliver.delivery_id
       using errcode = 'no_data_found', hint = 'See SELECT * FROM walhook.delivery_log; old entries may have been dropped.';
@@ -159,7 +159,7 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('walhook.redeliver_failed ' || webhook_id, 0));
   with failed as (
     select distinct on (coalesce(l.redelivery_of, l.delivery_id)) l.*, coalesce(l.redelivery_of, l.delivery_id) as origin
-      from walhook.log l
+      from walhook.log_entry l
      where l.webhook_id = redeliver_failed.webhook_id and not l.succeeded
        and l.finished_at >= redeliver_failed.since and l.kind <> 2
      order by coalesce(l.redelivery_of, l.delivery_id), l.delivery_id
@@ -167,7 +167,7 @@ begin
   insert into walhook.queue (webhook_id, lsn, ordinal, committed_at, next_attempt_at, redelivery_of, event_type, kind, response_id)
   select f.webhook_id, f.lsn, f.ordinal, f.committed_at, now(), f.origin, f.event_type, 3, f.response_id
     from failed f
-   where not exists (select from walhook.log l where l.redelivery_of = f.origin and l.succeeded)
+   where not exists (select from walhook.log_entry l where l.redelivery_of = f.origin and l.succeeded)
      and not exists (select from walhook.queue q where q.response_id = f.response_id and q.redelivery_of = f.origin)
    order by f.origin;
   get diagnostics queued = row_count;

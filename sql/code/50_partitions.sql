@@ -24,16 +24,22 @@ as $$
 $$;
 comment on function walhook.partition_begin(text, timestamptz) is 'Internal: where the partition of a moment begins.';
 
--- A table of its own that is then attached: that stops nobody from reading or writing the log, as CREATE TABLE PARTITION OF would.
+-- A table of its own that is then attached: that stops nobody from reading or writing the log, as CREATE TABLE PARTITION OF would. A
+-- partition that somebody detached keeps its name.
 create or replace function walhook.make_partition(parent regclass, lower timestamptz, upper timestamptz) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 declare
-  part    text := format('walhook.%I', (select c.relname from pg_class c where c.oid = parent) || '_' || to_char(lower, 'YYYYMMDD"t"HH24MISS'));
+  stem    text := (select c.relname from pg_class c where c.oid = parent) || '_' || to_char(lower, 'YYYYMMDD"t"HH24MISS');
+  part    text := format('walhook.%I', stem);
   grantee text;
 begin
+  for n in 2 .. 100 loop
+    exit when to_regclass(part) is null;
+    part := format('walhook.%I', stem || '_' || n);
+  end loop;
   execute format('create table %s (like %s including defaults including constraints)', part, parent);
   for grantee in -- by ALTER DEFAULT PRIVILEGES
     select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
@@ -75,22 +81,67 @@ end
 $$;
 comment on function walhook.cut_partitions(regclass, text) is 'Internal: makes room for partitions of a finer unit.';
 
+-- What a failing CREATE TABLE would say, or NULL: rights and event triggers change without notice. All of it is rolled back.
+create or replace function walhook.partition_refusal() returns text
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '300ms'
+as $$
+begin
+  perform walhook.make_partition(parent, '9999-01-01 UTC', '9999-01-02 UTC')
+    from unnest(array['walhook.log'::regclass, 'walhook.attempt']) parent;
+  raise exception using errcode = 'WH002';
+exception
+  when sqlstate 'WH002' or lock_not_available then return null;
+  when others then return sqlerrm;
+end
+$$;
+comment on function walhook.partition_refusal() is 'Internal: why the log could get no partition; NULL where it could. It changes nothing.';
+
+-- How far from now on there is a partition for whatever ends; NULL where there is none for now.
+create or replace function walhook.log_covered_until() returns timestamptz
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  parent  regclass;
+  bound   timestamptz;
+  upper   timestamptz;
+  covered timestamptz;
+begin
+  foreach parent in array array['walhook.attempt'::regclass, 'walhook.log'::regclass] loop
+    bound := now();
+    loop
+      select q.upper into upper from walhook.partitions_of(parent) q where q.lower <= bound and q.upper > bound;
+      exit when not found;
+      bound := upper;
+    end loop;
+    if bound = now() then
+      return null;
+    end if;
+    covered := least(covered, bound);
+  end loop;
+  return covered;
+end
+$$;
+comment on function walhook.log_covered_until() is 'Internal: until when the log has partitions without a hole; NULL: it has none for now.';
+
 create or replace function walhook.ensure_partitions(unit text default null) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set lock_timeout = '2s'
 as $$
 declare
-  parent regclass;
-  bound  timestamptz;
-  upper  timestamptz;
-  step   interval;
-  made   integer := 0;
+  parent  regclass;
+  today   timestamptz; -- where the unit of now begins
+  bound   timestamptz;
+  upper   timestamptz;
+  step    interval;
+  made    integer := 0;
 begin
   if unit is null then
-    if (select count(*) = 2 from pg_inherits i cross join lateral walhook.partitions_of(i.inhparent) q
-         where i.inhparent in ('walhook.log'::regclass, 'walhook.attempt'::regclass)
-           and q.part = i.inhrelid and q.lower <= now() and q.upper > now()) then
+    if walhook.log_covered_until() is not null then
       return 0;
     end if;
     unit := 'month';
@@ -98,23 +149,26 @@ begin
     raise exception 'partitions by "%" are not supported', unit using hint = 'Use 10 seconds, minute, hour, day or month.';
   end if;
   step := case unit when '10 seconds' then unit else '1 ' || unit end;
+  today := walhook.partition_begin(unit, now());
   lock table walhook.incident_log in share update exclusive mode; -- one session at a time
   foreach parent in array array['walhook.attempt'::regclass, 'walhook.log'::regclass] loop
     perform walhook.cut_partitions(parent, unit);
-    select max(q.upper) into bound from walhook.partitions_of(parent) q;
-    bound := coalesce(bound, walhook.partition_begin(unit, now()) - step);
-    -- After a long rest one partition holds the time in between: results of that time may still be on their way.
-    if bound < walhook.partition_begin(unit, now()) then
-      perform walhook.make_partition(parent, bound, walhook.partition_begin(unit, now()));
-      made := made + 1;
-      bound := walhook.partition_begin(unit, now());
-    end if;
+    -- From the last partition of the past on, or from the oldest entry that has found none: the clock may have been ahead, and partitions
+    -- may have been dropped.
+    select max(q.upper) into bound from walhook.partitions_of(parent) q where q.upper <= now();
+    bound := least(coalesce(bound, today - step), walhook.partition_begin(unit, case parent
+      when 'walhook.log'::regclass then (select min(o.finished_at) from walhook.log_overflow o)
+      else (select min(o.attempted_at) from walhook.attempt_overflow o) end));
     -- Short ones are made further ahead, so that a busy store may miss a few looks.
     while bound <= now() + greatest(3 * step, least(12 * step, interval '1 hour')) loop
-      -- The first one of a new, coarser unit runs up to that unit's next boundary.
-      upper := walhook.partition_begin(unit, bound) + step;
-      perform walhook.make_partition(parent, bound, upper);
-      made := made + 1;
+      select q.upper into upper from walhook.partitions_of(parent) q where q.lower <= bound and q.upper > bound;
+      if not found then
+        -- One partition holds the past that has none. The first one of a new, coarser unit runs up to that unit's next boundary.
+        upper := least(case when bound < today then today else walhook.partition_begin(unit, bound) + step end,
+                       (select min(q.lower) from walhook.partitions_of(parent) q where q.lower > bound));
+        perform walhook.make_partition(parent, bound, upper);
+        made := made + 1;
+      end if;
       bound := upper;
     end loop;
   end loop;
@@ -122,7 +176,58 @@ begin
 end
 $$;
 comment on function walhook.ensure_partitions(text) is
-  'Makes the log''s partitions ahead, each as long as the unit says (10 seconds, minute, hour, day or month), and returns how many were missing. Without a unit it makes some only where there is none for now.';
+  'Makes the log''s partitions ahead and wherever one is missing, each as long as the unit says (10 seconds, minute, hour, day or month), and returns how many were missing. Without a unit it makes some only where there is none for now.';
+
+-- The log may take rows again that it refused. It returns how many it took, and whether some are left.
+create or replace function walhook.drain_overflow(max_rows integer default 5000, out moved bigint, out remain boolean)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '300ms'
+as $$
+declare
+  attempts bigint;
+begin
+  with o as (
+    delete from walhook.log_overflow o
+     where o.ctid = any (array(select c.ctid from walhook.log_overflow c order by c.finished_at limit max_rows for update skip locked))
+    returning o.*
+  )
+  insert into walhook.log select * from o;
+  get diagnostics moved = row_count;
+  with o as (
+    delete from walhook.attempt_overflow o
+     where o.ctid = any (array(select c.ctid from walhook.attempt_overflow c order by c.attempted_at limit max_rows for update skip locked))
+    returning o.*
+  )
+  insert into walhook.attempt select * from o;
+  get diagnostics attempts = row_count;
+  moved := moved + attempts;
+  remain := exists (select from walhook.log_overflow) or exists (select from walhook.attempt_overflow);
+end
+$$;
+comment on function walhook.drain_overflow(integer) is 'Internal: moves to the log what it refused before.';
+
+-- What is pending keeps its attempts, as in drop_partitions.
+create or replace function walhook.trim_overflow(older_than interval, max_rows integer default 5000) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '300ms'
+as $$
+declare
+  entries  bigint;
+  attempts bigint;
+begin
+  delete from walhook.log_overflow o
+   where o.ctid = any (array(select c.ctid from walhook.log_overflow c where c.finished_at < now() - older_than limit max_rows));
+  get diagnostics entries = row_count;
+  delete from walhook.attempt_overflow o
+   where o.ctid = any (array(select c.ctid from walhook.attempt_overflow c where c.attempted_at < now() - older_than
+                                and not exists (select from walhook.queue q where q.delivery_id = c.delivery_id) limit max_rows));
+  get diagnostics attempts = row_count;
+  return entries + attempts;
+end
+$$;
+comment on function walhook.trim_overflow(interval, integer) is 'Internal: retention for what the log refused.';
 
 -- What is pending keeps its attempts. Whatever else keeps an old partition is told as an incident, or the log would grow unseen.
 create or replace function walhook.drop_partitions(older_than interval) returns integer

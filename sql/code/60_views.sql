@@ -1,5 +1,9 @@
 -- What people read.
 
+create or replace view walhook.log_entry as
+  select * from walhook.log union all select * from walhook.log_overflow;
+comment on view walhook.log_entry is 'Internal: ended deliveries, those that the log has not taken yet among them. Read walhook.delivery_log instead.';
+
 -- The planner must be able to merge what the indexes of queue and partitions give in the order that is asked for: no part may have a join or
 -- a condition, and what is not needed to order and filter is computed above.
 -- walhook.time_indexes has the expressions that it orders and filters by. The difference keeps the senders' statements from these indexes.
@@ -16,6 +20,10 @@ create or replace view walhook.delivery_log as
       select l.delivery_id, l.webhook_id, l.finished_at, l.response_id, l.event_type, case when l.succeeded then 'success' else 'failed' end, l.attempts,
              l.http_status, l.error, l.kind, null, l.redelivery_of, l.lsn, l.ordinal
         from walhook.log l
+      union all
+      select l.delivery_id, l.webhook_id, l.finished_at, l.response_id, l.event_type, case when l.succeeded then 'success' else 'failed' end, l.attempts,
+             l.http_status, l.error, l.kind, null, l.redelivery_of, l.lsn, l.ordinal
+        from walhook.log_overflow l
     ) d;
 comment on view walhook.delivery_log is 'One row per delivery. A pending one will be tried (again); success and failed are final.';
 comment on column walhook.delivery_log.delivery_id is 'Id of the delivery, as test_webhook and redeliver return it. Ids jump by about a million after a crash of the store''s server.';
@@ -35,7 +43,10 @@ comment on column walhook.delivery_log.message_id is 'The webhook-id header that
 
 create or replace view walhook.delivery_attempt as
   select a.delivery_id, a.attempt, walhook.local_time(a.attempted_at) as attempted_at, a.duration_ms, a.http_status, a.error, a.succeeded
-    from walhook.attempt a;
+    from walhook.attempt a
+  union all
+  select a.delivery_id, a.attempt, walhook.local_time(a.attempted_at), a.duration_ms, a.http_status, a.error, a.succeeded
+    from walhook.attempt_overflow a;
 comment on view walhook.delivery_attempt is
   'One row per attempt that failed, and the one that succeeded where it followed a failure. Times are in the time zone of walhook.settings.';
 comment on column walhook.delivery_attempt.delivery_id is 'The delivery in walhook.delivery_log.';

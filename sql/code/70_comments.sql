@@ -42,3 +42,5 @@ comment on table walhook.queue is 'Internal: pending deliveries. Read walhook.de
 comment on table walhook.log is 'Internal: ended deliveries, partitioned by time. Read walhook.delivery_log instead.';
 comment on table walhook.attempt is 'Internal: attempts, partitioned by time. Read walhook.delivery_attempt instead.';
 comment on table walhook.incident_log is 'Internal: read walhook.incident instead.';
+comment on table walhook.log_overflow is 'Internal: ended deliveries that the log refused; they are moved there once it takes them.';
+comment on table walhook.attempt_overflow is 'Internal: attempts that walhook.attempt refused; they are moved there once it takes them.';

@@ -80,12 +80,13 @@ begin
     grant truncate on walhook.assessment to walhook_daemon;
     grant select, update on walhook.endpoint to walhook_daemon;
     grant select, update, delete on walhook.webhook_move to walhook_daemon;
-    grant select, insert on walhook.log, walhook.attempt to walhook_daemon;
+    grant select, insert on walhook.log, walhook.attempt, walhook.log_overflow, walhook.attempt_overflow to walhook_daemon;
     grant select, insert, update on walhook.incident_log to walhook_daemon;
     grant usage, update on sequence walhook.delivery_id to walhook_daemon;
     grant select, insert on walhook.crash_mark, walhook.origin to walhook_daemon;
     grant execute on function walhook.advance(bigint, pg_lsn, pg_lsn, bigint), walhook.clear_table(regclass), walhook.inherit_webhooks(text, text),
-      walhook.bury(bigint), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.ensure_time_indexes(integer),
+      walhook.bury(bigint), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.drain_overflow(integer), walhook.trim_overflow(interval, integer),
+      walhook.partition_refusal(), walhook.log_covered_until(), walhook.ensure_time_indexes(integer),
       walhook.event_name(smallint), walhook.display_url(text), walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_daemon;
     if exists (select from pg_proc p where p.oid = to_regprocedure('walhook.unpublish(regclass)') and pg_has_role(p.proowner, 'usage')) then
       grant execute on function walhook.unpublish(regclass) to walhook_daemon; -- attach makes it where this is the application's database

@@ -8,7 +8,14 @@ values (@name, @version, now() + @lease::interval)
 returning id;
 
 -- name: Heartbeat
-update walhook.daemon set heartbeat_at = now(), expires_at = now() + @lease::interval where id = @id and name = @name;
+update walhook.daemon
+   set heartbeat_at = now(), expires_at = now() + @lease::interval, reads = @reads, unready = nullif(@unready, '')
+ where id = @id and name = @name;
+
+-- Another daemon that reads the slot, as it reports itself, and for how many seconds it has not reported.
+-- name: SlotReader
+select d.name, coalesce(d.unready, '') as unready, extract(epoch from now() - d.heartbeat_at)::float8 as silent
+  from walhook.daemon d where d.reads and d.id <> @self order by d.heartbeat_at desc limit 1;
 
 -- name: RemoveDaemon
 delete from walhook.daemon where id = @id;
@@ -409,3 +416,20 @@ select walhook.ensure_time_indexes(@at_most);
 
 -- name: DropPartitions
 select walhook.drop_partitions(@older_than::interval);
+
+-- name: DrainOverflow
+select o.moved, o.remain from walhook.drain_overflow() as o;
+
+-- name: TrimOverflow
+select walhook.trim_overflow(@older_than::interval);
+
+-- How far ahead the log has partitions; NULL where it has none for now.
+-- name: LogCovered
+select walhook.log_covered_until() - now() as ahead;
+
+-- Resolves a kind's incident where no other living daemon has opened it.
+-- name: ResolveOwnIncident
+update walhook.incident_log i set resolved_at = clock_timestamp()
+ where i.kind = @kind and i.resolved_at is null
+   and not exists (select from walhook.daemon d
+                    where d.name <> @daemon and d.expires_at >= now() and starts_with(i.detail, 'daemon ' || d.name || ': '));

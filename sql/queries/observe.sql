@@ -49,7 +49,12 @@ order by e.failures desc, e.id
 limit @max;
 
 -- name: OpenIncidents
-select i.at, i.kind, i.detail from walhook.incident i where i.resolved_at is null order by i.at desc limit @max;
+select i.at, i.kind, i.detail, count(*) over () as open from walhook.incident i where i.resolved_at is null order by i.at desc limit @max;
 
 -- name: OpenIncidentKinds
 select i.kind, count(*) from walhook.incident_log i where i.resolved_at is null group by i.kind;
+
+-- What the living daemons report of themselves, and for how many seconds each has not reported.
+-- name: DaemonReports
+select d.name, d.reads, coalesce(d.unready, '') as unready, extract(epoch from now() - d.heartbeat_at)::float8 as silent
+from walhook.daemon d where d.expires_at >= now() order by d.id limit @max;

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	"walhook/cdc"
+	"walhook/testenv"
+)
+
+// status waits until status and status --json agree on a verdict: a line of that name, verdict and text, and the exit status that follows.
+func (s *site) status(name string, verdict cdc.Level, text string) {
+	s.t.Helper()
+	testenv.Eventually(s.t, patience, fmt.Sprintf("status to say %s %s %s", verdict, name, text), func() (bool, string) {
+		out, errOut, status := s.walhook("status", "--json")
+		var o cdc.Observation
+		if err := json.Unmarshal([]byte(out), &o); err != nil {
+			return false, fmt.Sprintf("%v: %d %s%s", err, status, out, errOut)
+		}
+		found, fails := false, 0
+		for _, l := range o.Lines {
+			found = found || l.Name == name && l.Verdict == verdict && strings.Contains(l.Text, text)
+			if l.Verdict == cdc.Fail {
+				fails++
+			}
+		}
+		if o.OK != (fails == 0) || o.OK != (status == exitOK) || len(o.Problems) != fails {
+			s.t.Errorf("ok is %v, %d lines fail, %d problems, and it ends with %d:\n%s", o.OK, fails, len(o.Problems), status, out)
+		}
+		plain, _, _ := s.walhook("status")
+		return found && strings.Contains(plain, fmt.Sprintf("%-4s  %-10s  ", verdict, name)), fmt.Sprintf("%d\n%s", status, plain)
+	})
+}
+
+// In each state status says what is so, and its exit status follows from that.
+func TestStatusIsTrue(t *testing.T) {
+	t.Parallel()
+	source, storeServer := testenv.NewServer(t, nil), testenv.NewServer(t, nil)
+	s := newSiteOn(t, source, sampleSchema).withStore(storeServer)
+	s.status("store", cdc.Fail, "run `walhook attach` first")
+	d := s.run()
+	s.status("slot", cdc.OK, "read by a daemon")
+	s.right()
+
+	slot := s.env["SLOT"]
+	s.env["SLOT"] = "another"
+	s.status("attachment", cdc.Fail, "WALHOOK_SLOT")
+	s.status("slot", cdc.Fail, `"another" does not exist`)
+	s.env["SLOT"] = slot
+
+	testenv.Exec(t, s.store, "update walhook.schema_version set version = version + 1")
+	s.status("store", cdc.Fail, "version")
+	testenv.Exec(t, s.store, "update walhook.schema_version set version = version - 1")
+
+	testenv.Exec(t, s.store, "update walhook.settings set enabled = false")
+	s.status("switch", cdc.Warn, "switched off")
+	s.status("incident", cdc.Warn, "switched_off")
+	testenv.Exec(t, s.store, "update walhook.settings set enabled = true")
+	s.right()
+
+	// A daemon that is frozen: it neither reports nor reads on.
+	if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	s.status("daemon", cdc.Fail, "has not reported for")
+	if err := d.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	s.right()
+
+	// The slot is kept from a daemon that lives.
+	testenv.Exec(t, s.store, "update walhook.attachment set phase = 'attaching'")
+	s.status("attachment", cdc.Fail, "interrupted")
+	testenv.Exec(t, s.store, "update walhook.attachment set phase = 'attached'")
+
+	if status := d.stop(); status != exitOK {
+		t.Errorf("the daemon ends with %d", status)
+	}
+	s.status("slot", cdc.Fail, "nobody reads slot")
+	s.status("daemons", cdc.Fail, "no daemon lives")
+	s.dropSlot()
+	s.status("slot", cdc.Fail, "does not exist")
+	s.exec("select pg_create_logical_replication_slot($1, 'test_decoding')", slot)
+	s.status("slot", cdc.Fail, "is one of the plugin test_decoding")
+	s.dropSlot()
+	testenv.Exec(t, testenv.Database(t, source, ""), "select pg_create_logical_replication_slot($1, 'pgoutput')", slot)
+	s.status("slot", cdc.Fail, "belongs to database")
+	s.dropSlot()
+	s.exec("select pg_create_logical_replication_slot($1, 'pgoutput')", slot)
+	s.exec("select pg_replication_slot_advance($1, pg_current_wal_lsn())", slot)
+	s.status("slot", cdc.Fail, "ahead of the stored position")
+
+	storeServer.Kill()
+	s.status("store", cdc.Fail, "connect to the store")
+	s.status("slot", cdc.Fail, "nobody reads slot")
+	source.Kill()
+	s.status("source", cdc.Fail, "connect to")
+	s.status("store", cdc.Fail, "connect to the store")
+	s.up(storeServer)
+	s.status("daemons", cdc.Fail, "no daemon lives")
+	s.status("source", cdc.Fail, "connect to")
+}
+
+// A standby is ready only while the daemon that reads the slot works.
+func TestStandbyOfADaemonThatDoesNotWork(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	reader := s.run()
+	s.hook("/hook", "created")
+	standby := s.start()
+	standby.readyz(200, "standing by")
+	testenv.Exec(t, s.store, `
+		create function public.refuse() returns trigger language plpgsql as $$ begin raise exception 'none of them'; end $$;
+		create trigger refuse before delete on walhook.queue for each row execute function public.refuse()`)
+	s.respond(1, 10)
+	standby.readyz(503, "none of them")
+	testenv.Exec(t, s.store, "drop trigger refuse on walhook.queue")
+	standby.readyz(200, "standing by")
+	if err := reader.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	standby.readyz(503, "has not reported for")
+	if err := reader.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	standby.readyz(200, "")
+	s.exactlyOnce(10, "created")
+}

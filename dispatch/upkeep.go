@@ -1,0 +1,126 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/sql"
+)
+
+const (
+	// housekeeping is how often the log's partitions are looked at; more often where they are shorter than that.
+	housekeeping = 10 * time.Minute
+	// upkeepRetry is how long to wait after upkeep failed, or while the overflow is in use.
+	upkeepRetry = 3 * time.Second
+	// upkeepTimeout bounds one statement of it.
+	upkeepTimeout = time.Minute
+	// upkeepShort is how far ahead the log must have partitions where it gets no new ones: with less, /readyz says so.
+	upkeepShort = 24 * time.Hour
+)
+
+// upkeepLoop makes the log's partitions ahead, drops those that have aged out, and moves to the log what it has refused before.
+func (s *Scheduler) upkeepLoop(ctx context.Context) {
+	step, every := partitionUnit(s.cfg.Retention)
+	for {
+		covered, err := s.upkeep(ctx, step.name)
+		if ctx.Err() != nil {
+			return
+		}
+		pause := every
+		var busy *pgconn.PgError
+		switch {
+		case errors.As(err, &busy) && busy.Code == lockNotAvailable && covered > step.length:
+			pause = upkeepRetry // another daemon is at it, or somebody reads for long
+			s.cfg.Log.Debug("log upkeep found a lock taken", "error", err)
+		case err != nil:
+			pause = upkeepRetry
+			s.health.noteAs(Upkeep, err, covered < min(step.length, upkeepShort))
+			s.cfg.Log.Warn("log upkeep failed; trying again", "error", err, "in", pause, "partitions_reach", covered.Round(time.Second))
+		default:
+			s.health.note(Upkeep, nil)
+		}
+		if at := s.refusedAt.Load(); at != nil {
+			if pause = upkeepRetry; time.Since(*at) > 3*upkeepRetry && err == nil {
+				s.refusedAt.CompareAndSwap(at, nil)
+				s.health.note(Logging, nil)
+			}
+		}
+		select {
+		case <-time.After(pause):
+		case <-s.upkeepWanted:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// upkeep does all of it once, each part also where others fail. It returns how far ahead the log has partitions.
+func (s *Scheduler) upkeep(ctx context.Context, unit string) (covered time.Duration, err error) {
+	do := func(what, query string, args ...any) error {
+		ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
+		defer cancel()
+		if _, err := s.pool.Exec(ctx, query, args...); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
+	}
+	errs := []error{do("make the log's partitions", sql.EnsurePartitions.SQL, unit), s.drainOverflow(ctx)}
+	if s.cfg.Retention > 0 {
+		errs = append(errs, do("drop old log entries", sql.DropPartitions.SQL, s.cfg.Retention),
+			do("delete old entries of the log's overflow", sql.TrimOverflow.SQL, s.cfg.Retention))
+	}
+	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
+	defer cancel()
+	var ahead *time.Duration
+	if e := s.pool.QueryRow(ctx, sql.LogCovered.SQL).Scan(&ahead); e != nil {
+		errs = append(errs, fmt.Errorf("look how far ahead the log has partitions: %w", e))
+	}
+	if ahead != nil {
+		covered = *ahead
+	}
+	return covered, errors.Join(errs...)
+}
+
+// drainOverflow moves entries in transactions of a bounded size.
+func (s *Scheduler) drainOverflow(ctx context.Context) error {
+	for {
+		ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
+		var moved int64
+		var remain bool
+		err := s.pool.QueryRow(ctx, sql.DrainOverflow.SQL).Scan(&moved, &remain)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("move entries from the log's overflow to the log: %w", err)
+		}
+		if !remain || moved == 0 {
+			return nil
+		}
+	}
+}
+
+// unit is how long a partition of the log is.
+type unit struct {
+	name   string // as walhook.ensure_partitions knows it
+	length time.Duration
+}
+
+// partitionUnit is the unit for a retention, which can only drop whole partitions, and how often to look after them.
+func partitionUnit(retention time.Duration) (u unit, every time.Duration) {
+	const day = 24 * time.Hour
+	switch {
+	case retention == 0 || retention > 180*day:
+		return unit{"month", 28 * day}, housekeeping
+	case retention > 3*day:
+		return unit{"day", day}, housekeeping
+	case retention > time.Hour:
+		return unit{"hour", time.Hour}, housekeeping
+	case retention > 10*time.Minute:
+		return unit{"minute", time.Minute}, time.Minute
+	default:
+		return unit{"10 seconds", 10 * time.Second}, 5 * time.Second
+	}
+}
