@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"walhook/session"
 	"walhook/sql"
 )
 
@@ -137,6 +138,9 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		if err := recordPlaces(ctx, store, view.source, view.store); err != nil {
 			return false, err
 		}
+		if err := markPublication(ctx, source, preflight, before); err != nil {
+			return false, err
+		}
 		lost := recheck(cfg, preflight)
 		if lost == nil || cfg.Way != Adopt {
 			return false, lost
@@ -157,7 +161,8 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		return true, nil
 	}
 	a := &attacher{
-		cfg: cfg, source: source, store: store, replication: replication, preflight: preflight, identity: view.identity, fresh: copied && cfg.Way == Fresh,
+		cfg: cfg, source: source, store: store, replication: replication, preflight: preflight, identity: view.identity,
+		recorded: view.publisher(preflight, cfg.Way), fresh: copied && cfg.Way == Fresh,
 	}
 	if copied {
 		before = nil // its slot is the original's
@@ -283,13 +288,24 @@ func recheck(cfg AttachConfig, preflight *Preflight) error {
 	return nil
 }
 
+// markPublication marks a publication that an earlier version created and did not mark.
+func markPublication(ctx context.Context, source *pgx.Conn, p *Preflight, recorded *Attachment) error {
+	if have := p.havePublication; have != nil && have.owner && have.slot == "" && recorded.created(have, p.publication.slot) {
+		if _, err := source.Exec(ctx, p.publication.markSQL()); err != nil {
+			return fmt.Errorf("mark publication %q as walhook's: %w", p.publication.name, err)
+		}
+	}
+	return nil
+}
+
 type attacher struct {
 	cfg           AttachConfig
 	source, store *pgx.Conn
 	replication   *pgconn.PgConn
 	preflight     *Preflight
 	identity      identity
-	fresh         bool // a copy that starts anew
+	recorded      *Attachment // before; nil: none
+	fresh         bool        // a copy that starts anew
 
 	publicationRows string
 }
@@ -310,12 +326,17 @@ func (a *attacher) run(ctx context.Context, before *Attachment) error {
 		if err := dropSlot(ctx, a.source, before.Slot); err != nil {
 			return err
 		}
+		if before.Publication != target.Publication {
+			if err := dropPublication(ctx, a.source, before, a.cfg.Note); err != nil {
+				return err
+			}
+		}
 	}
 	if err := pgx.BeginFunc(ctx, a.store, func(pgx.Tx) error { return a.begin(ctx) }); err != nil {
 		return err
 	}
 	// The publication comes first: the slot decodes with the catalog of its own time.
-	if err := mendPublication(ctx, a.source, a.preflight); err != nil {
+	if err := mendPublication(ctx, a.source, a.preflight, a.recorded); err != nil {
 		return err
 	}
 	published, err := inspectPublication(ctx, a.source, target.Publication)
@@ -366,9 +387,11 @@ func (a *attacher) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	have := a.preflight.havePublication
+	created := have == nil || a.recorded.created(have, target.Slot)
 	_, err = a.store.Exec(ctx, sql.BeginAttachment.SQL, sql.BeginAttachment.Bind(sql.Args{
 		"system_identifier": source.System, "database": source.Database, "database_oid": int64(source.OID), "slot": target.Slot,
-		"publication": target.Publication, "publication_created": a.preflight.havePublication == nil, "publish": target.Publish, "mapping": mapping,
+		"publication": target.Publication, "publication_created": created, "publish": target.Publish, "mapping": mapping,
 		"respondent_oid": int64(a.preflight.Respondent.OID), "assessment_oid": int64(assessmentOID),
 		"numeric_id": types[roleKey].isInteger(), "column_types": typesJSON,
 	})...)
@@ -405,12 +428,16 @@ func forgetDaemons(ctx context.Context, store *pgx.Conn) error {
 	return nil
 }
 
-// mendPublication makes the publication what it should be.
-func mendPublication(ctx context.Context, source *pgx.Conn, p *Preflight) error {
-	if len(p.publication.drift(p.havePublication)) == 0 {
-		return nil
+// mendPublication makes the publication what it should be, and marks it where this installation created it.
+func mendPublication(ctx context.Context, source *pgx.Conn, p *Preflight, recorded *Attachment) error {
+	var statements []string
+	if len(p.publication.drift(p.havePublication)) > 0 {
+		statements = p.publication.mendSQL(p.havePublication)
 	}
-	for _, statement := range p.publication.mendSQL(p.havePublication) {
+	if have := p.havePublication; have != nil && have.owner && have.slot != p.publication.slot && recorded.created(have, p.publication.slot) {
+		statements = append(statements, p.publication.markSQL())
+	}
+	for _, statement := range statements {
 		if _, err := source.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("make publication %q (%s): %w", p.publication.name, statement, err)
 		}
@@ -548,16 +575,15 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 			attachment.Slot, attachment.Publication, cfg.Slot, cfg.Publication)
 	}
 	if cfg.DropSchema {
-		if err := mayDropSchema(ctx, store, source); err != nil {
+		if err := mayDropSchema(ctx, store); err != nil {
 			return err
 		}
 	}
 	if attachment != nil {
 		// The publication comes first: only its owner may drop it, and where this role is not, nothing has been lost.
-		if _, err := source.Exec(ctx, "drop publication if exists "+pgx.Identifier{cfg.Publication}.Sanitize()); err != nil {
-			return fmt.Errorf("drop publication %q: %w; nothing was changed; %s", cfg.Publication, err, detachAdvice(ctx, source, cfg.Publication))
+		if err := dropPublication(ctx, source, attachment, cfg.Note); err != nil {
+			return err
 		}
-		cfg.Note(fmt.Sprintf("dropped publication %q", cfg.Publication))
 		if err := detachSlots(ctx, cfg, source, attachment); err != nil {
 			return err
 		}
@@ -577,8 +603,19 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 			return fmt.Errorf("count what the schema holds: %w", err)
 		}
 	}
-	for _, conn := range []*pgx.Conn{store, source} {
-		if err := dropSchema(ctx, conn); err != nil {
+	if err := dropSchema(ctx, cfg, store, true); err != nil {
+		return err
+	}
+	inSource, err := placeOf(ctx, source)
+	if err != nil {
+		return err
+	}
+	inStore, err := placeOf(ctx, store)
+	if err != nil {
+		return err
+	}
+	if !inSource.isDatabase(inStore) {
+		if err := dropSchema(ctx, cfg, source, false); err != nil {
 			return err
 		}
 	}
@@ -586,6 +623,23 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		return nil
 	}
 	cfg.Note(fmt.Sprintf("dropped schema walhook with its log, %d webhooks and their secrets, and %d pending deliveries", webhooks, pending))
+	return nil
+}
+
+// dropPublication drops the attachment's publication where this installation created it.
+func dropPublication(ctx context.Context, source *pgx.Conn, a *Attachment, note func(string)) error {
+	have, err := inspectPublication(ctx, source, a.Publication)
+	if err != nil || have == nil {
+		return err
+	}
+	if !a.created(have, a.Slot) {
+		note(fmt.Sprintf("publication %q stays: walhook did not create it", a.Publication))
+		return nil
+	}
+	if _, err := source.Exec(ctx, "drop publication if exists "+pgx.Identifier{a.Publication}.Sanitize()); err != nil {
+		return fmt.Errorf("drop publication %q: %w; nothing was changed; %s", a.Publication, err, detachAdvice(ctx, source, a.Publication))
+	}
+	note(fmt.Sprintf("dropped publication %q", a.Publication))
 	return nil
 }
 
@@ -619,26 +673,57 @@ func detachAdvice(ctx context.Context, source *pgx.Conn, publication string) str
 	return fmt.Sprintf("detach as %s, or, where a script of walhook plan made it, let its undo be run (docs/security.md)", owner)
 }
 
-// mayDropSchema returns an error where the schema walhook belongs to somebody else.
-func mayDropSchema(ctx context.Context, conns ...*pgx.Conn) error {
-	for _, conn := range conns {
-		var owner string
-		err := conn.QueryRow(ctx, `select pg_catalog.pg_get_userbyid(n.nspowner) from pg_catalog.pg_namespace n
-			where n.nspname = 'walhook' and not pg_catalog.pg_has_role(n.nspowner, 'usage')`).Scan(&owner)
-		switch {
-		case err == nil:
-			return fmt.Errorf("schema walhook belongs to %s; detach as that role, or without --drop-schema; nothing was changed", owner)
-		case !errors.Is(err, pgx.ErrNoRows):
-			return fmt.Errorf("look for schema walhook: %w", err)
-		}
+// mayDropSchema returns an error where the schema walhook belongs to somebody else, or is not walhook's.
+func mayDropSchema(ctx context.Context, conn *pgx.Conn) error {
+	foreign, err := sql.ForeignObject(ctx, conn)
+	if err == nil && foreign != "" {
+		err = fmt.Errorf("schema walhook in the store is not walhook's: it holds the %s; nothing was changed", foreign)
 	}
-	return nil
+	if err != nil {
+		return err
+	}
+	owner, owned, err := schemaOwner(ctx, conn)
+	if err == nil && !owned {
+		err = fmt.Errorf("schema walhook belongs to %s; detach as that role, or without --drop-schema; nothing was changed", owner)
+	}
+	return err
 }
 
-// dropSchema drops the schema, and the group roles where no other database of the server needs them.
-func dropSchema(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, "drop schema if exists walhook cascade"); err != nil {
-		return fmt.Errorf("drop schema walhook: %w", err)
+// schemaOwner returns the owner of schema walhook, and whether the connected role may do what the owner may, as it may where there is none.
+func schemaOwner(ctx context.Context, conn *pgx.Conn) (owner string, owned bool, err error) {
+	err = conn.QueryRow(ctx, `select pg_catalog.pg_get_userbyid(n.nspowner), pg_catalog.pg_has_role(n.nspowner, 'usage') from pg_catalog.pg_namespace n
+		where n.nspname = 'walhook'`).Scan(&owner, &owned)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", true, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("look for schema walhook: %w", err)
+	}
+	return owner, owned, nil
+}
+
+// dropSchema drops what this installation has in schema walhook of a database, and the group roles where no other database of the server
+// needs them. ours is whether its store is there.
+func dropSchema(ctx context.Context, cfg DetachConfig, conn *pgx.Conn, ours bool) error {
+	_, owned, err := schemaOwner(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if owned {
+		script, err := sql.DropScript(cfg.Slot, ours)
+		if err != nil {
+			return err
+		}
+		if _, err := conn.Exec(ctx, script); err != nil {
+			return fmt.Errorf("drop schema walhook: %w", err)
+		}
+	}
+	var stays bool
+	if err := conn.QueryRow(ctx, "select pg_catalog.to_regnamespace('walhook') is not null").Scan(&stays); err != nil {
+		return fmt.Errorf("look for schema walhook: %w", err)
+	}
+	if stays {
+		cfg.Note(fmt.Sprintf("schema walhook in %s stays, with what others use", session.Address(&conn.Config().Config)))
 	}
 	for _, role := range sql.GroupRoles {
 		_, err := conn.Exec(ctx, "drop role if exists "+role)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"walhook/sql"
 )
 
 // sourceHazards looks at what of the application's server could hurt the stream, or the server because of it.
@@ -156,8 +158,10 @@ func (e *examiner) unpublishRight(ctx context.Context) {
 	var may bool
 	err := e.source.QueryRow(ctx, `
 		select coalesce((select pg_catalog.pg_has_role(p.pubowner, 'usage') from pg_catalog.pg_publication p where p.pubname = $1), false)
-		    or exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-		                where n.nspname = 'walhook' and p.proname = 'unpublish' and pg_catalog.has_function_privilege(p.oid, 'execute'))`, e.cfg.Target.Publication).Scan(&may)
+		    or exists (select from pg_catalog.pg_proc f join pg_catalog.pg_publication p on p.pubname = $1
+		                where f.oid = pg_catalog.to_regprocedure($2) and pg_catalog.has_function_privilege(f.oid, 'execute')
+		                  and pg_catalog.pg_has_role(f.proowner, p.pubowner, 'usage')
+		                  and pg_catalog.obj_description(p.oid, 'pg_publication') like $3 || '%')`, e.cfg.Target.Publication, sql.UnpublishSignature, publicationMark).Scan(&may)
 	if err != nil {
 		e.unknown("unpublish_right", err)
 		return
@@ -165,7 +169,8 @@ func (e *examiner) unpublishRight(ctx context.Context) {
 	e.grade(!may, Warn, "unpublish_right", map[bool]string{
 		true:  "if a table loses its replica identity, the daemon can take it out of the publication",
 		false: "if a table loses its replica identity, the application's updates fail until somebody else takes it out of the publication",
-	}[may], fmt.Sprintf("as the publication's owner: GRANT EXECUTE ON FUNCTION walhook.unpublish(regclass) TO %s; walhook plan prints the function", pgx.Identifier{e.p.User}.Sanitize()))
+	}[may], fmt.Sprintf("as the publication's owner: GRANT EXECUTE ON FUNCTION walhook.unpublish(name, regclass) TO %s; the function, which walhook plan prints, "+
+		"must belong to that owner, and the publication be one that walhook created", pgx.Identifier{e.p.User}.Sanitize()))
 }
 
 // maxSkew is how far clocks may be apart.

@@ -149,8 +149,7 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 		}
 		p.Snapshot = estimateSnapshot(ctx, m.cfg.SourceURL, m.preflight.Respondent, m.cfg.Target.Mapping.RespondentColumns())
 	}
-	m.undo(p)
-	return nil
+	return m.undo(p)
 }
 
 // restSteps is what attach does once everything else is there.

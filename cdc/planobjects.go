@@ -36,7 +36,7 @@ func (m *planner) silenceSteps(ctx context.Context) ([]PlanStep, error) {
 	if err := m.source.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'walhook')").Scan(&schema); err != nil {
 		return nil, fmt.Errorf("look for schema walhook: %w", err)
 	}
-	function, _, err := m.function(ctx, "silence", "")
+	function, _, err := m.function(ctx, "walhook.silence()", "")
 	if err != nil || function {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (m *planner) silenceSteps(ctx context.Context) ([]PlanStep, error) {
 
 // unpublishSteps makes the function by which a daemon that owns nothing can take a harmful table out of the publication.
 func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, error) {
-	function, may, err := m.function(ctx, "unpublish", role)
+	function, may, err := m.function(ctx, sql.UnpublishSignature, role)
 	if err != nil {
 		return nil, err
 	}
@@ -63,24 +63,24 @@ func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, 
 		if err != nil {
 			return nil, err
 		}
-		steps = append(steps, PlanStep{"Must be created by the publication's owner, with whose rights it runs. It can take a table out of this publication, and do nothing else. Locks no table.", text})
+		steps = append(steps, PlanStep{"Must be created by the publication's owner, with whose rights it runs. It can take a table out of a publication that walhook created, and\ndo nothing else. Locks no table.", text})
 	}
 	if !may {
-		steps = append(steps, PlanStep{"", "grant execute on function walhook.unpublish(regclass) to " + pgx.Identifier{role}.Sanitize() + ";"})
+		steps = append(steps, PlanStep{"", "grant execute on function walhook.unpublish(name, regclass) to " + pgx.Identifier{role}.Sanitize() + ";"})
 	}
 	return steps, nil
 }
 
 // function looks for a function of schema walhook in the application's database, and whether the role may call it.
-func (m *planner) function(ctx context.Context, name, role string) (exists, may bool, err error) {
+func (m *planner) function(ctx context.Context, signature, role string) (exists, may bool, err error) {
 	err = m.source.QueryRow(ctx, `
 		select exists (select from pg_catalog.pg_roles r where r.rolname = $2 and pg_catalog.has_function_privilege(r.oid, p.oid, 'execute'))
-		  from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace where n.nspname = 'walhook' and p.proname = $1`, name, role).Scan(&may)
+		  from pg_catalog.pg_proc p where p.oid = pg_catalog.to_regprocedure($1)`, signature, role).Scan(&may)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return false, false, nil
 	case err != nil:
-		return false, false, fmt.Errorf("look for walhook.%s: %w", name, err)
+		return false, false, fmt.Errorf("look for %s: %w", signature, err)
 	}
 	return true, may, nil
 }
@@ -99,13 +99,19 @@ func (m *planner) publicationSteps() []PlanStep {
 }
 
 // undo takes away what the script and attach make. What was there before stays.
-func (m *planner) undo(p *Plan) {
+func (m *planner) undo(p *Plan) error {
 	target := m.cfg.Target
 	gone := []PlanStep{
 		{"", fmt.Sprintf("select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;", target.Slot, ownSlots)},
-		{"", fmt.Sprintf("drop publication if exists %s;", pgx.Identifier{target.Publication}.Sanitize())},
-		{"", "drop schema if exists walhook cascade;"},
 	}
+	if have := m.preflight.havePublication; have == nil || m.view.attachment.created(have, target.Slot) {
+		gone = append(gone, PlanStep{"", fmt.Sprintf("drop publication if exists %s;", pgx.Identifier{target.Publication}.Sanitize())})
+	}
+	schema, err := sql.DropScript(target.Slot, !p.Elsewhere)
+	if err != nil {
+		return err
+	}
+	gone = append(gone, PlanStep{"", schema})
 	var groups []PlanStep
 	for _, part := range p.Owners {
 		for _, step := range part.Steps {
@@ -118,10 +124,14 @@ func (m *planner) undo(p *Plan) {
 	if !p.Elsewhere {
 		inSource.Steps = slices.Insert(inSource.Steps, len(gone), groups...)
 		p.Undo = []PlanPart{inSource}
-		return
+		return nil
+	}
+	if schema, err = sql.DropScript(target.Slot, true); err != nil {
+		return err
 	}
 	// The store goes first: a role that owned it can be dropped only afterwards.
-	p.Undo = []PlanPart{{In: p.Store, Steps: slices.Concat(gone[2:], groups, m.undoStore)}, inSource}
+	p.Undo = []PlanPart{{In: p.Store, Steps: slices.Concat([]PlanStep{{"", schema}}, groups, m.undoStore)}, inSource}
+	return nil
 }
 
 // dropGroup drops a group role, which a script that stopped halfway may not have made, unless the walhook of another database of the server

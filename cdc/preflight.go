@@ -90,7 +90,7 @@ func Inspect(ctx context.Context, source *pgx.Conn, target Target) (*Preflight, 
 	if p.Respondent == nil || m.HasAssessmentTable() && p.Assessment == nil {
 		return p, nil
 	}
-	p.publication = newPublicationSpec(target.Publication, target.Publish, m, p.Respondent, p.Assessment)
+	p.publication = newPublicationSpec(target.Publication, target.Slot, target.Publish, m, p.Respondent, p.Assessment)
 	return p, p.checkPublication(ctx, source)
 }
 
@@ -353,7 +353,7 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 		byHand += fmt.Sprintf(" (walhook plan --role %s prints this and all else that the role lacks: docs/security.md)", shellWord(p.User))
 	}
 	if p.havePublication != nil {
-		p.note(Warn, "publication", strings.Join(drift, "; "), "walhook attach mends it, as its owner")
+		p.note(Warn, "publication", strings.Join(drift, "; "), "walhook attach mends it, as its owner, if walhook created it")
 	} else if mayCreate {
 		p.note(OK, "publication", fmt.Sprintf("publication %q does not exist, and can be made", p.publication.name), "")
 	} else {

@@ -73,16 +73,16 @@ func (g *Guard) unpublish(ctx context.Context, source *pgx.Conn, have *publicati
 	var owner, function bool
 	err := source.QueryRow(ctx, `
 		select coalesce((select pg_catalog.pg_has_role(p.pubowner, 'usage') from pg_catalog.pg_publication p where p.pubname = $1), false),
-		       coalesce(pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('walhook.unpublish(regclass)')::oid, 'execute'), false)`,
+		       coalesce(pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('walhook.unpublish(name,regclass)')::oid, 'execute'), false)`,
 		g.cfg.Publication).Scan(&owner, &function)
 	switch {
 	case err != nil:
 	case owner:
 		_, err = source.Exec(ctx, remove)
 	case function:
-		_, err = source.Exec(ctx, "select walhook.unpublish($1::oid::regclass)", table.OID)
+		_, err = source.Exec(ctx, "select walhook.unpublish($1, $2::oid::regclass)", g.cfg.Publication, table.OID)
 	default:
-		err = errors.New("it is not the owner, and may not execute walhook.unpublish(regclass)")
+		err = errors.New("it is not the owner, and may not execute walhook.unpublish(name, regclass)")
 	}
 	return remove, err
 }

@@ -22,6 +22,7 @@ const columnListVersion = 150000
 // publicationSpec is the publication as it should be.
 type publicationSpec struct {
 	name    string
+	slot    string // whose daemon reads it
 	publish string
 	tables  []publishedTable
 }
@@ -32,8 +33,8 @@ type publishedTable struct {
 	columns []string // the column list; nil: none
 }
 
-func newPublicationSpec(name, publish string, m Mapping, respondent, assessment *TableInfo) publicationSpec {
-	spec := publicationSpec{name: name, publish: publish}
+func newPublicationSpec(name, slot, publish string, m Mapping, respondent, assessment *TableInfo) publicationSpec {
+	spec := publicationSpec{name: name, slot: slot, publish: publish}
 	add := func(info *TableInfo, mapped []string) {
 		table := publishedTable{info: info, needed: slices.Clone(mapped)}
 		// PostgreSQL refuses updates of the application when a list lacks a column of the replica identity.
@@ -77,8 +78,20 @@ func (p publicationSpec) createSQL() string {
 		pgx.Identifier{p.name}.Sanitize(), strings.Join(tables, ", "))
 }
 
+// publicationMark begins the comment of a publication that walhook created; the name of the slot for which it did follows. Names of slots
+// are unique, so the comment tells installations on one database apart, and what walhook did not create. walhook.unpublish knows it too.
+const publicationMark = "walhook, for slot "
+
+// markSQL is the statement that marks the publication as created for the slot.
+func (p publicationSpec) markSQL() string {
+	return fmt.Sprintf("comment on publication %s is '%s%s'", pgx.Identifier{p.name}.Sanitize(), publicationMark, p.slot)
+}
+
 // publicationInfo is the publication as it is.
 type publicationInfo struct {
+	name               string
+	owner              bool   // the connected role may do what the owner may
+	slot               string // for which walhook created it; empty: walhook did not, or an earlier version did
 	allTables, viaRoot bool
 	schemas            map[string]string // of FOR TABLES IN SCHEMA: name, and oid and xmin of the row in pg_publication_namespace
 	actions            [4]bool           // insert, update, delete, truncate
@@ -88,6 +101,9 @@ type publicationInfo struct {
 	row       string            // oid and xmin of its row in pg_publication
 	tableRows map[uint32]string // the same of the tables' rows in pg_publication_rel
 }
+
+// sweeping reports whether it publishes whole schemas, or all tables.
+func (p *publicationInfo) sweeping() bool { return p.allTables || len(p.schemas) > 0 }
 
 // has reports whether the publication has the table, by name or with others.
 func (p *publicationInfo) has(table *TableInfo) bool {
@@ -122,16 +138,22 @@ func (p *publicationInfo) rowsOf(tables ...*TableInfo) string {
 
 // inspectPublication reads the publication, nil where there is none.
 func inspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*publicationInfo, error) {
-	p := &publicationInfo{schemas: map[string]string{}, tables: map[uint32][]string{}, filtered: map[uint32]bool{}, tableRows: map[uint32]string{}}
+	p := &publicationInfo{name: name, schemas: map[string]string{}, tables: map[uint32][]string{}, filtered: map[uint32]bool{}, tableRows: map[uint32]string{}}
 	var oid uint32
-	err := conn.QueryRow(ctx, `select oid, oid || ':' || xmin, puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate
+	var comment string
+	err := conn.QueryRow(ctx, `select oid, oid || ':' || xmin, puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
+		pg_catalog.pg_has_role(pubowner, 'usage'), coalesce(pg_catalog.obj_description(oid, 'pg_publication'), '')
 		from pg_catalog.pg_publication where pubname = $1`, name).
-		Scan(&oid, &p.row, &p.allTables, &p.viaRoot, &p.actions[0], &p.actions[1], &p.actions[2], &p.actions[3])
+		Scan(&oid, &p.row, &p.allTables, &p.viaRoot, &p.actions[0], &p.actions[1], &p.actions[2], &p.actions[3], &p.owner, &comment)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look up publication %q: %w", name, err)
+	}
+	p.slot, _ = strings.CutPrefix(comment, publicationMark)
+	if p.slot == comment {
+		p.slot = ""
 	}
 	var version int
 	if err := conn.QueryRow(ctx, "select current_setting('server_version_num')::int").Scan(&version); err != nil {
@@ -217,6 +239,57 @@ func (p publicationSpec) drift(have *publicationInfo) []string {
 	return drift
 }
 
+// exposes says in sentences what the publication publishes beyond the mapped columns although WALHOOK_PUBLISH is mapped.
+func (p publicationSpec) exposes(have *publicationInfo) []string {
+	var found []string
+	for _, table := range p.tables {
+		columns := have.tables[table.info.OID]
+		switch {
+		case p.publish != PublishMapped || !have.has(table.info):
+		case have.sweeps(table.info) || columns == nil:
+			found = append(found, fmt.Sprintf("publication %q publishes every column of %s", p.name, table.info.Name.Display()))
+		case slices.ContainsFunc(columns, func(c string) bool { return !slices.Contains(table.needed, c) }):
+			found = append(found, fmt.Sprintf("publication %q publishes more than the mapped columns of %s", p.name, table.info.Name.Display()))
+		}
+	}
+	return found
+}
+
+// refusals are why this installation does not take the publication that is there. recorded is the attachment whose publication it may be, nil
+// where none is.
+func (p publicationSpec) refusals(have *publicationInfo, recorded *Attachment) []Finding {
+	refuse := func(what, remedy string) []Finding {
+		return []Finding{{Check: "publication", Level: Fail, Found: what, Remedy: remedy}}
+	}
+	const another = "set WALHOOK_PUBLICATION to another name, under which walhook creates its own"
+	switch {
+	case have == nil || recorded.created(have, p.slot):
+	case have.slot != "":
+		return refuse(fmt.Sprintf("publication %q is that of another walhook, which reads slot %q", p.name, have.slot), another)
+	case recorded.complete():
+		// It was taken as it was, and may have been changed since to protect the application.
+	case len(p.drift(have)) > 0:
+		return refuse(fmt.Sprintf("publication %q is there, and walhook did not create it: %s", p.name, strings.Join(p.drift(have), "; ")), another)
+	case len(p.exposes(have)) > 0:
+		return refuse(fmt.Sprintf("WALHOOK_PUBLISH is mapped, and walhook did not create this publication: %s", strings.Join(p.exposes(have), "; ")), another)
+	}
+	return nil
+}
+
+// created reports whether this installation created the publication, and may change and drop it.
+func (a *Attachment) created(have *publicationInfo, slot string) bool {
+	switch {
+	case have.slot == slot:
+		return true
+	case a == nil:
+		return false
+	case have.slot != "":
+		return have.slot == a.Slot || have.slot == a.NextSlot
+	}
+	// An earlier version did not mark it, and dropped whatever had the name.
+	return a.Publication == have.name && (a.PublicationCreated == nil || *a.PublicationCreated) && !have.sweeping()
+}
+
 func covers(columns []string, table publishedTable) bool {
 	for _, column := range table.needed {
 		if !slices.Contains(columns, column) {
@@ -229,7 +302,7 @@ func covers(columns []string, table publishedTable) bool {
 // mendSQL are the statements that make the publication what it should be.
 func (p publicationSpec) mendSQL(have *publicationInfo) []string {
 	if have == nil {
-		return []string{p.createSQL()}
+		return []string{p.createSQL(), p.markSQL()}
 	}
 	quoted := pgx.Identifier{p.name}.Sanitize()
 	statements := []string{fmt.Sprintf("alter publication %s set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)", quoted)}

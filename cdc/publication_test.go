@@ -12,7 +12,7 @@ func testPublication(publish string) publicationSpec {
 		Identities: []Identity{{Table: "public.r1", Setting: "i", Columns: []string{"id", "tenant"}}, {Table: "public.r2", Setting: "d", Columns: []string{"id"}}},
 	}
 	assessment := &TableInfo{OID: assessmentOID, Name: Name{"public", "assessment"}, Kind: "r", Identities: []Identity{{Table: "public.assessment", Columns: []string{"id"}}}}
-	return newPublicationSpec("wal's hook", publish, testMapping, respondent, assessment)
+	return newPublicationSpec("wal's hook", "the_slot", publish, testMapping, respondent, assessment)
 }
 
 const publishedHow = "\n  with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)"
@@ -37,7 +37,7 @@ func TestPublicationOfMappedColumnsCarriesEveryReplicaIdentity(t *testing.T) {
 
 func TestPublicationWithoutAssessmentTable(t *testing.T) {
 	t.Parallel()
-	spec := newPublicationSpec("walhook", PublishAll, testMapping, &TableInfo{Name: testMapping.Respondent}, nil)
+	spec := newPublicationSpec("walhook", "the_slot", PublishAll, testMapping, &TableInfo{Name: testMapping.Respondent}, nil)
 	if got, want := spec.createSQL(), `create publication "walhook" for table "public"."respondent"`+publishedHow; got != want {
 		t.Errorf("%s\nand not\n%s", got, want)
 	}
@@ -98,7 +98,7 @@ func TestMendingMakesWhatIsMissing(t *testing.T) {
 		have *publicationInfo
 		want []string
 	}{
-		"none":       {nil, []string{spec.createSQL()}},
+		"none":       {nil, []string{spec.createSQL(), `comment on publication "wal's hook" is 'walhook, for slot the_slot'`}},
 		"all tables": {&publicationInfo{allTables: true}, []string{how}},
 		"a schema":   {&publicationInfo{schemas: map[string]string{"public": ""}}, []string{how}},
 		"another schema": {

@@ -274,7 +274,10 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 	if preflight.Slot.foreign() {
 		return result, fmt.Errorf("%s; %s", preflight.Slot.whose(), otherSlotRemedy)
 	}
-	if err := mendPublication(ctx, source, preflight); err != nil {
+	if refusals := preflight.publication.refusals(preflight.havePublication, attachment); len(refusals) > 0 {
+		return result, fmt.Errorf("the stream cannot be taken up again: %s", reasons(refusals))
+	}
+	if err := mendPublication(ctx, source, preflight, attachment); err != nil {
 		return result, err
 	}
 	if preflight.Slot.Exists {
@@ -283,7 +286,8 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 			return result, err
 		}
 	}
-	created, publish := attachment.PublicationCreated, attachment.Publish
+	created := preflight.havePublication == nil || attachment.created(preflight.havePublication, cfg.Target.Slot)
+	publish := attachment.Publish
 	if r.adopting != nil {
 		if attachment.NextSlot != "" { // of an adoption that was interrupted
 			if err := dropSlot(ctx, source, attachment.NextSlot); err != nil {

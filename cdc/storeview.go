@@ -27,6 +27,8 @@ type storeView struct {
 	temporary     bool // tables, which a comparison needs
 	missingGroups []string
 	grantDaemon   string // what lets this role work on the store as a daemon
+	restored      bool   // the schema came without the rows of its tables, as from pg_dump -s
+	foreign       string // something in schema walhook that walhook did not create
 	identity
 }
 
@@ -50,7 +52,13 @@ func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, err
 		return nil, err
 	}
 	v.grantDaemon = sql.RightsRemedy(v.user, v.missingGroups, v.schemaOwner)
+	if v.foreign, err = sql.ForeignObject(ctx, store); err != nil {
+		return nil, err
+	}
 	v.version, err = sql.Version(ctx, store)
+	if err == nil && v.version > 0 {
+		v.restored, err = sql.LacksRows(ctx, store)
+	}
 	if err == nil && v.version > 0 {
 		if v.newer = sql.CheckNotNewer(v.version); v.newer == nil {
 			v.attachment, err = ReadAttachment(ctx, store)
@@ -100,8 +108,13 @@ func (v *storeView) refusals(target Target, p *Preflight, way Way) []Finding {
 	}
 	if !v.denied && v.newer == nil {
 		found = append(found, slotRefusals(p.Slot, recorded, copied != nil)...)
+		if p.Respondent != nil {
+			found = append(found, p.publication.refusals(p.havePublication, v.publisher(p, way))...)
+		}
 	}
 	switch {
+	case v.foreign != "":
+		refuse("store_schema", fmt.Sprintf("schema walhook in the store is not walhook's: it holds the %s", v.foreign), "set WALHOOK_STORE_URL to another database")
 	case v.schemaOwner != "" && !v.ownsSchema:
 		refuse("store_schema", fmt.Sprintf("schema walhook in the store belongs to %s, so role %s cannot install or upgrade it", v.schemaOwner, v.user),
 			fmt.Sprintf("attach as %s; to run the daemon as role %s: %s", v.schemaOwner, v.user, v.grantDaemon))
@@ -110,6 +123,17 @@ func (v *storeView) refusals(target Target, p *Preflight, way Way) []Finding {
 			planAdvice(v.user))
 	}
 	return found
+}
+
+// publisher is the attachment that may have created the publication that is there: that of a copied database was copied with it.
+func (v *storeView) publisher(p *Preflight, way Way) *Attachment {
+	switch {
+	case way == Fresh && v.storeCopied && !v.sourceCopied:
+		return nil // it is the original's
+	case v.restored && p.havePublication != nil && !v.elsewhere():
+		return &Attachment{Slot: p.havePublication.slot} // restored as well, and the slot is not part of a dump
+	}
+	return v.attachment
 }
 
 // slotRefusals refuse a slot of the name that this installation has not made, or that a copy finds in use.
@@ -134,12 +158,22 @@ func slotRefusals(slot *SlotInfo, recorded *Attachment, copied bool) []Finding {
 // sourceSchemaRefusal tells where schema and functions that belong in the application's database are missing and this role may
 // not make them. It matters where the store is elsewhere.
 func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn, role string) ([]Finding, error) {
+	foreign, err := sql.ForeignObject(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	if foreign != "" {
+		return []Finding{{
+			Check: "source_schema", Level: Fail, Found: fmt.Sprintf("schema walhook in the application's database is not walhook's: it holds the %s", foreign),
+			Remedy: "walhook needs a schema of this name there for its functions silence() and unpublish(); rename the application's",
+		}}, nil
+	}
 	var fine bool
-	err := source.QueryRow(ctx, `
+	err = source.QueryRow(ctx, `
 		select case when n.oid is null then pg_catalog.has_database_privilege(current_database(), 'create')
 		            else pg_catalog.has_schema_privilege(n.oid, 'create')
-		              or (select count(*) from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname in ('silence', 'unpublish')) = 2 end
-		  from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'walhook'`).Scan(&fine)
+		              or pg_catalog.to_regprocedure('walhook.silence()') is not null and pg_catalog.to_regprocedure($1) is not null end
+		  from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'walhook'`, sql.UnpublishSignature).Scan(&fine)
 	if err != nil {
 		return nil, fmt.Errorf("look for schema walhook: %w", err)
 	}

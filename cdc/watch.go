@@ -105,7 +105,7 @@ func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment
 	if slot.WALStatus == "lost" {
 		return nil, &GapError{SlotLost, "slot \"" + s.cfg.Slot + "\" was invalidated: the server has removed WAL that it still needed"}, nil
 	}
-	spec := newPublicationSpec(s.cfg.Publication, a.Publish, m, respondent, assessment)
+	spec := newPublicationSpec(s.cfg.Publication, s.cfg.Slot, a.Publish, m, respondent, assessment)
 	if drift := spec.drift(have); len(drift) > 0 {
 		return nil, &GapError{PublicationChanged, strings.Join(drift, "; ")}, nil
 	}

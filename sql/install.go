@@ -23,10 +23,21 @@ const versionTable = "walhook.schema_version"
 const (
 	silenceFile   = "code/20_silence.sql"
 	unpublishFile = "source/unpublish.sql"
+	dropFile      = "source/drop_schema.sql"
 )
 
 // identifyVersion lets the version be updated where a publication is FOR ALL TABLES: its table has no key.
 const identifyVersion = "alter table " + versionTable + " replica identity full"
+
+const (
+	// commentVersion keeps the version where a dump of the schema alone keeps it, without the rows of any table.
+	commentVersion = "comment on table " + versionTable + " is '" + versionComment + "%d'"
+	versionComment = "Internal: the version of this schema; as it was installed: "
+
+	// restoreVersion puts the version back, and creates the table of a new store.
+	restoreVersion = "create table if not exists " + versionTable + "(version int4 not null);\n" +
+		"insert into " + versionTable + "(version) select %d where not exists (select from " + versionTable + ")"
+)
 
 const createSchema = "create schema if not exists walhook;\n"
 
@@ -102,8 +113,8 @@ func InstallSource(ctx context.Context, conn *pgx.Conn, publication string) erro
 		return err
 	}
 	for signature, script := range map[string]func() (string, error){
-		"walhook.silence()":           SilenceScript,
-		"walhook.unpublish(regclass)": func() (string, error) { return UnpublishScript(publication) },
+		"walhook.silence()": SilenceScript,
+		UnpublishSignature:  func() (string, error) { return UnpublishScript(publication) },
 	} {
 		var ours bool // or nobody's yet
 		err := conn.QueryRow(ctx, `select coalesce((select pg_catalog.pg_has_role(p.proowner, 'usage') from pg_catalog.pg_proc p
@@ -153,7 +164,8 @@ func CheckNotNewer(have int32) error {
 	return nil
 }
 
-// Version returns the version of the store's schema, 0 where there is none.
+// Version returns the version of the store's schema, 0 where there is none. Where a dump brought the schema without the rows of its tables, that
+// is the version in the comment.
 func Version(ctx context.Context, conn *pgx.Conn) (int32, error) {
 	// Asked first, because an error would stand in the server's log.
 	var exists bool
@@ -169,7 +181,11 @@ func Version(ctx context.Context, conn *pgx.Conn) (int32, error) {
 	if errors.As(err, &server) && server.Code == "42501" { // insufficient_privilege
 		return 0, fmt.Errorf("read the schema version of the store: %w; to let this role use the store: %s", err, ownRightsRemedy(ctx, conn))
 	}
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = conn.QueryRow(ctx, "select coalesce(substring(pg_catalog.obj_description(pg_catalog.to_regclass($1), 'pg_class') from $2 || '([0-9]{1,4})')::int4, 0)",
+			versionTable, "^"+versionComment).Scan(&version)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("read the schema version of the store: %w", err)
 	}
 	return version, nil
@@ -186,11 +202,11 @@ func installSteps(have int32) ([]installStep, error) {
 		return nil, err
 	}
 	var steps []installStep
+	restore := fmt.Sprintf(restoreVersion, have) + ";\n"
 	if have < int32(len(migrations)) {
-		steps = append(steps, installStep{versionTable, fmt.Sprintf(`create table if not exists %[1]s (version int4 not null);
-insert into %[1]s (version) select 0 where not exists (select from %[1]s);
-%[2]s;`, versionTable, identifyVersion)})
+		restore += identifyVersion + ";\n"
 	}
+	steps = append(steps, installStep{versionTable, restore + fmt.Sprintf(commentVersion, len(migrations)) + ";"})
 	for _, m := range migrations {
 		if m.Sequence > have {
 			steps = append(steps, installStep{m.Name, fmt.Sprintf("%s\nupdate %s set version = %d;", m.UpSQL, versionTable, m.Sequence)})
@@ -198,6 +214,14 @@ insert into %[1]s (version) select 0 where not exists (select from %[1]s);
 	}
 	code, err := codeText()
 	return append(steps, installStep{"functions, views and grants", code}), err
+}
+
+// LacksRows reports whether the schema is there without the row that has its version.
+func LacksRows(ctx context.Context, conn *pgx.Conn) (lacks bool, err error) {
+	if err = conn.QueryRow(ctx, "select not exists (select from "+versionTable+")").Scan(&lacks); err != nil {
+		return false, fmt.Errorf("read the schema version of the store: %w", err)
+	}
+	return lacks, nil
 }
 
 // Script returns the SQL that Install runs on a store at the given version whose schema exists, for people to read and run.
@@ -217,11 +241,41 @@ func Script(have int32) (string, error) {
 // SilenceScript returns the SQL of walhook.silence, which belongs in the application's database.
 func SilenceScript() (string, error) { return sourceText(silenceFile) }
 
+// UnpublishSignature is that of walhook.unpublish.
+const UnpublishSignature = "walhook.unpublish(name,regclass)"
+
 // UnpublishScript returns the SQL of walhook.unpublish, which belongs in the application's database and to the owner of the
-// publication. The publication's name is written into the function, which thereby knows no other.
+// publication. An earlier version's function for that publication goes.
 func UnpublishScript(publication string) (string, error) {
 	text, err := sourceText(unpublishFile)
-	return strings.ReplaceAll(text, ":publication", "'"+strings.ReplaceAll(publication, "'", "''")+"'"), err
+	literal := "'" + strings.ReplaceAll(publication, "'", "''") + "'"
+	return strings.ReplaceAll(text, ":publication_literal", "'"+strings.ReplaceAll(literal, "'", "''")+"'"), err
+}
+
+// DropScript returns the SQL that drops what the installation of that slot has in schema walhook of a database, and nothing that another
+// installation needs. ours is whether the database holds the installation's store.
+func DropScript(slot string, ours bool) (string, error) {
+	text, err := sourceText(dropFile)
+	return strings.NewReplacer(":slot", "'"+strings.ReplaceAll(slot, "'", "''")+"'", ":ours", fmt.Sprint(ours)).Replace(text), err
+}
+
+// ForeignObject returns something in schema walhook that walhook did not create, "" where there is nothing of the kind. In a store everything
+// counts as walhook's.
+func ForeignObject(ctx context.Context, conn *pgx.Conn) (string, error) {
+	var object string
+	err := conn.QueryRow(ctx, `
+		select o.name from (
+		  select 'relation ' || c.relname from pg_catalog.pg_class c
+		   where c.relnamespace = pg_catalog.to_regnamespace('walhook') and c.relkind not in ('i', 'I', 't') and c.relname <> 'schema_version'
+		  union all
+		  select 'function ' || p.proname from pg_catalog.pg_proc p
+		   where p.pronamespace = pg_catalog.to_regnamespace('walhook') and p.proname not in ('silence', 'unpublish')) o (name)
+		 where not exists (select from pg_catalog.pg_attribute a where a.attrelid = pg_catalog.to_regclass('walhook.attachment') and a.attname = 'respondent_oid')
+		 order by 1 limit 1`).Scan(&object)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return "", fmt.Errorf("look at schema walhook: %w", err)
+	}
+	return object, nil
 }
 
 func sourceText(name string) (string, error) {

@@ -322,8 +322,11 @@ func TestNewerStore(t *testing.T) {
 	s := newSite(t, sampleSchema)
 	s.attach()
 	s.exec("update walhook.schema_version set version = version + 1000")
-	for _, command := range []string{"attach", "run", "status"} {
+	for _, command := range []string{"attach", "run", "status", "detach", "reconcile"} {
 		s.mustFail(command, "newer walhook")
+	}
+	if _, errOut, status := s.walhook("detach", "--drop-schema"); status != 1 || !strings.Contains(errOut, "newer walhook") {
+		t.Errorf("detach --drop-schema of a newer store: status %d\n%s", status, errOut)
 	}
 	s.mustFail("doctor")
 }

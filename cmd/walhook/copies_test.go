@@ -59,7 +59,7 @@ func (s *site) undisturbed(what string, do func()) {
 			select count(*) from walhook.daemon; select delivery_id, status, attempts from walhook.delivery_log order by 1;
 			select max(version) from walhook.schema_version; select count(*) from walhook.incident`) + "\n" +
 			testenv.Psql(s.t, s.db, `select slot_name, plugin, database, confirmed_flush_lsn is not null from pg_replication_slots where slot_name = '`+s.env["SLOT"]+`';
-			select pubname, oid from pg_publication`)
+			select pubname, oid from pg_publication where pubname = '`+s.publication()+`'`)
 	}
 	before, requests := look(), len(s.receiver.Requests())
 	do()
@@ -69,6 +69,14 @@ func (s *site) undisturbed(what string, do func()) {
 	if got := len(s.receiver.Requests()); got != requests {
 		s.t.Errorf("%s sent %d requests", what, got-requests)
 	}
+}
+
+// publication returns the name of the site's publication.
+func (s *site) publication() string {
+	if name := s.env["PUBLICATION"]; name != "" {
+		return name
+	}
+	return "walhook"
 }
 
 // refusesAsCopy makes sure that no command and no daemon does anything, and that all of them say why and name the two ways on.
@@ -406,9 +414,9 @@ func TestAddressLeadsToACopy(t *testing.T) {
 }
 
 // dumpText is a dump that psql restores in a database that is there.
-func (s *site) dumpText(server *pgserver.Server) string {
+func (s *site) dumpText(server *pgserver.Server, options ...string) string {
 	s.t.Helper()
-	text := dump(s.t, server.BinDir(), s.db)
+	text := dump(s.t, server.BinDir(), s.db, options...)
 	if text == "" {
 		s.t.Skip("there is no pg_dump for this server: the copies of a template test the same")
 	}

@@ -319,7 +319,9 @@ func (d *doctor) ofRights() {
 	d.while("revoke insert on walhook.queue from walhook_daemon; revoke execute on function walhook.bury(bigint) from walhook_daemon",
 		"grant insert on walhook.queue to walhook_daemon; grant execute on function walhook.bury(bigint) to walhook_daemon",
 		"store_rights", cdc.Fail, "execute on function walhook.bury(bigint); insert on table walhook.queue", d.lookAs("d")...)
-	d.while("revoke execute on function walhook.unpublish(regclass) from walhook_daemon", "grant execute on function walhook.unpublish(regclass) to walhook_daemon",
+	d.while("revoke execute on function walhook.unpublish(name, regclass) from walhook_daemon", "grant execute on function walhook.unpublish(name, regclass) to walhook_daemon",
+		"unpublish_right", cdc.Warn, "until somebody else", d.lookAs("d")...)
+	d.while("create role nobody_owner; alter function walhook.unpublish(name, regclass) owner to nobody_owner", "alter function walhook.unpublish(name, regclass) owner to current_user; drop role nobody_owner",
 		"unpublish_right", cdc.Warn, "until somebody else", d.lookAs("d")...)
 	d.while("do $$ begin execute format('revoke temporary on database %I from public', current_database()); end $$",
 		"do $$ begin execute format('grant temporary on database %I to public', current_database()); end $$", "temporary_right", cdc.Fail, "may not make temporary tables", d.lookAs("d")...)

@@ -74,7 +74,7 @@ var dumpVersion = regexp.MustCompile(`\) ([0-9]+)`)
 
 // dump returns what pg_dump says, without what differs from run to run; nothing where the only one there is is older than the
 // server, which it refuses then.
-func dump(t *testing.T, bin, url string) string {
+func dump(t *testing.T, bin, url string, options ...string) string {
 	t.Helper()
 	path := filepath.Join(bin, "pg_dump")
 	if _, err := exec.LookPath(path); err != nil {
@@ -93,7 +93,7 @@ func dump(t *testing.T, bin, url string) string {
 		t.Logf("pg_dump is of version %d and the server of %d: the catalogs alone are compared", major, server)
 		return ""
 	}
-	out, err := exec.Command(path, "--create", url).CombinedOutput()
+	out, err := exec.Command(path, append(options, "--create", url)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("pg_dump: %v\n%s", err, out)
 	}

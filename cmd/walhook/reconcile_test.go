@@ -200,13 +200,13 @@ func TestReplicaIdentityLostWithoutOwnership(t *testing.T) {
 	d := s.start().ready()
 
 	// Where the DBA has taken that function away, too, it says what must be run.
-	s.exec("revoke execute on function walhook.unpublish(regclass) from walhook_daemon")
+	s.exec("revoke execute on function walhook.unpublish(name, regclass) from walhook_daemon")
 	s.exec("alter table respondent drop constraint respondent_pkey")
 	d.readyz(503, `ALTER PUBLICATION "walhook" DROP TABLE "public"."respondent"`)
 	if _, err := testenv.TryPsql(t, s.db, "update respondent set page = page + 1"); err == nil {
 		t.Error("the table is published no more, though nobody had the right")
 	}
-	s.exec("grant execute on function walhook.unpublish(regclass) to walhook_daemon")
+	s.exec("grant execute on function walhook.unpublish(name, regclass) to walhook_daemon")
 	s.writesAgain()
 	s.exec(gapHistory)
 	s.exec("alter table respondent add primary key (id)")

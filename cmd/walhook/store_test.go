@@ -23,7 +23,7 @@ func TestStoreElsewhere(t *testing.T) {
 		union all select 'relation ' || c.oid::regclass from pg_class c where c.relnamespace = to_regnamespace('walhook')
 		union all select 'type ' || t.oid::regtype from pg_type t where t.typnamespace = to_regnamespace('walhook')
 		union all select 'schema ' || nspname from pg_namespace where nspname like '%walhook%' order by 1`
-	if got, want := testenv.Psql(t, s.db, left), "function walhook.silence()\nfunction walhook.unpublish(regclass)\nschema walhook"; got != want {
+	if got, want := testenv.Psql(t, s.db, left), "function walhook.silence()\nfunction walhook.unpublish(name,regclass)\nschema walhook"; got != want {
 		t.Errorf("the application's database holds\n%s\ninstead of\n%s", got, want)
 	}
 	d.kill()

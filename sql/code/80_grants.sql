@@ -88,8 +88,8 @@ begin
       walhook.bury(bigint), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.drain_overflow(integer), walhook.trim_overflow(interval, integer),
       walhook.partition_refusal(), walhook.log_covered_until(), walhook.ensure_time_indexes(integer),
       walhook.event_name(smallint), walhook.display_url(text), walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_daemon;
-    if exists (select from pg_proc p where p.oid = to_regprocedure('walhook.unpublish(regclass)') and pg_has_role(p.proowner, 'usage')) then
-      grant execute on function walhook.unpublish(regclass) to walhook_daemon; -- attach makes it where this is the application's database
+    if exists (select from pg_proc p where p.oid = to_regprocedure('walhook.unpublish(name, regclass)') and pg_has_role(p.proowner, 'usage')) then
+      grant execute on function walhook.unpublish(name, regclass) to walhook_daemon; -- attach makes it where this is the application's database
     end if;
   end if;
 end
