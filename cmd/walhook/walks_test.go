@@ -41,7 +41,7 @@ func TestQuickstart(t *testing.T) {
 		{"127.0.0.1:8081", closedPort(t)},
 	})
 	saysInOrder(t, out, "attached: slot", "streaming", "walhook_streaming 1", "standing by", "exit status 0", "streaming",
-		"response.completed", "success", "success", "pending", "connection refused", "webhook was deleted", "pg_drop_replication_slot", "DROP SCHEMA", "DROP ROLE", "ALTER SYSTEM")
+		"response.completed", "success", "success", "pending", "connection refused", "webhook was deleted", "pg_drop_replication_slot", "DROP PUBLICATION", "DROP ROLE", "ALTER SYSTEM")
 	if files, err := filepath.Glob(filepath.Join(dir, "*.sql")); err != nil || len(files) > 0 {
 		t.Errorf("files left: %v %v", files, err)
 	}
