@@ -263,7 +263,7 @@ func TestNobodyElseGetsRights(t *testing.T) {
 		if got := testenv.Psql(t, url, others); got != "" {
 			t.Errorf("%s others may:\n%s", when, got)
 		}
-		testenv.Psql(t, url, "drop function if exists walhook.unpublish(regclass)")
+		testenv.Psql(t, url, "drop function if exists walhook.unpublish(name, regclass)")
 		if diff := cmp.Diff(string(want), testenv.Psql(t, url, rights)+"\n"); diff != "" {
 			t.Errorf("%s rights (-written down +there):\n%s", when, diff)
 		}
