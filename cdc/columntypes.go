@@ -39,8 +39,12 @@ type mappedColumn struct {
 // mappedColumns are the mapped columns of the tables; assessment may be nil.
 func (m Mapping) mappedColumns(respondent, assessment *TableInfo) []mappedColumn {
 	columns := []mappedColumn{
-		{roleKey, m.ID, respondent}, {roleAssessment, m.Assessment, respondent}, {roleOrganization, m.Organization, respondent},
-		{"started", m.Started.Column, respondent}, {"finished", m.Finished.Column, respondent}, {roleStamp, m.StampColumn(), respondent},
+		{roleKey, m.ID, respondent},
+		{roleAssessment, m.Assessment, respondent},
+		{roleOrganization, m.Organization, respondent},
+		{"started", m.Started.Column, respondent},
+		{"finished", m.Finished.Column, respondent},
+		{roleStamp, m.StampColumn(), respondent},
 	}
 	if assessment != nil {
 		columns = append(columns, mappedColumn{"assessment_key", m.AssessmentID, assessment},

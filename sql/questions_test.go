@@ -23,8 +23,8 @@ func longLog(t *testing.T) string {
 		buildTimeIndexes,
 		`select walhook.make_partition(t, b - interval '1 day', b) from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t
 			cross join lateral (select min(p.lower) as b from walhook.partitions_of(t) p) p`,
-		fmt.Sprintf(`select walhook.make_partition(t, '2020-01-01 UTC', b) from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t
-			cross join lateral (select min(p.lower) as b from walhook.partitions_of(t) p) p`),
+		`select walhook.make_partition(t, '2020-01-01 UTC', b) from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t
+			cross join lateral (select min(p.lower) as b from walhook.partitions_of(t) p) p`,
 		`insert into walhook.webhook (assessment_id, event_type, url)
 			select g::text, walhook.event_name((1 + g % 3)::smallint), 'https://example.com/' || g from generate_series(1, 20) g`,
 		fmt.Sprintf(`insert into walhook.log (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, attempts, http_status, event_type, kind, succeeded, response_id)

@@ -196,7 +196,7 @@ func TestKillTwiceInLargeTransaction(t *testing.T) {
 		return text != before, text
 	})
 	d.kill()
-	d = s.with("DATABASE_URL", url).start().ready()
+	s.with("DATABASE_URL", url).start().ready()
 	testenv.Eventually(t, 3*patience, "the whole transaction", func() (bool, string) {
 		text, partial := position()
 		return !partial, text
