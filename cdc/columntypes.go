@@ -11,11 +11,16 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"walhook/sql"
 )
 
 // ColumnRetyped is the kind of gap that a mapped column with another type is: the stream goes on, and the table is compared, so that
 // what was stored of the rows is of their columns as they are now.
 const ColumnRetyped = "column_retyped"
+
+// KeyRetyped is the kind of gap that a new type of the key is where rows cannot be told apart any more.
+const KeyRetyped = "key_retyped"
 
 // retypedAgain is how soon a comparison that failed is tried again for a column's new type, which does not stop the stream.
 const retypedAgain = 30 * time.Second
@@ -170,6 +175,52 @@ func rekey(ctx context.Context, store *pgx.Conn, before, now ColumnType) (known 
 		return false, fmt.Errorf("give the recorded states the keys of the retyped column: %w", err)
 	}
 	return true, nil
+}
+
+// isRekeyed reports whether the key of an item is of another type than the states have.
+func (w *writer) isRekeyed(it item) bool {
+	return it.kind == itemChange && it.change.Table == Respondent && it.change.Kind != Truncate && w.key.OID != 0 && it.key != w.key
+}
+
+// rekey stores what was gathered under the former type of the key, and lets the states have the keys of the new one, in the order of the
+// stream: the history follows the rows.
+func (w *writer) rekey(ctx context.Context, to ColumnType) error {
+	if err := w.await(); err != nil {
+		return err
+	}
+	if w.next.items > 0 {
+		w.begin(ctx, w.next)
+		if err := w.await(); err != nil {
+			return err
+		}
+	}
+	gap := &GapError{KeyRetyped, fmt.Sprintf("the key %s of %s has another type (%s, was %s), and which recorded response is which row cannot be told from it",
+		w.mapping.ID, w.mapping.Respondent.Display(), to.name(), w.key.name())}
+	expression, known := rekeying(w.key, to)
+	if !known {
+		return gap
+	}
+	work := &pgx.Batch{}
+	if expression != "" {
+		work.Queue(rekeySQL(expression))
+	}
+	key, err := json.Marshal(to)
+	if err != nil {
+		return fmt.Errorf("record the type of the key: %w", err)
+	}
+	work.Queue(sql.RecordKeyType.SQL, sql.RecordKeyType.Bind(sql.Args{"numeric_id": to.isInteger(), "key": key})...)
+	work.Queue("select pg_catalog.pg_notify('walhook', '')")
+	if err := w.commit(ctx, work, w.consumed); err != nil {
+		if untakable(err) {
+			return gap
+		}
+		return err
+	}
+	w.key = to
+	w.states.purge()
+	w.next = newBatch(w)
+	w.queue.keyed(to)
+	return nil
 }
 
 func rekeySQL(expression string) string {

@@ -50,6 +50,7 @@ type Decoder struct {
 	plans       map[uint32]*plan
 	bases       map[uint32]uint32 // built-in types beneath domains
 	interned    map[string]string
+	key         ColumnType // of the respondent's key in the last change
 	changes     [2]Change
 	fields      []field
 	identifiers []field
@@ -198,6 +199,7 @@ func (d *Decoder) change(c *cursor, p *plan, kind Kind, old *string) (Message, e
 	if id.kind != 't' {
 		return Message{}, c.fail("the row of %s has no %s", p.name, p.idColumn)
 	}
+	d.noteKey(p)
 	change := &d.changes[0]
 	*change = Change{Kind: kind, Table: p.table, New: p.row(d, string(id.value))}
 	if old != nil && *old != change.New.ID {
@@ -222,8 +224,15 @@ func (d *Decoder) delete(c *cursor) (Message, error) {
 	if id.kind != 't' {
 		return Message{Kind: MessageUnidentifiedDelete}, nil
 	}
+	d.noteKey(p)
 	d.changes[0] = Change{Kind: Delete, Table: p.table, New: Row{ID: string(id.value)}}
 	return Message{Kind: MessageChange, Changes: d.changes[:1]}, nil
+}
+
+func (d *Decoder) noteKey(p *plan) {
+	if p.table == Respondent {
+		d.key = p.typeOf(p.id)
+	}
 }
 
 func (d *Decoder) truncate(c *cursor) (Message, error) {

@@ -24,7 +24,7 @@ const (
 )
 
 // gapKinds are those at which the stream stops: a comparison of the whole table closes every gap.
-var gapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChanged, TableReplaced, ColumnMissing, IdentityLost}
+var gapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChanged, TableReplaced, ColumnMissing, IdentityLost, KeyRetyped}
 
 // comparedKinds are what a comparison is the end of.
 var (

@@ -13,6 +13,7 @@ type item struct {
 	tx       Tx
 	ordinal  int64         // of the change in its transaction, from 1
 	change   Change        // itemChange only
+	key      ColumnType    // of the respondent's key, as the change has it
 	end      pglogrepl.LSN // itemCommit and itemIdle: everything before it has been handed over
 }
 

@@ -196,7 +196,7 @@ func (r *reader) take(m Message) (full bool) {
 
 func (r *reader) takeChange(it item) (full bool) {
 	r.ordinal++
-	it.tx, it.ordinal, it.silenced = r.tx, r.ordinal, r.silenced
+	it.tx, it.ordinal, it.silenced, it.key = r.tx, r.ordinal, r.silenced, r.decoder.key
 	if r.skipAll || r.ordinal <= r.skip {
 		return false
 	}

@@ -210,6 +210,9 @@ func (r *reconciler) alongside(ctx context.Context, a *Attachment, position Posi
 	if err := r.catchUp(ctx, stream, snapshot.consistent); err != nil {
 		return Reconciled{}, err
 	}
+	if r.attachment, err = ReadAttachment(ctx, r.store); err != nil { // the stream may have met another type of the key
+		return Reconciled{}, err
+	}
 	return r.compare(ctx, source, preflight, snapshot.consistent, false, alsoWrite{sql.ResolveIncidents.SQL, []any{[]string{ColumnRetyped}}})
 }
 

@@ -478,6 +478,7 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	r := newReader(s.cfg, a, from, partitioned)
 	r.conn, r.until, r.silence = replication, until, s.patience.from(from)
 	w := newWriter(s.cfg, store, r, turn)
+	w.key = a.Types[roleKey]
 	w.storeCtx = storeCtx
 	if s.careful {
 		w.careful, s.careful = carefulItems, false

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -91,7 +92,8 @@ type writer struct {
 	known  known   // of the batch that is being made
 	spare  []Event // memory for events
 
-	careful int // items that are stored one slice at a time, so that one which the store refuses can be found
+	key     ColumnType // of the respondent's key, as the states have it; zero: not known
+	careful int        // items that are stored one slice at a time, so that one which the store refuses can be found
 	log     *slog.Logger
 }
 
@@ -147,6 +149,25 @@ func (w *writer) run(ctx context.Context) error {
 
 // gather takes items into the batch that is being made, or stores them with care at once.
 func (w *writer) gather(ctx context.Context, items []item) error {
+	for {
+		alike := slices.IndexFunc(items, w.isRekeyed)
+		if alike < 0 {
+			return w.gatherAlike(ctx, items)
+		}
+		if alike > 0 {
+			if err := w.gatherAlike(ctx, items[:alike]); err != nil {
+				return err
+			}
+		}
+		if err := w.rekey(ctx, items[alike].key); err != nil {
+			return err
+		}
+		items = items[alike:]
+	}
+}
+
+// gatherAlike takes items whose keys are of the type that the states have.
+func (w *writer) gatherAlike(ctx context.Context, items []item) error {
 	if w.careful == 0 {
 		return w.next.add(ctx, items)
 	}

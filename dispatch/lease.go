@@ -322,6 +322,7 @@ func (l *lease) reload(ctx context.Context) error {
 		return err
 	}
 	l.moves = now.moves
+	l.s.numericID.Store(now.numeric)
 	if now.version != before.version || now.enabled != before.enabled {
 		loaded, err := loadWebhooks(ctx, l.s.pool, before)
 		if err != nil {

@@ -147,6 +147,9 @@ func (q *Queue) Discarded() {
 	q.scheduler.wake()
 }
 
+// Keyed is told whether the key is a JSON number from here on.
+func (q *Queue) Keyed(numeric bool) { q.scheduler.numericID.Store(numeric) }
+
 // Began is called when nobody else queues any more and before the first transaction: the store may have what this process was
 // not told of, from another process or a transaction of unknown outcome, and nothing that is queued now may be taken for the next.
 func (q *Queue) Began() { q.scheduler.doubt() }

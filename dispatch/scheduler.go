@@ -68,8 +68,10 @@ const (
 // Scheduler sends what is queued, as its schedule decides, and records what came of it. No query and no attempt is made under the
 // schedule's mutex.
 type Scheduler struct {
-	cfg  Config
-	pool *pgxpool.Pool
+	cfg Config
+
+	numericID atomic.Bool // ResponseId is a JSON number, as the key's column is now
+	pool      *pgxpool.Pool
 
 	*schedule
 	rejected []result // that the store refuses, each by itself; they count as unrecorded
@@ -97,6 +99,7 @@ func NewScheduler(cfg Config) *Scheduler {
 			concurrency: cfg.Concurrency, endpointConcurrency: cfg.EndpointConcurrency, maxAttempts: cfg.MaxAttempts, backoff: cfg.Backoff,
 		}),
 	}
+	s.numericID.Store(cfg.NumericID)
 	s.now, s.visible, s.send, s.find, s.arm = time.Now, cfg.Horizon.Visible, s.sendAttempt, s.findSuccessor, s.setTimer
 	return s
 }
@@ -106,7 +109,7 @@ func (s *Scheduler) attempt(d *delivery) Outcome {
 		return Misconfigured(d.hook.broken, time.Now())
 	}
 	id := d.messageID()
-	body := AppendBody(make([]byte, 0, 128), d.event.String(), d.committedAt, d.responseID, s.cfg.NumericID)
+	body := AppendBody(make([]byte, 0, 128), d.event.String(), d.committedAt, d.responseID, s.numericID.Load())
 	return s.cfg.Client.Attempt(s.attemptCtx, Request{Target: d.hook.target, MessageID: id, Body: body})
 }
 

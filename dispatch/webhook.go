@@ -55,6 +55,7 @@ type webhooks struct {
 	version string
 	enabled bool // the site's Use Webhooks switch
 	moves   bool // webhooks have left URLs
+	numeric bool // the key is a JSON number
 	byID    map[int64]*webhook
 }
 
@@ -63,7 +64,7 @@ type webhooks struct {
 func loadVersion(ctx context.Context, pool *pgxpool.Pool) (*webhooks, error) {
 	w := &webhooks{byID: map[int64]*webhook{}}
 	var moves int64
-	if err := pool.QueryRow(ctx, sql.WebhooksVersion.SQL).Scan(&w.version, &w.enabled, &moves); err != nil {
+	if err := pool.QueryRow(ctx, sql.WebhooksVersion.SQL).Scan(&w.version, &w.enabled, &moves, &w.numeric); err != nil {
 		return nil, fmt.Errorf("look whether webhooks changed: %w", err)
 	}
 	w.moves = moves > 0

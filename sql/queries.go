@@ -80,6 +80,7 @@ var (
 	StillEnabled        = mustQuery("StillEnabled")
 	OpenGap             = mustQuery("OpenGap")
 	OpenIncident        = mustQuery("OpenIncident")
+	RecordKeyType       = mustQuery("RecordKeyType")
 	NoteSetAside        = mustQuery("NoteSetAside")
 	ResolveOthers       = mustQuery("ResolveOthers")
 	NoteIncident        = mustQuery("NoteIncident")

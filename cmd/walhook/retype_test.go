@@ -128,3 +128,67 @@ func TestStampsAreStoredHashed(t *testing.T) {
 		}
 	}
 }
+
+// The history follows the rows where the key gets another type, in whatever state the daemon is, and ResponseId has the JSON type of the
+// column as it is now, for every process.
+func TestRetypedKey(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		from, to string
+		id       func(n int) string // as ResponseId was written before, and is now
+		now      func(n int) string
+		text     string // a key that only the new type can have; empty: none
+	}{
+		{"bigint", "text", func(n int) string { return fmt.Sprint(n) }, func(n int) string { return fmt.Sprintf("%q", fmt.Sprint(n)) }, "x7"},
+		{"integer", "bigint", func(n int) string { return fmt.Sprint(n) }, func(n int) string { return fmt.Sprint(n) }, ""},
+		{"numeric(10)", "numeric(12, 2)", func(n int) string { return fmt.Sprintf(`"%d"`, n) }, func(n int) string { return fmt.Sprintf(`"%d.00"`, n) }, ""},
+		{"numeric(12, 2)", "bigint using id::bigint", func(n int) string { return fmt.Sprintf(`"%d.00"`, n) }, func(n int) string { return fmt.Sprint(n) }, ""},
+		{"varchar(20)", "char(5)", func(n int) string { return fmt.Sprintf(`"%d"`, n) }, func(n int) string { return fmt.Sprintf(`"%-5d"`, n) }, ""},
+		{"text", "bigint using id::bigint", func(n int) string { return fmt.Sprintf(`"%d"`, n) }, func(n int) string { return fmt.Sprint(n) }, ""},
+	} {
+		t.Run(c.from+" to "+c.to, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, "create table respondent (id "+c.from+" primary key, assessment_id bigint, page int default 0, started_at timestamptz, finished_at timestamptz)").
+				sentinelOf("insert into respondent (id, assessment_id) values (9%03d, 999)", "9%03d")
+			if c.from == "varchar(20)" {
+				s.sentinelOf("insert into respondent (id, assessment_id) values ('9%03d', 999)", "9%03d")
+			}
+			if c.from == "numeric(12, 2)" {
+				s.sentinelOf("insert into respondent (id, assessment_id) values (9%03d, 999)", "9%03d.00")
+			}
+			s.exec("insert into respondent select i, 1, 0, now(), null from generate_series(1, 9) i")
+			d := s.run()
+			s.hooks()
+			s.exec("update respondent set finished_at = now() where id::text::numeric = 1")
+			want := []string{"completed " + c.id(1)}
+			s.expect("/hook", want...)
+			s.exec("alter table respondent alter id type " + c.to)
+			s.exec("update respondent set page = 1, finished_at = case when id::text::numeric = 2 then now() end where id::text::numeric in (2, 3)")
+			want = append(want, "completed "+c.now(2))
+			if c.from == "varchar(20)" {
+				s.sentinelOf("insert into respondent (id, assessment_id) values ('9%03d', 999)", "9%03d ")
+			}
+			if strings.HasPrefix(c.to, "bigint") {
+				s.sentinelOf("insert into respondent (id, assessment_id) values (9%03d, 999)", "9%03d")
+			}
+			if strings.HasPrefix(c.to, "numeric") {
+				s.sentinelOf("insert into respondent (id, assessment_id) values (9%03d, 999)", "9%03d.00")
+			}
+			s.expect("/hook", want...)
+			d.kill()
+			s.start().ready()
+			s.exec("update respondent set page = page + 1")
+			s.exec("update respondent set finished_at = now() where id::text::numeric = 4")
+			want = append(want, "completed "+c.now(4))
+			if c.text != "" {
+				s.exec("insert into respondent (id, assessment_id) values ('" + c.text + "', 1)")
+				want = append(want, fmt.Sprintf("created %q", c.text))
+			}
+			s.expect("/hook", want...)
+			if out, errOut, status := s.walhook("reconcile"); status != 0 {
+				t.Fatalf("reconcile: status %d\n%s%s", status, out, errOut)
+			}
+			s.expect("/hook", want...)
+		})
+	}
+}

@@ -146,7 +146,7 @@ func (p *process) work(ctx context.Context, original *cdc.Original) error {
 	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
 	p.metrics.senders.Store(scheduler)
 	defer p.metrics.senders.Store(nil)
-	streamQueue := cdc.Queue{Began: queue.Began, Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded}
+	streamQueue := cdc.Queue{Began: queue.Began, Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded, Keyed: queue.Keyed}
 	stream := cdc.NewStream(cdc.StreamConfig{
 		Mend: cdc.Mender(cdc.ReconcileConfig{
 			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Horizon: horizon, Log: log,

@@ -79,7 +79,8 @@ select (select count(*) || ':' || coalesce(sum(hashint8extended(id, xmin::text::
        (select count(*) || ':' || coalesce(sum(m.webhook_id + m.endpoint_id), 0)
           from walhook.webhook_move m join walhook.endpoint e on e.id = m.endpoint_id join walhook.daemon d on d.id = e.owner) as version,
        (select s.enabled from walhook.settings s) as enabled,
-       (select count(*) from walhook.webhook_move) as moves;
+       (select count(*) from walhook.webhook_move) as moves,
+       coalesce((select a.numeric_id from walhook.attachment a), false) as numeric_id;
 
 -- Forgets that webhooks have left these endpoints, where nothing of theirs is in flight any more, and those that no living daemon
 -- sends to.

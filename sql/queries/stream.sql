@@ -15,6 +15,9 @@ update walhook.attachment set system_identifier = @system_identifier, database =
 update walhook.installation set system_identifier = @system_identifier, database = @database, database_oid = @database_oid
  where (system_identifier, database, database_oid) is distinct from (@system_identifier, @database, @database_oid::bigint);
 
+-- name: RecordKeyType
+update walhook.attachment set numeric_id = @numeric_id, column_types = jsonb_set(column_types, '{key}', @key::jsonb);
+
 -- name: ReadPosition
 select turn, lsn, partial_lsn, partial_changes from walhook.position;
 
