@@ -23,6 +23,7 @@ type Clock struct {
 // NewClock returns a clock that is ahead by an offset. It needs a C compiler.
 func NewClock(t testing.TB, offset time.Duration) *Clock {
 	t.Helper()
+	compiler := Program(t, "cc")
 	dir, err := os.MkdirTemp("", "walhook-clock-")
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +39,7 @@ func NewClock(t testing.TB, offset time.Duration) *Clock {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), "cc", "-shared", "-fPIC", "-O", "-o", library, source, "-ldl").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), compiler, "-shared", "-fPIC", "-O", "-o", library, source, "-ldl").CombinedOutput(); err != nil {
 		t.Fatalf("compile the clock: %v\n%s", err, out)
 	}
 	return c
