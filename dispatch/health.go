@@ -181,7 +181,7 @@ func (s *Scheduler) tellIncident(ctx context.Context, kind string, texts []strin
 	query, args := sql.ResolveOwnIncident, sql.Args{"kind": kind, "daemon": cdc.DaemonName()}
 	if len(texts) > 0 {
 		detail := fmt.Sprintf("daemon %s: %s", cdc.DaemonName(), strings.Join(texts, "; "))
-		query, args = sql.OpenIncident, sql.Args{"kind": kind, "detail": detail}
+		query, args = sql.OpenOwnIncident, sql.Args{"kind": kind, "detail": detail, "daemon": cdc.DaemonName()}
 	}
 	if _, err := s.pool.Exec(ctx, query.SQL, query.Bind(args)...); err != nil {
 		return fmt.Errorf("write the incident %s: %w", kind, err)

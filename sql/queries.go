@@ -85,6 +85,7 @@ var (
 	ResolveOthers       = mustQuery("ResolveOthers")
 	NoteIncident        = mustQuery("NoteIncident")
 	ResolveIncidents    = mustQuery("ResolveIncidents")
+	OpenOwnIncident     = mustQuery("OpenOwnIncident")
 	ResolveOwnIncident  = mustQuery("ResolveOwnIncident")
 	StoreWAL            = mustQuery("StoreWAL")
 	SkipLostIds         = mustQuery("SkipLostIds")

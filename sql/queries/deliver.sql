@@ -428,6 +428,16 @@ select walhook.trim_overflow(@older_than::interval);
 -- name: LogCovered
 select walhook.log_covered_until() - now() as ahead;
 
+-- Opens a kind's incident, or gives the one that this daemon has opened its present reason.
+-- name: OpenOwnIncident
+with own as (
+  update walhook.incident_log i set detail = @detail
+   where i.kind = @kind and i.resolved_at is null and i.detail <> @detail and starts_with(i.detail, 'daemon ' || @daemon || ': ')
+)
+insert into walhook.incident_log (kind, detail)
+select @kind, @detail
+where not exists (select from walhook.incident_log i where i.kind = @kind and i.resolved_at is null);
+
 -- Resolves a kind's incident where no other living daemon has opened it.
 -- name: ResolveOwnIncident
 update walhook.incident_log i set resolved_at = clock_timestamp()
