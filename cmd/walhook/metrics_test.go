@@ -120,7 +120,7 @@ func TestMetricsMove(t *testing.T) {
 	d.shows(1, "walhook_queue_deliveries")
 	d.shows(0, "walhook_queue_oldest_seconds")
 	testenv.Exec(t, s.store, "insert into walhook.incident_log (kind, detail) values ('retention', 'x'), ('of_a_newer_version', 'x')")
-	testenv.Exec(t, s.store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id, next_attempt_at) values ($1, now() - interval '1 hour', 3, '2', now() + interval '1 day')", broken)
+	testenv.Exec(t, s.store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id, attempts, last_attempt_at, next_attempt_at) values ($1, now() - interval '1 hour', 3, '2', 1, now(), now() + interval '1 day')", broken)
 	d.shows(2, "walhook_queue_deliveries")
 	d.shows(1, "walhook_open_incidents", "kind", "retention")
 	d.shows(1, "walhook_open_incidents", "kind", "other")
