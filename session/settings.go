@@ -78,6 +78,7 @@ var pinned = []setting{
 	{"enable_partition_pruning", "on"},
 	{"plan_cache_mode", "auto"},
 	{"constraint_exclusion", "partition"},
+	{"jit", "off"},
 	{"force_parallel_mode", "off"},
 	{"debug_parallel_query", "off"},
 	{"vacuum_cost_delay", "0"},
@@ -108,8 +109,8 @@ func pinWhere(ctx context.Context, conn *pgconn.PgConn, condition string) (done 
 	for i, s := range pinned {
 		values[i] = "(" + literal(s.name) + ", " + literal(s.value) + ")"
 	}
-	// A standby refuses to read anything in a transaction that is serializable by default.
-	results, err := conn.Exec(ctx, `set transaction_isolation = 'read committed'; select pg_catalog.set_config('statement_timeout', '0', true);
+	// As long as it takes, and without compiling it. A standby reads nothing in a transaction that is serializable by default.
+	results, err := conn.Exec(ctx, `set local statement_timeout = 0; set local jit = off; set transaction_isolation = 'read committed';
 		select pg_catalog.count(pg_catalog.set_config(s.name, p.value, false))
 		  from (values `+strings.Join(values, ", ")+`) as p (name, value)
 		  join pg_catalog.pg_settings as s on pg_catalog.lower(s.name) operator(pg_catalog.=) pg_catalog.lower(p.name)

@@ -24,7 +24,7 @@ var hostile = map[string]string{
 	"enable_indexscan": "off", "enable_indexonlyscan": "off", "enable_bitmapscan": "off", "enable_tidscan": "off", "enable_nestloop": "off",
 	"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_hashagg": "off", "enable_sort": "off", "enable_material": "off",
 	"enable_memoize": "off", "enable_partition_pruning": "off", "plan_cache_mode": "force_custom_plan", "constraint_exclusion": "off",
-	"force_parallel_mode": "on", "debug_parallel_query": "on", "vacuum_cost_delay": "100", "client_min_messages": "error",
+	"jit": "on", "force_parallel_mode": "on", "debug_parallel_query": "on", "vacuum_cost_delay": "100", "client_min_messages": "error",
 	"log_parameter_max_length_on_error": "-1",
 }
 

@@ -121,6 +121,10 @@ func (s *site) liveThrough(t *testing.T, super, role string, look func(string)) 
 		})
 		d.ready()
 		look("a gap")
+		d.kill()
+		s.dropSlot()
+		d = s.start().ready()
+		look("a lost slot")
 	}
 	if status := d.stop(); status != 0 {
 		t.Errorf("the daemon ended with status %d", status)
