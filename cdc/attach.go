@@ -538,7 +538,7 @@ type DetachConfig struct {
 
 // Detach drops slot and publication, and the schema where told to. It may be repeated. Webhooks and log are kept otherwise.
 func Detach(ctx context.Context, cfg DetachConfig) error {
-	source, err := ConnectSource(ctx, cfg.SourceURL)
+	source, err := connectPrimary(ctx, cfg.SourceURL)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package cdc
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"strconv"
 
@@ -26,10 +27,31 @@ func ConnectSource(ctx context.Context, url string) (*pgx.Conn, error) {
 	return session.Connect(ctx, url, "the application's database")
 }
 
+// connectPrimary is ConnectSource for work that a standby cannot do.
+func connectPrimary(ctx context.Context, url string) (*pgx.Conn, error) {
+	conn, err := ConnectSource(ctx, url)
+	if err == nil {
+		err = refuseStandby(conn, "the application's database", "WALHOOK_DATABASE_URL")
+	}
+	return conn, err
+}
+
+// refuseStandby closes a connection to a standby, and returns an error that says so.
+func refuseStandby(conn *pgx.Conn, what, variable string) error {
+	if conn.PgConn().ParameterStatus("in_hot_standby") != "on" {
+		return nil
+	}
+	closeQuietly(conn)
+	return fmt.Errorf("%s at %s is on a standby, which takes no writes: promote it, or let %s name the primary", what, session.Address(&conn.Config().Config), variable)
+}
+
 // ConnectStore opens a connection to the database that holds the schema walhook.
 func ConnectStore(ctx context.Context, url string) (*pgx.Conn, error) {
 	conn, err := session.Connect(ctx, url, "the store")
 	if err != nil {
+		return nil, err
+	}
+	if err := refuseStandby(conn, "the store", "WALHOOK_STORE_URL"); err != nil {
 		return nil, err
 	}
 	if err := sql.RegisterTypes(ctx, conn); err != nil {

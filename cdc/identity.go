@@ -207,7 +207,7 @@ func check(ctx context.Context, conn *pgx.Conn, what string, found Place) error 
 
 // ConnectSource opens a connection to the application's database, if it is still the one that was found.
 func (o *Original) ConnectSource(ctx context.Context, url string) (*pgx.Conn, error) {
-	conn, err := ConnectSource(ctx, url)
+	conn, err := connectPrimary(ctx, url)
 	if err != nil {
 		return nil, err
 	}

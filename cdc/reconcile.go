@@ -141,7 +141,7 @@ type reconciler struct {
 
 // checkIdentity returns a *CopyError where there is nothing to compare with, before any lock is taken.
 func (r *reconciler) checkIdentity(ctx context.Context) error {
-	source, err := ConnectSource(ctx, r.cfg.SourceURL)
+	source, err := connectPrimary(ctx, r.cfg.SourceURL)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (r *reconciler) lockReader(ctx context.Context) (won bool, err error) {
 // consumed before. It returns a *GapError where the slot is not.
 func (r *reconciler) alongside(ctx context.Context, a *Attachment, position Position) (Reconciled, error) {
 	cfg := r.cfg
-	source, err := ConnectSource(ctx, cfg.SourceURL)
+	source, err := connectPrimary(ctx, cfg.SourceURL)
 	if err != nil {
 		return Reconciled{}, err
 	}
@@ -238,7 +238,7 @@ func (r *reconciler) catchUp(ctx context.Context, stream *Stream, until pglogrep
 // anew compares at the snapshot of a new slot, from which the stream goes on.
 func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 	cfg := r.cfg
-	source, err := ConnectSource(ctx, cfg.SourceURL)
+	source, err := connectPrimary(ctx, cfg.SourceURL)
 	if err != nil {
 		return result, err
 	}

@@ -13,12 +13,6 @@ import (
 // DialTimeout bounds one attempt to connect, name resolution and authentication included.
 const DialTimeout = 10 * time.Second
 
-// CheckURL returns what is wrong with a connection string, nil where nothing is.
-func CheckURL(url string) error {
-	_, err := pgconn.ParseConfig(url)
-	return err
-}
-
 // Connect opens a connection. What it leads to, such as "the store", is for its errors.
 func Connect(ctx context.Context, url, what string) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(url)

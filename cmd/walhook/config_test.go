@@ -76,6 +76,10 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"DATABASE_URL", "host=db password=hunter2 port=many", "hidden", "connection string", ""},
 		{"DATABASE_URL", "postgres://app:hunter2@x/y@db:5432/app", "hidden", "%40", ""},
 		{"STORE_URL", "postgresql://app:x@hunter2@db/app?sslmode=require", "hidden", "%40", ""},
+		{"DATABASE_URL", "postgres://app:hunter2@db/app?sslmode=verify-full&sslrootcert=/no/such.pem", "postgres://db/...", "unable to read CA file: open /no/such.pem: no such file or directory", ""},
+		{"DATABASE_URL", "postgres://app:hunter2@db/app?sslmode=sometimes", "postgres://db/...", "sslmode is invalid", ""},
+		{"STORE_URL", "postgres://app:hunter2/x@db/app", "hidden", "invalid port; give", ""},
+		{"STORE_URL", "postgres://app:hunter2@db/app?service=nowhere", "postgres://db/...", "service", ""},
 		{"STORE_URL", "mysql://root:hunter2@db/app", "mysql://db/...", "connection string", ""},
 		{"SLOT", "Bad-Name", "Bad-Name", "lower-case", ""},
 		{"PUBLICATION", strings.Repeat("p", 64), "pppp", "63 bytes", ""},
@@ -173,4 +177,17 @@ func FuzzConfig(f *testing.F) {
 			t.Errorf("the error has several lines, or the password: %q", err)
 		}
 	})
+}
+
+// What a variable of PostgreSQL's own, left over in the environment, does to a connection string is said with its name.
+func TestConfigNamesStrayVariables(t *testing.T) {
+	for name, value := range map[string]string{"PGSSLMODE": "sometimes", "PGSSLROOTCERT": "/no/such.pem", "PGSERVICE": "nowhere", "PGTARGETSESSIONATTRS": "upright", "PGCONNECT_TIMEOUT": "soon"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, value)
+			_, err := configured(t, "STORE_URL", "postgres://app:hunter2@db/app")
+			if err == nil || !strings.Contains(err.Error(), "because of "+name) || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
 }

@@ -46,7 +46,7 @@ func (u *databaseURL) Decode(value string) error {
 		return &valueError{"(hidden, since it holds a password)", databaseURLAccepted + ", with each other @ as %40, and / as %2F in user and password"}
 	}
 	if err := session.CheckURL(value); err != nil {
-		return &valueError{maskURL(value), databaseURLAccepted}
+		return &valueError{maskURL(value), err.Error() + "; give " + databaseURLAccepted}
 	}
 	*u = databaseURL(value)
 	return nil
