@@ -76,6 +76,7 @@ func (e *examiner) run(ctx context.Context) {
 	}
 	e.findings = append(e.findings, e.p.Findings...)
 	e.pooler(ctx, e.source, "the application's database", "WALHOOK_DATABASE_URL")
+	e.settings(ctx, e.source, "the application's database")
 	e.sourceHazards(ctx)
 	if replication, err := ConnectReplication(ctx, e.cfg.SourceURL); err != nil {
 		e.note(Fail, "replication_connection", err.Error(), "allow the role in pg_hba.conf, and connect to the server itself")
@@ -89,6 +90,7 @@ func (e *examiner) run(ctx context.Context) {
 	}
 	defer closeQuietly(e.store)
 	e.pooler(ctx, e.store, "the store", "WALHOOK_STORE_URL")
+	e.settings(ctx, e.store, "the store")
 	e.clocks(ctx)
 	e.storeServer(ctx)
 	if e.view, err = inspectStore(ctx, e.source, e.store); err != nil {
@@ -101,6 +103,7 @@ func (e *examiner) run(ctx context.Context) {
 	e.slot(ctx)
 	e.publication()
 	e.rights(ctx)
+	e.othersRights(ctx)
 	e.daemons(ctx)
 	e.partitions(ctx)
 	e.administration(ctx)

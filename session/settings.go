@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -125,6 +126,21 @@ func pinWhere(ctx context.Context, conn *pgconn.PgConn, condition string) (done 
 		return false, errors.New("set up the session: the server did not answer with one row")
 	}
 	return string(last.Rows[0][0]) != "0", nil
+}
+
+// Unpinned returns the pinned settings that this session has otherwise, as "name = value": the role may not set them.
+func Unpinned(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	names, values := make([]string, len(pinned)), make([]string, len(pinned))
+	for i, s := range pinned {
+		names[i], values[i] = strings.ToLower(s.name), s.value
+	}
+	rows, err := conn.Query(ctx, `select s.name || ' = ' || s.setting
+		from pg_catalog.pg_settings s join unnest($1::text[], $2::text[]) as p (name, value) on lower(s.name) = p.name
+		where s.setting <> p.value order by 1`, names, values)
+	if err != nil {
+		return nil, fmt.Errorf("look up the settings of the session: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 // literal quotes a value. None here has a backslash, so that standard_conforming_strings does not matter.

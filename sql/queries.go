@@ -45,6 +45,7 @@ var (
 	Overview            = mustQuery("Overview")
 	TroubledEndpoints   = mustQuery("TroubledEndpoints")
 	OpenIncidents       = mustQuery("OpenIncidents")
+	OthersRights        = mustQuery("OthersRights")
 	OpenIncidentKinds   = mustQuery("OpenIncidentKinds")
 	ReadAttachment      = mustQuery("ReadAttachment")
 	ReadInstallation    = mustQuery("ReadInstallation")

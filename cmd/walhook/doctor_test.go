@@ -323,6 +323,12 @@ func (d *doctor) ofRights() {
 		"unpublish_right", cdc.Warn, "until somebody else", d.lookAs("d")...)
 	d.while("create role nobody_owner; alter function walhook.unpublish(name, regclass) owner to nobody_owner", "alter function walhook.unpublish(name, regclass) owner to current_user; drop role nobody_owner",
 		"unpublish_right", cdc.Warn, "until somebody else", d.lookAs("d")...)
+	d.finds("session_settings", cdc.OK, "", d.lookAs("d")...)
+	d.while("alter role d set session_replication_role = replica", "alter role d reset session_replication_role",
+		"session_settings", cdc.Warn, "session_replication_role = replica", d.lookAs("d")...)
+	d.finds("others_rights", cdc.OK, "")
+	d.while("create role reporting; grant select on walhook.webhook to reporting", "drop owned by reporting; drop role reporting",
+		"others_rights", cdc.Warn, "reporting may select on table walhook.webhook")
 	d.while("do $$ begin execute format('revoke temporary on database %I from public', current_database()); end $$",
 		"do $$ begin execute format('grant temporary on database %I to public', current_database()); end $$", "temporary_right", cdc.Fail, "may not make temporary tables", d.lookAs("d")...)
 }

@@ -58,3 +58,29 @@ select i.kind, count(*) from walhook.incident_log i where i.resolved_at is null 
 -- name: DaemonReports
 select d.name, d.reads, coalesce(d.unready, '') as unready, extract(epoch from now() - d.heartbeat_at)::float8 as silent
 from walhook.daemon d where d.expires_at >= now() order by d.id limit @max;
+
+-- Who besides the owner and the group roles has rights in the schema, and what takes them away. Everybody may call walhook.silence, and a
+-- daemon's role walhook.unpublish.
+-- name: OthersRights
+with object as (
+  select case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass as name, c.relowner as owner, c.relacl as acl
+    from pg_catalog.pg_class c where c.relnamespace = 'walhook'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+  union all
+  select 'table ' || t.attrelid::regclass, c.relowner, t.attacl
+    from pg_catalog.pg_class c join pg_catalog.pg_attribute t on t.attrelid = c.oid and t.attacl is not null where c.relnamespace = 'walhook'::regnamespace
+  union all
+  select 'routine ' || p.oid::regprocedure, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
+    from pg_catalog.pg_proc p where p.pronamespace = 'walhook'::regnamespace and p.proname not in ('silence', 'unpublish')
+  union all
+  select 'schema walhook', n.nspowner, n.nspacl from pg_catalog.pg_namespace n where n.nspname = 'walhook'
+), granted as (
+  select distinct o.name, case a.grantee when 0 then 'public' else a.grantee::regrole::text end as grantee, lower(a.privilege_type) as privilege
+    from object o cross join lateral aclexplode(o.acl) a
+   where a.grantee <> o.owner and not (o.name = 'schema walhook' and a.grantee = 0 and a.privilege_type = 'USAGE')
+     and not exists (select from pg_catalog.pg_roles r where r.oid = a.grantee and r.rolname in ('walhook_admin', 'walhook_viewer', 'walhook_daemon'))
+), listed as (
+  select g.grantee || ' may ' || string_agg(g.privilege, ', ' order by g.privilege) || ' on ' || g.name as found,
+         'REVOKE ALL ON ' || g.name || ' FROM ' || g.grantee || ' CASCADE;' as remedy
+    from granted g group by g.grantee, g.name order by 1 limit 5
+)
+select coalesce(array_agg(l.found), '{}'), coalesce(array_agg(l.remedy), '{}') from listed l;
