@@ -39,23 +39,21 @@ func refuseTransactionPool(ctx context.Context, conn *pgconn.PgConn, config *pgc
 	if err != nil {
 		return nil
 	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = other.Close(closing)
-	}()
 	between, err := backendPID(probing, other, "begin")
-	if err != nil {
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = other.Close(closing) // before the first one asks again, which may have to wait for its server
+	switch {
+	case err != nil:
 		return nil
-	}
-	after, err := backendPID(ctx, conn, "")
-	if err != nil {
-		return err
-	}
-	if between == before || after != before {
+	case between == before:
 		return ErrTransactionPool
 	}
-	return nil
+	after, err := backendPID(ctx, conn, "")
+	if err == nil && after != before {
+		err = ErrTransactionPool
+	}
+	return err
 }
 
 // backendPID asks which process of the server answers, after a statement.
