@@ -30,10 +30,13 @@ func ConnectSource(ctx context.Context, url string) (*pgx.Conn, error) {
 // connectPrimary is ConnectSource for work that a standby cannot do.
 func connectPrimary(ctx context.Context, url string) (*pgx.Conn, error) {
 	conn, err := ConnectSource(ctx, url)
-	if err == nil {
-		err = refuseStandby(conn, "the application's database", "WALHOOK_DATABASE_URL")
+	if err != nil {
+		return nil, err
 	}
-	return conn, err
+	if err := refuseStandby(conn, "the application's database", "WALHOOK_DATABASE_URL"); err != nil {
+		return nil, err
+	}
+	return conn, nil
 }
 
 // refuseStandby closes a connection to a standby, and returns an error that says so.
@@ -42,7 +45,7 @@ func refuseStandby(conn *pgx.Conn, what, variable string) error {
 		return nil
 	}
 	closeQuietly(conn)
-	return fmt.Errorf("%s at %s is on a standby, which takes no writes: promote it, or let %s name the primary", what, session.Address(&conn.Config().Config), variable)
+	return fmt.Errorf("%s at %s is a standby, which walhook cannot work on: promote it, or let %s name the primary", what, session.Address(&conn.Config().Config), variable)
 }
 
 // ConnectStore opens a connection to the database that holds the schema walhook.

@@ -20,9 +20,9 @@ func TestStandbyIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.with("DATABASE_URL", standby.URL(strings.Trim(u.Path, "/")))
-	const says = "is on a standby, which takes no writes: promote it, or let WALHOOK_"
+	const says = "is a standby, which walhook cannot work on: "
 	for _, command := range []string{"status", "reconcile", "detach"} {
-		if out, errOut, status := s.walhook(command); status != 1 || !strings.Contains(errOut, says) || strings.Contains(errOut, "25006") {
+		if out, errOut, status := s.walhook(command); status != 1 || !strings.Contains(out+errOut, says) || strings.Contains(out+errOut, "25006") {
 			t.Errorf("%s: status %d\n%s%s", command, status, out, errOut)
 		}
 	}
