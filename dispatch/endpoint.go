@@ -92,8 +92,9 @@ type endpoint struct {
 	held       map[int64]struct{}
 	memory     *memory
 	flying     map[int64]*delivery // in flight or unrecorded; all of them are held
-	due        []*delivery         // ready: tried before, or queued by hand
+	due        []*delivery         // ready: tests first, then those tried before or redelivered by hand
 	fresh      []*delivery         // ready: never tried
+	pickedDue  bool                // the last attempt was for one of due
 	lines      map[string]*line
 	cursor     int64
 	ended      map[int64]bool // what was attempted and recorded while loading: whether it ended
@@ -189,7 +190,7 @@ func (e *endpoint) handOver(d *delivery) bool {
 	if d.id <= e.cursor || !d.hook.enabled {
 		return false // a look into the store, or at the webhooks, was faster
 	}
-	if !e.owned || e.leaving || e.moving || len(e.aside) > 0 || e.more || e.loading || e.waiting > 0 || e.room() <= 0 {
+	if !e.owned || e.leaving || e.moving || len(e.aside) > 0 || e.more || e.loading || e.waiting > 0 || !e.dueAt.IsZero() || e.room() <= 0 {
 		e.miss()
 		return false
 	}
@@ -228,33 +229,56 @@ func (e *endpoint) letGo(id int64) {
 
 // ready takes a delivery that nothing keeps from being attempted.
 func (e *endpoint) ready(d *delivery) {
-	if d.attempts > 0 || d.kind >= kindTest {
+	switch {
+	case d.kind == kindTest: // somebody waits for the answer
+		e.due = slices.Insert(e.due, 0, d)
+	case d.attempts > 0 || d.kind == kindManual:
 		e.due = append(e.due, d)
-	} else {
+	default:
 		e.fresh = append(e.fresh, d)
 	}
 }
 
-// pick returns the delivery to attempt next, nil where there is none that may be. of is the limit for one URL.
+// pick returns the delivery to attempt next, nil where there is none that may be. of is the limit for one URL. Due and fresh deliveries take
+// turns, so that neither waits behind a backlog of the other; while the endpoint fails, due ones serve as probes and come first.
 func (e *endpoint) pick(now time.Time, of int) *delivery {
 	if !e.owned || e.leaving || now.Before(e.notBefore) || e.inFlight >= min(e.limit, of) || e.failing() && e.inFlight > 0 {
 		return nil
 	}
-	// While nothing gets through, the deliveries that have been tried serve as probes, and hardly any other is added.
+	// While nothing gets through, hardly any other than those that have been tried is added.
 	admit := !e.failing() || e.waiting < of || now.Sub(e.lastAttempt) >= probeInterval
+	if !e.pickedDue || e.failing() {
+		if d := e.pickDue(admit); d != nil {
+			return d
+		}
+		return e.pickFresh(admit)
+	}
+	if d := e.pickFresh(admit); d != nil {
+		return d
+	}
+	return e.pickDue(admit)
+}
+
+func (e *endpoint) pickDue(admit bool) *delivery {
 	for i, d := range e.due {
 		if d.attempts > 0 || d.kind == kindTest || admit {
 			e.due = append(e.due[:i], e.due[i+1:]...)
+			e.pickedDue = true
 			return d
 		}
 	}
-	if len(e.fresh) > 0 && admit {
-		d := e.fresh[0]
-		e.fresh[0] = nil
-		e.fresh = e.fresh[1:]
-		return d
-	}
 	return nil
+}
+
+func (e *endpoint) pickFresh(admit bool) *delivery {
+	if len(e.fresh) == 0 || !admit {
+		return nil
+	}
+	d := e.fresh[0]
+	e.fresh[0] = nil
+	e.fresh = e.fresh[1:]
+	e.pickedDue = false
+	return d
 }
 
 // answered takes the outcome of an attempt into account, before it is recorded.
@@ -349,14 +373,21 @@ func (e *endpoint) width() int {
 // room is how many more deliveries may be held that were never tried.
 func (e *endpoint) room() int { return max(e.width()-len(e.held), 0) }
 
-// roomDue is the same for those that are due again: what was never tried and waits must not keep the probes out.
+// roomDue is the same for those that are due: at most half, so that fresh ones have the rest; and what was never tried and waits must not keep
+// the probes out.
 func (e *endpoint) roomDue() int {
 	least := probes
 	if e.memory.held >= crowded {
 		least = narrow
 	}
-	return max(e.room(), least-len(e.due))
+	return max(min(e.room(), e.width()/2-len(e.due)), least-len(e.due), 0)
 }
+
+// full reports whether nothing more may be held.
+func (e *endpoint) full() bool { return e.room() <= 0 && e.roomDue() <= 0 }
+
+// lowDue reports whether it is time to load more that is due.
+func (e *endpoint) lowDue() bool { return len(e.due) <= e.width()/4 }
 
 // low reports whether it is time to load more.
 func (e *endpoint) low() bool { return e.more && !e.later && len(e.held) < e.width()/2 }

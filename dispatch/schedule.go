@@ -361,9 +361,13 @@ func (s *schedule) due(e *endpoint) {
 	if !e.owned || s.stopping {
 		return
 	}
-	if !e.dueAt.IsZero() && !s.now().Before(e.dueAt) {
-		e.dueAt = time.Time{}
-		s.wantLoad(e)
+	if now := s.now(); !e.dueAt.IsZero() && !now.Before(e.dueAt) {
+		if e.lowDue() || e.later {
+			e.dueAt = time.Time{}
+			s.wantLoad(e)
+		} else {
+			e.dueAt = now.Add(duePause)
+		}
 	}
 	s.turn(e)
 	s.pump()

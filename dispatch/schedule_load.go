@@ -14,7 +14,7 @@ func (s *schedule) wantLoad(e *endpoint) {
 		e.missed = true
 		return
 	}
-	if e.roomDue() <= 0 {
+	if e.full() {
 		e.more = true // pump asks again when there is room
 		return
 	}

@@ -176,7 +176,7 @@ func (s *schedule) idle() (asked map[*endpoint]int, ids, cursors []int64) {
 	defer s.mu.Unlock()
 	asked = map[*endpoint]int{}
 	for _, e := range s.endpoints {
-		if !e.owned || e.leaving || e.loading || e.roomDue() <= 0 {
+		if !e.owned || e.leaving || e.loading || e.full() {
 			continue
 		}
 		if e.more && e.missed {

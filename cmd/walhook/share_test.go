@@ -1,0 +1,44 @@
+package main
+
+import (
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"walhook/testenv"
+)
+
+// A fresh event and a test delivery do not wait behind a bulk redelivery to the same URL.
+func TestFreshEventsPassBulkRedeliveries(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).with("ENDPOINT_CONCURRENCY", "1")
+	s.run()
+	hook := s.hook("/hook", "created")
+	const failed = 2000
+	s.fence()
+	testenv.Exec(t, s.store, `insert into walhook.log (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, attempts, http_status, event_type, kind, succeeded, response_id)
+		select nextval('walhook.delivery_id'), $1, '0/1', n, now(), now(), 1, 500, 1, 0, false, (1000000 + n)::text from generate_series(1, $2::int) as n`, hook, failed)
+	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	defer release()
+	s.receiver.Respond("/hook", func(testenv.Request) testenv.Reply {
+		<-held
+		return testenv.Reply{Delay: time.Millisecond}
+	})
+	if got := testenv.Value[int64](t, s.store, "select walhook.redeliver_failed($1, '-infinity')", hook); got != failed {
+		t.Fatalf("redeliver_failed queued %d deliveries, not %d", got, failed)
+	}
+	s.waitRequests("/hook", 1)
+	s.exec("insert into respondent (id, assessment_id) values (7, 1)")
+	s.waitStored()
+	testenv.Value[int64](t, s.store, "select walhook.test_webhook($1, '8')", hook)
+	release()
+	s.receiver.Wait(t, failed+2, patience)
+	events := s.events("/hook")
+	for _, event := range []string{"created 7", "created 8"} {
+		if at := slices.Index(events, event); at < 0 || at > failed*3/4 {
+			t.Errorf("%q came at place %d, behind a redelivery of %d", event, at, failed)
+		}
+	}
+}
