@@ -112,7 +112,7 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 		}
 		sameServer := p.Source.System == p.Store.System && inStore.name == inSource.name
 		inStore.exists = inStore.exists || sameServer // made above
-		at := PlanPart{In: p.Store, Steps: append(m.grantRole(inStore, p.Store.Database, false, true), m.schemaSteps(inStore)...)}
+		at := PlanPart{In: p.Store, Steps: append(m.grantRole(inStore, p.Store.Database, false, true), m.schemaSteps(inStore, &m.undoStore)...)}
 		parts = append(parts, at)
 		silence, err := m.silenceSteps(ctx)
 		if err != nil {
@@ -120,7 +120,7 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 		}
 		database.Steps = append(database.Steps, silence...)
 	} else {
-		database.Steps = append(database.Steps, m.schemaSteps(inSource)...)
+		database.Steps = append(database.Steps, m.schemaSteps(inSource, &m.undoSource)...)
 	}
 	unpublish, err := m.unpublishSteps(ctx, p.Role)
 	if err != nil {

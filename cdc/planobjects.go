@@ -13,7 +13,7 @@ import (
 )
 
 // schemaSteps makes the group roles and the schema in the store, or lets the daemon's role use one that somebody else attached.
-func (m *planner) schemaSteps(r *roleRights) []PlanStep {
+func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 	var steps []PlanStep
 	for _, group := range r.missingGroups {
 		steps = append(steps, PlanStep{"", "create role " + group + " nologin;"})
@@ -23,6 +23,9 @@ func (m *planner) schemaSteps(r *roleRights) []PlanStep {
 	}
 	switch owner := m.view.schemaOwner; {
 	case owner == "":
+		if !r.super {
+			steps = append(steps, becomeStep(r, undo))
+		}
 		steps = append(steps, PlanStep{schemaNote, "create schema walhook authorization " + r.quoted() + ";"})
 	case m.view.attached() && owner != r.name && !r.daemon && !r.super:
 		steps = append(steps, PlanStep{"The schema belongs to " + owner + ": the daemon gets its rights by the group role.", "grant walhook_daemon to " + r.quoted() + ";"})

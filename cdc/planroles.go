@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/session"
 	"walhook/sql"
 )
 
@@ -20,6 +21,7 @@ type roleRights struct {
 	connect, temporary bool
 	daemon             bool     // a member of walhook_daemon
 	missingGroups      []string // of the group roles
+	selfGranted        []string // roles that have granted themselves membership in it
 }
 
 // who is whom to ask for: what everybody may, a role that is yet to be made may, too.
@@ -52,8 +54,9 @@ func rightsOf(ctx context.Context, conn *pgx.Conn, role string) (*roleRights, er
 	}
 	err = conn.QueryRow(ctx, `
 		select rolsuper, rolreplication or rolsuper or exists (select from pg_catalog.pg_roles m where m.rolname = any($2) and pg_catalog.pg_has_role(r.oid, m.oid, 'member')),
-		       rolbypassrls or rolsuper, exists (select from pg_catalog.pg_roles m where m.rolname = 'walhook_daemon' and pg_catalog.pg_has_role(r.oid, m.oid, 'usage'))
-		  from pg_catalog.pg_roles r where rolname = $1`, role, cloudReplicators).Scan(&r.super, &r.replication, &r.bypassRLS, &r.daemon)
+		       rolbypassrls or rolsuper, exists (select from pg_catalog.pg_roles m where m.rolname = 'walhook_daemon' and pg_catalog.pg_has_role(r.oid, m.oid, 'usage')),
+		       array(select g.rolname::text from pg_catalog.pg_auth_members a join pg_catalog.pg_roles g on g.oid = a.member where a.roleid = r.oid and a.grantor = a.member)
+		  from pg_catalog.pg_roles r where rolname = $1`, role, cloudReplicators).Scan(&r.super, &r.replication, &r.bypassRLS, &r.daemon, &r.selfGranted)
 	if err != nil {
 		return fail(err)
 	}
@@ -146,4 +149,42 @@ func quotedList(names []string) string {
 		quoted[i] = pgx.Identifier{name}.Sanitize()
 	}
 	return strings.Join(quoted, ", ")
+}
+
+// MayBecome is the condition that whoever runs a statement may SET ROLE to a role, given as a literal. From 16 on membership alone does not
+// allow that.
+func MayBecome(role string) string {
+	return "pg_has_role(current_user, " + role + ", case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)"
+}
+
+// becomeStep lets whoever runs the script create a schema for the role, and drop it again: CREATEROLE alone does not. The membership goes
+// with the role, or, where the role was there before, by the undo.
+func becomeStep(r *roleRights, undo *[]PlanStep) PlanStep {
+	role := session.Literal(r.name)
+	if r.exists {
+		before := make([]string, len(r.selfGranted))
+		for i, name := range r.selfGranted {
+			before[i] = session.Literal(name)
+		}
+		*undo = append(*undo, PlanStep{"", `do $walhook$
+begin
+  if current_user <> all (array[` + strings.Join(before, ", ") + `]::name[])
+     and exists (select from pg_auth_members m join pg_roles r on r.oid = m.roleid
+                  where r.rolname = ` + role + ` and m.member = current_user::regrole and m.grantor = m.member) then
+    execute format('revoke %I from %I', ` + role + `, current_user);
+  end if;
+end
+$walhook$;`})
+	}
+	return PlanStep{
+		"Lets whoever runs this act as the role, if that needs a grant: only then can the schema be created for it. Locks no table.",
+		`do $walhook$
+begin
+  if not ` + MayBecome(role) + ` then
+    execute format('grant %I to %I', ` + role + `, current_user)
+      || case when current_setting('server_version_num')::int < 160000 then '' else ' with inherit true, set true' end;
+  end if;
+end
+$walhook$;`,
+	}
 }

@@ -108,7 +108,7 @@ func pin(ctx context.Context, conn *pgconn.PgConn, config *pgconn.Config) error 
 func pinWhere(ctx context.Context, conn *pgconn.PgConn, condition string) (done bool, err error) {
 	values := make([]string, len(pinned))
 	for i, s := range pinned {
-		values[i] = "(" + literal(s.name) + ", " + literal(s.value) + ")"
+		values[i] = "(" + Literal(s.name) + ", " + Literal(s.value) + ")"
 	}
 	// As long as it takes, and without compiling it. A standby reads nothing in a transaction that is serializable by default.
 	results, err := conn.Exec(ctx, `set local statement_timeout = 0; set local jit = off; set transaction_isolation = 'read committed';
@@ -144,7 +144,8 @@ func Unpinned(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 }
 
 // literal quotes a value. None here has a backslash, so that standard_conforming_strings does not matter.
-func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+// Literal writes a text as a literal of SQL.
+func Literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 // scripted are those of the pinned settings on which statements depend that people run in psql. Each supported server knows them.
 var scripted = []string{
@@ -157,7 +158,7 @@ func Script() []string {
 	statements := make([]string, len(scripted))
 	for i, name := range scripted {
 		at := slices.IndexFunc(pinned, func(s setting) bool { return s.name == name })
-		value := literal(pinned[at].value)
+		value := Literal(pinned[at].value)
 		if name == "search_path" {
 			value = pinned[at].value // a list: quoted, it would be one name
 		}

@@ -179,7 +179,7 @@ func (p *planPrinter) parts(title string, parts []cdc.PlanPart) {
 		}
 		if part.As != "" {
 			p.lines("", []string{
-				fmt.Sprintf("select pg_has_role(current_user, %s, '%s') as walhook_may \\gset", literal(part.As), p.mayBecome()),
+				fmt.Sprintf("select %s as walhook_may \\gset", cdc.MayBecome(session.Literal(part.As))),
 				`\if :walhook_may`, "set role " + identifier(part.As) + ";",
 			})
 		}
@@ -212,23 +212,15 @@ func (p *planPrinter) onlyHere() []string {
 	return slices.Concat([]string{`\set ON_ERROR_STOP on`}, session.Script(), []string{
 		"do $walhook$ begin",
 		"  if not (select " + strings.Join(known, " or ") + " from pg_control_system()) then",
-		"    raise exception 'this script is for %, and this is another database (%)', " + literal(strings.Join(names, " and ")) + ", current_database();",
+		"    raise exception 'this script is for %, and this is another database (%)', " + session.Literal(strings.Join(names, " and ")) + ", current_database();",
 		"  end if;",
 		"end $walhook$;",
 	})
 }
 
-// mayBecome is the privilege that SET ROLE needs.
-func (p *planPrinter) mayBecome() string {
-	if p.plan.Preflight.Version >= 160000 {
-		return "set"
-	}
-	return "member"
-}
-
 // in is the condition that a session is in a database, of a row of pg_control_system().
 func in(place cdc.Place) string {
-	return fmt.Sprintf("system_identifier = %s and current_database() = %s", place.System, literal(place.Database))
+	return fmt.Sprintf("system_identifier = %s and current_database() = %s", place.System, session.Literal(place.Database))
 }
 
 // here is the beginning of what is for one database alone.
@@ -268,7 +260,5 @@ func (p *planPrinter) undo() {
 		}
 	}
 }
-
-func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 func identifier(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"walhook/session"
 	"walhook/testenv"
 	"walhook/testenv/pgserver"
 )
@@ -60,15 +61,16 @@ func TestPlanIsRunByHand(t *testing.T) {
 	t.Parallel()
 	server, another := testenv.NewServer(t, nil), testenv.NewServer(t, nil) // roles belong to the whole server
 	for _, c := range []struct {
-		name      string
-		prepare   string   // as a superuser
-		planner   string   // the role that runs plan; "": a superuser
-		args      []string // of plan
-		dba       string   // the role that runs the script; "": a superuser
-		role      string   // of the daemon
-		variables []string
-		elsewhere bool
-		status    int // of plan
+		name         string
+		prepare      string   // as a superuser
+		prepareStore string   // the same in a store elsewhere
+		planner      string   // the role that runs plan; "": a superuser
+		args         []string // of plan
+		dba          string   // the role that runs the script; "": a superuser
+		role         string   // of the daemon
+		variables    []string
+		elsewhere    bool
+		status       int // of plan
 	}{
 		{name: "superuser plans, role is missing", args: []string{"--role", "walhook"}, role: "walhook"},
 		{name: "daemon's role plans", prepare: "create role d login", planner: "d", role: "d", status: 1},
@@ -76,6 +78,18 @@ func TestPlanIsRunByHand(t *testing.T) {
 			name: "owner plans and runs part one", planner: "app_owner", dba: "app_owner", args: []string{"--role", "odd \"name"}, role: `odd "name`, status: 1,
 			prepare: `create role "odd ""name" login replication; do $$ begin execute format('grant create on database %I to app_owner', current_database()); end $$;
 				create role walhook_admin; create role walhook_viewer; create role walhook_daemon; grant "odd ""name" to app_owner`,
+		},
+		{
+			name: "owner may create roles", planner: "app_owner", dba: "app_owner", args: []string{"--role", "walhook"}, role: "walhook",
+			prepare: ownsAll,
+		},
+		{
+			name: "owner may create roles, role is there", planner: "app_owner", dba: "app_owner", args: []string{"--role", "walhook"}, role: "walhook",
+			prepare: ownsAll + "; set role app_owner; create role walhook login",
+		},
+		{
+			name: "owner may create roles, store elsewhere", dba: "app_owner", args: []string{"--role", "walhook"}, role: "walhook", elsewhere: true,
+			prepare: ownsAll, prepareStore: "create role app_owner login createrole; " + ownsDatabase,
 		},
 		{name: "nothing is public", args: []string{"--role", "walhook"}, role: "walhook", prepare: `revoke all on schema public from public;
 			do $$ begin execute format('revoke all on database %I from public', current_database()); end $$; create role walhook login`},
@@ -88,8 +102,14 @@ func TestPlanIsRunByHand(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dropRolesAfter(t, server)
+			if c.prepareStore != "" {
+				dropRolesAfter(t, another)
+			}
 			if strings.Contains(c.name, "mapped") && server.Version() < 150000 {
 				c.variables = c.variables[2:] // column lists came with 15
+			}
+			if strings.HasPrefix(c.prepare, ownsAll) && server.Version() < 160000 {
+				c.prepare = ownsAll + "; create role walhook login replication" // a superuser alone creates one that replicates
 			}
 			s := newSiteOn(t, server, livedIn).with("ASSESSMENT_TABLE", "public.assessment", "RESPONDENT_ORGANIZATION", "organization_id").with(c.variables...)
 			storeServer := server
@@ -99,6 +119,9 @@ func TestPlanIsRunByHand(t *testing.T) {
 			}
 			if c.prepare != "" {
 				testenv.Psql(t, s.db, c.prepare)
+			}
+			if c.prepareStore != "" {
+				testenv.Psql(t, s.store, c.prepareStore)
 			}
 			superDB, superStore := s.db, s.store
 			look := func() string {
@@ -114,9 +137,9 @@ func TestPlanIsRunByHand(t *testing.T) {
 			}
 			unchanged(t, "plan", before, look())
 
-			dba := superDB
+			dba, storeDBA := superDB, superStore
 			if c.dba != "" {
-				dba = userOf(t, superDB, c.dba)
+				dba, storeDBA = userOf(t, superDB, c.dba), userOf(t, superStore, c.dba)
 			}
 			if c.name == "daemon's role plans" {
 				// Part one alone is enough: attach does the rest.
@@ -127,7 +150,7 @@ func TestPlanIsRunByHand(t *testing.T) {
 			}
 			mustRunFile(t, dba, script)
 			if c.elsewhere {
-				mustRunFile(t, superStore, script)
+				mustRunFile(t, storeDBA, script)
 				s.with("STORE_URL", userOf(t, superStore, c.role))
 			}
 			s.with("DATABASE_URL", userOf(t, superDB, c.role))
@@ -136,14 +159,23 @@ func TestPlanIsRunByHand(t *testing.T) {
 
 			undo := undoOf(script)
 			if c.elsewhere {
-				mustRunFile(t, superStore, undo)
+				mustRunFile(t, storeDBA, undo)
 			}
-			mustRunFile(t, superDB, undo)
+			if !strings.HasPrefix(c.prepare, ownsAll) { // it may not drop a slot
+				dba = superDB
+			}
+			mustRunFile(t, dba, undo)
 			s.exec("delete from respondent where id > 50")
 			unchanged(t, "the script and its undo", before, look())
 		})
 	}
 }
+
+// ownsAll makes the owner of the tables one of everything, who may create roles and is no superuser.
+const (
+	ownsAll      = "alter role app_owner createrole replication; alter schema public owner to app_owner; " + ownsDatabase
+	ownsDatabase = "do $$ begin execute format('alter database %I owner to app_owner', current_database()); end $$"
+)
 
 // For the role that connects, what plan prints makes what attach makes, but for the slot and what is read at its snapshot.
 func TestPlanIsWhatAttachRuns(t *testing.T) {
@@ -288,7 +320,7 @@ func fewRights(t *testing.T, database, role string) {
 		       has_database_privilege(rolname, current_database(), 'create'), pg_has_role(rolname, 'app_owner', 'member'),
 		       has_table_privilege(rolname, 'respondent', 'select'), has_any_column_privilege(rolname, 'respondent', 'insert, update'),
 		       has_column_privilege(rolname, 'respondent', 'essay', 'select'), has_column_privilege(rolname, 'respondent', 'organization_id', 'select')
-		  from pg_roles where rolname = `+literal(role))
+		  from pg_roles where rolname = `+session.Literal(role))
 	if got != "f|f|f|t|f|f|f|f|f|t" {
 		t.Errorf("role %s may %s", role, got)
 	}
