@@ -174,6 +174,10 @@ func (e *examiner) slot(ctx context.Context) {
 		e.note(Fail, "slot", fmt.Sprintf("slot %q does not exist", e.cfg.Target.Slot), mend)
 		return
 	}
+	if e.p.Slot.foreign() {
+		e.note(Fail, "slot", e.p.Slot.whose(), otherSlotRemedy)
+		return
+	}
 	if err := e.p.Slot.continues(position); err != nil {
 		e.note(Fail, "slot", err.Error(), mend)
 		return

@@ -191,6 +191,9 @@ func (s *SlotInfo) verdict(position *Position, daemons int64) (Level, string) {
 	if position != nil {
 		stands = *position
 	}
+	if s.foreign() {
+		return Fail, s.whose() + "; " + otherSlotRemedy
+	}
 	if err := s.continues(stands); err != nil {
 		return Fail, err.Error()
 	}
