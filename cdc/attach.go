@@ -461,7 +461,7 @@ func (a *attacher) snapshot(ctx context.Context, slot newSlot) error {
 	}
 	if a.preflight.Assessment != nil {
 		if _, err := copyRows(ctx, a.source, a.store, m.AssessmentTable, m.AssessmentColumns(), "walhook.assessment "+assessmentColumns,
-			assessmentConverter(m, false), func(int64) {}, a.setAside(ctx, m.AssessmentTable, slot)); err != nil {
+			assessmentConverter(m, a.preflight.Assessment, false), func(int64) {}, a.setAside(ctx, m.AssessmentTable, slot)); err != nil {
 			return err
 		}
 	}
@@ -498,6 +498,9 @@ func (a *attacher) complete(ctx context.Context, slot newSlot) error {
 	// Transaction ids of before may mean nothing to this server, and what is pending was committed long ago.
 	if _, err := a.store.Exec(ctx, sql.ForgetXids.SQL); err != nil {
 		return fmt.Errorf("let pending deliveries go on: %w", err)
+	}
+	if _, err := a.store.Exec(ctx, respellWebhooks); err != nil {
+		return fmt.Errorf("spell the ids of webhooks as the columns do: %w", err)
 	}
 	_, err = a.store.Exec(ctx, "update walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1", a.publicationRows)
 	return err

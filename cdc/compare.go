@@ -279,7 +279,7 @@ func (c *comparison) assessments(ctx context.Context) error {
 	}
 	columns := c.mapping.AssessmentColumns()
 	_, err = copyRows(ctx, c.source, c.store, c.mapping.AssessmentTable, columns,
-		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)", assessmentConverter(c.mapping, true), func(int64) {},
+		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)", assessmentConverter(c.mapping, c.assessment, true), func(int64) {},
 		func(row []byte, cause error) error {
 			return c.refused(&refusedRow{table: c.mapping.AssessmentTable, key: keyOf(row), cause: cause})
 		})

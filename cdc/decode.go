@@ -167,7 +167,7 @@ func (d *Decoder) update(c *cursor) (Message, error) {
 			return Message{}, c.err
 		}
 		if id := d.fields[p.id]; id.kind == 't' {
-			key := string(id.value)
+			key := p.key(id.value)
 			old = &key
 		}
 		d.identifiers = append(d.identifiers[:0], d.fields...)
@@ -201,7 +201,7 @@ func (d *Decoder) change(c *cursor, p *plan, kind Kind, old *string) (Message, e
 	}
 	d.noteKey(p)
 	change := &d.changes[0]
-	*change = Change{Kind: kind, Table: p.table, New: p.row(d, string(id.value))}
+	*change = Change{Kind: kind, Table: p.table, New: p.row(d, p.key(id.value))}
 	if old != nil && *old != change.New.ID {
 		change.Moved, change.OldID = true, *old
 	}
@@ -225,7 +225,7 @@ func (d *Decoder) delete(c *cursor) (Message, error) {
 		return Message{Kind: MessageUnidentifiedDelete}, nil
 	}
 	d.noteKey(p)
-	d.changes[0] = Change{Kind: Delete, Table: p.table, New: Row{ID: string(id.value)}}
+	d.changes[0] = Change{Kind: Delete, Table: p.table, New: Row{ID: p.key(id.value)}}
 	return Message{Kind: MessageChange, Changes: d.changes[:1]}, nil
 }
 

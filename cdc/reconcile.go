@@ -395,6 +395,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 	}
 	for _, w := range append(also,
 		alsoWrite{"update walhook.attachment set column_types = $1, numeric_id = $2", []any{typesJSON, types[roleKey].isInteger()}},
+		alsoWrite{respellWebhooks, nil},
 		alsoWrite{sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": at.String()})},
 		alsoWrite{sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentReconcile, "detail": incident})},
 		alsoWrite{"select pg_notify('walhook', '')", nil}, // for the senders of other processes

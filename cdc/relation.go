@@ -158,11 +158,18 @@ func (p *plan) row(d *Decoder, id string) Row {
 			return Text{Null: true}
 		}
 	}
+	idOf := func(index int) Text {
+		value := text(index)
+		if value.Value != "" {
+			value.Value = p.typeOf(index).id(value.Value)
+		}
+		return value
+	}
 	if p.table == Assessment {
-		return Row{ID: id, ExternalID: text(p.external), CopiedFrom: text(p.copied)}
+		return Row{ID: id, ExternalID: text(p.external), CopiedFrom: idOf(p.copied)}
 	}
 	row := Row{
-		ID: id, Assessment: text(p.assessment), Organization: text(p.organization),
+		ID: id, Assessment: idOf(p.assessment), Organization: idOf(p.organization),
 		Started: p.mark(d, p.started, p.startedMarker), Finished: p.mark(d, p.finished, p.finishedMarker),
 		Stamp: Text{Null: true},
 	}
@@ -180,6 +187,14 @@ func (p *plan) row(d *Decoder, id string) Row {
 
 // typeOf returns the type of a field.
 func (p *plan) typeOf(index int) ColumnType { return ColumnType{p.types[index], p.mods[index]} }
+
+// key returns the key in the decoder's fields, or of an old row, as it is stored.
+func (p *plan) key(value []byte) string {
+	if p.table == Assessment {
+		return p.typeOf(p.id).id(string(value))
+	}
+	return string(value)
+}
 
 func (p *plan) mark(d *Decoder, index int, m Marker) Mark {
 	f := d.fields[index]

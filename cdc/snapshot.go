@@ -343,6 +343,7 @@ func newRowReader(m Mapping, t *TableInfo) func(fields []Text) (Row, error) {
 		at[column] = i
 	}
 	stamp := m.StampColumn()
+	assessment, organization := t.typeOf(m.Assessment), t.typeOf(m.Organization)
 	return func(fields []Text) (Row, error) {
 		id := fields[at[m.ID]]
 		if id.Null {
@@ -356,8 +357,10 @@ func newRowReader(m Mapping, t *TableInfo) func(fields []Text) (Row, error) {
 			Finished:     m.Finished.Mark(fields[at[m.Finished.Column]], t.Columns[m.Finished.Column]),
 			Stamp:        Text{Null: true},
 		}
+		row.Assessment.Value = assessment.id(row.Assessment.Value)
 		if m.Organization != "" {
 			row.Organization = fields[at[m.Organization]]
+			row.Organization.Value = organization.id(row.Organization.Value)
 		}
 		if stamp != "" {
 			if row.Stamp = fields[at[stamp]]; !row.Stamp.Null {
@@ -374,7 +377,7 @@ const assessmentColumns = "(assessment_id, external_id)"
 
 // assessmentConverter turns the mapped columns of an assessment into its id and external id, and with copies into what it was
 // copied from as well.
-func assessmentConverter(m Mapping, copies bool) func([]byte, []Text) ([]byte, error) {
+func assessmentConverter(m Mapping, t *TableInfo, copies bool) func([]byte, []Text) ([]byte, error) {
 	at := map[string]int{}
 	for i, column := range m.AssessmentColumns() {
 		at[column] = i
@@ -391,7 +394,7 @@ func assessmentConverter(m Mapping, copies bool) func([]byte, []Text) ([]byte, e
 		if id.Null {
 			return dst, nil
 		}
-		dst = append(appendCopyField(dst, id.Value), '\t')
+		dst = append(appendCopyField(dst, t.typeOf(m.AssessmentID).id(id.Value)), '\t')
 		dst = appendText(dst, fields[at[m.ExternalID]])
 		if !copies {
 			return dst, nil
@@ -400,7 +403,9 @@ func assessmentConverter(m Mapping, copies bool) func([]byte, []Text) ([]byte, e
 		if m.CopiedFrom == "" {
 			return appendCopyNull(dst), nil
 		}
-		return appendText(dst, fields[at[m.CopiedFrom]]), nil
+		from := fields[at[m.CopiedFrom]]
+		from.Value = t.typeOf(m.CopiedFrom).id(from.Value)
+		return appendText(dst, from), nil
 	}
 }
 

@@ -365,7 +365,7 @@ func (d *doctor) ofWebhooks() {
 	d.finds("webhooks", cdc.Warn, "there are no webhooks")
 	id := d.hook("/a", "created")
 	d.finds("webhooks", cdc.OK, "webhooks: 1")
-	for _, check := range []string{"settings", "queue", "endpoints", "incidents", "webhooks_disabled", "webhooks_unknown_assessment", "webhooks_without_external_id", "webhooks_organization", "webhooks_changed"} {
+	for _, check := range []string{"settings", "queue", "endpoints", "incidents", "webhooks_disabled", "webhooks_unknown_assessment", "webhooks_without_external_id", "webhooks_impossible_id", "webhooks_organization", "webhooks_changed"} {
 		if check != "webhooks_changed" {
 			d.finds(check, cdc.OK, "")
 		}

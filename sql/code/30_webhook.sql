@@ -81,6 +81,8 @@ as $$
 declare
   fault text;
   doubt text;
+  known text;
+  which record;
 begin
   new.event_type := lower(btrim(new.event_type));
   new.url := btrim(new.url, E' \t\r\n');
@@ -154,6 +156,25 @@ begin
     raise exception 'assessment_id and organization_id of a webhook must not be empty'
       using errcode = 'check_violation', schema = 'walhook', table = 'webhook', hint = 'Use NULL for every one.';
   end if;
+  for which in
+    select c.* from (values
+      ('assessment', 'assessment_id', new.assessment_id, case tg_op when 'UPDATE' then old.assessment_id end),
+      ('organization', 'organization_id', new.organization_id, case tg_op when 'UPDATE' then old.organization_id end)
+    ) as c (role, name, id, before) where c.id is not null
+  loop
+    known := walhook.column_id(which.role, which.id);
+    if known is null and which.id is distinct from which.before then
+      raise exception '% "%" of a webhook cannot be an id of the respondent table, whose column for it is of type %', which.name, which.id,
+        (select format_type((a.column_types -> which.role ->> 'oid')::oid, (a.column_types -> which.role ->> 'modifier')::integer) from walhook.attachment a)
+        using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = which.name,
+              hint = 'Write the id as it stands in the table, or NULL for every one.';
+    end if;
+    if which.role = 'assessment' then
+      new.assessment_id := coalesce(known, which.id);
+    else
+      new.organization_id := coalesce(known, which.id);
+    end if;
+  end loop;
 
   -- An id that was given by hand must not be given again by the server.
   if tg_op = 'INSERT' and (select new.id > q.last_value or not q.is_called from walhook.webhook_id_seq q) then

@@ -38,7 +38,7 @@ as $$
 #variable_conflict use_column
 declare
   hook   walhook.webhook := walhook.known_webhook(webhook_id);
-  about  text := test_webhook.response_id;
+  about  text := coalesce(walhook.column_id('key', test_webhook.response_id), test_webhook.response_id);
   queued bigint;
 begin
   if about is null then
@@ -258,6 +258,9 @@ declare
   mapped boolean := coalesce((select a.assessment_oid <> 0 from walhook.attachment a), false);
   copied integer;
 begin
+  -- What cannot be an id is known to nobody, and refused as that.
+  from_assessment := coalesce(walhook.column_id('assessment', from_assessment), from_assessment);
+  to_assessment := coalesce(walhook.column_id('assessment', to_assessment), to_assessment);
   if from_assessment is null or to_assessment is null or from_assessment = '' or to_assessment = '' then
     raise exception 'copy_webhooks needs two assessments'
       using errcode = 'null_value_not_allowed', hint = 'SELECT walhook.copy_webhooks(''17'', ''18'');';

@@ -64,11 +64,11 @@ language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
   with about as (
-    select r from walhook.response_state r where r.response_id = $1
+    select r from walhook.response_state r where r.response_id = coalesce(walhook.column_id('key', $1), $1)
   ), delivered as ( -- the last delivery of each event and webhook, tests left out
     select distinct on (l.event_type, l.webhook_id) l.*
       from walhook.delivery_log l
-     where l.response_id = $1 and not l.test
+     where l.response_id = coalesce(walhook.column_id('key', $1), $1) and not l.test
      order by l.event_type, l.webhook_id, l.delivery_id desc
   ), strange as ( -- webhooks for other assessments, of which there may be thousands
     select w.id, w.event_type, row_number() over (partition by w.event_type order by w.id) as n
@@ -88,7 +88,7 @@ as $$
              else walhook.mismatch(w.hook, a.r, t.event_type)
            end as reason,
            d.delivery_id, d.status, d.attempts, d.error, d.next_attempt_at
-      from walhook.story($1) t
+      from walhook.story(coalesce(walhook.column_id('key', $1), $1)) t
      cross join lateral (select walhook.event_name(t.event_type) as name) e
       left join about a on true
       left join ((select h as hook from walhook.webhook h where h.id not in (select x.id from strange x where x.n > 10)) w
@@ -103,7 +103,7 @@ as $$
       union all
       select walhook.event_number(r.event_type), r.event_type, s.happened, null, null, false,
              coalesce(s.misfit, 'assessment differs') || format(': so it is with %s more webhooks', r.n), null, null, null, null, null
-        from rest r join walhook.story($1) s on s.event_type = walhook.event_number(r.event_type)
+        from rest r join walhook.story(coalesce(walhook.column_id('key', $1), $1)) s on s.event_type = walhook.event_number(r.event_type)
     ) t
    order by t.number, t.delivery_id is null, t.webhook_id
 $$;

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"walhook/testenv"
+)
+
+// Ids match as their columns compare them, however they are spelled: in the two tables, in a webhook made before attach or after it, in
+// a copy of webhooks, and in a comparison.
+func TestIDsMatchAsTheirColumnsCompareThem(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name                             string
+		assessment, respondent           string // types of the assessment's key and of the column that names it
+		id, copied                       string // SQL for an assessment as the respondent's column has it, and for its copy
+		organization, organizationID     string // type and SQL
+		before, after, organizationAsked string // as the webhooks name them
+		refused                          string
+	}{
+		{
+			"an integer beside a numeric with a scale", "numeric(10,2)", "int", "17", "18", "int", "7", "17.00", " 17", "7.0", "17.5",
+		},
+		{
+			"a numeric with a scale beside an integer", "bigint", "numeric(10,2)", "17", "18", "numeric(6,1)", "7", "017", "17.0", "7", "17.001",
+		},
+		{
+			"numerics without a scale", "numeric", "numeric", "17.50", "18.0", "numeric", "7.0", "17.5000", "+17.5", "7.00", "seventeen",
+		},
+		{
+			"smallint beside double precision", "smallint", "double precision", "17", "18", "real", "7.5", "17.0", "17", "7.50", "x",
+		},
+		{
+			"uuid", "uuid", "uuid", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "'b0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "uuid", "'c0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
+			"A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "{a0eebc999c0b4ef8bb6d6bb9bd380a11}", "C0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "17",
+		},
+		{
+			"char beside varchar", "char(8)", "varchar(8)", "'seven'", "'eight'", "char(3)", "'o'", "seven", "seven", "o  ", "seventeen",
+		},
+		{
+			"varchar beside char", "varchar(8)", "char(8)", "'seven'", "'eight'", "text", "'o'", "seven   ", "seven", "o", "seventeen",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, fmt.Sprintf(`create table assessment (id %s primary key, external_id text, copied_from %[1]s);
+				create table respondent (id bigint primary key, assessment_id %s, organization_id %s, page int default 0, started_at timestamptz, finished_at timestamptz);
+				insert into assessment values (%s, 'EXT', null)`, c.assessment, c.respondent, c.organization, c.id)).
+				with("ASSESSMENT_TABLE", "public.assessment", "ASSESSMENT_COPIED_FROM", "copied_from", "RESPONDENT_ORGANIZATION", "organization_id").
+				sentinelOf("insert into respondent (id) values (9%06d)", "9%06d")
+			quoted := func(id string) string { return "'" + id + "'" }
+			if _, stderr, status := s.walhook("attach"); status != 0 {
+				t.Fatal(stderr)
+			}
+			s.walhook("detach") // what is left is a store without types
+			before := s.hook("/before", "created", "assessment_id", quoted(c.before))
+			s.hook("/impossible", "created", "assessment_id", quoted(c.refused))
+			d := s.run()
+			s.hook("/after", "created", "assessment_id", quoted(c.after))
+			s.hook("/organization", "created", "assessment_id", "null", "organization_id", quoted(c.organizationAsked))
+			s.hook("/all", "created", "assessment_id", "null")
+			said, err := testenv.TryPsql(t, s.store, fmt.Sprintf("insert into walhook.webhook (assessment_id, url, event_type) values ('%s', 'https://example.com/', 'response.created')", c.refused))
+			if err == nil || !strings.Contains(said, "cannot be an id of the respondent table") {
+				t.Errorf("a webhook for %s: %v: %s", c.refused, err, said)
+			}
+			if report, _, _ := s.walhook("doctor"); !strings.Contains(report, "webhooks_impossible_id") {
+				t.Errorf("doctor does not report the webhook that can match nothing:\n%s", report)
+			}
+
+			paths := []string{"/before", "/after", "/organization", "/all"}
+			s.exec(fmt.Sprintf("insert into respondent (id, assessment_id, organization_id) values (1, %s, %s)", c.id, c.organizationID))
+			for _, path := range paths {
+				s.expect(path, "created 1")
+			}
+			if got := testenv.Value[int64](t, s.store, fmt.Sprintf("select count(*) from walhook.explain('1') where webhook_id = %d and reason = 'delivered'", before)); got != 1 {
+				t.Error("explain does not know what became of it")
+			}
+			testenv.Exec(t, s.store, fmt.Sprintf("select walhook.test_webhook(%d)", before))
+			s.expect("/before", "created 1", "created 1")
+
+			// A copy gets the webhooks, by the stream and by hand.
+			s.exec(fmt.Sprintf("insert into assessment values (%s, 'COPY', %s)", c.copied, c.id))
+			s.exec(fmt.Sprintf("insert into respondent (id, assessment_id) values (2, %s)", c.copied))
+			s.expect("/after", "created 1", "created 2")
+			if got := testenv.Value[int](t, s.store, fmt.Sprintf("select walhook.copy_webhooks('%s', '%s')", c.before, c.after)); got != 0 {
+				t.Errorf("%d webhooks were copied from an assessment to itself", got)
+			}
+
+			// A comparison finds the same.
+			d.kill()
+			s.dropSlot()
+			s.exec(fmt.Sprintf("insert into respondent (id, assessment_id, organization_id) values (3, %s, %s)", c.id, c.organizationID))
+			s.start().ready()
+			s.expect("/organization", "created 1", "created 3")
+			s.expect("/all", "created 1", "created 2", "created 3")
+		})
+	}
+}
+
+// Where a column is retyped, webhooks name their assessments as the new one does.
+func TestWebhooksFollowARetypedColumn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, `create table respondent (id bigint primary key, assessment_id text, page int default 0, started_at timestamptz, finished_at timestamptz);`).
+		sentinelOf("insert into respondent (id) values (9%06d)", "9%06d")
+	s.run()
+	s.hook("/hook", "created", "assessment_id", "'017'")
+	s.exec("insert into respondent (id, assessment_id) values (1, '017')")
+	s.expect("/hook", "created 1")
+	s.exec("alter table respondent alter assessment_id type bigint using assessment_id::bigint")
+	testenv.Eventually(t, patience, "the webhook to name its assessment as the column does", func() (bool, string) {
+		id := testenv.Value[string](t, s.store, "select assessment_id from walhook.webhook")
+		return id == "17", id
+	})
+	s.exec("insert into respondent (id, assessment_id) values (2, 17)")
+	s.expect("/hook", "created 1", "created 2")
+}
