@@ -307,6 +307,9 @@ func (l *lease) look(ctx context.Context) error {
 		if _, err := l.s.pool.Exec(ctx, sql.ForgetTrouble.SQL); err != nil {
 			return fmt.Errorf("forget the trouble of deleted webhooks: %w", err)
 		}
+		if err := l.s.forgetEndpoints(ctx); err != nil {
+			return err
+		}
 		l.orphans = now.Add(housekeeping)
 		if again := l.deleted.Add(orphanGrace); again.After(now) {
 			l.orphans = again

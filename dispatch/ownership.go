@@ -19,6 +19,17 @@ func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
 	return s.schedule.apply(loaded)
 }
 
+// forgetEndpoints deletes the URLs that no webhook has any more.
+func (s *Scheduler) forgetEndpoints(ctx context.Context) error {
+	const batch = 1000
+	for forgotten := int64(batch); forgotten == batch; {
+		if err := s.pool.QueryRow(ctx, sql.ForgetEndpoints.SQL, batch).Scan(&forgotten); err != nil {
+			return fmt.Errorf("forget URLs that no webhook has: %w", err)
+		}
+	}
+	return nil
+}
+
 // findWork asks the store which of the endpoints that seem idle have something to send.
 func (s *Scheduler) findWork(ctx context.Context) error {
 	for restarted := int64(restartBatch); restarted == restartBatch; {

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -27,51 +28,79 @@ func (s *schedule) known() (*webhooks, int) {
 	return s.webhooks, s.came
 }
 
-// apply takes over reloaded webhooks. Endpoints at which something changed that their deliveries depend on are loaded anew. It
-// reports whether webhooks are gone.
-func (s *schedule) apply(loaded *webhooks) (gone bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	before := s.webhooks
-	s.webhooks = loaded
-	changed, reset := map[int64]struct{}{}, map[int64]struct{}{}
-	hooks := map[int64][]*webhook{}
+// difference is what lies between the webhooks before and those loaded.
+type difference struct {
+	hooks map[int64][]*webhook // all that the endpoints of changed webhooks have now
+	stale map[int64]struct{}   // endpoints at which something changed that their deliveries depend on
+	reset map[int64]struct{}   // endpoints whose failures count no more
+	gone  bool                 // webhooks were deleted
+}
+
+func differenceOf(before, loaded *webhooks) *difference {
+	d := &difference{hooks: map[int64][]*webhook{}, stale: map[int64]struct{}{}, reset: map[int64]struct{}{}}
 	for id, w := range loaded.byID {
-		hooks[w.endpointID] = append(hooks[w.endpointID], w)
-		if old := before.byID[id]; !w.same(old) {
-			changed[w.endpointID] = struct{}{}
-			if old != nil {
-				changed[old.endpointID] = struct{}{}
-			}
-			if old != nil && old.endpointID == w.endpointID && old.activation != w.activation {
-				reset[w.endpointID] = struct{}{}
-			}
+		old := before.byID[id]
+		if w == old {
+			continue
+		}
+		d.hooks[w.endpointID] = nil
+		if old != nil {
+			d.hooks[old.endpointID] = nil
+		}
+		if w.same(old) {
+			continue
+		}
+		d.stale[w.endpointID] = struct{}{}
+		if old == nil {
+			continue
+		}
+		d.stale[old.endpointID] = struct{}{}
+		if old.endpointID == w.endpointID && old.activation != w.activation {
+			d.reset[w.endpointID] = struct{}{}
 		}
 	}
 	for id, old := range before.byID {
 		if loaded.byID[id] == nil {
-			changed[old.endpointID] = struct{}{}
-			gone = true
+			d.hooks[old.endpointID] = nil
+			d.stale[old.endpointID] = struct{}{}
+			d.gone = true
 		}
 	}
-	for id, list := range hooks {
+	for _, w := range loaded.byID {
+		if list, changed := d.hooks[w.endpointID]; changed {
+			d.hooks[w.endpointID] = append(list, w)
+		}
+	}
+	return d
+}
+
+// apply takes over reloaded webhooks. Endpoints at which something changed that their deliveries depend on are loaded anew. It
+// reports whether webhooks are gone. One goroutine alone calls it, so that all webhooks can be gone through without the mutex.
+func (s *schedule) apply(loaded *webhooks) (gone bool) {
+	before, _ := s.known()
+	d := differenceOf(before, loaded)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.webhooks = loaded
+	for id, list := range d.hooks {
 		e := s.endpoints[id]
 		if e == nil {
+			if len(list) == 0 {
+				continue
+			}
 			e = newEndpoint(id, &s.memory)
 			s.endpoints[id] = e
 		}
 		e.hooks, e.edition = list, editionOf(list)
 		e.moving = slices.ContainsFunc(list, (*webhook).moving)
+		s.turn(e)
 	}
-	for id := range changed {
+	for id := range d.stale {
 		e := s.endpoints[id]
 		if e == nil {
 			continue
 		}
-		if len(hooks[id]) == 0 {
-			e.hooks, e.edition, e.moving = nil, 0, false
-		}
-		if _, enabled := reset[id]; enabled && e.owned {
+		if _, enabled := d.reset[id]; enabled && e.owned {
 			e.reset(s.now())
 			s.troubled[e] = struct{}{}
 			signal(s.recorded)
@@ -79,11 +108,13 @@ func (s *schedule) apply(loaded *webhooks) (gone bool) {
 		e.forget()
 		s.wantLoad(e)
 	}
-	for _, e := range s.endpoints {
-		s.turn(e)
+	if loaded.enabled != before.enabled {
+		for _, e := range s.endpoints {
+			s.turn(e)
+		}
 	}
 	s.pump()
-	return gone
+	return d.gone
 }
 
 // ended tells of webhooks with a new URL the endpoints of the one before, where these are ours and nothing is in flight for them.
@@ -104,10 +135,18 @@ func (s *schedule) ended() (webhookIDs, endpointIDs []int64) {
 // nothing of it is in flight.
 func (s *schedule) shares(mine func(endpoint int64) bool) (claim, release []int64) {
 	s.mu.Lock()
+	ids := slices.Collect(maps.Keys(s.endpoints))
+	s.mu.Unlock()
+	// Their owners are found without the mutex. Only the goroutine that calls this adds and removes endpoints.
+	ours := make(map[int64]bool, len(ids))
+	for _, id := range ids {
+		ours[id] = mine(id)
+	}
+	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, e := range s.endpoints {
 		// While results wait for a lock nobody else could go on with it.
-		want := len(e.hooks) > 0 && mine(id) || e.owned && len(e.aside) > 0
+		want := len(e.hooks) > 0 && ours[id] || e.owned && len(e.aside) > 0
 		switch {
 		case want && !e.owned:
 			claim = append(claim, id)

@@ -3,14 +3,16 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"walhook/sql"
 )
 
-// webhook is what the senders know of a row of walhook.webhook. It never changes; a reload makes new ones.
+// webhook is what the senders know of a row of walhook.webhook. It never changes; a reload replaces those that changed.
 type webhook struct {
 	id         int64
 	endpointID int64
@@ -71,51 +73,85 @@ func loadVersion(ctx context.Context, pool *pgxpool.Pool) (*webhooks, error) {
 	return w, nil
 }
 
-// load reads all webhooks. What did not change is taken over from before, parsed as it is.
+// loadWebhooks returns all webhooks. Of those known before it reads only the ones that changed; the others are taken over as they are.
 func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (*webhooks, error) {
 	// The version is read first: a change in between is then loaded twice, never missed.
 	loaded, err := loadVersion(ctx, pool)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := pool.Query(ctx, sql.LoadWebhooks.SQL)
+	changed, err := loaded.takeUnchanged(ctx, pool, before)
+	if err != nil || len(changed) == 0 {
+		return loaded, err
+	}
+	rows, err := pool.Query(ctx, sql.LoadWebhooks.SQL, sql.LoadWebhooks.Bind(sql.Args{"webhook_ids": changed})...)
 	if err != nil {
 		return nil, fmt.Errorf("load the webhooks: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var (
-			w         webhook
-			eventType string
-
-			secret, previous *string
-			until            *time.Time
-			left             *time.Duration
-		)
-		if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &previous, &until, &left, &w.endpointID, &w.edition, &w.activation, &w.leftAt); err != nil {
-			return nil, fmt.Errorf("load the webhooks: %w", err)
+		w, err := scanWebhook(rows, before)
+		if err != nil {
+			return nil, err
 		}
-		var secrets []string
-		if secret != nil {
-			w.secret = *secret
-			secrets = append(secrets, *secret)
-		}
-		if secret != nil && previous != nil && until != nil {
-			w.previous, w.until = *previous, *until
-			secrets = append(secrets, *previous)
-		}
-		if old := before.byID[w.id]; old != nil && old.url == w.url && old.secret == w.secret && old.previous == w.previous && old.until.Equal(w.until) {
-			w.target, w.broken = old.target, old.broken
-		} else {
-			w.target, w.broken = NewTarget(w.url, secrets...)
-			if w.target != nil && w.previous != "" {
-				w.target.signer.retireLast(time.Now().Add(*left))
-			}
-		}
-		loaded.byID[w.id] = &w
+		loaded.byID[w.id] = w
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("load the webhooks: %w", err)
 	}
 	return loaded, nil
+}
+
+// takeUnchanged takes over the webhooks that are as they were before, and returns the ids of the others.
+func (w *webhooks) takeUnchanged(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (changed []int64, err error) {
+	rows, err := pool.Query(ctx, sql.WebhookEditions.SQL)
+	if err != nil {
+		return nil, fmt.Errorf("look which webhooks changed: %w", err)
+	}
+	var id, edition int64
+	var left []int64
+	if _, err := pgx.ForEachRow(rows, []any{&id, &edition, &left}, func() error {
+		if old := before.byID[id]; old != nil && old.edition == edition && slices.Equal(old.leftAt, left) {
+			w.byID[id] = old
+			return nil
+		}
+		changed = append(changed, id)
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("look which webhooks changed: %w", err)
+	}
+	return changed, nil
+}
+
+// scanWebhook reads a webhook. Its target is taken over from before where it is the same.
+func scanWebhook(rows pgx.Rows, before *webhooks) (*webhook, error) {
+	var (
+		w         webhook
+		eventType string
+
+		secret, previous *string
+		until            *time.Time
+		left             *time.Duration
+	)
+	if err := rows.Scan(&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &previous, &until, &left, &w.endpointID, &w.edition, &w.activation, &w.leftAt); err != nil {
+		return nil, fmt.Errorf("load the webhooks: %w", err)
+	}
+	var secrets []string
+	if secret != nil {
+		w.secret = *secret
+		secrets = append(secrets, *secret)
+	}
+	if secret != nil && previous != nil && until != nil {
+		w.previous, w.until = *previous, *until
+		secrets = append(secrets, *previous)
+	}
+	if old := before.byID[w.id]; old != nil && old.url == w.url && old.secret == w.secret && old.previous == w.previous && old.until.Equal(w.until) {
+		w.target, w.broken = old.target, old.broken
+		return &w, nil
+	}
+	w.target, w.broken = NewTarget(w.url, secrets...)
+	if w.target != nil && w.previous != "" {
+		w.target.signer.retireLast(time.Now().Add(*left))
+	}
+	return &w, nil
 }

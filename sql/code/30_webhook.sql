@@ -225,14 +225,17 @@ create or replace trigger webhook_prepare before insert or update on walhook.web
 create or replace trigger webhook_wake after insert or update or delete on walhook.webhook
   for each statement execute function walhook.wake();
 
--- What was pending for a webhook that is gone ends as failed, so that the log still tells of it.
+-- What was pending for webhooks that are gone ends as failed, so that the log still tells of it. Most have nothing pending.
 create or replace function walhook.bury_webhook() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform walhook.bury(old.id);
-  delete from walhook.webhook_move m where m.webhook_id = old.id;
+  perform walhook.bury(g.id)
+     from gone g
+    where exists (select from walhook.queue q where q.webhook_id = g.id and q.next_attempt_at is null)
+       or exists (select from walhook.queue q where q.webhook_id = g.id and q.next_attempt_at is not null);
+  delete from walhook.webhook_move m using gone g where m.webhook_id = g.id;
   return null;
 end
 $$;
@@ -273,7 +276,34 @@ $$;
 comment on function walhook.bury(bigint) is 'Internal: ends what is pending for a deleted webhook as failed.';
 
 create or replace trigger webhook_bury after delete on walhook.webhook
-  for each row execute function walhook.bury_webhook();
+  referencing old table as gone for each statement execute function walhook.bury_webhook();
+
+-- Deletes URLs that no webhook has, for they may carry tokens, and returns how many. A row that another transaction is about to use is skipped;
+-- while a row is locked here, no webhook begins to use it (prepare_webhook), so what the second statement sees holds.
+create or replace function walhook.forget_endpoints(at_most integer default 1000) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  unused    bigint[];
+  forgotten bigint;
+begin
+  unused := array(
+    select e.id from walhook.endpoint e
+     where not exists (select from walhook.webhook w where w.endpoint_id = e.id)
+       and not exists (select from walhook.webhook_move m where m.endpoint_id = e.id)
+       and not exists (select from walhook.daemon d where d.id = e.owner)
+     limit at_most for update skip locked);
+  delete from walhook.endpoint e
+   where e.id = any(unused)
+     and not exists (select from walhook.webhook w where w.endpoint_id = e.id)
+     and not exists (select from walhook.webhook_move m where m.endpoint_id = e.id)
+     and not exists (select from walhook.daemon d where d.id = e.owner);
+  get diagnostics forgotten = row_count;
+  return forgotten;
+end
+$$;
+comment on function walhook.forget_endpoints(integer) is 'Internal: deletes URLs that no webhook has any more and nobody sends to.';
 
 create or replace function walhook.new_secret() returns text
 language sql volatile

@@ -86,7 +86,7 @@ begin
     grant select, insert on walhook.crash_mark, walhook.origin to walhook_daemon;
     grant execute on function walhook.advance(bigint, pg_lsn, pg_lsn, bigint), walhook.clear_table(regclass), walhook.inherit_webhooks(text, text),
       walhook.column_id(text, text), walhook.respell_webhooks(),
-      walhook.bury(bigint), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.drain_overflow(integer), walhook.trim_overflow(interval, integer),
+      walhook.bury(bigint), walhook.forget_endpoints(integer), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.drain_overflow(integer), walhook.trim_overflow(interval, integer),
       walhook.partition_refusal(), walhook.log_covered_until(), walhook.ensure_time_indexes(integer),
       walhook.event_name(smallint), walhook.display_url(text), walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_daemon;
     if exists (select from pg_proc p where p.oid = to_regprocedure('walhook.unpublish(name, regclass)') and pg_has_role(p.proowner, 'usage')) then

@@ -58,18 +58,28 @@ select pg_terminate_backend(l.pid)
 -- name: LiveDaemons
 select id from walhook.daemon where expires_at >= now() order by id;
 
--- One row a webhook, with what its deliveries need. left_at are the endpoints of URLs that it had before and where attempts of
--- daemons that live may be in flight.
+-- The state of each webhook. left_at are the endpoints of URLs that it had before and where attempts of daemons that live may be in flight.
+-- name: WebhookEditions
+select w.id, w.xmin::text::bigint as edition, m.left_at
+from walhook.webhook w
+left join (
+  select m.webhook_id, array_agg(m.endpoint_id order by m.endpoint_id) as left_at
+    from walhook.webhook_move m join walhook.endpoint e on e.id = m.endpoint_id join walhook.daemon d on d.id = e.owner
+   group by m.webhook_id
+) m on m.webhook_id = w.id;
+
+-- What the deliveries of these webhooks need.
 -- name: LoadWebhooks
 select w.id, w.url, w.event_type, w.enabled, w.ordered, w.log_successes, w.secret, w.previous_secret, w.previous_secret_until,
        w.previous_secret_until - now() as previous_secret_left, w.endpoint_id,
        w.xmin::text::bigint as edition, w.activation, m.left_at
 from walhook.webhook w
 left join (
-  select m.webhook_id, array_agg(m.endpoint_id) as left_at
+  select m.webhook_id, array_agg(m.endpoint_id order by m.endpoint_id) as left_at
     from walhook.webhook_move m join walhook.endpoint e on e.id = m.endpoint_id join walhook.daemon d on d.id = e.owner
    group by m.webhook_id
-) m on m.webhook_id = w.id;
+) m on m.webhook_id = w.id
+where w.id = any(@webhook_ids::bigint[]);
 
 -- Any insert, update or delete of a webhook or of the settings changes it, and the end of what a webhook waits for. moves are
 -- the URLs that webhooks have left.
@@ -408,6 +418,9 @@ where o.id is not null and not exists (select from walhook.webhook w where w.id 
 
 -- name: ForgetTrouble
 delete from walhook.webhook_trouble t where not exists (select from walhook.webhook w where w.id = t.webhook_id);
+
+-- name: ForgetEndpoints
+select walhook.forget_endpoints(@at_most);
 
 -- name: EnsurePartitions
 select walhook.ensure_partitions(@unit);
