@@ -164,7 +164,10 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		cfg: cfg, source: source, store: store, replication: replication, preflight: preflight, identity: view.identity,
 		recorded: view.publisher(preflight, cfg.Way), fresh: copied && cfg.Way == Fresh,
 	}
-	if copied {
+	if copied && before != nil {
+		if err := dropSlot(ctx, source, before.NextSlot); err != nil { // of an adoption that was interrupted here
+			return false, err
+		}
 		before = nil // its slot is the original's
 	}
 	return true, a.run(ctx, before)
@@ -347,6 +350,9 @@ func (a *attacher) run(ctx context.Context, before *Attachment) error {
 	a.cfg.Note(fmt.Sprintf("creating slot %q", slot))
 	created, err := createSlot(ctx, a.replication, a.source, lastingSlot(slot, a.preflight.Version), a.cfg.Note)
 	if err != nil {
+		if sqlState(err) != "" { // the server refused: there is no slot of ours
+			err = errors.Join(err, a.abandon(ctx))
+		}
 		return err
 	}
 	if err := a.snapshot(ctx, created); err != nil {
@@ -363,6 +369,21 @@ func (a *attacher) run(ctx context.Context, before *Attachment) error {
 		return err
 	}
 	a.cfg.Note(fmt.Sprintf("attached: slot %q begins at %s, publication %q", slot, created.consistent, target.Publication))
+	return nil
+}
+
+// abandon takes back what begin recorded, and the publication, where the slot cannot be created.
+func (a *attacher) abandon(ctx context.Context) error {
+	begun, err := ReadAttachment(ctx, a.store)
+	if err != nil || begun == nil {
+		return err
+	}
+	if err := dropPublication(ctx, a.source, begun, a.cfg.Note); err != nil {
+		return err
+	}
+	if _, err := a.store.Exec(ctx, "delete from walhook.attachment"); err != nil {
+		return fmt.Errorf("end the attachment: %w", err)
+	}
 	return nil
 }
 

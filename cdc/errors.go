@@ -62,6 +62,7 @@ func sqlState(err error) string {
 // SQLSTATEs that decide what happens next (PostgreSQL manual, appendix A).
 const (
 	stateObjectInUse      = "55006" // the slot is active
+	stateDuplicateObject  = "42710"
 	stateLockNotAvailable = "55P03" // within lock_timeout
 	stateInvalidValue     = "22023"
 	stateUndefinedObject  = "42704" // no such slot or publication

@@ -75,6 +75,12 @@ func createSlot(ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn
 	result, err := pglogrepl.ParseCreateReplicationSlot(replication.Exec(ctx, slot.sql()))
 	close(done)
 	<-watched
+	if sqlState(err) == stateDuplicateObject { // since it was looked for
+		if there, lookErr := inspectSlot(ctx, watch, slot.name); lookErr == nil && there.foreign() {
+			err = fmt.Errorf("%w; %s", err, there.whose())
+		}
+		return newSlot{}, fmt.Errorf("create slot %q: %w; %s", slot.name, err, otherSlotRemedy)
+	}
 	if err != nil {
 		return newSlot{}, fmt.Errorf("create slot %q: %w", slot.name, err)
 	}

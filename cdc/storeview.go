@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -107,7 +108,14 @@ func (v *storeView) refusals(target Target, p *Preflight, way Way) []Finding {
 		}
 	}
 	if !v.denied && v.newer == nil {
-		found = append(found, slotRefusals(p.Slot, recorded, copied != nil)...)
+		var known []string
+		if recorded != nil {
+			known = append(known, recorded.Slot)
+		}
+		if v.attachment != nil {
+			known = append(known, v.attachment.NextSlot) // of an adoption that was interrupted, also if this is no adoption
+		}
+		found = append(found, slotRefusals(p.Slot, known, copied != nil)...)
 		if p.Respondent != nil {
 			found = append(found, p.publication.refusals(p.havePublication, v.publisher(p, way))...)
 		}
@@ -137,7 +145,7 @@ func (v *storeView) publisher(p *Preflight, way Way) *Attachment {
 }
 
 // slotRefusals refuse a slot of the name that this installation has not made, or that a copy finds in use.
-func slotRefusals(slot *SlotInfo, recorded *Attachment, copied bool) []Finding {
+func slotRefusals(slot *SlotInfo, known []string, copied bool) []Finding {
 	refuse := func(what, remedy string) []Finding {
 		return []Finding{{Check: "slot", Level: Fail, Found: what, Remedy: remedy}}
 	}
@@ -146,7 +154,7 @@ func slotRefusals(slot *SlotInfo, recorded *Attachment, copied bool) []Finding {
 		return nil
 	case slot.foreign():
 		return refuse(slot.whose(), otherSlotRemedy)
-	case recorded == nil || recorded.Slot != slot.Name && recorded.NextSlot != slot.Name:
+	case !slices.Contains(known, slot.Name):
 		return refuse(fmt.Sprintf("slot %q exists already, and this store knows nothing of it", slot.Name),
 			"choose another WALHOOK_SLOT, or point WALHOOK_STORE_URL at the store that it belongs to")
 	case copied && slot.ActivePID != nil:

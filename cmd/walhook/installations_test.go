@@ -1,9 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"walhook/testenv"
 )
@@ -215,5 +220,113 @@ func TestSchemaRestoredWithoutRows(t *testing.T) {
 	c.expect("/hook", "created 1")
 	if got := testenv.Psql(t, c.db, "select count(*), (select count(*) from walhook.settings), (select version from walhook.schema_version) > 0 from walhook.schema_version"); got != "1|1|t" {
 		t.Errorf("versions and settings are %s", got)
+	}
+}
+
+// If another database takes the slot's name while attach is at work, attach says whose the slot is and leaves nothing.
+func TestSlotNameTakenDuringAttach(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	other := newSite(t, sampleSchema)
+	other.exec("select pg_create_logical_replication_slot($1, 'pgoutput')", other.env["SLOT"])
+	lock, err := pgx.Connect(t.Context(), s.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close(context.Background())
+	if _, err := lock.Exec(t.Context(), "begin; lock table respondent in share update exclusive mode"); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan string, 1)
+	go func() {
+		out, errOut, status := s.walhook("attach")
+		ended <- fmt.Sprintf("status %d\n%s%s", status, out, errOut)
+	}()
+	testenv.Eventually(t, patience, "attach to wait for the lock", func() (bool, string) {
+		n := testenv.Value[int](t, s.db, "select count(*)::int from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query ilike 'create publication%'")
+		return n == 1, "it does not"
+	})
+	other.exec("select pg_copy_logical_replication_slot($1, $2)", other.env["SLOT"], s.env["SLOT"]) // unlike creation it waits for no transaction
+	if _, err := lock.Exec(t.Context(), "commit"); err != nil {
+		t.Fatal(err)
+	}
+	out := <-ended
+	for _, text := range []string{"status 1", fmt.Sprintf("belongs to database %q", other.database()), "another WALHOOK_SLOT"} {
+		if !strings.Contains(out, text) {
+			t.Errorf("attach does not say %q:\n%s", text, out)
+		}
+	}
+	got := testenv.Psql(t, s.db, "select count(*) from pg_publication; select count(*) from walhook.attachment; select count(*) from pg_replication_slots where database = current_database()")
+	if got != "0\n0\n0" {
+		t.Errorf("publications, attachments and slots that are left:\n%s", got)
+	}
+	other.exec("select pg_drop_replication_slot($1)", s.env["SLOT"])
+	other.dropSlot()
+	s.attach()
+}
+
+// An attach that is killed at any instant, and again, is completed by the next one, which leaves one slot and one publication.
+func TestAttachKilledAtAnyInstant(t *testing.T) {
+	t.Parallel()
+	for _, way := range []string{"--adopt", "--fresh"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, sampleSchema+"insert into respondent (id, assessment_id) select g, 1 from generate_series(1, 20000) g;")
+			s.attach()
+			s.must("detach")
+			s.attach()
+			c := s.copied(s.templated(testenv.Postgres(t))).with("SLOT", s.env["SLOT"]+"_copy")
+			interrupt := func(way string, after time.Duration) {
+				t.Helper()
+				cmd := c.command("attach", way)
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+				defer timer.Stop()
+				_ = cmd.Wait()
+			}
+			began := time.Now()
+			_, _, _ = c.walhook("attach", way+"x") // bad usage: what it takes to start
+			start := time.Since(began)
+			for round := range 6 {
+				c.with("SLOT", fmt.Sprintf("%s_copy%d", s.env["SLOT"], round%2))
+				interrupt(way, start+time.Duration(rand.IntN(400))*time.Millisecond)
+				interrupt(way, start+time.Duration(rand.IntN(400))*time.Millisecond)
+				if testenv.Value[string](t, c.store, "select database || ' ' || phase from walhook.attachment") == c.database()+" attached" {
+					break // it was through before it was killed
+				}
+			}
+			c.must("attach", way)
+			got := testenv.Psql(t, c.db, "select slot_name from pg_replication_slots where database = current_database() and not temporary; select pubname from pg_publication")
+			if want := c.env["SLOT"] + "\nwalhook"; got != want {
+				t.Errorf("slots and publications are\n%s\ninstead of\n%s", got, want)
+			}
+			c.start().ready()
+			c.hook("/copy", "created")
+			c.exec("insert into respondent (id, assessment_id) values (30000, 1)")
+			c.expect("/copy", "created 30000")
+		})
+	}
+}
+
+// An adoption that was interrupted does not stand in the way of starting anew, and its slot goes.
+func TestFreshAfterAnInterruptedAdoption(t *testing.T) {
+	t.Parallel()
+	for _, same := range []bool{true, false} {
+		s := newSite(t, sampleSchema)
+		s.attach()
+		c := s.copied(s.templated(testenv.Postgres(t)))
+		next := s.env["SLOT"] + "_next"
+		c.exec("update walhook.attachment set next_slot = $1", next) // as kill -9 leaves it once the slot is there
+		c.exec("select pg_create_logical_replication_slot($1, 'pgoutput')", next)
+		c.with("SLOT", next)
+		if !same {
+			c.with("SLOT", next+"_but_one")
+		}
+		c.must("attach", "--fresh")
+		if got := testenv.Psql(t, c.db, "select slot_name from pg_replication_slots where database = current_database()"); got != c.env["SLOT"] {
+			t.Errorf("slots are %s, not %s", got, c.env["SLOT"])
+		}
 	}
 }

@@ -93,6 +93,13 @@ func TestStatusIsTrue(t *testing.T) {
 	s.exec("select pg_replication_slot_advance($1, pg_current_wal_lsn())", slot)
 	s.status("slot", cdc.Fail, "ahead of the stored position")
 
+	// A copy of the application's database, with the same store.
+	c := s.copied(testenv.Database(t, source, sampleSchema))
+	for _, way := range twoWays {
+		c.status("attachment", cdc.Fail, way)
+	}
+	c.mustFail("status", twoWays...)
+
 	storeServer.Kill()
 	s.status("store", cdc.Fail, "connect to the store")
 	s.status("slot", cdc.Fail, "nobody reads slot")
