@@ -33,7 +33,7 @@ func TestVersionChangesWithEditsThatCrossEachOther(t *testing.T) {
 	}
 	version := func() (text string, sum int64) {
 		t.Helper()
-		if err := early.QueryRow(t.Context(), WebhooksVersion.SQL).Scan(&text, nil, nil); err != nil {
+		if err := early.QueryRow(t.Context(), WebhooksVersion.SQL).Scan(&text, nil, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := early.QueryRow(t.Context(), "select sum(xmin::text::bigint)::bigint from walhook.webhook").Scan(&sum); err != nil {
@@ -77,7 +77,7 @@ func TestVersionTellsWebhooksApart(t *testing.T) {
 			t.Fatal(err)
 		}
 		var version string
-		if err := conn.QueryRow(t.Context(), WebhooksVersion.SQL).Scan(&version, nil, nil); err != nil {
+		if err := conn.QueryRow(t.Context(), WebhooksVersion.SQL).Scan(&version, nil, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		if before, twice := seen[version]; twice {
