@@ -26,6 +26,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		if err := s.cfg.Original.CheckStore(ctx, conn); err != nil {
 			return err
 		}
+		encoding := conn.PgConn().ParameterStatus("server_encoding")
+		s.asciiText.Store(encoding != "UTF8" && encoding != "SQL_ASCII")
 		if err := boundLockWaits(ctx, conn); err != nil {
 			return err
 		}

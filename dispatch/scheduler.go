@@ -70,6 +70,7 @@ const (
 type Scheduler struct {
 	cfg Config
 
+	asciiText atomic.Bool // the store's encoding may lack letters of an error's text
 	numericID atomic.Bool // ResponseId is a JSON number, as the key's column is now
 	pool      *pgxpool.Pool
 
@@ -110,7 +111,9 @@ func (s *Scheduler) attempt(d *delivery) Outcome {
 	}
 	id := d.messageID()
 	body := AppendBody(make([]byte, 0, 128), d.event.String(), d.committedAt, d.responseID, s.numericID.Load())
-	return s.cfg.Client.Attempt(s.attemptCtx, Request{Target: d.hook.target, MessageID: id, Body: body})
+	outcome := s.cfg.Client.Attempt(s.attemptCtx, Request{Target: d.hook.target, MessageID: id, Body: body})
+	outcome.Error = s.storable(outcome.Error)
+	return outcome
 }
 
 func (d *delivery) messageID() string {
