@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/kelseyhightower/envconfig"
 
@@ -34,21 +33,21 @@ type Config struct {
 	AssessmentExternalID   string `envconfig:"ASSESSMENT_EXTERNAL_ID" default:"external_id"`
 	AssessmentCopiedFrom   string `envconfig:"ASSESSMENT_COPIED_FROM"`
 
-	AutoAttach          bool          `envconfig:"AUTO_ATTACH" default:"false"`
-	Listen              string        `envconfig:"LISTEN" default:"127.0.0.1:9464"`
-	DeliveryTimeout     time.Duration `envconfig:"DELIVERY_TIMEOUT" default:"15s"`
-	Concurrency         int           `envconfig:"CONCURRENCY" default:"64"`
-	EndpointConcurrency int           `envconfig:"ENDPOINT_CONCURRENCY" default:"8"`
-	RetryBase           time.Duration `envconfig:"RETRY_BASE" default:"5s"`
-	RetryCap            time.Duration `envconfig:"RETRY_CAP" default:"12h"`
-	MaxAttempts         int           `envconfig:"MAX_ATTEMPTS" default:"16"`
-	DisableAfter        time.Duration `envconfig:"DISABLE_AFTER" default:"120h"`
-	AllowNetworks       networks      `envconfig:"ALLOW_NETWORKS"`
-	CAFile              string        `envconfig:"CA_FILE"`
-	Retention           time.Duration `envconfig:"RETENTION" default:"0"`
-	MaxSlotLag          byteSize      `envconfig:"MAX_SLOT_LAG" default:"0"`
-	LogLevel            slog.Level    `envconfig:"LOG_LEVEL" default:"info"`
-	LogFormat           string        `envconfig:"LOG_FORMAT" default:"text"`
+	AutoAttach          bool       `envconfig:"AUTO_ATTACH" default:"false"`
+	Listen              string     `envconfig:"LISTEN" default:"127.0.0.1:9464"`
+	DeliveryTimeout     duration   `envconfig:"DELIVERY_TIMEOUT" default:"15s"`
+	Concurrency         int        `envconfig:"CONCURRENCY" default:"64"`
+	EndpointConcurrency int        `envconfig:"ENDPOINT_CONCURRENCY" default:"8"`
+	RetryBase           duration   `envconfig:"RETRY_BASE" default:"5s"`
+	RetryCap            duration   `envconfig:"RETRY_CAP" default:"12h"`
+	MaxAttempts         int        `envconfig:"MAX_ATTEMPTS" default:"16"`
+	DisableAfter        duration   `envconfig:"DISABLE_AFTER" default:"120h"`
+	AllowNetworks       networks   `envconfig:"ALLOW_NETWORKS"`
+	CAFile              string     `envconfig:"CA_FILE"`
+	Retention           duration   `envconfig:"RETENTION" default:"0"`
+	MaxSlotLag          byteSize   `envconfig:"MAX_SLOT_LAG" default:"0"`
+	LogLevel            slog.Level `envconfig:"LOG_LEVEL" default:"info"`
+	LogFormat           string     `envconfig:"LOG_FORMAT" default:"text"`
 
 	mapped cdc.Mapping
 }
@@ -126,10 +125,9 @@ func asConfigError(err error) error {
 		return &ConfigError{Variable: name, Value: shown.value, Accepted: shown.accepted}
 	}
 	accepted := map[string]string{
-		"time.Duration": "a duration such as 500ms, 15s, 10m or 12h",
-		"int":           "a whole number",
-		"bool":          "true or false",
-		"slog.Level":    "debug, info, warn or error",
+		"int":        "a whole number",
+		"bool":       "true or false",
+		"slog.Level": "debug, info, warn or error",
 	}[parse.TypeName]
 	if accepted == "" {
 		accepted = "see walhook help environment"

@@ -52,9 +52,9 @@ func TestConfigDefaults(t *testing.T) {
 		"STARTED": cfg.Started, "FINISHED": cfg.Finished, "FINISH_STAMP": m.StampColumn(),
 		"ASSESSMENT_TABLE": m.HasAssessmentTable(), "ASSESSMENT_ID": cfg.AssessmentID, "ASSESSMENT_EXTERNAL_ID": cfg.AssessmentExternalID,
 		"ASSESSMENT_COPIED_FROM": m.CopiedFrom,
-		"AUTO_ATTACH":            cfg.AutoAttach, "LISTEN": cfg.Listen, "DELIVERY_TIMEOUT": cfg.DeliveryTimeout, "CONCURRENCY": cfg.Concurrency,
-		"ENDPOINT_CONCURRENCY": cfg.EndpointConcurrency, "RETRY_BASE": cfg.RetryBase, "RETRY_CAP": cfg.RetryCap, "MAX_ATTEMPTS": cfg.MaxAttempts,
-		"DISABLE_AFTER": cfg.DisableAfter, "ALLOW_NETWORKS": len(cfg.AllowNetworks), "CA_FILE": cfg.CAFile, "RETENTION": cfg.Retention,
+		"AUTO_ATTACH":            cfg.AutoAttach, "LISTEN": cfg.Listen, "DELIVERY_TIMEOUT": time.Duration(cfg.DeliveryTimeout), "CONCURRENCY": cfg.Concurrency,
+		"ENDPOINT_CONCURRENCY": cfg.EndpointConcurrency, "RETRY_BASE": time.Duration(cfg.RetryBase), "RETRY_CAP": time.Duration(cfg.RetryCap), "MAX_ATTEMPTS": cfg.MaxAttempts,
+		"DISABLE_AFTER": time.Duration(cfg.DisableAfter), "ALLOW_NETWORKS": len(cfg.AllowNetworks), "CA_FILE": cfg.CAFile, "RETENTION": time.Duration(cfg.Retention),
 		"MAX_SLOT_LAG": cfg.MaxSlotLag, "LOG_LEVEL": cfg.LogLevel, "LOG_FORMAT": cfg.LogFormat,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -64,6 +64,34 @@ func TestConfigDefaults(t *testing.T) {
 		if _, tested := want[v.name]; !tested {
 			t.Errorf("the default of %s is not tested", v.name)
 		}
+	}
+}
+
+// Wherever a duration is accepted, so are days and weeks.
+func TestDurationsInDaysAndWeeks(t *testing.T) {
+	const day = 24 * time.Hour
+	for text, want := range map[string]time.Duration{
+		"90d": 90 * day, "2w": 14 * day, "1w2d12h": 9*day + 12*time.Hour, "1.5d": 36 * time.Hour, "12h1d": 36 * time.Hour, "+1d": day, ".5w": 84 * time.Hour,
+		"1d500ms": day + 500*time.Millisecond,
+	} {
+		for _, name := range []string{"DELIVERY_TIMEOUT", "RETRY_CAP", "DISABLE_AFTER", "RETENTION"} {
+			cfg, err := configured(t, name, text)
+			if err != nil {
+				t.Errorf("%s: %v", text, err)
+				continue
+			}
+			got := map[string]duration{"DELIVERY_TIMEOUT": cfg.DeliveryTimeout, "RETRY_CAP": cfg.RetryCap, "DISABLE_AFTER": cfg.DisableAfter, "RETENTION": cfg.Retention}[name]
+			if time.Duration(got) != want {
+				t.Errorf("%s=%s is %s, not %s", name, text, &got, want)
+			}
+		}
+		if _, errOut, _ := call(t, "status", "--watch="+text); !strings.Contains(errOut, "WALHOOK_DATABASE_URL is not set") {
+			t.Errorf("--watch=%s: %s", text, errOut)
+		}
+	}
+	cfg, err := configured(t, "RETRY_BASE", "1d", "RETRY_CAP", "2w")
+	if err != nil || time.Duration(cfg.RetryBase) != day {
+		t.Errorf("RETRY_BASE=1d: %v", err)
 	}
 }
 
@@ -104,6 +132,7 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"LISTEN", ":65536", ":65536", "host:port", ""},
 		{"DELIVERY_TIMEOUT", "15", "15", "duration", ""},
 		{"DELIVERY_TIMEOUT", "-1s", "-1s", "duration", ""},
+		{"DELIVERY_TIMEOUT", "soon", "soon", "90d or 2w", ""},
 		{"CONCURRENCY", "0", "0", "from 1", ""},
 		{"CONCURRENCY", "many", "many", "whole number", ""},
 		{"ENDPOINT_CONCURRENCY", "-1", "-1", "from 1", ""},
@@ -119,6 +148,16 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"ALLOW_NETWORKS", "::1%eth0", "::1%eth0", "CIDR", ""},
 		{"ALLOW_NETWORKS", "10.0.0.0/8\ncorporate", "corporate", "CIDR", ""},
 		{"RETENTION", "-1h", "=-1h is", "for ever", ""},
+		{"RETENTION", "-2w", "=-2w is", "for ever", ""},
+		{"RETENTION", "90", "90", "90d or 2w", ""},
+		{"RETENTION", "d", "d", "90d or 2w", ""},
+		{"RETENTION", "1d 12h", "1d 12h", "90d or 2w", ""},
+		{"RETENTION", "1d-12h", "1d-12h", "90d or 2w", ""},
+		{"RETENTION", "--1d", "--1d", "90d or 2w", ""},
+		{"RETENTION", "1.2.3d", "1.2.3d", "90d or 2w", ""},
+		{"RETENTION", "3months", "3months", "90d or 2w", ""},
+		{"RETENTION", "20000w", "20000w", "90d or 2w", ""},
+		{"RETENTION", "15000w15000w", "15000w15000w", "90d or 2w", ""},
 		{"MAX_SLOT_LAG", "much", "much", "10GB", ""},
 		{"MAX_SLOT_LAG", "10", "10", "512MB", ""},
 		{"MAX_SLOT_LAG", "10kB", "10kB", "32MB or more", ""},

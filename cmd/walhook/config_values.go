@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -77,6 +78,61 @@ func (n *networks) Decode(value string) error {
 	return nil
 }
 
+// duration is a time.Duration that is written with days and weeks, too.
+type duration time.Duration
+
+const durationAccepted = "a duration such as 500ms, 15s, 10m, 12h, 90d or 2w"
+
+// durationTerm is one number with its unit.
+var durationTerm = regexp.MustCompile(`([0-9.]+)([^0-9.]+)`)
+
+// parseDuration is time.ParseDuration with days (d) of 24 hours and weeks (w), alone or among the other units, as in 1w2d12h.
+func parseDuration(text string) (time.Duration, error) {
+	unsigned := strings.TrimLeft(text, "+-")
+	if !strings.ContainsAny(text, "dw") || len(text)-len(unsigned) > 1 || durationTerm.ReplaceAllString(unsigned, "") != "" {
+		return time.ParseDuration(text)
+	}
+	var sum time.Duration
+	for _, term := range durationTerm.FindAllStringSubmatch(unsigned, -1) {
+		number, unit, factor := term[1], term[2], time.Duration(1)
+		if hours, long := map[string]time.Duration{"d": 24, "w": 7 * 24}[unit]; long {
+			unit, factor = "h", hours
+		}
+		d, err := time.ParseDuration(number + unit)
+		if err != nil || d > math.MaxInt64/factor || sum > math.MaxInt64-d*factor {
+			return 0, fmt.Errorf("parse duration %q: a term that is unknown or too large", text)
+		}
+		sum += d * factor
+	}
+	if strings.HasPrefix(text, "-") {
+		sum = -sum
+	}
+	return sum, nil
+}
+
+// Decode reads a duration of the environment.
+func (d *duration) Decode(value string) error {
+	if err := d.Set(value); err != nil {
+		return &valueError{value, durationAccepted}
+	}
+	return nil
+}
+
+// Set, Type and String make it a flag's value.
+func (d *duration) Set(value string) error {
+	parsed, err := parseDuration(value)
+	if err != nil {
+		return errors.New(durationAccepted)
+	}
+	*d = duration(parsed)
+	return nil
+}
+
+// Type is what help calls the value.
+func (d *duration) Type() string { return "duration" }
+
+func (d *duration) String() string { return time.Duration(*d).String() }
+
 // byteSize is a number of bytes.
 type byteSize int64
 
@@ -132,15 +188,15 @@ func (c *Config) check() error {
 	}
 	for _, d := range []struct {
 		name  string
-		value time.Duration
-		least time.Duration
+		value duration
+		least duration
 		text  string
 	}{
-		{"DELIVERY_TIMEOUT", c.DeliveryTimeout, time.Millisecond, "a duration above 0, such as 15s"},
-		{"RETRY_BASE", c.RetryBase, time.Millisecond, "a duration above 0, such as 5s"},
-		{"RETRY_CAP", c.RetryCap, time.Millisecond, "a duration above 0, such as 12h"},
-		{"DISABLE_AFTER", c.DisableAfter, 0, "a duration such as 120h; 0: never"},
-		{"RETENTION", c.Retention, 0, "a duration such as 2160h; 0: for ever"},
+		{"DELIVERY_TIMEOUT", c.DeliveryTimeout, duration(time.Millisecond), "a duration above 0, such as 15s"},
+		{"RETRY_BASE", c.RetryBase, duration(time.Millisecond), "a duration above 0, such as 5s"},
+		{"RETRY_CAP", c.RetryCap, duration(time.Millisecond), "a duration above 0, such as 12h"},
+		{"DISABLE_AFTER", c.DisableAfter, 0, "a duration such as 120h or 5d; 0: never"},
+		{"RETENTION", c.Retention, 0, "a duration such as 90d or 2w; 0: for ever"},
 	} {
 		if d.value < d.least {
 			return bad(d.name, asSet(d.name, d.value.String()), d.text)

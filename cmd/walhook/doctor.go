@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +27,7 @@ warn or fail, with what to do. It changes nothing. docs/doctor.md lists all chec
 				return err
 			}
 			findings := cdc.Examine(cmd.Context(), cdc.ExamineConfig{
-				SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Retention: cfg.Retention, MaxSlotLag: int64(cfg.MaxSlotLag),
+				SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Retention: time.Duration(cfg.Retention), MaxSlotLag: int64(cfg.MaxSlotLag),
 			})
 			if cfg.CAFile != "" {
 				findings = append(findings, examineCAFile(cfg.CAFile))

@@ -37,7 +37,7 @@ var variables = []setting{
 	{"DISABLE_AFTER", "`120h`", "a webhook whose every attempt failed for this long is disabled; `0`: never"},
 	{"ALLOW_NETWORKS", "none", "CIDRs that deliveries may reach although they are private, loopback or link-local"},
 	{"CA_FILE", "none", "PEM file of certificate authorities to trust besides the system's"},
-	{"RETENTION", "`0`: for ever", "age at which log entries are dropped"},
+	{"RETENTION", "`0`: for ever", "age at which log entries are dropped; `90d` and `2w` are accepted beside Go's units, everywhere a duration is"},
 	{"MAX_SLOT_LAG", "`0`: no limit", "WAL that the slot may hold back, such as `10GB`. From four fifths of it on the daemon warns; beyond it, it drops the slot, makes a new one and compares the table"},
 	{"LOG_LEVEL", "`info`", "`debug`, `info`, `warn` or `error`"},
 	{"LOG_FORMAT", "`text`", "`text`, or `json` for machines"},

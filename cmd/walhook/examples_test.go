@@ -96,8 +96,8 @@ func knownCommand(t *testing.T, where string, words []string) {
 // outlives makes sure that what stops the daemon waits longer than an attempt may take.
 func outlives(t *testing.T, where string, grace time.Duration, cfg *Config) {
 	t.Helper()
-	if grace < cfg.DeliveryTimeout+10*time.Second {
-		t.Errorf("%s kills the daemon after %s, and an attempt may take %s", where, grace, cfg.DeliveryTimeout)
+	if grace < time.Duration(cfg.DeliveryTimeout)+10*time.Second {
+		t.Errorf("%s kills the daemon after %s, and an attempt may take %s", where, grace, &cfg.DeliveryTimeout)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+	"github.com/spf13/pflag"
 )
 
 var (
@@ -26,6 +27,12 @@ func manualPage(t *testing.T, cmd *cobra.Command) (name, text string) {
 	title := strings.ReplaceAll(cmd.CommandPath(), " ", "-")
 	cmd.Long = helpIndent.ReplaceAllString(cmd.Long, "    ")
 	cmd.DisableAutoGenTag = true
+	// The page shows in brackets what a flag means that has no value.
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.DefValue == "" {
+			f.DefValue = f.NoOptDefVal
+		}
+	})
 	var page bytes.Buffer
 	if err := doc.GenMan(cmd, &doc.GenManHeader{Title: strings.ToUpper(title), Section: "1"}, &page); err != nil {
 		t.Fatal(err)
@@ -43,6 +50,18 @@ const manualEnd = `.SH ENVIRONMENT
 .SH EXIT STATUS
 0: done. 1: failed, or something is wrong. 2: bad usage or bad configuration.
 `
+
+// What a manual page gives as an example of a value is accepted.
+func TestManualPagesShowAcceptedValues(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/man/walhook-status.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), `\fB--watch\fP[=2s]`) {
+		t.Errorf("the page does not show what --watch alone means:\n%s", page)
+	}
+}
 
 // The manual pages are those of the commands. go test ./cmd/walhook -run ManPages -update writes them anew.
 func TestManPages(t *testing.T) {

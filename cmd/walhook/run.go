@@ -130,16 +130,16 @@ func (p *process) work(ctx context.Context, original *cdc.Original) error {
 	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return original.ConnectSource(ctx, cfg.sourceURL()) })
 	defer horizon.Close(context.WithoutCancel(ctx))
 	client := dispatch.NewClient(dispatch.ClientConfig{
-		Timeout: cfg.DeliveryTimeout, RetryCap: cfg.RetryCap, Concurrency: cfg.Concurrency, Version: Version(),
+		Timeout: time.Duration(cfg.DeliveryTimeout), RetryCap: time.Duration(cfg.RetryCap), Concurrency: cfg.Concurrency, Version: Version(),
 		Guard: dispatch.NewGuard(cfg.AllowNetworks), RootCAs: p.roots,
 	})
 	defer client.Close()
 	var scheduler *dispatch.Scheduler
 	scheduler = dispatch.NewScheduler(dispatch.Config{
 		Original: original, StoreURL: cfg.storeURL(), NumericID: original.Attachment.NumericID,
-		Client: client, Horizon: horizon, Backoff: dispatch.Backoff{Base: cfg.RetryBase, Cap: cfg.RetryCap}, MaxAttempts: cfg.MaxAttempts,
-		Timeout: cfg.DeliveryTimeout, Concurrency: cfg.Concurrency, EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
-		DisableAfter: cfg.DisableAfter, Retention: cfg.Retention, Version: Version(), Observe: p.metrics.attempted, Loaded: boundMemory, Log: log,
+		Client: client, Horizon: horizon, Backoff: dispatch.Backoff{Base: time.Duration(cfg.RetryBase), Cap: time.Duration(cfg.RetryCap)}, MaxAttempts: cfg.MaxAttempts,
+		Timeout: time.Duration(cfg.DeliveryTimeout), Concurrency: cfg.Concurrency, EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
+		DisableAfter: time.Duration(cfg.DisableAfter), Retention: time.Duration(cfg.Retention), Version: Version(), Observe: p.metrics.attempted, Loaded: boundMemory, Log: log,
 		Report: func() dispatch.Report { return report(status, scheduler) },
 		Tracer: p.tracer,
 	})

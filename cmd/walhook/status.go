@@ -14,7 +14,7 @@ import (
 
 func newStatusCommand(env *environment) *cobra.Command {
 	var asJSON bool
-	var every time.Duration
+	var every duration
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show lag, slot health, queue depth and endpoints in trouble",
@@ -29,15 +29,15 @@ terminal it draws the same lines anew; elsewhere an empty line stands between on
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			watching := cmd.Flags().Changed("watch")
-			if watching && every < shortestWatch {
-				return &usageError{fmt.Errorf("--watch=%s is not accepted: a duration of at least %s, such as 2s", every, shortestWatch)}
+			if watching && time.Duration(every) < shortestWatch {
+				return &usageError{fmt.Errorf("--watch=%s is not accepted: a duration of at least %s, such as 2s", &every, shortestWatch)}
 			}
 			cfg, err := env.config()
 			if err != nil {
 				return err
 			}
 			if watching {
-				w := &watch{out: cmd.OutOrStdout(), cfg: cfg, every: every, json: asJSON}
+				w := &watch{out: cmd.OutOrStdout(), cfg: cfg, every: time.Duration(every), json: asJSON}
 				return w.run(cmd.Context())
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), watchPatience)
@@ -57,8 +57,9 @@ terminal it draws the same lines anew; elsewhere an empty line stands between on
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().DurationVar(&every, "watch", 0, "look again and again, this often")
-	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
+	cmd.Flags().Var(&every, "watch", "look again and again, this often")
+	flag := cmd.Flags().Lookup("watch")
+	flag.DefValue, flag.NoOptDefVal = "", "2s" // without the flag it looks once
 	return cmd
 }
 
