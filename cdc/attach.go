@@ -102,7 +102,7 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	if err := lockAttach(ctx, store); err != nil {
 		return false, err
 	}
-	preflight, err := Inspect(ctx, source, cfg.Target)
+	preflight, err := Inspect(ctx, source, cfg.Target, replication)
 	if err != nil {
 		return false, err
 	}

@@ -39,6 +39,15 @@ type Identity struct {
 	Table   string
 	Setting string   // pg_class.relreplident: d default, i index, f full, n nothing
 	Columns []string // empty where an update or delete cannot be published
+
+	// Usable has for each column the smallest setting of REPLICA IDENTITY that covers it, such as USING INDEX name.
+	Usable map[string]string
+}
+
+// covering returns the statement that gives the table a replica identity with the column; false where no index allows one.
+func (i *Identity) covering(column string) (string, bool) {
+	setting, ok := i.Usable[column]
+	return fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY %s", i.Table, setting), ok
 }
 
 // typeOf returns the type of a column.
@@ -182,7 +191,17 @@ func (t *TableInfo) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 		                      join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey[0:i.indnkeyatts - 1])
 		                     where i.indrelid = c.oid and i.indisvalid
 		                       and (c.relreplident = 'd' and i.indisprimary and i.indimmediate or c.relreplident = 'i' and i.indisreplident))
-		       end
+		       end,
+		       coalesce((select jsonb_object_agg(u.attname, u.setting)
+		          from (select distinct on (a.attname) a.attname,
+		                       case when i.indisprimary then 'DEFAULT' else 'USING INDEX ' || quote_ident(x.relname) end as setting
+		                  from pg_catalog.pg_index i
+		                  join pg_catalog.pg_class x on x.oid = i.indexrelid
+		                  join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey[0:i.indnkeyatts - 1])
+		                 where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
+		                   and not exists (select from pg_catalog.pg_attribute n
+		                                    where n.attrelid = i.indrelid and n.attnum = any(i.indkey[0:i.indnkeyatts - 1]) and not n.attnotnull)
+		                 order by a.attname, i.indisprimary desc, i.indnkeyatts, x.relname) u), '{}')
 		  from pg_catalog.pg_class c
 		 where c.oid in (select relid from tree) and c.relkind <> 'p'
 		 order by 1`, t.OID)
@@ -190,8 +209,9 @@ func (t *TableInfo) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("look up the replica identity of %s: %w", t.Name.Display(), err)
 	}
 	var identity Identity
-	_, err = pgx.ForEachRow(rows, []any{&identity.Table, &identity.Setting, &identity.Columns}, func() error {
-		t.Identities = append(t.Identities, Identity{identity.Table, identity.Setting, slices.Clone(identity.Columns)})
+	_, err = pgx.ForEachRow(rows, []any{&identity.Table, &identity.Setting, &identity.Columns, &identity.Usable}, func() error {
+		t.Identities = append(t.Identities, identity)
+		identity = Identity{}
 		return nil
 	})
 	if err != nil {

@@ -16,8 +16,12 @@ import (
 func (t *TableInfo) hiddenKey(key string) string {
 	for _, identity := range t.Identities {
 		if len(identity.Columns) > 0 && identity.Setting != "n" && !slices.Contains(identity.Columns, key) {
+			remedy, ok := identity.covering(key)
+			if !ok {
+				remedy = fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY USING INDEX with a unique index that has %s and no column that may be NULL", identity.Table, key)
+			}
 			return fmt.Sprintf("table %s has a replica identity (%s) that lacks %s: rows that are deleted stay recorded, and a changed key looks like a new row, "+
-				"until somebody runs ALTER TABLE %s REPLICA IDENTITY DEFAULT; then the table is compared", identity.Table, strings.Join(identity.Columns, ", "), key, identity.Table)
+				"until somebody runs %s; then the table is compared", identity.Table, strings.Join(identity.Columns, ", "), key, remedy)
 		}
 	}
 	return ""

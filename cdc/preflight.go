@@ -3,10 +3,12 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -65,10 +67,10 @@ func (p *Preflight) noteAbsent(check, found, remedy string) {
 }
 
 // Inspect looks at the source and changes nothing. The error is one of the connection; what stands in the way of an attach is
-// among the findings.
-func Inspect(ctx context.Context, source *pgx.Conn, target Target) (*Preflight, error) {
+// among the findings. WAL senders of replication connections that are open already count as free.
+func Inspect(ctx context.Context, source *pgx.Conn, target Target, open ...*pgconn.PgConn) (*Preflight, error) {
 	p := &Preflight{}
-	if err := p.checkServer(ctx, source, target); err != nil {
+	if err := p.checkServer(ctx, source, target, open); err != nil {
 		return nil, err
 	}
 	m := target.Mapping
@@ -97,7 +99,11 @@ func Inspect(ctx context.Context, source *pgx.Conn, target Target) (*Preflight, 
 // cloudReplicators are the groups that replicate on managed services, where nobody has REPLICATION itself.
 var cloudReplicators = []string{"rds_replication", "azure_pg_admin", "cloudsqlsuperuser"}
 
-func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Target) error {
+func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Target, open []*pgconn.PgConn) error {
+	own := make([]uint32, len(open))
+	for i, conn := range open {
+		own[i] = conn.PID()
+	}
 	var (
 		walLevel                             string
 		recovery, replication                bool
@@ -109,8 +115,8 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 		         select from pg_catalog.pg_roles m where m.rolname = any($1)
 		            and pg_catalog.pg_has_role(current_user, m.oid, 'member')),
 		       (select count(*) from pg_catalog.pg_replication_slots), current_setting('max_replication_slots')::int,
-		       (select count(*) from pg_catalog.pg_stat_replication), current_setting('max_wal_senders')::int
-		  from pg_catalog.pg_roles r where r.rolname = current_user`, cloudReplicators).
+		       (select count(*) from pg_catalog.pg_stat_replication where pid <> all($2::int[])), current_setting('max_wal_senders')::int
+		  from pg_catalog.pg_roles r where r.rolname = current_user`, cloudReplicators, own).
 		Scan(&p.Version, &recovery, &walLevel, &p.User, &p.Superuser, &replication, &slots, &maxSlots, &senders, &maxSenders)
 	if err != nil {
 		return fmt.Errorf("look at the source: %w", err)
@@ -207,11 +213,11 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 		}
 		if _, exists := t.Columns[v.column]; !exists {
 			complete = false
-			remedy := fmt.Sprintf("set %s to one of its columns", v.name)
+			found, remedy := fmt.Sprintf("table %s has no column %q", shown, v.column), fmt.Sprintf("set %s to one of its columns", v.name)
 			if close := closest(v.column, t.Columns); close != "" {
-				remedy = fmt.Sprintf("set %s; is %q meant?", v.name, close)
+				found, remedy = fmt.Sprintf("%s; did you mean %q?", found, close), fmt.Sprintf("set %s to the column's name", v.name)
 			}
-			p.noteAbsent("columns", fmt.Sprintf("table %s has no column %q", shown, v.column), remedy)
+			p.noteAbsent("columns", found, remedy)
 		}
 		if t.Generated[v.column] {
 			complete = false
@@ -225,7 +231,7 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 	if err := p.checkSelect(ctx, source, t, columns); err != nil {
 		return nil, err
 	}
-	p.checkIdentity(t, id, publish)
+	p.checkIdentity(t, columns[0], publish)
 	if t.RowSecurity {
 		p.note(Fail, "row_security", fmt.Sprintf("row-level security hides rows of %s from this role, so its snapshot would be incomplete", shown),
 			fmt.Sprintf("ALTER ROLE %s BYPASSRLS; or connect as the table's owner", pgx.Identifier{p.User}.Sanitize()))
@@ -262,12 +268,11 @@ func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *TableI
 }
 
 // checkIdentity refuses a table whose updates and deletes would fail, or not tell the row, once it is published.
-func (p *Preflight) checkIdentity(t *TableInfo, id, publish string) {
-	shown := t.Name.Display()
+func (p *Preflight) checkIdentity(t *TableInfo, key variable, publish string) {
+	shown, id := t.Name.Display(), key.column
 	unique := slices.ContainsFunc(t.Uniques, func(columns []string) bool { return len(columns) == 1 && columns[0] == id })
 	if !unique && !(t.Partitioned() && slices.Contains(t.PrimaryKey, id)) {
-		p.note(Fail, "primary_key", fmt.Sprintf("column %q of %s is not a primary key, so it does not identify a row", id, shown),
-			"map the primary key column, or add a unique index on this one")
+		p.note(Fail, "primary_key", fmt.Sprintf("column %q of %s is not a primary key, so it does not identify a row", id, shown), uniqueAdvice(t, key))
 	}
 	ok := true
 	for _, identity := range t.Identities {
@@ -284,7 +289,7 @@ func (p *Preflight) checkIdentity(t *TableInfo, id, publish string) {
 				"add a primary key")
 		case !slices.Contains(identity.Columns, id):
 			refuse(fmt.Sprintf("has a replica identity (%s) that lacks %s: deletes and changed keys could not be followed", strings.Join(identity.Columns, ", "), id),
-				fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", identity.Table))
+				identityAdvice(&identity, id))
 		case identity.Setting == "f" && publish == PublishMapped:
 			refuse("has REPLICA IDENTITY FULL: PostgreSQL would refuse the application's updates when only some columns are published", "use WALHOOK_PUBLISH=all")
 		}
@@ -292,6 +297,29 @@ func (p *Preflight) checkIdentity(t *TableInfo, id, publish string) {
 	if ok && len(t.Identities) > 0 {
 		p.note(OK, "replica_identity", fmt.Sprintf("table %s has a replica identity that covers %s", shown, id), "")
 	}
+}
+
+// uniqueAdvice says how to map a column that identifies a row. A unique index may forbid what the application does.
+func uniqueAdvice(t *TableInfo, key variable) string {
+	index := fmt.Sprintf("a unique index on %q would do as well, but forbids rows that share a value of it", key.column)
+	switch len(t.PrimaryKey) {
+	case 0:
+		return fmt.Sprintf("set %s to a column that identifies a row by itself; %s", key.name, index)
+	case 1:
+		return fmt.Sprintf("set %s=%s, the primary key; %s", key.name, t.PrimaryKey[0], index)
+	}
+	return fmt.Sprintf("set %s to a column that identifies a row by itself; %s, which the primary key (%s) permits", key.name, index, strings.Join(t.PrimaryKey, ", "))
+}
+
+// identityAdvice says how to make the replica identity cover the key.
+func identityAdvice(identity *Identity, key string) string {
+	if statement, ok := identity.covering(key); ok {
+		return statement + ";"
+	}
+	column := pgx.Identifier{key}.Sanitize()
+	return fmt.Sprintf("map the primary key column; or, if %[2]s is never NULL and no two rows share a value of it, which the index then forbids: "+
+		"ALTER TABLE %[1]s ALTER COLUMN %[2]s SET NOT NULL; CREATE UNIQUE INDEX CONCURRENTLY walhook_identity ON %[1]s (%[2]s); ALTER TABLE %[1]s REPLICA IDENTITY USING INDEX walhook_identity;",
+		identity.Table, column)
 }
 
 // checkMarkers warns of values that the column's type does not have, mostly a typing error.
@@ -409,15 +437,14 @@ func BytesText(n int64) string {
 	return fmt.Sprintf("%.4g %s", value, suffix)
 }
 
-// closest returns the column that differs from the given name only by case, blanks or underscores.
+// closest returns the column that is spelled most like the given name, whatever its case, blanks and underscores.
 func closest(name string, columns map[string]uint32) string {
 	fold := func(s string) string {
 		return strings.NewReplacer("_", "", " ", "", "-", "").Replace(strings.ToLower(s))
 	}
-	for column := range columns {
-		if fold(column) == fold(name) {
-			return column
-		}
+	folded := map[string]string{}
+	for _, column := range slices.Sorted(maps.Keys(columns)) {
+		folded[fold(column)] = column
 	}
-	return ""
+	return folded[Nearest(fold(name), slices.Collect(maps.Keys(folded)))]
 }

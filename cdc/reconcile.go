@@ -191,7 +191,7 @@ func (r *reconciler) alongside(ctx context.Context, a *Attachment, position Posi
 	if _, err := stream.verify(ctx, source, exporter, a, position); err != nil {
 		return Reconciled{}, err
 	}
-	preflight, err := Inspect(ctx, source, cfg.Target)
+	preflight, err := Inspect(ctx, source, cfg.Target, exporter)
 	if err != nil {
 		return Reconciled{}, err
 	}
@@ -267,7 +267,7 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 	if system.SystemID != id.source.System {
 		return result, fmt.Errorf("the replication connection leads to server %s and not to %s; let WALHOOK_DATABASE_URL name one server", system.SystemID, id.source.System)
 	}
-	preflight, err := Inspect(ctx, source, cfg.Target)
+	preflight, err := Inspect(ctx, source, cfg.Target, replication)
 	if err != nil {
 		return result, err
 	}

@@ -48,6 +48,8 @@ func TestAttachRefuses(t *testing.T) {
 		create table keyless (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz);
 		create table nothing (like respondent including all); alter table nothing replica identity nothing;
 		create table other (key bigint primary key, id bigint not null, assessment_id bigint, started_at timestamptz, finished_at timestamptz);
+		create table indexed (key bigint primary key, id bigint not null unique, assessment_id bigint, started_at timestamptz, finished_at timestamptz);
+		create table composite (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz, primary key (id, assessment_id));
 		create unlogged table unlogged (like respondent including all);
 		create view seen as select * from respondent;
 		create table parted (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz) partition by list (assessment_id);
@@ -64,15 +66,22 @@ func TestAttachRefuses(t *testing.T) {
 	}{
 		{"no primary key", []string{"RESPONDENT_TABLE", "public.keyless"}, []string{"public.keyless", "primary key"}},
 		{"replica identity nothing", []string{"RESPONDENT_TABLE", "public.nothing"}, []string{"REPLICA IDENTITY NOTHING", "ALTER TABLE", "REPLICA IDENTITY DEFAULT"}},
-		{"another column is the key", []string{"RESPONDENT_TABLE", "public.other"}, []string{`"id"`, "primary key"}},
+		{"another column is the key", []string{"RESPONDENT_TABLE", "public.other"}, []string{
+			`"id"`, "WALHOOK_RESPONDENT_ID=key, the primary key", "forbids rows that share", "REPLICA IDENTITY USING INDEX walhook_identity",
+		}},
+		{"an index that could be the identity", []string{"RESPONDENT_TABLE", "public.indexed"}, []string{"ALTER TABLE indexed REPLICA IDENTITY USING INDEX indexed_id_key"}},
+		{"composite key", []string{"RESPONDENT_TABLE", "public.composite"}, []string{
+			`"id"`, "forbids rows that share", "which the primary key (id, assessment_id) permits",
+		}},
 		{"missing table", []string{"RESPONDENT_TABLE", "public.nowhere"}, []string{"public.nowhere does not exist", "WALHOOK_RESPONDENT_TABLE"}},
 		{"missing column", []string{"STARTED", "begun_at"}, []string{`"begun_at"`, "WALHOOK_STARTED"}},
-		{"column in other case", []string{"FINISHED", "Finished_At"}, []string{`"Finished_At"`, "WALHOOK_FINISHED", `is "finished_at" meant?`}},
+		{"column in other case", []string{"FINISHED", "Finished_At"}, []string{`"Finished_At"`, "WALHOOK_FINISHED", `did you mean "finished_at"?`}},
+		{"mistyped column", []string{"FINISHED", "finished_ta"}, []string{`no column "finished_ta"; did you mean "finished_at"?`, "WALHOOK_FINISHED"}},
 		{"missing assessment table", []string{"ASSESSMENT_TABLE", "public.nowhere"}, []string{"public.nowhere does not exist", "WALHOOK_ASSESSMENT_TABLE"}},
 		{"view", []string{"RESPONDENT_TABLE", "public.seen"}, []string{"public.seen is a view", "table behind it"}},
 		{"materialized view", []string{"RESPONDENT_TABLE", "public.matter"}, []string{"public.matter is a materialized view"}},
 		{"foreign table", []string{"RESPONDENT_TABLE", "public.foreigner"}, []string{"public.foreigner is a foreign table"}},
-		{"replica identity on other columns", []string{"RESPONDENT_TABLE", "public.partial"}, []string{"public.partial", `"id"`}},
+		{"replica identity on other columns", []string{"RESPONDENT_TABLE", "public.partial"}, []string{"public.partial", `"id"`, "ALTER TABLE partial REPLICA IDENTITY DEFAULT;"}},
 		{"unlogged", []string{"RESPONDENT_TABLE", "public.unlogged"}, []string{"unlogged", "SET LOGGED"}},
 		{"partition without key", []string{"RESPONDENT_TABLE", "public.parted"}, []string{"parted", "primary key"}},
 	} {
@@ -88,6 +97,20 @@ func TestAttachRefuses(t *testing.T) {
 			one.mustFail("plan", c.says...)
 			one.mustFail("doctor", c.says...)
 		})
+	}
+}
+
+// The last free WAL sender is enough, for an attach and for a comparison: walhook does not count its own.
+func TestLastFreeSenderIsEnough(t *testing.T) {
+	t.Parallel()
+	s := newSiteOn(t, testenv.NewServer(t, map[string]string{"max_wal_senders": "1"}), sampleSchema)
+	s.attach()
+	if out, errOut, status := s.walhook("reconcile"); status != exitOK {
+		t.Errorf("reconcile ends with %d:\n%s%s", status, out, errOut)
+	}
+	s.dropSlot()
+	if out, errOut, status := s.walhook("reconcile"); status != exitOK {
+		t.Errorf("reconcile without the slot ends with %d:\n%s%s", status, out, errOut)
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/kelseyhightower/envconfig"
@@ -149,44 +151,12 @@ func unknownVariables() []string {
 			continue
 		}
 		warning := name + " is no variable of walhook and is ignored"
-		if near := nearest(name, known); near != "" {
+		if near := cdc.Nearest(name, slices.Collect(maps.Keys(known))); near != "" {
 			warning += "; is " + near + " meant?"
 		}
 		warnings = append(warnings, warning)
 	}
 	return warnings
-}
-
-// nearest returns the known name that is at most three edits away, the closest one.
-func nearest(name string, known map[string]bool) string {
-	best, distance := "", 4
-	for candidate := range known {
-		if d := edits(name, candidate); d < distance || d == distance && candidate < best {
-			best, distance = candidate, d
-		}
-	}
-	return best
-}
-
-// edits is the Levenshtein distance.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // networks is a list of CIDRs.

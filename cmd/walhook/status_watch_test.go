@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
 	"github.com/google/go-cmp/cmp"
@@ -107,6 +108,10 @@ func TestWatchInterval(t *testing.T) {
 		if status != exitUsage || !strings.Contains(errOut, "--watch="+value+" is not accepted: a duration of at least 100ms") {
 			t.Errorf("%s: status %d: %s", value, status, errOut)
 		}
+	}
+	var days duration
+	if err := days.Set("2w1d"); err != nil || time.Duration(days) != 15*24*time.Hour {
+		t.Errorf("2w1d: %s: %v", &days, err)
 	}
 	if _, errOut, status := call(t, "status", "--watch=often"); status != exitUsage || strings.Count(errOut, "\n") != 1 {
 		t.Errorf("often: status %d: %s", status, errOut)

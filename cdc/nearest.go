@@ -1,0 +1,37 @@
+package cdc
+
+// farthest bounds the edits between a name and the one that may be meant.
+const farthest = 3
+
+// Nearest returns the candidate that is the fewest edits away from a name, "" where none is close: at most three edits, and at most a third
+// of the name.
+func Nearest(name string, candidates []string) string {
+	best, distance := "", min(farthest, (len(name)+2)/3)+1
+	for _, candidate := range candidates {
+		if d := edits(name, candidate); d < distance || d == distance && best != "" && candidate < best {
+			best, distance = candidate, d
+		}
+	}
+	return best
+}
+
+// edits is the Levenshtein distance.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
