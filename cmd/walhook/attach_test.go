@@ -69,7 +69,7 @@ func TestAttachRefuses(t *testing.T) {
 		{"another column is the key", []string{"RESPONDENT_TABLE", "public.other"}, []string{
 			`"id"`, "WALHOOK_RESPONDENT_ID=key, the primary key", "forbids rows that share", "REPLICA IDENTITY USING INDEX walhook_identity",
 		}},
-		{"an index that could be the identity", []string{"RESPONDENT_TABLE", "public.indexed"}, []string{"ALTER TABLE indexed REPLICA IDENTITY USING INDEX indexed_id_key"}},
+		{"an index that could be the identity", []string{"RESPONDENT_TABLE", "public.indexed"}, []string{"ALTER TABLE public.indexed REPLICA IDENTITY USING INDEX indexed_id_key"}},
 		{"composite key", []string{"RESPONDENT_TABLE", "public.composite"}, []string{
 			`"id"`, "forbids rows that share", "which the primary key (id, assessment_id) permits",
 		}},
@@ -81,7 +81,7 @@ func TestAttachRefuses(t *testing.T) {
 		{"view", []string{"RESPONDENT_TABLE", "public.seen"}, []string{"public.seen is a view", "table behind it"}},
 		{"materialized view", []string{"RESPONDENT_TABLE", "public.matter"}, []string{"public.matter is a materialized view"}},
 		{"foreign table", []string{"RESPONDENT_TABLE", "public.foreigner"}, []string{"public.foreigner is a foreign table"}},
-		{"replica identity on other columns", []string{"RESPONDENT_TABLE", "public.partial"}, []string{"public.partial", `"id"`, "ALTER TABLE partial REPLICA IDENTITY DEFAULT;"}},
+		{"replica identity on other columns", []string{"RESPONDENT_TABLE", "public.partial"}, []string{"public.partial", `"id"`, "ALTER TABLE public.partial REPLICA IDENTITY DEFAULT;"}},
 		{"unlogged", []string{"RESPONDENT_TABLE", "public.unlogged"}, []string{"unlogged", "SET LOGGED"}},
 		{"partition without key", []string{"RESPONDENT_TABLE", "public.parted"}, []string{"parted", "primary key"}},
 	} {

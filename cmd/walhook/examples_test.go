@@ -131,8 +131,18 @@ func TestSystemdUnit(t *testing.T) {
 	for line := range strings.Lines(string(variables)) {
 		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
 			name, value, _ := strings.Cut(line, "=")
-			env[name] = value
+			env[name] = strings.Trim(value, "'")
 		}
+	}
+	// A shell reads the file too, whatever the password.
+	const password = "a&b$c|d"
+	file := filepath.Join(t.TempDir(), "walhook.env")
+	if err := os.WriteFile(file, bytes.Replace(variables, []byte("change-me"), []byte(password), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := exec.Command("sh", "-c", `. "$1" && printf %s "$WALHOOK_DATABASE_URL"`, "sh", file).CombinedOutput()
+	if want := strings.Replace(env["WALHOOK_DATABASE_URL"], "change-me", password, 1); err != nil || string(got) != want {
+		t.Errorf("a shell reads %s and not %s: %v", got, want, err)
 	}
 	cfg := accepted(t, "walhook.env", env)
 	program, arguments, _ := strings.Cut(unit["Service.ExecStart"], " ")
@@ -299,6 +309,19 @@ type probe struct {
 	PeriodSeconds    int                         `yaml:"periodSeconds"`
 	TimeoutSeconds   int                         `yaml:"timeoutSeconds"`
 	FailureThreshold int                         `yaml:"failureThreshold"`
+}
+
+// Commands of the page use no variable that they have not set.
+func TestKubernetesPageSetsItsVariables(t *testing.T) {
+	text, err := os.ReadFile("../../examples/kubernetes/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, used := range regexp.MustCompile(`\$([A-Z_]+)`).FindAllStringSubmatchIndex(string(text), -1) {
+		if name := string(text[used[2]:used[3]]); !strings.Contains(string(text[:used[0]]), "    "+name+"=") {
+			t.Errorf("examples/kubernetes/README.md uses %s, which it does not set", name)
+		}
+	}
 }
 
 // The manifests run commands that there are with variables that walhook accepts, ask its own paths at its own port, give it time to
