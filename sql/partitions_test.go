@@ -180,7 +180,7 @@ func TestReadersOutliveDroppedPartitions(t *testing.T) {
 	url := installed(t)
 	testenv.Exec(t, url, "select walhook.make_partition('walhook.attempt', now() - interval '5 years', now() - interval '4 years'), walhook.make_partition('walhook.log', now() - interval '4 years', now() - interval '3 years')")
 	reader := testenv.Connect(t, url)
-	if _, err := reader.Exec(t.Context(), "begin; select from walhook.log"); err != nil {
+	if _, err := reader.Exec(t.Context(), "set deadlock_timeout = '20ms'; begin; select from walhook.log"); err != nil {
 		t.Fatal(err)
 	}
 	dropper := testenv.Connect(t, url)

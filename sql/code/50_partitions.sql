@@ -73,6 +73,7 @@ begin
       execute format('alter table %s detach partition %s', parent, p.part);
       execute format('alter table %s attach partition %s for values from (%L) to (%L)', parent, p.part, p.lower, next);
     end if;
+    perform set_config('lock_timeout', '1ms', true); -- whoever holds locks on the log waits for no other
   end loop;
 exception
   when lock_not_available or check_violation then
@@ -236,6 +237,8 @@ set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set lock_timeout = '300ms' -- three tries in all take less than deadlock_timeout, after which a reader would be ended instead
 as $$
+-- Once one is dropped, its lock is held until the end, so that nothing more is waited for: a reader of both tables would wait for this one
+-- meanwhile, and be ended. What is busy then is left to the next call.
 declare
   p       record;
   waiting bigint[];
@@ -274,7 +277,7 @@ begin
     execute format('select not exists (select from %s)', p.part) into empty;
     continue when empty and hindered;
     overdue := p.upper <= now() - older_than - interval '1 hour' and not empty;
-    for try in 1 .. case when not overdue then 1 when hindered then 2 else 3 end loop
+    for try in 1 .. case when not overdue or dropped > 0 then 1 when hindered then 2 else 3 end loop
       begin
         execute format('drop table %s', p.part);
         busy := false;
@@ -286,11 +289,12 @@ begin
     if busy and empty then
       hindered := true;
       continue;
-    elsif busy and overdue then
+    elsif busy and overdue and dropped = 0 then
       reason := 'somebody has been reading the log in one long transaction; end it (pg_stat_activity tells whose)';
     end if;
     exit when busy;
     dropped := dropped + 1;
+    perform set_config('lock_timeout', '1ms', true);
   end loop;
   if reason is null then
     update walhook.incident_log i set resolved_at = now() where i.kind = 'retention' and i.resolved_at is null;
