@@ -28,15 +28,16 @@ func (e *examiner) rights(ctx context.Context) {
 
 // daemons looks at what they report of themselves.
 func (e *examiner) daemons(ctx context.Context) {
-	rows, err := e.store.Query(ctx, `
-		select case when d.heartbeat_at < now() - make_interval(secs => $1)
-		            then format('%s has not reported for %s s', d.name, extract(epoch from now() - d.heartbeat_at)::int) else d.name || ' is not ready: ' || d.unready end
-		  from walhook.daemon d
-		 where d.expires_at >= now() and (d.unready is not null or d.heartbeat_at < now() - make_interval(secs => $1)) order by d.id limit 5`, float64(silentAfter))
-	stuck, err := collect(rows, err)
+	reports, err := readDaemonReports(ctx, e.store)
 	if err != nil {
 		e.unknown("daemons", err)
 		return
+	}
+	var stuck []string
+	for _, r := range reports {
+		if trouble := r.trouble(); trouble != "" {
+			stuck = append(stuck, trouble)
+		}
 	}
 	e.grade(len(stuck) > 0, Fail, "daemons", found("no daemon reports that it is not ready", "daemons that do not work: ", stuck), "mend what the text names; the daemon's log has more")
 }

@@ -210,9 +210,6 @@ func (s *SlotInfo) verdict(position *Position, daemons int64) (Level, string) {
 	return OK, fmt.Sprintf("%q is %s and read by a daemon", s.Name, s.status())
 }
 
-// silentAfter is for how many seconds a daemon may not report before it counts as stuck: three heartbeats and a bit.
-const silentAfter = 6
-
 func (o *Observation) observeDaemons(ctx context.Context, store *pgx.Conn) error {
 	if err := store.QueryRow(ctx, sql.Overview.SQL).Scan(&o.Troubled, nil, nil, &o.Daemons, &o.SwitchedOn); err != nil {
 		return fmt.Errorf("look at the daemons and endpoints: %w", err)
@@ -224,26 +221,16 @@ func (o *Observation) observeDaemons(ctx context.Context, store *pgx.Conn) error
 		o.line(Fail, "daemons", "no daemon lives: start walhook run")
 		return nil
 	}
-	rows, err := store.Query(ctx, sql.DaemonReports.SQL, sql.DaemonReports.Bind(sql.Args{"max": observedRows})...)
+	reports, err := readDaemonReports(ctx, store)
 	if err != nil {
-		return fmt.Errorf("look at the daemons: %w", err)
+		return err
 	}
-	var name, unready string
-	var reads bool
-	var silent float64
 	var names []string
-	_, err = pgx.ForEachRow(rows, []any{&name, &reads, &unready, &silent}, func() error {
-		names = append(names, name)
-		switch {
-		case silent > silentAfter:
-			o.line(Fail, "daemon", "%s has not reported for %.0f s: it is stuck, or its host is", name, silent)
-		case unready != "":
-			o.line(Fail, "daemon", "%s is not ready: %s", name, unready)
+	for _, r := range reports {
+		names = append(names, r.name)
+		if trouble := r.trouble(); trouble != "" {
+			o.line(Fail, "daemon", "%s", trouble)
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("look at the daemons: %w", err)
 	}
 	text := strings.Join(names, ", ")
 	if more := o.Daemons - int64(len(names)); more > 0 {

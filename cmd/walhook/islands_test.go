@@ -72,7 +72,7 @@ func TestEveryKindOfTrouble(t *testing.T) {
 		"/hangs":     {Hang: true},
 		"/resets":    {Reset: true},
 		"/redirects": {Status: 307, Header: map[string]string{"Location": s.receiver.URL("/elsewhere")}},
-		"/drips":     {Body: strings.Repeat("x", 10000), Drip: 20 * time.Millisecond},
+		"/drips":     {Status: 502, Body: strings.Repeat("x", 10000), Drip: 20 * time.Millisecond},
 		"/floods":    {Status: 502, Body: strings.Repeat("x", 1<<20)},
 	}
 	for path, reply := range kinds {
