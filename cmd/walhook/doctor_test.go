@@ -375,6 +375,8 @@ func (d *doctor) ofWebhooks() {
 	d.while("insert into walhook.webhook (url, event_type, enabled) select 'https://example.com/' || g, 'response.created', false from generate_series(1, 22) g",
 		"delete from walhook.webhook where url like 'https://example.com/%'", "webhooks_disabled", cdc.Warn, "; and 2 more")
 	d.while("update walhook.webhook set assessment_id = '77'", back, "webhooks_unknown_assessment", cdc.Warn, "not in public.assessment")
+	d.while("alter table walhook.webhook disable trigger user; update walhook.webhook set assessment_id = '17.5'; alter table walhook.webhook enable trigger user",
+		back, "webhooks_impossible_id", cdc.Warn, "cannot be an id of its column")
 	d.while("update walhook.webhook set organization_id = '7'", back, "webhooks_organization", cdc.Warn, "no organization column is mapped")
 	d.while("update walhook.webhook set assessment_id = null; update walhook.assessment set external_id = null where assessment_id = '1'",
 		back+"; update walhook.assessment set external_id = 'EXT-1' where assessment_id = '1'", "webhooks_without_external_id", cdc.Warn, "no assessment has one")
