@@ -71,13 +71,15 @@ func TestBusyClientFollowsItsName(t *testing.T) {
 					atFirst.Add(1)
 				}
 			})
-			c := newTestClient(t, ClientConfig{Age: 50 * time.Millisecond, RootCAs: roots, Guard: NewGuard(prefixes("127.0.0.0/8")),
+			c := newTestClient(t, ClientConfig{
+				Age: 50 * time.Millisecond, RootCAs: roots, Guard: NewGuard(prefixes("127.0.0.0/8")),
 				Resolver: newNames(t, func(string) []netip.Addr {
 					if moved.Load() {
 						return addresses(second)
 					}
 					return addresses(first)
-				})})
+				}),
+			})
 			rawURL := "http://example.com:" + port
 			if secure {
 				rawURL = "https://example.com:" + port
