@@ -143,7 +143,7 @@ func Unpinned(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// literal quotes a value. None here has a backslash, so that standard_conforming_strings does not matter.
+// Literal quotes a value. None here has a backslash, so that standard_conforming_strings does not matter.
 // Literal writes a text as a literal of SQL.
 func Literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
