@@ -45,12 +45,12 @@ type lease struct {
 	deleted                   time.Time // when webhooks were last found to be gone
 	orphans                   time.Time // when to look for what was queued for such
 
-	noticed time.Time     // when a notification was last followed
-	asked   bool          // another has come since
-	took    time.Duration // to look for everything
-	live    []int64
-	moves   bool // webhooks have left URLs
-	unready bool // as this daemon was last reported
+	noticed           time.Time     // when a notification was last followed
+	asked             bool          // another has come since
+	took              time.Duration // to look for everything
+	live              []int64
+	moves             bool // webhooks have left URLs
+	unready, draining bool // as this daemon was last reported
 }
 
 // run keeps the lease until the context ends.
@@ -218,7 +218,10 @@ func (l *lease) pace() time.Duration {
 
 // beat renews the lease. When others have taken this daemon for dead, everything it held is given up and it begins anew.
 func (l *lease) beat(ctx context.Context) error {
-	if l.id != 0 && time.Since(l.beaten) < l.pace() {
+	draining := l.s.draining()
+	if draining != l.draining {
+		l.versioned = time.Time{} // to release endpoints, once others have been told to take them
+	} else if l.id != 0 && time.Since(l.beaten) < l.pace() {
 		return nil
 	}
 	length := l.s.cfg.Timeout + leaseMargin
@@ -226,7 +229,7 @@ func (l *lease) beat(ctx context.Context) error {
 	if l.id != 0 {
 		report := l.s.cfg.Report()
 		l.unready = report.Unready != ""
-		args := sql.Heartbeat.Bind(sql.Args{"id": l.id, "name": l.name, "lease": length, "reads": report.Reads, "unready": report.Unready})
+		args := sql.Heartbeat.Bind(sql.Args{"id": l.id, "name": l.name, "lease": length, "reads": report.Reads, "unready": report.Unready, "draining": draining})
 		tag, err := l.conn.Exec(ctx, sql.Heartbeat.SQL, args...)
 		if err != nil {
 			return fmt.Errorf("renew the lease: %w", err)
@@ -239,6 +242,11 @@ func (l *lease) beat(ctx context.Context) error {
 				return fmt.Errorf("give the lock of a daemon up: %w", err)
 			}
 		}
+	}
+	l.draining = draining
+	if l.id == 0 && draining {
+		l.beaten = began
+		return nil // there is nothing left to give back
 	}
 	if l.id == 0 {
 		args := sql.RegisterDaemon.Bind(sql.Args{"name": l.name, "version": l.s.cfg.Version, "lease": length})
@@ -293,6 +301,9 @@ func (l *lease) look(ctx context.Context) error {
 		if err := l.settle(ctx); err != nil {
 			return err
 		}
+	}
+	if l.draining {
+		return nil
 	}
 	if now.Sub(l.looked) >= lookInterval {
 		l.looked = now

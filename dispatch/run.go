@@ -18,8 +18,8 @@ import (
 // poolConns bounds the connections to the store besides those of the stream and the lease.
 const poolConns = loaders + 3
 
-// Run sends until the context ends, then waits for the attempts in flight, records them and gives its endpoints back. It
-// returns nil after such a clean stop, and a *cdc.CopyError when it ended because the store is not what it was.
+// Run sends until the context ends, then waits for the attempts in flight and records them. Meanwhile it keeps its lease and releases each
+// endpoint that has nothing in flight, so that other daemons send there. It returns nil after such a clean stop, and a *cdc.CopyError when it ended because the store is not what it was.
 func (s *Scheduler) Run(ctx context.Context) error {
 	var err error
 	s.pool, err = session.NewPool(ctx, s.cfg.StoreURL, poolConns, func(ctx context.Context, conn *pgx.Conn) error {
@@ -57,9 +57,20 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	workers.Go(func() { s.healthLoop(background) })
 
 	lease := &lease{s: s, name: cdc.DaemonName()}
-	err = lease.run(ctx)
-
+	leasing, endLease := context.WithCancel(background)
+	defer endLease()
+	leaseEnded := make(chan struct{})
+	go func() {
+		defer close(leaseEnded)
+		err = lease.run(leasing)
+	}()
+	select {
+	case <-ctx.Done():
+	case <-leaseEnded:
+	}
 	s.drain()
+	endLease()
+	<-leaseEnded
 	stop()
 	s.abort() // also looks for what nobody will send
 	workers.Wait()
@@ -100,6 +111,7 @@ func (s *Scheduler) drain() {
 		}
 	}
 	s.mu.Unlock()
+	s.wake() // endpoints are released
 	deadline := time.Now().Add(s.cfg.Timeout + recordTimeout)
 	giveUp := time.AfterFunc(s.cfg.Timeout+time.Second, s.abort)
 	s.attempts.Wait()

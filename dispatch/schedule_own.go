@@ -21,6 +21,13 @@ func (s *schedule) liveNoLonger(until time.Time) {
 	s.aliveUntil = earlier(s.aliveUntil, until)
 }
 
+// draining reports whether no attempt is begun any more because the daemon is being stopped.
+func (s *schedule) draining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopping
+}
+
 // known returns the webhooks as they are in memory, and how many strangers have come so far.
 func (s *schedule) known() (*webhooks, int) {
 	s.mu.Lock()
@@ -146,7 +153,7 @@ func (s *schedule) shares(mine func(endpoint int64) bool) (claim, release []int6
 	defer s.mu.Unlock()
 	for id, e := range s.endpoints {
 		// While results wait for a lock nobody else could go on with it.
-		want := len(e.hooks) > 0 && ours[id] || e.owned && len(e.aside) > 0
+		want := !s.stopping && len(e.hooks) > 0 && ours[id] || e.owned && len(e.aside) > 0
 		switch {
 		case want && !e.owned:
 			claim = append(claim, id)

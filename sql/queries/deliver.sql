@@ -9,7 +9,8 @@ returning id;
 
 -- name: Heartbeat
 update walhook.daemon
-   set heartbeat_at = now(), expires_at = now() + @lease::interval, reads = @reads, unready = nullif(@unready, '')
+   set heartbeat_at = now(), expires_at = now() + @lease::interval, reads = @reads, unready = nullif(@unready, ''),
+       draining = @draining
  where id = @id and name = @name;
 
 -- Another daemon that reads the slot, as it reports itself, and for how many seconds it has not reported.
@@ -55,8 +56,9 @@ select pg_terminate_backend(l.pid)
    and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
  where d.id = @id and d.name = @name;
 
+-- The daemons that endpoints are divided among: a daemon that is being stopped takes no more of them.
 -- name: LiveDaemons
-select id from walhook.daemon where expires_at >= now() order by id;
+select id from walhook.daemon where expires_at >= now() and not draining order by id;
 
 -- The state of each webhook. left_at are the endpoints of URLs that it had before and where attempts of daemons that live may be in flight.
 -- name: WebhookEditions
