@@ -25,7 +25,7 @@ func newClocked(t *testing.T, hooks ...*webhook) *clocked {
 	c.arm = func(*endpoint, time.Duration) {}
 	c.learn(hooks...)
 	c.live(c.now.Add(1000 * time.Hour))
-	c.claimed(10, 0, 0)
+	c.claimed(0, 10, 0, 0)
 	c.e = c.endpoints[10]
 	c.e.more = false
 	return c
@@ -187,7 +187,7 @@ func TestClaimedEndpointIsAsItWasLeft(t *testing.T) {
 	c.does(Outcome{Kind: Success})
 	c.does(Outcome{Kind: Success})
 	c.finish(c.results)
-	c.released([]int64{10})
+	c.released(0, []int64{10})
 	clear(c.troubled)
 	enabled := *edited(1, 10, 2)
 	enabled.activation = 1
@@ -195,7 +195,7 @@ func TestClaimedEndpointIsAsItWasLeft(t *testing.T) {
 	if len(c.troubled) > 0 {
 		t.Error("the failures of an endpoint that another daemon owns would be overwritten")
 	}
-	c.claimed(10, failingAfter, time.Hour)
+	c.claimed(0, 10, failingAfter, time.Hour)
 	c.expect(failingAfter, 1)
 	if n := c.offer(2); n != 0 {
 		t.Errorf("%d attempts began during the pause", n)

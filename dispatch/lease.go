@@ -16,67 +16,73 @@ import (
 const (
 	lockClass = cdc.DaemonLock
 
-	heartbeat   = 1500 * time.Millisecond
 	noticePause = 100 * time.Millisecond // the least time between two looks that notifications ask for
 
-	// reapedAfter is how long after its last heartbeat a daemon that has lost its session begins nothing more: a bit later others may
-	// take it for dead (ReapDaemons).
+	// reapedAfter is how long after its last heartbeat a daemon begins nothing more: a bit later others may take it for dead
+	// (ReapDaemons), for its session may have been lost since.
 	reapedAfter = 3500 * time.Millisecond
 
-	leaseMargin = 10 * time.Second // by which a lease outlives an attempt begun just before its end
+	// lookTimeout bounds a look at the store, and shareTimeout what of it goes over the session that listens: then that is replaced.
+	lookTimeout  = 30 * time.Second
+	shareTimeout = 10 * time.Second
 
 	// lookInterval is how often pending deliveries are looked for though no notification came.
 	lookInterval = 10 * time.Second
 	// orphanGrace is how long after a webhook was deleted a transaction may still queue for it, which had seen it before.
 	orphanGrace = 15 * time.Second
+	// lookPause is how long to wait for a notification before looking whether another look is due.
+	lookPause = 1500 * time.Millisecond
 	// versionInterval is how often webhooks are looked at though no notification came: a pooler may swallow them.
 	versionInterval = 2 * time.Second
 )
 
-// lease keeps this process among the living daemons, and decides which endpoints are its own. One goroutine runs it.
+// lease knows the webhooks, and decides which endpoints are this daemon's own. One goroutine runs it, beside the pulse.
 type lease struct {
 	s    *Scheduler
 	conn *pgx.Conn
-	id   int64
+	id   int64 // of this daemon, as of the look that goes on; 0: it is not registered
 
-	name string // as it is registered: the host may get another one meanwhile
+	looked, versioned time.Time
+	deleted           time.Time  // when webhooks were last found to be gone
+	orphans           time.Time  // when to look for what was queued for such
+	burying           chan error // what came of that; nil while it does not go on
 
-	beaten, looked, versioned time.Time // beaten: when the last heartbeat began
-	deleted                   time.Time // when webhooks were last found to be gone
-	orphans                   time.Time // when to look for what was queued for such
-
-	noticed           time.Time     // when a notification was last followed
-	asked             bool          // another has come since
-	took              time.Duration // to look for everything
-	live              []int64
-	moves             bool // webhooks have left URLs
-	unready, draining bool // as this daemon was last reported
+	noticed time.Time     // when a notification was last followed
+	asked   bool          // another has come since
+	took    time.Duration // to look for everything
+	live    []int64
+	moves   bool // webhooks have left URLs
 }
 
-// run keeps the lease until the context ends.
+// run connects, and looks at the store for as long as the connection lasts, until the context ends.
 func (l *lease) run(ctx context.Context) error {
+	defer func() { disconnect(ctx, l.conn) }()
+	return l.s.keep(ctx, func() (bool, error) {
+		disconnect(ctx, l.conn)
+		began := time.Now()
+		err := l.hold(ctx)
+		l.s.pool.Reset() // a session may be the one that did not answer
+		return l.noticed.After(began) || l.versioned.After(began), err
+	})
+}
+
+// keep does something that only ends in an error, again and again until the context ends. It returns a *cdc.CopyError.
+func (s *Scheduler) keep(ctx context.Context, do func() (worked bool, err error)) error {
 	backoff := newStoreBackoff()
 	for ctx.Err() == nil {
-		held := l.beaten
-		err := l.hold(ctx)
+		worked, err := do()
 		if ctx.Err() != nil {
-			return nil
-		}
-		if l.conn != nil {
-			_ = l.conn.Close(context.WithoutCancel(ctx))
-			l.conn = nil
-			l.s.liveNoLonger(l.beaten.Add(reapedAfter))
+			break
 		}
 		if copied := (*cdc.CopyError)(nil); errors.As(err, &copied) {
-			l.s.liveNoLonger(time.Time{})
 			return err
 		}
-		if l.beaten.After(held) {
+		if worked {
 			backoff = newStoreBackoff()
 		}
-		l.s.health.note(Leasing, err)
+		s.health.note(Leasing, err)
 		pause, _ := backoff.Next()
-		l.s.cfg.Log.Warn("lost touch with the store; trying again", "error", err, "in", pause.Round(time.Millisecond))
+		s.cfg.Log.Warn("lost touch with the store; trying again", "error", err, "in", pause.Round(time.Millisecond))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -85,32 +91,53 @@ func (l *lease) run(ctx context.Context) error {
 	return nil
 }
 
-// hold connects, and keeps the lease as long as the connection lasts.
-func (l *lease) hold(ctx context.Context) error {
-	connecting, cancel := context.WithTimeout(ctx, leaseMargin)
+// connect opens a session for the pulse or the lease.
+func (s *Scheduler) connect(ctx context.Context) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	var err error
-	if l.conn, err = cdc.ConnectStore(connecting, l.s.cfg.StoreURL); err != nil {
+	conn, err := cdc.ConnectStore(ctx, s.cfg.StoreURL)
+	if err != nil {
+		return nil, err
+	}
+	if err = s.cfg.Original.CheckStore(ctx, conn); err == nil {
+		err = boundLockWaits(ctx, conn)
+	}
+	if err != nil {
+		disconnect(ctx, conn)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// connectTimeout bounds what connect does, and disconnectTimeout how long the server may take to hear of the end.
+const (
+	connectTimeout    = 10 * time.Second
+	disconnectTimeout = time.Second
+)
+
+func disconnect(ctx context.Context, conn *pgx.Conn) {
+	if conn == nil || conn.IsClosed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), disconnectTimeout)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// hold connects, and looks at the store as long as the connection lasts.
+func (l *lease) hold(ctx context.Context) (err error) {
+	if l.conn, err = l.s.connect(ctx); err != nil {
 		return err
 	}
-	if err := l.s.cfg.Original.CheckStore(ctx, l.conn); err != nil {
-		return err
-	}
-	if _, err := l.conn.Exec(ctx, "listen walhook; listen "+queuedChannel); err != nil {
+	listening, cancel := context.WithTimeout(ctx, shareTimeout)
+	defer cancel()
+	if _, err := l.conn.Exec(listening, "listen walhook; listen "+queuedChannel); err != nil {
 		return fmt.Errorf("listen for changes: %w", err)
-	}
-	if err := boundLockWaits(ctx, l.conn); err != nil {
-		return err
-	}
-	if l.id != 0 {
-		if err := l.lockAgain(ctx); err != nil {
-			return err
-		}
 	}
 	l.versioned, l.looked = time.Time{}, time.Time{}
 	for ctx.Err() == nil {
-		if err := l.beat(ctx); err != nil {
-			return err
+		if id := l.s.registered(); id != l.id {
+			l.id, l.versioned, l.looked = id, time.Time{}, time.Time{}
 		}
 		if l.asked && !time.Now().Before(l.listensAt()) {
 			l.asked, l.versioned, l.looked = false, time.Time{}, time.Time{}
@@ -141,9 +168,9 @@ func (l *lease) hold(ctx context.Context) error {
 // before an edit lets it be looked for anew.
 func (l *lease) listensAt() time.Time { return l.noticed.Add(max(noticePause, 4*l.took)) }
 
-// wait waits for a notification, a wish of the scheduler, or the next heartbeat.
+// wait waits for a notification or a wish of the scheduler, for a while.
 func (l *lease) wait(ctx context.Context) (bool, error) {
-	until := l.beaten.Add(l.pace())
+	until := time.Now().Add(lookPause)
 	if at := l.listensAt(); l.asked && at.Before(until) {
 		until = at
 	}
@@ -175,121 +202,12 @@ func (l *lease) wait(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// lock takes the lock that shows that this daemon lives, and reports whether it has it.
-func (l *lease) lock(ctx context.Context) (locked bool, err error) {
-	if err := l.conn.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", lockClass, int32(l.id)).Scan(&locked); err != nil {
-		return false, fmt.Errorf("lock daemon %d: %w", l.id, err)
-	}
-	return locked, nil
-}
-
-// lockAgain does the same for a new session. The one that was lost may still have the lock, where the server has heard of no end: it is told
-// to end.
-func (l *lease) lockAgain(ctx context.Context) error {
-	if locked, err := l.lock(ctx); locked || err != nil {
-		return err
-	}
-	args := sql.EndLostSession.Bind(sql.Args{"lock_class": int64(lockClass), "id": l.id, "name": l.name})
-	tag, err := l.conn.Exec(ctx, sql.EndLostSession.SQL, args...)
-	if err != nil {
-		return fmt.Errorf("end the session that was lost and still has the lock of daemon %d: %w", l.id, err)
-	}
-	err = fmt.Errorf("lock daemon %d: the session that was lost still has it", l.id)
-	if tag.RowsAffected() == 0 {
-		err = fmt.Errorf("lock daemon %d: another one has that number now; beginning anew", l.id)
-		l.anew()
-	}
-	return err
-}
-
-// anew gives everything up that this daemon held: others have it, or may have it.
-func (l *lease) anew() {
-	l.s.loseAll()
-	l.id = 0
-}
-
-// pace is how long after a heartbeat the next one follows: what is over is reported soon.
-func (l *lease) pace() time.Duration {
-	if l.unready {
-		return heartbeat / 5
-	}
-	return heartbeat
-}
-
-// beat renews the lease. When others have taken this daemon for dead, everything it held is given up and it begins anew.
-func (l *lease) beat(ctx context.Context) error {
-	draining := l.s.draining()
-	if draining != l.draining {
-		l.versioned = time.Time{} // to release endpoints, once others have been told to take them
-	} else if l.id != 0 && time.Since(l.beaten) < l.pace() {
-		return nil
-	}
-	length := l.s.cfg.Timeout + leaseMargin
-	began := time.Now()
-	if l.id != 0 {
-		report := l.s.cfg.Report()
-		l.unready = report.Unready != ""
-		args := sql.Heartbeat.Bind(sql.Args{"id": l.id, "name": l.name, "lease": length, "reads": report.Reads, "unready": report.Unready, "draining": draining})
-		tag, err := l.conn.Exec(ctx, sql.Heartbeat.SQL, args...)
-		if err != nil {
-			return fmt.Errorf("renew the lease: %w", err)
-		}
-		if tag.RowsAffected() == 0 {
-			l.s.cfg.Log.Warn("other daemons took this one for dead; beginning anew", "daemon_id", l.id)
-			l.anew()
-			// Where numbers repeat it would be in the way of another one.
-			if _, err := l.conn.Exec(ctx, "select pg_advisory_unlock_all()"); err != nil {
-				return fmt.Errorf("give the lock of a daemon up: %w", err)
-			}
-		}
-	}
-	l.draining = draining
-	if l.id == 0 && draining {
-		l.beaten = began
-		return nil // there is nothing left to give back
-	}
-	if l.id == 0 {
-		args := sql.RegisterDaemon.Bind(sql.Args{"name": l.name, "version": l.s.cfg.Version, "lease": length})
-		if err := l.conn.QueryRow(ctx, sql.RegisterDaemon.SQL, args...).Scan(&l.id); err != nil {
-			return fmt.Errorf("register this daemon: %w", err)
-		}
-		locked, err := l.lock(ctx)
-		if err != nil {
-			return err
-		}
-		if !locked {
-			id := l.id
-			l.id = 0
-			_, err := l.conn.Exec(ctx, sql.RemoveDaemon.SQL, id)
-			return errors.Join(fmt.Errorf("lock daemon %d: a session of another one has it; registering anew", id), err)
-		}
-		l.versioned, l.looked = time.Time{}, time.Time{}
-	}
-	l.beaten = began
-	l.s.live(began.Add(leaseMargin))
-	return l.seekReader(ctx)
-}
-
-// seekReader looks how another daemon stands that reads the slot.
-func (l *lease) seekReader(ctx context.Context) error {
-	var r Reader
-	var silent float64
-	err := l.conn.QueryRow(ctx, sql.SlotReader.SQL, l.id).Scan(&r.Name, &r.Unready, &silent)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		l.s.reader.Store(nil)
-		return nil
-	case err != nil:
-		return fmt.Errorf("look for the daemon that reads the slot: %w", err)
-	}
-	r.Silent = time.Duration(silent * float64(time.Second))
-	l.s.reader.Store(&r)
-	return nil
-}
-
 // look takes over changed webhooks, dead daemons' endpoints and pending work.
 func (l *lease) look(ctx context.Context) error {
 	now := time.Now()
+	l.bury(ctx, now)
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
 	if now.Sub(l.versioned) >= versionInterval {
 		l.versioned = now
 		if err := l.reload(ctx); err != nil {
@@ -302,31 +220,43 @@ func (l *lease) look(ctx context.Context) error {
 			return err
 		}
 	}
-	if l.draining {
-		return nil
-	}
-	if now.Sub(l.looked) >= lookInterval {
+	if now.Sub(l.looked) >= lookInterval && !l.s.draining() {
 		l.looked = now
-		if err := l.s.findWork(ctx); err != nil {
-			return err
-		}
-	}
-	if now.After(l.orphans) {
-		if _, err := l.s.pool.Exec(ctx, sql.BuryOrphans.SQL); err != nil {
-			return fmt.Errorf("end what is pending for deleted webhooks: %w", err)
-		}
-		if _, err := l.s.pool.Exec(ctx, sql.ForgetTrouble.SQL); err != nil {
-			return fmt.Errorf("forget the trouble of deleted webhooks: %w", err)
-		}
-		if err := l.s.forgetEndpoints(ctx); err != nil {
-			return err
-		}
-		l.orphans = now.Add(housekeeping)
-		if again := l.deleted.Add(orphanGrace); again.After(now) {
-			l.orphans = again
-		}
+		return l.s.findWork(ctx)
 	}
 	return nil
+}
+
+// bury lets what is pending for deleted webhooks be ended and their URLs be deleted, which may take long, beside the looks.
+func (l *lease) bury(ctx context.Context, now time.Time) {
+	select {
+	case err := <-l.burying:
+		l.burying = nil
+		if err != nil {
+			l.s.cfg.Log.Debug("what is pending for deleted webhooks is ended later", "error", err)
+			l.orphans = earlier(l.orphans, now.Add(upkeepRetry))
+		}
+	default:
+	}
+	if l.burying != nil || !now.After(l.orphans) || l.s.draining() {
+		return
+	}
+	l.orphans = now.Add(housekeeping)
+	if again := l.deleted.Add(orphanGrace); again.After(now) {
+		l.orphans = again
+	}
+	ended := make(chan error, 1)
+	l.burying = ended
+	l.s.lookups.Go(func() {
+		_, err := l.s.pool.Exec(ctx, sql.BuryOrphans.SQL)
+		if err == nil {
+			_, err = l.s.pool.Exec(ctx, sql.ForgetTrouble.SQL)
+		}
+		if err == nil {
+			err = l.s.forgetEndpoints(ctx)
+		}
+		ended <- err
+	})
 }
 
 func (l *lease) reload(ctx context.Context) error {
@@ -353,9 +283,23 @@ func (l *lease) reload(ctx context.Context) error {
 
 // share claims the endpoints that are this daemon's part, and gives back those that are not any more.
 func (l *lease) share(ctx context.Context) error {
+	if l.id == 0 {
+		return nil
+	}
+	claimed, err := l.divide(ctx)
+	if err == nil && claimed {
+		err = l.s.findWork(ctx)
+	}
+	return err
+}
+
+// divide does that, and reports whether there was something to claim.
+func (l *lease) divide(ctx context.Context) (claimed bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
+	defer cancel()
 	rows, err := l.conn.Query(ctx, sql.ReapDaemons.SQL, sql.ReapDaemons.Bind(sql.Args{"self": l.id, "lock_class": int64(lockClass)})...)
 	if err != nil {
-		return fmt.Errorf("look for dead daemons: %w", err)
+		return false, fmt.Errorf("look for dead daemons: %w", err)
 	}
 	var dead int64
 	var name string
@@ -363,35 +307,35 @@ func (l *lease) share(ctx context.Context) error {
 		l.s.cfg.Log.Warn("a daemon died; its endpoints are taken over", "daemon_id", dead, "name", name)
 		return nil
 	}); err != nil {
-		return fmt.Errorf("look for dead daemons: %w", err)
+		return false, fmt.Errorf("look for dead daemons: %w", err)
 	}
 	rows, err = l.conn.Query(ctx, sql.LiveDaemons.SQL)
 	if err != nil {
-		return fmt.Errorf("look for other daemons: %w", err)
+		return false, fmt.Errorf("look for other daemons: %w", err)
 	}
 	if l.live, err = pgx.CollectRows(rows, pgx.RowTo[int64]); err != nil {
-		return fmt.Errorf("look for other daemons: %w", err)
+		return false, fmt.Errorf("look for other daemons: %w", err)
 	}
 	claim, release := l.s.shares(func(endpoint int64) bool { return l.mine(endpoint) })
 	if len(release) > 0 {
 		rows, err := l.conn.Query(ctx, sql.ReleaseEndpoints.SQL, sql.ReleaseEndpoints.Bind(sql.Args{"self": l.id, "endpoint_ids": release})...)
 		if err != nil {
-			return fmt.Errorf("give endpoints back: %w", err)
+			return false, fmt.Errorf("give endpoints back: %w", err)
 		}
 		if release, err = pgx.CollectRows(rows, pgx.RowTo[int64]); err != nil {
-			return fmt.Errorf("give endpoints back: %w", err)
+			return false, fmt.Errorf("give endpoints back: %w", err)
 		}
 		if _, err := l.conn.Exec(ctx, "select pg_notify('walhook', '')"); err != nil {
-			return fmt.Errorf("give endpoints back: %w", err)
+			return false, fmt.Errorf("give endpoints back: %w", err)
 		}
-		l.s.released(release)
+		l.s.released(l.id, release)
 	}
 	if len(claim) == 0 {
-		return nil
+		return false, nil
 	}
 	rows, err = l.conn.Query(ctx, sql.ClaimEndpoints.SQL, sql.ClaimEndpoints.Bind(sql.Args{"self": l.id, "endpoint_ids": claim})...)
 	if err != nil {
-		return fmt.Errorf("claim endpoints: %w", err)
+		return false, fmt.Errorf("claim endpoints: %w", err)
 	}
 	var id int64
 	var failures int
@@ -400,12 +344,12 @@ func (l *lease) share(ctx context.Context) error {
 		if pause == nil {
 			pause = new(time.Duration)
 		}
-		l.s.claimed(id, failures, *pause)
+		l.s.claimed(l.id, id, failures, *pause)
 		return nil
 	}); err != nil {
-		return fmt.Errorf("claim endpoints: %w", err)
+		return false, fmt.Errorf("claim endpoints: %w", err)
 	}
-	return l.s.findWork(ctx)
+	return true, nil
 }
 
 // settle lets webhooks go on whose attempts at the URL before have ended.
@@ -413,6 +357,8 @@ func (l *lease) settle(ctx context.Context) error {
 	if !l.moves {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
+	defer cancel()
 	webhooks, endpoints := l.s.ended()
 	tag, err := l.conn.Exec(ctx, sql.SettleMoves.SQL, sql.SettleMoves.Bind(sql.Args{"webhook_ids": webhooks, "endpoint_ids": endpoints})...)
 	if err == nil && tag.RowsAffected() > 0 {
@@ -442,30 +388,4 @@ func (l *lease) mine(endpoint int64) bool {
 		}
 	}
 	return owner == l.id
-}
-
-// close gives everything back at the end of a clean stop, so that others go on at once.
-func (l *lease) close(ctx context.Context) {
-	if l.id == 0 {
-		return
-	}
-	conn := l.conn
-	if conn == nil || conn.IsClosed() {
-		var err error
-		if conn, err = cdc.ConnectStore(ctx, l.s.cfg.StoreURL); err != nil {
-			return // the lease runs out by itself
-		}
-		if err := l.s.cfg.Original.CheckStore(ctx, conn); err != nil {
-			_ = conn.Close(ctx)
-			return
-		}
-	}
-	batch := &pgx.Batch{}
-	batch.Queue(sql.ReleaseAllEndpoints.SQL, l.id)
-	batch.Queue(sql.RemoveDaemon.SQL, l.id)
-	batch.Queue("select pg_notify('walhook', '')")
-	err := errors.Join(conn.SendBatch(ctx, batch).Close(), conn.Close(ctx))
-	if err != nil {
-		l.s.cfg.Log.Warn("could not give endpoints back; others take them over when the lease runs out", "error", err)
-	}
 }

@@ -80,6 +80,8 @@ const (
 
 // load looks into the store for deliveries of some endpoints, in one round trip.
 func (s *Scheduler) load(ctx context.Context, looks []*look) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	asked := sql.NewRows()
 	defer asked.Release()
 	endpoints := make([]int64, len(looks))
@@ -137,6 +139,8 @@ func collect(looks []*look, to func(*look, *delivery), extra ...any) func(pgx.Ro
 // successor looks up the first pending delivery about a response at an endpoint, nil where there is none, and reports whether it is due. stale
 // is as of a look.
 func (s *Scheduler) successor(ctx context.Context, endpointID int64, responseID string, ordered []int64) (next *delivery, due, stale bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	rows, err := s.pool.Query(ctx, sql.FetchSuccessor.SQL, sql.FetchSuccessor.Bind(sql.Args{
 		"endpoint_id": endpointID, "response_id": responseID, "ordered_ids": ordered,
 	})...)

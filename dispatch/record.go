@@ -29,6 +29,8 @@ type result struct {
 // record writes a batch of results, and how endpoints in trouble stand. Doing it again changes nothing. It returns the results that have to
 // wait as well, because a transaction of somebody else has locked what they are about.
 func (s *Scheduler) record(ctx context.Context, to destination, results []result, troubled []*endpoint) (recorded, waiting []result, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	recorded, waiting, err = s.disable(ctx, results)
 	if err != nil {
 		return nil, nil, err
@@ -53,6 +55,8 @@ func (s *Scheduler) record(ctx context.Context, to destination, results []result
 
 // recordAside is record for results that have waited for a lock: it waits for none.
 func (s *Scheduler) recordAside(ctx context.Context, to destination, results []result) (recorded, waiting []result, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	recorded, waiting, err = s.disable(ctx, results)
 	if err != nil || len(recorded) == 0 {
 		return nil, waiting, err

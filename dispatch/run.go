@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,28 +57,30 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	workers.Go(func() { s.upkeepLoop(background) })
 	workers.Go(func() { s.healthLoop(background) })
 
-	lease := &lease{s: s, name: cdc.DaemonName()}
+	lease, pulse := &lease{s: s}, &pulse{s: s, name: cdc.DaemonName()}
 	leasing, endLease := context.WithCancel(background)
 	defer endLease()
-	leaseEnded := make(chan struct{})
-	go func() {
-		defer close(leaseEnded)
-		err = lease.run(leasing)
-	}()
+	ended := make(chan error, 2)
+	go func() { ended <- lease.run(leasing) }()
+	go func() { ended <- pulse.run(leasing) }()
+	left := cap(ended)
 	select {
 	case <-ctx.Done():
-	case <-leaseEnded:
+	case err = <-ended:
+		left--
 	}
 	s.drain()
 	endLease()
-	<-leaseEnded
+	for range left {
+		err = cmp.Or(err, <-ended)
+	}
 	stop()
 	s.abort() // also looks for what nobody will send
 	workers.Wait()
 	s.lookups.Wait()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	lease.close(closing)
+	pulse.close(closing)
 	return err
 }
 
@@ -111,7 +114,7 @@ func (s *Scheduler) drain() {
 		}
 	}
 	s.mu.Unlock()
-	s.wake() // endpoints are released
+	close(s.drains)
 	deadline := time.Now().Add(s.cfg.Timeout + recordTimeout)
 	giveUp := time.AfterFunc(s.cfg.Timeout+time.Second, s.abort)
 	s.attempts.Wait()
@@ -128,6 +131,10 @@ func (s *Scheduler) drain() {
 	}
 	s.cfg.Log.Warn("stopped with results that the store did not take; these deliveries will be sent again")
 }
+
+// statementTimeout bounds what is asked of a session of the pool at once. Then it is replaced: its server process may have stopped, or what
+// stands between may keep it open though the server is gone.
+const statementTimeout = 15 * time.Second
 
 // lockWait is how long a statement waits for a lock that somebody else has before it gives up, for now.
 const lockWait = 250 * time.Millisecond

@@ -46,6 +46,7 @@ type schedule struct {
 	inTroubled int // of those, at endpoints whose last attempt failed
 	unrecorded int
 	stopping   bool
+	daemon     int64     // the number under which endpoints are owned; 0: none are
 	aliveUntil time.Time // no attempt may begin that could outlast the lease
 
 	recorded chan struct{} // capacity 1: results is not empty

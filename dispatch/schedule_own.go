@@ -28,6 +28,21 @@ func (s *schedule) draining() bool {
 	return s.stopping
 }
 
+// register makes this a daemon of that number: what it claims, it claims under that.
+func (s *schedule) register(id int64) {
+	s.mu.Lock()
+	s.daemon = id
+	s.mu.Unlock()
+	s.wake()
+}
+
+// registered returns the daemon's number, 0 where it has none.
+func (s *schedule) registered() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.daemon
+}
+
 // known returns the webhooks as they are in memory, and how many strangers have come so far.
 func (s *schedule) known() (*webhooks, int) {
 	s.mu.Lock()
@@ -175,9 +190,13 @@ func (s *schedule) shares(mine func(endpoint int64) bool) (claim, release []int6
 	return claim, release
 }
 
-func (s *schedule) released(ids []int64) {
+// released lets go of endpoints that the daemon of that number has given back.
+func (s *schedule) released(daemon int64, ids []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if daemon != s.daemon {
+		return
+	}
 	for _, id := range ids {
 		if e := s.endpoints[id]; e != nil {
 			e.owned, e.leaving = false, false
@@ -186,12 +205,13 @@ func (s *schedule) released(ids []int64) {
 	}
 }
 
-// claimed takes over an endpoint as its last owner left it: with that many failures in a row, to be left alone for the pause.
-func (s *schedule) claimed(id int64, failures int, pause time.Duration) {
+// claimed takes over an endpoint for the daemon of that number, as its last owner left it: with that many failures in a row, to be left
+// alone for the pause. Where this daemon has been taken for dead meanwhile, the endpoint is not its own.
+func (s *schedule) claimed(daemon, id int64, failures int, pause time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.endpoints[id]
-	if e == nil || e.owned {
+	if e == nil || e.owned || daemon != s.daemon {
 		return
 	}
 	e.owned = true
@@ -209,7 +229,7 @@ func (s *schedule) claimed(id int64, failures int, pause time.Duration) {
 func (s *schedule) loseAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.aliveUntil = time.Time{}
+	s.aliveUntil, s.daemon = time.Time{}, 0
 	for _, e := range s.endpoints {
 		e.owned, e.leaving = false, false
 		e.forget()

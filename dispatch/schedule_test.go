@@ -654,12 +654,12 @@ func (p *process) share() {
 		w.note("daemon %d releases URL %d", p.n, id)
 		w.owner[id] = nil
 	}
-	p.s.released(release)
+	p.s.released(0, release)
 	for _, id := range claim {
 		if w.owner[id] == nil {
 			w.note("daemon %d claims URL %d", p.n, id)
 			w.owner[id] = p
-			p.s.claimed(id, w.saved[id].failures, max(w.saved[id].until.Sub(w.now), 0))
+			p.s.claimed(0, id, w.saved[id].failures, max(w.saved[id].until.Sub(w.now), 0))
 		}
 	}
 	if len(release) > 0 {

@@ -85,6 +85,7 @@ type Scheduler struct {
 	refusedAt    atomic.Pointer[time.Time] // when the log last refused results; nil: it takes them
 	upkeepWanted chan struct{}             // capacity 1: the log refuses results
 
+	drains     chan struct{} // closed when the daemon is being stopped
 	attempts   sync.WaitGroup
 	lookups    sync.WaitGroup
 	attemptCtx context.Context
@@ -95,7 +96,7 @@ type Scheduler struct {
 func NewScheduler(cfg Config) *Scheduler {
 	attemptCtx, abort := context.WithCancel(context.Background())
 	s := &Scheduler{
-		cfg: cfg, foreseen: make(chan struct{}, 1), upkeepWanted: make(chan struct{}, 1), attemptCtx: attemptCtx, abort: abort,
+		cfg: cfg, foreseen: make(chan struct{}, 1), upkeepWanted: make(chan struct{}, 1), drains: make(chan struct{}), attemptCtx: attemptCtx, abort: abort,
 		schedule: newSchedule(limits{
 			concurrency: cfg.Concurrency, endpointConcurrency: cfg.EndpointConcurrency, maxAttempts: cfg.MaxAttempts, backoff: cfg.Backoff,
 		}),

@@ -35,7 +35,7 @@ func (s *Scheduler) learn(hooks ...*webhook) {
 // own makes endpoints this daemon's, with nothing pending in the store.
 func (s *Scheduler) own(ids ...int64) {
 	for _, id := range ids {
-		s.claimed(id, 0, 0)
+		s.claimed(0, id, 0, 0)
 		s.endpoints[id].more = false
 	}
 }

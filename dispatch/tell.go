@@ -25,7 +25,9 @@ func (s *Scheduler) tellLoop(ctx context.Context) {
 			return
 		}
 		// Nothing depends on the store's disk.
-		_, err := s.pool.Exec(ctx, "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)", queuedChannel, s.takeElsewhere())
+		telling, cancel := context.WithTimeout(ctx, statementTimeout)
+		_, err := s.pool.Exec(telling, "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)", queuedChannel, s.takeElsewhere())
+		cancel()
 		if err != nil && ctx.Err() == nil {
 			s.cfg.Log.Warn("could not tell other daemons what was queued; they look by themselves", "error", err, "in", lookInterval)
 		}

@@ -38,7 +38,7 @@ func TestWebhooksAreLoadedByTheirChanges(t *testing.T) {
 	c := newClocked(t, edited(1000, 10, 1))
 	c.apply(before)
 	for id := range c.endpoints {
-		c.claimed(id, 0, 0)
+		c.claimed(0, id, 0, 0)
 		c.endpoints[id].more = false
 	}
 	generations := map[int64]int{}
