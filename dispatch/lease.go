@@ -66,7 +66,8 @@ func (l *lease) run(ctx context.Context) error {
 	})
 }
 
-// keep does something that only ends in an error, again and again until the context ends. It returns a *cdc.CopyError.
+// keep does something that only ends in an error, again and again until the context ends. It returns what trying again
+// does not mend: a *cdc.CopyError or a *sql.VersionError.
 func (s *Scheduler) keep(ctx context.Context, do func() (worked bool, err error)) error {
 	backoff := newStoreBackoff()
 	for ctx.Err() == nil {
@@ -74,7 +75,10 @@ func (s *Scheduler) keep(ctx context.Context, do func() (worked bool, err error)
 		if ctx.Err() != nil {
 			break
 		}
-		if copied := (*cdc.CopyError)(nil); errors.As(err, &copied) {
+		var copied *cdc.CopyError
+		var version *sql.VersionError
+		if errors.As(err, &copied) || errors.As(err, &version) {
+			s.health.note(Leasing, err)
 			return err
 		}
 		if worked {

@@ -61,7 +61,7 @@ func (s *Scheduler) Ready() (bool, string) {
 	defer s.mu.Unlock()
 	switch {
 	case s.stopping:
-		return false, "stopping"
+		return false, s.health.because("stopping", Leasing)
 	case time.Now().After(s.aliveUntil):
 		return false, s.health.because("the store does not answer", Leasing)
 	}

@@ -57,7 +57,13 @@ func (p *pulse) hold(ctx context.Context) (err error) {
 	}
 	for ctx.Err() == nil {
 		pause := noticePause
-		switch err := p.beat(ctx); {
+		err := p.beat(ctx)
+		if refusal := (*pgconn.PgError)(nil); err == nil || errors.As(err, &refusal) {
+			if e := p.checkVersion(ctx); e != nil {
+				return e
+			}
+		}
+		switch {
 		case err == nil:
 			pause = time.Until(p.beaten.Add(p.pace()))
 		case !isLocked(err): // as by another daemon that looks for dead ones
@@ -82,6 +88,17 @@ func (p *pulse) pace() time.Duration {
 		return heartbeat / 5
 	}
 	return heartbeat
+}
+
+// checkVersion makes sure that the schema is still this binary's.
+func (p *pulse) checkVersion(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
+	defer cancel()
+	err := sql.CheckVersion(ctx, p.conn)
+	if version := (*sql.VersionError)(nil); errors.As(err, &version) && version.Have == 0 {
+		return errors.New(err.Error()) // it may be being restored: that is waited for
+	}
+	return err
 }
 
 // beat renews the lease. When others have taken this daemon for dead, everything it held is given up and it begins anew.

@@ -20,7 +20,8 @@ import (
 const poolConns = loaders + 3
 
 // Run sends until the context ends, then waits for the attempts in flight and records them. Meanwhile it keeps its lease and releases each
-// endpoint that has nothing in flight, so that other daemons send there. It returns nil after such a clean stop, and a *cdc.CopyError when it ended because the store is not what it was.
+// endpoint that has nothing in flight, so that other daemons send there. It returns nil after such a clean stop, a *cdc.CopyError when it ended because the store is not what it was,
+// and a *sql.VersionError when its schema has become that of another version.
 func (s *Scheduler) Run(ctx context.Context) error {
 	var err error
 	s.pool, err = session.NewPool(ctx, s.cfg.StoreURL, poolConns, func(ctx context.Context, conn *pgx.Conn) error {
@@ -68,6 +69,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-ended:
 		left--
+		s.cfg.Failed(err)
 	}
 	s.drain()
 	endLease()

@@ -33,6 +33,7 @@ type Config struct {
 	Loaded              func(webhooks int) // called whenever the webhooks were loaded; must not block
 	Report              func() Report      // asked with each heartbeat; must not block
 	Log                 *slog.Logger
+	Failed              func(error) // called when Run is going to return an error, before attempts in flight have ended; must not block
 
 	Tracer trace.Tracer // takes a span of each attempt; nil: no traces
 }

@@ -70,6 +70,9 @@ func Install(ctx context.Context, conn *pgx.Conn) error {
 	if err := CheckNotNewer(have); err != nil {
 		return err
 	}
+	if err := noDaemonOf(ctx, conn, have); err != nil {
+		return err
+	}
 	if have == 0 {
 		if err := ensureSchema(ctx, conn); err != nil {
 			return err
@@ -132,6 +135,32 @@ func InstallSource(ctx context.Context, conn *pgx.Conn, publication string) erro
 		if _, err := conn.Exec(ctx, text); err != nil {
 			return fmt.Errorf("install %s in the application's database: %w", signature, err)
 		}
+	}
+	return nil
+}
+
+// noDaemonOf returns an error while daemons work with the schema of an older version: an upgrade would change it under them.
+func noDaemonOf(ctx context.Context, conn *pgx.Conn, have int32) error {
+	migrations, err := loadMigrations()
+	if err != nil || have == 0 || have == int32(len(migrations)) {
+		return err
+	}
+	// Dead ones have missed heartbeats, and their session's lock is gone.
+	rows, err := conn.Query(ctx, `select d.name from walhook.daemon d
+		where d.expires_at >= now() and (d.heartbeat_at >= now() - interval '4 seconds' or exists (
+			select from pg_catalog.pg_locks l where l.locktype = 'advisory' and l.objsubid = 2 and l.granted and l.objid = d.id::oid
+			   and l.database = (select c.oid from pg_catalog.pg_database c where c.datname = current_database())))
+		order by d.id`)
+	if err != nil {
+		return fmt.Errorf("look for daemons on this store: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("look for daemons on this store: %w", err)
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("the schema is not upgraded while daemons work with version %d of it: stop %s first (one that was killed counts for a "+
+			"few seconds)", have, strings.Join(names, ", "))
 	}
 	return nil
 }

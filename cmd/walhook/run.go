@@ -141,7 +141,7 @@ func (p *process) work(ctx context.Context, original *cdc.Original) error {
 		Timeout: time.Duration(cfg.DeliveryTimeout), Concurrency: cfg.Concurrency, EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
 		DisableAfter: time.Duration(cfg.DisableAfter), Retention: time.Duration(cfg.Retention), Version: Version(), Observe: p.metrics.attempted, Loaded: boundMemory, Log: log,
 		Report: func() dispatch.Report { return report(status, scheduler) },
-		Tracer: p.tracer,
+		Tracer: p.tracer, Failed: func(err error) { cancel(fmt.Errorf("senders: %w", err)) },
 	})
 	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
 	p.metrics.senders.Store(scheduler)
