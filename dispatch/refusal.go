@@ -97,6 +97,9 @@ func (s *Scheduler) recordParts(ctx context.Context, results []result, record re
 		half := len(part) / 2
 		parts = append(parts, part[half:], part[:half])
 	}
+	if len(rejected) == 0 {
+		return nil, waiting, nil // the cause went while parts were tried
+	}
 	s.reject(rejected, err)
 	return nil, waiting, err
 }

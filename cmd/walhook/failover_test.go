@@ -366,7 +366,7 @@ func TestNumberOfAnotherDaemon(t *testing.T) {
 	const waits = "select count(*)::int from pg_locks where locktype = 'advisory' and not granted"
 	testenv.Eventually(t, patience, "the other one to wait", func() (bool, string) { return testenv.Value[int](t, s.store, waits) == 1, "" })
 	testenv.Exec(t, s.store, "update walhook.daemon set name = 'other/1', expires_at = now() + interval '1 hour'")
-	testenv.Exec(t, s.store, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted and classid = $1", lockClass)
+	testenv.Exec(t, s.store, "select pg_terminate_backend(l.pid) from pg_locks l join pg_database d on d.oid = l.database and d.datname = current_database() where l.locktype = 'advisory' and l.granted and l.classid = $1", lockClass)
 	if err := <-locked; err != nil {
 		t.Fatal(err)
 	}
