@@ -23,6 +23,8 @@ const (
 	Logging                   // the log takes results itself, not its overflow
 	Upkeep                    // the log has partitions ahead, and old ones go
 	concerns
+
+	heartbeats = concerns // a part of Leasing, which has a goroutine of its own
 )
 
 // Concerns returns all of them.
@@ -76,7 +78,7 @@ type failure struct {
 // health is what fails at the moment. It is safe for concurrent use.
 type health struct {
 	mu      sync.Mutex
-	failing [concerns]failure
+	failing [heartbeats + 1]failure
 }
 
 // note takes down whether a concern works.
@@ -107,7 +109,10 @@ func (s *Scheduler) noteUnless(ctx context.Context, c Concern, err error) {
 func (h *health) fails(longer time.Duration) [concerns]failure {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	found := h.failing
+	found := [concerns]failure(h.failing[:concerns])
+	if f, lease := h.failing[heartbeats], &found[Leasing]; lease.since.IsZero() || !f.since.IsZero() && f.since.Before(lease.since) {
+		*lease = f
+	}
 	for i, f := range found {
 		if f.since.IsZero() || time.Since(f.since) < longer {
 			found[i] = failure{}

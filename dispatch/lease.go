@@ -57,7 +57,7 @@ type lease struct {
 // run connects, and looks at the store for as long as the connection lasts, until the context ends.
 func (l *lease) run(ctx context.Context) error {
 	defer func() { disconnect(ctx, l.conn) }()
-	return l.s.keep(ctx, func() (bool, error) {
+	return l.s.keep(ctx, Leasing, func() (bool, error) {
 		disconnect(ctx, l.conn)
 		began := time.Now()
 		err := l.hold(ctx)
@@ -68,7 +68,7 @@ func (l *lease) run(ctx context.Context) error {
 
 // keep does something that only ends in an error, again and again until the context ends. It returns what trying again
 // does not mend: a *cdc.CopyError or a *sql.VersionError.
-func (s *Scheduler) keep(ctx context.Context, do func() (worked bool, err error)) error {
+func (s *Scheduler) keep(ctx context.Context, concern Concern, do func() (worked bool, err error)) error {
 	backoff := newStoreBackoff()
 	for ctx.Err() == nil {
 		worked, err := do()
@@ -78,13 +78,13 @@ func (s *Scheduler) keep(ctx context.Context, do func() (worked bool, err error)
 		var copied *cdc.CopyError
 		var version *sql.VersionError
 		if errors.As(err, &copied) || errors.As(err, &version) {
-			s.health.note(Leasing, err)
+			s.health.note(concern, err)
 			return err
 		}
 		if worked {
 			backoff = newStoreBackoff()
 		}
-		s.health.note(Leasing, err)
+		s.health.note(concern, err)
 		pause, _ := backoff.Next()
 		s.cfg.Log.Warn("lost touch with the store; trying again", "error", err, "in", pause.Round(time.Millisecond))
 		select {

@@ -37,7 +37,7 @@ type pulse struct {
 
 // run keeps the pulse until the context ends.
 func (p *pulse) run(ctx context.Context) error {
-	err := p.s.keep(ctx, func() (bool, error) {
+	err := p.s.keep(ctx, heartbeats, func() (bool, error) {
 		before := p.beaten
 		err := p.hold(ctx)
 		return p.beaten.After(before), err
@@ -65,6 +65,7 @@ func (p *pulse) hold(ctx context.Context) (err error) {
 		}
 		switch {
 		case err == nil:
+			p.s.health.note(heartbeats, nil)
 			pause = time.Until(p.beaten.Add(p.pace()))
 		case !isLocked(err): // as by another daemon that looks for dead ones
 			return err
