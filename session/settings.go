@@ -143,8 +143,7 @@ func Unpinned(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// Literal quotes a value. None here has a backslash, so that standard_conforming_strings does not matter.
-// Literal writes a text as a literal of SQL.
+// Literal writes a text as a literal of SQL. Where it may hold a backslash, standard_conforming_strings must be on, as it is pinned.
 func Literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 // scripted are those of the pinned settings on which statements depend that people run in psql. Each supported server knows them.
