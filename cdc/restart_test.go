@@ -370,7 +370,12 @@ func (p *play) step() {
 			p.must(p.writer.ended(<-p.writer.committing))
 		}
 	case "later": // progress is worth writing
-		p.writer.wrote, p.writer.looked = time.Time{}, time.Time{}
+		if p.writer.committing == nil {
+			p.writer.wrote, p.writer.looked = time.Time{}, time.Time{}
+		}
+	}
+	if p.writer.committing != nil {
+		return // what is stored belongs to the commit until it has ended
 	}
 	if durable := pglogrepl.LSN(p.reader.durable.Load()); durable > p.writer.stored.LSN || durable < p.acked {
 		p.Fatalf("%s is acknowledged after %s, and the store has %s", durable, p.acked, p.writer.stored)
