@@ -19,9 +19,9 @@ import (
 // poolConns bounds the connections to the store besides those of the stream and the lease.
 const poolConns = loaders + 3
 
-// Run sends until the context ends, then waits for the attempts in flight and records them. Meanwhile it keeps its lease and releases each
-// endpoint that has nothing in flight, so that other daemons send there. It returns nil after such a clean stop, a *cdc.CopyError when it ended because the store is not what it was,
-// and a *sql.VersionError when its schema has become that of another version.
+// Run sends until the context ends, then waits for the attempts in flight and records them. Meanwhile it keeps its lease and
+// releases each endpoint that has nothing in flight, so that other daemons send there. It returns nil after such a clean stop,
+// a *cdc.CopyError if the store is not what it was, and a *sql.VersionError if its schema has become that of another version.
 func (s *Scheduler) Run(ctx context.Context) error {
 	var err error
 	s.pool, err = session.NewPool(ctx, s.cfg.StoreURL, poolConns, func(ctx context.Context, conn *pgx.Conn) error {
