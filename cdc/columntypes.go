@@ -76,10 +76,11 @@ func (t ColumnTypes) json() ([]byte, error) {
 	return text, nil
 }
 
-// retyped returns a *GapError where mapped columns have other types than what is stored is of, nil where they have not.
+// retyped returns a *GapError where mapped columns have other types than what is stored is of, or had for a while and were not compared;
+// nil where neither is so.
 func (s *Stream) retyped(a *Attachment, tables []*TableInfo) *GapError {
-	if time.Since(s.retypeFailed) < retypedAgain {
-		return nil
+	if s.cfg.Mend == nil || time.Since(s.retypeFailed) < retypedAgain {
+		return nil // without Mend, this is the stream of a comparison, which closes the incident itself
 	}
 	var assessment *TableInfo
 	if len(tables) > 1 {
@@ -87,7 +88,7 @@ func (s *Stream) retyped(a *Attachment, tables []*TableInfo) *GapError {
 	}
 	now := s.cfg.Mapping.columnTypes(tables[0], assessment)
 	if maps.Equal(now, a.Types) {
-		return nil
+		return s.retypeOpen // the types are the former ones again, and the comparison is still due
 	}
 	if a.Types == nil {
 		return &GapError{ColumnRetyped, "the types of the mapped columns are not recorded yet"}

@@ -73,6 +73,7 @@ type Stream struct {
 	told         *GapError // the last that was told of
 	lost         string    // what attach required and holds no more, as it was last told
 	retypeFailed time.Time // when a comparison for a column's new type failed last
+	retypeOpen   *GapError // the open incident of a retyped column, as the session began
 	careful      bool      // the store refused something of what comes next
 	succeeds     bool      // another daemon read the slot before, which has not been told yet
 }
@@ -251,6 +252,9 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 	}
 	// The source may be another server than that of the session before, whose connections live on.
 	s.cfg.Guard.reconnect()
+	if s.retypeOpen, err = openGap(ctx, store, []string{ColumnRetyped}); err != nil {
+		return err
+	}
 	if err := s.cfg.Horizon.Renew(ctx); err != nil {
 		return err
 	}

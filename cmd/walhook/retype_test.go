@@ -192,3 +192,16 @@ func TestRetypedKey(t *testing.T) {
 		})
 	}
 }
+
+// A column that gets its former type back before the table was compared leaves no incident open.
+func TestRetypedForAWhile(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	d := s.run()
+	s.waitStored()
+	d.kill() // in the middle of the comparison
+	testenv.Exec(t, s.store, "insert into walhook.incident_log (kind, detail) values ('column_retyped', 'column finished_at of public.respondent has another type')")
+	d = s.start().ready()
+	s.resolved("column_retyped")
+	d.ready()
+}
