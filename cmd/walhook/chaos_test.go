@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"flag"
+	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,6 +32,7 @@ type chaos struct {
 	toStore       *testenv.Wire
 	daemons       [2]*daemon
 	load          *chaosLoad
+	promotions    int
 	done          map[string]int // faults, by name
 	checked       struct{ ledger, delivery int64 }
 	sent, again   int // requests, and those that came again
@@ -48,6 +52,7 @@ func TestChaos(t *testing.T) {
 	c := newChaos(t, seed)
 	c.load = startLoad(c.db, seed, 3)
 	t.Cleanup(c.load.stop)
+	c.people(seed)
 	const between = 25 // rounds from one comparison to the next
 	for round := 1; round <= *chaosRounds; round++ {
 		c.instant()
@@ -64,6 +69,8 @@ func TestChaos(t *testing.T) {
 			t.Logf("round %d: %d requests, %d of them again; transactions %v; faults %v", round, c.sent, c.again, c.load, c.done)
 		}
 	}
+	c.load.stop()
+	c.leaveNothing()
 }
 
 func newChaos(t *testing.T, seed uint64) *chaos {
@@ -73,11 +80,14 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	c.site = newSiteOn(t, c.source, chaosSchema).withStore(c.queue).with("LOG_LEVEL", "info")
 	direct := func(url string) string { return strings.SplitN(strings.SplitN(url, "@", 2)[1], "/", 2)[0] }
 	c.toSource, c.toStore = testenv.NewWire(t, direct(c.db)), testenv.NewWire(t, direct(c.store))
-	c.with("DATABASE_URL", strings.Replace(c.db, direct(c.db), c.toSource.Addr(), 1),
-		"STORE_URL", strings.Replace(c.store, direct(c.store), c.toStore.Addr(), 1))
+	// The daemons have a role of their own, so that what is set for it reaches nobody else.
+	testenv.Exec(t, c.db, "create role keeper superuser login")
+	testenv.Exec(t, c.store, "create role keeper superuser login")
+	c.with("DATABASE_URL", userOf(t, strings.Replace(c.db, direct(c.db), c.toSource.Addr(), 1), "keeper"),
+		"STORE_URL", userOf(t, strings.Replace(c.store, direct(c.store), c.toStore.Addr(), 1), "keeper"), "DISABLE_AFTER", "30s")
 	c.attach()
 	for i := range c.daemons {
-		c.daemons[i] = c.start().ready()
+		c.daemons[i] = c.startOne().ready()
 	}
 	c.hooks()
 	c.hook("/loose", "completed", "ordered", "false")
@@ -108,7 +118,9 @@ func (c *chaos) moody(r *rand.Rand) func(testenv.Request) testenv.Reply {
 		}
 		switch {
 		case n < 20:
-			return testenv.Reply{Status: 500}
+			return testenv.Reply{Status: []int{302, 400, 401, 404, 408, 409, 425, 500, 502, 504}[n%10]}
+		case n < 22:
+			return testenv.Reply{Status: []int{429, 503}[n%2], Header: map[string]string{"Retry-After": "1"}}
 		case n < 30:
 			return testenv.Reply{Reset: true}
 		case n < 31:
@@ -126,21 +138,19 @@ func (c *chaos) instant() { time.Sleep(time.Duration(c.rand.IntN(600)) * time.Mi
 // fault does one of the things that go wrong, and what people then do about it.
 func (c *chaos) fault() string {
 	one := c.rand.IntN(2)
-	switch c.rand.IntN(13) {
+	switch c.rand.IntN(16) {
 	case 0, 1:
 		c.restart(one)
 		return "a daemon killed"
 	case 2:
 		c.daemons[0].kill()
 		c.daemons[1].kill()
-		c.daemons[0], c.daemons[1] = c.start(), c.start()
+		c.daemons[0], c.daemons[1] = c.startOne(), c.startOne()
 		return "both daemons killed"
 	case 3:
 		c.daemons[one].listens() // before it has come so far, SIGTERM ends it as it ends any program
-		if status := c.daemons[one].stop(); status != 0 {
-			c.t.Errorf("a daemon that was asked to stop ended with status %d: %s", status, c.daemons[one].log)
-		}
-		c.daemons[one] = c.start()
+		c.stopInTime(c.daemons[one])
+		c.daemons[one] = c.startOne()
 		return "a daemon stopped"
 	case 4:
 		c.crash(c.source)
@@ -158,7 +168,7 @@ func (c *chaos) fault() string {
 	case 8:
 		c.daemons[one].kill()
 		c.crash([]*pgserver.Server{c.source, c.queue}[c.rand.IntN(2)])
-		c.daemons[one] = c.start()
+		c.daemons[one] = c.startOne()
 		return "a daemon and a server killed"
 	case 9:
 		testenv.Exec(c.t, c.db, "select pg_terminate_backend(active_pid) from pg_replication_slots where active")
@@ -169,6 +179,19 @@ func (c *chaos) fault() string {
 		}
 		return "backends terminated"
 	case 11:
+		return c.hostileSettings()
+	case 12:
+		if c.promotions == 2 {
+			return "nothing" // each leaves the old primary behind
+		}
+		c.promote()
+		return "a standby promoted"
+	case 13:
+		c.daemons[one].signal(syscall.SIGSTOP)
+		c.instant()
+		c.daemons[one].signal(syscall.SIGCONT)
+		return "a daemon frozen"
+	case 14:
 		wire := c.wire()
 		wire.Cut()
 		c.instant()
@@ -183,13 +206,107 @@ func (c *chaos) fault() string {
 	}
 }
 
+// startOne starts a daemon whose limits are its own.
+func (c *chaos) startOne() *daemon {
+	c.t.Helper()
+	one := *c.site
+	one.env = maps.Clone(c.env)
+	one.with("CONCURRENCY", fmt.Sprint(8<<c.rand.IntN(4)), "ENDPOINT_CONCURRENCY", fmt.Sprint(1+c.rand.IntN(8)), "RETENTION", []string{"0", "24h"}[c.rand.IntN(2)])
+	return one.start()
+}
+
+// stopInTime ends a daemon by SIGTERM. Whatever hangs, that takes no longer than one attempt and ten seconds.
+func (c *chaos) stopInTime(d *daemon) {
+	c.t.Helper()
+	const busy = 5 * time.Second // what a machine with other work may take on top
+	bound := 2*time.Second + 10*time.Second + busy
+	d.signal(syscall.SIGTERM)
+	select {
+	case <-d.exited:
+	case <-time.After(bound):
+		c.t.Fatalf("a daemon that was asked to stop still runs after %s", bound)
+	}
+	if status := d.cmd.ProcessState.ExitCode(); status != 0 {
+		c.t.Errorf("a daemon that was asked to stop ended with status %d: %s", status, d.log)
+	}
+}
+
+func (d *daemon) signal(signal syscall.Signal) { _ = d.cmd.Process.Signal(signal) }
+
+// hostileSettings lets sessions of the daemons begin with settings that others would suffer from, for a while.
+func (c *chaos) hostileSettings() string {
+	urls := []string{c.db, c.store}
+	for _, url := range urls {
+		for range 3 {
+			testenv.Exec(c.t, url, "alter role keeper set "+chaosSettings[c.rand.IntN(len(chaosSettings))])
+		}
+		testenv.Exec(c.t, url, "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'keeper'")
+	}
+	c.instant()
+	c.instant()
+	for _, url := range urls {
+		testenv.Exec(c.t, url, "alter role keeper reset all")
+	}
+	return "hostile settings"
+}
+
+// promote makes a standby the application's server, while the old primary runs on. The application writes nothing until the daemons
+// have found it, so that no finish is hidden behind a later one.
+func (c *chaos) promote() {
+	c.t.Helper()
+	c.load.paused(func() {
+		c.promotions++
+		old := c.source
+		standby := testenv.CopyServer(c.t, old, map[string]string{
+			"primary_conninfo": fmt.Sprintf("host=127.0.0.1 port=%d user=postgres", old.Port()),
+		}, "standby.signal")
+		c.settle()
+		end := testenv.Value[string](c.t, c.db, "select pg_current_wal_lsn()::text")
+		testenv.Eventually(c.t, patience, "the standby to have replayed everything", func() (bool, string) {
+			got := testenv.Value[bool](c.t, standby.URL("postgres"), "select pg_last_wal_replay_lsn() >= $1::pg_lsn", end)
+			return got, end
+		})
+		if c.rand.IntN(2) == 0 {
+			c.toSource.Cut()
+		}
+		testenv.Exec(c.t, standby.URL("postgres"), "select pg_promote()")
+		c.toSource.Cut()
+		c.toSource.Redirect(hostPort(standby))
+		c.toSource.Restore()
+		c.source = standby
+		c.moveTo(standby)
+		c.load.url.Store(&c.db)
+		c.fences++
+		statement, id := c.sentinel(c.fences)
+		c.exec(statement)
+		testenv.Eventually(c.t, chaosPatience, "the stream from the promoted standby", func() (bool, string) {
+			return testenv.Value[bool](c.t, c.store, "select exists (select from walhook.response_state where response_id = $1)", id), id
+		})
+	})
+}
+
+// people lets administrators and neighbours work beside the application.
+func (c *chaos) people(seed uint64) {
+	ctx, cancel := context.WithCancel(context.Background())
+	source := func() string { return *c.load.url.Load() }
+	store := func() string { return c.store }
+	for i, p := range []*chaosPerson{
+		{url: store, acts: administration}, {url: store, acts: openAdministration}, {url: source, acts: neighbourhood},
+	} {
+		p.c, p.rand = c, rand.New(rand.NewPCG(seed, uint64(i)+3<<32))
+		c.load.ended.Go(func() { p.work(ctx) })
+	}
+	end := c.load.end
+	c.load.end = func() { cancel(); end() }
+}
+
 func (c *chaos) wire() *testenv.Wire {
 	return []*testenv.Wire{c.toSource, c.toStore}[c.rand.IntN(2)]
 }
 
 func (c *chaos) restart(i int) {
 	c.daemons[i].kill()
-	c.daemons[i] = c.start()
+	c.daemons[i] = c.startOne()
 }
 
 func (c *chaos) crash(server *pgserver.Server) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,11 +18,12 @@ const chaosSchema = `
 create table respondent (id bigint primary key, assessment_id bigint default 1, page int default 0,
   started_at timestamptz, finished_at timestamptz);
 create table life (response_id bigint primary key, started bool not null, completed bool not null);
+create table neighbour (id bigint, words text);
 create table ledger (seq bigserial primary key, response_id bigint not null, event text not null);`
 
 // chaosLoad is an application at work: clients that go on through whatever happens to their connections.
 type chaosLoad struct {
-	url    string
+	url    atomic.Pointer[string]
 	gate   sync.RWMutex // held for reading by a transaction, for writing by who wants none
 	end    context.CancelFunc
 	ended  sync.WaitGroup
@@ -32,7 +34,8 @@ type chaosLoad struct {
 // startLoad lets n clients write until the load is stopped.
 func startLoad(url string, seed uint64, n int) *chaosLoad {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &chaosLoad{url: url, end: cancel, events: map[string]int{}}
+	l := &chaosLoad{end: cancel, events: map[string]int{}}
+	l.url.Store(&url)
 	for i := range n {
 		c := &chaosClient{load: l, number: int64(i), rand: rand.New(rand.NewPCG(seed, uint64(i)))}
 		l.ended.Go(func() { c.work(ctx) })
@@ -106,7 +109,7 @@ func (c *chaosClient) transaction(ctx context.Context) (kind string, err error) 
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	if c.conn == nil {
-		if c.conn, err = pgx.Connect(ctx, c.load.url); err != nil {
+		if c.conn, err = pgx.Connect(ctx, *c.load.url.Load()); err != nil {
 			c.conn = nil
 			return "", err
 		}
