@@ -119,8 +119,8 @@ func openTransaction(sql string) func(context.Context, *chaosPerson) error {
 // of what the ledger says.
 var administration = map[string]func(context.Context, *chaosPerson) error{
 	"describe":         statement("update walhook.webhook set description = 'edit $n' where assessment_id = '1'"),
-	"add":              statement("insert into walhook.webhook (assessment_id, url, event_type) select 'nobody $n', url, event_type from walhook.webhook where assessment_id = '1' order by id limit 1"),
-	"copy":             statement("select walhook.copy_webhooks('1', 'copy $n')"),
+	"add":              statement("insert into walhook.webhook (assessment_id, url, event_type) select '1000$n', url, event_type from walhook.webhook where assessment_id = '1' order by id limit 1"),
+	"copy":             statement("select walhook.copy_webhooks('1', '2000$n')"),
 	"delete":           statement("delete from walhook.webhook where assessment_id <> '1'"),
 	"disable, enable":  statement("begin; update walhook.webhook set enabled = false where assessment_id = '1'; update walhook.webhook set enabled = true where assessment_id = '1'; commit"),
 	"test":             statement("select walhook.test_webhook(min(id), '1') from walhook.webhook where assessment_id = '1'"),
@@ -137,9 +137,9 @@ var administration = map[string]func(context.Context, *chaosPerson) error{
 // openAdministration is what administrators begin, and finish only after a coffee.
 var openAdministration = map[string]func(context.Context, *chaosPerson) error{
 	"open description": openTransaction("update walhook.webhook set description = 'open $n' where assessment_id = '1' and event_type = 'response.created'"),
-	"open insert":      openTransaction("insert into walhook.webhook (assessment_id, url, event_type) select 'open $n', url, event_type from walhook.webhook where assessment_id = '1' order by id"),
-	"open endpoint":    openTransaction("insert into walhook.webhook (assessment_id, url, event_type) values ('open $n', 'http://127.0.0.1:1/$n', 'response.created')"),
-	"open copy":        openTransaction("select walhook.copy_webhooks('1', 'open copy $n')"),
+	"open insert":      openTransaction("insert into walhook.webhook (assessment_id, url, event_type) select '3000$n', url, event_type from walhook.webhook where assessment_id = '1' order by id"),
+	"open endpoint":    openTransaction("insert into walhook.webhook (assessment_id, url, event_type) values ('4000$n', 'http://127.0.0.1:1/$n', 'response.created')"),
+	"open copy":        openTransaction("select walhook.copy_webhooks('1', '5000$n')"),
 	"open settings":    openTransaction("update walhook.settings set time_zone = 'Asia/Kathmandu'"),
 	"open test":        openTransaction("select walhook.test_webhook(min(id), '1') from walhook.webhook where assessment_id = '1'"),
 	"open look":        openTransaction("select count(*) from walhook.delivery_log; select count(*) from walhook.webhook"),
