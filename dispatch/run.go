@@ -89,8 +89,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 // A clean stop ends within the timeout of an attempt and ten seconds, of which the stream takes a few. recordTimeout is how much longer than an
 // attempt the results may take, and closeTimeout bounds giving everything back.
 const (
-	recordTimeout = 3 * time.Second
-	closeTimeout  = 2 * time.Second
+	recordTimeout = 2 * time.Second
+	closeTimeout  = time.Second
 )
 
 // closePool closes the connections to the store. It does not wait for those where the store does not answer.
