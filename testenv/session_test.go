@@ -45,6 +45,7 @@ func TestScriptsPrintAlike(t *testing.T) {
 			for script, want := range map[string]string{
 				"select 1, null, true":                                "1||t",
 				"select 1; select 'two' -- and a comment; not an end": "1\ntwo",
+
 				"do $$ begin raise notice 'noted' using detail = 'd', hint = 'h'; end $$; select 3;":                                                     "NOTICE:  noted\nDETAIL:  d\nHINT:  h\n3",
 				"select 'a;''b', e'c''d', $x$;$$;$x$; select 4 as \"a;b\" /* ; */":                                                                       "a;'b|c'd|;$$;\n4",
 				"begin; create table t (n int); insert into t values (1); rollback; select to_regclass('t') is null":                                     "t",
