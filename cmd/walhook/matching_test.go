@@ -419,7 +419,7 @@ func TestURLIsSentToWhileWebhooksCome(t *testing.T) {
 // While somebody edits one webhook of a URL after another, a backlog of others is sent there.
 func TestBacklogIsSentWhileWebhooksAreEdited(t *testing.T) {
 	t.Parallel()
-	const backlog = 6000
+	const backlog = 3000
 	s := newSite(t, sampleSchema)
 	s.run()
 	s.hook("/hook", "created")
