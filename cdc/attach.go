@@ -694,7 +694,7 @@ func detachAdvice(ctx context.Context, source *pgx.Conn, publication string) str
 	if err := source.QueryRow(ctx, "select pg_catalog.pg_get_userbyid(pubowner) from pg_catalog.pg_publication where pubname = $1", publication).Scan(&owner); err != nil {
 		owner = "the publication's owner"
 	}
-	return fmt.Sprintf("detach as %s, or, where a script of walhook plan made it, let its undo be run (docs/security.md)", owner)
+	return fmt.Sprintf("detach as %s, or, where a script of walhook plan made it, let its undo be run (docs/how-to/roles.md)", owner)
 }
 
 // mayDropSchema returns an error where the schema walhook belongs to somebody else, or is not walhook's.

@@ -130,7 +130,7 @@ func (e *examiner) attachment(ctx context.Context) bool {
 		return false
 	}
 	if err := sql.CheckVersion(ctx, e.store); err != nil {
-		e.note(Fail, "store_version", err.Error(), "stop the daemons, run walhook attach of this version, start them (docs/upgrade.md)")
+		e.note(Fail, "store_version", err.Error(), "stop the daemons, run walhook attach of this version, start them (docs/how-to/upgrade.md)")
 		return false
 	}
 	e.note(OK, "store_version", fmt.Sprintf("the store's schema is version %d, which this walhook needs", e.view.version), "")

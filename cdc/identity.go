@@ -59,7 +59,7 @@ type CopyError struct{ Detail string }
 func (e *CopyError) Error() string { return e.Detail + "; " + copyRemedy }
 
 const copyRemedy = "if this is the original now, run `walhook attach --adopt`: state, webhooks and pending deliveries go on, and what was missed is fired; " +
-	"to start anew here, run `walhook attach --fresh`: pending deliveries are dropped and webhooks are kept disabled (docs/copies.md)"
+	"to start anew here, run `walhook attach --fresh`: pending deliveries are dropped and webhooks are kept disabled (docs/how-to/copies.md)"
 
 // identity is where source and store are, beside where the store says that they were.
 type identity struct {

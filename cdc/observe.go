@@ -13,7 +13,7 @@ import (
 	"walhook/sql"
 )
 
-// Observation is where stream and queue stand, as the databases tell. docs/operations.md has its JSON.
+// Observation is where stream and queue stand, as the databases tell. docs/reference/status.md has its JSON.
 type Observation struct {
 	At            time.Time        `json:"at"`
 	OK            bool             `json:"ok"`       // no line fails

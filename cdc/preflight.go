@@ -378,7 +378,7 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 	}
 	byHand := "let the owner run: " + strings.Join(p.publication.mendSQL(p.havePublication), "; ") + ";"
 	if p.havePublication == nil {
-		byHand += fmt.Sprintf(" (walhook plan --role %s prints this and all else that the role lacks: docs/security.md)", shellWord(p.User))
+		byHand += fmt.Sprintf(" (walhook plan --role %s prints this and all else that the role lacks: docs/how-to/roles.md)", shellWord(p.User))
 	}
 	if p.havePublication != nil {
 		p.note(Warn, "publication", strings.Join(drift, "; "), "walhook attach mends it, as its owner, if walhook created it")
@@ -397,7 +397,7 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 
 // planAdvice is the remedy of a role that may not attach by itself.
 func planAdvice(role string) string {
-	return fmt.Sprintf("let the owner of the tables or a superuser run the script that walhook plan --role %s prints (docs/security.md), then attach again", shellWord(role))
+	return fmt.Sprintf("let the owner of the tables or a superuser run the script that walhook plan --role %s prints (docs/how-to/roles.md), then attach again", shellWord(role))
 }
 
 // shellWord quotes a word for a shell where it needs that.

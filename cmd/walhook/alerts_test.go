@@ -40,10 +40,10 @@ func readAlerts(t *testing.T) []rulefmt.Rule {
 	return groups.Groups[0].Rules
 }
 
-// documentedMetrics are those of docs/operations.md, which TestMetricsMove holds to /metrics, by type.
+// documentedMetrics are those of docs/reference/metrics.md, which TestMetricsMove holds to /metrics, by type.
 func documentedMetrics(t *testing.T) map[string]string {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/operations.md")
+	text, err := os.ReadFile("../../docs/reference/metrics.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestAlerts(t *testing.T) {
 				t.Errorf("%s has no %s", rule.Alert, annotation)
 			}
 		}
-		if got, want := rule.Annotations["runbook_url"], "docs/runbook.md#"+strings.ToLower(rule.Alert); got != want {
+		if got, want := rule.Annotations["runbook_url"], "docs/how-to/runbook.md#"+strings.ToLower(rule.Alert); got != want {
 			t.Errorf("%s leads to %q, not %q", rule.Alert, got, want)
 		}
 	}

@@ -23,7 +23,7 @@ It may be repeated, also after an interruption: what is complete is left, and wh
 store's schema. walhook plan shows beforehand what it does. It takes no lock that the application would notice.
 
 In a copy of the database or the store (a dump that was restored elsewhere, a copy of a template, the store's URL of another
-installation) it refuses, like every other command, unless it is told which of the two the copy is (docs/copies.md):
+installation) it refuses, like every other command, unless it is told which of the two the copy is (docs/how-to/copies.md):
 
 --adopt: this is the original now. State, webhooks and pending deliveries go on; a comparison fires what was missed.
 --fresh: start anew here. Pending deliveries are dropped, webhooks are kept disabled, and nothing fires for the rows that exist.

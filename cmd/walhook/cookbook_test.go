@@ -19,7 +19,7 @@ var (
 // Every shape of the cookbook is attached to as it is written, with its own variables, and each statement fires what stands beside it.
 func TestMappingCookbook(t *testing.T) {
 	t.Parallel()
-	const file = "../../docs/mapping.md"
+	const file = "../../docs/how-to/mapping.md"
 	p := openPage(t, file)
 	tables := textsOf(t, file)
 	server := testenv.NewServer(t, nil)

@@ -17,7 +17,7 @@ func newDoctorCommand(env *environment) *cobra.Command {
 		Use:   "doctor",
 		Short: "Check every precondition and hazard, each with its remedy",
 		Long: `Looks at the application's database and the store, before or after attach, and prints each thing that it looked at as ok,
-warn or fail, with what to do. It changes nothing. docs/doctor.md lists all checks. Exit status 1 when anything fails.
+warn or fail, with what to do. It changes nothing. docs/reference/doctor.md lists all checks. Exit status 1 when anything fails.
 
 --json prints {"findings": [{"check", "level", "found", "remedy"}, ...]}; the names of the checks stay what they are.`,
 		Args: cobra.NoArgs,

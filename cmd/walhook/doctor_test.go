@@ -32,7 +32,7 @@ type doctor struct {
 
 func newDoctor(t *testing.T, s *site) *doctor {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/doctor.md")
+	text, err := os.ReadFile("../../docs/reference/doctor.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func (d *doctor) looks(pairs ...string) []cdc.Finding {
 	for _, f := range report.Findings {
 		worst, documented := d.worst[f.Check]
 		if !documented || f.Level == cdc.Fail && worst != "fail" {
-			d.t.Errorf("docs/doctor.md does not have this: %+v", f)
+			d.t.Errorf("docs/reference/doctor.md does not have this: %+v", f)
 		}
 		if f.Level != cdc.OK && d.seen[f.Check] != cdc.Fail {
 			d.seen[f.Check] = f.Level
@@ -121,7 +121,7 @@ func (d *doctor) lookAs(role string) []string {
 	return []string{"DATABASE_URL", userOf(d.t, d.db, role)}
 }
 
-// Whatever docs/doctor.md lists is found, in a state that is brought about on a real server.
+// Whatever docs/reference/doctor.md lists is found, in a state that is brought about on a real server.
 func TestDoctorFindsWhatItLists(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, map[string]string{"fsync": "on", "max_wal_size": "32MB", "min_wal_size": "32MB"})
@@ -167,7 +167,7 @@ func TestDoctorFindsWhatItLists(t *testing.T) {
 	}
 	for check, worst := range d.worst {
 		if string(d.seen[check]) != worst {
-			t.Errorf("docs/doctor.md says that %s is a %s at worst; seen was %q", check, worst, d.seen[check])
+			t.Errorf("docs/reference/doctor.md says that %s is a %s at worst; seen was %q", check, worst, d.seen[check])
 		}
 	}
 }

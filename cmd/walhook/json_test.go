@@ -83,8 +83,8 @@ func TestJSONIsDocumented(t *testing.T) {
 	if status != exitFailed || errOut != "" {
 		t.Errorf("with an open incident status ends with %d: %s", status, errOut)
 	}
-	if diff := cmp.Diff(documentedFields(textsOf(t, "../../docs/operations.md")["What status prints for machines"]), fields(t, out)); diff != "" {
-		t.Errorf("docs/operations.md (-) and status --json (+):\n%s\n%s", diff, out)
+	if diff := cmp.Diff(documentedFields(textsOf(t, "../../docs/reference/status.md")[""]), fields(t, out)); diff != "" {
+		t.Errorf("docs/reference/status.md (-) and status --json (+):\n%s\n%s", diff, out)
 	}
 	for _, text := range []string{`"ok":false`, `"slot_status":"reserved"`, `"slot_active":true`, `"daemons":1`, `"switched_on":true`, `"pending":1,"pending_estimated":false`, `"endpoints_in_trouble_count":1`, `"problems":["retention: x (since `, `"webhooks":[1]`} {
 		if !strings.Contains(out, text) {
@@ -98,8 +98,8 @@ func TestJSONIsDocumented(t *testing.T) {
 		}
 	}
 	out, _, _ = s.walhook("doctor", "--json")
-	if diff := cmp.Diff(documentedFields(textsOf(t, "../../docs/doctor.md")[""]), fields(t, out)); diff != "" {
-		t.Errorf("docs/doctor.md (-) and doctor --json (+):\n%s\n%s", diff, out)
+	if diff := cmp.Diff(documentedFields(textsOf(t, "../../docs/reference/doctor.md")[""]), fields(t, out)); diff != "" {
+		t.Errorf("docs/reference/doctor.md (-) and doctor --json (+):\n%s\n%s", diff, out)
 	}
 	d.stop()
 }

@@ -21,7 +21,7 @@ var logKeyRow = regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (boolean|number|str
 // documentedLogKeys returns the keys that the operator's page lists, with their types.
 func documentedLogKeys(t *testing.T) map[string]string {
 	keys := map[string]string{}
-	for _, match := range logKeyRow.FindAllStringSubmatch(textsOf(t, "../../docs/operations.md")["Log"], -1) {
+	for _, match := range logKeyRow.FindAllStringSubmatch(textsOf(t, "../../docs/reference/log.md")[""], -1) {
 		keys[match[1]] = match[2]
 	}
 	return keys
@@ -100,7 +100,7 @@ func TestLogKeysAreDocumented(t *testing.T) {
 		listed[key] = true
 	}
 	if diff := cmp.Diff(listed, used); diff != "" {
-		t.Errorf("docs/operations.md (-) and the source (+):\n%s", diff)
+		t.Errorf("docs/reference/log.md (-) and the source (+):\n%s", diff)
 	}
 
 	s := newSite(t, sampleSchema).with("LOG_FORMAT", "json", "MAX_ATTEMPTS", "2").attach()

@@ -146,7 +146,7 @@ func TestMetricsMove(t *testing.T) {
 
 var metricRow = regexp.MustCompile("(?m)^\\| `(walhook_[a-z_]+)` \\| ([a-z]+) \\|")
 
-// checkDocumented holds the table of docs/operations.md to what is served.
+// checkDocumented holds the table of docs/reference/metrics.md to what is served.
 func (s *site) checkDocumented(got scraped) {
 	s.t.Helper()
 	served := map[string]string{}
@@ -159,6 +159,6 @@ func (s *site) checkDocumented(got scraped) {
 		}
 	}
 	if diff := cmp.Diff(documentedMetrics(s.t), served); diff != "" {
-		s.t.Errorf("docs/operations.md (-) and /metrics (+):\n%s", diff)
+		s.t.Errorf("docs/reference/metrics.md (-) and /metrics (+):\n%s", diff)
 	}
 }

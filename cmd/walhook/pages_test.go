@@ -186,6 +186,20 @@ func saysInOrder(t *testing.T, out string, texts ...string) {
 	}
 }
 
+// documents are all pages of the repository.
+func documents(t *testing.T) []string {
+	t.Helper()
+	var files []string
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/*/*.md", "examples/*/*.md"} {
+		found, err := filepath.Glob("../../" + pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no pages match %s: %v", pattern, err)
+		}
+		files = append(files, found...)
+	}
+	return files
+}
+
 // Every page with commands is named by a test, which runs them. What a test opens by openPage it must run to the last block.
 func TestEveryPageIsRun(t *testing.T) {
 	t.Parallel()
@@ -201,11 +215,7 @@ func TestEveryPageIsRun(t *testing.T) {
 		}
 		sources.Write(text)
 	}
-	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil || len(pages) == 0 {
-		t.Fatalf("no pages: %v", err)
-	}
-	for _, file := range append(pages, "../../README.md") {
+	for _, file := range documents(t) {
 		if blocks := readBlocks(t, file); len(blocks) > 0 && !bytes.Contains(sources.Bytes(), []byte(`"`+file+`"`)) {
 			t.Errorf("no test runs the %d blocks of %s, the first of which is\n%s", len(blocks), file, blocks[0].code)
 		}
@@ -220,18 +230,6 @@ var (
 // Links among the pages lead somewhere, and tests that pages name exist.
 func TestPagesPointAtWhatIsThere(t *testing.T) {
 	t.Parallel()
-	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	top, err := filepath.Glob("../../*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	examples, err := filepath.Glob("../../examples/*/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	tests := map[string]bool{}
 	for _, folder := range []string{"../../cdc", "../../dispatch", "../../session", "../../sql", "../../testenv", "../../testenv/pgserver", "."} {
 		files, err := filepath.Glob(folder + "/*_test.go")
@@ -248,7 +246,7 @@ func TestPagesPointAtWhatIsThere(t *testing.T) {
 			}
 		}
 	}
-	for _, file := range append(append(pages, top...), examples...) {
+	for _, file := range documents(t) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -14,7 +14,7 @@ var recipeNumber = regexp.MustCompile(`^[0-9]+\. `)
 // what the page says.
 func TestAdministrationRecipes(t *testing.T) {
 	t.Parallel()
-	p := openPage(t, "../../docs/administration.md")
+	p := openPage(t, "../../docs/how-to/webhooks.md")
 	s := newSiteOn(t, testenv.NewServer(t, nil), sampleSchema).with("RESPONDENT_ORGANIZATION", "organization_id", "MAX_ATTEMPTS", "1")
 	s.run()
 	s.receiver.Respond("/hooks/acme", testenv.Always(testenv.Reply{Status: 500}))

@@ -33,7 +33,7 @@ mend itself ends the process with the reason and status 1. A second signal ends 
 It keeps nothing on disk. WALHOOK_LISTEN serves /healthz (the process lives), /readyz (200 while it streams or stands by, 503
 and the reason otherwise) and /metrics (for Prometheus). The log goes to stderr. GOMEMLIMIT, if set, bounds the memory instead
 of the program's own bound. Traces go to an OpenTelemetry collector where OpenTelemetry's own variables, such as
-OTEL_EXPORTER_OTLP_ENDPOINT, say so; docs/operations.md lists those that are read.`,
+OTEL_EXPORTER_OTLP_ENDPOINT, say so; docs/reference/traces.md lists those that are read.`,
 		Example: "  WALHOOK_DATABASE_URL=postgres://walhook@db/app walhook run",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

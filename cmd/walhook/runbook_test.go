@@ -21,7 +21,7 @@ var runbookHeading = regexp.MustCompile(`(?m)^## (.*)$`)
 // Each alert has its section of the runbook, in the same order, with commands that run as they are written beside a live daemon.
 func TestRunbook(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../docs/runbook.md")
+	text, err := os.ReadFile("../../docs/how-to/runbook.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,16 +10,17 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// Both ways of the security page to divide the rights work as they are written: a daemon with that role streams and delivers.
+// Both ways of the page on roles to divide the rights work as they are written: a daemon with that role streams and delivers.
 func TestWaysToDivideRights(t *testing.T) {
 	t.Parallel()
-	p := openPage(t, "../../docs/security.md")
-	roles := p.in("The daemon's role")
+	p := openPage(t, "../../docs/how-to/roles.md")
+	roles := p.blocks
 	if len(roles) != 3 {
 		t.Fatalf("the page has %d blocks on roles", len(roles))
 	}
+	p.script()                                                         // takes them all
 	role, lend, prepare := roles[0].code, roles[1].code, roles[2].code // the last one for a shell
-	allowed := exported(t, p.in("Where deliveries may go")[0].code)["ALLOW_NETWORKS"]
+	allowed := exported(t, openPage(t, "../../docs/explanation/security.md").in("Where deliveries may go")[0].code)["ALLOW_NETWORKS"]
 	const schema = `create table public.respondent (id bigint primary key, assessment_id bigint, started_at timestamptz, finished_at timestamptz, essay text)`
 	ways := map[string]func(t *testing.T, server *pgserver.Server, s *site, daemon string){
 		"a DBA attaches": func(t *testing.T, _ *pgserver.Server, s *site, daemon string) {

@@ -24,7 +24,7 @@ wrong: each line begins with its verdict, and "fail" is what is wrong.
 --watch looks again and again, every 2 s or as often as --watch=INTERVAL says, until Ctrl-C, which ends it with status 0. On a
 terminal it draws the same lines anew; elsewhere an empty line stands between one look and the next.
 
---json prints one object on one line, which docs/operations.md describes; with --watch, a line for each look.`,
+--json prints one object on one line, which docs/reference/status.md describes; with --watch, a line for each look.`,
 		Example: "  walhook status --watch=10s\n  walhook status --watch --json | jq -c '{at, pending}'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

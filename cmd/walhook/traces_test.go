@@ -148,7 +148,7 @@ func TestTracesWithoutCollector(t *testing.T) {
 // The operator's page lists the variables that are looked at, and the attributes of spans.
 func TestTracesAreDocumented(t *testing.T) {
 	t.Parallel()
-	text := textsOf(t, "../../docs/operations.md")["Traces"]
+	text := textsOf(t, "../../docs/reference/traces.md")[""]
 	documented := map[string]bool{}
 	for _, match := range regexp.MustCompile("(?m)^\\| `(OTEL_[A-Z_]+)` \\|").FindAllStringSubmatch(text, -1) {
 		documented[match[1]] = true
@@ -158,7 +158,7 @@ func TestTracesAreDocumented(t *testing.T) {
 		read[v.name] = true
 	}
 	if diff := cmp.Diff(documented, read); diff != "" {
-		t.Errorf("docs/operations.md (-) and what is looked at (+):\n%s", diff)
+		t.Errorf("docs/reference/traces.md (-) and what is looked at (+):\n%s", diff)
 	}
 	documented, set := map[string]bool{}, map[string]bool{}
 	for _, match := range regexp.MustCompile("(?m)^\\| \\| `([a-z._]+)` \\| (?:int|string) \\|").FindAllStringSubmatch(text, -1) {
@@ -174,7 +174,7 @@ func TestTracesAreDocumented(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(documented, set); diff != "" {
-		t.Errorf("docs/operations.md (-) and the attributes of spans (+):\n%s", diff)
+		t.Errorf("docs/reference/traces.md (-) and the attributes of spans (+):\n%s", diff)
 	}
 }
 

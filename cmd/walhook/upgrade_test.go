@@ -83,11 +83,11 @@ func TestReleasedStoreGoesOn(t *testing.T) {
 	}
 }
 
-// The commands of docs/upgrade.md run as they are written. Where the page says that the server is upgraded, its slots go, as
+// The commands of docs/how-to/upgrade.md run as they are written. Where the page says that the server is upgraded, its slots go, as
 // they do, and a response is finished meanwhile.
 func TestUpgradePage(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../docs/upgrade.md")
+	text, err := os.ReadFile("../../docs/how-to/upgrade.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,11 +107,11 @@ func TestUpgradePage(t *testing.T) {
 	testenv.PsqlProgram(t)
 	const here = "# now upgrade the server\n"
 	if strings.Count(script.String(), here) != 1 {
-		t.Fatalf("docs/upgrade.md does not say where the server is upgraded:\n%s", script.String())
+		t.Fatalf("docs/how-to/upgrade.md does not say where the server is upgraded:\n%s", script.String())
 	}
 	const wait = "until curl -fs http://127.0.0.1:9464/readyz; do sleep 1; done\n"
 	if strings.Count(script.String(), wait) != 2 {
-		t.Fatalf("docs/upgrade.md does not wait for its daemons:\n%s", script.String())
+		t.Fatalf("docs/how-to/upgrade.md does not wait for its daemons:\n%s", script.String())
 	}
 	adapted := strings.Replace(script.String(), here, `command psql -X "$owner" -c "INSERT INTO respondent (id, assessment_id, finished_at) VALUES (5, 1, now())"`+"\n", 1)
 	self, err := os.Executable()

@@ -15,7 +15,7 @@ import (
 // The quick start runs as it is written, but for ports and folders, and leaves nothing behind.
 func TestQuickstart(t *testing.T) {
 	t.Parallel()
-	p := openPage(t, "../../docs/quickstart.md")
+	p := openPage(t, "../../docs/tutorial/quickstart.md")
 	server := testenv.NewServer(t, nil)
 	at, err := url.Parse(server.URL("app"))
 	if err != nil {
@@ -64,14 +64,14 @@ func TestOperatorsPages(t *testing.T) {
 	dir := t.TempDir()
 	listen := freePort(t)
 	script := "ln -s '" + self(t) + "' walhook\n./walhook attach\n"
-	operations := openPage(t, "../../docs/operations.md")
+	operations := openPage(t, "../../docs/how-to/operate.md")
 	for i, section := range operations.sections() {
 		script += operations.scriptOf(operations.in(section))
 		if i == 0 { // which kills its daemons
 			script += "./walhook run & daemon=$!\nuntil curl -s http://" + listen + "/readyz | grep -q streaming; do sleep 0.1; done\n"
 		}
 	}
-	script += openPage(t, "../../docs/failure-and-recovery.md").script() + "kill $daemon; wait $daemon\n"
+	script += openPage(t, "../../docs/how-to/recover.md").script() + "kill $daemon; wait $daemon\n"
 	out := walk(t, server, dir, script, [][2]string{{"127.0.0.1:9464", listen}, {"127.0.0.1:9465", freePort(t)}}, "WALHOOK_DATABASE_URL="+server.URL("app"), "WALHOOK_LISTEN="+listen)
 	saysInOrder(t, out, "attached: slot", "standing by: another daemon reads the slot", "streaming", "0 differed")
 }
