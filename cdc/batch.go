@@ -165,11 +165,14 @@ func (b *batch) takeRespondent(it *item) {
 	prev := r.state
 	next, fired := Classify(prev, *c)
 	if c.Moved {
+		if prev != nil && next != nil && next.FirstID == nil {
+			next.FirstID = new(c.OldID)
+		}
 		moved := *r
 		*r = response{id: c.OldID}
 		b.set(r, nil)
 		r, _ = b.known.of(c.New.ID)
-		r.created, r.fate = cmp.Or(moved.created, r.created), moved.fate
+		r.created, r.fate, r.moved = cmp.Or(moved.created, r.created), moved.fate, true
 		b.set(r, next)
 	} else if prev == nil || next == nil || !next.Equal(*prev) {
 		b.set(r, next)
@@ -186,13 +189,17 @@ func (b *batch) takeRespondent(it *item) {
 	if it.silenced || next == nil {
 		return
 	}
+	if fired != 0 && r.moved {
+		b.endSegment() // which may have events of the response under another key
+		r.moved = false
+	}
 	for _, event := range fired.Types() {
 		b.assessed.queue(b.work) // what was said of assessments before this event holds for it
 		if b.segment == nil {
 			b.segment, b.w.spare = b.w.spare, nil
 		}
 		b.segment = append(b.segment, Event{
-			Type: event, ResponseID: c.New.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID,
+			Type: event, ResponseID: c.New.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID, FirstID: next.FirstID,
 			LSN: it.tx.CommitLSN, Ordinal: it.ordinal, XID: it.tx.XID, CommitAt: it.tx.CommitAt,
 		})
 		b.events[event]++
@@ -269,6 +276,7 @@ type response struct {
 	id      string
 	state   *State        // nil: there is none
 	touched bool          // to be written
+	moved   bool          // its key has changed since its last event in this batch
 	created pglogrepl.LSN // commit LSN, where it was inserted in this batch
 	fate    fate
 }

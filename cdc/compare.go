@@ -117,7 +117,7 @@ func (c *comparison) differences(ctx context.Context, result *compared) error {
 	c.note("comparing the table with the recorded state")
 	_, err := c.store.Exec(ctx, `declare walhook_differences no scroll cursor for
 		select s.response_id, s.assessment_id, s.organization_id, s.stamp, s.flags, s.stamp_value,
-		       r.response_id is not null, r.assessment_id, r.organization_id, r.stamp, coalesce(r.flags, 0)
+		       r.response_id is not null, r.assessment_id, r.organization_id, r.stamp, coalesce(r.flags, 0), r.first_id
 		  from pg_temp.walhook_snapshot s left join walhook.response_state r on r.response_id = s.response_id
 		 where r.response_id is null or (r.flags & 12) <> (s.flags & 12)
 		    or s.flags & 8 <> 0 and s.stamp is not null and s.stamp is distinct from r.stamp
@@ -160,7 +160,7 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 		addState(rows, d.row.ID, &next, 0, fate{}.add(fired, false, now))
 		for _, event := range fired.Types() {
 			events = append(events, Event{
-				Type: event, ResponseID: d.row.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID,
+				Type: event, ResponseID: d.row.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID, FirstID: next.FirstID,
 				LSN: c.at, Ordinal: d.ordinal, CommitAt: now, Recovered: true,
 			})
 			fires[event]++
@@ -226,8 +226,9 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 			flags, recordedFlags                    int16
 			recorded                                bool
 			recordedAssessment, recordedOrg, before *string
+			first                                   *string
 		)
-		if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &value, &recorded, &recordedAssessment, &recordedOrg, &before, &recordedFlags); err != nil {
+		if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &value, &recorded, &recordedAssessment, &recordedOrg, &before, &recordedFlags, &first); err != nil {
 			return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
 		}
 		mark := func(bit int16) Mark {
@@ -247,7 +248,7 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 			d.row.StampValue = StampValue{*value, c.types[roleStamp]}
 		}
 		if recorded {
-			d.recorded = newState(recordedAssessment, recordedOrg, before, recordedFlags)
+			d.recorded = newState(recordedAssessment, recordedOrg, before, recordedFlags, first)
 		}
 		if d.recorded != nil && (c.followed || value == nil) && otherType(d.recorded.Stamp, d.row.Stamp) {
 			d.recorded.Stamp = d.row.Stamp.Value // the stream has told of all changes, or nobody can tell

@@ -39,6 +39,7 @@ type Event struct {
 	ResponseID     string
 	AssessmentID   *string // nil where the column is NULL
 	OrganizationID *string // nil where it is NULL or not mapped
+	FirstID        *string // the first key that the response had; nil where it has not changed
 
 	// LSN and Ordinal are the event's identity: the commit LSN of its transaction and the ordinal of its row change
 	// in that transaction, counted from 1. Together with Type they are unique.

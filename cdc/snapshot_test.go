@@ -171,7 +171,7 @@ func TestStatesSurviveTheStore(t *testing.T) {
 			for _, digit := range fields[4].Value {
 				flags = flags*10 + int16(digit-'0')
 			}
-			got = newState(fields[1].pointer(), fields[2].pointer(), fields[3].pointer(), flags)
+			got = newState(fields[1].pointer(), fields[2].pointer(), fields[3].pointer(), flags, nil)
 			return dst, nil
 		})
 		if err != nil || !got.Equal(state) {

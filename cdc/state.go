@@ -16,12 +16,16 @@ type State struct {
 
 	// nil: NULL. An empty text is an id.
 	AssessmentID, OrganizationID *string
+
+	// FirstID is the first key that the response had, where it has changed: what is pending under former keys comes first. nil: it has not.
+	FirstID *string
 }
 
 // Equal reports whether two states are the same.
 func (s State) Equal(o State) bool {
-	same := equalText(s.AssessmentID, o.AssessmentID) && equalText(s.OrganizationID, o.OrganizationID)
-	s.AssessmentID, o.AssessmentID, s.OrganizationID, o.OrganizationID = nil, nil, nil, nil
+	same := equalText(s.AssessmentID, o.AssessmentID) && equalText(s.OrganizationID, o.OrganizationID) && equalText(s.FirstID, o.FirstID)
+	s.AssessmentID, s.OrganizationID, s.FirstID = nil, nil, nil
+	o.AssessmentID, o.OrganizationID, o.FirstID = nil, nil, nil
 	return same && s == o
 }
 

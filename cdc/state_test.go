@@ -10,9 +10,10 @@ func TestStatesAreEqualWhenNothingDiffers(t *testing.T) {
 	t.Parallel()
 	state := State{
 		Started: true, Completed: true, StartedNow: true, FinishedNow: true, AwaitsStamp: true, Stamp: "x", AssessmentID: new("a"), OrganizationID: new("o"),
+		FirstID: new("1"),
 	}
 	same := state
-	same.AssessmentID, same.OrganizationID = new("a"), new("o")
+	same.AssessmentID, same.OrganizationID, same.FirstID = new("a"), new("o"), new("1")
 	if !state.Equal(same) || !(State{}).Equal(State{}) {
 		t.Error("the same state is another")
 	}
@@ -29,6 +30,8 @@ func TestStatesAreEqualWhenNothingDiffers(t *testing.T) {
 		"another organization": func(s *State) { s.OrganizationID = new("p") },
 		"no organization":      func(s *State) { s.OrganizationID = nil },
 		"empty organization":   func(s *State) { s.OrganizationID = new("") },
+		"another first key":    func(s *State) { s.FirstID = new("2") },
+		"the first key":        func(s *State) { s.FirstID = nil },
 	} {
 		other := same
 		change(&other)

@@ -77,18 +77,19 @@ func scanState(rows pgx.Rows) (id string, state *State, err error) {
 		assessment, stamp *string
 		flags             int16
 	)
-	var organization *string
-	if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, nil); err != nil {
+	var organization, first *string
+	if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &first); err != nil {
 		return "", nil, fmt.Errorf("read a response's state: %w", err)
 	}
-	return id, newState(assessment, organization, stamp, flags), nil
+	return id, newState(assessment, organization, stamp, flags, first), nil
 }
 
 // newState builds a state from its columns.
-func newState(assessment, organization, stamp *string, flags int16) *State {
+func newState(assessment, organization, stamp *string, flags int16, first *string) *State {
 	state := &State{
 		AssessmentID:   assessment,
 		OrganizationID: organization,
+		FirstID:        first,
 		Started:        flags&flagStarted != 0,
 		Completed:      flags&flagCompleted != 0,
 		StartedNow:     flags&flagStartedNow != 0,
@@ -132,4 +133,5 @@ func addState(to *sql.Rows, id string, s *State, created pglogrepl.LSN, f fate) 
 	to.Int2(f.fired)
 	to.Int2(f.silenced)
 	to.TimeOrNull(f.at)
+	to.NullableText(s.FirstID)
 }

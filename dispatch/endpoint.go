@@ -32,6 +32,7 @@ type delivery struct {
 	attempts    int // made before
 	event       cdc.EventType
 	kind        int16
+	wasDue      bool // found among those that are due
 	hook        *webhook
 	endpoint    *endpoint
 	generation  int                // of its endpoint's memory
@@ -406,6 +407,7 @@ func (e *endpoint) integrate(l *look, now time.Time, admit func(*delivery)) {
 		take(d)
 	}
 	for _, d := range l.due {
+		d.wasDue = true
 		take(d)
 	}
 	unheld := func(id int64) bool {

@@ -26,7 +26,7 @@ func (e *endpoint) enqueue(d *delivery) bool {
 	l := e.lines[d.responseID]
 	switch {
 	case l == nil:
-		l = &line{response: d.responseID, viaStore: d.attempts > 0 || d.kind == kindManual}
+		l = &line{response: d.responseID, viaStore: d.wasDue}
 		put(&e.lines, d.responseID, l)
 		l.lead(d)
 		return true

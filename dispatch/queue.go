@@ -55,6 +55,7 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 		r.Int8OrNull(q.horizon.Widen(e.XID))
 		r.TimeOrNull(e.CommitAt)
 		r.Int2(kindOf(e))
+		r.NullableText(e.FirstID)
 	}
 	signal(q.scheduler.foreseen)
 	batch.Queue(sql.ReadOrigin.SQL).QueryRow(func(row pgx.Row) error {
@@ -86,15 +87,16 @@ func (q *Queue) collect(rows pgx.Rows, from *added) error {
 			id, webhookID, ordinal, endpointID, edition pgtype.Int8
 			lsn                                         pgtype.Uint64
 			event                                       pgtype.Int2
+			due                                         pgtype.Bool
 		)
-		if err := rows.Scan(&id, &webhookID, &lsn, &ordinal, &event, &endpointID, &edition); err != nil {
+		if err := rows.Scan(&id, &webhookID, &lsn, &ordinal, &event, &due, &endpointID, &edition); err != nil {
 			return fmt.Errorf("read what was queued: %w", err)
 		}
 		if endpointID.Valid {
 			put(&q.urls, endpointID.Int64, edition.Int64)
 			continue
 		}
-		if len(q.queued) >= handOverLimit {
+		if due.Bool || len(q.queued) >= handOverLimit { // what is due may stand behind something
 			put(&q.rest, webhookID.Int64, struct{}{})
 			continue
 		}

@@ -30,12 +30,12 @@ func store(b *testing.B) *pgx.Conn {
 
 // enqueue queues the next deliveries and returns their ids.
 func enqueue(ctx context.Context, conn *pgx.Conn, from int) ([]int64, error) {
-	rows, err := conn.Query(ctx, Enqueue.SQL, enqueueArgs(from)...)
+	rows, err := conn.Query(ctx, Enqueue.SQL, enqueueArgs(from, nil)...)
 	if err != nil {
 		return nil, err
 	}
 	ids, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (id pgtype.Int8, err error) {
-		return id, row.Scan(&id, nil, nil, nil, nil, nil, nil)
+		return id, row.Scan(&id, nil, nil, nil, nil, nil, nil, nil)
 	})
 	queued := make([]int64, 0, bulk)
 	for _, id := range ids {
@@ -47,7 +47,7 @@ func enqueue(ctx context.Context, conn *pgx.Conn, from int) ([]int64, error) {
 }
 
 // enqueueArgs are events of as many responses, from a number on.
-func enqueueArgs(from int) []any {
+func enqueueArgs(from int, firstID *string) []any {
 	events := NewRows()
 	for i := range bulk {
 		events.Row()
@@ -60,6 +60,7 @@ func enqueueArgs(from int) []any {
 		events.Int8OrNull(1000)
 		events.TimeOrNull(time.Now())
 		events.Int2(0)
+		events.NullableText(firstID)
 	}
 	return Enqueue.Bind(Args{"events": events, "event_names": []string{"response.created"}, "has_assessments": false})
 }

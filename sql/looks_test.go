@@ -125,13 +125,13 @@ func TestEditionTellsWebhooksFromOthers(t *testing.T) {
 		"update walhook.webhook set url = 'https://example.com/3' where id = 4",
 	} {
 		exec(change)
-		rows, err := conn.Query(t.Context(), Enqueue.SQL, enqueueArgs(0)...)
+		rows, err := conn.Query(t.Context(), Enqueue.SQL, enqueueArgs(0, nil)...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		editions := map[int64]int64{}
 		var url, edition pgtype.Int8
-		if _, err := pgx.ForEachRow(rows, []any{nil, nil, nil, nil, nil, &url, &edition}, func() error {
+		if _, err := pgx.ForEachRow(rows, []any{nil, nil, nil, nil, nil, nil, &url, &edition}, func() error {
 			if url.Valid {
 				editions[url.Int64] = edition.Int64
 			}

@@ -47,8 +47,9 @@ func TestPlans(t *testing.T) {
 		"insert into walhook.webhook (assessment_id, event_type, url) select g::text, 'response.created', 'https://example.com/' || g from generate_series(1, 20) g",
 		fmt.Sprintf(`insert into walhook.log (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, attempts, event_type, kind, succeeded, response_id)
 			select nextval('walhook.delivery_id'), 1 + g %% 20, '0/1', g, now(), now() - g * interval '1 ms', 1, 1, 0, g %% 2 = 0, (g %% 50000)::text from generate_series(1, %d) g`, n),
-		fmt.Sprintf(`insert into walhook.queue (webhook_id, lsn, ordinal, committed_at, next_attempt_at, attempts, event_type, response_id)
-			select 1 + g %% 20, '0/2', g, now(), case when g %% 4 = 0 then now() - interval '1 min' end, g %% 4 / 3, 1, (g %% 50000)::text from generate_series(1, %d) g`, n/10),
+		fmt.Sprintf(`insert into walhook.queue (webhook_id, lsn, ordinal, committed_at, next_attempt_at, attempts, event_type, response_id, first_id)
+			select 1 + g %% 20, '0/2', g, now(), case when g %% 4 = 0 then now() - interval '1 min' end, g %% 4 / 3, 1, (g %% 50000)::text,
+			       case when g %% 8 = 0 then (g %% 50000 + 1)::text end from generate_series(1, %d) g`, n/10),
 		fmt.Sprintf("insert into walhook.response_state (response_id, assessment_id, flags) select g::text, '1', 0 from generate_series(1, %d) g", n),
 		"analyze",
 	} {
@@ -77,7 +78,8 @@ func TestPlans(t *testing.T) {
 		sql  string
 		args []any
 	}{
-		"Enqueue":                        {Enqueue.SQL, enqueueArgs(0)},
+		"Enqueue":                        {Enqueue.SQL, enqueueArgs(0, nil)},
+		"Enqueue after key changes":      {Enqueue.SQL, enqueueArgs(0, new("4711"))},
 		"FetchFresh":                     {FetchFresh.SQL, []any{looks(all, all, ids[50], 256, ids)}},
 		"FetchDue":                       {FetchDue.SQL, []any{looks(all, all, 0, 16, ids)}},
 		"FetchTests":                     {FetchTests.SQL, []any{looks(all, all, 0, 16, ids)}},

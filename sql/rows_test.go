@@ -33,6 +33,7 @@ func TestRowsArriveAsTheyWereMeant(t *testing.T) {
 		events.Int8OrNull(1 << 40)
 		events.TimeOrNull(at)
 		events.Int2(1<<15 - 1)
+		events.NullableText(new("first"))
 	}
 	events.Row()
 	events.Text("nothing")
@@ -44,9 +45,10 @@ func TestRowsArriveAsTheyWereMeant(t *testing.T) {
 	events.Int8OrNull(0)
 	events.TimeOrNull(time.Time{})
 	events.Int2(0)
+	events.NullableText(nil)
 	const show = `select coalesce(string_agg(concat_ws('|', md5(u.response_id), coalesce(md5(u.assessment_id), '-'), coalesce(md5(u.organization_id), '-'),
-		u.event_type, coalesce(u.lsn::text, '-'), u.ordinal, coalesce(u.xid::text, '-'), coalesce((extract(epoch from u.committed_at) * 1000000)::bigint::text, '-'), u.kind), E'\n' order by u.n), '')
-		from unnest($1::walhook.event_in[]) with ordinality as u (response_id, assessment_id, organization_id, event_type, lsn, ordinal, xid, committed_at, kind, n)`
+		u.event_type, coalesce(u.lsn::text, '-'), u.ordinal, coalesce(u.xid::text, '-'), coalesce((extract(epoch from u.committed_at) * 1000000)::bigint::text, '-'), u.kind, coalesce(u.first_id, '-')), E'\n' order by u.n), '')
+		from unnest($1::walhook.event_in[]) with ordinality as u (response_id, assessment_id, organization_id, event_type, lsn, ordinal, xid, committed_at, kind, first_id, n)`
 	var got, sum string
 	if err := conn.QueryRow(t.Context(), show, events).Scan(&got); err != nil {
 		t.Fatal(err)
@@ -63,12 +65,12 @@ func TestRowsArriveAsTheyWereMeant(t *testing.T) {
 			}
 			line += sum + "|"
 		}
-		want = append(want, line+fmt.Sprintf("-3|FEDCBA98/76543210|-9223372036854775808|1099511627776|%d|32767", at.UnixMicro()))
+		want = append(want, line+fmt.Sprintf("-3|FEDCBA98/76543210|-9223372036854775808|1099511627776|%d|32767|first", at.UnixMicro()))
 	}
 	if err := conn.QueryRow(t.Context(), "select md5('nothing')").Scan(&sum); err != nil {
 		t.Fatal(err)
 	}
-	want = append(want, sum+"|-|-|0|-|0|-|-|0")
+	want = append(want, sum+"|-|-|0|-|0|-|-|0|-")
 	if diff := cmp.Diff(want, strings.Split(got, "\n")); diff != "" {
 		t.Errorf("the server read (-want +got):\n%s", diff)
 	}

@@ -22,7 +22,7 @@ create or replace view walhook.pending as
     left join lateral (
       select p.delivery_id
         from walhook.queue p join walhook.webhook o on o.id = p.webhook_id
-       where p.response_id = q.response_id and p.delivery_id + 0 < q.delivery_id and p.kind <> 2 and q.kind <> 2
+       where (p.response_id = q.response_id or p.response_id = q.first_id or p.first_id = q.first_id) and p.delivery_id + 0 < q.delivery_id and p.kind <> 2 and q.kind <> 2
          and w.ordered and o.ordered and o.enabled and o.endpoint_id = w.endpoint_id
        order by p.delivery_id + 0 desc limit 1
     ) b on true;

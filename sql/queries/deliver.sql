@@ -179,7 +179,7 @@ cross join lateral (
 ) as q
 order by l.n, q.delivery_id;
 
--- Deliveries that are due again, heads of their response's line only.
+-- Deliveries that are due again, heads of their response's line only: what comes first may be pending under another key of the response.
 -- name: FetchDue
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
@@ -204,6 +204,10 @@ cross join lateral (
                         where b.response_id = f.response_id and b.webhook_id + 0 = any(l.ordered)
                           and b.delivery_id + 0 < f.delivery_id and b.kind <> 2)
              end
+       and not (f.first_id is not null and w.keeps and exists (
+             select from walhook.queue b
+              where (b.response_id = f.first_id or b.first_id = f.first_id) and b.webhook_id + 0 = any(l.ordered)
+                and b.delivery_id + 0 < f.delivery_id and b.kind <> 2))
      order by f.next_attempt_at limit l.room_due
   ) as f
   order by f.next_attempt_at, f.delivery_id limit l.room_due
@@ -231,7 +235,12 @@ select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.a
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
-       (q.next_attempt_at is null or q.next_attempt_at <= now()) as due,
+       (q.next_attempt_at is null
+        or q.next_attempt_at <= now()
+           and not (q.first_id is not null and exists (
+             select from walhook.queue b
+              where (b.response_id = q.first_id or b.first_id = q.first_id) and b.webhook_id + 0 in (select unnest(@ordered_ids::bigint[]))
+                and b.delivery_id + 0 < q.delivery_id and b.kind <> 2))) as due,
        exists (select from walhook.webhook w
                 where w.endpoint_id = @endpoint_id and w.enabled and w.ordered and w.id not in (select unnest(@ordered_ids::bigint[]))
                   and exists (select from walhook.queue b

@@ -30,20 +30,20 @@ with gone as (delete from walhook.position returning turn)
 insert into walhook.position (turn, lsn) select coalesce(max(g.turn), 0) + 1, @lsn::pg_lsn from gone g;
 
 -- name: ReadStates
-select response_id, assessment_id, organization_id, stamp, flags, created_lsn
+select response_id, assessment_id, organization_id, stamp, flags, first_id
 from walhook.response_state
 where response_id = any(@response_ids::text[]);
 
 -- A response that is inserted has no earlier fate.
 -- name: WriteStates
-insert into walhook.response_state as s (response_id, assessment_id, organization_id, stamp, flags, created_lsn, fate, fired_at)
-select u.response_id, u.assessment_id, u.organization_id, u.stamp, u.flags, u.created_lsn,
+insert into walhook.response_state as s (response_id, assessment_id, organization_id, stamp, flags, created_lsn, first_id, fate, fired_at)
+select u.response_id, u.assessment_id, u.organization_id, u.stamp, u.flags, u.created_lsn, u.first_id,
        (u.fired | (u.silenced << 4)) | (case when (select c.enabled from walhook.settings c) then 0::smallint else (u.fired & (~u.silenced)) << 8 end),
        u.fired_at
 from unnest(@states::walhook.state_in[]) as u
 on conflict (response_id) do update
    set assessment_id = excluded.assessment_id, organization_id = excluded.organization_id, stamp = excluded.stamp,
-       flags = excluded.flags, created_lsn = coalesce(excluded.created_lsn, s.created_lsn), fired_at = coalesce(excluded.fired_at, s.fired_at),
+       flags = excluded.flags, first_id = excluded.first_id, created_lsn = coalesce(excluded.created_lsn, s.created_lsn), fired_at = coalesce(excluded.fired_at, s.fired_at),
        fate = excluded.fate | (case when excluded.created_lsn is null then s.fate & (~((excluded.fate & 15::smallint) * 273::smallint)) else 0::smallint end);
 
 -- name: DeleteStates
@@ -78,12 +78,18 @@ order by u.n;
 -- public names by the events' numbers. First comes what is queued, in the order of the events, then the URLs that it is for, each as the
 -- endpoint's id with the edition of its webhooks, which is another after every change of one. The factor keeps changes apart whose
 -- transactions move the xmin of several as much up as down.
+--
+-- Where deliveries about the response are pending under another of its keys, it is queued as one that is due: FetchDue keeps the order across
+-- keys. Otherwise none is to come either, since ids only grow.
 -- name: Enqueue
 with queued as (
-  insert into walhook.queue (webhook_id, response_id, event_type, lsn, ordinal, xid, committed_at, kind)
-  select w.id, e.response_id, e.event_type, e.lsn, e.ordinal, e.xid, e.committed_at, e.kind
+  insert into walhook.queue (webhook_id, response_id, first_id, event_type, lsn, ordinal, xid, committed_at, kind, next_attempt_at)
+  select w.id, e.response_id, e.first_id, e.event_type, e.lsn, e.ordinal, e.xid, e.committed_at, e.kind,
+         case when e.first_id is not null
+               and (e.response_id <> e.first_id and exists (select from walhook.queue b where b.response_id = e.first_id)
+                    or exists (select from walhook.queue b where b.first_id = e.first_id and b.response_id <> e.response_id)) then now() end
   from unnest(@events::walhook.event_in[]) with ordinality
-         as e (response_id, assessment_id, organization_id, event_type, lsn, ordinal, xid, committed_at, kind, n)
+         as e (response_id, assessment_id, organization_id, event_type, lsn, ordinal, xid, committed_at, kind, first_id, n)
   cross join lateral (
     select h.id
       from walhook.webhook h
@@ -99,11 +105,12 @@ with queued as (
   ) as w
   where (select s.enabled from walhook.settings s)
   order by e.n, w.id
-  returning delivery_id, webhook_id, lsn, ordinal, event_type
+  returning delivery_id, webhook_id, lsn, ordinal, event_type, next_attempt_at
 )
-select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.event_type, null::bigint as endpoint_id, null::bigint as edition from queued q
+select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.event_type, q.next_attempt_at is not null as due, null::bigint as endpoint_id, null::bigint as edition
+  from queued q
 union all
-select null, null, null, null, null, h.endpoint_id, sum(h.xmin::text::bigint * (h.id % 1021 + 1))::bigint
+select null, null, null, null, null, null, h.endpoint_id, sum(h.xmin::text::bigint * (h.id % 1021 + 1))::bigint
   from walhook.webhook h
  where h.endpoint_id in (select w.endpoint_id from walhook.webhook w where w.id in (select q.webhook_id from queued q))
  group by h.endpoint_id;
