@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"walhook/cdc"
+	"walhook/dispatch/post"
 )
 
 // Kinds of deliveries, as walhook.queue.kind has them.
@@ -283,21 +284,21 @@ func (e *endpoint) pickFresh(admit bool) *delivery {
 }
 
 // answered takes the outcome of an attempt into account, before it is recorded.
-func (e *endpoint) answered(d *delivery, o Outcome, now time.Time, of int) {
-	if o.Kind == Aborted {
+func (e *endpoint) answered(d *delivery, o post.Outcome, now time.Time, of int) {
+	if o.Kind == post.Aborted {
 		return
 	}
 	e.lastAttempt, e.quietSince = now, now
 	counts := e.latest.ended(o)
 	switch {
-	case o.Kind == Success && counts:
+	case o.Kind == post.Success && counts:
 		if e.failures > 0 {
 			// The gate opens by one, and further with each success.
 			e.limit = 1
 		}
 		e.failures = 0
 		e.limit = min(e.limit*2, of)
-	case o.Kind != Success:
+	case o.Kind != post.Success:
 		if counts {
 			e.failures++
 			if e.failures == failingAfter {

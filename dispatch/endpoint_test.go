@@ -3,6 +3,8 @@ package dispatch
 import (
 	"testing"
 	"time"
+
+	"walhook/dispatch/post"
 )
 
 // clocked is a schedule with one endpoint of its own, 10, and a clock that the test sets.
@@ -17,7 +19,7 @@ type clocked struct {
 
 func newClocked(t *testing.T, hooks ...*webhook) *clocked {
 	c := &clocked{t: t, now: time.Unix(1_800_000_000, 0)}
-	c.schedule = newSchedule(limits{concurrency: 64, endpointConcurrency: 8, maxAttempts: 3, backoff: Backoff{Base: time.Second, Cap: time.Hour}})
+	c.schedule = newSchedule(limits{concurrency: 64, endpointConcurrency: 8, maxAttempts: 3, backoff: post.Backoff{Base: time.Second, Cap: time.Hour}})
 	c.schedule.now = func() time.Time { return c.now }
 	c.visible = func(int64) bool { return true }
 	c.send = func(d *delivery, _ bool) { c.sent = append(c.sent, d) }
@@ -53,14 +55,14 @@ func (c *clocked) attempt() *delivery {
 }
 
 // ends lets an attempt end that began at some time.
-func (c *clocked) ends(d *delivery, began time.Time, o Outcome) result {
+func (c *clocked) ends(d *delivery, began time.Time, o post.Outcome) result {
 	o.Started = began
 	r, _, _ := c.answered(d, o, false)
 	return r
 }
 
 // does makes an attempt that ends at once.
-func (c *clocked) does(o Outcome) result { return c.ends(c.attempt(), c.now, o) }
+func (c *clocked) does(o post.Outcome) result { return c.ends(c.attempt(), c.now, o) }
 
 // offer hands over deliveries that were never tried, and returns how many attempts begin.
 func (c *clocked) offer(n int) int {
@@ -84,28 +86,28 @@ func TestFailuresInARow(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	for range 4 {
-		c.does(Outcome{Kind: Success})
+		c.does(post.Outcome{Kind: post.Success})
 	}
 	c.expect(0, 8)
 	for n := range failingAfter - 1 {
-		c.does(Outcome{Kind: Retry})
+		c.does(post.Outcome{Kind: post.Retry})
 		c.expect(n+1, 8)
 	}
 	generation := c.e.generation
-	c.does(Outcome{Kind: Gone})
+	c.does(post.Outcome{Kind: post.Gone})
 	c.expect(failingAfter, 1)
 	if c.e.generation == generation {
 		t.Error("what is held stays, and it would only wait")
 	}
-	c.does(Outcome{Kind: Success})
+	c.does(post.Outcome{Kind: post.Success})
 	c.expect(0, 2)
-	c.does(Outcome{Kind: Success})
+	c.does(post.Outcome{Kind: post.Success})
 	c.expect(0, 4)
-	c.does(Outcome{Kind: Retry})
+	c.does(post.Outcome{Kind: post.Retry})
 	c.expect(1, 4)
-	c.does(Outcome{Kind: Success})
+	c.does(post.Outcome{Kind: post.Success})
 	c.expect(0, 2) // the gate opens anew
-	c.does(Outcome{Kind: Retry, SlowEndpoint: true})
+	c.does(post.Outcome{Kind: post.Retry, SlowEndpoint: true})
 	c.expect(1, 1)
 }
 
@@ -116,17 +118,17 @@ func TestFailuresOfOverlappingAttempts(t *testing.T) {
 	began := c.now
 	older := c.attempt()
 	c.now = c.now.Add(time.Second)
-	c.does(Outcome{Kind: Success})
-	c.ends(older, began, Outcome{Kind: Retry})
+	c.does(post.Outcome{Kind: post.Success})
+	c.ends(older, began, post.Outcome{Kind: post.Retry})
 	c.expect(0, 2)
 
 	began = c.now
 	older = c.attempt()
 	c.now = c.now.Add(time.Second)
 	for range failingAfter {
-		c.does(Outcome{Kind: Retry})
+		c.does(post.Outcome{Kind: post.Retry})
 	}
-	c.ends(older, began, Outcome{Kind: Success})
+	c.ends(older, began, post.Outcome{Kind: post.Success})
 	c.expect(failingAfter, 1)
 }
 
@@ -135,12 +137,12 @@ func TestPauses(t *testing.T) {
 	t.Parallel()
 	hook := edited(1, 10, 1)
 	c := newClocked(t, hook)
-	c.does(Outcome{Kind: Success})
+	c.does(post.Outcome{Kind: post.Success})
 	began := c.now
 	older := c.attempt()
-	c.does(Outcome{Kind: Retry, RetryAfter: time.Hour})
-	c.does(Outcome{Kind: Retry, RetryAfter: time.Minute})
-	c.ends(older, began, Outcome{Kind: Success})
+	c.does(post.Outcome{Kind: post.Retry, RetryAfter: time.Hour})
+	c.does(post.Outcome{Kind: post.Retry, RetryAfter: time.Minute})
+	c.ends(older, began, post.Outcome{Kind: post.Success})
 	c.now = c.now.Add(59 * time.Minute)
 	if n := c.offer(1); n != 0 {
 		t.Fatalf("%d attempts began during the pause", n)
@@ -168,7 +170,7 @@ func TestPauses(t *testing.T) {
 		t.Error("the store is not told that the endpoint's failures are forgotten")
 	}
 	c.now = c.now.Add(time.Millisecond)
-	c.ends(inFlight, began, Outcome{Kind: Retry})
+	c.ends(inFlight, began, post.Outcome{Kind: post.Retry})
 	c.expect(0, c.e.limit)
 	c.e.limit = 8
 	if n := c.offer(1); n != 1 {
@@ -184,8 +186,8 @@ func TestPauses(t *testing.T) {
 func TestClaimedEndpointIsAsItWasLeft(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
-	c.does(Outcome{Kind: Success})
-	c.does(Outcome{Kind: Success})
+	c.does(post.Outcome{Kind: post.Success})
+	c.does(post.Outcome{Kind: post.Success})
 	c.finish(c.results)
 	c.released(0, []int64{10})
 	clear(c.troubled)
@@ -207,7 +209,7 @@ func TestClaimedEndpointIsAsItWasLeft(t *testing.T) {
 		t.Fatalf("%d attempts began after the pause, not one", n)
 	}
 	clear(c.troubled)
-	c.ends(c.sent[len(c.sent)-1], c.now, Outcome{Kind: Success})
+	c.ends(c.sent[len(c.sent)-1], c.now, post.Outcome{Kind: post.Success})
 	if _, is := c.troubled[c.e]; !is {
 		t.Error("the store is not told that the endpoint works again")
 	}
@@ -218,7 +220,7 @@ func TestProbes(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	for range failingAfter {
-		c.does(Outcome{Kind: Retry})
+		c.does(post.Outcome{Kind: post.Retry})
 	}
 	c.e.waiting = 8
 	fresh := &delivery{id: 1000, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e}
@@ -242,19 +244,19 @@ func TestProbes(t *testing.T) {
 
 func TestDecide(t *testing.T) {
 	t.Parallel()
-	l := limits{maxAttempts: 3, backoff: Backoff{Base: time.Second, Cap: time.Hour}}
+	l := limits{maxAttempts: 3, backoff: post.Backoff{Base: time.Second, Cap: time.Hour}}
 	for name, c := range map[string]struct {
 		before int
-		o      Outcome
+		o      post.Outcome
 		final  bool
 		least  time.Duration
 	}{
-		"success":                 {o: Outcome{Kind: Success}, final: true},
-		"failure":                 {o: Outcome{Kind: Retry}, least: 800 * time.Millisecond},
-		"failure with a pause":    {o: Outcome{Kind: Retry, RetryAfter: time.Minute}, least: time.Minute},
-		"a pause that is shorter": {before: 1, o: Outcome{Kind: Retry, RetryAfter: time.Second}, least: 1600 * time.Millisecond},
-		"gone":                    {o: Outcome{Kind: Gone}, final: true},
-		"the last failure":        {before: 2, o: Outcome{Kind: Retry}, final: true},
+		"success":                 {o: post.Outcome{Kind: post.Success}, final: true},
+		"failure":                 {o: post.Outcome{Kind: post.Retry}, least: 800 * time.Millisecond},
+		"failure with a pause":    {o: post.Outcome{Kind: post.Retry, RetryAfter: time.Minute}, least: time.Minute},
+		"a pause that is shorter": {before: 1, o: post.Outcome{Kind: post.Retry, RetryAfter: time.Second}, least: 1600 * time.Millisecond},
+		"gone":                    {o: post.Outcome{Kind: post.Gone}, final: true},
+		"the last failure":        {before: 2, o: post.Outcome{Kind: post.Retry}, final: true},
 	} {
 		r := l.decide(&delivery{attempts: c.before, hook: &webhook{activation: 4}}, c.o, time.Time{})
 		if r.final != c.final || r.delay < c.least || r.final && r.delay != 0 || r.activation != 4 {
@@ -275,7 +277,7 @@ func TestNothingBegins(t *testing.T) {
 	if len(c.sent) != 1 {
 		t.Errorf("%d attempts began with a new lease, not one", len(c.sent))
 	}
-	c.ends(c.sent[0], c.now, Outcome{Kind: Success})
+	c.ends(c.sent[0], c.now, post.Outcome{Kind: post.Success})
 	c.unrecorded = unrecordedLimit
 	if n := c.offer(1); n != 0 {
 		t.Errorf("%d attempts began while too much is unrecorded", n)

@@ -10,13 +10,14 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"walhook/dispatch/post"
 	"walhook/sql"
 )
 
 // result is a delivery with the outcome of its attempt, on its way into the store.
 type result struct {
 	d       *delivery
-	outcome Outcome
+	outcome post.Outcome
 	at      time.Time // when the answer was there
 	final   bool
 	delay   time.Duration // until the next attempt; 0 when final
@@ -150,7 +151,7 @@ func (s *Scheduler) disable(ctx context.Context, results []result) (rest, waitin
 	}
 	var gone, failing webhookArgs
 	for i := range results {
-		if r := &results[i]; r.outcome.Kind == Gone {
+		if r := &results[i]; r.outcome.Kind == post.Gone {
 			gone.add(r.d.webhookID, r.activation)
 		}
 	}
@@ -179,7 +180,7 @@ func (s *Scheduler) disable(ctx context.Context, results []result) (rest, waitin
 	} else if err != nil {
 		return nil, nil, fmt.Errorf("disable webhooks: %w", err)
 	}
-	rest, waiting = split(results, func(r *result) bool { return r.outcome.Kind != Gone || !slices.Contains(enabled, r.d.webhookID) })
+	rest, waiting = split(results, func(r *result) bool { return r.outcome.Kind != post.Gone || !slices.Contains(enabled, r.d.webhookID) })
 	return rest, waiting, nil
 }
 
@@ -188,7 +189,7 @@ func (s *Scheduler) supersede(ctx context.Context, results []result) error {
 	gone := map[int64]*result{}
 	var deliveries, webhooks, activations []int64
 	for i := range results {
-		if r := &results[i]; r.outcome.Kind == Gone && r.d.attempts+1 < s.cfg.MaxAttempts {
+		if r := &results[i]; r.outcome.Kind == post.Gone && r.d.attempts+1 < s.cfg.MaxAttempts {
 			gone[r.d.id] = r
 			deliveries, webhooks, activations = append(deliveries, r.d.id), append(webhooks, r.d.webhookID), append(activations, r.activation)
 		}
@@ -285,7 +286,7 @@ func (s *Scheduler) queueEndpoints(batch *pgx.Batch, endpoints []*endpoint) {
 
 // add adds a result as walhook.result_in has it.
 func add(to *sql.Rows, r *result, age time.Duration) {
-	succeeded := r.outcome.Kind == Success
+	succeeded := r.outcome.Kind == post.Success
 	to.Row()
 	to.Int8(r.d.id)
 	to.Int4(int32(r.d.attempts))

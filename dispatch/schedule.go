@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"walhook/dispatch/post"
 )
 
 // limits bound what is attempted.
@@ -11,7 +13,7 @@ type limits struct {
 	concurrency         int // attempts in flight
 	endpointConcurrency int // to one URL
 	maxAttempts         int // of one delivery
-	backoff             Backoff
+	backoff             post.Backoff
 }
 
 // schedule is the part of the queue that this process holds in memory. It decides what is attempted when, and leaves the doing to others:
@@ -281,7 +283,7 @@ func (s *schedule) begin(d *delivery, now time.Time) {
 
 // answered takes the outcome of an attempt: the endpoint's slot is free again, and the result goes to be recorded. It reports whether the
 // endpoint was failing before, and is now.
-func (s *schedule) answered(d *delivery, o Outcome, troubled bool) (r result, was, is bool) {
+func (s *schedule) answered(d *delivery, o post.Outcome, troubled bool) (r result, was, is bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -291,7 +293,7 @@ func (s *schedule) answered(d *delivery, o Outcome, troubled bool) (r result, wa
 	if troubled {
 		s.inTroubled--
 	}
-	if o.Kind == Aborted {
+	if o.Kind == post.Aborted {
 		drop(&e.flying, d.id)
 		return result{}, false, false
 	}
@@ -314,11 +316,11 @@ func (s *schedule) answered(d *delivery, o Outcome, troubled bool) (r result, wa
 }
 
 // decide tells whether an outcome ends its delivery, and when the next attempt is due otherwise.
-func (l *limits) decide(d *delivery, o Outcome, at time.Time) result {
+func (l *limits) decide(d *delivery, o post.Outcome, at time.Time) result {
 	r := result{d: d, outcome: o, at: at, activation: d.hook.activation}
 	attempts := d.attempts + 1
 	switch {
-	case o.Kind == Success, o.Kind == Gone, attempts >= l.maxAttempts:
+	case o.Kind == post.Success, o.Kind == post.Gone, attempts >= l.maxAttempts:
 		r.final = true
 	default:
 		r.delay = max(l.backoff.Delay(attempts, rand.Float64()), o.RetryAfter)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"walhook/dispatch/post"
 )
 
 // world stands for all that surrounds the schedules of some daemons: the store, receivers, the source, the clock, and the loops that carry
@@ -156,7 +158,7 @@ func (w *world) start(n int) *process {
 	if w.rules.few {
 		concurrency = 3
 	}
-	p.s = newSchedule(limits{concurrency: concurrency, endpointConcurrency: worldConcurrency, maxAttempts: 6, backoff: Backoff{Base: time.Second, Cap: 5 * time.Second}})
+	p.s = newSchedule(limits{concurrency: concurrency, endpointConcurrency: worldConcurrency, maxAttempts: 6, backoff: post.Backoff{Base: time.Second, Cap: 5 * time.Second}})
 	p.s.memory.window = worldWindow
 	if w.rules.crowd {
 		p.elsewhere = crowded
@@ -452,12 +454,12 @@ func (p *process) send(d *delivery, troubled bool) {
 	w.sent++
 }
 
-func (p *process) answer(i int, o Outcome) {
+func (p *process) answer(i int, o post.Outcome) {
 	f := p.flights[i]
 	p.flights = slices.Delete(p.flights, i, i+1)
 	o.Started = f.begun
 	p.w.note("answer %d: %s", f.d.id, o.Kind)
-	p.w.ended[f.d.webhookID] = append(p.w.ended[f.d.webhookID], endedAttempt{begun: f.begun, activation: f.d.hook.activation, failed: o.Kind != Success})
+	p.w.ended[f.d.webhookID] = append(p.w.ended[f.d.webhookID], endedAttempt{begun: f.begun, activation: f.d.hook.activation, failed: o.Kind != post.Success})
 	p.s.answered(f.d, o, f.troubled)
 }
 
@@ -875,7 +877,7 @@ func (p *process) step() bool {
 	case drain(p.s.tell):
 		p.tell(false)
 	case len(p.flights) > 0:
-		p.answer(0, Outcome{Kind: Success})
+		p.answer(0, post.Outcome{Kind: post.Success})
 	case p.recording():
 		p.record(nobody)
 	case len(p.aside) > 0:
@@ -985,11 +987,11 @@ func (rules worldRules) run(t *rapid.T) {
 		case 4, 5, 6:
 			if len(p.flights) > 0 {
 				i := draw("answered", len(p.flights))
-				o := Outcome{Kind: Success}
+				o := post.Outcome{Kind: post.Success}
 				if rules.fails && rapid.Bool().Draw(t, "fails") {
-					o = Outcome{Kind: Retry, SlowEndpoint: draw("slow", 4) == 0}
+					o = post.Outcome{Kind: post.Retry, SlowEndpoint: draw("slow", 4) == 0}
 					if draw("gone", 12) == 0 {
-						o.Kind = Gone
+						o.Kind = post.Gone
 					} else if draw("pause", 6) == 0 {
 						o.RetryAfter = 3 * time.Second
 					}
@@ -1131,11 +1133,11 @@ func TestNextIsNotTakenForAnotherOfAnUnknownWebhook(t *testing.T) {
 	}
 	others(1)
 	until(flies)
-	p.answer(0, Outcome{Kind: Retry})
+	p.answer(0, post.Outcome{Kind: post.Retry})
 	until(flies)
 	w.edit(2, true, true, 1)
 	others(2, 1)
-	p.answer(0, Outcome{Kind: Success})
+	p.answer(0, post.Outcome{Kind: post.Success})
 	until(func() bool { return len(p.queries) > 0 })
 	p.stepQuery(0)
 	p.stepQuery(0)

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"walhook/cdc"
+	"walhook/dispatch/post"
 )
 
 // Config is what a Scheduler needs. All fields but Tracer are required.
@@ -19,9 +20,9 @@ type Config struct {
 	StoreURL  string
 	NumericID bool // ResponseId is a JSON number
 
-	Client              *Client
+	Client              *post.Client
 	Horizon             *cdc.Horizon
-	Backoff             Backoff
+	Backoff             post.Backoff
 	MaxAttempts         int
 	Timeout             time.Duration // of one attempt: leases outlive it
 	Concurrency         int
@@ -46,7 +47,7 @@ type Report struct {
 
 // Attempted is what is told of each attempt, for metrics.
 type Attempted struct {
-	Outcome     Outcome
+	Outcome     post.Outcome
 	Final       bool
 	Test        bool
 	SinceCommit time.Duration // from the commit of the application's transaction to the answer
@@ -107,13 +108,13 @@ func NewScheduler(cfg Config) *Scheduler {
 	return s
 }
 
-func (s *Scheduler) attempt(d *delivery) Outcome {
+func (s *Scheduler) attempt(d *delivery) post.Outcome {
 	if d.hook.broken != nil {
-		return Misconfigured(d.hook.broken, time.Now())
+		return post.Misconfigured(d.hook.broken, time.Now())
 	}
 	id := d.messageID()
-	body := AppendBody(make([]byte, 0, 128), d.event.String(), d.committedAt, d.responseID, s.numericID.Load())
-	outcome := s.cfg.Client.Attempt(s.attemptCtx, Request{Target: d.hook.target, MessageID: id, Body: body})
+	body := post.AppendBody(make([]byte, 0, 128), d.event.String(), d.committedAt, d.responseID, s.numericID.Load())
+	outcome := s.cfg.Client.Attempt(s.attemptCtx, post.Request{Target: d.hook.target, MessageID: id, Body: body})
 	outcome.Error = s.storable(outcome.Error)
 	return outcome
 }
@@ -132,7 +133,7 @@ func (s *Scheduler) sendAttempt(d *delivery, troubled bool) {
 		defer s.attempts.Done()
 		o := s.traced(d)
 		r, was, is := s.answered(d, o, troubled)
-		if o.Kind != Aborted {
+		if o.Kind != post.Aborted {
 			s.report(d, r, was, is)
 		}
 	}()
@@ -157,7 +158,7 @@ func (s *Scheduler) report(d *delivery, r result, was, is bool) {
 // debug.
 func (s *Scheduler) logAttempt(d *delivery, r result) {
 	level := slog.LevelDebug
-	if r.final && r.outcome.Kind != Success {
+	if r.final && r.outcome.Kind != post.Success {
 		level = slog.LevelWarn
 	}
 	if !s.cfg.Log.Enabled(context.Background(), level) {

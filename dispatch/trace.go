@@ -4,11 +4,13 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+
+	"walhook/dispatch/post"
 )
 
 // traced makes one attempt within a span of its own, which links to the store transaction that queued the delivery where that is
 // known. Without a tracer it costs nothing. Of the URL the span tells the host alone, and the request tells nothing of the span.
-func (s *Scheduler) traced(d *delivery) Outcome {
+func (s *Scheduler) traced(d *delivery) post.Outcome {
 	if s.cfg.Tracer == nil {
 		return s.attempt(d)
 	}
@@ -20,9 +22,7 @@ func (s *Scheduler) traced(d *delivery) Outcome {
 		attribute.Int("walhook.attempt", d.attempts+1),
 	)}
 	if target := d.hook.target; target != nil {
-		if u, _, err := target.address(); err == nil {
-			options = append(options, trace.WithAttributes(attribute.String("server.address", u.Hostname())))
-		}
+		options = append(options, trace.WithAttributes(attribute.String("server.address", target.Hostname())))
 	}
 	if d.queuedBy != nil {
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: *d.queuedBy}))
@@ -34,7 +34,7 @@ func (s *Scheduler) traced(d *delivery) Outcome {
 	if o.HTTPStatus != 0 {
 		span.SetAttributes(attribute.Int("http.response.status_code", o.HTTPStatus))
 	}
-	if o.Kind != Success {
+	if o.Kind != post.Success {
 		span.SetStatus(codes.Error, o.Error)
 	}
 	return o

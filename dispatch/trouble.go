@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"walhook/dispatch/post"
 )
 
 // latest tells when the latest attempts of either kind began. Attempts count in that order, and not in the order in which they end: a
@@ -12,8 +14,8 @@ import (
 type latest struct{ succeeded, failed time.Time }
 
 // ended takes an attempt that has ended into account. It reports whether none of the other kind began later.
-func (l *latest) ended(o Outcome) (counts bool) {
-	if o.Kind == Success {
+func (l *latest) ended(o post.Outcome) (counts bool) {
+	if o.Kind == post.Success {
 		l.succeeded = later(l.succeeded, o.Started)
 		return !o.Started.Before(l.failed)
 	}
@@ -48,14 +50,14 @@ func verdicts(results []result) []verdict {
 	of := map[key]verdict{}
 	for i := range results {
 		r := &results[i]
-		if r.outcome.Kind == Aborted {
+		if r.outcome.Kind == post.Aborted {
 			continue
 		}
 		k := key{r.d.webhookID, r.activation}
 		v := of[k]
 		of[k] = verdict{
 			webhookID: k.webhookID, activation: k.activation,
-			succeeded: v.succeeded || r.outcome.Kind == Success, failing: r.d.endpoint.byWebhook[k.webhookID].failing(),
+			succeeded: v.succeeded || r.outcome.Kind == post.Success, failing: r.d.endpoint.byWebhook[k.webhookID].failing(),
 		}
 	}
 	return slices.SortedFunc(maps.Values(of), func(a, b verdict) int {

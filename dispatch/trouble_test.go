@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"walhook/dispatch/post"
 )
 
 // However attempts overlap, and in whatever batches and order their results are recorded, a webhook is in trouble once all are if and only if
@@ -33,8 +35,8 @@ func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
 				i := rapid.IntRange(0, len(flying)-1).Draw(t, "ends")
 				d := flying[i]
 				flying = append(flying[:i:i], flying[i+1:]...)
-				kind := rapid.SampledFrom([]OutcomeKind{Success, Retry, Gone}).Draw(t, "outcome")
-				o := Outcome{Kind: kind, Started: begun[d.id]}
+				kind := rapid.SampledFrom([]post.OutcomeKind{post.Success, post.Retry, post.Gone}).Draw(t, "outcome")
+				o := post.Outcome{Kind: kind, Started: begun[d.id]}
 				e.answered(d, o, now, 8)
 				r := result{d: d, outcome: o, activation: d.hook.activation}
 				batch = append(batch, r)
@@ -95,11 +97,11 @@ func checkTrouble(t *rapid.T, webhookID int64, ended []result, trouble map[int64
 		if !r.outcome.Started.Before(last.outcome.Started) {
 			last = r
 		}
-		if r.outcome.Kind == Success && is && n >= since {
+		if r.outcome.Kind == post.Success && is && n >= since {
 			t.Fatalf("webhook %d has been in trouble since result %d, and result %d is a success", webhookID, since, n+1)
 		}
 	}
-	if failed := last.outcome.Kind != Success; failed != is {
+	if failed := last.outcome.Kind != post.Success; failed != is {
 		t.Fatalf("webhook %d is in trouble: %t, and its latest attempt failed: %t", webhookID, is, failed)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"walhook/dispatch/post"
 	"walhook/sql"
 )
 
@@ -21,7 +22,7 @@ type webhook struct {
 	enabled    bool
 	ordered    bool
 	logged     bool
-	target     *Target
+	target     *post.Target
 	broken     error // why target is nil
 	url        string
 	secret     string
@@ -34,7 +35,7 @@ type webhook struct {
 }
 
 // display is its URL as everybody may see it.
-func (w *webhook) display() string { return DisplayURL(w.url) }
+func (w *webhook) display() string { return post.DisplayURL(w.url) }
 
 // moving reports whether attempts may be in flight at a URL that the webhook had before.
 func (w *webhook) moving() bool { return len(w.leftAt) > 0 }
@@ -149,9 +150,9 @@ func scanWebhook(rows pgx.Rows, before *webhooks) (*webhook, error) {
 		w.target, w.broken = old.target, old.broken
 		return &w, nil
 	}
-	w.target, w.broken = NewTarget(w.url, secrets...)
+	w.target, w.broken = post.NewTarget(w.url, secrets...)
 	if w.target != nil && w.previous != "" {
-		w.target.signer.retireLast(time.Now().Add(*left))
+		w.target.RetireLastSecret(time.Now().Add(*left))
 	}
 	return &w, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"walhook/cdc"
 	"walhook/dispatch"
+	"walhook/dispatch/post"
 )
 
 // metrics are what /metrics serves. Labels are bounded: none holds a webhook, an endpoint or a response.
@@ -54,7 +55,7 @@ func newMetrics(registry *prometheus.Registry, status *cdc.Status) *metrics {
 
 func (m *metrics) attempted(a dispatch.Attempted) {
 	outcome := a.Outcome.Kind.String()
-	if a.Final && a.Outcome.Kind != dispatch.Success {
+	if a.Final && a.Outcome.Kind != post.Success {
 		outcome = "failed"
 	}
 	class := "none"

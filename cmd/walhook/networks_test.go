@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"walhook/dispatch"
+	"walhook/dispatch/post"
 )
 
 // Each way to write networks opens what it says and nothing beside it, and what says nothing is refused.
@@ -32,7 +32,7 @@ func TestAllowNetworks(t *testing.T) {
 			t.Errorf("%q: %v", value, err)
 			continue
 		}
-		guard := dispatch.NewGuard(list)
+		guard := post.NewGuard(list)
 		for _, addr := range strings.Fields(want.open) {
 			if err := guard.Check(netip.MustParseAddr(addr)); err != nil {
 				t.Errorf("%q, and %s: %v", value, addr, err)

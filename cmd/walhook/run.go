@@ -18,6 +18,7 @@ import (
 
 	"walhook/cdc"
 	"walhook/dispatch"
+	"walhook/dispatch/post"
 )
 
 func newRunCommand(env *environment) *cobra.Command {
@@ -129,15 +130,15 @@ func (p *process) work(ctx context.Context, original *cdc.Original) error {
 	p.guard.Watch(original, cancel)
 	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return original.ConnectSource(ctx, cfg.sourceURL()) })
 	defer horizon.Close(context.WithoutCancel(ctx))
-	client := dispatch.NewClient(dispatch.ClientConfig{
+	client := post.NewClient(post.ClientConfig{
 		Timeout: time.Duration(cfg.DeliveryTimeout), RetryCap: time.Duration(cfg.RetryCap), Concurrency: cfg.Concurrency, Version: Version(),
-		Guard: dispatch.NewGuard(cfg.AllowNetworks), RootCAs: p.roots,
+		Guard: post.NewGuard(cfg.AllowNetworks), RootCAs: p.roots,
 	})
 	defer client.Close()
 	var scheduler *dispatch.Scheduler
 	scheduler = dispatch.NewScheduler(dispatch.Config{
 		Original: original, StoreURL: cfg.storeURL(), NumericID: original.Attachment.NumericID,
-		Client: client, Horizon: horizon, Backoff: dispatch.Backoff{Base: time.Duration(cfg.RetryBase), Cap: time.Duration(cfg.RetryCap)}, MaxAttempts: cfg.MaxAttempts,
+		Client: client, Horizon: horizon, Backoff: post.Backoff{Base: time.Duration(cfg.RetryBase), Cap: time.Duration(cfg.RetryCap)}, MaxAttempts: cfg.MaxAttempts,
 		Timeout: time.Duration(cfg.DeliveryTimeout), Concurrency: cfg.Concurrency, EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
 		DisableAfter: time.Duration(cfg.DisableAfter), Retention: time.Duration(cfg.Retention), Version: Version(), Observe: p.metrics.attempted, Loaded: boundMemory, Log: log,
 		Report: func() dispatch.Report { return report(status, scheduler) },

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"walhook/dispatch"
+	"walhook/dispatch/post"
 	"walhook/testenv"
 )
 
@@ -79,16 +79,16 @@ func TestStoreAndSendersAgreeOnURLs(t *testing.T) {
 			if !strings.HasPrefix(*refusal, "webhook.url must ") || strings.Contains(*refusal, "sEcReT") {
 				t.Errorf("%q is refused in these words: %s", u, *refusal)
 			}
-			if dispatch.CheckURL(u) == nil && !refusable.MatchString(u) {
+			if post.CheckURL(u) == nil && !refusable.MatchString(u) {
 				t.Errorf("%q is refused and could be used: %s", u, *refusal)
 			}
 			continue
 		}
 		taken++
-		target, err := dispatch.NewTarget(*kept)
+		target, err := post.NewTarget(*kept)
 		if err != nil {
 			t.Errorf("%q is taken, and the senders say: %v", *kept, err)
-		} else if target.String() != *shown || dispatch.DisplayURL(*kept) != *shown || strings.Contains(*shown, "sEcReT") {
+		} else if target.String() != *shown || post.DisplayURL(*kept) != *shown || strings.Contains(*shown, "sEcReT") {
 			t.Errorf("%q is shown as %q by the store and as %q by the senders", *kept, *shown, target)
 		}
 	}
@@ -113,18 +113,18 @@ func TestAttemptsAtOddURLs(t *testing.T) {
 		t.Fatal(err)
 	}
 	nowhere := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no name server") }}
-	client := dispatch.NewClient(dispatch.ClientConfig{Timeout: patience, Resolver: nowhere})
+	client := post.NewClient(post.ClientConfig{Timeout: patience, Resolver: nowhere})
 	t.Cleanup(client.Close)
 	attempted := 0
 	for _, u := range oddURLs(1500) {
 		u = strings.Replace(u, ":8443", ":"+port, 1)
-		target, err := dispatch.NewTarget(u)
+		target, err := post.NewTarget(u)
 		if err != nil {
 			continue
 		}
 		attempted++
-		o := client.Attempt(t.Context(), dispatch.Request{Target: target, MessageID: "msg_1", Body: []byte("{}")})
-		if o.Kind != dispatch.Retry || o.HTTPStatus != 0 || strings.Contains(o.Error, "sEcReT") || strings.ContainsAny(o.Error, "\r\n") ||
+		o := client.Attempt(t.Context(), post.Request{Target: target, MessageID: "msg_1", Body: []byte("{}")})
+		if o.Kind != post.Retry || o.HTTPStatus != 0 || strings.Contains(o.Error, "sEcReT") || strings.ContainsAny(o.Error, "\r\n") ||
 			!strings.HasPrefix(o.Error, "address refused: ") && !strings.HasPrefix(o.Error, "DNS: ") && !strings.HasPrefix(o.Error, "network error") {
 			t.Errorf("%q: %+v", u, o)
 		}
@@ -143,18 +143,18 @@ func TestPathAndQueryArriveAsWritten(t *testing.T) {
 		got <- arrived{r.RequestURI, r.Host, r.Header.Get("Authorization")}
 	}))
 	t.Cleanup(server.Close)
-	client := dispatch.NewClient(dispatch.ClientConfig{Timeout: patience, Guard: dispatch.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")})})
+	client := post.NewClient(post.ClientConfig{Timeout: patience, Guard: post.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")})})
 	t.Cleanup(client.Close)
 	host := strings.TrimPrefix(server.URL, "http://")
 	for _, user := range urlParts[2] {
 		for _, path := range urlParts[5] {
 			for _, query := range urlParts[6] {
 				u := "http://" + user + host + path + query + "#fragment"
-				target, err := dispatch.NewTarget(u)
+				target, err := post.NewTarget(u)
 				if err != nil || strings.Contains(user, "/") { // which makes the user the host
 					continue
 				}
-				if o := client.Attempt(t.Context(), dispatch.Request{Target: target, MessageID: "msg_1", Body: []byte("{}")}); o.Kind != dispatch.Success {
+				if o := client.Attempt(t.Context(), post.Request{Target: target, MessageID: "msg_1", Body: []byte("{}")}); o.Kind != post.Success {
 					t.Fatalf("%q: %+v", u, o)
 				}
 				ours := <-got

@@ -1,8 +1,9 @@
-package dispatch
+package post
 
 import (
 	"encoding/base64"
 	"net/url"
+	"time"
 )
 
 // Target is where a webhook's deliveries go: its URL and its signing secrets, which [NewTarget] has found usable. It never
@@ -29,6 +30,18 @@ func NewTarget(rawURL string, secrets ...string) (*Target, error) {
 		}
 	}
 	return t, nil
+}
+
+// RetireLastSecret stops signing with the last of several secrets at a moment. Call it before the Target is shared.
+func (t *Target) RetireLastSecret(at time.Time) { t.signer.retireLast(at) }
+
+// Hostname returns the host of the URL, without its port.
+func (t *Target) Hostname() string {
+	u, err := parseURL(t.rawURL) // NewTarget has checked it
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
 }
 
 // address returns the URL as it goes on the wire, and the value of the Authorization header, empty where there is none.

@@ -1,4 +1,4 @@
-package dispatch
+package post
 
 import (
 	"math"
