@@ -164,8 +164,12 @@ func (e *examiner) slot(ctx context.Context) {
 		e.unknown("slot", err)
 		return
 	}
-	// Read again after the position, which a running daemon moves on: the slot as it was before could seem to lie behind.
 	if e.p.Slot, err = inspectSlot(ctx, e.source, e.cfg.Target.Slot); err != nil {
+		e.unknown("slot", err)
+		return
+	}
+	after, _, err := readPosition(ctx, e.store)
+	if err != nil {
 		e.unknown("slot", err)
 		return
 	}
@@ -178,7 +182,7 @@ func (e *examiner) slot(ctx context.Context) {
 		e.note(Fail, "slot", e.p.Slot.whose(), otherSlotRemedy)
 		return
 	}
-	if err := e.p.Slot.continues(position); err != nil {
+	if err := e.p.Slot.continues(position, after); err != nil {
 		e.note(Fail, "slot", err.Error(), mend)
 		return
 	}

@@ -300,17 +300,18 @@ func (s *SlotInfo) whose() string {
 // otherSlotRemedy never says to drop a slot: somebody may depend on it.
 const otherSlotRemedy = "slot names are shared by all databases of a server: choose another WALHOOK_SLOT"
 
-// continues returns a *GapError unless the slot goes on exactly where the store ends, or before.
-func (s *SlotInfo) continues(position Position) error {
+// continues returns a *GapError unless the slot goes on exactly where the store ends, or before. The stored position stood at before and after
+// when it was read before and after the slot: a daemon that runs moves both.
+func (s *SlotInfo) continues(before, after Position) error {
 	switch {
 	case s.foreign():
 		return &GapError{SlotForeign, s.whose()}
 	case s.WALStatus == "lost":
 		return &GapError{SlotLost, fmt.Sprintf("slot %q was invalidated: the server has removed WAL that it still needed", s.Name)}
-	case s.WALEnd < position.LSN:
-		return &GapError{ServerRestored, fmt.Sprintf("the server's WAL ends at %s, before the stored position %s: it was restored to an earlier point", s.WALEnd, position.LSN)}
-	case s.Confirmed > position.LSN:
-		return &GapError{SlotForeign, fmt.Sprintf("slot %q stands at %s, ahead of the stored position %s: it is another slot under the same name, or somebody else has read it", s.Name, s.Confirmed, position.LSN)}
+	case s.WALEnd < before.LSN:
+		return &GapError{ServerRestored, fmt.Sprintf("the server's WAL ends at %s, before the stored position %s: it was restored to an earlier point", s.WALEnd, before.LSN)}
+	case s.Confirmed > after.LSN:
+		return &GapError{SlotForeign, fmt.Sprintf("slot %q stands at %s, ahead of the stored position %s: it is another slot under the same name, or somebody else has read it", s.Name, s.Confirmed, after.LSN)}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -112,7 +113,7 @@ func (o *Observation) observe(ctx context.Context, sourceURL, storeURL, slot str
 		position = o.observeStore(ctx, store, slot)
 	}
 	if source != nil {
-		o.observeSource(ctx, source, slot, position)
+		o.observeSource(ctx, source, store, slot, position)
 	}
 }
 
@@ -158,14 +159,19 @@ func (o *Observation) observeStore(ctx context.Context, store *pgx.Conn, slot st
 }
 
 // observeSource looks at the slot. Without a position it cannot be told whether that continues where the store ends.
-func (o *Observation) observeSource(ctx context.Context, source *pgx.Conn, slot string, position *Position) {
+func (o *Observation) observeSource(ctx context.Context, source, store *pgx.Conn, slot string, position *Position) {
 	s, err := inspectSlot(ctx, source, slot)
+	before, after := Position{}, Position{LSN: math.MaxUint64}
+	if err == nil && position != nil {
+		before = *position
+		after, _, err = readPosition(ctx, store)
+	}
 	if err != nil {
 		o.line(Fail, "slot", "%v", err)
 		return
 	}
 	o.SlotStatus, o.SlotActive, o.LagBytes = s.status(), s.ActivePID != nil, s.Retained
-	verdict, text := s.verdict(position, o.Daemons)
+	verdict, text := s.verdict(before, after, o.Daemons)
 	o.line(verdict, "slot", "%s", text)
 	if s.Exists {
 		verdict, text := OK, BytesText(s.Retained)+" of WAL are held back"
@@ -180,21 +186,14 @@ func (o *Observation) observeSource(ctx context.Context, source *pgx.Conn, slot 
 }
 
 // verdict says how the slot stands while so many daemons live.
-func (s *SlotInfo) verdict(position *Position, daemons int64) (Level, string) {
+func (s *SlotInfo) verdict(before, after Position, daemons int64) (Level, string) {
 	if !s.Exists {
 		return Fail, fmt.Sprintf("%q does not exist: walhook run or walhook reconcile makes a new one and fires what was missed", s.Name)
-	}
-	stands := Position{LSN: s.Confirmed}
-	if s.WALEnd < s.Confirmed {
-		stands.LSN = s.WALEnd
-	}
-	if position != nil {
-		stands = *position
 	}
 	if s.foreign() {
 		return Fail, s.whose() + "; " + otherSlotRemedy
 	}
-	if err := s.continues(stands); err != nil {
+	if err := s.continues(before, after); err != nil {
 		return Fail, err.Error()
 	}
 	switch {
