@@ -301,7 +301,7 @@ func (l *lease) share(ctx context.Context) error {
 func (l *lease) divide(ctx context.Context) (claimed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
 	defer cancel()
-	rows, err := l.conn.Query(ctx, sql.ReapDaemons.SQL, sql.ReapDaemons.Bind(sql.Args{"self": l.id, "lock_class": int64(lockClass)})...)
+	rows, err := l.conn.Query(ctx, sql.ReapDaemons.SQL, l.id)
 	if err != nil {
 		return false, fmt.Errorf("look for dead daemons: %w", err)
 	}

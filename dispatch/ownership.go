@@ -71,6 +71,9 @@ func (s *Scheduler) Ready() (bool, string) {
 	return true, ""
 }
 
+// ReportedReady reports whether the store knows from the last heartbeat that this daemon is ready.
+func (s *Scheduler) ReportedReady() bool { return s.reportedReady.Load() }
+
 // Reader is another daemon, as it reports itself.
 type Reader struct {
 	Name    string

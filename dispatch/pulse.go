@@ -137,6 +137,9 @@ func (p *pulse) beat(ctx context.Context) error {
 // renew writes the heartbeat, and looks how another daemon stands that reads the slot.
 func (p *pulse) renew(ctx context.Context, draining bool) error {
 	report := p.s.cfg.Report()
+	if report.Unready != "" {
+		p.s.reportedReady.Store(false)
+	}
 	args := sql.Heartbeat.Bind(sql.Args{
 		"id": p.id, "name": p.name, "lease": p.s.cfg.Timeout + leaseMargin, "reads": report.Reads, "unready": report.Unready, "draining": draining,
 	})
@@ -166,6 +169,7 @@ func (p *pulse) renew(ctx context.Context, draining bool) error {
 	p.s.reader.Store(reader)
 	p.unready = report.Unready != ""
 	if known {
+		p.s.reportedReady.Store(!p.unready)
 		return nil
 	}
 	p.s.cfg.Log.Warn("other daemons took this one for dead; beginning anew", "daemon_id", p.id)
@@ -192,7 +196,7 @@ func (p *pulse) register(ctx context.Context) error {
 		_, err := p.conn.Exec(ctx, sql.RemoveDaemon.SQL, id)
 		return errors.Join(fmt.Errorf("lock daemon %d: a session of another one has it; registering anew", id), err)
 	}
-	p.id, p.locked = id, true
+	p.id, p.locked, p.unready = id, true, true
 	p.s.register(id)
 	return nil
 }
@@ -232,6 +236,7 @@ func (p *pulse) lockAgain(ctx context.Context) (err error) {
 // anew gives everything up that this daemon held: others have it, or may have it.
 func (p *pulse) anew() {
 	p.s.loseAll()
+	p.s.reportedReady.Store(false)
 	p.id, p.locked = 0, false
 }
 

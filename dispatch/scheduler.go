@@ -83,6 +83,8 @@ type Scheduler struct {
 	sampled  atomic.Pointer[Sample]
 	reader   atomic.Pointer[Reader] // another daemon that reads the slot; nil: none is known
 
+	reportedReady atomic.Bool // the store has it from the last heartbeat that this daemon is ready
+
 	health       health
 	refusedAt    atomic.Pointer[time.Time] // when the log last refused results; nil: it takes them
 	upkeepWanted chan struct{}             // capacity 1: the log refuses results

@@ -386,8 +386,16 @@ func (d *doctor) ofWebhooks() {
 		"update walhook.endpoint set failures = 0; "+back, "endpoints", cdc.OK, "")
 	d.while("insert into walhook.incident_log (kind, detail) values ('retention', 'held back')", "delete from walhook.incident_log", "incidents", cdc.Warn, "retention since")
 	d.while("insert into walhook.incident_log (kind, detail) values ('log_upkeep', 'no partitions')", "delete from walhook.incident_log", "incidents", cdc.Fail, "log_upkeep since")
-	d.while("insert into walhook.daemon (name, version, expires_at, unready) values ('host/1', '1', now() + interval '1 hour', 'odd')", "delete from walhook.daemon", "daemons", cdc.Fail, "host/1 is not ready: odd")
-	d.while("insert into walhook.daemon (name, version, expires_at, heartbeat_at) values ('host/1', '1', now() + interval '1 hour', now() - interval '1 minute')", "delete from walhook.daemon", "daemons", cdc.Fail, "host/1 has not reported for 6")
+	const daemon = "insert into walhook.daemon (id, name, version, expires_at, heartbeat_at, unready) overriding system value values (1000, 'host/1', '1', now() + interval '1 hour', "
+	d.while(daemon+"now(), 'odd')", "delete from walhook.daemon", "daemons", cdc.OK, "") // it has just been killed
+	d.while(daemon+"now() - interval '1 minute', null)", "delete from walhook.daemon", "daemons", cdc.OK, "")
+	session := testenv.Connect(d.t, d.store)
+	if _, err := session.Exec(d.t.Context(), "select pg_advisory_lock($1, 1000)", lockClass); err != nil {
+		d.t.Fatal(err)
+	}
+	d.while(daemon+"now(), 'odd')", "delete from walhook.daemon", "daemons", cdc.Fail, "host/1 is not ready: odd")
+	d.while(daemon+"now() - interval '1 minute', null)", "delete from walhook.daemon", "daemons", cdc.Fail, "host/1 has not reported for 6")
+	_ = session.Close(d.t.Context())
 	d.while(refuseDDL, "drop event trigger refuse; drop function public.refuse", "log_partitions", cdc.Fail, "and can get no other: no DDL here")
 	testenv.Exec(d.t, d.store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now() - interval '2 hours', 1, '1')", id)
 	d.finds("queue", cdc.Warn, "enabled for 2h0m")

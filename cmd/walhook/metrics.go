@@ -166,7 +166,7 @@ func senderMetrics(senders *atomic.Pointer[dispatch.Scheduler]) prometheus.Colle
 	failing := c.metric(gauge, "walhook_failing", "1 while something fails that this daemon needs to send and log deliveries, by concern.", "concern")
 	covered := c.metric(gauge, "walhook_log_partitions_ahead_seconds", "How far ahead the log has partitions; 0: none for now.")
 	webhooks := c.metric(gauge, "walhook_webhooks", "Webhooks by state (enabled, disabled).", "state")
-	daemons := c.metric(gauge, "walhook_daemons", "Daemons that hold a lease.")
+	daemons := c.metric(gauge, "walhook_daemons", "Daemons that live.")
 	enabled := c.metric(gauge, "walhook_switched_on", "1 while walhook.settings.enabled is true.")
 	incidents := c.metric(gauge, "walhook_open_incidents", "Incidents that have not been resolved, by kind.", "kind")
 	c.collect = func(emit func(int, float64, ...string)) {

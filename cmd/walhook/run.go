@@ -158,7 +158,12 @@ func (p *process) work(ctx context.Context, original *cdc.Original) error {
 		Queue:   streamQueue,
 		Horizon: horizon, Guard: p.guard, Status: status, Log: log, Tracer: p.tracer,
 	})
-	p.ready.follow(func() (bool, string) { return streaming(status, scheduler) })
+	p.ready.follow(func() (bool, string) {
+		if ok, reason := streaming(status, scheduler); !ok || scheduler.ReportedReady() {
+			return ok, reason
+		}
+		return false, "starting: ready, and about to report so to the store" // where status and other daemons read it
+	})
 
 	// The senders stop after the stream, so that what it queued last is handed over.
 	sendersCtx, stopSenders := context.WithCancel(context.WithoutCancel(ctx))
@@ -217,7 +222,7 @@ func report(status *cdc.Status, scheduler *dispatch.Scheduler) dispatch.Report {
 	return r
 }
 
-// streaming is what /readyz says once all parts run.
+// streaming is what this daemon reports of itself once all parts run, and what /readyz says once the store has it.
 func streaming(status *cdc.Status, scheduler *dispatch.Scheduler) (bool, string) {
 	if ok, reason := scheduler.Ready(); !ok {
 		return false, reason

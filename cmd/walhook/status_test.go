@@ -76,6 +76,21 @@ func TestStatusIsTrue(t *testing.T) {
 	s.status("attachment", cdc.Fail, "interrupted")
 	testenv.Exec(t, s.store, "update walhook.attachment set phase = 'attached'")
 
+	// While the application writes, slot and stored position move on between the looks at them.
+	end := s.meanwhile(s.db, "insert into respondent (id, assessment_id) values ($1, 1)")
+	for range 40 {
+		if o := cdc.Observe(t.Context(), s.db, s.store, slot); !o.OK {
+			t.Errorf("status beside an application that writes: %v", o.Problems)
+		}
+	}
+	end()
+
+	// A daemon that was killed is gone, not stuck, and no trouble beside its successor.
+	d.kill()
+	testenv.Exec(t, s.store, "update walhook.daemon set heartbeat_at = now() - interval '7 s', expires_at = now() + interval '1 hour', unready = 'odd'")
+	s.status("daemons", cdc.Fail, "no daemon lives")
+	d = s.start().ready()
+	s.rightNow()
 	if status := d.stop(); status != exitOK {
 		t.Errorf("the daemon ends with %d", status)
 	}
@@ -109,6 +124,26 @@ func TestStatusIsTrue(t *testing.T) {
 	s.up(storeServer)
 	s.status("daemons", cdc.Fail, "no daemon lives")
 	s.status("source", cdc.Fail, "connect to")
+}
+
+// Where a daemon is ready, status finds it so.
+func TestReadyOnceTheStoreHasIt(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).attach()
+	testenv.Exec(t, s.store, `
+		create function public.refuse() returns trigger language plpgsql as $$ begin raise exception 'none of this'; end $$;
+		create trigger refuse before update on walhook.daemon for each row when (new.unready is null) execute function public.refuse()`)
+	d := s.start()
+	testenv.Eventually(t, patience, "a heartbeat that reports the daemon ready to be refused", func() (bool, string) {
+		status, body := d.get("/readyz")
+		if status == 200 {
+			t.Fatalf("ready before the store had it: %s", body)
+		}
+		return strings.Contains(body, "none of this"), body
+	})
+	testenv.Exec(t, s.store, "drop trigger refuse on walhook.daemon")
+	d.ready()
+	s.rightNow()
 }
 
 // A standby is ready only while the daemon that reads the slot works.

@@ -40,6 +40,14 @@ func (s *site) right() {
 	})
 }
 
+// rightNow makes sure that status ends with 0 at the first look.
+func (s *site) rightNow() {
+	s.t.Helper()
+	if out, errOut, status := s.walhook("status"); status != exitOK {
+		s.t.Errorf("status ends with %d:\n%s%s", status, out, errOut)
+	}
+}
+
 // incidents waits for exactly these incidents of a kind, as "resolved" or "open".
 func (s *site) incidents(kind, want string) {
 	s.t.Helper()

@@ -69,8 +69,8 @@ begin
       walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_viewer;
   end if;
   if exists (select from pg_roles where rolname = 'walhook_daemon') then
-    grant select on walhook.schema_version, walhook.settings, walhook.webhook, walhook.attachment, walhook.delivery_log, walhook.incident
-      to walhook_daemon;
+    grant select on walhook.schema_version, walhook.settings, walhook.webhook, walhook.attachment, walhook.delivery_log, walhook.incident,
+      walhook.live_daemon to walhook_daemon;
     grant update (enabled, disabled_at, disabled_reason) on walhook.webhook to walhook_daemon;
     grant update on walhook.attachment to walhook_daemon;
     grant select, update on walhook.installation to walhook_daemon;

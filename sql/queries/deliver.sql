@@ -3,8 +3,8 @@
 -- None of them waits for a row that an administrator's open transaction may have locked: each skips such rows, and is repeated later.
 
 -- name: RegisterDaemon
-insert into walhook.daemon (name, version, expires_at)
-values (@name, @version, now() + @lease::interval)
+insert into walhook.daemon (name, version, expires_at, unready)
+values (@name, @version, now() + @lease::interval, 'starting')
 returning id;
 
 -- name: Heartbeat
@@ -16,13 +16,12 @@ update walhook.daemon
 -- Another daemon that reads the slot, as it reports itself, and for how many seconds it has not reported.
 -- name: SlotReader
 select d.name, coalesce(d.unready, '') as unready, extract(epoch from now() - d.heartbeat_at)::float8 as silent
-  from walhook.daemon d where d.reads and d.id <> @self order by d.heartbeat_at desc limit 1;
+  from walhook.live_daemon d where d.reads and d.id <> @self order by d.heartbeat_at desc limit 1;
 
 -- name: RemoveDaemon
 delete from walhook.daemon where id = @id;
 
--- A daemon is dead when its lease has expired, or when it missed heartbeats and its session lock is gone. A heartbeat in the future comes from
--- before the clock was set back, and counts as one of now.
+-- A heartbeat in the future comes from before the clock was set back, and counts as one of now.
 -- name: ReapDaemons
 with ahead as (
   update walhook.daemon d
@@ -32,13 +31,7 @@ with ahead as (
   delete from walhook.daemon
   where id in (
     select d.id from walhook.daemon d
-     where d.id <> @self
-       and (d.expires_at < now()
-            or (d.heartbeat_at < now() - interval '4 seconds'
-                and not exists (select from pg_catalog.pg_locks l
-                                 where l.locktype = 'advisory' and l.objsubid = 2 and l.granted
-                                   and l.classid = @lock_class::oid and l.objid = d.id::oid
-                                   and l.database = (select oid from pg_catalog.pg_database where datname = current_database()))))
+     where d.id <> @self and not exists (select from walhook.live_daemon l where l.id = d.id)
        for update skip locked)
   returning id, name
 ), told as (
@@ -466,5 +459,5 @@ where not exists (select from walhook.incident_log i where i.kind = @kind and i.
 -- name: ResolveOwnIncident
 update walhook.incident_log i set resolved_at = clock_timestamp()
  where i.kind = @kind and i.resolved_at is null
-   and not exists (select from walhook.daemon d
-                    where d.name <> @daemon and d.expires_at >= now() and starts_with(i.detail, 'daemon ' || d.name || ': '));
+   and not exists (select from walhook.live_daemon d
+                    where d.name <> @daemon and starts_with(i.detail, 'daemon ' || d.name || ': '));

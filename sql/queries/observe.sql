@@ -35,7 +35,7 @@ select (select count(*) from walhook.endpoint e
          where e.failures > 0 and exists (select from walhook.webhook w where w.endpoint_id = e.id and w.enabled)) as endpoints_in_trouble,
        (select count(*) from walhook.webhook w where w.enabled) as webhooks_enabled,
        (select count(*) from walhook.webhook w where not w.enabled) as webhooks_disabled,
-       (select count(*) from walhook.daemon d where d.expires_at >= now()) as daemons,
+       (select count(*) from walhook.live_daemon) as daemons,
        (select s.enabled from walhook.settings s) as switched_on;
 
 -- name: TroubledEndpoints
@@ -54,10 +54,12 @@ select i.at, i.kind, i.detail, count(*) over () as open from walhook.incident i 
 -- name: OpenIncidentKinds
 select i.kind, count(*) from walhook.incident_log i where i.resolved_at is null group by i.kind;
 
--- What the living daemons report of themselves, and for how many seconds each has not reported.
+-- What the living daemons report of themselves, and for how many seconds each has not reported. A daemon that is being stopped, and one
+-- without a session, which has just ended or is about to connect again, report nothing that somebody could mend.
 -- name: DaemonReports
-select d.name, d.reads, coalesce(d.unready, '') as unready, extract(epoch from now() - d.heartbeat_at)::float8 as silent
-from walhook.daemon d where d.expires_at >= now() order by d.id limit @max;
+select d.name, case when d.connected and not d.draining then coalesce(d.unready, '') else '' end as unready,
+       case when d.connected then extract(epoch from now() - d.heartbeat_at)::float8 else 0 end as silent
+from walhook.live_daemon d order by d.id limit @max;
 
 -- Who besides the owner and the group roles has rights in the schema, and what takes them away. Everybody may call walhook.silence, and a
 -- daemon's role walhook.unpublish.
