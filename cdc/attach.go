@@ -538,9 +538,6 @@ func (a *attacher) setAside(ctx context.Context, table Name, slot newSlot) func(
 
 // beginAtSnapshot begins a transaction on the source that sees exactly what a new slot's stream continues from.
 func beginAtSnapshot(ctx context.Context, source *pgx.Conn, snapshot string) error {
-	if err := keepBytes(ctx, source.PgConn()); err != nil {
-		return err
-	}
 	for _, statement := range []string{
 		"begin isolation level repeatable read read only",
 		"set transaction snapshot '" + strings.ReplaceAll(snapshot, "'", "''") + "'",

@@ -45,6 +45,7 @@ func (e *DecodeError) Error() string {
 // Formats"). Columns that are not mapped are neither read nor copied. It is not safe for concurrent use.
 type Decoder struct {
 	mapping     Mapping
+	text        *sourceText
 	respondent  uint32
 	assessment  uint32
 	plans       map[uint32]*plan
@@ -65,7 +66,8 @@ func NewDecoder(m Mapping, respondentOID, assessmentOID uint32) *Decoder {
 // microsecFromUnixToY2K is PostgreSQL's epoch, 2000-01-01, in unix microseconds.
 const microsecFromUnixToY2K = 946684800 * 1000000
 
-// Decode decodes one message. Its error is a *DecodeError, or a *MissingColumnError where a mapped column is gone.
+// Decode decodes one message. Its error is a *DecodeError, a *MissingColumnError if a mapped column is gone, or says why text could not be
+// converted.
 func (d *Decoder) Decode(data []byte) (Message, error) {
 	if len(data) == 0 {
 		return Message{}, &DecodeError{Reason: "it is empty"}
@@ -162,7 +164,7 @@ func (d *Decoder) update(c *cursor) (Message, error) {
 	tag := c.uint8()
 	var old *string // key, where it came
 	if tag == 'K' || tag == 'O' {
-		d.fields = p.read(c, d.fields)
+		d.fields = p.read(d, c)
 		if c.err != nil {
 			return Message{}, c.err
 		}
@@ -183,7 +185,7 @@ func (d *Decoder) update(c *cursor) (Message, error) {
 
 // change reads the new row.
 func (d *Decoder) change(c *cursor, p *plan, kind Kind, old *string) (Message, error) {
-	d.fields = p.read(c, d.fields)
+	d.fields = p.read(d, c)
 	if c.err != nil {
 		return Message{}, c.err
 	}
@@ -216,7 +218,7 @@ func (d *Decoder) delete(c *cursor) (Message, error) {
 	if tag := c.uint8(); tag != 'K' && tag != 'O' {
 		return Message{}, c.fail("a key or an old row was expected, not %q", tag)
 	}
-	d.fields = p.read(c, d.fields)
+	d.fields = p.read(d, c)
 	if c.err != nil {
 		return Message{}, c.err
 	}
@@ -253,6 +255,15 @@ func (d *Decoder) truncate(c *cursor) (Message, error) {
 		return Message{}, nil
 	}
 	return Message{Kind: MessageChange, Changes: d.changes[:n]}, nil
+}
+
+// decodeText returns a text of the message in UTF-8.
+func (d *Decoder) decodeText(c *cursor, text string) string {
+	decoded, err := d.text.decode(text)
+	if err != nil && c.err == nil {
+		c.err = err
+	}
+	return decoded
 }
 
 func (d *Decoder) table(oid uint32) Table {

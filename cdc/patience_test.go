@@ -99,7 +99,7 @@ func readUntil(t *testing.T, url, slot string, from Position, until pglogrepl.LS
 	}
 	defer closeQuietly(conn)
 	s := NewStream(StreamConfig{SourceURL: url, Slot: slot, Publication: "silent", Status: new(Status)})
-	if err := s.start(t.Context(), conn, from); err != nil {
+	if err := s.start(t.Context(), conn, nil, from); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(t.Context())

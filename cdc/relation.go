@@ -49,7 +49,7 @@ func (d *Decoder) relation(c *cursor) error {
 		return nil
 	}
 	delete(d.plans, oid) // should the new description not do, rows are not read by the old one
-	p := &plan{table: table, name: schema + "." + name, fields: make([]int, 0, min(columns, (len(c.data)-c.at)/columnBytes))}
+	p := &plan{table: table, name: d.decodeText(c, schema+"."+name), fields: make([]int, 0, min(columns, (len(c.data)-c.at)/columnBytes))}
 	variables := respondentVariables(d.mapping)
 	if table == Assessment {
 		variables = assessmentVariables(d.mapping)
@@ -66,7 +66,7 @@ func (d *Decoder) relation(c *cursor) error {
 	found := make([]bool, len(names))
 	for range columns {
 		c.skip(1)
-		column := c.string()
+		column := d.decodeText(c, c.string())
 		typeOID := c.uint32()
 		modifier := int32(c.uint32())
 		if c.err != nil {
@@ -110,7 +110,8 @@ func (d *Decoder) relation(c *cursor) error {
 }
 
 // read reads a tuple and returns the mapped fields.
-func (p *plan) read(c *cursor, fields []field) []field {
+func (p *plan) read(d *Decoder, c *cursor) []field {
+	fields := d.fields
 	if cap(fields) < p.count {
 		fields = make([]field, p.count)
 	}
@@ -136,9 +137,13 @@ func (p *plan) read(c *cursor, fields []field) []field {
 		if c.err != nil {
 			return fields
 		}
-		if index >= 0 {
-			fields[index] = field{kind, value}
+		if index < 0 {
+			continue
 		}
+		if d.text != nil {
+			value = []byte(d.decodeText(c, string(value)))
+		}
+		fields[index] = field{kind, value}
 	}
 	return fields
 }

@@ -156,7 +156,9 @@ func (r *refusedRow) reason() (reason, remedy string) {
 		return r.cause.Error(), "mend what the reason names"
 	}
 	switch reason = "SQLSTATE " + refused.Code; {
-	case notText(refused):
+	case refused.Code == stateNotInEncoding:
+		return refused.Message + ", " + reason, "write its key, assessment and organization in characters that the application's database can convert to UTF8"
+	case refused.Code == stateUntranslatable:
 		return refused.Message + ", " + reason, "write its key, assessment and organization so that the store's encoding can hold them, or move the store to a database in UTF8"
 	case strings.HasPrefix(refused.Code, "54"):
 		return refused.Message + ", " + reason, "shorten its key"

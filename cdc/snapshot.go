@@ -31,8 +31,10 @@ func copyRows(ctx context.Context, source, store *pgx.Conn, from Name, columns [
 	if err != nil {
 		return 0, err
 	}
+	text := newSourceText(ctx, source.Config().ConnString(), source.PgConn().ParameterStatus("server_encoding"))
+	defer text.close()
 	pipeReader, pipeWriter := io.Pipe()
-	converter := &rowConverter{to: pipeWriter, fields: make([]Text, len(columns)), convert: convert, progress: progress}
+	converter := &rowConverter{to: pipeWriter, text: text, fields: make([]Text, len(columns)), convert: convert, progress: progress}
 	readDone := make(chan error, 1)
 	go func() {
 		var err error
@@ -146,7 +148,7 @@ func (r *linesReader) ended() bool {
 	return errors.Is(err, io.EOF)
 }
 
-// copyOutSQL returns the statements that read the mapped columns. They plan nothing where that can be: to plan a query of a table, the
+// copyOutSQL returns the statements that read the mapped columns, with text as it is stored. They plan nothing where that can be: to plan a query of a table, the
 // server evaluates expressions of its indexes, with functions that the table's owner may have written, and the rights of whoever asks.
 // So each partition is read by itself, unless the role may read them by way of the partitioned table alone.
 func copyOutSQL(ctx context.Context, source *pgx.Conn, from Name, columns []string) ([]string, error) {
@@ -166,7 +168,7 @@ func copyOutSQL(ctx context.Context, source *pgx.Conn, from Name, columns []stri
 		readable, hidden bool
 	)
 	_, err = pgx.ForEachRow(rows, []any{&name, &readable}, func() error {
-		statements = append(statements, fmt.Sprintf("copy %s (%s) to stdout", name, quotedList(columns)))
+		statements = append(statements, fmt.Sprintf("copy %s (%s) to stdout (encoding 'SQL_ASCII')", name, quotedList(columns)))
 		hidden = hidden || !readable
 		return nil
 	})
@@ -174,7 +176,7 @@ func copyOutSQL(ctx context.Context, source *pgx.Conn, from Name, columns []stri
 		return nil, fmt.Errorf("look up the partitions of %s: %w", from.Display(), err)
 	}
 	if hidden {
-		return []string{fmt.Sprintf("copy (select %s from %s) to stdout", quotedList(columns), from)}, nil
+		return []string{fmt.Sprintf("copy (select %s from %s) to stdout (encoding 'SQL_ASCII')", quotedList(columns), from)}, nil
 	}
 	return statements, nil
 }
@@ -182,6 +184,7 @@ func copyOutSQL(ctx context.Context, source *pgx.Conn, from Name, columns []stri
 // rowConverter takes rows in COPY's text format, of which the server sends one a message, and passes them on converted.
 type rowConverter struct {
 	to       io.Writer
+	text     *sourceText
 	partial  []byte // the beginning of a row whose end has not come
 	out      []byte
 	fields   []Text
@@ -211,17 +214,19 @@ func (c *rowConverter) Write(data []byte) (int, error) {
 	}
 }
 
-func (c *rowConverter) row(line []byte) error {
+func (c *rowConverter) row(line []byte) (err error) {
 	for i := range c.fields {
 		field, rest, more := bytes.Cut(line, []byte{'\t'})
 		if more != (i < len(c.fields)-1) {
 			return fmt.Errorf("row %d has not %d columns", c.rows+1, len(c.fields))
 		}
 		c.fields[i] = copyField(field)
+		if c.fields[i].Value, err = c.text.decode(c.fields[i].Value); err != nil {
+			return err
+		}
 		line = rest
 	}
 	before := len(c.out)
-	var err error
 	if c.out, err = c.convert(c.out, c.fields); err != nil {
 		return err
 	}

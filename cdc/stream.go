@@ -258,10 +258,17 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 	if err := s.cfg.Horizon.Renew(ctx); err != nil {
 		return err
 	}
-	if err := s.start(ctx, replication, position); err != nil {
+	text, err := sendRawText(ctx, replication, s.cfg.SourceURL)
+	if err != nil {
 		return err
 	}
-	return s.pump(ctx, store, replication, attachment, position, turn, table.Partitioned(), until)
+	defer text.close()
+	if err := s.start(ctx, replication, text, position); err != nil {
+		return err
+	}
+	reader := newReader(s.cfg, attachment, position, table.Partitioned())
+	reader.conn, reader.until, reader.silence, reader.decoder.text = replication, until, s.patience.from(position), text
+	return s.pump(ctx, store, reader, attachment, turn)
 }
 
 // elect waits until this daemon is the one that reads the slot, and remembers whether another was before, until that has been told.
@@ -400,8 +407,9 @@ func openGap(ctx context.Context, store *pgx.Conn, kinds []string) (*GapError, e
 
 // start begins the replication. A slot that is still active belongs to a walsender that a dead connection left behind,
 // since this daemon holds the reader lock: it is waited for, then ended where it is ours, which may take it a moment.
-func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, position Position) error {
-	if err := keepBytes(ctx, replication); err != nil {
+func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *sourceText, position Position) error {
+	publication, err := text.encode(quotePublication(s.cfg.Publication))
+	if err != nil {
 		return err
 	}
 	began, told := time.Now(), false
@@ -410,7 +418,7 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, position
 			Mode: pglogrepl.LogicalReplication,
 			PluginArgs: []string{
 				"proto_version '1'",
-				"publication_names '" + quotePublication(s.cfg.Publication) + "'",
+				"publication_names '" + publication + "'",
 				"messages 'true'",
 			},
 		})
@@ -466,11 +474,9 @@ func (s *Stream) endLeftover(ctx context.Context) (ours bool, err error) {
 	return tag.RowsAffected() > 0, nil
 }
 
-// pump runs reader and writer until one of them fails, the context ends, or all before a point has been consumed, where one is
-// given.
-func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.PgConn, a *Attachment, from Position, turn int64,
-	partitioned bool, until pglogrepl.LSN,
-) error {
+// pump runs reader and writer until one of them fails, the context ends, or all before a point has been consumed, where the reader has
+// one.
+func (s *Stream) pump(ctx context.Context, store *pgx.Conn, r *reader, a *Attachment, turn int64) error {
 	// The reader outlives the context by the writer's last transaction, so that a clean stop is acknowledged.
 	readerCtx, stopReader := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReader()
@@ -479,8 +485,6 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 	storeCtx, giveUp := outlive(ctx, drainTimeout)
 	defer giveUp()
 
-	r := newReader(s.cfg, a, from, partitioned)
-	r.conn, r.until, r.silence = replication, until, s.patience.from(from)
 	w := newWriter(s.cfg, store, r, turn)
 	w.key = a.Types[roleKey]
 	w.storeCtx = storeCtx
@@ -488,9 +492,9 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 		w.careful, s.careful = carefulItems, false
 	}
 	s.cfg.Queue.Began()
-	s.cfg.Status.stored(from)
+	s.cfg.Status.stored(r.from)
 	s.cfg.Status.enter(PhaseStreaming, "")
-	s.cfg.Log.Info("streaming", "slot", s.cfg.Slot, "lsn", from.String())
+	s.cfg.Log.Info("streaming", "slot", s.cfg.Slot, "lsn", r.from.String())
 
 	readerDone := make(chan error, 1)
 	go func() {
@@ -526,7 +530,7 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, replication *pgconn.
 		if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errReached) {
 			var silent *silentError
 			if errors.As(err, &silent) {
-				s.patience.ranOut(from, silent)
+				s.patience.ranOut(r.from, silent)
 			}
 			return s.explain(err)
 		}

@@ -118,6 +118,10 @@ func pinWhere(ctx context.Context, conn *pgconn.PgConn, condition string) (done 
 		 where `+condition+`
 		   and (s.context operator(pg_catalog.=) 'user'
 		     or s.setting operator(pg_catalog.<>) p.value and pg_catalog.current_setting('is_superuser') operator(pg_catalog.=) 'on')`).ReadAll()
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == "0A000" { // feature_not_supported: a conversion that there is not
+		return false, fmt.Errorf("the database is in %s, which PostgreSQL cannot convert to UTF8; walhook needs one in another encoding", conn.ParameterStatus("server_encoding"))
+	}
 	if err != nil {
 		return false, fmt.Errorf("set up the session: %w", err)
 	}
