@@ -94,7 +94,7 @@ type endpoint struct {
 	held       map[int64]struct{}
 	memory     *memory
 	flying     map[int64]*delivery // in flight or unrecorded; all of them are held
-	due        []*delivery         // ready: tests first, then those tried before or redelivered by hand
+	due        []*delivery         // ready: tests first, then those tried before, then those redelivered by hand
 	fresh      []*delivery         // ready: never tried
 	pickedDue  bool                // the last attempt was for one of due
 	lines      map[string]*line
@@ -234,8 +234,14 @@ func (e *endpoint) ready(d *delivery) {
 	switch {
 	case d.kind == kindTest: // somebody waits for the answer
 		e.due = slices.Insert(e.due, 0, d)
-	case d.attempts > 0 || d.kind == kindManual:
+	case d.kind == kindManual:
 		e.due = append(e.due, d)
+	case d.attempts > 0: // before redeliveries, of which there may be many
+		at := slices.IndexFunc(e.due, func(d *delivery) bool { return d.kind == kindManual })
+		if at < 0 {
+			at = len(e.due)
+		}
+		e.due = slices.Insert(e.due, at, d)
 	default:
 		e.fresh = append(e.fresh, d)
 	}

@@ -173,6 +173,7 @@ cross join lateral (
 order by l.n, q.delivery_id;
 
 -- Deliveries that are due again, heads of their response's line only: what comes first may be pending under another key of the response.
+-- Events and redeliveries take turns, and redeliveries leave half of the room, so that neither waits behind a backlog of the other.
 -- name: FetchDue
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
@@ -181,11 +182,12 @@ select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.a
        l.n
 from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, n)
 cross join lateral (
-  select f.*
+  select f.*, row_number() over (partition by f.kind = 3 order by f.next_attempt_at, f.delivery_id) as turn
   from unnest(l.enabled, l.keeps) as w (id, keeps)
+  cross join (values (0::smallint), (1), (3)) as k (kind)
   cross join lateral (
     select * from walhook.queue f
-     where f.webhook_id = w.id and f.next_attempt_at <= now() and f.kind <> 2 and f.delivery_id <> all(l.held)
+     where f.webhook_id = w.id and f.kind = k.kind and f.next_attempt_at <= now() and f.delivery_id <> all(l.held)
        and not case when not w.keeps then false
              when cardinality(l.ordered) <= 8 then
                exists (select from unnest(l.ordered) as o (id) cross join lateral (
@@ -203,8 +205,9 @@ cross join lateral (
                 and b.delivery_id + 0 < f.delivery_id and b.kind <> 2))
      order by f.next_attempt_at limit l.room_due
   ) as f
-  order by f.next_attempt_at, f.delivery_id limit l.room_due
+  order by turn, f.next_attempt_at, f.delivery_id limit l.room_due
 ) as q
+where q.kind <> 3 or q.turn <= (l.room_due + 1) / 2
 order by l.n, q.next_attempt_at, q.delivery_id;
 
 -- Test deliveries ignore the webhook's switch and the order.
@@ -256,9 +259,9 @@ where q.delivery_id = case when cardinality(@ordered_ids::bigint[]) <= 8 then
 select l.n,
        (select count(*) from (
           select from walhook.queue q where q.webhook_id = any(l.enabled) and q.next_attempt_at is not null and q.attempts > 0 limit 1000) as c)::bigint as waiting,
-       (select min(m.due) from unnest(l.tests) as w (id)
+       (select min(m.due) from unnest(l.tests) as w (id) cross join (values (0::smallint), (1), (2), (3)) as k (kind)
          cross join lateral (select q.next_attempt_at as due from walhook.queue q
-                              where q.webhook_id = w.id and q.next_attempt_at is not null
+                              where q.webhook_id = w.id and q.kind = k.kind and q.next_attempt_at is not null
                                 and (q.kind = 2 or w.id = any(l.enabled))
                                 and q.delivery_id <> all(l.held)
                               order by q.next_attempt_at limit 1) as m) - now() as due_in,
