@@ -231,7 +231,7 @@ var (
 func TestPagesPointAtWhatIsThere(t *testing.T) {
 	t.Parallel()
 	tests := map[string]bool{}
-	for _, folder := range []string{"../../cdc", "../../dispatch", "../../session", "../../sql", "../../testenv", "../../testenv/pgserver", "."} {
+	for _, folder := range []string{"../../cdc", "../../dispatch", "../../dispatch/post", "../../session", "../../sql", "../../testenv", "../../testenv/pgserver", "."} {
 		files, err := filepath.Glob(folder + "/*_test.go")
 		if err != nil {
 			t.Fatal(err)
