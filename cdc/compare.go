@@ -25,6 +25,7 @@ type comparison struct {
 
 	before, types ColumnTypes // of the mapped columns: what is recorded is of, and as they are now; before may be nil
 	followed      bool        // the stream was consumed up to the snapshot
+	replaced      bool        // the table is another one than before
 	restamp       bool        // some recorded stamps are of another type
 	unmatched     bool        // the rows' keys are not those that are recorded
 
@@ -157,7 +158,11 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 		if d.recorded == nil && c.unmatched {
 			fired = 0
 		}
-		addState(rows, d.row.ID, &next, 0, fate{}.add(fired, false, now))
+		var created pglogrepl.LSN
+		if d.recorded == nil && c.replaced {
+			created = c.at // a response that was recorded under its id is forgotten
+		}
+		addState(rows, d.row.ID, &next, created, fate{}.add(fired, false, now))
 		for _, event := range fired.Types() {
 			events = append(events, Event{
 				Type: event, ResponseID: d.row.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID, FirstID: next.FirstID,
@@ -250,6 +255,9 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 		if recorded {
 			d.recorded = newState(recordedAssessment, recordedOrg, before, recordedFlags, first)
 		}
+		if d.recorded != nil && c.replaced && c.isAnother(d) {
+			d.recorded = nil
+		}
 		if d.recorded != nil && (c.followed || value == nil) && otherType(d.recorded.Stamp, d.row.Stamp) {
 			d.recorded.Stamp = d.row.Stamp.Value // the stream has told of all changes, or nobody can tell
 		}
@@ -259,6 +267,14 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 		return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
 	}
 	return found, nil
+}
+
+// isAnother reports whether a row of a table that replaced the one before is another response under the same id: it is less far, or belongs
+// to another assessment. What is further may be a copy that was changed since.
+func (c *comparison) isAnother(d difference) bool {
+	before := d.recorded
+	return before.StartedNow && d.row.Started == MarkUnset || before.FinishedNow && d.row.Finished == MarkUnset ||
+		c.before[roleAssessment] == c.types[roleAssessment] && !equalText(before.AssessmentID, d.row.Assessment.pointer())
 }
 
 func textOf(value *string) Text {

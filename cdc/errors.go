@@ -20,15 +20,19 @@ const (
 	DeliveriesStopped  = "deliveries_stopped"  // something keeps a daemon from sending
 	LogUpkeep          = "log_upkeep"          // the log takes no results, gets no partitions or loses no old ones
 	switchedOff        = "switched_off"        // the site's switch, by an administrator
+	PartitionEmptied   = "partition_emptied"   // a partition was truncated, which is not published
 	KeyHidden          = "key_hidden"          // a replica identity lacks the key; a gap only once it has it again
 )
 
 // gapKinds are those at which the stream stops: a comparison of the whole table closes every gap.
 var gapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChanged, TableReplaced, ColumnMissing, IdentityLost, KeyRetyped}
 
+// alongsideKinds are gaps that the slot does not have: it is kept, and the table is compared at a point of its stream.
+var alongsideKinds = []string{ColumnRetyped, PartitionEmptied}
+
 // comparedKinds are what a comparison is the end of.
 var (
-	comparedKinds = append(slices.Clone(gapKinds), KeyHidden, ColumnRetyped)
+	comparedKinds = append(append(slices.Clone(gapKinds), KeyHidden), alongsideKinds...)
 	// IncidentKinds are the kinds of incidents that last until they are resolved. Others are noted when they are over.
 	IncidentKinds = append([]string{"retention", switchedOff, SetAside, PreconditionLost, DeliveriesStopped, LogUpkeep}, comparedKinds...)
 )
@@ -38,6 +42,9 @@ type GapError struct {
 	Kind   string // one of the kinds above
 	Detail string // a sentence for people
 }
+
+// alongside reports whether the slot is kept.
+func (e *GapError) alongside() bool { return slices.Contains(alongsideKinds, e.Kind) }
 
 func (e *GapError) Error() string { return e.Detail }
 

@@ -38,6 +38,8 @@ type TableInfo struct {
 type Identity struct {
 	Table   string
 	Setting string   // pg_class.relreplident: d default, i index, f full, n nothing
+	File    uint32   // pg_class.relfilenode: another one after TRUNCATE, and after a rewrite
+	Empty   bool     // as far as the catalog knows, which TRUNCATE tells it
 	Columns []string // empty where an update or delete cannot be published
 
 	// Usable has for each column the smallest setting of REPLICA IDENTITY that covers it, such as USING INDEX name.
@@ -183,7 +185,7 @@ func (t *TableInfo) readIndexes(ctx context.Context, conn *pgx.Conn) error {
 // readIdentities reads the replica identity where it counts: PostgreSQL checks that of the partition a row lies in.
 func (t *TableInfo) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, partitionsOf("$1::oid")+`
-		select c.oid::regclass::text, c.relreplident::text,
+		select c.oid::regclass::text, c.relreplident::text, c.relfilenode, c.relpages = 0,
 		       case c.relreplident
 		         when 'f' then array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
 		         else array(select a.attname::text
@@ -209,7 +211,7 @@ func (t *TableInfo) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("look up the replica identity of %s: %w", t.Name.Display(), err)
 	}
 	var identity Identity
-	_, err = pgx.ForEachRow(rows, []any{&identity.Table, &identity.Setting, &identity.Columns, &identity.Usable}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&identity.Table, &identity.Setting, &identity.File, &identity.Empty, &identity.Columns, &identity.Usable}, func() error {
 		t.Identities = append(t.Identities, identity)
 		identity = Identity{}
 		return nil

@@ -91,7 +91,7 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 			return Reconciled{}, err
 		}
 	}
-	if cfg.Gap == nil || cfg.Gap.Kind == ColumnRetyped {
+	if cfg.Gap == nil || cfg.Gap.alongside() {
 		result, err := r.alongside(ctx, attachment, position)
 		if !errors.As(err, &r.cfg.Gap) {
 			if err != nil && cfg.Gap != nil {
@@ -213,7 +213,7 @@ func (r *reconciler) alongside(ctx context.Context, a *Attachment, position Posi
 	if r.attachment, err = ReadAttachment(ctx, r.store); err != nil { // the stream may have met another type of the key
 		return Reconciled{}, err
 	}
-	return r.compare(ctx, source, preflight, snapshot.consistent, false, alsoWrite{sql.ResolveIncidents.SQL, []any{[]string{ColumnRetyped}}})
+	return r.compare(ctx, source, preflight, snapshot.consistent, false, alsoWrite{sql.ResolveIncidents.SQL, []any{alongsideKinds}})
 }
 
 // catchUp consumes the slot up to a point, through a store connection of its own: the stream sets its session up for look-ups,
@@ -374,6 +374,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 		source: source, store: r.store, mapping: r.cfg.Target.Mapping, respondent: preflight.Respondent, assessment: preflight.Assessment,
 		queue: r.cfg.Queue, at: at, note: r.cfg.Note, progress: r.cfg.Progress,
 		before: r.attachment.Types, types: types, followed: !newSlot,
+		replaced: r.adopting == nil && preflight.Respondent.OID != r.attachment.RespondentOID,
 	}
 	outcome, err := c.run(ctx)
 	if err != nil {

@@ -70,12 +70,13 @@ type Stream struct {
 	elected   uint32 // the server process of the last session in which this daemon read the slot
 	patience  patience
 
-	told         *GapError // the last that was told of
-	lost         string    // what attach required and holds no more, as it was last told
-	retypeFailed time.Time // when a comparison for a column's new type failed last
-	retypeOpen   *GapError // the open incident of a retyped column, as the session began
-	careful      bool      // the store refused something of what comes next
-	succeeds     bool      // another daemon read the slot before, which has not been told yet
+	told         *GapError         // the last that was told of
+	lost         string            // what attach required and holds no more, as it was last told
+	retypeFailed time.Time         // when a comparison for a column's new type failed last
+	retypeOpen   *GapError         // the open incident of one of alongsideKinds, as the session began
+	partitions   map[string]uint32 // the files of the partitions, as they were last seen
+	careful      bool              // the store refused something of what comes next
+	succeeds     bool              // another daemon read the slot before, which has not been told yet
 }
 
 // NewStream returns a Stream that Run starts.
@@ -128,7 +129,7 @@ func (s *Stream) Run(ctx context.Context) error {
 				return err
 			}
 			var entrusted *entrustedError
-			if gap.Kind == ColumnRetyped {
+			if gap.alongside() {
 				open, s.retypeFailed = nil, time.Now() // the stream can go on without
 			}
 			if errors.As(err, &entrusted) {
@@ -157,8 +158,8 @@ func (s *Stream) found(gap *GapError) {
 	}
 	s.told = gap
 	s.cfg.Status.enter(PhaseRetrying, gap.Detail)
-	if gap.Kind == ColumnRetyped {
-		s.cfg.Log.Warn("comparing the table, since a mapped column was retyped", "detail", gap.Detail)
+	if gap.alongside() {
+		s.cfg.Log.Warn("comparing the table", "kind", gap.Kind, "detail", gap.Detail)
 		return
 	}
 	s.cfg.Log.Error("the stream may have missed changes", "kind", gap.Kind, "detail", gap.Detail)
@@ -247,12 +248,15 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 			return err
 		}
 	}
+	if open == nil {
+		open = s.emptied(table)
+	}
 	if open != nil {
 		return open
 	}
 	// The source may be another server than that of the session before, whose connections live on.
 	s.cfg.Guard.reconnect()
-	if s.retypeOpen, err = openGap(ctx, store, []string{ColumnRetyped}); err != nil {
+	if s.retypeOpen, err = openGap(ctx, store, alongsideKinds); err != nil {
 		return err
 	}
 	if err := s.cfg.Horizon.Renew(ctx); err != nil {

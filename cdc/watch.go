@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -48,7 +49,7 @@ func (s *Stream) watch(ctx context.Context, a *Attachment) error {
 			asked = err == nil
 		}
 		if err == nil && gap == nil {
-			gap = s.retyped(a, tables)
+			gap = cmp.Or(s.emptied(tables[0]), s.retyped(a, tables))
 		}
 		if err == nil && gap == nil && looks%preconditionLooks == 0 {
 			err = s.watchPreconditions(ctx, source, a, surveyed)
@@ -117,6 +118,26 @@ func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment
 		return nil, &GapError{PublicationChanged, fmt.Sprintf("publication %q was changed or made again%s; as it is now it publishes what it should", s.cfg.Publication, partition)}, nil
 	}
 	return published, nil, nil
+}
+
+// emptied returns a gap if a partition was truncated since it was last seen: PostgreSQL does not publish that through the partitioned table.
+func (s *Stream) emptied(table *TableInfo) *GapError {
+	if s.cfg.Mend == nil || !table.Partitioned() {
+		return nil
+	}
+	var names []string
+	files := map[string]uint32{}
+	for _, p := range table.Identities {
+		if before, known := s.partitions[p.Table]; known && before != p.File && p.Empty {
+			names = append(names, p.Table)
+		}
+		files[p.Table] = p.File
+	}
+	s.partitions = files
+	if len(names) == 0 {
+		return nil
+	}
+	return &GapError{PartitionEmptied, "truncated on its own, which PostgreSQL does not publish: partition " + strings.Join(names, ", ")}
 }
 
 func replaced(name Name) *GapError {

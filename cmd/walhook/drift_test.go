@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -95,6 +97,37 @@ func TestSchemaDrift(t *testing.T) {
 
 // A partition that is attached brings rows that no change announced: the first change of each announces it. What happens in one
 // that was detached concerns nobody.
+// A partition that is truncated on its own, of which the stream does not tell, is noticed, and its responses are forgotten; one that is rewritten
+// is left alone.
+func TestPartitionTruncated(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, `
+		create table respondent (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz, primary key (id, assessment_id))
+		  partition by list (assessment_id);
+		create table respondent_1 partition of respondent for values in (1);
+		create table respondent_rest partition of respondent default;
+		insert into respondent values (1, 1, now(), now()), (2, 2, now(), now())`)
+	d := s.run()
+	s.hooks()
+	s.exec("vacuum full respondent_rest")
+	s.exec("begin; insert into respondent values (3, 1); truncate respondent_1; insert into respondent values (4, 1, now()); commit")
+	s.resolved("partition_emptied")
+	if got := testenv.Values[string](t, s.store, "select response_id from walhook.response_state order by 1"); !slices.Equal(got, []string{"2", "4"}) {
+		t.Errorf("recorded are the responses %q", got)
+	}
+	d.ready()
+	s.exec("truncate respondent_rest")
+	testenv.Eventually(t, patience, "the other partition's responses to be forgotten", func() (bool, string) {
+		got := testenv.Values[string](t, s.store, "select response_id from walhook.response_state")
+		return slices.Equal(got, []string{"4"}), fmt.Sprint(got)
+	})
+	s.exec("insert into respondent values (2, 2, now(), now()), (1, 1, null, null)")
+	s.expect("/hook", "created 3", "created 4", "started 4", "created 1")
+	if got := testenv.Value[int](t, s.store, "select count(*) from walhook.incident where kind = 'partition_emptied'"); got != 2 {
+		t.Errorf("%d incidents tell of two partitions", got)
+	}
+}
+
 func TestPartitionsComeAndGo(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, `

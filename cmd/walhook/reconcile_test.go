@@ -273,6 +273,25 @@ func TestTableSwapped(t *testing.T) {
 	s.expect("/hook", missedInGap...)
 }
 
+// A table that takes the name over and has other rows under ids that were used before is compared as what it is: a row that is less far than
+// its response was, or belongs to another assessment, is a new response. Rows that were copied stay what they were.
+func TestTableSwappedReusesIDs(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema)
+	s.exec(`insert into respondent (id, assessment_id, started_at, finished_at) values
+		(1, 1, now(), now()), (2, 1, now(), now()), (3, 2, null, null), (4, 1, now(), null), (5, 1, now(), null), (6, 1, null, null)`)
+	s.run()
+	s.hooks()
+	s.exec(`begin; create table fresh (like respondent including all); insert into fresh select * from respondent where id in (2, 4, 6);
+		alter table respondent rename to old; alter table fresh rename to respondent;
+		insert into respondent (id, assessment_id) values (1, 1), (3, 1), (5, 1);
+		update respondent set finished_at = now() where id = 4; commit`)
+	s.resolved("table_replaced")
+	s.exec("update respondent set started_at = now(), finished_at = now() where id = 1")
+	s.exec("update respondent set page = page + 1, finished_at = finished_at + interval '1 s' where id = 2")
+	s.expect("/hook", "created 1", "created 3", "completed 4", "created 5", "started 1", "completed 1", "changed 2")
+}
+
 func TestMissingColumnStopsTheStream(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, sampleSchema)
