@@ -117,11 +117,11 @@ func (e *examiner) attachment(ctx context.Context) bool {
 	case e.view.denied:
 		e.note(Fail, "store_rights", fmt.Sprintf("role %s may not read the schema walhook, which belongs to %s", e.view.user, e.view.schemaOwner), e.view.grantDaemon)
 		return false
-	case e.view.newer != nil:
-		e.note(Fail, "store_version", e.view.newer.Error(), "use the newer walhook, or restore the store from before its upgrade")
-		return false
 	case e.view.err() != nil:
 		e.findings = append(e.findings, e.view.refusals(e.cfg.Target, e.p, "")...)
+		return false
+	case e.view.newer != nil:
+		e.note(Fail, "store_version", e.view.newer.Error(), "use the newer walhook, or restore the store from before its upgrade")
 		return false
 	case e.view.attachment == nil:
 		refusals := e.view.refusals(e.cfg.Target, e.p, "")

@@ -309,11 +309,16 @@ func (s *SlotInfo) continues(before, after Position) error {
 	case s.foreign():
 		return &GapError{SlotForeign, s.whose()}
 	case s.WALStatus == "lost":
-		return &GapError{SlotLost, fmt.Sprintf("slot %q was invalidated: the server has removed WAL that it still needed", s.Name)}
+		return &GapError{SlotLost, s.lost()}
 	case s.WALEnd < before.LSN:
 		return &GapError{ServerRestored, fmt.Sprintf("the server's WAL ends at %s, before the stored position %s: it was restored to an earlier point", s.WALEnd, before.LSN)}
 	case s.Confirmed > after.LSN:
 		return &GapError{SlotForeign, fmt.Sprintf("slot %q stands at %s, ahead of the stored position %s: it is another slot under the same name, or somebody else has read it", s.Name, s.Confirmed, after.LSN)}
 	}
 	return nil
+}
+
+// lost says that the slot was invalidated.
+func (s *SlotInfo) lost() string {
+	return fmt.Sprintf("slot %q was invalidated: the server has removed WAL that it still needed", s.Name)
 }

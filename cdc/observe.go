@@ -3,8 +3,8 @@ package cdc
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -97,15 +97,17 @@ func (o *Observation) observe(ctx context.Context, sourceURL, storeURL, slot str
 		}
 	}
 	if store != nil {
-		if err := sql.CheckVersion(ctx, store); err != nil {
-			o.line(Fail, "store", "%v", err)
-			store = nil
+		version := sql.CheckVersion(ctx, store)
+		if source != nil {
+			err, copied := checkIdentity(ctx, source, store), (*CopyError)(nil)
+			if errors.As(err, &copied) || err != nil && version == nil {
+				o.line(Fail, "attachment", "%v", err)
+				return
+			}
 		}
-	}
-	if store != nil && source != nil {
-		if err := checkIdentity(ctx, source, store); err != nil {
-			o.line(Fail, "attachment", "%v", err)
-			return
+		if version != nil {
+			o.line(Fail, "store", "%v", version)
+			store = nil
 		}
 	}
 	var position *Position
@@ -158,20 +160,20 @@ func (o *Observation) observeStore(ctx context.Context, store *pgx.Conn, slot st
 	return &position
 }
 
-// observeSource looks at the slot. Without a position it cannot be told whether that continues where the store ends.
+// observeSource looks at the slot. Without a position it cannot be told whether that continues where the store ends, nor who reads it.
 func (o *Observation) observeSource(ctx context.Context, source, store *pgx.Conn, slot string, position *Position) {
 	s, err := inspectSlot(ctx, source, slot)
-	before, after := Position{}, Position{LSN: math.MaxUint64}
+	var stored *storeStand
 	if err == nil && position != nil {
-		before = *position
-		after, _, err = readPosition(ctx, store)
+		stored = &storeStand{before: *position, daemons: o.Daemons}
+		stored.after, _, err = readPosition(ctx, store)
 	}
 	if err != nil {
 		o.line(Fail, "slot", "%v", err)
 		return
 	}
 	o.SlotStatus, o.SlotActive, o.LagBytes = s.status(), s.ActivePID != nil, s.Retained
-	verdict, text := s.verdict(before, after, o.Daemons)
+	verdict, text := s.verdict(stored)
 	o.line(verdict, "slot", "%s", text)
 	if s.Exists {
 		verdict, text := OK, BytesText(s.Retained)+" of WAL are held back"
@@ -185,25 +187,40 @@ func (o *Observation) observeSource(ctx context.Context, source, store *pgx.Conn
 	}
 }
 
-// verdict says how the slot stands while so many daemons live.
-func (s *SlotInfo) verdict(before, after Position, daemons int64) (Level, string) {
-	if !s.Exists {
+// storeStand is what the store says of the slot's reader: its position before and after the slot was looked at, and how many daemons live.
+type storeStand struct {
+	before, after Position
+	daemons       int64
+}
+
+// verdict says how the slot stands. Nothing is known of the store where stored is nil.
+func (s *SlotInfo) verdict(stored *storeStand) (Level, string) {
+	switch {
+	case !s.Exists && stored == nil:
+		return Fail, fmt.Sprintf("%q does not exist", s.Name)
+	case !s.Exists:
 		return Fail, fmt.Sprintf("%q does not exist: walhook run or walhook reconcile makes a new one and fires what was missed", s.Name)
-	}
-	if s.foreign() {
+	case s.foreign():
 		return Fail, s.whose() + "; " + otherSlotRemedy
-	}
-	if err := s.continues(before, after); err != nil {
-		return Fail, err.Error()
+	case stored != nil:
+		if err := s.continues(stored.before, stored.after); err != nil {
+			return Fail, err.Error()
+		}
 	}
 	switch {
+	case s.WALStatus == "lost":
+		return Fail, s.lost()
 	case s.WALStatus == "unreserved":
 		return Fail, s.danger(0)
-	case s.ActivePID == nil && daemons == 0:
+	case stored == nil && s.ActivePID == nil:
+		return Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile", s.Name)
+	case stored == nil:
+		return OK, fmt.Sprintf("%q is %s and read by process %d of the server", s.Name, s.status(), *s.ActivePID)
+	case s.ActivePID == nil && stored.daemons == 0:
 		return Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile: start walhook run, or walhook detach", s.Name)
 	case s.ActivePID == nil:
 		return Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile, although a daemon lives: /readyz and its log say why", s.Name)
-	case daemons == 0:
+	case stored.daemons == 0:
 		return Fail, fmt.Sprintf("slot %q is read by process %d of the server, and no daemon of this store lives: see pg_stat_activity", s.Name, *s.ActivePID)
 	}
 	return OK, fmt.Sprintf("%q is %s and read by a daemon", s.Name, s.status())

@@ -60,13 +60,15 @@ func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, err
 	if err == nil && v.version > 0 {
 		v.restored, err = sql.LacksRows(ctx, store)
 	}
+	var recorded *Attachment
 	if err == nil && v.version > 0 {
+		recorded, err = ReadAttachment(ctx, store)
 		if v.newer = sql.CheckNotNewer(v.version); v.newer == nil {
-			v.attachment, err = ReadAttachment(ctx, store)
+			v.attachment = recorded
 		}
 	}
 	if err == nil {
-		v.identity, err = inspectIdentity(ctx, source, store, v.attachment)
+		v.identity, err = inspectIdentity(ctx, source, store, recorded)
 	}
 	if sqlState(err) != stateDenied {
 		return v, err

@@ -104,7 +104,7 @@ func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *Attachment
 		return nil, s.cfg.Guard.missingSlot(), nil
 	}
 	if slot.WALStatus == "lost" {
-		return nil, &GapError{SlotLost, "slot \"" + s.cfg.Slot + "\" was invalidated: the server has removed WAL that it still needed"}, nil
+		return nil, &GapError{SlotLost, slot.lost()}, nil
 	}
 	spec := newPublicationSpec(s.cfg.Publication, s.cfg.Slot, a.Publish, m, respondent, assessment)
 	if drift := spec.drift(have); len(drift) > 0 {

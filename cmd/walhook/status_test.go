@@ -30,8 +30,11 @@ func (s *site) status(name string, verdict cdc.Level, text string) {
 		if o.OK != (fails == 0) || o.OK != (status == exitOK) || len(o.Problems) != fails {
 			s.t.Errorf("ok is %v, %d lines fail, %d problems, and it ends with %d:\n%s", o.OK, fails, len(o.Problems), status, out)
 		}
+		if !found {
+			return false, fmt.Sprintf("%d\n%s", status, out)
+		}
 		plain, _, _ := s.walhook("status")
-		return found && strings.Contains(plain, fmt.Sprintf("%-4s  %-10s  ", verdict, name)), fmt.Sprintf("%d\n%s", status, plain)
+		return strings.Contains(plain, fmt.Sprintf("%-4s  %-10s  ", verdict, name)), fmt.Sprintf("%d\n%s", status, plain)
 	})
 }
 
@@ -51,9 +54,11 @@ func TestStatusIsTrue(t *testing.T) {
 	s.status("slot", cdc.Fail, `"another" does not exist`)
 	s.env["SLOT"] = slot
 
-	testenv.Exec(t, s.store, "update walhook.schema_version set version = version + 1")
-	s.status("store", cdc.Fail, "version")
-	testenv.Exec(t, s.store, "update walhook.schema_version set version = version - 1")
+	// What cannot be known is not said: a store that is away may have daemons.
+	s.with("STORE_URL", "postgres://127.0.0.1:1/away?connect_timeout=5")
+	s.status("store", cdc.Fail, "connect to the store")
+	s.status("slot", cdc.OK, "read by process")
+	s.with("STORE_URL", s.store)
 
 	testenv.Exec(t, s.store, "update walhook.settings set enabled = false")
 	s.status("switch", cdc.Warn, "switched off")
@@ -71,7 +76,6 @@ func TestStatusIsTrue(t *testing.T) {
 	}
 	s.right()
 
-	// The slot is kept from a daemon that lives.
 	testenv.Exec(t, s.store, "update walhook.attachment set phase = 'attaching'")
 	s.status("attachment", cdc.Fail, "interrupted")
 	testenv.Exec(t, s.store, "update walhook.attachment set phase = 'attached'")
@@ -96,6 +100,41 @@ func TestStatusIsTrue(t *testing.T) {
 	}
 	s.status("slot", cdc.Fail, "nobody reads slot")
 	s.status("daemons", cdc.Fail, "no daemon lives")
+
+	// A daemon lives, and something keeps it from the slot.
+	reader := testenv.Connect(t, s.store)
+	if _, err := reader.Exec(t.Context(), "select pg_advisory_lock($1)", cdc.ReaderLock); err != nil {
+		t.Fatal(err)
+	}
+	d = s.start()
+	s.status("slot", cdc.Fail, "although a daemon lives")
+	s.status("daemon", cdc.Fail, "no daemon reports that it reads the slot")
+	if status := d.stop(); status != exitOK {
+		t.Errorf("the daemon ends with %d", status)
+	}
+	_ = reader.Close(t.Context())
+
+	for _, by := range []int{1, -1} {
+		testenv.Exec(t, s.store, "update walhook.schema_version set version = version + $1", by)
+		s.status("store", cdc.Fail, "version")
+		testenv.Exec(t, s.store, "update walhook.schema_version set version = version - $1", by)
+	}
+
+	s.exec("alter system set max_slot_wal_keep_size = '1MB'")
+	s.exec("select pg_reload_conf()")
+	testenv.Eventually(t, patience, "the server to invalidate the slot", func() (bool, string) {
+		for range 3 {
+			s.exec("select pg_logical_emit_message(false, 'filler', 'x')")
+			s.exec("select pg_switch_wal()")
+		}
+		s.exec("checkpoint")
+		status := testenv.Psql(t, s.db, "select wal_status from pg_replication_slots where slot_name = '"+slot+"'")
+		return status == "lost", status
+	})
+	s.status("slot", cdc.Fail, "was invalidated")
+	s.mustFail("doctor", "was invalidated")
+	s.exec("alter system reset max_slot_wal_keep_size")
+	s.exec("select pg_reload_conf()")
 	s.dropSlot()
 	s.status("slot", cdc.Fail, "does not exist")
 	s.exec("select pg_create_logical_replication_slot($1, 'test_decoding')", slot)
@@ -113,7 +152,20 @@ func TestStatusIsTrue(t *testing.T) {
 	for _, way := range twoWays {
 		c.status("attachment", cdc.Fail, way)
 	}
-	c.mustFail("status", twoWays...)
+	for _, by := range []int{0, 1, -1} { // the store's schema may be of another version
+		testenv.Exec(t, s.store, "update walhook.schema_version set version = version + $1", by)
+		c.mustFail("status", twoWays...)
+		c.mustFail("doctor", twoWays...)
+		testenv.Exec(t, s.store, "update walhook.schema_version set version = version - $1", by)
+	}
+
+	standby := testenv.CopyServer(t, source, nil, "standby.signal")
+	database := s.database()
+	s.with("DATABASE_URL", standby.URL(database))
+	s.status("source", cdc.Fail, "is a standby")
+	s.with("DATABASE_URL", s.db, "STORE_URL", standby.URL(database))
+	s.status("store", cdc.Fail, "is a standby")
+	s.with("STORE_URL", s.store)
 
 	storeServer.Kill()
 	s.status("store", cdc.Fail, "connect to the store")
