@@ -24,7 +24,10 @@ const (
 	Upkeep                    // the log has partitions ahead, and old ones go
 	concerns
 
-	heartbeats = concerns // a part of Leasing, which has a goroutine of its own
+	// Parts of concerns that have goroutines of their own.
+	heartbeats  = concerns     // of Leasing
+	timeIndexes = concerns + 1 // of Upkeep
+	withParts   = concerns + 2
 )
 
 // Concerns returns all of them.
@@ -78,11 +81,13 @@ type failure struct {
 // health is what fails at the moment. It is safe for concurrent use.
 type health struct {
 	mu      sync.Mutex
-	failing [heartbeats + 1]failure
+	failing [withParts]failure
 }
 
 // note takes down whether a concern works.
-func (h *health) note(c Concern, err error) { h.noteAs(c, err, c != Logging && c != Upkeep) }
+func (h *health) note(c Concern, err error) {
+	h.noteAs(c, err, c != Logging && c != Upkeep && c != timeIndexes)
+}
 
 func (h *health) noteAs(c Concern, err error, stops bool) {
 	h.mu.Lock()
@@ -110,15 +115,22 @@ func (h *health) fails(longer time.Duration) [concerns]failure {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	found := [concerns]failure(h.failing[:concerns])
-	if f, lease := h.failing[heartbeats], &found[Leasing]; lease.since.IsZero() || !f.since.IsZero() && f.since.Before(lease.since) {
-		*lease = f
-	}
+	found[Leasing] = worse(found[Leasing], h.failing[heartbeats])
+	found[Upkeep] = worse(found[Upkeep], h.failing[timeIndexes])
 	for i, f := range found {
 		if f.since.IsZero() || time.Since(f.since) < longer {
 			found[i] = failure{}
 		}
 	}
 	return found
+}
+
+// worse returns what stops deliveries, or else what has failed for longer.
+func worse(a, b failure) failure {
+	if a.since.IsZero() || !b.since.IsZero() && (b.stops && !a.stops || b.stops == a.stops && b.since.Before(a.since)) {
+		return b
+	}
+	return a
 }
 
 // stopped says what stops deliveries, "" where nothing does.

@@ -2,8 +2,11 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"walhook/sql"
 )
@@ -19,7 +22,16 @@ func (s *Scheduler) timeIndexLoop(ctx context.Context) {
 		if built > 0 {
 			pause = 0
 		}
-		if err != nil && ctx.Err() == nil {
+		switch answer := (*pgconn.PgError)(nil); {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			s.health.note(timeIndexes, nil)
+		default:
+			pause = upkeepRetry
+			if errors.As(err, &answer) && answer.Code[:2] != "57" { // a store that is away concerns others
+				s.health.note(timeIndexes, err)
+			}
 			s.cfg.Log.Warn("an index of the log could not be built; trying again", "error", err, "in", pause)
 		}
 		select {

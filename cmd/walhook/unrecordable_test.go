@@ -116,6 +116,22 @@ func TestLogThatRefusesRows(t *testing.T) {
 	s.exactlyOnce(1000, "created")
 }
 
+// An index of the log that cannot be built is reported like the rest of its upkeep, and stops nothing.
+func TestLogIndexThatIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sampleSchema).attach()
+	testenv.Exec(t, s.store, strings.ReplaceAll(refuseDDL, "CREATE TABLE", "CREATE INDEX")+"; update walhook.settings set time_zone = 'Europe/Berlin'")
+	d := s.start().ready()
+	s.incidents("log_upkeep", "open")
+	d.shows(1, "walhook_failing", "concern", "upkeep")
+	s.wrong("no DDL here")
+	d.ready()
+	testenv.Exec(t, s.store, "drop event trigger refuse")
+	s.incidents("log_upkeep", "resolved")
+	d.shows(0, "walhook_failing", "concern", "upkeep")
+	s.right()
+}
+
 // A result that the store refuses by itself is set aside: it stops no other, and is said. Once the store takes it, it is recorded, once.
 func TestResultThatIsRefused(t *testing.T) {
 	t.Parallel()
