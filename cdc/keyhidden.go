@@ -38,31 +38,22 @@ func (b *batch) unidentifiedDelete() {
 	b.w.status.keyHidden.Store(true)
 }
 
-// watchKeys tells of a table that hides its key, as an incident that stays open, and returns the gap that is left of it once the
-// table does not any more. The store is asked when asked is false, and otherwise only where this process saw something.
-func (s *Stream) watchKeys(ctx context.Context, tables []*TableInfo, asked bool) (*GapError, error) {
+// watchKeys keeps an incident open while a table hides its key, and returns the gap that is left of it once none does any more.
+func (s *Stream) watchKeys(ctx context.Context, tables []*TableInfo) (*GapError, error) {
 	keys := []string{s.cfg.Mapping.ID, s.cfg.Mapping.AssessmentID}
 	for i, table := range tables {
 		detail := table.hiddenKey(keys[i])
 		if detail == "" {
 			continue
 		}
-		if s.keyHidden == detail {
-			return nil, nil
+		changed, err := s.keep(ctx, &s.hidden, KeyHidden, detail)
+		if changed {
+			s.cfg.Status.keyHidden.Store(true)
+			s.cfg.Log.Error("a table hides its key", "table", table.Name.Display(), "detail", detail)
 		}
-		err := s.atStore(ctx, func(store *pgx.Conn) error {
-			_, err := store.Exec(ctx, sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": KeyHidden, "detail": detail})...)
-			return err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("record the incident: %w", err)
-		}
-		s.keyHidden = detail
-		s.cfg.Status.keyHidden.Store(true)
-		s.cfg.Log.Error("a table hides its key", "table", table.Name.Display(), "detail", detail)
-		return nil, nil
+		return nil, err
 	}
-	if asked && !s.cfg.Status.keyHidden.Load() {
+	if s.hidden.known && !s.cfg.Status.keyHidden.Load() {
 		return nil, nil
 	}
 	var open *GapError
@@ -73,12 +64,39 @@ func (s *Stream) watchKeys(ctx context.Context, tables []*TableInfo, asked bool)
 	if err != nil {
 		return nil, err
 	}
-	s.keyHidden = ""
+	s.hidden = lastingIncident{known: true}
 	if open == nil {
 		return nil, nil // the batch that tells of it is on its way, or there is nothing
 	}
 	s.cfg.Status.keyHidden.Store(false)
 	return &GapError{KeyHidden, "deletes or changed keys came without the key of their rows, since a replica identity lacked it; now it has it again"}, nil
+}
+
+// lastingIncident is an incident that stays open while the watch sees its cause.
+type lastingIncident struct {
+	known  bool   // the store was asked or told since the watch began
+	detail string // as the store has it; "": none is open
+}
+
+// keep brings the incident of a kind in the store to this detail, "" where its cause has ended, and reports whether that is another one.
+func (s *Stream) keep(ctx context.Context, i *lastingIncident, kind, detail string) (changed bool, err error) {
+	if i.known && i.detail == detail {
+		return false, nil
+	}
+	query, args := sql.KeepIncident, sql.Args{"kind": kind, "detail": detail}
+	if detail == "" {
+		query, args = sql.ResolveIncidents, sql.Args{"kinds": []string{kind}}
+	}
+	err = s.atStore(ctx, func(store *pgx.Conn) error {
+		_, err := store.Exec(ctx, query.SQL, query.Bind(args)...)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("record the incident: %w", err)
+	}
+	changed = i.detail != detail
+	*i = lastingIncident{true, detail}
+	return changed, nil
 }
 
 // atStore does something on a connection of its own: that of the stream belongs to the writer.

@@ -64,14 +64,14 @@ type StreamConfig struct {
 
 // Stream reads the slot while no other daemon does, and waits otherwise.
 type Stream struct {
-	cfg       StreamConfig
-	keyHidden string // what the watch has told of a table that hides its key
-	yielded   bool   // the slot was given to a comparison, which is no daemon
-	elected   uint32 // the server process of the last session in which this daemon read the slot
-	patience  patience
+	cfg      StreamConfig
+	yielded  bool   // the slot was given to a comparison, which is no daemon
+	elected  uint32 // the server process of the last session in which this daemon read the slot
+	patience patience
 
 	told         *GapError         // the last that was told of
-	lost         string            // what attach required and holds no more, as it was last told
+	lost         lastingIncident   // what attach required and holds no more
+	hidden       lastingIncident   // a table hides its key
 	retypeFailed time.Time         // when a comparison for a column's new type failed last
 	retypeOpen   *GapError         // the open incident of one of alongsideKinds, as the session began
 	partitions   map[string]uint32 // the files of the partitions, as they were last seen

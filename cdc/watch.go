@@ -22,8 +22,7 @@ const (
 // missed something. A broken connection is opened again: the stream itself notices when the server is gone.
 func (s *Stream) watch(ctx context.Context, a *Attachment) error {
 	var source *pgx.Conn
-	asked := false // the store, whether something is left of before
-	surveyed := false
+	s.lost.known, s.hidden.known = false, false
 	defer func() {
 		if source != nil {
 			closeQuietly(source)
@@ -45,15 +44,13 @@ func (s *Stream) watch(ctx context.Context, a *Attachment) error {
 		}
 		tables, gap, err := s.lookAround(ctx, source, a)
 		if err == nil && gap == nil {
-			gap, err = s.watchKeys(ctx, tables, asked)
-			asked = err == nil
+			gap, err = s.watchKeys(ctx, tables)
 		}
 		if err == nil && gap == nil {
 			gap = cmp.Or(s.emptied(tables[0]), s.retyped(a, tables))
 		}
 		if err == nil && gap == nil && looks%preconditionLooks == 0 {
-			err = s.watchPreconditions(ctx, source, a, surveyed)
-			surveyed = surveyed || err == nil
+			err = s.watchPreconditions(ctx, source, a)
 		}
 		if err != nil {
 			s.cfg.Log.Debug("the watch cannot look", "error", err)

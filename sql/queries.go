@@ -85,7 +85,7 @@ var (
 	OpenIncident        = mustQuery("OpenIncident")
 	RecordKeyType       = mustQuery("RecordKeyType")
 	NoteSetAside        = mustQuery("NoteSetAside")
-	ResolveOthers       = mustQuery("ResolveOthers")
+	KeepIncident        = mustQuery("KeepIncident")
 	NoteIncident        = mustQuery("NoteIncident")
 	ResolveIncidents    = mustQuery("ResolveIncidents")
 	OpenOwnIncident     = mustQuery("OpenOwnIncident")

@@ -15,6 +15,7 @@ func TestReplicaIdentityHidesTheKey(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, sampleSchema+`
 				alter table respondent add column token bigint generated always as identity; create unique index by_token on respondent (token);
+				alter table respondent add column badge bigint generated always as identity; create unique index by_badge on respondent (badge);
 				insert into respondent (id, assessment_id) values (1, 1), (2, 1)`).with("PUBLICATION", "p")
 			d := s.run()
 			s.hooks()
@@ -23,6 +24,8 @@ func TestReplicaIdentityHidesTheKey(t *testing.T) {
 			if watched {
 				s.exec(hide)
 				s.waitLog("select count(*) from walhook.incident where kind = 'key_hidden' and resolved_at is null and detail like '%(token) that lacks id%REPLICA IDENTITY DEFAULT%'", "1")
+				s.exec("alter table respondent replica identity using index by_badge")
+				s.waitLog("select string_agg(split_part(detail, ' that', 1), ',') from walhook.incident where kind = 'key_hidden' and resolved_at is null", "table public.respondent has a replica identity (badge)")
 				s.exec("delete from respondent where id = 1; insert into respondent (id, assessment_id) values (3, 1)")
 				s.expect("/hook", "created 3")
 				d.readyz(200, "streaming")

@@ -130,9 +130,14 @@ select @kind, @detail
 where not exists (select from walhook.incident_log i where i.kind = @kind and i.resolved_at is null)
 returning id;
 
--- Resolves the incidents of a kind that say something else.
--- name: ResolveOthers
-update walhook.incident_log set resolved_at = clock_timestamp() where kind = @kind::text and resolved_at is null and detail <> @detail::text;
+-- Opens a kind's incident, or gives the one that is open its present detail.
+-- name: KeepIncident
+with kept as (
+  update walhook.incident_log i set detail = @detail where i.kind = @kind and i.resolved_at is null and i.detail <> @detail
+)
+insert into walhook.incident_log (kind, detail)
+select @kind, @detail
+where not exists (select from walhook.incident_log i where i.kind = @kind and i.resolved_at is null);
 
 -- Each row that the store refused is named, up to a hundred; beyond that the latest stands for those that came after.
 -- name: NoteSetAside
