@@ -11,7 +11,7 @@ import (
 	"walhook/testenv"
 )
 
-var update = flag.Bool("update", false, "write testdata/rights.txt anew")
+var update = flag.Bool("update", false, "write golden files and the reference of SQL objects anew")
 
 // rights lists what each group role may do: tables, columns beyond what the table gives, sequences, functions, the schema.
 const rights = `

@@ -53,6 +53,7 @@ func TestDemo(t *testing.T) {
 	if logged := strings.Count(got, "success "); logged != 7 {
 		t.Errorf("%d deliveries in the log instead of 7", logged)
 	}
+	readmeShows(t, got)
 	if names := left(); names != "" || t.Failed() {
 		t.Errorf("left behind: %q, after:\n%s", names, got)
 	}

@@ -2,37 +2,18 @@ package main
 
 import (
 	"os"
-	"os/exec"
-	"regexp"
 	"strings"
 	"testing"
-
-	"walhook/testenv"
 )
 
-// The README's recipe for checking a signature prints the one that the README shows.
-func TestReadmeSignature(t *testing.T) {
+func TestPagesHaveTheEnvironmentTable(t *testing.T) {
 	t.Parallel()
-	testenv.Program(t, "openssl")
-	const file = "../../README.md"
-	shown := regexp.MustCompile(`(?m)^    webhook-signature: (v1,\S+)$`).FindStringSubmatch(textsOf(t, file)["The request"])
-	if shown == nil {
-		t.Fatal("README.md shows no signature")
-	}
-	out, err := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", openPage(t, file).script()).CombinedOutput()
-	if got := strings.TrimSpace(string(out)); err != nil || got != shown[1] {
-		t.Errorf("the recipe prints %s and not %s: %v", got, shown[1], err)
-	}
-}
-
-func TestReadmeHasTheEnvironmentTable(t *testing.T) {
-	t.Parallel()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../docs/reference/environment.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(text), environmentTable()) {
-		t.Errorf("README.md lacks the environment table; it must hold:\n%s", environmentTable())
+		t.Errorf("docs/reference/environment.md lacks the environment table; it must hold:\n%s", environmentTable())
 	}
 }
 
@@ -50,5 +31,44 @@ func TestVariablesAreThoseOfConfig(t *testing.T) {
 		if !strings.Contains(string(text), "`envconfig:\""+v.name+"\"") {
 			t.Errorf("Config has no %s", v.name)
 		}
+	}
+}
+
+// A newcomer follows the first lines of the README word for word.
+func TestReadmeBegins(t *testing.T) {
+	t.Parallel()
+	lines := strings.SplitAfterN(readme(t), "\n", 31)
+	first := strings.Join(lines[:30], "")
+	for _, command := range []string{"\n    go run ./cmd/walhook demo\n", "\n    go test ./...\n", "`docker compose up`"} {
+		if !strings.Contains(first, command) {
+			t.Errorf("the first 30 lines of the README lack %s", strings.TrimSpace(command))
+		}
+	}
+}
+
+func readme(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// readmeShows makes sure that what the README shows of the demo is what the demo prints.
+func readmeShows(t *testing.T, printed string) {
+	t.Helper()
+	shown := 0
+	printed = likenessOf(printed)
+	for part := range strings.SplitSeq(readme(t), "\n\n") {
+		if step, isStep := strings.CutPrefix(part, "    Ada "); isStep {
+			shown++
+			if step = "Ada " + step; !strings.Contains(printed, likenessOf(step)) {
+				t.Errorf("the demo does not print\n%s", step)
+			}
+		}
+	}
+	if shown == 0 {
+		t.Error("the README shows nothing of the demo")
 	}
 }

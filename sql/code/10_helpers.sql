@@ -9,7 +9,7 @@ return case event_type
   when 3 then 'response.completed'
   when 4 then 'response.changed'
 end;
-comment on function walhook.event_name(smallint) is 'The public name of an event type''s number.';
+comment on function walhook.event_name(smallint) is 'Name of an event type from its stored number.';
 
 create or replace function walhook.event_number(event_type text) returns smallint
 language sql immutable strict parallel safe
@@ -24,7 +24,7 @@ comment on function walhook.event_number(text) is 'The stored number of an event
 create or replace function walhook.display_url(url text) returns text
 language sql immutable strict parallel safe
 return lower(substring(url from '^([A-Za-z]+://)')) || substring(url from '^[A-Za-z]+://(?:[^/?#]*@)?([^/?#@]*)');
-comment on function walhook.display_url(text) is 'Scheme and host of a URL: as much as people who are not administrators may see.';
+comment on function walhook.display_url(text) is 'Scheme and host of a URL, which is all that viewers may see.';
 
 -- Views show local times by walhook.local_time. It has the zone as a literal, so that the planner can put the expression in its place and
 -- find the indexes on it. After a change plans are made anew, in sessions that prepared a query as well.
@@ -40,7 +40,7 @@ $$;
 comment on function walhook.set_local_time(text) is 'Internal: changes the time zone of walhook.local_time.';
 
 select walhook.set_local_time(s.time_zone) from walhook.settings s for update;
-comment on function walhook.local_time(timestamptz) is 'The local time of a moment in the time zone of walhook.settings.';
+comment on function walhook.local_time(timestamptz) is 'Converts a timestamp to the time zone of walhook.settings.';
 
 -- Blanks and what else shows as nothing (Unicode's blanks, control and format characters, and all that it calls default ignorable), as they
 -- come along from documents and mails.
@@ -160,7 +160,7 @@ as $$
   limit 1
 $$;
 comment on function walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) is
-  'The webhook-id header of a delivery: the same whoever computes it, and when.';
+  'The webhook-id header of a delivery; deterministic.';
 
 -- The daemon's sessions listen on this channel; a notification says only that something changed.
 create or replace function walhook.wake() returns trigger

@@ -10,7 +10,7 @@ as $$
   select pg_logical_emit_message(true, 'walhook', 'silence')
 $$;
 comment on function walhook.silence() is
-  'What follows in this transaction is recorded and fires no webhook. For bulk repairs and imports; ends with the transaction.';
+  'Silences the rest of the transaction: its changes are recorded and fire no webhook. For bulk repairs and imports.';
 
 -- ALTER DEFAULT PRIVILEGES may have let others create objects in the schema as it was created.
 do $$

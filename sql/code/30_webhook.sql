@@ -309,7 +309,7 @@ create or replace function walhook.new_secret() returns text
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$ select 'whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64') $$;
-comment on function walhook.new_secret() is 'A new random signing secret, in the form of Standard Webhooks.';
+comment on function walhook.new_secret() is 'Returns a new random signing secret, as in Standard Webhooks.';
 
 create or replace function walhook.rotate_secret(webhook_id bigint, keep interval default interval '24 hours') returns text
 language plpgsql security definer
@@ -341,4 +341,4 @@ begin
 end
 $$;
 comment on function walhook.rotate_secret(bigint, interval) is
-  'Gives the webhook a new signing secret and returns it. Messages are signed with the old one as well until the given time has passed, so that the receiver can change over meanwhile.';
+  'Gives the webhook a new signing secret and returns it. For the given time messages are signed with both secrets, so that the receiver can switch over.';

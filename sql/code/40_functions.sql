@@ -72,8 +72,8 @@ begin
 end
 $$;
 comment on function walhook.test_webhook(bigint, text) is
-  'Queues a test delivery of the webhook''s own event type, marked as a test in the log, and returns its id. Filters and the webhook''s own '
-  'switch are ignored. Without a response id it is about the newest respondent that the webhook matches.';
+  'Queues a test delivery of the webhook''s event type and returns its id. It is sent even if the webhook is disabled or would not match, and '
+  'is marked as a test in the log. Without a response id it uses the newest response that the webhook matches.';
 
 create or replace function walhook.redeliver(delivery_id bigint) returns bigint
 language plpgsql security definer
@@ -117,7 +117,7 @@ begin
 end
 $$;
 comment on function walhook.redeliver(bigint) is
-  'Queues an ended delivery once more, as a new delivery, and returns the new id. A delivery that is still pending is made due at once and keeps its id.';
+  'Sends a delivery again that has ended, as a new delivery, and returns the new id. A pending delivery is made due now and keeps its id.';
 
 create or replace function walhook.retry_now(webhook_id bigint) returns bigint
 language plpgsql security definer
@@ -138,7 +138,7 @@ begin
 end
 $$;
 comment on function walhook.retry_now(bigint) is
-  'Makes what waits for another attempt through the webhook due at once, and returns how many: for a receiver that works again. Attempts made so far count.';
+  'Makes every delivery of the webhook that awaits a retry due now, and returns how many. Use it when a receiver works again. Earlier attempts still count.';
 
 create or replace function walhook.redeliver_failed(webhook_id bigint, since timestamptz) returns bigint
 language plpgsql security definer
@@ -179,8 +179,8 @@ begin
 end
 $$;
 comment on function walhook.redeliver_failed(bigint, timestamptz) is
-  'Queues every delivery of the webhook that failed since then once more, but for tests and for what a redelivery has already brought '
-  'home or is about to, and returns how many.';
+  'Sends every delivery of the webhook again that has failed since the given time, and returns how many. Tests, and deliveries whose '
+  'redelivery has succeeded or is pending, are left out.';
 
 create or replace function walhook.duplicate_webhooks(from_assessment text, to_assessment text) returns integer
 language plpgsql
@@ -283,4 +283,4 @@ begin
 end
 $$;
 comment on function walhook.copy_webhooks(text, text) is
-  'Gives the second assessment the webhooks of the first, but for those that it has already, and returns how many were copied.';
+  'Copies the webhooks of the first assessment to the second, except those that it already has, and returns how many were copied.';

@@ -25,20 +25,20 @@ create or replace view walhook.delivery_log as
              l.http_status, l.error, l.kind, null, l.redelivery_of, l.lsn, l.ordinal
         from walhook.log_overflow l
     ) d;
-comment on view walhook.delivery_log is 'One row per delivery. A pending one will be tried (again); success and failed are final.';
-comment on column walhook.delivery_log.delivery_id is 'Id of the delivery, as test_webhook and redeliver return it. Ids jump by about a million after a crash of the store''s server.';
-comment on column walhook.delivery_log.webhook_id is 'Id of the webhook that it goes through.';
-comment on column walhook.delivery_log.delivered_at is 'End of the last attempt, in the time zone of walhook.settings; NULL before the first.';
-comment on column walhook.delivery_log.response_id is 'Key of the respondent row, as text.';
+comment on view walhook.delivery_log is 'One row per delivery. A pending one will be tried or retried; success and failed are final.';
+comment on column walhook.delivery_log.delivery_id is 'Id of the delivery, as test_webhook and redeliver return it. Ids jump by about a million after the store''s server crashes.';
+comment on column walhook.delivery_log.webhook_id is 'The webhook that it belongs to.';
+comment on column walhook.delivery_log.delivered_at is 'When the last attempt ended, whatever its result, in the time zone of walhook.settings; NULL before the first attempt.';
+comment on column walhook.delivery_log.response_id is 'Primary key of the respondent row, as text.';
 comment on column walhook.delivery_log.event_type is 'response.created, response.started, response.completed or response.changed.';
 comment on column walhook.delivery_log.status is 'pending, success or failed.';
-comment on column walhook.delivery_log.attempts is 'Attempts made so far.';
-comment on column walhook.delivery_log.http_status is 'Status code of the last answer; NULL when there was none.';
-comment on column walhook.delivery_log.error is 'What was wrong with the last attempt; NULL after a success.';
-comment on column walhook.delivery_log.test is 'Whether test_webhook queued it.';
-comment on column walhook.delivery_log.recovered is 'Whether a comparison with the table fired it, not the stream.';
-comment on column walhook.delivery_log.next_attempt_at is 'When a pending delivery is due again, in the same time zone; NULL: as soon as possible.';
-comment on column walhook.delivery_log.redelivery_of is 'The delivery that it repeats, where an administrator asked for it.';
+comment on column walhook.delivery_log.attempts is 'Number of attempts so far.';
+comment on column walhook.delivery_log.http_status is 'HTTP status of the last attempt; NULL if there was no answer.';
+comment on column walhook.delivery_log.error is 'Error of the last attempt; NULL after a success.';
+comment on column walhook.delivery_log.test is 'Whether it is a test, queued by test_webhook.';
+comment on column walhook.delivery_log.recovered is 'Whether a comparison with the table found it rather than the stream.';
+comment on column walhook.delivery_log.next_attempt_at is 'When a pending delivery is due for a retry, in the same time zone; NULL: as soon as possible.';
+comment on column walhook.delivery_log.redelivery_of is 'The delivery that it repeats, if it is a redelivery.';
 comment on column walhook.delivery_log.message_id is 'The webhook-id header that the receiver saw.';
 
 create or replace view walhook.delivery_attempt as
@@ -49,39 +49,39 @@ create or replace view walhook.delivery_attempt as
     from walhook.attempt_overflow a;
 comment on view walhook.delivery_attempt is
   'One row per attempt that failed, and the one that succeeded where it followed a failure. Times are in the time zone of walhook.settings.';
-comment on column walhook.delivery_attempt.delivery_id is 'The delivery in walhook.delivery_log.';
-comment on column walhook.delivery_attempt.attempt is 'Its number, from 1.';
+comment on column walhook.delivery_attempt.delivery_id is 'The delivery, as in walhook.delivery_log.';
+comment on column walhook.delivery_attempt.attempt is 'Number of the attempt, from 1.';
 comment on column walhook.delivery_attempt.attempted_at is 'When it ended, in the time zone of walhook.settings.';
 comment on column walhook.delivery_attempt.duration_ms is 'Milliseconds from connecting to the end of the answer.';
-comment on column walhook.delivery_attempt.http_status is 'Status code of the answer; NULL when there was none.';
-comment on column walhook.delivery_attempt.error is 'What was wrong; NULL after a success.';
+comment on column walhook.delivery_attempt.http_status is 'HTTP status; NULL if there was no answer.';
+comment on column walhook.delivery_attempt.error is 'Error; NULL after a success.';
 comment on column walhook.delivery_attempt.succeeded is 'Whether it succeeded.';
 
 create or replace view walhook.incident as
   select i.at, i.kind, case when i.resolved_at is null then concat_ws('; ', i.detail, i.hindrance) else i.detail end as detail, i.resolved_at
     from walhook.incident_log i;
-comment on view walhook.incident is 'Every gap, pause, mend, takeover, reconcile and auto-disable.';
+comment on view walhook.incident is 'One row per gap in the stream, pause, takeover, comparison or disabled webhook.';
 comment on column walhook.incident.at is 'When it was noticed.';
-comment on column walhook.incident.kind is 'A word to select by, such as slot_lost or webhook_disabled.';
-comment on column walhook.incident.detail is 'What happened, in a sentence, and what keeps it from being mended while something does.';
-comment on column walhook.incident.resolved_at is 'Since when it is over; NULL while it lasts.';
+comment on column walhook.incident.kind is 'Kind of incident, such as slot_lost or webhook_disabled.';
+comment on column walhook.incident.detail is 'What happened, in a sentence, and what to do if somebody must act.';
+comment on column walhook.incident.resolved_at is 'When it ended; NULL while it lasts.';
 
 create or replace view walhook.webhook_overview as
   select w.id, w.assessment_id, walhook.display_url(w.url) as host, w.event_type, w.organization_id, w.enabled, w.ordered, w.log_successes,
          w.secret is not null as signed, w.description, w.created_at, w.updated_at, w.disabled_at, w.disabled_reason
     from walhook.webhook w;
-comment on view walhook.webhook_overview is 'The webhooks as viewers may see them: host instead of URL, no secret.';
+comment on view walhook.webhook_overview is 'The webhooks as viewers may see them: scheme and host instead of the URL, and no secret.';
 comment on column walhook.webhook_overview.id is 'Id of the webhook.';
-comment on column walhook.webhook_overview.assessment_id is 'The assessment it is for; NULL: every assessment that has an external id.';
+comment on column walhook.webhook_overview.assessment_id is 'The assessment that it is for. NULL: every assessment or, if an assessment table is mapped, every one that has an external id.';
 comment on column walhook.webhook_overview.host is 'Scheme and host of its URL.';
 comment on column walhook.webhook_overview.event_type is 'response.created, response.started, response.completed or response.changed.';
-comment on column walhook.webhook_overview.organization_id is 'Only responses of this organization; NULL: of any.';
-comment on column walhook.webhook_overview.enabled is 'Whether it matches what happens and is sent.';
+comment on column walhook.webhook_overview.organization_id is 'Matches only responses of this organization; NULL: of any.';
+comment on column walhook.webhook_overview.enabled is 'Whether it matches new events and its deliveries are sent.';
 comment on column walhook.webhook_overview.ordered is 'Whether deliveries about one response keep their order.';
-comment on column walhook.webhook_overview.log_successes is 'Whether deliveries that succeed are kept in the log.';
+comment on column walhook.webhook_overview.log_successes is 'Whether successful deliveries are kept in the log.';
 comment on column walhook.webhook_overview.signed is 'Whether it has a signing secret.';
-comment on column walhook.webhook_overview.description is 'For people.';
-comment on column walhook.webhook_overview.created_at is 'When it was made.';
+comment on column walhook.webhook_overview.description is 'Free text.';
+comment on column walhook.webhook_overview.created_at is 'When it was created.';
 comment on column walhook.webhook_overview.updated_at is 'When it was last changed.';
-comment on column walhook.webhook_overview.disabled_at is 'Since when it is disabled.';
+comment on column walhook.webhook_overview.disabled_at is 'When it was disabled; NULL while it is enabled.';
 comment on column walhook.webhook_overview.disabled_reason is 'Who or what disabled it.';

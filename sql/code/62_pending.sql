@@ -26,19 +26,19 @@ create or replace view walhook.pending as
          and w.ordered and o.ordered and o.enabled and o.endpoint_id = w.endpoint_id
        order by p.delivery_id + 0 desc limit 1
     ) b on true;
-comment on view walhook.pending is 'One row per delivery that has not ended, and what it waits for. Times are in the time zone of walhook.settings.';
-comment on column walhook.pending.delivery_id is 'Id of the delivery; walhook.redeliver makes it due at once.';
-comment on column walhook.pending.webhook_id is 'Id of the webhook that it goes through.';
+comment on view walhook.pending is 'One row per pending delivery, and what it waits for. Times are in the time zone of walhook.settings.';
+comment on column walhook.pending.delivery_id is 'Id of the delivery; walhook.redeliver makes it due now.';
+comment on column walhook.pending.webhook_id is 'The webhook that it belongs to.';
 comment on column walhook.pending.host is 'Scheme and host of the webhook''s URL.';
-comment on column walhook.pending.response_id is 'Key of the respondent row, as text.';
+comment on column walhook.pending.response_id is 'Primary key of the respondent row, as text.';
 comment on column walhook.pending.event_type is 'response.created, response.started, response.completed or response.changed.';
-comment on column walhook.pending.committed_at is 'When the application committed it, or when it was asked for.';
-comment on column walhook.pending.attempts is 'Attempts made so far.';
-comment on column walhook.pending.error is 'What was wrong with the last attempt; NULL before the first.';
-comment on column walhook.pending.next_attempt_at is 'When it is due again; NULL: as soon as possible.';
-comment on column walhook.pending.waits_for is 'Why it waits: due, backing off, endpoint in trouble, webhook disabled, behind an earlier delivery, or an attempt at the URL before.';
-comment on column walhook.pending.test is 'Whether test_webhook queued it.';
-comment on column walhook.pending.recovered is 'Whether a comparison with the table fired it, not the stream.';
+comment on column walhook.pending.committed_at is 'When the application committed the change; of a test, when it was queued.';
+comment on column walhook.pending.attempts is 'Number of attempts so far.';
+comment on column walhook.pending.error is 'Error of the last attempt; NULL before the first.';
+comment on column walhook.pending.next_attempt_at is 'When it is due for a retry; NULL: as soon as possible.';
+comment on column walhook.pending.waits_for is 'Why it waits: due, backing off, endpoint in trouble, webhook disabled, behind an earlier delivery, or an attempt in flight to the previous URL.';
+comment on column walhook.pending.test is 'Whether it is a test, queued by test_webhook.';
+comment on column walhook.pending.recovered is 'Whether a comparison with the table found it rather than the stream.';
 
 create or replace view walhook.endpoint_health as
   select e.id as endpoint_id, walhook.display_url(e.url) as host, h.webhook_ids, e.failures, walhook.local_time(e.failing_since) as failing_since,
@@ -54,14 +54,14 @@ create or replace view walhook.endpoint_health as
        group by w.endpoint_id
     ) h on h.endpoint_id = e.id
     left join walhook.daemon d on d.id = e.owner;
-comment on view walhook.endpoint_health is 'One row per URL that webhooks go to, by its host: whether it answers, and what waits for it. Times are in the time zone of walhook.settings.';
-comment on column walhook.endpoint_health.endpoint_id is 'Tells several URLs of one host apart.';
+comment on view walhook.endpoint_health is 'One row per URL that webhooks use, shown as scheme and host: whether it answers, and how much waits for it. Times are in the time zone of walhook.settings.';
+comment on column walhook.endpoint_health.endpoint_id is 'Distinguishes several URLs of one host.';
 comment on column walhook.endpoint_health.host is 'Scheme and host of the URL.';
-comment on column walhook.endpoint_health.webhook_ids is 'The webhooks that go there.';
-comment on column walhook.endpoint_health.failures is 'Attempts in a row that failed; 0 where it answers.';
-comment on column walhook.endpoint_health.failing_since is 'When the first of them ended; NULL where it answers.';
+comment on column walhook.endpoint_health.webhook_ids is 'The webhooks that use it.';
+comment on column walhook.endpoint_health.failures is 'Failed attempts in a row; 0 if the last one succeeded.';
+comment on column walhook.endpoint_health.failing_since is 'When the first of them ended; NULL if the last attempt succeeded.';
 comment on column walhook.endpoint_health.not_before is 'Nothing is sent there before this time.';
-comment on column walhook.endpoint_health.last_error is 'What was wrong with the last attempt; NULL where it answers.';
-comment on column walhook.endpoint_health.waiting is 'Deliveries that have not ended.';
-comment on column walhook.endpoint_health.daemon is 'The daemon that sends there, as host and process; NULL while none does.';
-comment on column walhook.endpoint_health.next_attempt_at is 'When the first of those that failed there is due again; NULL where none waits for that.';
+comment on column walhook.endpoint_health.last_error is 'Error of the last attempt; NULL if it succeeded.';
+comment on column walhook.endpoint_health.waiting is 'Number of pending deliveries.';
+comment on column walhook.endpoint_health.daemon is 'The daemon that sends to it, as host and process id; NULL if none does.';
+comment on column walhook.endpoint_health.next_attempt_at is 'When the next retry is due; NULL if none is waiting.';

@@ -108,5 +108,5 @@ as $$
    order by t.number, t.delivery_id is null, t.webhook_id
 $$;
 comment on function walhook.explain(text) is
-  'Why did it not arrive? One row per event and webhook of that event: whether the event happened, whether the webhook matched and why not, '
-  'and where its last delivery stands. Of webhooks for other assessments ten are listed, and the rest counted. What cannot be known for certain is said so.';
+  'Explains why an event did or did not arrive. One row per event and webhook of that event: whether the event happened, whether the webhook '
+  'matched and if not why, and the state of its last delivery. Ten webhooks of other assessments are listed, the rest are counted. A row says so if something cannot be known for certain.';
