@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"walhook/cdc"
-	"walhook/dispatch"
+	"walhook/dispatch/post"
 	"walhook/testenv"
 )
 
@@ -44,7 +44,7 @@ func TestPagesShowTheRetrySchedule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	backoff := dispatch.Backoff{Base: time.Duration(cfg.RetryBase), Cap: time.Duration(cfg.RetryCap)}
+	backoff := post.Backoff{Base: time.Duration(cfg.RetryBase), Cap: time.Duration(cfg.RetryCap)}
 	var want strings.Builder
 	want.WriteString("| ---: | ---: | ---: |\n| 1 | | 0 s |\n")
 	var total time.Duration

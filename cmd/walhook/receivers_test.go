@@ -16,7 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"walhook/dispatch"
+	"walhook/dispatch/post"
 	"walhook/testenv"
 )
 
@@ -144,11 +144,11 @@ func TestPagesReceiversRun(t *testing.T) {
 			repeated := testenv.Value[string](t, s.store, `select message_id from walhook.delivery_log l join walhook.webhook w on w.id = l.webhook_id
 				where w.url = $1 and l.event_type = 'response.changed'`, url)
 			body := fmt.Appendf(nil, `{"EventType":"response.changed","Timestamp":1,"Data":{"ResponseId":%d}}`, id)
-			signer, err := dispatch.NewSigner(first)
+			signer, err := post.NewSigner(first)
 			if err != nil {
 				t.Fatal(err)
 			}
-			stranger, err := dispatch.NewSigner(testenv.Value[string](t, s.store, "select walhook.new_secret()"))
+			stranger, err := post.NewSigner(testenv.Value[string](t, s.store, "select walhook.new_secret()"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -179,7 +179,7 @@ func handledLines(out string) string {
 }
 
 // postSigned posts one body with the signature of another, which is mostly the same, and returns the status.
-func postSigned(t *testing.T, url string, signer *dispatch.Signer, id string, at time.Time, signed, sent []byte) int {
+func postSigned(t *testing.T, url string, signer *post.Signer, id string, at time.Time, signed, sent []byte) int {
 	t.Helper()
 	signature, err := signer.Sign(id, at, signed)
 	if err != nil {
