@@ -114,6 +114,13 @@ func (s *schedule) queuedFor(payload string) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if payload == queueTruncated {
+		for _, e := range s.endpoints {
+			e.forget()
+			s.wantLoad(e)
+		}
+		return
+	}
 	for field := range strings.FieldsSeq(payload) {
 		id, err := strconv.ParseInt(field, 10, 64)
 		if e := s.endpoints[id]; err == nil && e != nil && e.owned {

@@ -9,6 +9,9 @@ const (
 	// queuedChannel is where the daemon that reads the slot tells the others for which endpoints it has queued something.
 	queuedChannel = "walhook_queued"
 
+	// queueTruncated is what walhook.log_truncated says there.
+	queueTruncated = "truncated"
+
 	// tellPause is the least time between two notifications. Each goes to every daemon.
 	tellPause = 5 * time.Millisecond
 

@@ -160,14 +160,20 @@ func TestChangeThatCanNeverBeTaken(t *testing.T) {
 			s.exec(c.recover)
 			want = append(want, c.sentAfterwards...)
 			s.expect("/hook", want...)
+			open := func() int {
+				return testenv.Value[int](t, s.store, "select count(*) from walhook.incident where kind = 'set_aside' and resolved_at is null")
+			}
+			if open() != 0 {
+				t.Errorf("%d incidents are open although the row's next change was taken", open())
+			}
 
-			// A comparison finds all in order then.
+			// A comparison finds all in order, too.
 			if out, errOut, status := s.walhook("reconcile"); status != 0 {
 				t.Fatalf("reconcile: status %d\n%s%s", status, out, errOut)
 			}
 			s.expect("/hook", want...)
-			if open := testenv.Value[int](t, s.store, "select count(*) from walhook.incident where kind = 'set_aside' and resolved_at is null"); open != 0 {
-				t.Errorf("%d incidents are open although a comparison found every row taken", open)
+			if open() != 0 {
+				t.Errorf("%d incidents are open although a comparison found every row taken", open())
 			}
 		})
 	}

@@ -245,25 +245,36 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+begin
+  if not exists (select from walhook.webhook w where w.id = bury.webhook_id) then
+    perform walhook.fail_pending(format('q.webhook_id = %s', webhook_id), 'the webhook was deleted');
+  end if;
+end
+$$;
+comment on function walhook.bury(bigint) is 'Internal: ends what is pending for a deleted webhook as failed.';
+
+create or replace function walhook.fail_pending(condition text, reason text) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
 declare
   target text;
+  failed bigint;
 begin
-  if exists (select from walhook.webhook w where w.id = bury.webhook_id) then
-    return;
-  end if;
   foreach target in array array['walhook.log', 'walhook.log_overflow'] loop
     begin
       if target = 'walhook.log' then
         perform walhook.ensure_partitions(); -- no daemon may have run for months
       end if;
       execute format('
-        with gone as (delete from walhook.queue q where q.webhook_id = $1 returning q.*)
+        with gone as (delete from walhook.queue q where %s returning q.*)
         insert into %s (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, redelivery_of, attempts,
                         http_status, event_type, kind, succeeded, response_id, error)
         select g.delivery_id, g.webhook_id, g.lsn, g.ordinal, g.committed_at, now(), g.redelivery_of, g.attempts,
-               g.http_status, g.event_type, g.kind, false, g.response_id, ''the webhook was deleted''
-        from gone g', target) using bury.webhook_id;
-      return;
+               g.http_status, g.event_type, g.kind, false, g.response_id, %L
+        from gone g', condition, target, reason);
+      get diagnostics failed = row_count;
+      return failed;
     exception
       when others then -- whatever keeps the log from it must not keep an administrator from deleting a webhook
         if target = 'walhook.log_overflow' then
@@ -273,7 +284,25 @@ begin
   end loop;
 end
 $$;
-comment on function walhook.bury(bigint) is 'Internal: ends what is pending for a deleted webhook as failed.';
+comment on function walhook.fail_pending(text, text) is 'Internal: ends what is pending under a condition on q as failed, and returns how many.';
+
+create or replace function walhook.log_truncated() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  failed bigint := walhook.fail_pending('true', 'walhook.queue was truncated');
+begin
+  insert into walhook.incident_log (kind, detail, resolved_at)
+  select 'queue_truncated', format('role %s truncated walhook.queue: %s pending deliveries have failed with that reason, and walhook.redeliver_failed queues them again; '
+                                   'attempts in flight may have succeeded', session_user, failed), now()
+   where failed > 0;
+  perform pg_notify('walhook_queued', 'truncated');
+  return null;
+end
+$$;
+comment on function walhook.log_truncated() is 'Internal: what was pending stands in the log, and daemons forget it.';
+create or replace trigger queue_truncated before truncate on walhook.queue for each statement execute function walhook.log_truncated();
 
 create or replace trigger webhook_bury after delete on walhook.webhook
   referencing old table as gone for each statement execute function walhook.bury_webhook();
