@@ -108,6 +108,7 @@ func TestLogThatRefusesRows(t *testing.T) {
 	s.fence()
 	s.waitLog(open, "1")
 	s.wrong("odd")
+	s.waitLog("select (select count(*) from walhook.log_overflow), (select count(*) from walhook.log where succeeded)", "101|899") // those that can
 	testenv.Exec(t, s.store, "alter table walhook.log drop constraint odd")
 	s.waitLog("select (select count(*) from walhook.log_overflow), (select count(*) from walhook.log where succeeded)", "0|1000")
 	s.waitLog(open, "0")
@@ -158,6 +159,14 @@ func TestResultThatIsRefused(t *testing.T) {
 	s.exactlyOnce(3000, "created")
 	if n := len(s.receiver.Bodies("/hook")); n != 3000 {
 		t.Errorf("%d requests for 3000 deliveries", n)
+	}
+
+	// Nor does a stop wait for it.
+	testenv.Exec(t, s.store, "create trigger refuse before delete on walhook.queue for each row when (old.response_id = '3001') execute function public.refuse()")
+	s.respond(3001, 3002)
+	d.readyz(503, "not this one")
+	if status := d.stop(); status != 0 || strings.Contains(d.log.String(), "stopped with results") {
+		t.Errorf("the stop waited for a result that the store refuses; status %d", status)
 	}
 }
 

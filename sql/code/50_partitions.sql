@@ -179,30 +179,52 @@ $$;
 comment on function walhook.ensure_partitions(text) is
   'Makes the log''s partitions ahead and wherever one is missing, each as long as the unit says (10 seconds, minute, hour, day or month), and returns how many were missing. Without a unit it makes some only where there is none for now.';
 
--- The log may take rows again that it refused. It returns how many it took, and whether some are left.
+-- The log may take rows again that it refused. It returns how many it took, and whether some are left. Rows that are refused together are tried
+-- one by one, in any order, until a hundred were refused: those that the log never takes keep no others back. If it takes none, the refusal is raised.
 create or replace function walhook.drain_overflow(max_rows integer default 5000, out moved bigint, out remain boolean)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '300ms'
 as $$
 declare
-  attempts bigint;
+  part    text;
+  entry   tid;
+  rows    bigint;
+  refused integer;
+  state   text;
+  reason  text;
 begin
-  with o as (
-    delete from walhook.log_overflow o
-     where o.ctid = any (array(select c.ctid from walhook.log_overflow c order by c.finished_at limit max_rows for update skip locked))
-    returning o.*
-  )
-  insert into walhook.log select * from o;
-  get diagnostics moved = row_count;
-  with o as (
-    delete from walhook.attempt_overflow o
-     where o.ctid = any (array(select c.ctid from walhook.attempt_overflow c order by c.attempted_at limit max_rows for update skip locked))
-    returning o.*
-  )
-  insert into walhook.attempt select * from o;
-  get diagnostics attempts = row_count;
-  moved := moved + attempts;
+  moved := 0;
+  foreach part in array array['log', 'attempt'] loop
+    begin
+      execute format('with o as (
+          delete from walhook.%1$s_overflow o
+           where o.ctid = any (array(select c.ctid from walhook.%1$s_overflow c order by c.%2$s limit $1 for update skip locked))
+          returning o.*)
+        insert into walhook.%1$s select * from o', part, case part when 'log' then 'finished_at' else 'attempted_at' end) using max_rows;
+      get diagnostics rows = row_count;
+      moved := moved + rows;
+    exception
+      when lock_not_available then raise;
+      when others then
+        refused := 0;
+        for entry in execute format('select c.ctid from walhook.%s_overflow c order by random() limit $1 for update skip locked', part) using max_rows loop
+          begin
+            execute format('with o as (delete from walhook.%1$s_overflow o where o.ctid = $1 returning o.*) insert into walhook.%1$s select * from o', part) using entry;
+            moved := moved + 1;
+          exception
+            when lock_not_available then raise;
+            when others then
+              get stacked diagnostics state = returned_sqlstate, reason = message_text;
+              refused := refused + 1;
+              exit when refused = 100;
+          end;
+        end loop;
+    end;
+  end loop;
+  if moved = 0 and reason is not null then
+    raise exception using errcode = state, message = reason;
+  end if;
   remain := exists (select from walhook.log_overflow) or exists (select from walhook.attempt_overflow);
 end
 $$;
