@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -188,4 +189,34 @@ func TestNoResultIsTaken(t *testing.T) {
 	s.incidents("deliveries_stopped", "resolved")
 	s.right()
 	s.exactlyOnce(3000, "created")
+}
+
+// A daemon that is no superuser, and whose schema's owner may create nothing there any more, stops no delivery. It is said everywhere, until the
+// right is given back.
+func TestRightToCreateRevoked(t *testing.T) {
+	t.Parallel()
+	s := newSiteOn(t, testenv.NewServer(t, nil), sampleSchema)
+	s.exec("create role own login createrole replication; grant own to current_user; alter table respondent owner to own; grant create on schema public to own")
+	db, err := url.Parse(s.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.exec("grant create on database " + strings.Trim(db.Path, "/") + " to own")
+	db.User = url.User("own")
+	s.with("DATABASE_URL", db.String())
+	d := s.run()
+	s.hook("/hook", "created")
+	testenv.Exec(t, s.store, "revoke create on schema walhook from own;"+dropPartitions)
+	s.respond(1, 100)
+	s.fence()
+	d.readyz(503, "permission denied")
+	s.incidents("log_upkeep", "open")
+	s.wrong("permission denied")
+	if out, _, status := s.walhook("doctor"); status != 1 || !strings.Contains(out, "permission denied") || !strings.Contains(out, "GRANT CREATE, USAGE ON SCHEMA walhook") {
+		t.Errorf("doctor: status %d\n%s", status, out)
+	}
+	testenv.Exec(t, s.store, "grant create on schema walhook to own")
+	d.ready()
+	s.incidents("log_upkeep", "resolved")
+	s.exactlyOnce(100, "created")
 }
