@@ -112,7 +112,7 @@ type series []string
 func TestAlertsFire(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct{ bad, good series }{
-		"WalhookAbsent": {series{`walhook_streaming{job="w"} 1x180`}, series{`walhook_build_info{job="w"} 1x180`}},
+		"WalhookAbsent": {series{`walhook_build_info{job="w"} 1x180`}, series{`walhook_build_info{job="walhook"} 1x180`}},
 		"WalhookNotStreaming": {
 			series{`walhook_streaming{job="w",instance="a"} 0x180`, `walhook_streaming{job="w",instance="b"} 0x180`},
 			series{`walhook_streaming{job="w",instance="a"} 0x180`, `walhook_streaming{job="w",instance="b"} 1x180`},

@@ -20,7 +20,8 @@ func newAttachCommand(env *environment) *cobra.Command {
 at the slot's own snapshot what has already happened to the rows that exist, so that nothing fires for it.
 
 It may be repeated, also after an interruption: what is complete is left, and what is not starts over. It upgrades the
-store's schema. walhook plan shows beforehand what it does. It takes no lock that the application would notice.
+store's schema. walhook plan shows beforehand what it does. While it reads the table, readers and writers
+do not wait; ALTER TABLE, TRUNCATE and VACUUM FULL do, and so does everything behind them.
 
 In a copy of the database or the store (a dump that was restored elsewhere, a copy of a template, the store's URL of another
 installation) it refuses, like every other command, unless it is told which of the two the copy is (docs/how-to/copies.md):
