@@ -27,7 +27,7 @@ func TestAdministrationRecipes(t *testing.T) {
 		case "Test a webhook": // by now there is somebody to test with
 			s.exec("insert into respondent (id, assessment_id, organization_id, started_at, finished_at) values (1, 17, 42, now(), now())")
 			s.fence()
-		case "A repair that fires nothing", "Who may do what": // the page says whose these are
+		case "Repair rows without firing", "Give people rights": // the page says whose these are
 			user = s.db
 		}
 		for _, block := range p.in(section) {
@@ -42,15 +42,15 @@ func TestAdministrationRecipes(t *testing.T) {
 	for title, want := range map[string]string{
 		"Send the completions of one assessment somewhere": `^1\|whsec_`,
 		"Test a webhook":                         `^\d+\n\d+\n$`,
-		"Why did it not arrive":                  `response\.completed\|yes\|1\|t\|delivered`,
-		"What waits, and what went wrong":        `(?s)HTTP 500.*response\.started\|success\|1\|200`,
+		"Find out why something did not arrive":  `response\.completed\|yes\|1\|t\|delivered`,
+		"See what is pending and what failed":    `(?s)HTTP 500.*response\.started\|success\|1\|200`,
 		"Send again":                             `^\d+\n0\n0\n$`,
-		"Stop a webhook, and go on":              `^\n\n$`, // none is disabled any more
+		"Disable and enable a webhook":           `^\n\n$`, // none is disabled any more
 		"Change the URL or the secret":           `^whsec_`,
 		"Copy webhooks to another assessment":    `^1\n$`,
-		"A repair that fires nothing":            `^\n+$`,
-		"Settings, and what is worth logging":    `^\n$`,
-		"Who may do what":                        `^\n$`,
+		"Repair rows without firing":             `^\n+$`,
+		"Change settings":                        `^\n$`,
+		"Give people rights":                     `^\n$`,
 		"Only the responses of one organization": `^\n$`,
 	} {
 		if got, ran := said[title]; !ran || !regexp.MustCompile(want).MatchString(got) {
