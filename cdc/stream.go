@@ -1,12 +1,14 @@
 package cdc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -202,12 +204,17 @@ func (s *Stream) session(ctx context.Context, open *GapError) error {
 // stream consumes the slot from where the store ends: until a point, or without one until something ends it. It streams only
 // where no gap is open: what made it may be gone while what it hid is still missing. The caller holds the reader lock.
 func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, until pglogrepl.LSN) error {
+	links := s.dial(ctx)
+	defer links.close()
 	if err := sql.ByIndex(ctx, store); err != nil {
 		return err
 	}
 	// Read under the lock: before it another daemon may write.
-	attachment, _, err := ReadAttached(ctx, store)
+	attachment, err := ReadAttachment(ctx, store)
 	if err != nil {
+		return err
+	}
+	if err := attachment.ready(); err != nil {
 		return err
 	}
 	if err := attachment.matches(s.cfg); err != nil {
@@ -229,17 +236,13 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 		return err
 	}
 
-	replication, err := ConnectReplication(ctx, s.cfg.SourceURL)
-	if err != nil {
+	if err := links.await(); err != nil {
 		return err
 	}
-	defer closeQuietly(replication)
-	source, err := ConnectSource(ctx, s.cfg.SourceURL)
-	if err != nil {
-		return err
-	}
-	table, err := s.verify(ctx, source, replication, attachment, position)
-	closeQuietly(source)
+	replication := links.replication
+	table, err := s.verify(ctx, links.source, replication, attachment, position)
+	closeQuietly(links.source)
+	links.source = nil
 	if err != nil {
 		return err
 	}
@@ -259,9 +262,6 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 	if s.retypeOpen, err = openGap(ctx, store, alongsideKinds); err != nil {
 		return err
 	}
-	if err := s.cfg.Horizon.Renew(ctx); err != nil {
-		return err
-	}
 	text, err := sendRawText(ctx, replication, s.cfg.SourceURL)
 	if err != nil {
 		return err
@@ -273,6 +273,42 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 	reader := newReader(s.cfg, attachment, position, table.Partitioned())
 	reader.conn, reader.until, reader.silence, reader.decoder.text = replication, until, s.patience.from(position), text
 	return s.pump(ctx, store, reader, attachment, turn)
+}
+
+// links are what a session needs of the source. They are opened at once, while the store is asked: each takes several round trips.
+type links struct {
+	replication *pgconn.PgConn
+	source      *pgx.Conn
+
+	opening sync.WaitGroup
+	cancel  context.CancelFunc
+	errs    [3]error
+}
+
+func (s *Stream) dial(ctx context.Context) *links {
+	l := &links{}
+	ctx, l.cancel = context.WithCancel(ctx)
+	l.opening.Go(func() { l.replication, l.errs[0] = ConnectReplication(ctx, s.cfg.SourceURL) })
+	l.opening.Go(func() { l.source, l.errs[1] = ConnectSource(ctx, s.cfg.SourceURL) })
+	l.opening.Go(func() { l.errs[2] = s.cfg.Horizon.Renew(ctx) })
+	return l
+}
+
+// await waits until all are open, or one has failed.
+func (l *links) await() error {
+	l.opening.Wait()
+	return cmp.Or(l.errs[:]...)
+}
+
+func (l *links) close() {
+	l.cancel()
+	l.opening.Wait()
+	if l.replication != nil {
+		closeQuietly(l.replication)
+	}
+	if l.source != nil {
+		closeQuietly(l.source)
+	}
 }
 
 // elect waits until this daemon is the one that reads the slot, and remembers whether another was before, until that has been told.
