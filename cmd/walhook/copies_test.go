@@ -355,7 +355,7 @@ func TestAddressLeadsToACopy(t *testing.T) {
 		t.Run(which, func(t *testing.T) {
 			t.Parallel()
 			sourceServer, storeServer, another := testenv.NewServer(t, nil), testenv.NewServer(t, nil), testenv.NewServer(t, nil)
-			s := newSiteOn(t, sourceServer, sampleSchema).withStore(storeServer)
+			s := newSiteOn(t, sourceServer, sampleSchema).withStore(storeServer).with("MAX_ATTEMPTS", "1000")
 			variable, database, original := "DATABASE_URL", s.db, sourceServer
 			if which == "store" {
 				variable, database, original = "STORE_URL", s.store, storeServer
