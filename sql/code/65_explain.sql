@@ -96,17 +96,23 @@ as $$
              on coalesce(d.event_type, (w.hook).event_type) = e.name
   ), rest as (
     select x.event_type, count(*) as n from strange x where x.n > 10 group by x.event_type
+  ), met as (
+    select exists (select from about) or exists (select from delivered) as once
   )
   select t.name, t.happened, t.webhook_id, t.host, t.matched, t.reason, t.delivery_id, t.status, t.attempts, t.error, t.next_attempt_at
     from (
-      select * from told
+      select told.* from told, met where met.once
+      union all
+      select null, null, s.happened, null, null, null, s.misfit, null, null, null, null, null
+        from met join walhook.story($1) s on s.event_type = 1 where not met.once
       union all
       select walhook.event_number(r.event_type), r.event_type, s.happened, null, null, false,
              coalesce(s.misfit, 'assessment differs') || format(': so it is with %s more webhooks', r.n), null, null, null, null, null
-        from rest r join walhook.story(coalesce(walhook.column_id('key', $1), $1)) s on s.event_type = walhook.event_number(r.event_type)
+        from met join rest r on met.once
+        join walhook.story(coalesce(walhook.column_id('key', $1), $1)) s on s.event_type = walhook.event_number(r.event_type)
     ) t
    order by t.number, t.delivery_id is null, t.webhook_id
 $$;
 comment on function walhook.explain(text) is
   'Explains why an event did or did not arrive. One row per event and webhook of that event: whether the event happened, whether the webhook '
-  'matched and if not why, and the state of its last delivery. Ten webhooks of other assessments are listed, the rest are counted. A row says so if something cannot be known for certain.';
+  'matched and if not why, and the state of its last delivery. Ten webhooks of other assessments are listed, the rest are counted. A response that walhook never met has one row that says so. A row says so if something cannot be known for certain.';
