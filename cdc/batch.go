@@ -34,7 +34,8 @@ type batch struct {
 	idle     bool
 	changed  bool
 
-	unidentified bool // a delete came without its key
+	taken        []string // incidents of rows that were set aside, and are taken now
+	unidentified bool     // a delete came without its key
 }
 
 // newBatch begins a batch. What the one before it knew is gone: that one is sealed.
@@ -61,6 +62,9 @@ func (b *batch) seal() {
 	b.assessed.queue(b.work)
 	b.writeStates()
 	b.remember()
+	if len(b.taken) > 0 {
+		b.work.Queue(sql.ResolveSetAside.SQL, b.taken)
+	}
 }
 
 // loadStates reads the states that the changes build on, those that are neither known nor in the cache, in one query.
@@ -143,9 +147,13 @@ func (b *batch) take(it *item) {
 		b.unidentifiedDelete()
 		return
 	case itemSetAside:
+		if it.change.Kind == Delete {
+			b.noteTaken(&it.change)
+		}
 		return
 	default:
 	}
+	b.noteTaken(&it.change)
 	switch c := &it.change; {
 	case c.Table == Assessment:
 		b.endSegment() // events so far are matched without it

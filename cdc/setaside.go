@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -63,7 +64,7 @@ func (w *writer) isolate(ctx context.Context, items []item) error {
 	if notText(err) {
 		// A key that the store cannot hold has no state.
 		switch {
-		case it.change.Kind == Delete:
+		case it.change.Kind == Delete: // nothing of it is left to take
 			it.kind = itemSetAside
 			return w.storeNow(ctx, []item{it}, nil)
 		case it.change.Moved:
@@ -106,8 +107,48 @@ func (w *writer) storeNow(ctx context.Context, items []item, refused *refusedRow
 	if err := w.conclude(ctx, b); err != nil {
 		return err
 	}
+	w.taken(b)
+	if refused != nil {
+		w.aside = append(w.aside, refused.String())
+	}
 	w.consumed, w.idle, w.hurry = b.to, true, false
 	return nil
+}
+
+// readAside returns the incidents of rows that are set aside.
+func readAside(ctx context.Context, store *pgx.Conn) ([]string, error) {
+	rows, err := store.Query(ctx, sql.RowsSetAside.SQL)
+	if err != nil {
+		return nil, fmt.Errorf("look for rows that are set aside: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// noteTaken notes the incidents that end with a change, since the store takes the row, or it is gone.
+func (b *batch) noteTaken(c *Change) {
+	if len(b.w.aside) == 0 || c.Kind == Truncate {
+		return
+	}
+	keys := []string{c.New.ID}
+	if c.Moved || c.OldID != "" {
+		keys = append(keys, c.OldID)
+	}
+	for _, key := range keys {
+		row := refusedRow{table: b.w.mapping.tableOf(c.Table), key: key}
+		begins := row.row() + asideWhole
+		for _, detail := range b.w.aside {
+			if strings.HasPrefix(detail, begins) {
+				b.taken = append(b.taken, detail)
+			}
+		}
+	}
+}
+
+// taken forgets the incidents that a batch, which is committed, has resolved.
+func (w *writer) taken(b *batch) {
+	if len(b.taken) > 0 {
+		w.aside = slices.DeleteFunc(w.aside, func(detail string) bool { return slices.Contains(b.taken, detail) })
+	}
 }
 
 // onlyCopies is what an assessment is taken without where a copy of a webhook is refused.
@@ -122,12 +163,16 @@ type refusedRow struct {
 	cause error
 }
 
-// note records it as an incident.
-func (r *refusedRow) note(work *pgx.Batch) { work.Queue(sql.NoteSetAside.SQL, r.String()) }
+// args are those of the query that records it as an incident.
+func (r *refusedRow) args() []any {
+	return sql.NoteSetAside.Bind(sql.Args{"row": r.row(), "detail": r.String()})
+}
+
+func (r *refusedRow) note(work *pgx.Batch) { work.Queue(sql.NoteSetAside.SQL, r.args()...) }
 
 // record is note for whoever has the store's session to itself.
 func (r *refusedRow) record(ctx context.Context, store *pgx.Conn) error {
-	if _, err := store.Exec(ctx, sql.NoteSetAside.SQL, r.String()); err != nil {
+	if _, err := store.Exec(ctx, sql.NoteSetAside.SQL, r.args()...); err != nil {
 		return fmt.Errorf("record a row that the store cannot take: %w", err)
 	}
 	return nil
@@ -141,13 +186,21 @@ func keyOf(row []byte) string {
 
 // String names the row by key and position, says why, and what to do. It holds nothing else of the row.
 func (r *refusedRow) String() string {
-	what := "was set aside"
+	what := asideWhole
 	if r.only != "" {
 		what = "was taken without " + r.only
 	}
 	reason, remedy := r.reason()
-	return fmt.Sprintf("the row of %s with key %s, as of %s, %s: the store refuses it (%s); everything else goes on; %s; "+
-		"the row's next change then makes up for it, or `walhook reconcile` does", r.table.Display(), showKey(r.key), r.lsn, what, reason, remedy)
+	return fmt.Sprintf("%s%s, as of %s: the store refuses it (%s); everything else goes on; %s; "+
+		"the row's next change then makes up for it, or `walhook reconcile` does", r.row(), what, r.lsn, reason, remedy)
+}
+
+// asideWhole is what became of a row of which nothing was taken.
+const asideWhole = "was set aside"
+
+// row begins all that is said of the row, and nothing that is said of another.
+func (r *refusedRow) row() string {
+	return fmt.Sprintf("the row of %s with key %s ", r.table.Display(), showKey(r.key))
 }
 
 func (r *refusedRow) reason() (reason, remedy string) {
@@ -176,7 +229,7 @@ func showKey(key string) string {
 	if len(key) <= shownKey {
 		return strconv.QuoteToASCII(key)
 	}
-	return fmt.Sprintf("%s... (%d bytes)", strconv.QuoteToASCII(key[:shownKey]), len(key))
+	return fmt.Sprintf("%s... (%d bytes, hash %s)", strconv.QuoteToASCII(key[:shownKey]), len(key), hashValue(key))
 }
 
 // attempt runs a part of what is done in the store's session. Where a transaction is open, the part's failure leaves it as it was before.

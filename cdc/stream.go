@@ -525,7 +525,12 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, r *reader, a *Attach
 	storeCtx, giveUp := outlive(ctx, drainTimeout)
 	defer giveUp()
 
+	aside, err := readAside(ctx, store)
+	if err != nil {
+		return err
+	}
 	w := newWriter(s.cfg, store, r, turn)
+	w.aside = aside
 	w.key = a.Types[roleKey]
 	w.storeCtx = storeCtx
 	if s.careful {

@@ -93,6 +93,7 @@ type writer struct {
 	spare  []Event // memory for events
 
 	key     ColumnType // of the respondent's key, as the states have it; zero: not known
+	aside   []string   // open incidents of rows that the store did not take
 	careful int        // items that are stored one slice at a time, so that one which the store refuses can be found
 	log     *slog.Logger
 }
@@ -236,10 +237,12 @@ func (w *writer) await() error {
 func (w *writer) ended(err error) error {
 	w.committing = nil
 	w.sealed.release()
-	w.sealed = nil
 	if err != nil {
 		w.consumed = w.stored
+	} else {
+		w.taken(w.sealed)
 	}
+	w.sealed = nil
 	return err
 }
 

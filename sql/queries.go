@@ -86,6 +86,8 @@ var (
 	RecordKeyType       = mustQuery("RecordKeyType")
 	NoteSetAside        = mustQuery("NoteSetAside")
 	KeepIncident        = mustQuery("KeepIncident")
+	RowsSetAside        = mustQuery("RowsSetAside")
+	ResolveSetAside     = mustQuery("ResolveSetAside")
 	NoteIncident        = mustQuery("NoteIncident")
 	ResolveIncidents    = mustQuery("ResolveIncidents")
 	OpenOwnIncident     = mustQuery("OpenOwnIncident")

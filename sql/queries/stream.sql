@@ -139,15 +139,24 @@ insert into walhook.incident_log (kind, detail)
 select @kind, @detail
 where not exists (select from walhook.incident_log i where i.kind = @kind and i.resolved_at is null);
 
--- Each row that the store refused is named, up to a hundred; beyond that the latest stands for those that came after.
+-- Each row that the store refused is named, with what it did so the last time, up to a hundred; beyond that the latest stands for those that
+-- came after.
 -- name: NoteSetAside
-with latest as (
-  select max(i.id) as id, count(*) as open from walhook.incident_log i where i.kind = 'set_aside' and i.resolved_at is null
+with before as (
+  select coalesce(max(i.id) filter (where starts_with(i.detail, @row)), case when count(*) >= 100 then max(i.id) end) as id
+    from walhook.incident_log i where i.kind = 'set_aside' and i.resolved_at is null
 ), replaced as (
-  update walhook.incident_log i set at = now(), detail = @detail::text || '; rows set aside before it are not all listed'
-  from latest l where l.open >= 100 and i.id = l.id
+  update walhook.incident_log i set at = now(), detail = @detail::text ||
+      case when starts_with(i.detail, @row) and i.detail not like '%not all listed' then '' else '; rows set aside before it are not all listed' end
+  from before b where i.id = b.id
 )
-insert into walhook.incident_log (kind, detail) select 'set_aside', @detail::text from latest l where l.open < 100;
+insert into walhook.incident_log (kind, detail) select 'set_aside', @detail::text from before b where b.id is null;
+
+-- name: RowsSetAside
+select i.detail from walhook.incident_log i where i.kind = 'set_aside' and i.resolved_at is null and i.detail not like '%not all listed';
+
+-- name: ResolveSetAside
+update walhook.incident_log i set resolved_at = clock_timestamp() where i.kind = 'set_aside' and i.resolved_at is null and i.detail = any(@details::text[]);
 
 -- name: HinderIncident
 update walhook.incident_log set hindrance = @hindrance where kind = @kind and resolved_at is null and hindrance is distinct from @hindrance;
