@@ -192,17 +192,13 @@ func (e *endpoint) handOver(d *delivery) bool {
 	if d.id <= e.cursor || !d.hook.enabled {
 		return false // a look into the store, or at the webhooks, was faster
 	}
-	if !e.owned || e.leaving || e.moving || len(e.aside) > 0 || e.more || e.loading || e.waiting > 0 || !e.dueAt.IsZero() || e.room() <= 0 {
-		e.miss()
+	if e.more || e.moving || len(e.aside) > 0 || e.loading || e.waiting > 0 || !e.dueAt.IsZero() || e.room() <= 0 {
 		return false
 	}
 	e.hold(d)
 	e.cursor = max(e.cursor, d.id)
 	return true
 }
-
-// miss notes that the store has something that is not held here.
-func (e *endpoint) miss() { e.more, e.missed = true, true }
 
 // lookLater lets the next look wait: the last one failed, or counts for nothing.
 func (e *endpoint) lookLater(now time.Time) {

@@ -76,18 +76,15 @@ func (s *schedule) handOver(queued []*delivery, rest map[int64]struct{}, urls ma
 	s.mu.Lock()
 	changed := false
 	for _, d := range queued {
-		adopted := s.adopt(d)
+		s.resolve(d)
 		switch known := s.greet(d.webhookID, d.endpoint, urls); {
-		case known && d.endpoint.aside[d.webhookID] > 0: // it is looked for when the webhook is free
-		case !known || !adopted:
-			changed = true
-			if d.endpoint != nil {
-				d.endpoint.miss()
-				s.lacks(d.endpoint)
-			}
-		case d.endpoint.handOver(d):
+		case known && d.endpoint.handOver(d):
 			s.admit(d)
-		default:
+			continue
+		case !known:
+			changed = true
+		}
+		if d.endpoint != nil {
 			s.lacks(d.endpoint)
 		}
 	}
@@ -95,10 +92,11 @@ func (s *schedule) handOver(queued []*delivery, rest map[int64]struct{}, urls ma
 		var e *endpoint
 		if hook := s.webhooks.byID[id]; hook != nil {
 			e = s.endpoints[hook.endpointID]
-			e.miss()
 			s.lacks(e)
 		}
-		changed = !s.greet(id, e, urls) || changed
+		if !s.greet(id, e, urls) {
+			changed = true
+		}
 	}
 	s.pump()
 	s.mu.Unlock()
@@ -111,10 +109,8 @@ func (s *schedule) handOver(queued []*delivery, rest map[int64]struct{}, urls ma
 // a stranger otherwise. An edit counts for every later transaction: what comes for a URL after one must not overtake what its webhooks
 // have in the store.
 func (s *schedule) greet(id int64, at *endpoint, urls map[int64]int64) (known bool) {
-	if at != nil {
-		if edition, queued := urls[at.id]; queued && edition == at.edition {
-			return true
-		}
+	if at != nil && at.edition == urls[at.id] {
+		return true
 	}
 	s.came++
 	s.strangers[id] = s.came
@@ -131,21 +127,17 @@ func (s *schedule) meet(came int) {
 			continue
 		}
 		delete(s.strangers, id)
-		if hook := s.webhooks.byID[id]; hook != nil && !s.endpoints[hook.endpointID].owned {
+		if hook := s.webhooks.byID[id]; hook != nil {
 			s.lacks(s.endpoints[hook.endpointID])
 		}
 	}
 }
 
-// adopt finds the delivery's webhook and endpoint. It reports false where there is none, and while attempts at the URL that the webhook
-// had before have not ended, or results of its own wait for a lock.
-func (s *schedule) adopt(d *delivery) bool {
-	d.hook = s.webhooks.byID[d.webhookID]
-	if d.hook == nil {
-		return false
+// resolve finds the delivery's webhook and endpoint, as far as they are known.
+func (s *schedule) resolve(d *delivery) {
+	if d.hook = s.webhooks.byID[d.webhookID]; d.hook != nil {
+		d.endpoint = s.endpoints[d.hook.endpointID]
 	}
-	d.endpoint = s.endpoints[d.hook.endpointID]
-	return d.endpoint != nil && !d.endpoint.waits(d.hook)
 }
 
 // admit takes a held delivery to its place.
@@ -405,8 +397,10 @@ func (s *schedule) found(q *successorQuery, next *delivery, due, stale bool) {
 		s.outdated(e)
 		return
 	}
-	if next != nil && !(due && s.adopt(next)) {
-		next = nil
+	if next != nil {
+		if s.resolve(next); !due || e.waits(next.hook) {
+			next = nil
+		}
 	}
 	goes, again := e.succeeded(q.line, next)
 	if goes {

@@ -68,7 +68,7 @@ func (s *schedule) integrate(l *look, err error) {
 		s.outdated(e)
 	default:
 		e.integrate(l, s.now(), func(d *delivery) {
-			s.adopt(d)
+			s.resolve(d)
 			s.admit(d)
 		})
 		if e.low() {
@@ -101,7 +101,6 @@ func (s *schedule) doubt() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.endpoints {
-		e.miss()
 		s.wantLoad(e)
 	}
 }
@@ -124,7 +123,6 @@ func (s *schedule) queuedFor(payload string) {
 	for field := range strings.FieldsSeq(payload) {
 		id, err := strconv.ParseInt(field, 10, 64)
 		if e := s.endpoints[id]; err == nil && e != nil && e.owned {
-			e.miss()
 			s.wantLoad(e)
 		}
 	}

@@ -38,6 +38,7 @@ type world struct {
 
 	daemons []*process // the first one reads the slot
 	sent    int
+	untold  bool                     // a daemon was not told of what was queued for its endpoints
 	ended   map[int64][]endedAttempt // of webhooks
 }
 
@@ -389,10 +390,19 @@ func (w *world) others(r *pendingRow, l *look) (ids []int64) {
 // What a daemon's loops do.
 
 func (p *process) handOver() {
-	p.w.note("hand over")
-	offered, urls := p.offered, p.urls
+	p.handOverSome(len(p.offered))
+}
+
+// handOverSome hands over no more than so many, and tells of the rest, as where too many were queued at once.
+func (p *process) handOverSome(most int) {
+	kept := p.offered[:min(most, len(p.offered))]
+	rest := map[int64]struct{}{}
+	for _, d := range p.offered[len(kept):] {
+		rest[d.webhookID] = struct{}{}
+	}
+	p.w.note("hand over %d, and tell of the rest for %d webhooks", len(kept), len(rest))
 	p.offered = nil
-	p.s.handOver(offered, nil, urls)
+	p.s.handOver(kept, rest, p.urls)
 }
 
 // send takes an attempt that the schedule begins, and holds it to the rules.
@@ -722,6 +732,7 @@ func (p *process) stepFind() {
 func (p *process) tell(lost bool) {
 	drain(p.s.tell)
 	text := p.s.takeElsewhere()
+	p.w.untold = p.w.untold || lost && text != ""
 	for _, other := range p.w.daemons {
 		if other != p && !lost && text != "" {
 			other.s.queuedFor(text)
@@ -789,10 +800,50 @@ func (w *world) check() {
 		if p.s.inFlight != inFlight || inFlight != len(p.flights) || p.s.unrecorded != flying-inFlight-p.countAside() || p.s.inTroubled < 0 {
 			w.fail("%d in flight, %d of them counted, %d in trouble; %d unrecorded, %d counted", len(p.flights), p.s.inFlight, p.s.inTroubled, flying-inFlight, p.s.unrecorded)
 		}
+		p.checkTurns()
 		for why, parked := range p.s.parked {
 			if len(parked) > 0 && len(p.s.ring) == 0 && p.s.inFlight < p.s.limits.concurrency && p.s.roomFor(why) {
 				w.fail("%d endpoints wait for room that there is", len(parked))
 			}
+		}
+	}
+}
+
+// checkTurns makes sure that each endpoint waits for its turn at most once, and that none which may begin an attempt waits for anything else.
+func (p *process) checkTurns() {
+	w := p.w
+	turns := map[*endpoint]int{}
+	for _, e := range p.s.ring {
+		turns[e]++
+	}
+	parked := map[*endpoint]bool{}
+	for why := range p.s.parked {
+		places := map[*endpoint]int{}
+		for _, e := range p.s.parked[why] {
+			places[e]++
+			parked[e] = true
+		}
+		for _, e := range p.s.endpoints {
+			if is := e.parked[why]; places[e] > 1 || is != (places[e] == 1) {
+				w.fail("URL %d waits for room of kind %d in %d places; it knows of one: %t", e.id, why, places[e], is)
+			}
+		}
+	}
+	for _, e := range p.s.endpoints {
+		if turns[e] > 1 || e.queued != (turns[e] == 1) {
+			w.fail("URL %d waits for its turn in %d places; it knows of one: %t", e.id, turns[e], e.queued)
+		}
+		at, set := p.timers[e]
+		if set != !e.wakeAt.IsZero() || set && at.Before(e.wakeAt) {
+			w.fail("the timer of URL %d fires at %s, and not at %s", e.id, at, e.wakeAt)
+		}
+		if p.s.inFlight >= p.s.limits.concurrency || parked[e] || e.loading {
+			continue
+		}
+		copied := *e
+		copied.due, copied.fresh = slices.Clone(e.due), slices.Clone(e.fresh)
+		if d := copied.pick(w.now, worldConcurrency); d != nil {
+			w.fail("%d may be sent and is not", d.id)
 		}
 	}
 }
@@ -902,10 +953,8 @@ func (w *world) settle() {
 		}
 	}
 	w.notify()
-	for _, p := range w.daemons {
-		p.s.release()
-	}
-	for range 200_000 {
+	until := w.now.Add(time.Hour)
+	for w.now.Before(until) {
 		w.check()
 		went := false
 		for _, p := range w.daemons {
@@ -920,12 +969,9 @@ func (w *world) settle() {
 		}
 		w.pass(50 * time.Millisecond)
 		for _, p := range w.daemons {
-			if w.now.Sub(p.lookedAt) >= lookInterval {
+			if w.untold && w.now.Sub(p.lookedAt) >= lookInterval {
 				p.s.wake()
 			}
-		}
-		if w.now.After(time.Unix(1_900_000_000, 0)) {
-			break
 		}
 	}
 	w.fail("never sent: %d", slices.Sorted(maps.Keys(w.rows)))
@@ -965,7 +1011,7 @@ func (rules worldRules) run(t *rapid.T) {
 		switch draw("step", 14) {
 		case 0, 1:
 			if reader := w.daemons[0]; len(reader.offered) > 0 {
-				reader.handOver()
+				reader.handOverSome(rapid.SampledFrom([]int{worldWindow, worldWindow, 1, 0}).Draw(t, "handed over"))
 				break
 			}
 			count := 1 + draw("count", 3)

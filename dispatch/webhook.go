@@ -42,7 +42,7 @@ func (w *webhook) moving() bool { return len(w.leftAt) > 0 }
 
 // same reports whether nothing changed that deliveries in memory depend on.
 func (w *webhook) same(o *webhook) bool {
-	return o != nil && w.endpointID == o.endpointID && w.enabled == o.enabled && w.ordered == o.ordered && w.moving() == o.moving() && w.edition == o.edition
+	return o != nil && w.edition == o.edition && w.moving() == o.moving()
 }
 
 // editionOf tells one state of a URL's webhooks from any other, as the store tells it in Enqueue.
