@@ -12,13 +12,11 @@ type entry struct {
 	behind   uint64        // position in the store's WAL behind the commit; 0: not known yet
 }
 
-// committed notes a commit of everything up to a position.
-func (l *ledger) committed(to pglogrepl.LSN) {
-	if n := len(l.open); n > 0 && l.open[n-1].behind == 0 {
-		l.open[n-1].position = to
-		return
-	}
+// committed notes a commit of everything up to a position, with what the store said of its WAL just before it, as told does.
+func (l *ledger) committed(to pglogrepl.LSN, inserted, flushed uint64) (durable pglogrepl.LSN) {
+	durable = l.told(inserted, flushed)
 	l.open = append(l.open, entry{position: to})
+	return durable
 }
 
 // told takes what the store says of its WAL after all commits so far: how far it has been inserted, and how far it is on disk. It

@@ -18,8 +18,7 @@ func TestLedgerCallsOnlyDurableWhatIsOnDisk(t *testing.T) {
 			position, durable pglogrepl.LSN
 			written           = map[pglogrepl.LSN]uint64{} // position: where its commit ends in the store's WAL
 		)
-		tell := func() {
-			d := l.told(inserted, flushed)
+		check := func(d pglogrepl.LSN) {
 			if d == 0 {
 				return
 			}
@@ -31,14 +30,15 @@ func TestLedgerCallsOnlyDurableWhatIsOnDisk(t *testing.T) {
 			}
 			durable = d
 		}
+		tell := func() { check(l.told(inserted, flushed)) }
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			switch rapid.IntRange(0, 3).Draw(t, "step") {
 			case 0:
-				tell()
+				before := inserted
 				position += pglogrepl.LSN(rapid.IntRange(0, 5).Draw(t, "position") + 1)
 				inserted += uint64(rapid.IntRange(1, 9).Draw(t, "wal"))
 				written[position] = inserted
-				l.committed(position)
+				check(l.committed(position, before, flushed))
 			case 1:
 				flushed = rapid.Uint64Range(flushed, inserted).Draw(t, "flushed")
 			case 2:

@@ -46,9 +46,12 @@ func TestEveryChangeIsTakenOnce(t *testing.T) {
 			if p.reader.until != 0 && rapid.Bool().Draw(t, "to its end") {
 				p.toEnd()
 			}
-			if p.over {
+			switch {
+			case p.over:
 				p.atEnd()
-			} else {
+			case rapid.IntRange(0, 3).Draw(t, "stopped") == 3:
+				p.stop()
+			default:
 				p.crash()
 			}
 		}
@@ -86,7 +89,7 @@ type history struct {
 
 func drawHistory(t *rapid.T) history {
 	h := history{partitioned: rapid.Bool().Draw(t, "partitioned"), empty: rapid.Bool().Draw(t, "empty")}
-	at := firstLSN
+	at, assessments := firstLSN, map[string]bool{}
 	for n := range rapid.IntRange(1, 6).Draw(t, "transactions") {
 		commit := at + pglogrepl.LSN(8*rapid.IntRange(0, 2).Draw(t, "gap"))
 		tx := walTx{commit: commit, end: commit + 8}
@@ -94,7 +97,7 @@ func drawHistory(t *rapid.T) history {
 		silenced, ordinal := false, int64(0)
 		for range rapid.IntRange(0, 6).Draw(t, "changes") {
 			silenced = silenced || rapid.IntRange(0, 11).Draw(t, "silence") == 11
-			for _, c := range drawChanges(t, n) {
+			for _, c := range drawChanges(t, n, assessments) {
 				c.silenced = silenced
 				if c.counts {
 					ordinal++
@@ -109,7 +112,7 @@ func drawHistory(t *rapid.T) history {
 }
 
 // drawChanges draws a change, or the two of a row that moves to another partition.
-func drawChanges(t *rapid.T, tx int) []walChange {
+func drawChanges(t *rapid.T, tx int, assessments map[string]bool) []walChange {
 	id := rapid.SampledFrom([]string{"1", "2", "3"})
 	assessment := rapid.SampledFrom([]string{"10", "20"})
 	row := func(id string) (values []any, row Row) {
@@ -140,7 +143,7 @@ func drawChanges(t *rapid.T, tx int) []walChange {
 		}
 	}
 	switch key := id.Draw(t, "id"); rapid.SampledFrom([]string{
-		"insert", "insert", "update", "update", "update", "update", "update", "rename", "delete", "move", "move", "truncate", "keyless", "assessment", "other",
+		"insert", "insert", "update", "update", "update", "update", "update", "rename", "delete", "move", "move", "truncate", "keyless", "assessment", "assessment", "assessment", "other",
 	}).Draw(t, "kind") {
 	case "insert":
 		return []walChange{insert(key)}
@@ -160,18 +163,54 @@ func drawChanges(t *rapid.T, tx int) []walChange {
 	case "keyless":
 		return []walChange{{counts: true, sent: deleteMessage(respondentOID, 'K', nil, nil, nil, nil, nil, nil, nil)}}
 	case "assessment":
-		a, external := rapid.SampledFrom([]string{"10", "20", key}).Draw(t, "assessment"), fmt.Sprintf("external %d", tx)
-		return []walChange{{
-			counts: true,
-			sent:   insertMessage(assessmentOID, a, external, "title", nil),
-			change: Change{Kind: Insert, Table: Assessment, New: Row{ID: a, ExternalID: text(external)}},
-		}}
+		return []walChange{drawAssessment(t, fmt.Sprintf("external %d", tx), assessments)}
 	case "other":
 		return []walChange{{sent: insertMessage(otherOID, key)}}
 	default:
 		values, row := row(key)
 		return []walChange{{counts: true, sent: updateMessage(respondentOID, values...), change: Change{Kind: Update, Table: Respondent, New: row}}}
 	}
+}
+
+// drawAssessment draws a change of the assessment table, in which those there are stand.
+func drawAssessment(t *rapid.T, external string, there map[string]bool) walChange {
+	assessment := rapid.SampledFrom([]string{"10", "20", "30"})
+	id := assessment.Draw(t, "assessment")
+	value, text := any(external), text(external)
+	switch rapid.IntRange(0, 3).Draw(t, "external id") {
+	case 0:
+		value, text = nil, null
+	case 1:
+		value, text = notSent, Text{Unchanged: true}
+	}
+	c := walChange{counts: true, change: Change{Kind: Update, Table: Assessment, New: Row{ID: id, ExternalID: text}}}
+	switch rapid.SampledFrom([]string{"insert", "insert", "update", "rename", "delete", "truncate"}).Draw(t, "what") {
+	case "insert":
+		if text.Unchanged {
+			value, c.change.New.ExternalID = nil, null
+		}
+		c.sent, c.change.Kind = insertMessage(assessmentOID, id, value, "title", nil), Insert
+		there[id] = true
+	case "rename":
+		if to := assessment.Draw(t, "to"); there[id] && !there[to] {
+			c.sent = updateFromMessage(assessmentOID, 'K', []any{id, nil, nil, nil}, to, value, "title", nil)
+			c.change.Moved, c.change.OldID, c.change.New.ID = true, id, to
+			delete(there, id)
+			there[to] = true
+			return c
+		}
+		fallthrough
+	case "update":
+		c.sent = updateMessage(assessmentOID, id, value, "title", nil)
+		there[id] = there[id] || !text.Unchanged
+	case "delete":
+		c.sent, c.change.Kind = deleteMessage(assessmentOID, 'K', id, nil, nil, nil), Delete
+		delete(there, id)
+	case "truncate":
+		c.sent, c.change = truncateMessage(assessmentOID), Change{Kind: Truncate, Table: Assessment}
+		clear(there)
+	}
+	return c
 }
 
 // effective returns the changes of a mapped table. In a partitioned table a delete and an insert of the same key, with nothing of ours
@@ -218,8 +257,18 @@ func (h *history) expected(to Position) ([]queuedEvent, map[string]State) {
 			}
 			switch change := c.change; {
 			case change.Kind == 0:
+			case change.Table == Assessment && change.Kind == Truncate:
+				clear(external)
+			case change.Table == Assessment && change.Kind == Delete:
+				delete(external, change.New.ID)
 			case change.Table == Assessment:
-				external[change.New.ID] = change.New.ExternalID.Value
+				if change.Moved {
+					external[change.New.ID] = external[change.OldID]
+					delete(external, change.OldID)
+				}
+				if !change.New.ExternalID.Unchanged {
+					external[change.New.ID] = change.New.ExternalID.Value
+				}
 			case change.Kind == Truncate:
 				clear(states)
 			default:
@@ -452,14 +501,42 @@ func (p *play) crash() {
 	p.verify()
 }
 
-// toEnd lets the stream go on to its end point.
+// toEnd lets the stream go on to its end point, by itself.
 func (p *play) toEnd() {
-	for !p.over {
-		p.send(len(p.ahead))
-		p.report(p.end(), false)
-		p.gather()
-		p.must(p.writer.await())
-		p.proceed()
+	if p.writer.committing == nil && !p.over {
+		p.proceed() // what was gathered
+	}
+	if p.over {
+		return
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- p.writer.run(context.Background()) }()
+	for !p.reader.reached {
+		p.send(1)
+		if len(p.ahead) == 0 {
+			p.report(p.end(), false)
+		}
+	}
+	if err := <-ended; !errors.Is(err, errReached) {
+		p.Fatalf("the stream ends with %v", err)
+	}
+	p.over = true
+}
+
+// stop ends the daemon well, after what it had begun to commit.
+func (p *play) stop() {
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.writer.run(ctx) }()
+	p.send(rapid.IntRange(0, 8).Draw(p.T, "messages"))
+	stop()
+	if err := <-ended; !errors.Is(err, context.Canceled) && !errors.Is(err, errReached) {
+		p.Fatalf("the stream ends with %v", err)
+	}
+	p.must(p.writer.settle(context.Background()))
+	p.acked = pglogrepl.LSN(p.reader.durable.Load())
+	if position := p.verify(); position != p.writer.consumed || p.acked != position.LSN {
+		p.Fatalf("after a clean stop at %s the store has %s, and %s is acknowledged", p.writer.consumed, position, p.acked)
 	}
 }
 

@@ -308,8 +308,7 @@ func (w *writer) commit(ctx context.Context, work *pgx.Batch, to Position) error
 	if err != nil {
 		return fmt.Errorf("write state, deliveries and position %s to the store: %w", to, err)
 	}
-	w.durable(w.ledger.told(inserted, flushed))
-	w.ledger.committed(to.LSN)
+	w.durable(w.ledger.committed(to.LSN, inserted, flushed))
 	w.stored = to
 	w.turn++
 	w.wrote = time.Now()
