@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -39,14 +40,16 @@ func TestEveryChangeIsTakenOnce(t *testing.T) {
 		for range rapid.IntRange(0, 4).Draw(t, "sessions") {
 			p.begin(false)
 			for range rapid.IntRange(0, 30).Draw(t, "steps") {
-				if !p.over {
+				if !p.over && !p.broken {
 					p.step()
 				}
 			}
-			if p.reader.until != 0 && rapid.Bool().Draw(t, "to its end") {
+			if !p.broken && p.reader.until != 0 && rapid.Bool().Draw(t, "to its end") {
 				p.toEnd()
 			}
 			switch {
+			case p.broken:
+				p.verify()
 			case p.over:
 				p.atEnd()
 			case rapid.IntRange(0, 3).Draw(t, "stopped") == 3:
@@ -61,7 +64,10 @@ func TestEveryChangeIsTakenOnce(t *testing.T) {
 
 // queuedTable holds what is queued, in its order, with what a statement of the same transaction sees of the assessment.
 const queuedTable = `create table queued (
-	n bigint generated always as identity, lsn pg_lsn, ordinal bigint, event text, response_id text, assessment_id text, external_id text)`
+	n bigint generated always as identity, lsn pg_lsn, ordinal bigint, event text, response_id text check (response_id <> '4'), assessment_id text, external_id text)`
+
+// refusedID is the key of rows whose events the store does not take.
+const refusedID = "4"
 
 const firstLSN = pglogrepl.LSN(0x100)
 
@@ -113,7 +119,7 @@ func drawHistory(t *rapid.T) history {
 
 // drawChanges draws a change, or the two of a row that moves to another partition.
 func drawChanges(t *rapid.T, tx int, assessments map[string]bool) []walChange {
-	id := rapid.SampledFrom([]string{"1", "2", "3"})
+	id := rapid.SampledFrom([]string{"1", "2", "3", "1", "2", "3", refusedID})
 	assessment := rapid.SampledFrom([]string{"10", "20"})
 	row := func(id string) (values []any, row Row) {
 		a, started, finished := assessment.Draw(t, "assessment"), rapid.Bool().Draw(t, "started"), rapid.Bool().Draw(t, "finished")
@@ -239,10 +245,19 @@ type queuedEvent struct {
 	Event, Response, Assessment, External string
 }
 
+// recordedState is a row of walhook.response_state.
+type recordedState struct {
+	State
+
+	Created string // commit LSN of the insert; "" where the row has had another key, which it is not known of then
+	Fate    int16
+}
+
 // expected returns the events of all changes up to a position, in order, and the states that they leave.
-func (h *history) expected(to Position) ([]queuedEvent, map[string]State) {
+func (h *history) expected(to Position) ([]queuedEvent, map[string]recordedState) {
 	var events []queuedEvent
 	states, external := map[string]*State{}, map[string]string{}
+	created, fates := map[string]string{}, map[string]fate{}
 	for _, tx := range h.txs {
 		limit := int64(0)
 		switch {
@@ -271,9 +286,20 @@ func (h *history) expected(to Position) ([]queuedEvent, map[string]State) {
 				}
 			case change.Kind == Truncate:
 				clear(states)
+				clear(created)
 			default:
 				old := change.before()
 				next, fired := Classify(states[old], change)
+				if change.New.ID == refusedID && fired != 0 && !c.silenced {
+					continue // it is set aside
+				}
+				if change.Kind == Insert || states[old] == nil {
+					created[change.New.ID], fates[change.New.ID] = tx.commit.String(), fate{}
+				}
+				if change.Moved {
+					created[change.New.ID] = ""
+				}
+				fates[change.New.ID] = fates[change.New.ID].add(fired, c.silenced, time.Time{})
 				delete(states, old)
 				if next != nil {
 					states[change.New.ID] = next
@@ -288,9 +314,9 @@ func (h *history) expected(to Position) ([]queuedEvent, map[string]State) {
 			}
 		}
 	}
-	left := map[string]State{}
+	left := map[string]recordedState{}
 	for id, state := range states {
-		left[id] = *state
+		left[id] = recordedState{State: *state, Created: created[id], Fate: fates[id].fired | fates[id].silenced<<4}
 	}
 	return events, left
 }
@@ -344,6 +370,7 @@ type play struct {
 	read   pglogrepl.LSN
 	acked  pglogrepl.LSN // by any daemon so far
 	over   bool          // the session has reached its end point
+	broken bool          // the store has refused what it was given
 }
 
 func (p *play) must(err error) {
@@ -366,15 +393,18 @@ func (p *play) reset() {
 func (p *play) begin(endless bool) {
 	from, turn, err := takeTurn(context.Background(), p.store)
 	p.must(err)
-	cfg := StreamConfig{Mapping: testMapping, Status: &Status{}, Queue: Queue{
-		Add: addQueued, Committed: func(context.Context) {}, Discarded: func() {},
+	cfg := StreamConfig{Mapping: testMapping, Status: &Status{}, Log: slog.New(slog.DiscardHandler), Queue: Queue{
+		Began: func() {}, Add: addQueued, Committed: func(context.Context) {}, Discarded: func() {},
 	}}
 	p.reader = newReader(cfg, &Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, from, p.partitioned)
 	p.writer = newWriter(cfg, p.store, p.reader, turn)
-	if rapid.IntRange(0, 3).Draw(p.T, "careful") == 3 {
+	switch {
+	case p.broken:
+		p.writer.careful = carefulItems
+	case rapid.IntRange(0, 3).Draw(p.T, "careful") == 3:
 		p.writer.careful = rapid.IntRange(1, 6).Draw(p.T, "careful items")
 	}
-	p.over = false
+	p.over, p.broken = false, false
 	// The server may have heard of less than was acknowledged, and reads from further back.
 	heard := pglogrepl.LSN(rapid.Uint64Range(uint64(p.acked), uint64(from.LSN)).Draw(p.T, "heard"))
 	p.ahead, p.read = p.from(heard), heard-0x20
@@ -416,7 +446,7 @@ func (p *play) step() {
 		p.proceed()
 	case "commit":
 		if p.writer.committing != nil {
-			p.must(p.writer.ended(<-p.writer.committing))
+			p.goes(p.writer.ended(<-p.writer.committing))
 		}
 	case "later": // progress is worth writing
 		if p.writer.committing == nil {
@@ -468,13 +498,21 @@ func (p *play) report(at pglogrepl.LSN, reply bool) {
 
 func (p *play) gather() {
 	if items := p.reader.inbox.take(nil); len(items) > 0 {
-		p.must(p.writer.gather(context.Background(), items))
+		p.goes(p.writer.gather(context.Background(), items))
 	}
 }
 
 func (p *play) proceed() {
 	err := p.writer.proceed(context.Background())
 	if p.over = errors.Is(err, errReached); !p.over {
+		p.goes(err)
+	}
+}
+
+// goes takes an error of the stream. What the store refuses ends the session, and the next one looks for it.
+func (p *play) goes(err error) {
+	p.Helper()
+	if p.broken = p.broken || untakable(err); !p.broken {
 		p.must(err)
 	}
 }
@@ -494,7 +532,7 @@ func (p *play) commit(w *writer) error {
 // crash ends the daemon, maybe while a commit is under way of which it never hears, or only as others see it.
 func (p *play) crash() {
 	if p.writer.committing != nil {
-		p.must(<-p.writer.committing)
+		p.goes(<-p.writer.committing)
 	} else if rapid.Bool().Draw(p.T, "lives") {
 		p.former = p.writer
 	}
@@ -506,7 +544,7 @@ func (p *play) toEnd() {
 	if p.writer.committing == nil && !p.over {
 		p.proceed() // what was gathered
 	}
-	if p.over {
+	if p.over || p.broken {
 		return
 	}
 	ended := make(chan error, 1)
@@ -517,10 +555,10 @@ func (p *play) toEnd() {
 			p.report(p.end(), false)
 		}
 	}
-	if err := <-ended; !errors.Is(err, errReached) {
-		p.Fatalf("the stream ends with %v", err)
+	err := <-ended
+	if p.over = errors.Is(err, errReached); !p.over {
+		p.goes(err)
 	}
-	p.over = true
 }
 
 // stop ends the daemon well, after what it had begun to commit.
@@ -531,7 +569,11 @@ func (p *play) stop() {
 	p.send(rapid.IntRange(0, 8).Draw(p.T, "messages"))
 	stop()
 	if err := <-ended; !errors.Is(err, context.Canceled) && !errors.Is(err, errReached) {
-		p.Fatalf("the stream ends with %v", err)
+		if p.goes(err); !p.broken {
+			p.Fatal("the stream has ended by itself")
+		}
+		p.verify()
+		return
 	}
 	p.must(p.writer.settle(context.Background()))
 	p.acked = pglogrepl.LSN(p.reader.durable.Load())
@@ -570,13 +612,19 @@ func (p *play) verify() Position {
 	if diff := gocmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 		p.Fatalf("at %s what is queued differs (-want +got):\n%s", position, diff)
 	}
-	rows, err = p.store.Query(context.Background(), "select response_id, assessment_id, organization_id, stamp, flags, null from walhook.response_state")
+	rows, err = p.store.Query(context.Background(), "select response_id, assessment_id, organization_id, stamp, flags, coalesce(created_lsn::text, ''), fate from walhook.response_state")
 	p.must(err)
-	recorded := map[string]State{}
+	recorded := map[string]recordedState{}
 	for rows.Next() {
-		id, state, err := scanState(rows)
-		p.must(err)
-		recorded[id] = *state
+		var id, assessment, created string
+		var organization, stamp *string
+		var flags, fate int16
+		p.must(rows.Scan(&id, &assessment, &organization, &stamp, &flags, &created, &fate))
+		r := recordedState{State: *newState(&assessment, organization, stamp, flags), Created: created, Fate: fate}
+		if states[id].Created == "" {
+			r.Created, r.Fate = "", states[id].Fate
+		}
+		recorded[id] = r
 	}
 	p.must(rows.Err())
 	if diff := gocmp.Diff(states, recorded); diff != "" {
@@ -585,16 +633,26 @@ func (p *play) verify() Position {
 	return position
 }
 
-// finish lets a daemon take all that is left.
+// finish lets a daemon take all that is left, or two where the store refuses something.
 func (p *play) finish() {
-	p.begin(true)
-	p.send(len(p.ahead))
-	p.report(p.end(), true)
-	p.gather()
-	p.must(p.commit(p.writer))
-	p.must(p.writer.settle(context.Background())) // as at a clean stop
+	p.takeAll()
+	if p.broken {
+		p.takeAll()
+	}
 	p.acked = pglogrepl.LSN(p.reader.durable.Load())
 	if position := p.verify(); position != (Position{LSN: p.end()}) || p.acked != p.end() {
 		p.Fatalf("the store has %s, and %s is acknowledged; the WAL ends at %s", position, p.acked, p.end())
+	}
+}
+
+func (p *play) takeAll() {
+	p.begin(true)
+	p.send(len(p.ahead))
+	p.report(p.end(), true)
+	if p.gather(); !p.broken {
+		p.goes(p.commit(p.writer))
+	}
+	if !p.broken {
+		p.goes(p.writer.settle(context.Background())) // as at a clean stop
 	}
 }
