@@ -1,12 +1,17 @@
 package cdc
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
+
+	"walhook/testenv"
 )
 
 func TestParseSnapshot(t *testing.T) {
@@ -52,6 +57,56 @@ func TestNothingIsVisibleBeforeTheFirstSnapshot(t *testing.T) {
 	if !h.Visible(0) {
 		t.Error("what is known to be visible is not")
 	}
+}
+
+// A session of the source that has died is replaced, once and at once; one that still lives is given up when the source may be another.
+func TestHorizonReplacesItsSession(t *testing.T) {
+	t.Parallel()
+	url := testenv.Database(t, testenv.Postgres(t), "")
+	admin := testenv.Connect(t, url)
+	opened, away := 0, false
+	h := NewHorizon(func(ctx context.Context) (*pgx.Conn, error) {
+		if away {
+			return nil, errors.New("the source is away")
+		}
+		opened++
+		return ConnectSource(ctx, url)
+	})
+	end := func() {
+		t.Helper()
+		if _, err := admin.Exec(t.Context(), "select pg_terminate_backend($1, 10000)", h.conn.PgConn().PID()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refresh := func(by func(context.Context) error, sessions int) {
+		t.Helper()
+		var xid int64
+		if err := admin.QueryRow(t.Context(), "select pg_current_xact_id()::text::bigint").Scan(&xid); err != nil {
+			t.Fatal(err)
+		}
+		if h.Visible(xid) {
+			t.Fatalf("transaction %d is visible before anybody has asked", xid)
+		}
+		if err := by(t.Context()); err != nil || !h.Visible(xid) || opened != sessions {
+			t.Fatalf("transaction %d is visible: %t; %d sessions were opened, not %d: %v", xid, h.Visible(xid), opened, sessions, err)
+		}
+	}
+	refresh(h.Refresh, 1)
+	refresh(h.Refresh, 1)
+	end()
+	refresh(h.Refresh, 2)
+	refresh(h.Renew, 3)
+	end()
+	away = true
+	if err := h.Refresh(t.Context()); err == nil {
+		t.Error("a source that is away tells its snapshot")
+	}
+	away = false
+	refresh(h.Refresh, 4)
+	h.Close(t.Context())
+	h.Close(t.Context())
+	refresh(h.Refresh, 5)
+	h.Close(t.Context())
 }
 
 func TestSnapshotsReadAsTheyAreWritten(t *testing.T) {

@@ -1,0 +1,298 @@
+package dispatch
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// A quarter of all attempts is kept for endpoints that have none in flight and were tried before, and half for those that answer.
+func TestRoomThatIsKept(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	for _, tt := range []struct {
+		of, why, taken int
+		room           bool
+	}{
+		{1, lastQuarter, 0, true},
+		{1, halfForTroubled, 0, true},
+		{1, halfForTroubled, 1, false},
+		{2, lastQuarter, 0, true},
+		{2, lastQuarter, 1, false},
+		{3, halfForTroubled, 0, true},
+		{3, halfForTroubled, 1, false},
+		{16, lastQuarter, 11, true},
+		{16, lastQuarter, 12, false},
+		{16, halfForTroubled, 7, true},
+		{16, halfForTroubled, 8, false},
+	} {
+		c.limits.concurrency, c.inFlight, c.inTroubled = tt.of, 0, 0
+		if tt.why == lastQuarter {
+			c.inFlight = tt.taken
+		} else {
+			c.inTroubled = tt.taken
+		}
+		if got := c.roomFor(tt.why); got != tt.room {
+			t.Errorf("of %d attempts %d are taken: there is room of kind %d: %t", tt.of, tt.taken, tt.why, got)
+		}
+	}
+	c.limits.concurrency = 16
+	tried := c.now.Add(-time.Minute)
+	for name, tt := range map[string]struct {
+		e                    endpoint
+		inFlight, inTroubled int
+		why                  int
+		turned               bool
+	}{
+		"idle":                     {endpoint{lastAttempt: tried}, 15, 8, 0, false},
+		"busy":                     {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now}, 12, 0, lastQuarter, true},
+		"busy, and there is room":  {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now}, 11, 8, 0, false},
+		"new":                      {endpoint{}, 12, 0, lastQuarter, true},
+		"new, and there is room":   {endpoint{}, 11, 8, 0, false},
+		"fails":                    {endpoint{lastAttempt: tried, failures: 1}, 8, 8, halfForTroubled, true},
+		"fails, and there is room": {endpoint{lastAttempt: tried, failures: 1}, 15, 7, 0, false},
+		"slow":                     {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter - 1)}, 8, 8, halfForTroubled, true},
+		"not yet slow":             {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter)}, 8, 8, 0, false},
+		"long idle":                {endpoint{lastAttempt: tried, quietSince: tried}, 8, 8, 0, false},
+	} {
+		c.inFlight, c.inTroubled = tt.inFlight, tt.inTroubled
+		if why, turned := c.turnsAway(&tt.e, c.now); turned != tt.turned || turned && why != tt.why {
+			t.Errorf("an endpoint that is %s is turned away: %t, for room of kind %d", name, turned, why)
+		}
+	}
+}
+
+// Endpoints that were turned away are given a turn with each answer, a few at a time, though others wait for theirs.
+func TestAnswersGiveTurnsBack(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2))
+	c.limits.concurrency = 4
+	var away []*endpoint
+	for id := range int64(5) {
+		e := newEndpoint(100+id, &c.memory)
+		c.park(e, halfForTroubled)
+		c.park(e, halfForTroubled)
+		away = append(away, e)
+	}
+	if n := len(c.parked[halfForTroubled]); n != 5 {
+		t.Fatalf("5 endpoints wait in %d places", n)
+	}
+	c.e.failures = 1
+	d := c.attempt()
+	c.inFlight, c.inTroubled = 4, 2
+	c.turn(c.endpoints[20])
+	c.stopping = true // so that nothing begins
+	c.answered(d, Outcome{Kind: Success, Started: c.now}, true)
+	for i, e := range away {
+		if first := i < unparkBatch; e.queued != first || e.parked[halfForTroubled] == first {
+			t.Errorf("endpoint %d has a turn: %t, and waits for room: %t", i, e.queued, e.parked[halfForTroubled])
+		}
+	}
+	if !slices.Equal(c.parked[halfForTroubled], away[unparkBatch:]) {
+		t.Errorf("%d endpoints wait for room", len(c.parked[halfForTroubled]))
+	}
+}
+
+// An attempt is made with its webhook as it is known then, also where that is gone.
+func TestAttemptsKnowTheirWebhooks(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	older := c.webhooks.byID[1]
+	newer := *older
+	newer.secret = "another"
+	d := &delivery{id: 1, webhookID: 1, hook: older, endpoint: c.e}
+	c.webhooks = &webhooks{byID: map[int64]*webhook{1: &newer}}
+	c.begin(d, c.now)
+	if d.hook != &newer {
+		t.Error("the secret of before signs")
+	}
+	c.webhooks = &webhooks{byID: map[int64]*webhook{}}
+	d = &delivery{id: 2, webhookID: 1, hook: older, endpoint: c.e}
+	c.begin(d, c.now)
+	if d.hook != older {
+		t.Error("an attempt for a webhook that is gone has none")
+	}
+}
+
+// An endpoint in use is slow when it has answered nothing for long, however many attempts begin meanwhile.
+func TestSlowSinceTheLastAnswer(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	c.now = c.now.Add(time.Hour)
+	began := c.now
+	first := c.attempt()
+	if c.now = began.Add(slowAfter); c.e.troublesome(c.now) {
+		t.Error("it is slow after its first second")
+	}
+	c.now = began.Add(slowAfter + 1)
+	c.attempt()
+	if !c.e.troublesome(c.now) {
+		t.Error("an attempt that begins makes it fast")
+	}
+	if c.ends(first, began, Outcome{Kind: Success}); c.e.troublesome(c.now) {
+		t.Error("it is slow after an answer")
+	}
+}
+
+// What an attempt has ended with is told once: what fails, what works again, and the endpoints whose failures are to be written.
+func TestAnswersAreTold(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	answer := func(o Outcome) (was, is bool) {
+		d := c.attempt()
+		o.Started = c.now
+		_, was, is = c.answered(d, o, false)
+		return was, is
+	}
+	written := func() bool {
+		results, endpoints := c.takeResults()
+		c.finish(results)
+		if again, others := c.takeResults(); again != nil || others != nil {
+			t.Errorf("%d results and %d endpoints are written twice", len(again), len(others))
+		}
+		return slices.Contains(endpoints, c.e)
+	}
+	drain(c.recorded)
+	if was, is := answer(Outcome{Kind: Success}); was || is || written() {
+		t.Error("a success is written as trouble")
+	}
+	if !drain(c.recorded) {
+		t.Error("nobody is told of a result")
+	}
+	for n := range failingAfter {
+		if was, is := answer(Outcome{Kind: Retry, Error: "HTTP 500"}); was || is != (n == failingAfter-1) {
+			t.Errorf("after %d failures it failed before: %t, and does now: %t", n+1, was, is)
+		}
+	}
+	if !written() || c.e.lastError != "HTTP 500" || !c.e.troubled {
+		t.Errorf("failures are not written, or with %q", c.e.lastError)
+	}
+	if was, is := answer(Outcome{Kind: Success}); !was || is || !written() || c.e.troubled {
+		t.Error("that it works again is not told")
+	}
+	if answer(Outcome{Kind: Success}); written() {
+		t.Error("that it works is written again and again")
+	}
+	drain(c.recorded)
+	d := c.attempt()
+	r, was, is := c.answered(d, Outcome{Kind: Aborted}, false)
+	if r.d != nil || was || is || drain(c.recorded) || c.e.flying != nil || c.e.inFlight != 0 || len(c.results) > 0 {
+		t.Error("an attempt that was broken off has a result")
+	}
+}
+
+// armed lets the test see when the endpoint's timer fires; negative: it does not.
+func (c *clocked) armed() *time.Duration {
+	in := time.Duration(-1)
+	c.arm = func(_ *endpoint, after time.Duration) { in = after }
+	return &in
+}
+
+// The timer fires when the first of what waits may go on, and not again and again.
+func TestTimers(t *testing.T) {
+	t.Parallel()
+	start := time.Unix(1_800_000_000, 0)
+	at := func(after time.Duration) time.Time { return start.Add(after) }
+	for name, tt := range map[string]struct {
+		e    endpoint
+		want time.Duration // -1: never
+	}{
+		"nothing waits":                   {endpoint{}, -1},
+		"a pause":                         {endpoint{notBefore: at(time.Minute)}, time.Minute},
+		"a pause that is over":            {endpoint{notBefore: start}, -1},
+		"something is due":                {endpoint{dueAt: at(time.Minute)}, time.Minute},
+		"something was due":               {endpoint{dueAt: at(-time.Minute)}, 0},
+		"due before the pause ends":       {endpoint{dueAt: at(time.Second), notBefore: at(time.Minute)}, time.Second},
+		"due after the pause":             {endpoint{dueAt: at(time.Hour), notBefore: at(time.Minute)}, time.Minute},
+		"it fails":                        {endpoint{failures: failingAfter, lastAttempt: start}, probeInterval},
+		"it failed once":                  {endpoint{failures: failingAfter - 1, lastAttempt: start}, -1},
+		"it fails, and pauses for longer": {endpoint{failures: failingAfter, lastAttempt: start, notBefore: at(time.Hour)}, probeInterval},
+		"it fails, and something is due":  {endpoint{failures: failingAfter, lastAttempt: start, dueAt: at(time.Second)}, time.Second},
+	} {
+		c := newClocked(t, edited(1, 10, 1))
+		in, calls := time.Duration(-1), 0
+		c.arm = func(_ *endpoint, after time.Duration) { in, calls = after, calls+1 }
+		c.rearm(&tt.e)
+		c.rearm(&tt.e)
+		if in != tt.want || calls > 1 || calls == 0 && tt.want >= 0 {
+			t.Errorf("%s: it fires in %s, set %d times", name, in, calls)
+		}
+		if c.stopping = true; calls == 1 {
+			tt.e.wakeAt = time.Time{}
+			if c.rearm(&tt.e); in != -1 {
+				t.Errorf("%s: it fires while the daemon stops", name)
+			}
+		}
+	}
+}
+
+// What is due is loaded when its time has come and few are held, and looked at again a moment later otherwise.
+func TestDueTimer(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		in          time.Duration // until something is due
+		held        int
+		prepare     func(*clocked)
+		loads, soon bool
+	}{
+		"it is due":                            {in: 0, loads: true},
+		"it was due":                           {in: -time.Second, loads: true},
+		"not yet":                              {in: time.Second},
+		"many are held":                        {held: window, soon: true},
+		"many are held, and the look is later": {held: window, prepare: func(c *clocked) { c.e.later = true }, loads: true},
+		"it is another's":                      {prepare: func(c *clocked) { c.e.owned = false }},
+		"the daemon stops":                     {prepare: func(c *clocked) { c.stopping = true }},
+	} {
+		c := newClocked(t, edited(1, 10, 1))
+		c.e.notBefore = c.now.Add(time.Hour) // nothing begins
+		for n := range tt.held {
+			c.e.due = append(c.e.due, &delivery{id: int64(n)})
+		}
+		c.e.dueAt = c.now.Add(tt.in)
+		before := c.e.dueAt
+		if tt.prepare != nil {
+			tt.prepare(c)
+		}
+		c.e.wakeAt = c.now
+		c.due(c.e)
+		want := before
+		switch {
+		case tt.loads:
+			want = time.Time{}
+		case tt.soon:
+			want = c.now.Add(duePause)
+		}
+		if c.e.loading != tt.loads || !c.e.dueAt.Equal(want) {
+			t.Errorf("%s: it is loaded: %t, and the next is due at %s, not %s", name, c.e.loading, c.e.dueAt, want)
+		}
+	}
+	c := newClocked(t, edited(1, 10, 1))
+	c.e.dueAt, c.e.fresh = time.Time{}, []*delivery{{id: 1, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e}}
+	in := c.armed()
+	if c.due(c.e); len(c.sent) != 1 || c.e.loading || *in >= 0 {
+		t.Errorf("%d attempts begin where nothing had to be loaded; loading: %t; the timer fires in %s", len(c.sent), c.e.loading, *in)
+	}
+}
+
+// The earliest of the next attempts decides when the endpoint is looked at.
+func TestEarliestRetry(t *testing.T) {
+	t.Parallel()
+	for _, delays := range [][]time.Duration{{time.Second, time.Minute}, {time.Minute, time.Second}} {
+		c := newClocked(t, edited(1, 10, 1))
+		at := c.now
+		for _, delay := range delays {
+			d := c.attempt()
+			r := c.ends(d, at, Outcome{Kind: Retry})
+			r.at, r.delay = at, delay
+			c.finish([]result{r})
+		}
+		if !c.e.dueAt.Equal(at.Add(time.Second)) {
+			t.Errorf("with retries in %v the next is due at %s", delays, c.e.dueAt.Sub(at))
+		}
+		d := c.attempt()
+		c.finish([]result{c.ends(d, at, Outcome{Kind: Success})})
+		if !c.e.dueAt.Equal(at.Add(time.Second)) {
+			t.Errorf("a success has moved the next retry to %s", c.e.dueAt.Sub(at))
+		}
+	}
+}
