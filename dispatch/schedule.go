@@ -445,7 +445,9 @@ func (s *schedule) finish(results []result) {
 		}
 		s.turn(e)
 		s.rearm(e)
-		changed = changed || e.leaving && len(e.flying) == 0
+		if e.leaving && len(e.flying) == 0 {
+			changed = true
+		}
 	}
 	s.pump()
 	if changed {

@@ -71,9 +71,6 @@ func (s *schedule) integrate(l *look, err error) {
 			s.resolve(d)
 			s.admit(d)
 		})
-		if e.low() {
-			s.wantLoad(e)
-		}
 	}
 	s.turn(e)
 }

@@ -437,6 +437,11 @@ func (p *process) send(d *delivery, troubled bool) {
 	case r.due.After(w.now):
 		w.fail("%d is sent before it is due", d.id)
 	}
+	for i := range p.aside {
+		if p.aside[i].d.webhookID == d.webhookID {
+			w.fail("%d is sent while the result of %d, of the same webhook, waits for a lock", d.id, p.aside[i].d.id)
+		}
+	}
 	for _, other := range w.daemons {
 		for _, f := range other.flights {
 			switch {
@@ -486,8 +491,14 @@ func (p *process) record(locked func() bool) {
 		p.taken, waiting = split(p.taken, func(*result) bool { return !locked() })
 		if len(waiting) > 0 {
 			w.note("%d results are locked", len(waiting))
-			p.s.setAside(waiting)
+			before := p.waiting()
+			told := p.s.setAside(waiting)
 			p.aside = append(p.aside, waiting...)
+			for id := range p.waiting() {
+				if first := before[id] == 0; first != slices.Contains(told, id) {
+					w.fail("webhook %d begins to wait for a lock: %t, and that is not told", id, first)
+				}
+			}
 		}
 		missing := false
 		for i := range p.taken {
@@ -785,19 +796,32 @@ func drain(c chan struct{}) bool {
 // check holds what is in memory to its invariants.
 func (w *world) check() {
 	for _, p := range w.daemons {
-		held, busy, inFlight, flying := 0, 0, 0, 0
+		held, busy, inFlight, flying, aside := 0, 0, 0, 0, 0
+		waiting := p.waiting()
+		for _, n := range waiting {
+			aside += n
+		}
 		for _, e := range p.s.endpoints {
 			p.checkEndpoint(e)
 			held += len(e.held)
 			busy += min(len(e.held), 1)
 			inFlight += e.inFlight
 			flying += len(e.flying)
+			for id, n := range e.aside {
+				if waiting[id] != n {
+					w.fail("%d results of webhook %d wait for a lock, and %d are counted", waiting[id], id, n)
+				}
+				aside -= n
+			}
 		}
 		m := p.s.memory
 		if m.held-p.elsewhere != held || m.busy != busy {
 			w.fail("%d are held at %d endpoints, and %d at %d counted", held, busy, m.held-p.elsewhere, m.busy)
 		}
-		if p.s.inFlight != inFlight || inFlight != len(p.flights) || p.s.unrecorded != flying-inFlight-p.countAside() || p.s.inTroubled < 0 {
+		if aside != 0 {
+			w.fail("%d more results wait for a lock than are counted", aside)
+		}
+		if p.s.inFlight != inFlight || inFlight != len(p.flights) || p.s.unrecorded != flying-inFlight-len(p.aside)-countAside(p.taken) || p.s.inTroubled < 0 {
 			w.fail("%d in flight, %d of them counted, %d in trouble; %d unrecorded, %d counted", len(p.flights), p.s.inFlight, p.s.inTroubled, flying-inFlight, p.s.unrecorded)
 		}
 		p.checkTurns()
@@ -848,16 +872,27 @@ func (p *process) checkTurns() {
 	}
 }
 
-// countAside counts results that wait for a lock, or are just being recorded after that.
-func (p *process) countAside() (n int) {
-	for _, results := range [][]result{p.aside, p.taken} {
-		for i := range results {
-			if results[i].aside {
-				n++
-			}
+func countAside(results []result) (n int) {
+	for i := range results {
+		if results[i].aside {
+			n++
 		}
 	}
 	return n
+}
+
+// waiting counts the results of each webhook that wait for a lock, or are just being recorded after that.
+func (p *process) waiting() map[int64]int {
+	of := map[int64]int{}
+	for _, r := range p.aside {
+		of[r.d.webhookID]++
+	}
+	for _, r := range p.taken {
+		if r.aside {
+			of[r.d.webhookID]++
+		}
+	}
+	return of
 }
 
 func (p *process) checkEndpoint(e *endpoint) {
@@ -913,6 +948,10 @@ func (p *process) checkEndpoint(e *endpoint) {
 // step lets a daemon go on by one step of those that it has to take, and reports whether there was any.
 func (p *process) step() bool {
 	switch {
+	case drain(p.s.woken):
+		p.learn()
+		p.share()
+		p.stepFind()
 	case len(p.offered) > 0:
 		p.handOver()
 	case len(p.loads) > 0:
@@ -933,10 +972,6 @@ func (p *process) step() bool {
 		p.record(nobody)
 	case len(p.aside) > 0:
 		p.unlock()
-	case drain(p.s.woken):
-		p.learn()
-		p.share()
-		p.stepFind()
 	default:
 		return false
 	}
