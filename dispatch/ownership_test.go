@@ -1,0 +1,438 @@
+package dispatch
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+// An endpoint is claimed where it is to be ours, given back once nothing of it is in flight, and forgotten when it has no webhooks.
+func TestShares(t *testing.T) {
+	t.Parallel()
+	const (
+		nothing = "nothing"
+		claim   = "claim"
+		release = "release"
+		wait    = "wait" // leave it alone, and release it later
+		stay    = "stay" // it is kept after all
+		forget  = "forget"
+	)
+	flying := map[int64]*delivery{1: {id: 1}}
+	for name, tt := range map[string]struct {
+		e        endpoint
+		hooks    bool
+		mine     bool
+		stopping bool
+		want     string
+	}{
+		"ours, and free":                     {hooks: true, mine: true, want: claim},
+		"ours already":                       {e: endpoint{owned: true}, hooks: true, mine: true, want: nothing},
+		"ours, and was to be another's":      {e: endpoint{owned: true, leaving: true}, hooks: true, mine: true, want: stay},
+		"another's":                          {hooks: true, want: nothing},
+		"another's now":                      {e: endpoint{owned: true}, hooks: true, want: release},
+		"another's now, and in flight":       {e: endpoint{owned: true, flying: flying}, hooks: true, want: wait},
+		"another's, and still in flight":     {e: endpoint{owned: true, leaving: true, flying: flying}, hooks: true, want: wait},
+		"another's, and nothing flies now":   {e: endpoint{owned: true, leaving: true}, hooks: true, want: release},
+		"another's, and a result is locked":  {e: endpoint{owned: true, aside: map[int64]int{1: 1}, flying: flying}, hooks: true, want: nothing},
+		"another's, and was locked once":     {e: endpoint{aside: map[int64]int{1: 1}}, hooks: true, want: nothing},
+		"without webhooks":                   {mine: true, want: forget},
+		"without webhooks, and owned":        {e: endpoint{owned: true}, mine: true, want: release},
+		"without webhooks, and in flight":    {e: endpoint{flying: flying}, mine: true, want: nothing},
+		"ours, while the daemon stops":       {hooks: true, mine: true, stopping: true, want: nothing},
+		"ours already, as the daemon stops":  {e: endpoint{owned: true}, hooks: true, mine: true, stopping: true, want: release},
+		"in flight as the daemon stops":      {e: endpoint{owned: true, flying: flying}, hooks: true, mine: true, stopping: true, want: wait},
+		"locked as the daemon stops":         {e: endpoint{owned: true, aside: map[int64]int{1: 1}}, hooks: true, mine: true, stopping: true, want: nothing},
+		"another's, in flight for the first": {e: endpoint{flying: flying}, hooks: true, want: nothing},
+	} {
+		c := newClocked(t, edited(1, 10, 1))
+		e := tt.e
+		e.id, e.memory, e.limit = 10, &c.memory, 1
+		if tt.hooks {
+			e.hooks = c.e.hooks
+		}
+		c.endpoints = map[int64]*endpoint{10: &e}
+		c.stopping = tt.stopping
+		claimed, released := c.shares(func(int64) bool { return tt.mine })
+		got := nothing
+		switch {
+		case len(claimed) > 0:
+			got = claim
+		case len(released) > 0:
+			got = release
+		case c.endpoints[10] == nil:
+			got = forget
+		case e.leaving:
+			got = wait
+		case tt.e.leaving && e.loading:
+			got = stay
+		}
+		if got != tt.want {
+			t.Errorf("%s: %s, not %s", name, got, tt.want)
+		}
+		if forgets := (got == release || got == wait) && !tt.e.leaving; forgets != (e.generation != tt.e.generation) {
+			t.Errorf("%s: what is held is forgotten: %t", name, !forgets)
+		}
+	}
+}
+
+// A webhook's move has ended for the URL that it has left when that is ours and nothing of the webhook is in flight there.
+func TestMovesEnd(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		left   int64
+		owned  bool
+		flying map[int64]*delivery
+		ended  bool
+	}{
+		"nothing is in flight":      {10, true, nil, true},
+		"another's is in flight":    {10, true, map[int64]*delivery{7: {id: 7, webhookID: 1}}, true},
+		"its own is in flight":      {10, true, map[int64]*delivery{7: {id: 7, webhookID: 2}}, false},
+		"another daemon has it":     {10, false, nil, false},
+		"nobody here knows the URL": {30, true, nil, false},
+	} {
+		moved := edited(2, 20, 2)
+		moved.leftAt = []int64{tt.left}
+		c := newClocked(t, edited(1, 10, 1), moved)
+		c.e.owned, c.e.flying = tt.owned, tt.flying
+		hooks, urls := c.ended()
+		if ended := slices.Equal(hooks, []int64{2}) && slices.Equal(urls, []int64{10}); ended != tt.ended || !ended && len(hooks)+len(urls) > 0 {
+			t.Errorf("%s: the moves of %v from %v have ended", name, hooks, urls)
+		}
+	}
+}
+
+// Endpoints belong to a daemon under its number. One that was taken for dead meanwhile has another, and nothing of before.
+func TestEndpointsAreOwnedUnderANumber(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	c.released(0, []int64{10, 999})
+	if c.e.owned || !c.e.more {
+		t.Fatal("it is still owned, or what is pending is not looked for by who claims it again")
+	}
+	drain(c.woken)
+	if c.register(7); c.registered() != 7 || !drain(c.woken) {
+		t.Errorf("the daemon has number %d, and nobody looks for its share", c.registered())
+	}
+	c.claimed(6, 10, 0, 0)
+	c.claimed(7, 999, 0, 0)
+	if c.e.owned {
+		t.Fatal("an endpoint was claimed under a number of before")
+	}
+	in := c.armed()
+	c.claimed(7, 10, 2, time.Minute)
+	if !c.e.owned || c.e.failures != 2 || !c.e.troubled || c.e.limit != 1 || !c.e.more || c.e.missed || *in != time.Minute {
+		t.Errorf("claimed, it is %+v, and its timer fires in %s", c.e, *in)
+	}
+	generation := c.e.generation
+	if c.claimed(7, 10, 0, 0); c.e.failures != 2 || c.e.generation != generation {
+		t.Error("an endpoint was claimed twice")
+	}
+	if c.released(6, []int64{10}); !c.e.owned {
+		t.Error("an endpoint was given back under a number of before")
+	}
+	c.e.leaving = true
+	c.loseAll()
+	if c.e.owned || c.e.leaving || c.registered() != 0 || c.e.generation == generation || !c.aliveUntil.IsZero() {
+		t.Errorf("a daemon that lost everything has number %d, lives until %s, and %+v", c.registered(), c.aliveUntil, c.e)
+	}
+	// A limit that slow start has opened stays, where nothing fails.
+	c.e.limit = 8
+	c.register(8)
+	if c.claimed(8, 10, 0, 0); c.e.limit != 8 || c.e.troubled {
+		t.Errorf("claimed without failures, %d attempts are allowed", c.e.limit)
+	}
+}
+
+// A lease that has been renewed lets attempts begin, and what ends one sooner never lengthens it.
+func TestLeaseLength(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	until := c.now.Add(time.Minute)
+	c.live(until)
+	if c.liveNoLonger(until.Add(time.Second)); !c.aliveUntil.Equal(until) {
+		t.Errorf("the lease was lengthened to %s", c.aliveUntil)
+	}
+	sooner := until.Add(-time.Second)
+	if c.liveNoLonger(sooner); !c.aliveUntil.Equal(sooner) {
+		t.Errorf("the lease ends at %s, not at %s", c.aliveUntil, sooner)
+	}
+	c.now = sooner
+	if c.offer(1) != 1 {
+		t.Error("nothing begins in the last moment of the lease")
+	}
+	c.now = sooner.Add(1)
+	if c.offer(1) != 0 {
+		t.Error("an attempt begins after the lease")
+	}
+	if c.draining() {
+		t.Error("a daemon that goes on drains")
+	}
+	if c.stopping = true; !c.draining() {
+		t.Error("a daemon that stops does not drain")
+	}
+}
+
+// The store is asked about endpoints that seem idle, and those that have something are looked at.
+func TestIdleEndpointsAreAskedAbout(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		prepare        func(*endpoint)
+		asked, loading bool
+	}{
+		"idle":                    {func(*endpoint) {}, true, false},
+		"has more":                {func(e *endpoint) { e.more = true }, true, false},
+		"missed something":        {func(e *endpoint) { e.more, e.missed = true, true }, false, true},
+		"another's":               {func(e *endpoint) { e.owned = false }, false, false},
+		"is left":                 {func(e *endpoint) { e.leaving = true }, false, false},
+		"is being loaded already": {func(e *endpoint) { e.loading = true }, false, true},
+		"full": {func(e *endpoint) {
+			for id := range int64(window) {
+				e.hold(&delivery{id: id + 1})
+				e.due = append(e.due, &delivery{id: id + 1})
+			}
+		}, false, false},
+	} {
+		c := newClocked(t, edited(1, 10, 1), edited(2, 10, 2))
+		c.e.cursor = 77
+		tt.prepare(c.e)
+		asked, ids, cursors := c.idle()
+		generation, is := asked[c.e]
+		slices.Sort(ids)
+		if is != tt.asked || is && (generation != c.e.generation || !slices.Equal(ids, []int64{1, 2}) || !slices.Equal(cursors, []int64{77, 77})) || !is && len(ids) > 0 || c.e.loading != tt.loading {
+			t.Errorf("%s: asked about %v from %v, generation %d; loading: %t", name, ids, cursors, generation, c.e.loading)
+		}
+	}
+	for name, tt := range map[string]struct {
+		pending       []int64
+		prepare       func(*endpoint)
+		loading, more bool
+	}{
+		"something is pending":         {[]int64{1}, func(*endpoint) {}, true, true},
+		"of webhooks that are unknown": {[]int64{99}, func(*endpoint) {}, false, false},
+		"nothing is pending":           {nil, func(*endpoint) {}, false, false},
+		"nothing more than is held":    {nil, func(e *endpoint) { e.hold(&delivery{id: 1}) }, false, true},
+		"nothing more than was sent":   {nil, func(e *endpoint) { e.cursor = 1 }, false, true},
+		"something came meanwhile":     {nil, func(e *endpoint) { e.missed = true }, true, true},
+		"it was forgotten meanwhile":   {nil, func(e *endpoint) { e.generation++ }, false, true},
+		"it was lost meanwhile":        {nil, func(e *endpoint) { e.owned = false }, false, true},
+		"it is being loaded":           {nil, func(e *endpoint) { e.loading = true }, true, true},
+	} {
+		c := newClocked(t, edited(1, 10, 1))
+		c.e.more = true
+		asked := map[*endpoint]int{c.e: c.e.generation}
+		tt.prepare(c.e)
+		if c.busy(asked, tt.pending); c.e.loading != tt.loading || c.e.more != tt.more {
+			t.Errorf("%s: loading: %t, more: %t", name, c.e.loading, c.e.more)
+		}
+	}
+}
+
+// Every daemon comes to the same owner of each endpoint, all have a fair share, and one more or less moves no other's endpoints.
+func TestRendezvous(t *testing.T) {
+	t.Parallel()
+	const endpoints = 3000
+	owners := func(live ...int64) []int64 {
+		of := make([]int64, endpoints)
+		for _, id := range live {
+			l := &lease{id: id, live: live}
+			for e := range of {
+				if !l.mine(int64(e + 1)) {
+					continue
+				}
+				if of[e] != 0 {
+					t.Fatalf("endpoint %d belongs to the daemons %d and %d", e+1, of[e], id)
+				}
+				of[e] = id
+			}
+		}
+		return of
+	}
+	three, shuffled, two := owners(1, 2, 3), owners(3, 1, 2), owners(1, 3)
+	share := map[int64]int{}
+	for e, owner := range three {
+		if owner == 0 || shuffled[e] != owner {
+			t.Fatalf("endpoint %d belongs to daemon %d, or to %d in another order", e+1, owner, shuffled[e])
+		}
+		if owner != 2 && two[e] != owner {
+			t.Fatalf("endpoint %d of daemon %d is daemon %d's once another has gone", e+1, owner, two[e])
+		}
+		share[owner]++
+	}
+	for id, n := range share {
+		if n < endpoints/3*8/10 || n > endpoints/3*12/10 {
+			t.Errorf("daemon %d has %d of %d endpoints", id, n, endpoints)
+		}
+	}
+	if (&lease{id: 1}).mine(1) {
+		t.Error("an endpoint is a daemon's that does not live")
+	}
+}
+
+// While webhooks are edited all the time, what is looked for comes back before it is looked for anew.
+func TestNotificationsLeaveTime(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(1_800_000_000, 0)
+	for took, want := range map[time.Duration]time.Duration{0: noticePause, noticePause / 8: noticePause, noticePause: 4 * noticePause} {
+		l := &lease{noticed: at, took: took}
+		if got := l.listensAt().Sub(at); got != want {
+			t.Errorf("after a look of %s a notification counts %s later, not %s", took, got, want)
+		}
+	}
+}
+
+// What is over is reported soon: heartbeats follow each other faster while the daemon is not ready, or has no lock.
+func TestPace(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		unready, locked bool
+		want            time.Duration
+	}{{false, true, heartbeat}, {true, true, heartbeat / 5}, {false, false, heartbeat / 5}} {
+		if got := (&pulse{unready: tt.unready, locked: tt.locked}).pace(); got != tt.want {
+			t.Errorf("unready: %t, locked: %t: the next heartbeat follows in %s", tt.unready, tt.locked, got)
+		}
+	}
+}
+
+// What follows an attempt about a response is attempted as soon as it is found, unless it is not due, waits, or may not come first.
+func TestNextOfALine(t *testing.T) {
+	t.Parallel()
+	next := delivery{id: 50, webhookID: 1, edition: 1, responseID: "7", attempts: 1}
+	edition, stranger, moved := next, next, next
+	edition.edition, stranger.webhookID, moved.webhookID, moved.edition = 9, 99, 3, 3
+	for name, tt := range map[string]struct {
+		next       *delivery
+		due, stale bool
+		prepare    func(*clocked, *successorQuery)
+		want       string // sent, dropped (the line has ended), again (it is looked up again), loaded (all of it, anew), ignored
+	}{
+		"it is due":                       {next: &next, due: true, want: "sent"},
+		"nothing is there":                {want: "dropped"},
+		"it is not due":                   {next: &next, want: "dropped"},
+		"something was let go since":      {prepare: func(_ *clocked, q *successorQuery) { q.line.unheld = true }, want: "again"},
+		"one that is unknown comes first": {next: &next, due: true, stale: true, want: "loaded"},
+		"nothing, and one is unknown":     {stale: true, want: "loaded"},
+		"its webhook was edited":          {next: &edition, due: true, want: "loaded"},
+		"its webhook is unknown":          {next: &stranger, due: true, want: "loaded"},
+		"its webhook has moved":           {next: &moved, due: true, want: "loaded"},
+		"its webhook waits for a lock":    {next: &next, due: true, prepare: func(c *clocked, _ *successorQuery) { put(&c.e.aside, 1, 1) }, want: "dropped"},
+		"its webhook has come just now":   {next: &next, due: true, prepare: func(c *clocked, _ *successorQuery) { c.webhooks.byID[1].leftAt = []int64{20} }, want: "dropped"},
+		"all is loaded anew":              {next: &next, due: true, prepare: func(_ *clocked, q *successorQuery) { q.generation-- }, want: "ignored"},
+	} {
+		c := newClocked(t, edited(1, 10, 1), edited(2, 10, 2), edited(3, 20, 3))
+		again := false
+		c.find = func(*successorQuery) { again = true }
+		l := &line{response: "7", viaStore: true}
+		put(&c.e.lines, "7", l)
+		q := &successorQuery{endpoint: c.e, line: l, ordered: c.e.ordered(), generation: c.e.generation}
+		if tt.prepare != nil {
+			tt.prepare(c, q)
+		}
+		generation := c.e.generation
+		drain(c.woken)
+		if tt.next != nil {
+			copied := *tt.next
+			tt.next = &copied
+		}
+		c.found(q, tt.next, tt.due, tt.stale)
+		got := "ignored"
+		switch {
+		case len(c.sent) > 0:
+			got = "sent"
+		case c.e.generation != generation && c.e.later && drain(c.woken):
+			got = "loaded"
+		case again:
+			got = "again"
+		case c.e.lines == nil:
+			got = "dropped"
+		}
+		if got != tt.want || (got == "sent") != (c.inFlight == 1) {
+			t.Errorf("%s: %s, not %s", name, got, tt.want)
+		}
+	}
+}
+
+// What is recorded lets go of what waited for it: a daemon's share, a webhook's move, a lock; and it says where the store must be looked at.
+func TestRecordedResultsLetGo(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		prepare         func(*clocked, *result)
+		wakes, forgets  bool
+		stillUnrecorded int
+	}{
+		"nothing waits":        {prepare: func(*clocked, *result) {}},
+		"the endpoint is left": {prepare: func(c *clocked, _ *result) { c.e.leaving = true }, wakes: true},
+		"it is left, and more is in flight": {prepare: func(c *clocked, _ *result) {
+			c.e.leaving = true
+			c.attempt()
+		}},
+		"the webhook moves":                {prepare: func(c *clocked, _ *result) { c.webhooks.byID[1].leftAt = []int64{20} }, wakes: true},
+		"the webhook is gone":              {prepare: func(c *clocked, _ *result) { c.webhooks = &webhooks{enabled: true} }},
+		"the store did not know it":        {prepare: func(_ *clocked, r *result) { r.unknown = true }, forgets: true},
+		"it waited for a lock":             {prepare: func(c *clocked, r *result) { r.aside = true; put(&c.e.aside, 1, 1) }, forgets: true, stillUnrecorded: 1},
+		"another waits for the lock still": {prepare: func(c *clocked, r *result) { r.aside = true; put(&c.e.aside, 1, 2) }, stillUnrecorded: 1},
+	} {
+		c := newClocked(t, edited(1, 10, 1))
+		r := c.does(Outcome{Kind: Success})
+		drain(c.woken)
+		tt.prepare(c, &r)
+		generation := c.e.generation
+		c.finish([]result{r})
+		if woken := drain(c.woken); woken != tt.wakes {
+			t.Errorf("%s: the store is looked at: %t", name, woken)
+		}
+		if forgets := c.e.generation != generation; forgets != tt.forgets || forgets != c.e.loading || c.unrecorded != tt.stillUnrecorded {
+			t.Errorf("%s: what is held is forgotten: %t, and loaded: %t; %d results are unrecorded", name, forgets, c.e.loading, c.unrecorded)
+		}
+	}
+}
+
+// Results that wait for a lock make room for others, and their webhooks' deliveries are not sent before it is free.
+func TestLockedResultsMakeRoom(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1), edited(2, 10, 2), edited(3, 20, 3))
+	c.claimed(0, 20, 0, 0)
+	other := c.endpoints[20]
+	other.more = false
+	r := c.does(Outcome{Kind: Success})
+	c.unrecorded = unrecordedLimit
+	other.hold(&delivery{id: 90})
+	other.fresh = []*delivery{{id: 90, webhookID: 3, hook: c.webhooks.byID[3], endpoint: other}}
+	c.turn(other)
+	if c.pump(); len(c.sent) != 1 {
+		t.Fatal("an attempt begins though too much is unrecorded")
+	}
+	results := []result{r}
+	if ids := c.setAside(results); !slices.Equal(ids, []int64{1}) || len(c.sent) != 2 || !c.e.waits(c.webhooks.byID[1]) || c.e.waits(c.webhooks.byID[2]) {
+		t.Errorf("webhooks %v begin to wait, and %d attempts have begun", ids, len(c.sent))
+	}
+	if ids := c.setAside(results); ids != nil || c.unrecorded != unrecordedLimit-1 || c.e.aside[1] != 1 {
+		t.Errorf("webhooks %v begin to wait again; %d results are unrecorded", ids, c.unrecorded)
+	}
+}
+
+// What the source does not show yet waits at the gate, and what was forgotten meanwhile does not come back from there.
+func TestGate(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	visible := int64(0)
+	c.visible = func(xid int64) bool { return xid <= visible }
+	for id := range int64(3) {
+		c.handOver([]*delivery{{id: id + 1, webhookID: 1, responseID: fmt.Sprint(id), xid: id + 1}}, nil, map[int64]int64{10: c.e.edition})
+	}
+	if len(c.sent) > 0 || !drain(c.gate) {
+		t.Fatalf("%d attempts begin before their transactions are visible", len(c.sent))
+	}
+	c.e.limit = 8
+	for visible = range int64(4) {
+		if left, passed := c.release(); left != int(3-visible) || passed != min(int(visible), 1) || len(c.sent) != int(visible) {
+			t.Fatalf("with %d transactions visible %d deliveries wait, %d pass, and %d are sent", visible, left, passed, len(c.sent))
+		}
+	}
+	c.handOver([]*delivery{{id: 9, webhookID: 1, responseID: "9", xid: 9}}, nil, map[int64]int64{10: c.e.edition})
+	c.e.forget()
+	visible = 9
+	if left, passed := c.release(); left != 0 || passed != 0 || len(c.sent) != 3 {
+		t.Errorf("%d deliveries wait and %d pass that were forgotten", left, passed)
+	}
+}
