@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -112,5 +113,154 @@ func TestTruncateForgetsWhatIsCached(t *testing.T) {
 	}
 	if state, cached := w.states.get("3"); cached {
 		t.Errorf("%+v is left of before", state)
+	}
+}
+
+// The lag is that of the oldest transaction that the store does not have; what brings no transaction brings none.
+func TestLagIsThatOfTheOldestTransaction(t *testing.T) {
+	t.Parallel()
+	first, second, third := time.Unix(100, 0), time.Unix(200, 0), time.Unix(300, 0)
+	change := func(at time.Time) item {
+		return item{kind: itemSetAside, ordinal: 1, tx: Tx{CommitLSN: 0x30, CommitAt: at}}
+	}
+	w := &writer{states: newStateCache(), status: &Status{}}
+	lag := func(b *batch) time.Time {
+		w.tellLag(b)
+		return w.status.behind
+	}
+	b := newBatch(w)
+	for _, tt := range []struct {
+		it   item
+		want time.Time
+	}{
+		{item{kind: itemIdle, end: 1, tx: Tx{CommitAt: third}}, time.Time{}},
+		{item{kind: itemHurry, end: 2, tx: Tx{CommitAt: third}}, time.Time{}},
+		{change(first), first},
+		{change(second), first},
+		{item{kind: itemCommit, tx: Tx{CommitAt: second}, end: 0x38}, first},
+	} {
+		if b.take(&tt.it); !lag(b).Equal(tt.want) {
+			t.Errorf("after an item of kind %d the store lags since %s, not %s", tt.it.kind, w.status.behind, tt.want)
+		}
+	}
+	next := newBatch(w)
+	w.committing, w.oldest = make(chan error), b.since
+	if !lag(next).Equal(first) {
+		t.Errorf("while it is committed the store lags since %s", w.status.behind)
+	}
+	it := change(third)
+	if next.take(&it); !lag(next).Equal(first) {
+		t.Errorf("while more comes the store lags since %s", w.status.behind)
+	}
+	if w.oldest = (time.Time{}); !lag(next).Equal(third) {
+		t.Errorf("while nothing but progress is committed the store lags since %s", w.status.behind)
+	}
+	w.committing, w.oldest = nil, first
+	if !lag(next).Equal(third) {
+		t.Errorf("after the commit the store lags since %s", w.status.behind)
+	}
+	if !lag(newBatch(w)).IsZero() {
+		t.Errorf("when all is stored it lags since %s", w.status.behind)
+	}
+	w.status.behind = first
+	if lag(newBatch(w)); w.status.behind != first {
+		t.Error("the status is told what it knows")
+	}
+}
+
+// Progress is written where there is some, at once where much WAL waits for it, and what has been asked for once stays asked for.
+func TestLazyProgress(t *testing.T) {
+	t.Parallel()
+	// There is no store here: whoever writes fails.
+	w := &writer{states: newStateCache(), status: &Status{}, idle: true, wrote: time.Now()}
+	b := newBatch(w)
+	for _, it := range []item{{kind: itemHurry, end: 0x28}, {kind: itemIdle, end: 0x30}} {
+		b.take(&it)
+	}
+	if !w.hurry {
+		t.Error("a report has made what was asked for before it less urgent")
+	}
+	w.progress(b.to, b.idle)
+	w.wrote = time.Now()
+	if err := w.persistLazily(t.Context()); err != nil || !w.hurry {
+		t.Errorf("what was asked for a moment ago is forgotten: %v", err)
+	}
+	w.stored, w.wrote = w.consumed, time.Time{}
+	if err := w.persistLazily(t.Context()); err != nil || w.hurry {
+		t.Errorf("in a hurry for nothing: %v", err)
+	}
+	w.wrote = time.Now()
+	for ahead, want := range map[pglogrepl.LSN]bool{lazyBytes - 1: false, lazyBytes: true, lazyBytes + 1: true} {
+		if w.consumed.LSN = w.stored.LSN + ahead; w.worthWriting() != want {
+			t.Errorf("%d bytes ahead, writing is worth it: %t", ahead, !want)
+		}
+	}
+	w.progress(w.consumed, false)
+	if w.progress(w.consumed, true); w.idle {
+		t.Error("changes that moved nothing are forgotten over a report")
+	}
+}
+
+// A batch asks the store for states on which its changes build, and for nothing else; it writes what has changed, and nothing else.
+func TestBatchAsksAndWritesOnlyWhatItNeeds(t *testing.T) {
+	t.Parallel()
+	row := Row{ID: "1", Assessment: text("10"), Organization: null, Stamp: null}
+	ofRow := func(kind Kind) item {
+		return item{kind: itemChange, ordinal: 1, change: Change{Kind: kind, Table: Respondent, New: row}}
+	}
+	assessment := item{kind: itemChange, ordinal: 1, change: Change{Kind: Update, Table: Assessment, New: Row{ID: "1", ExternalID: text("x")}}}
+	silenced := ofRow(Insert)
+	silenced.silenced = true
+	for name, tt := range map[string]struct {
+		items      []item
+		statements int
+		events     int
+		changed    bool
+	}{
+		"an insert":               {[]item{ofRow(Insert)}, 1, 1, true},
+		"a silenced one":          {[]item{silenced}, 1, 0, true},
+		"a delete":                {[]item{ofRow(Delete)}, 1, 0, true},
+		"a truncate":              {[]item{ofRow(Truncate)}, 1, 0, true},
+		"a truncate and a delete": {[]item{ofRow(Truncate), ofRow(Delete)}, 1, 0, true},
+		"an assessment":           {[]item{assessment}, 1, 0, true},
+		"one among events":        {[]item{ofRow(Insert), assessment, ofRow(Insert)}, 2, 2, true},
+		"what is set aside":       {[]item{{kind: itemSetAside, ordinal: 1}}, 0, 0, false},
+		"a report":                {[]item{{kind: itemIdle, end: 7}}, 0, 0, false},
+	} {
+		events := 0
+		w := &writer{states: newStateCache(), queue: Queue{Add: func(_ *pgx.Batch, added []Event) {
+			if len(added) == 0 {
+				t.Errorf("%s: no event is queued", name)
+			}
+			events += len(added)
+		}}}
+		w.states.put("other", nil)
+		b := newBatch(w)
+		if err := b.add(t.Context(), tt.items); err != nil {
+			t.Fatal(err)
+		}
+		if b.changed != tt.changed {
+			t.Errorf("%s: something is to be written: %t", name, b.changed)
+		}
+		b.seal()
+		if n := b.work.Len(); n != tt.statements || events != tt.events {
+			t.Errorf("%s: %d statements and %d events", name, n, events)
+		}
+		if _, cached := w.states.get("other"); cached != !b.cleared {
+			t.Errorf("%s: other states are cached: %t", name, cached)
+		}
+		if newBatch(w); len(w.known.all) > 0 || len(w.known.index) > 0 {
+			t.Errorf("%s: %d responses are known in the next batch", name, len(w.known.all))
+		}
+		b.release()
+	}
+	w := &writer{states: newStateCache(), queue: Queue{Add: func(*pgx.Batch, []Event) {}}}
+	w.states.put("1", &State{AssessmentID: new("10")})
+	b := newBatch(w)
+	if err := b.add(t.Context(), []item{ofRow(Update)}); err != nil {
+		t.Fatal(err)
+	}
+	if b.seal(); b.changed || b.work.Len() > 0 {
+		t.Errorf("an update that moves nothing makes %d statements", b.work.Len())
 	}
 }

@@ -17,8 +17,18 @@ func TestLedgerCallsOnlyDurableWhatIsOnDisk(t *testing.T) {
 			inserted, flushed uint64
 			position, durable pglogrepl.LSN
 			written           = map[pglogrepl.LSN]uint64{} // position: where its commit ends in the store's WAL
+			last              pglogrepl.LSN                // committed, of which the store has not told since
+			known             = map[pglogrepl.LSN]uint64{} // position: what the store told first after its commit
 		)
 		check := func(d pglogrepl.LSN) {
+			if last != 0 {
+				known[last], last = inserted, 0
+			}
+			for p, end := range known {
+				if end <= flushed && max(d, durable) < p {
+					t.Fatalf("%s is not called durable: the store told of %d after its commit, and %d is on disk", p, end, flushed)
+				}
+			}
 			if d == 0 {
 				return
 			}
@@ -36,9 +46,10 @@ func TestLedgerCallsOnlyDurableWhatIsOnDisk(t *testing.T) {
 			case 0:
 				before := inserted
 				position += pglogrepl.LSN(rapid.IntRange(0, 5).Draw(t, "position") + 1)
-				inserted += uint64(rapid.IntRange(1, 9).Draw(t, "wal"))
-				written[position] = inserted
+				end := before + uint64(rapid.IntRange(1, 9).Draw(t, "wal"))
+				written[position] = end
 				check(l.committed(position, before, flushed))
+				inserted, last = end, position
 			case 1:
 				flushed = rapid.Uint64Range(flushed, inserted).Draw(t, "flushed")
 			case 2:

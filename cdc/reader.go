@@ -159,7 +159,7 @@ func (r *reader) handle(data []byte) (full, reply bool, err error) {
 	}
 }
 
-// take turns a decoded message into items, leaving out what was consumed before.
+// take turns a decoded message into items, leaving out what was consumed before. It reports whether the inbox was full after the last of them.
 func (r *reader) take(m Message) (full bool) {
 	switch m.Kind {
 	case MessageBegin:
@@ -176,16 +176,16 @@ func (r *reader) take(m Message) (full bool) {
 		case r.ordinal == 0:
 			// PostgreSQL 14 tells of transactions that touched none of our tables too, our own writes to the store among
 			// them: to write a position for these would never end.
-			full = r.inbox.put(item{kind: itemIdle, end: m.EndLSN}) || full
+			full = r.inbox.put(item{kind: itemIdle, end: m.EndLSN})
 		default:
-			full = r.inbox.put(item{kind: itemCommit, tx: r.tx, end: m.EndLSN}) || full
+			full = r.inbox.put(item{kind: itemCommit, tx: r.tx, end: m.EndLSN})
 		}
 	case MessageSilence:
 		full = r.release()
 		r.silenced = true
 	case MessageChange:
 		for _, change := range m.Changes {
-			full = r.takeChange(item{kind: itemChange, change: change}) || full
+			full = r.takeChange(item{kind: itemChange, change: change})
 		}
 	case MessageUnidentifiedDelete:
 		full = r.takeChange(item{kind: itemUnstable})
@@ -211,7 +211,7 @@ func (r *reader) takeChange(it item) (full bool) {
 		r.moving = &it
 		return full
 	}
-	return r.inbox.put(it) || full
+	return r.inbox.put(it)
 }
 
 // release hands over a delete that turned out to be one.

@@ -34,8 +34,9 @@ func TestEveryChangeIsTakenOnce(t *testing.T) {
 	if err := sql.Install(t.Context(), store); err != nil {
 		t.Fatal(err)
 	}
+	side := testenv.Connect(t, url)
 	rapid.Check(t, func(t *rapid.T) {
-		p := &play{T: t, store: store, history: drawHistory(t)}
+		p := &play{T: t, store: store, side: side, history: drawHistory(t)}
 		p.reset()
 		for range rapid.IntRange(0, 4).Draw(t, "sessions") {
 			p.begin(false)
@@ -49,6 +50,7 @@ func TestEveryChangeIsTakenOnce(t *testing.T) {
 			}
 			switch {
 			case p.broken:
+				_ = p.writer.settle(context.Background()) // it would write nothing of what was refused
 				p.verify()
 			case p.over:
 				p.atEnd()
@@ -361,8 +363,10 @@ func (h *history) end() pglogrepl.LSN { return h.txs[len(h.txs)-1].end + 0x40 }
 type play struct {
 	*rapid.T
 	store *pgx.Conn
+	side  *pgx.Conn // to it as well
 	history
 
+	begun  map[pglogrepl.LSN]uint64 // where the store's WAL ended when the commit of everything up to a position began
 	reader *reader
 	writer *writer
 	former *writer // of a daemon that was killed for good, or only seemed to be
@@ -398,13 +402,14 @@ func (p *play) begin(endless bool) {
 	}}
 	p.reader = newReader(cfg, &Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, from, p.partitioned)
 	p.writer = newWriter(cfg, p.store, p.reader, turn)
+	cfg.Status.stored(from)
 	switch {
 	case p.broken:
 		p.writer.careful = carefulItems
 	case rapid.IntRange(0, 3).Draw(p.T, "careful") == 3:
 		p.writer.careful = rapid.IntRange(1, 6).Draw(p.T, "careful items")
 	}
-	p.over, p.broken = false, false
+	p.over, p.broken, p.begun = false, false, map[pglogrepl.LSN]uint64{}
 	// The server may have heard of less than was acknowledged, and reads from further back.
 	heard := pglogrepl.LSN(rapid.Uint64Range(uint64(p.acked), uint64(from.LSN)).Draw(p.T, "heard"))
 	p.ahead, p.read = p.from(heard), heard-0x20
@@ -460,6 +465,9 @@ func (p *play) step() {
 		p.Fatalf("%s is acknowledged after %s, and the store has %s", durable, p.acked, p.writer.stored)
 	}
 	p.acked = pglogrepl.LSN(p.reader.durable.Load())
+	if begun, known := p.begun[p.acked]; known && p.storeWAL("flush") <= begun {
+		p.Fatalf("%s is acknowledged, and its commit is not on the store's disk", p.acked)
+	}
 }
 
 // limit is how far the server may have read before it sends on.
@@ -503,10 +511,25 @@ func (p *play) gather() {
 }
 
 func (p *play) proceed() {
-	err := p.writer.proceed(context.Background())
+	w, inserted := p.writer, p.storeWAL("insert")
+	commits, worth, stored := w.committing, w.wrote.IsZero(), w.stored
+	err := w.proceed(context.Background())
+	if w.committing != nil && commits == nil && w.consumed.LSN > stored.LSN {
+		p.begun[w.consumed.LSN] = inserted
+	}
+	if err == nil && worth && w.committing == nil && (w.stored != w.consumed || w.stored != stored && w.wrote.IsZero()) {
+		p.Fatalf("the store has %s, and %s was worth writing", w.stored, w.consumed)
+	}
 	if p.over = errors.Is(err, errReached); !p.over {
 		p.goes(err)
 	}
+}
+
+// storeWAL returns how far the store's WAL is inserted, or flushed.
+func (p *play) storeWAL(what string) (at uint64) {
+	p.Helper()
+	p.must(p.side.QueryRow(context.Background(), "select pg_current_wal_"+what+"_lsn() - '0/0'").Scan(&at))
+	return at
 }
 
 // goes takes an error of the stream. What the store refuses ends the session, and the next one looks for it.
@@ -575,7 +598,7 @@ func (p *play) stop() {
 		p.verify()
 		return
 	}
-	p.must(p.writer.settle(context.Background()))
+	p.settle()
 	p.acked = pglogrepl.LSN(p.reader.durable.Load())
 	if position := p.verify(); position != p.writer.consumed || p.acked != position.LSN {
 		p.Fatalf("after a clean stop at %s the store has %s, and %s is acknowledged", p.writer.consumed, position, p.acked)
@@ -653,6 +676,22 @@ func (p *play) takeAll() {
 		p.goes(p.commit(p.writer))
 	}
 	if !p.broken {
-		p.goes(p.writer.settle(context.Background())) // as at a clean stop
+		p.settle()
+	}
+}
+
+// settle is what a clean stop ends with.
+func (p *play) settle() {
+	w, inserted := p.writer, p.storeWAL("insert")
+	writes := w.consumed != w.stored || !w.ledger.settled()
+	p.must(w.settle(context.Background()))
+	if writes && p.storeWAL("flush") <= inserted {
+		p.Fatal("the last commit is not on the store's disk")
+	}
+	turn := w.turn
+	p.must(w.settle(context.Background()))
+	if w.turn != turn || w.stored != w.consumed || writes && (!w.idle || w.hurry) || w.status.position != w.stored {
+		p.Fatalf("settled at %s, the store has %s in turn %d, not %d; idle: %t, in a hurry: %t; the status has %s",
+			w.consumed, w.stored, w.turn, turn, w.idle, w.hurry, w.status.position)
 	}
 }

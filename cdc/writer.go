@@ -187,7 +187,7 @@ func (w *writer) proceed(ctx context.Context) error {
 			return err
 		}
 	}
-	if w.committing == nil && w.next.items > 0 {
+	if w.committing == nil {
 		w.begin(w.storeCtx, w.next)
 		w.next = newBatch(w)
 	}
