@@ -300,6 +300,9 @@ func (h *history) expected(to Position) ([]queuedEvent, map[string]recordedState
 				}
 				if change.Moved {
 					created[change.New.ID] = ""
+					if states[old] != nil && next != nil && next.FirstID == nil {
+						next.FirstID = &old
+					}
 				}
 				fates[change.New.ID] = fates[change.New.ID].add(fired, c.silenced, time.Time{})
 				delete(states, old)
@@ -635,15 +638,15 @@ func (p *play) verify() Position {
 	if diff := gocmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 		p.Fatalf("at %s what is queued differs (-want +got):\n%s", position, diff)
 	}
-	rows, err = p.store.Query(context.Background(), "select response_id, assessment_id, organization_id, stamp, flags, coalesce(created_lsn::text, ''), fate from walhook.response_state")
+	rows, err = p.store.Query(context.Background(), "select response_id, assessment_id, organization_id, stamp, flags, first_id, coalesce(created_lsn::text, ''), fate from walhook.response_state")
 	p.must(err)
 	recorded := map[string]recordedState{}
 	for rows.Next() {
 		var id, assessment, created string
-		var organization, stamp *string
+		var organization, stamp, first *string
 		var flags, fate int16
-		p.must(rows.Scan(&id, &assessment, &organization, &stamp, &flags, &created, &fate))
-		r := recordedState{State: *newState(&assessment, organization, stamp, flags), Created: created, Fate: fate}
+		p.must(rows.Scan(&id, &assessment, &organization, &stamp, &flags, &first, &created, &fate))
+		r := recordedState{State: *newState(&assessment, organization, stamp, flags, first), Created: created, Fate: fate}
 		if states[id].Created == "" {
 			r.Created, r.Fate = "", states[id].Fate
 		}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"walhook/dispatch/post"
 )
 
 // An endpoint is claimed where it is to be ours, given back once nothing of it is in flight, and forgotten when it has no webhooks.
@@ -373,7 +375,7 @@ func TestRecordedResultsLetGo(t *testing.T) {
 		"another waits for the lock still": {prepare: func(c *clocked, r *result) { r.aside = true; put(&c.e.aside, 1, 2) }, stillUnrecorded: 1},
 	} {
 		c := newClocked(t, edited(1, 10, 1))
-		r := c.does(Outcome{Kind: Success})
+		r := c.does(post.Outcome{Kind: post.Success})
 		drain(c.woken)
 		tt.prepare(c, &r)
 		generation := c.e.generation
@@ -394,7 +396,7 @@ func TestLockedResultsMakeRoom(t *testing.T) {
 	c.claimed(0, 20, 0, 0)
 	other := c.endpoints[20]
 	other.more = false
-	r := c.does(Outcome{Kind: Success})
+	r := c.does(post.Outcome{Kind: post.Success})
 	c.unrecorded = unrecordedLimit
 	other.hold(&delivery{id: 90})
 	other.fresh = []*delivery{{id: 90, webhookID: 3, hook: c.webhooks.byID[3], endpoint: other}}

@@ -488,10 +488,10 @@ func (p *process) record(locked func() bool) {
 		p.stored = false
 	case !p.stored:
 		var waiting []result
+		before := p.waiting()
 		p.taken, waiting = split(p.taken, func(*result) bool { return !locked() })
 		if len(waiting) > 0 {
 			w.note("%d results are locked", len(waiting))
-			before := p.waiting()
 			told := p.s.setAside(waiting)
 			p.aside = append(p.aside, waiting...)
 			for id := range p.waiting() {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"walhook/dispatch/post"
 )
 
 // A quarter of all attempts is kept for endpoints that have none in flight and were tried before, and half for those that answer.
@@ -82,7 +84,7 @@ func TestAnswersGiveTurnsBack(t *testing.T) {
 	c.inFlight, c.inTroubled = 4, 2
 	c.turn(c.endpoints[20])
 	c.stopping = true // so that nothing begins
-	c.answered(d, Outcome{Kind: Success, Started: c.now}, true)
+	c.answered(d, post.Outcome{Kind: post.Success, Started: c.now}, true)
 	for i, e := range away {
 		if first := i < unparkBatch; e.queued != first || e.parked[halfForTroubled] == first {
 			t.Errorf("endpoint %d has a turn: %t, and waits for room: %t", i, e.queued, e.parked[halfForTroubled])
@@ -129,7 +131,7 @@ func TestSlowSinceTheLastAnswer(t *testing.T) {
 	if !c.e.troublesome(c.now) {
 		t.Error("an attempt that begins makes it fast")
 	}
-	if c.ends(first, began, Outcome{Kind: Success}); c.e.troublesome(c.now) {
+	if c.ends(first, began, post.Outcome{Kind: post.Success}); c.e.troublesome(c.now) {
 		t.Error("it is slow after an answer")
 	}
 }
@@ -138,7 +140,7 @@ func TestSlowSinceTheLastAnswer(t *testing.T) {
 func TestAnswersAreTold(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
-	answer := func(o Outcome) (was, is bool) {
+	answer := func(o post.Outcome) (was, is bool) {
 		d := c.attempt()
 		o.Started = c.now
 		_, was, is = c.answered(d, o, false)
@@ -153,29 +155,29 @@ func TestAnswersAreTold(t *testing.T) {
 		return slices.Contains(endpoints, c.e)
 	}
 	drain(c.recorded)
-	if was, is := answer(Outcome{Kind: Success}); was || is || written() {
+	if was, is := answer(post.Outcome{Kind: post.Success}); was || is || written() {
 		t.Error("a success is written as trouble")
 	}
 	if !drain(c.recorded) {
 		t.Error("nobody is told of a result")
 	}
 	for n := range failingAfter {
-		if was, is := answer(Outcome{Kind: Retry, Error: "HTTP 500"}); was || is != (n == failingAfter-1) {
+		if was, is := answer(post.Outcome{Kind: post.Retry, Error: "HTTP 500"}); was || is != (n == failingAfter-1) {
 			t.Errorf("after %d failures it failed before: %t, and does now: %t", n+1, was, is)
 		}
 	}
 	if !written() || c.e.lastError != "HTTP 500" || !c.e.troubled {
 		t.Errorf("failures are not written, or with %q", c.e.lastError)
 	}
-	if was, is := answer(Outcome{Kind: Success}); !was || is || !written() || c.e.troubled {
+	if was, is := answer(post.Outcome{Kind: post.Success}); !was || is || !written() || c.e.troubled {
 		t.Error("that it works again is not told")
 	}
-	if answer(Outcome{Kind: Success}); written() {
+	if answer(post.Outcome{Kind: post.Success}); written() {
 		t.Error("that it works is written again and again")
 	}
 	drain(c.recorded)
 	d := c.attempt()
-	r, was, is := c.answered(d, Outcome{Kind: Aborted}, false)
+	r, was, is := c.answered(d, post.Outcome{Kind: post.Aborted}, false)
 	if r.d != nil || was || is || drain(c.recorded) || c.e.flying != nil || c.e.inFlight != 0 || len(c.results) > 0 {
 		t.Error("an attempt that was broken off has a result")
 	}
@@ -282,7 +284,7 @@ func TestEarliestRetry(t *testing.T) {
 		at := c.now
 		for _, delay := range delays {
 			d := c.attempt()
-			r := c.ends(d, at, Outcome{Kind: Retry})
+			r := c.ends(d, at, post.Outcome{Kind: post.Retry})
 			r.at, r.delay = at, delay
 			c.finish([]result{r})
 		}
@@ -290,7 +292,7 @@ func TestEarliestRetry(t *testing.T) {
 			t.Errorf("with retries in %v the next is due at %s", delays, c.e.dueAt.Sub(at))
 		}
 		d := c.attempt()
-		c.finish([]result{c.ends(d, at, Outcome{Kind: Success})})
+		c.finish([]result{c.ends(d, at, post.Outcome{Kind: post.Success})})
 		if !c.e.dueAt.Equal(at.Add(time.Second)) {
 			t.Errorf("a success has moved the next retry to %s", c.e.dueAt.Sub(at))
 		}
