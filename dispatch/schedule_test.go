@@ -678,8 +678,10 @@ func (p *process) share() {
 		w.owner[id] = nil
 	}
 	p.s.released(0, release)
+	claimed := false
 	for _, id := range claim {
 		if w.owner[id] == nil {
+			claimed = true
 			w.note("daemon %d claims URL %d", p.n, id)
 			w.owner[id] = p
 			p.s.claimed(0, id, w.saved[id].failures, max(w.saved[id].until.Sub(w.now), 0))
@@ -706,7 +708,7 @@ func (p *process) share() {
 	if ended {
 		w.notify()
 	}
-	if len(claim) > 0 {
+	if claimed {
 		p.s.wake()
 	}
 }
@@ -989,7 +991,7 @@ func (w *world) settle() {
 	}
 	w.notify()
 	until := w.now.Add(time.Hour)
-	for w.now.Before(until) {
+	for range 200_000 {
 		w.check()
 		went := false
 		for _, p := range w.daemons {
@@ -1002,7 +1004,9 @@ func (w *world) settle() {
 			w.checkTrouble()
 			return
 		}
-		w.pass(50 * time.Millisecond)
+		if w.pass(50 * time.Millisecond); w.now.After(until) {
+			break
+		}
 		for _, p := range w.daemons {
 			if w.untold && w.now.Sub(p.lookedAt) >= lookInterval {
 				p.s.wake()
