@@ -182,7 +182,7 @@ func (b *batch) takeRespondent(it *item) {
 		r, _ = b.known.of(c.New.ID)
 		r.created, r.fate, r.moved = cmp.Or(moved.created, r.created), moved.fate, true
 		b.set(r, next)
-	} else if prev == nil || next == nil || !next.Equal(*prev) {
+	} else if c.Kind == Insert || prev == nil || next == nil || !next.Equal(*prev) {
 		b.set(r, next)
 	}
 	if c.Kind == Insert || prev == nil && next != nil {

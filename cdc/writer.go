@@ -142,7 +142,7 @@ func (w *writer) run(ctx context.Context) error {
 			clear(items) // release the strings
 		case <-look.C:
 		}
-		if err := w.proceed(ctx); err != nil {
+		if err := w.proceed(w.storeCtx); err != nil { // a stop cuts nothing off that was asked of the store
 			return err
 		}
 	}
