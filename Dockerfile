@@ -1,4 +1,4 @@
-# A static binary, a user without a name, no shell.
+# A static binary, an unnamed user, no shell.
 FROM golang:1.26 AS build
 ARG VERSION=dev
 WORKDIR /src
