@@ -196,7 +196,7 @@ func (e *endpoint) handOver(d *delivery) bool {
 		return false
 	}
 	e.hold(d)
-	e.cursor = max(e.cursor, d.id)
+	e.cursor = d.id
 	return true
 }
 

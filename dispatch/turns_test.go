@@ -298,3 +298,48 @@ func TestEarliestRetry(t *testing.T) {
 		}
 	}
 }
+
+// What was queued is held where nothing can come before it, and is looked for in the store otherwise.
+func TestHandOverIsRefused(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(*clocked){
+		"":                          func(*clocked) {},
+		"a look was faster":         func(c *clocked) { c.e.cursor = c.id + 1 },
+		"its webhook is disabled":   func(c *clocked) { c.webhooks.byID[1].enabled = false },
+		"another webhook has come":  func(c *clocked) { c.e.moving = true },
+		"a result waits for a lock": func(c *clocked) { put(&c.e.aside, 2, 1) },
+		"the store has more":        func(c *clocked) { c.e.more = true },
+		"it is being loaded":        func(c *clocked) { c.e.loading = true },
+		"a retry waits":             func(c *clocked) { c.e.waiting = 1 },
+		"something will be due":     func(c *clocked) { c.e.dueAt = c.now.Add(time.Hour) },
+		"there is no room": func(c *clocked) {
+			c.memory.window = 0
+			c.memory.busy = crowded
+			c.e.failures = failingAfter
+			put(&c.e.held, 900, struct{}{})
+			put(&c.e.held, 901, struct{}{})
+		},
+		"it is another's":                func(c *clocked) { c.released(0, []int64{10}) },
+		"it is to be another's":          func(c *clocked) { c.shares(func(int64) bool { return false }) },
+		"its webhook is not known":       func(c *clocked) { c.e.edition++ },
+		"the webhook is known to nobody": func(c *clocked) { c.webhooks = &webhooks{enabled: true} },
+	} {
+		c := newClocked(t, edited(1, 10, 1))
+		edition := c.e.edition
+		drain(c.woken)
+		prepare(c)
+		d := &delivery{id: c.id + 1, webhookID: 1, responseID: "7"}
+		c.handOver([]*delivery{d}, nil, map[int64]int64{10: edition})
+		if _, held := c.e.held[d.id]; held != (name == "") || held && (c.e.cursor != d.id || len(c.woken) > 0 || c.e.loading) {
+			t.Errorf("where %s: it is held: %t; the cursor is %d", name, held, c.e.cursor)
+		}
+	}
+	// An id that is smaller than one that was held comes too late, and moves no cursor back.
+	c := newClocked(t, edited(1, 10, 1))
+	for _, id := range []int64{5, 3} {
+		c.handOver([]*delivery{{id: id, webhookID: 1, responseID: "7"}}, nil, map[int64]int64{10: c.e.edition})
+		if c.e.cursor != 5 {
+			t.Errorf("after delivery %d the cursor is %d", id, c.e.cursor)
+		}
+	}
+}
