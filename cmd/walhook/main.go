@@ -1,69 +1,9 @@
 // Command walhook turns row changes of an online-assessment application into webhooks. See its --help.
 package main
 
-import (
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"os"
-	"os/signal"
-	"syscall"
-)
+import "walhook/cmd/walhook/internal/cli"
 
-// The exit statuses.
-const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
-)
+// version is set at release with -ldflags "-X main.version=1.2.3".
+var version string
 
-// atExit is called before the process ends.
-var atExit = func() {}
-
-func main() {
-	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as by nohup
-		signals = append(signals, syscall.SIGHUP)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), signals...)
-	go func() {
-		<-ctx.Done()
-		// A second signal ends the process at once, as it would without us.
-		stop()
-	}()
-	status := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
-	stop()
-	atExit()
-	os.Exit(status)
-}
-
-// run is the program: it takes everything from its arguments and returns the exit status.
-func run(ctx context.Context, args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
-	root := newRoot(&environment{lookup: lookup, stdout: stdout, stderr: stderr})
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	var usage *usageError
-	var config *ConfigError
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &config):
-		fmt.Fprintf(stderr, "walhook: %v\n", err)
-		return exitUsage
-	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "walhook: %v\n", err)
-		return exitUsage
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		fmt.Fprintln(stderr, "walhook: interrupted")
-		return exitFailed
-	case errors.Is(err, errSilent):
-		return exitFailed
-	default:
-		fmt.Fprintf(stderr, "walhook: %v\n", err)
-		return exitFailed
-	}
-}
-
-// errSilent ends a command with status 1 when it has said everything itself.
-var errSilent = errors.New("failed")
+func main() { cli.Main(version) }

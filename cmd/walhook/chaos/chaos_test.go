@@ -1,0 +1,323 @@
+package chaos
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"walhook/cmd/walhook/internal/harness"
+	"walhook/testenv"
+	"walhook/testenv/pgserver"
+)
+
+var (
+	chaosRounds = flag.Int("chaos.rounds", 12, "rounds of TestChaos: in each something is killed, cut or stalled")
+	chaosSeed   = flag.Uint64("chaos.seed", 0, "seed of TestChaos; 0: another each time")
+)
+
+// chaosPatience bounds a wait for everything to be delivered after faults, with a receiver that fails now and then.
+const chaosPatience = 3 * time.Minute
+
+// chaos is an installation of two daemons, source and store on servers of their own, and wires between them.
+type chaos struct {
+	*harness.Site
+	rand          *rand.Rand
+	source, queue *pgserver.Server
+	toSource      *testenv.Wire
+	toStore       *testenv.Wire
+	daemons       [2]*harness.Daemon
+	load          *chaosLoad
+	promotions    int
+	done          map[string]int // faults, by name
+	checked       struct{ ledger, delivery int64 }
+	sent, again   int // requests, and those that came again
+}
+
+// Whatever is killed, cut or stalled at whatever instant, each event is queued once for each webhook, and comes at least once
+// under one webhook-id; what is ordered comes in order. To run it for long:
+//
+//	go test ./cmd/walhook/chaos -run TestChaos -chaos.rounds 500 -timeout 2h -v
+func TestChaos(t *testing.T) {
+	t.Parallel()
+	seed := *chaosSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d, %d rounds; -chaos.seed plays the same faults again, though not at the same instants", seed, *chaosRounds)
+	c := newChaos(t, seed)
+	c.load = startLoad(c.DB, seed, 3)
+	t.Cleanup(c.load.stop)
+	c.people(seed)
+	const between = 25 // rounds from one comparison to the next
+	for round := 1; round <= *chaosRounds; round++ {
+		c.instant()
+		name := c.fault()
+		c.done[name]++
+		if t.Failed() {
+			t.Fatalf("in round %d, after %s", round, name)
+		}
+		if c.rand.IntN(3) == 0 {
+			c.daemons[c.rand.IntN(2)].Ready()
+		}
+		if round%between == 0 || round == *chaosRounds {
+			c.compare()
+			t.Logf("round %d: %d requests, %d of them again; transactions %v; faults %v", round, c.sent, c.again, c.load, c.done)
+		}
+	}
+	c.load.stop()
+	c.leaveNothing()
+}
+
+func newChaos(t *testing.T, seed uint64) *chaos {
+	c := &chaos{
+		source: testenv.NewServer(t, nil), queue: testenv.NewServer(t, nil), rand: rand.New(rand.NewPCG(seed, 1<<32)), done: map[string]int{},
+	}
+	c.Site = harness.NewSiteOn(t, c.source, chaosSchema).WithStore(c.queue).With("LOG_LEVEL", "info")
+	direct := func(url string) string { return strings.SplitN(strings.SplitN(url, "@", 2)[1], "/", 2)[0] }
+	c.toSource, c.toStore = testenv.NewWire(t, direct(c.DB)), testenv.NewWire(t, direct(c.Store))
+	// The daemons have a role of their own, so that what is set for it reaches nobody else.
+	testenv.Exec(t, c.DB, "create role keeper superuser login")
+	testenv.Exec(t, c.Store, "create role keeper superuser login")
+	c.With("DATABASE_URL", harness.UserOf(t, strings.Replace(c.DB, direct(c.DB), c.toSource.Addr(), 1), "keeper"),
+		"STORE_URL", harness.UserOf(t, strings.Replace(c.Store, direct(c.Store), c.toStore.Addr(), 1), "keeper"), "DISABLE_AFTER", "30s")
+	c.Attach()
+	for i := range c.daemons {
+		c.daemons[i] = c.startOne().Ready()
+	}
+	c.Hooks()
+	c.Hook("/loose", "completed", "ordered", "false")
+	c.Hook("/loose", "changed", "ordered", "false")
+	c.Receiver.Respond("/hook", c.moody(rand.New(rand.NewPCG(seed, 2<<32))))
+	return c
+}
+
+// moody answers as receivers do on a bad day. The receiver calls it from many goroutines; what it answers to whom is chance.
+func (c *chaos) moody(r *rand.Rand) func(testenv.Request) testenv.Reply {
+	dice := make(chan int)
+	ctx, end := context.WithCancel(context.Background())
+	c.T.Cleanup(end)
+	go func() {
+		for {
+			select {
+			case dice <- r.IntN(1000):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func(testenv.Request) testenv.Reply {
+		var n int
+		select {
+		case n = <-dice:
+		case <-ctx.Done():
+		}
+		switch {
+		case n < 20:
+			return testenv.Reply{Status: []int{302, 400, 401, 404, 408, 409, 425, 500, 502, 504}[n%10]}
+		case n < 22:
+			return testenv.Reply{Status: []int{429, 503}[n%2], Header: map[string]string{"Retry-After": "1"}}
+		case n < 30:
+			return testenv.Reply{Reset: true}
+		case n < 31:
+			return testenv.Reply{Hang: true}
+		case n < 200:
+			return testenv.Reply{Delay: time.Duration(n) * 100 * time.Microsecond}
+		}
+		return testenv.Reply{}
+	}
+}
+
+// instant lets a random time pass, for faults are to come at any.
+func (c *chaos) instant() { time.Sleep(time.Duration(c.rand.IntN(600)) * time.Millisecond) }
+
+// fault does one of the things that go wrong, and what people then do about it.
+func (c *chaos) fault() string {
+	one := c.rand.IntN(2)
+	switch c.rand.IntN(16) {
+	case 0, 1:
+		c.restart(one)
+		return "a daemon killed"
+	case 2:
+		c.daemons[0].Kill()
+		c.daemons[1].Kill()
+		c.daemons[0], c.daemons[1] = c.startOne(), c.startOne()
+		return "both daemons killed"
+	case 3:
+		c.daemons[one].Listens() // before it has come so far, SIGTERM ends it as it ends any program
+		c.stopInTime(c.daemons[one])
+		c.daemons[one] = c.startOne()
+		return "a daemon stopped"
+	case 4:
+		c.crash(c.source)
+		return "source killed"
+	case 5, 6:
+		c.crash(c.queue)
+		return "store killed"
+	case 7:
+		c.source.Kill()
+		c.queue.Kill()
+		c.instant()
+		c.Up(c.queue)
+		c.Up(c.source)
+		return "source and store killed"
+	case 8:
+		c.daemons[one].Kill()
+		c.crash([]*pgserver.Server{c.source, c.queue}[c.rand.IntN(2)])
+		c.daemons[one] = c.startOne()
+		return "a daemon and a server killed"
+	case 9:
+		testenv.Exec(c.T, c.DB, "select pg_terminate_backend(active_pid) from pg_replication_slots where active")
+		return "walsender terminated"
+	case 10:
+		for _, url := range []string{c.DB, c.Store}[:1+one] {
+			testenv.Exec(c.T, url, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'walhook%'")
+		}
+		return "backends terminated"
+	case 11:
+		return c.hostileSettings()
+	case 12:
+		if c.promotions == 2 {
+			return "nothing" // each leaves the old primary behind
+		}
+		c.promote()
+		return "a standby promoted"
+	case 13:
+		signal(c.daemons[one], syscall.SIGSTOP)
+		c.instant()
+		signal(c.daemons[one], syscall.SIGCONT)
+		return "a daemon frozen"
+	case 14:
+		wire := c.wire()
+		wire.Cut()
+		c.instant()
+		wire.Restore()
+		return "wire cut"
+	default:
+		wire := c.wire()
+		wire.Stall()
+		c.instant()
+		wire.Unstall()
+		return "wire stalled"
+	}
+}
+
+// startOne starts a daemon whose limits are its own.
+func (c *chaos) startOne() *harness.Daemon {
+	c.T.Helper()
+	one := *c.Site
+	one.Env = maps.Clone(c.Env)
+	one.With("CONCURRENCY", fmt.Sprint(8<<c.rand.IntN(4)), "ENDPOINT_CONCURRENCY", fmt.Sprint(1+c.rand.IntN(8)), "RETENTION", []string{"0", "24h"}[c.rand.IntN(2)])
+	return one.Start()
+}
+
+// stopInTime ends a daemon by SIGTERM. Whatever hangs, that takes no longer than one attempt and ten seconds.
+func (c *chaos) stopInTime(d *harness.Daemon) {
+	c.T.Helper()
+	const busy = 5 * time.Second // what a machine with other work may take on top
+	bound := 2*time.Second + 10*time.Second + busy
+	signal(d, syscall.SIGTERM)
+	select {
+	case <-d.Exited:
+	case <-time.After(bound):
+		c.T.Fatalf("a daemon that was asked to stop still runs after %s", bound)
+	}
+	if status := d.Cmd.ProcessState.ExitCode(); status != 0 {
+		c.T.Errorf("a daemon that was asked to stop ended with status %d: %s", status, d.Log)
+	}
+}
+
+func signal(d *harness.Daemon, signal syscall.Signal) { _ = d.Cmd.Process.Signal(signal) }
+
+// hostileSettings lets sessions of the daemons begin with settings that others would suffer from, for a while.
+func (c *chaos) hostileSettings() string {
+	urls := []string{c.DB, c.Store}
+	for _, url := range urls {
+		for range 3 {
+			testenv.Exec(c.T, url, "alter role keeper set "+chaosSettings[c.rand.IntN(len(chaosSettings))])
+		}
+		testenv.Exec(c.T, url, "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'keeper'")
+	}
+	c.instant()
+	c.instant()
+	for _, url := range urls {
+		testenv.Exec(c.T, url, "alter role keeper reset all")
+	}
+	return "hostile settings"
+}
+
+// promote makes a standby the application's server, while the old primary runs on. The application writes nothing until the daemons
+// have found it, so that no finish is hidden behind a later one.
+func (c *chaos) promote() {
+	c.T.Helper()
+	c.load.paused(func() {
+		c.promotions++
+		old := c.source
+		standby := testenv.CopyServer(c.T, old, map[string]string{
+			"primary_conninfo": fmt.Sprintf("host=127.0.0.1 port=%d user=postgres", old.Port()),
+		}, "standby.signal")
+		c.settle()
+		end := testenv.Value[string](c.T, c.DB, "select pg_current_wal_lsn()::text")
+		testenv.Eventually(c.T, harness.Patience, "the standby to have replayed everything", func() (bool, string) {
+			got := testenv.Value[bool](c.T, standby.URL("postgres"), "select pg_last_wal_replay_lsn() >= $1::pg_lsn", end)
+			return got, end
+		})
+		if c.rand.IntN(2) == 0 {
+			c.toSource.Cut()
+		}
+		testenv.Exec(c.T, standby.URL("postgres"), "select pg_promote()")
+		c.toSource.Cut()
+		c.toSource.Redirect(harness.HostPort(standby))
+		c.toSource.Restore()
+		c.source = standby
+		c.MoveTo(standby)
+		c.load.url.Store(&c.DB)
+		c.Fences++
+		statement, id := c.Sentinel(c.Fences)
+		c.Exec(statement)
+		testenv.Eventually(c.T, chaosPatience, "the stream from the promoted standby", func() (bool, string) {
+			return testenv.Value[bool](c.T, c.Store, "select exists (select from walhook.response_state where response_id = $1)", id), id
+		})
+	})
+}
+
+// people lets administrators and neighbours work beside the application.
+func (c *chaos) people(seed uint64) {
+	ctx, cancel := context.WithCancel(context.Background())
+	source := func() string { return *c.load.url.Load() }
+	store := func() string { return c.Store }
+	for i, p := range []*chaosPerson{
+		{url: store, acts: administration}, {url: store, acts: openAdministration}, {url: source, acts: neighbourhood},
+	} {
+		p.c, p.rand = c, rand.New(rand.NewPCG(seed, uint64(i)+3<<32))
+		c.load.ended.Go(func() { p.work(ctx) })
+	}
+	end := c.load.end
+	c.load.end = func() { cancel(); end() }
+}
+
+func (c *chaos) wire() *testenv.Wire {
+	return []*testenv.Wire{c.toSource, c.toStore}[c.rand.IntN(2)]
+}
+
+func (c *chaos) restart(i int) {
+	c.daemons[i].Kill()
+	c.daemons[i] = c.startOne()
+}
+
+func (c *chaos) crash(server *pgserver.Server) {
+	if c.rand.IntN(2) == 0 {
+		server.Kill()
+	} else {
+		server.HaltImmediately()
+	}
+	if c.rand.IntN(2) == 0 {
+		c.instant()
+	}
+	c.Up(server)
+}

@@ -1,0 +1,243 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cmd/walhook/internal/harness"
+	"walhook/testenv"
+)
+
+// compare waits until everything has been delivered, and holds log and receiver against the ledger: what has come since the last
+// time.
+func (c *chaos) compare() {
+	c.T.Helper()
+	c.load.paused(func() {
+		c.daemons[0].Ready()
+		c.settle()
+		c.compareLog()
+		c.compareReceiver()
+		if c.T.Failed() {
+			c.T.FailNow()
+		}
+		c.Receiver.Forget()
+		c.checked.ledger = testenv.Value[int64](c.T, c.DB, "select coalesce(max(seq), 0) from ledger")
+		c.checked.delivery = testenv.Value[int64](c.T, c.Store, "select coalesce(max(delivery_id), 0) from walhook.delivery_log")
+	})
+}
+
+// settle waits until all that was committed has been queued, and all that was queued has ended.
+func (c *chaos) settle() {
+	c.T.Helper()
+	c.Fences++
+	statement, id := c.Sentinel(c.Fences)
+	c.Exec(statement)
+	testenv.Eventually(c.T, chaosPatience, "the stream to catch up, and an empty queue", func() (bool, string) {
+		stored := testenv.Value[bool](c.T, c.Store, "select exists (select from walhook.response_state where response_id = $1)", id)
+		if !stored {
+			return false, "the sentinel " + id + " is not stored"
+		}
+		pending := testenv.Value[int64](c.T, c.Store, "select count(*) from walhook.queue")
+		return pending == 0, fmt.Sprintf("%d pending: %s", pending, testenv.Psql(c.T, c.Store, "select * from walhook.pending limit 5"))
+	})
+	testenv.Eventually(c.T, chaosPatience, "no open incident", func() (bool, string) {
+		open := testenv.Psql(c.T, c.Store, "select kind, detail from walhook.incident where resolved_at is null")
+		return open == "", open
+	})
+}
+
+// compareLog: each event of the ledger is in the log once for each webhook of that event, in order, and nothing else is.
+func (c *chaos) compareLog() {
+	c.T.Helper()
+	hooks := testenv.Values[string](c.T, c.Store, "select event_type || ' ' || id from walhook.webhook where assessment_id = '1' order by id")
+	byEvent := map[string][]string{}
+	for _, hook := range hooks {
+		event, id, _ := strings.Cut(strings.TrimPrefix(hook, "response."), " ")
+		byEvent[event] = append(byEvent[event], id)
+	}
+	want, got := map[string][]string{}, map[string][]string{} // deliveries by response, as "webhook event", in order
+	for _, line := range testenv.Values[string](c.T, c.DB, "select response_id || ' ' || event from ledger where seq > $1 order by seq", c.checked.ledger) {
+		response, event, _ := strings.Cut(line, " ")
+		for _, hook := range byEvent[event] {
+			want[response] = append(want[response], hook+" "+event)
+		}
+	}
+	for _, d := range c.deliveries() {
+		if d.asked {
+			continue
+		}
+		got[d.response] = append(got[d.response], d.webhook+" "+d.event)
+		if d.status != "success" || d.recovered {
+			c.T.Errorf("delivery %d of response %s: status %s, recovered %v", d.id, d.response, d.status, d.recovered)
+		}
+	}
+	for response := range merged(want, got) {
+		// Deliveries of one event to several webhooks have no order among them.
+		if w, g := byEventThenHook(want[response]), byEventThenHook(got[response]); !slices.Equal(w, g) {
+			c.T.Errorf("response %s\n should have fired %v\n the log has       %v\n row: %s", response, w, g,
+				testenv.Psql(c.T, c.DB, "select * from respondent where id = "+response))
+		}
+	}
+}
+
+// byEventThenHook sorts neighbours that are the same event's.
+func byEventThenHook(deliveries []string) []string {
+	sorted := slices.Clone(deliveries)
+	for from := 0; from < len(sorted); {
+		_, event, _ := strings.Cut(sorted[from], " ")
+		to := from + 1
+		for to < len(sorted) && strings.HasSuffix(sorted[to], " "+event) {
+			to++
+		}
+		slices.Sort(sorted[from:to])
+		from = to
+	}
+	return sorted
+}
+
+func merged(a, b map[string][]string) map[string]bool {
+	keys := map[string]bool{}
+	for key := range a {
+		keys[key] = true
+	}
+	for key := range b {
+		keys[key] = true
+	}
+	return keys
+}
+
+// compareReceiver: each delivery came under its own webhook-id, and what is ordered came in the log's order.
+func (c *chaos) compareReceiver() {
+	c.T.Helper()
+	bodies := map[string]string{}     // by webhook-id
+	arrivals := map[string][]string{} // webhook-ids that came to the ordered path for the first time, by response
+	for _, r := range c.Receiver.Requests() {
+		c.sent++
+		id := r.Header.Get("Webhook-Id")
+		match := harness.EventOf.FindStringSubmatch(r.Body)
+		if match == nil {
+			c.T.Fatalf("body %s is not of the contract's form", r.Body)
+		}
+		before, known := bodies[id]
+		if known && before != r.Path+r.Body {
+			c.T.Errorf("webhook-id %s came with %s and with %s", id, before, r.Path+r.Body)
+		}
+		if known {
+			c.again++
+			continue
+		}
+		bodies[id] = r.Path + r.Body
+		if r.Path == "/hook" {
+			arrivals[match[2]] = append(arrivals[match[2]], id)
+		}
+	}
+	logged, asked := map[string][]string{}, map[string]bool{}
+	for _, d := range c.deliveries() {
+		body, came := bodies[d.message]
+		if d.asked { // a redelivery may have the webhook-id of the first
+			asked[d.message] = true
+			delete(bodies, d.message)
+			continue
+		}
+		if !came {
+			c.T.Errorf("delivery %d (%s of response %s) never came, though the log says %s", d.id, d.event, d.response, d.status)
+			continue
+		}
+		delete(bodies, d.message)
+		if match := harness.EventOf.FindStringSubmatch(body[strings.IndexByte(body, '{'):]); match[1] != d.event || match[2] != d.response {
+			c.T.Errorf("delivery %d (%s of response %s) came as %s", d.id, d.event, d.response, body)
+		}
+		if d.ordered {
+			logged[d.response] = append(logged[d.response], d.message)
+		}
+	}
+	for id, body := range bodies {
+		c.T.Errorf("%s came as %s, and the log does not know it", body, id)
+	}
+	for response, want := range logged {
+		got := slices.DeleteFunc(arrivals[response], func(id string) bool { return asked[id] && !slices.Contains(want, id) })
+		if !slices.Equal(got, want) {
+			c.T.Errorf("response %s: deliveries first came in the order %v, not %v", response, got, want)
+		}
+	}
+}
+
+// chaosDelivery is a row of the log.
+type chaosDelivery struct {
+	id                                        int64
+	webhook, response, event, status, message string
+	recovered, ordered                        bool
+	asked                                     bool // by an administrator: a test, or a redelivery
+}
+
+func (c *chaos) deliveries() []chaosDelivery {
+	c.T.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), chaosPatience)
+	defer cancel()
+	conn := testenv.Connect(c.T, c.Store)
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, `select l.delivery_id, l.webhook_id::text, l.response_id, replace(l.event_type, 'response.', ''), l.status,
+			l.message_id, l.recovered, w.ordered, l.test or l.redelivery_of is not null
+		from walhook.delivery_log l join walhook.webhook w on w.id = l.webhook_id where l.delivery_id > $1 order by l.delivery_id`, c.checked.delivery)
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d chaosDelivery, err error) {
+		return d, row.Scan(&d.id, &d.webhook, &d.response, &d.event, &d.status, &d.message, &d.recovered, &d.ordered, &d.asked)
+	})
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	return all
+}
+
+// leaveNothing holds the installation to what must be true once all is quiet: no webhook that answered is disabled or in trouble, and
+// no table has rows of what is over. Then daemons and detach leave nothing behind.
+func (c *chaos) leaveNothing() {
+	c.T.Helper()
+	if got := testenv.Psql(c.T, c.Store, "select id, disabled_reason from walhook.webhook where assessment_id = '1' and not enabled"); got != "" {
+		c.T.Errorf("webhooks whose receiver answers are disabled: %s", got)
+	}
+	testenv.Exec(c.T, c.Store, "delete from walhook.webhook where assessment_id <> '1'")
+	c.Receiver.Respond("/hook", nil)
+	c.Exec("insert into respondent (id, started_at, finished_at) values (-1000000, now(), now())")
+	c.Exec("update respondent set finished_at = now() + interval '1 day' where id = -1000000")
+	c.settle()
+	for what, query := range map[string]string{
+		"pending deliveries": "select count(*) from walhook.queue",
+		"webhooks in trouble, though their last attempt succeeded": "select count(*) from walhook.webhook_trouble",
+		"endpoints in trouble": "select count(*) from walhook.endpoint_health where failures > 0",
+		"webhooks on the move": "select count(*) from walhook.webhook_move",
+		"other daemons":        "select count(*) - 2 from walhook.daemon",
+	} {
+		testenv.Eventually(c.T, harness.Patience, "no "+what, func() (bool, string) {
+			n := testenv.Value[int64](c.T, c.Store, query)
+			return n == 0, fmt.Sprint(n)
+		})
+	}
+	for _, d := range c.daemons {
+		c.stopInTime(d)
+	}
+	if got := testenv.Psql(c.T, c.Store, "select name from walhook.daemon"); got != "" {
+		c.T.Errorf("daemons that ended are registered: %s", got)
+	}
+	if out, errOut, status := c.Walhook("detach", "--drop-schema"); status != 0 {
+		c.T.Fatalf("detach: status %d\n%s%s", status, out, errOut)
+	}
+	for what, query := range map[string]string{
+		"slot": "select slot_name::text from pg_replication_slots where database = current_database()", "publication": "select pubname::text from pg_publication where pubname <> 'theirs'",
+		"schema": "select nspname::text from pg_namespace where nspname = 'walhook'", "session": "select query from pg_stat_activity where usename = 'keeper'",
+		"role": "select rolname::text from pg_roles where rolname like 'walhook%'",
+	} {
+		for _, url := range []string{c.DB, c.Store} {
+			testenv.Eventually(c.T, harness.Patience, "no "+what+" to be left", func() (bool, string) {
+				got := testenv.Psql(c.T, url, query)
+				return got == "", got
+			})
+		}
+	}
+}

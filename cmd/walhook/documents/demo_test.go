@@ -1,0 +1,82 @@
+package documents
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+
+	"walhook/cmd/walhook/internal/harness"
+	"walhook/testenv"
+)
+
+// demoRun starts the demo with a folder of its own for what it leaves behind.
+func demoRun(t *testing.T) (d *harness.Daemon, left func() string) {
+	t.Helper()
+	// Not t.TempDir, into which the server's user could not look.
+	dir, err := os.MkdirTemp("", "walhook-demo-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	s := &harness.Site{T: t, Extra: []string{"TMPDIR=" + dir, "PGBIN=" + testenv.Postgres(t).BinDir()}}
+	return s.Background("demo"), func() string {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return strings.Join(names, " ")
+	}
+}
+
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	d, left := demoRun(t)
+	if status := d.Wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	got := d.Log.String()
+	if posts := strings.Count(got, "-> POST /hook"); posts != 7 {
+		t.Errorf("%d POSTs instead of 7", posts)
+	}
+	if logged := strings.Count(got, "success "); logged != 7 {
+		t.Errorf("%d deliveries in the log instead of 7", logged)
+	}
+	readmeShows(t, got)
+	if names := left(); names != "" || t.Failed() {
+		t.Errorf("left behind: %q, after:\n%s", names, got)
+	}
+}
+
+func TestDemoInterrupted(t *testing.T) {
+	t.Parallel()
+	for name, when := range map[string]string{"at once": "Starting", "while it plays": "-> POST"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, left := demoRun(t)
+			testenv.Eventually(t, 3*harness.Patience, "the demo to say "+when, func() (bool, string) {
+				return strings.Contains(d.Log.String(), when), d.Log.String()
+			})
+			d.Stop()
+			got := d.Log.String()
+			if !strings.HasSuffix(got, "walhook: interrupted\n") || strings.Contains(got, "level=WARN") {
+				t.Errorf("it says:\n%s", got)
+			}
+			if names := left(); names != "" {
+				t.Errorf("left behind: %s", names)
+			}
+		})
+	}
+}

@@ -1,0 +1,83 @@
+package documents
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"walhook/cmd/walhook/internal/cli"
+	"walhook/cmd/walhook/internal/harness"
+	"walhook/testenv"
+)
+
+var jsonRow = regexp.MustCompile("(?m)^\\| `([a-z_.\\[\\]]+)` \\| (array|boolean|integer|number|string) \\|")
+
+// documentedFields returns the fields of JSON that a text lists, with their types.
+func documentedFields(text string) map[string]string {
+	fields := map[string]string{}
+	for _, match := range jsonRow.FindAllStringSubmatch(text, -1) {
+		fields[match[1]] = match[2]
+	}
+	return fields
+}
+
+// What status and doctor print for machines is what their pages list, both ways.
+func TestJSONIsDocumented(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema)
+	d := s.Run()
+	s.Hook("/broken", "created")
+	s.Receiver.Respond("/broken", testenv.Always(testenv.Reply{Status: 500}))
+	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
+	testenv.Exec(t, s.Store, "insert into walhook.incident_log (kind, detail) values ('retention', 'x')")
+	testenv.Eventually(t, harness.Patience, "an endpoint in trouble", func() (bool, string) {
+		n := testenv.Value[int64](t, s.Store, "select count(*) from walhook.endpoint where failures > 0")
+		return n == 1, ""
+	})
+	out, errOut, status := s.Walhook("status", "--json")
+	if status != cli.ExitFailed || errOut != "" {
+		t.Errorf("with an open incident status ends with %d: %s", status, errOut)
+	}
+	if diff := cmp.Diff(documentedFields(harness.TextsOf(t, "../../../docs/reference/status.md")[""]), harness.Fields(t, out)); diff != "" {
+		t.Errorf("docs/reference/status.md (-) and status --json (+):\n%s\n%s", diff, out)
+	}
+	for _, text := range []string{`"ok":false`, `"slot_status":"reserved"`, `"slot_active":true`, `"daemons":1`, `"switched_on":true`, `"pending":1,"pending_estimated":false`, `"endpoints_in_trouble_count":1`, `"problems":["retention: x (since `, `"webhooks":[1]`} {
+		if !strings.Contains(out, text) {
+			t.Errorf("status --json lacks %s: %s", text, out)
+		}
+	}
+	out, _, _ = s.Walhook("status")
+	for _, text := range []string{"(webhook 1): ", "fail  incident    retention: x (since "} {
+		if !strings.Contains(out, text) {
+			t.Errorf("status lacks %s:\n%s", text, out)
+		}
+	}
+	out, _, _ = s.Walhook("doctor", "--json")
+	if diff := cmp.Diff(documentedFields(harness.TextsOf(t, "../../../docs/reference/doctor.md")[""]), harness.Fields(t, out)); diff != "" {
+		t.Errorf("docs/reference/doctor.md (-) and doctor --json (+):\n%s\n%s", diff, out)
+	}
+	d.Stop()
+}
+
+// A long queue is estimated, and both commands say so.
+func TestLongQueueIsEstimated(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema).Attach()
+	id := s.Hook("/hook", "created", "enabled", "false")
+	testenv.Exec(t, s.Store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) select $1, now() - interval '2 hours', 1, g::text from generate_series(1, 15000) g", id)
+	testenv.Psql(t, s.Store, "analyze walhook.queue")
+	out, _, _ := s.Walhook("status")
+	if !strings.Contains(out, "queue       about 15000 pending\n") {
+		t.Errorf("status says\n%s", out)
+	}
+	out, _, _ = s.Walhook("status", "--json")
+	if !strings.Contains(out, `"pending":15000,"pending_estimated":true,"oldest_seconds":0,`) {
+		t.Errorf("status --json says\n%s", out)
+	}
+	out, _, _ = s.Walhook("doctor")
+	if !strings.Contains(out, "about 15000 deliveries are pending, the oldest of those for webhooks that are enabled for 0s") {
+		t.Errorf("doctor says\n%s", out)
+	}
+}

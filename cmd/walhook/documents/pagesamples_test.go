@@ -1,0 +1,226 @@
+package documents
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"walhook/cdc"
+	"walhook/cmd/walhook/internal/harness"
+	"walhook/dispatch/post"
+	"walhook/testenv"
+)
+
+const requestPage = "../../../docs/reference/request.md"
+
+// The recipe for checking a signature prints the one that the page shows.
+func TestPagesShowASignature(t *testing.T) {
+	t.Parallel()
+	testenv.Program(t, "openssl")
+	text := harness.TextsOf(t, requestPage)
+	shown := regexp.MustCompile(`(?m)^    webhook-signature: (v1,\S+)$`).FindStringSubmatch(text[""])
+	if shown == nil {
+		t.Fatal("the page shows no signature")
+	}
+	out, err := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", openPage(t, requestPage).script()).CombinedOutput()
+	if got := strings.TrimSpace(string(out)); err != nil || got != shown[1] {
+		t.Errorf("the recipe prints %s and not %s: %v", got, shown[1], err)
+	}
+}
+
+// The table of the retry schedule is what the daemon does with the defaults.
+func TestPagesShowTheRetrySchedule(t *testing.T) {
+	cfg, err := configured(t) // which changes the environment, so this does not run in parallel
+	if err != nil {
+		t.Fatal(err)
+	}
+	backoff := post.Backoff{Base: time.Duration(cfg.RetryBase), Cap: time.Duration(cfg.RetryCap)}
+	var want strings.Builder
+	want.WriteString("| ---: | ---: | ---: |\n| 1 | | 0 s |\n")
+	var total time.Duration
+	for attempt := 2; attempt <= cfg.MaxAttempts; attempt++ {
+		wait := backoff.Delay(attempt-1, 0.5)
+		total += wait
+		fmt.Fprintf(&want, "| %d | %s | %s |\n", attempt, roughly(wait), roughly(total))
+	}
+	want.WriteString("\n")
+	if text := harness.TextsOf(t, requestPage)["Retries"]; !strings.Contains(text, want.String()) {
+		t.Errorf("the page does not show\n%s", want.String())
+	}
+}
+
+// roughly writes a duration in its two largest units.
+func roughly(d time.Duration) string {
+	var parts []string
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "min"}, {time.Second, "s"}} {
+		if n := d / unit.length; n > 0 && len(parts) < 2 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, unit.name))
+		}
+		d %= unit.length
+	}
+	return strings.Join(parts, " ")
+}
+
+// Every kind of incident is documented, those that last and those that are over when they are noted, and nothing else is.
+func TestPagesListIncidents(t *testing.T) {
+	t.Parallel()
+	const file = "../../../docs/reference/incidents.md"
+	listed := func(section string) (kinds []string) {
+		for _, match := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(harness.TextsOf(t, file)[section], -1) {
+			kinds = append(kinds, match[1])
+		}
+		slices.Sort(kinds)
+		return kinds
+	}
+	if diff := cmp.Diff(slices.Sorted(slices.Values(cdc.IncidentKinds)), listed("Incidents that last")); diff != "" {
+		t.Errorf("cdc.IncidentKinds (-) and the page (+):\n%s", diff)
+	}
+	noted := map[string]bool{}
+	for _, source := range []struct{ glob, kind string }{
+		{"../../../cdc/*/*.go", `(?m)^\s*incident[A-Z]\w* *= "([a-z_]+)"`},
+		{"../../../sql/queries/*.sql", `insert into walhook\.incident_log \(kind, detail, resolved_at\)\s+select '([a-z_]+)'`},
+		{"../../../sql/code/*.sql", `insert into walhook\.incident_log \(kind, detail, resolved_at\)\s+select '([a-z_]+)'`},
+	} {
+		files, err := filepath.Glob(source.glob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, match := range regexp.MustCompile(source.kind).FindAllStringSubmatch(string(text), -1) {
+				noted[match[1]] = true
+			}
+		}
+	}
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(noted)), listed("Incidents that are over when they are noted")); diff != "" {
+		t.Errorf("the sources (-) and the page (+):\n%s", diff)
+	}
+}
+
+// sample is what a page shows of a terminal: a command and what it printed. A line "..." stands for any number of lines.
+type sample struct{ command, printed string }
+
+// samples returns what a page shows in its console blocks.
+func samples(t *testing.T, file string) []sample {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []sample
+	for _, match := range regexp.MustCompile("(?ms)^```console\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+		for line := range strings.Lines(match[1]) {
+			if command, isCommand := strings.CutPrefix(line, "$ "); isCommand {
+				found = append(found, sample{command: strings.TrimSpace(command)})
+				continue
+			}
+			found[len(found)-1].printed += line
+		}
+	}
+	return found
+}
+
+var (
+	sampleTime  = regexp.MustCompile(`\d{4}-\d\d-\d\d[ T][\d:.]+Z?`)
+	sampleValue = regexp.MustCompile(`\b(?:msg_[0-9a-f]{32}|v1,\S+|whsec_\S+|[0-9A-F]+/[0-9A-F]{2,}|slot_\w+|[\w.-]+/\d+)|\d+(?:\.\d+)?(?: ?(?:ms|s|B|kB|MB))?\b`)
+	sampleBlank = regexp.MustCompile(`[ +-]{2,}`)
+)
+
+// likeness leaves of what was printed what is the same each time.
+func likeness(line string) string {
+	line = sampleValue.ReplaceAllString(sampleTime.ReplaceAllString(line, "T"), "N")
+	return strings.TrimSpace(sampleBlank.ReplaceAllString(line, " "))
+}
+
+// shows tells whether a program printed what a page shows of it.
+func (s sample) shows(printed string) bool {
+	pattern := "^"
+	for line := range strings.Lines(s.printed) {
+		if strings.TrimSpace(line) == "..." {
+			pattern += `(?:.*\n)*?`
+			continue
+		}
+		pattern += regexp.QuoteMeta(likeness(line)) + `\n`
+	}
+	return regexp.MustCompile(pattern + `\s*$`).MatchString(likenessOf(printed))
+}
+
+// likenessOf is the likeness of several lines.
+func likenessOf(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		b.WriteString(likeness(line) + "\n")
+	}
+	return b.String()
+}
+
+// What the pages show of commands is what these print, one after the other on one installation.
+func TestPagesShowWhatCommandsPrint(t *testing.T) {
+	t.Parallel()
+	testenv.PsqlProgram(t)
+	server, receiver := testenv.NewServer(t, nil), testenv.NewReceiver(t)
+	testenv.Exec(t, server.URL("postgres"), "create database app")
+	testenv.Exec(t, server.URL("app"), `create table respondent (id bigint generated always as identity primary key, assessment_id bigint not null,
+		name text not null, started_at timestamptz, finished_at timestamptz); insert into respondent (assessment_id, name) values (17, 'Ada Lovelace')`)
+	at, err := url.Parse(server.URL("app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, listen, down := t.TempDir(), harness.FreePort(t), "http://"+harness.ClosedPort(t)
+	if err := os.Symlink(self(t), filepath.Join(dir, "walhook")); err != nil {
+		t.Fatal(err)
+	}
+	here := strings.NewReplacer("http://receiver.example.com", receiver.URL(""), "http://down.example.com", down)
+	asShown := strings.NewReplacer(receiver.URL(""), "http://receiver.example.com", down, "http://down.example.com", at.Host, "db.example.com:5432")
+	s := &harness.Site{T: t, Env: map[string]string{"DATABASE_URL": server.URL("app"), "LISTEN": listen, "ALLOW_NETWORKS": "127.0.0.0/8", "RETRY_BASE": "1h"}}
+	run := func(command string) string {
+		ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "bash", "-c", here.Replace(command))
+		cmd.Dir, cmd.WaitDelay = dir, 5*time.Second
+		cmd.Env = append(s.Command().Env, "PATH="+dir+":"+os.Getenv("PATH"), "PGHOST="+at.Hostname(), "PGPORT="+at.Port(), "PGUSER="+at.User.Username(), "PGDATABASE=app")
+		out, _ := cmd.CombinedOutput() // doctor and status have a status of their own
+		return asShown.Replace(string(out))
+	}
+	var d *harness.Daemon
+	const page = "../../../docs/reference/commands.md"
+	for _, sample := range samples(t, page) {
+		switch name := strings.TrimPrefix(sample.command, "walhook "); name {
+		case "run":
+			d = s.Start().Ready()
+			if !sample.shows(d.Log.String()) {
+				t.Errorf("%s shows of walhook run\n%s\nand it logs\n%s", page, sample.printed, d.Log.String())
+			}
+			continue
+		case "detach --drop-schema":
+			d.Stop()
+		}
+		said, asks := run(sample.command), strings.HasPrefix(sample.command, "psql -c \"SELECT") || strings.HasPrefix(sample.command, "walhook status")
+		if asks { // what happened a moment ago may not be recorded yet
+			testenv.Eventually(t, harness.Patience, sample.command, func() (bool, string) {
+				said = run(sample.command)
+				return sample.shows(said), said
+			})
+		}
+		if !sample.shows(said) {
+			t.Fatalf("%s shows of %s\n%s\nand it prints\n%s", page, sample.command, sample.printed, said)
+		}
+	}
+}

@@ -1,0 +1,76 @@
+package documents
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"walhook/cmd/walhook/internal/cli"
+)
+
+func TestPagesHaveTheEnvironmentTable(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../../docs/reference/environment.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), cli.EnvironmentTable()) {
+		t.Errorf("docs/reference/environment.md lacks the environment table; it must hold:\n%s", cli.EnvironmentTable())
+	}
+}
+
+// Every field of Config is documented, and nothing else is.
+func TestVariablesAreThoseOfConfig(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../internal/cli/config.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), "`envconfig:\""); n != len(cli.Variables) {
+		t.Errorf("Config has %d variables and %d are documented", n, len(cli.Variables))
+	}
+	for _, v := range cli.Variables {
+		if !strings.Contains(string(text), "`envconfig:\""+v.Name+"\"") {
+			t.Errorf("Config has no %s", v.Name)
+		}
+	}
+}
+
+// A newcomer follows the first lines of the README word for word.
+func TestReadmeBegins(t *testing.T) {
+	t.Parallel()
+	lines := strings.SplitAfterN(readme(t), "\n", 31)
+	first := strings.Join(lines[:30], "")
+	for _, command := range []string{"\n    go run ./cmd/walhook demo\n", "\n    go test ./...\n", "`docker compose up`"} {
+		if !strings.Contains(first, command) {
+			t.Errorf("the first 30 lines of the README lack %s", strings.TrimSpace(command))
+		}
+	}
+}
+
+func readme(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// readmeShows makes sure that what the README shows of the demo is what the demo prints.
+func readmeShows(t *testing.T, printed string) {
+	t.Helper()
+	shown := 0
+	printed = likenessOf(printed)
+	for part := range strings.SplitSeq(readme(t), "\n\n") {
+		if step, isStep := strings.CutPrefix(part, "    Ada "); isStep {
+			shown++
+			if step = "Ada " + step; !strings.Contains(printed, likenessOf(step)) {
+				t.Errorf("the demo does not print\n%s", step)
+			}
+		}
+	}
+	if shown == 0 {
+		t.Error("the README shows nothing of the demo")
+	}
+}

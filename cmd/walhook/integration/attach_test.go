@@ -1,0 +1,357 @@
+package integration
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"walhook/cmd/walhook/internal/cli"
+	"walhook/cmd/walhook/internal/harness"
+	"walhook/testenv"
+)
+
+// catalog is everything that walhook could have changed in the database of a site, and its roles.
+func catalog(s *harness.Site) string {
+	s.T.Helper()
+	return testenv.Psql(s.T, s.DB, `
+		select 'class', relnamespace::regnamespace, relname, relkind, relreplident from pg_class
+		 where relnamespace::regnamespace::text !~ '^pg_' and relnamespace::regnamespace::text <> 'information_schema' order by 2, 3;
+		select 'proc', oid::regprocedure from pg_proc where pronamespace::regnamespace::text !~ '^pg_' and pronamespace::regnamespace::text <> 'information_schema' order by 2;
+		select 'schema', nspname from pg_namespace where nspname !~ '^pg_(temp|toast)' order by 2;
+		select 'trigger', tgrelid::regclass, tgname from pg_trigger where not tgisinternal order by 2, 3;
+		select 'publication', pubname from pg_publication order by 2;
+		select 'slot', slot_name from pg_replication_slots where database = current_database() order by 2;`)
+}
+
+// mustFail runs a command that is to fail with status 1 and to say these things, and leaves the database as it was.
+func mustFail(s *harness.Site, command string, says ...string) {
+	s.T.Helper()
+	before := catalog(s)
+	out, errOut, status := s.Walhook(command)
+	if status != 1 {
+		s.T.Errorf("walhook %s: status %d\n%s%s", command, status, out, errOut)
+	}
+	for _, text := range says {
+		if !strings.Contains(out+errOut, text) {
+			s.T.Errorf("walhook %s does not say %q:\n%s%s", command, text, out, errOut)
+		}
+	}
+	if diff := cmp.Diff(before, catalog(s)); diff != "" {
+		s.T.Errorf("walhook %s changed the database (-before +after):\n%s", command, diff)
+	}
+}
+
+// Whatever would lose events, or make a write of the application fail, is refused with the reason and the remedy.
+func TestAttachRefuses(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema+`
+		create table keyless (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz);
+		create table nothing (like respondent including all); alter table nothing replica identity nothing;
+		create table other (key bigint primary key, id bigint not null, assessment_id bigint, started_at timestamptz, finished_at timestamptz);
+		create table indexed (key bigint primary key, id bigint not null unique, assessment_id bigint, started_at timestamptz, finished_at timestamptz);
+		create table composite (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz, primary key (id, assessment_id));
+		create unlogged table unlogged (like respondent including all);
+		create view seen as select * from respondent;
+		create table parted (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz) partition by list (assessment_id);
+		create table parted_1 partition of parted for values in (1);
+		create foreign data wrapper far; create server away foreign data wrapper far;
+		create foreign table foreigner (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz) server away;
+		create materialized view matter as select * from respondent;
+		create table partial (id bigint not null, assessment_id bigint, started_at timestamptz, finished_at timestamptz, other int not null, primary key (id, other));
+		create unique index partial_other on partial (other); alter table partial replica identity using index partial_other;`)
+	for _, c := range []struct {
+		name      string
+		variables []string
+		says      []string
+	}{
+		{"no primary key", []string{"RESPONDENT_TABLE", "public.keyless"}, []string{"public.keyless", "primary key"}},
+		{"replica identity nothing", []string{"RESPONDENT_TABLE", "public.nothing"}, []string{"REPLICA IDENTITY NOTHING", "ALTER TABLE", "REPLICA IDENTITY DEFAULT"}},
+		{"another column is the key", []string{"RESPONDENT_TABLE", "public.other"}, []string{
+			`"id"`, "WALHOOK_RESPONDENT_ID=key, the primary key", "forbids rows that share", "REPLICA IDENTITY USING INDEX walhook_identity",
+		}},
+		{"an index that could be the identity", []string{"RESPONDENT_TABLE", "public.indexed"}, []string{"ALTER TABLE public.indexed REPLICA IDENTITY USING INDEX indexed_id_key"}},
+		{"composite key", []string{"RESPONDENT_TABLE", "public.composite"}, []string{
+			`"id"`, "forbids rows that share", "which the primary key (id, assessment_id) permits",
+		}},
+		{"missing table", []string{"RESPONDENT_TABLE", "public.nowhere"}, []string{"public.nowhere does not exist", "WALHOOK_RESPONDENT_TABLE"}},
+		{"missing column", []string{"STARTED", "begun_at"}, []string{`"begun_at"`, "WALHOOK_STARTED"}},
+		{"column in other case", []string{"FINISHED", "Finished_At"}, []string{`"Finished_At"`, "WALHOOK_FINISHED", `did you mean "finished_at"?`}},
+		{"mistyped column", []string{"FINISHED", "finished_ta"}, []string{`no column "finished_ta"; did you mean "finished_at"?`, "WALHOOK_FINISHED"}},
+		{"missing assessment table", []string{"ASSESSMENT_TABLE", "public.nowhere"}, []string{"public.nowhere does not exist", "WALHOOK_ASSESSMENT_TABLE"}},
+		{"view", []string{"RESPONDENT_TABLE", "public.seen"}, []string{"public.seen is a view", "table behind it"}},
+		{"materialized view", []string{"RESPONDENT_TABLE", "public.matter"}, []string{"public.matter is a materialized view"}},
+		{"foreign table", []string{"RESPONDENT_TABLE", "public.foreigner"}, []string{"public.foreigner is a foreign table"}},
+		{"replica identity on other columns", []string{"RESPONDENT_TABLE", "public.partial"}, []string{"public.partial", `"id"`, "ALTER TABLE public.partial REPLICA IDENTITY DEFAULT;"}},
+		{"unlogged", []string{"RESPONDENT_TABLE", "public.unlogged"}, []string{"unlogged", "SET LOGGED"}},
+		{"partition without key", []string{"RESPONDENT_TABLE", "public.parted"}, []string{"parted", "primary key"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			env := map[string]string{}
+			for name, value := range s.Env {
+				env[name] = value
+			}
+			one := &harness.Site{T: t, DB: s.DB, Store: s.Store, Env: env}
+			one.With(c.variables...)
+			mustFail(one, "attach", c.says...)
+			mustFail(one, "plan", c.says...)
+			mustFail(one, "doctor", c.says...)
+		})
+	}
+}
+
+// The last free WAL sender is enough, for an attach and for a comparison: walhook does not count its own.
+func TestLastFreeSenderIsEnough(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSiteOn(t, testenv.NewServer(t, map[string]string{"max_wal_senders": "1"}), harness.SampleSchema)
+	s.Attach()
+	if out, errOut, status := s.Walhook("reconcile"); status != cli.ExitOK {
+		t.Errorf("reconcile ends with %d:\n%s%s", status, out, errOut)
+	}
+	s.DropSlot()
+	if out, errOut, status := s.Walhook("reconcile"); status != cli.ExitOK {
+		t.Errorf("reconcile without the slot ends with %d:\n%s%s", status, out, errOut)
+	}
+}
+
+func TestAttachRefusesWithoutLogicalWAL(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSiteOn(t, testenv.NewServer(t, map[string]string{"wal_level": "replica"}), harness.SampleSchema)
+	mustFail(s, "attach", "wal_level is replica", "ALTER SYSTEM SET wal_level", "restart")
+	mustFail(s, "plan", "wal_level is replica")
+}
+
+// From nothing to attached, again, with another mapping, and back to nothing.
+func TestAttachAndDetach(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil) // roles belong to the whole server
+	s := harness.NewSiteOn(t, server, harness.SampleSchema+"insert into respondent (id, assessment_id, started_at) values (1, 1, now());")
+	nothing := catalog(s)
+	mustFail(s, "run", "walhook attach")
+	mustFail(s, "status")
+
+	// plan prints what attach runs, and changes nothing.
+	out, errOut, status := s.Walhook("plan")
+	if status != 0 || !strings.Contains(strings.ToLower(out), "create publication \"walhook\" for table \"public\".\"respondent\"") ||
+		!strings.Contains(out, "CREATE_REPLICATION_SLOT") || !strings.Contains(out, "create table walhook.webhook") {
+		t.Errorf("plan: status %d\n%s%s", status, out, errOut)
+	}
+	if diff := cmp.Diff(nothing, catalog(s)); diff != "" {
+		t.Errorf("plan changed the database (-before +after):\n%s", diff)
+	}
+
+	s.Attach()
+	attached := catalog(s)
+	if n := testenv.Value[int64](t, s.Store, "select count(*) from walhook.response_state"); n != 1 {
+		t.Errorf("%d states were recorded, not 1", n)
+	}
+	slot := testenv.Psql(t, s.DB, "select confirmed_flush_lsn from pg_replication_slots")
+	s.Attach()
+	if diff := cmp.Diff(attached, catalog(s)); diff != "" {
+		t.Errorf("attaching again changed the database (-before +after):\n%s", diff)
+	}
+	if again := testenv.Psql(t, s.DB, "select confirmed_flush_lsn from pg_replication_slots"); again != slot {
+		t.Errorf("attaching again moved the slot from %s to %s", slot, again)
+	}
+	if _, errOut, status := s.Walhook("plan"); status != 0 {
+		t.Errorf("plan where all is attached: status %d\n%s", status, errOut)
+	}
+
+	// Another mapping is refused, by name.
+	s.With("STARTED", "page")
+	for _, command := range []string{"attach", "plan", "run", "doctor"} {
+		mustFail(s, command, "WALHOOK_STARTED", `"started_at"`, `"page"`)
+	}
+	s.With("STARTED", "started_at")
+
+	// doctor and status, for machines too. Without a daemon neither is a failure of attach.
+	checkJSON(s, "doctor", 0)
+	d := s.Start().Ready()
+	checkJSON(s, "doctor", 0)
+	checkJSON(s, "status", 0)
+	if out, errOut, status := s.Walhook("detach"); status != 1 || !strings.Contains(errOut, "daemon") {
+		t.Errorf("detach while a daemon runs: status %d\n%s%s", status, out, errOut)
+	}
+	d.Stop()
+
+	// detach keeps webhooks and log; with --drop-schema nothing is left.
+	s.Hook("/hook", "created")
+	for range 2 {
+		if out, errOut, status := s.Walhook("detach"); status != 0 {
+			t.Fatalf("detach: status %d\n%s%s", status, out, errOut)
+		}
+	}
+	got := testenv.Psql(t, s.DB, "select (select count(*) from pg_publication), (select count(*) from pg_replication_slots), (select count(*) from walhook.webhook)")
+	if got != "0|0|1" {
+		t.Errorf("after detach there are %s publications, slots and webhooks", got)
+	}
+	mustFail(s, "run", "nothing is attached yet", "walhook attach")
+	s.Attach()
+	if got := testenv.Psql(t, s.Store, "select count(*) from walhook.webhook"); got != "1" {
+		t.Errorf("attaching anew kept %s webhooks", got)
+	}
+	if out, errOut, status := s.Walhook("detach", "--drop-schema"); status != 0 {
+		t.Fatalf("detach --drop-schema: status %d\n%s%s", status, out, errOut)
+	}
+	if diff := cmp.Diff(nothing, catalog(s)); diff != "" {
+		t.Errorf("detach --drop-schema left (-before +after):\n%s", diff)
+	}
+	if roles := testenv.Psql(t, s.DB, "select rolname from pg_roles where rolname ~ 'walhook'"); roles != "" {
+		t.Errorf("detach --drop-schema left roles:\n%s", roles)
+	}
+}
+
+func checkJSON(s *harness.Site, command string, want int) {
+	s.T.Helper()
+	out, errOut, status := s.Walhook(command, "--json")
+	if status != want {
+		s.T.Errorf("%s --json: status %d, not %d\n%s%s", command, status, want, out, errOut)
+	}
+	var parsed map[string]any
+	if err := json.Unmarshal([]byte(out), &parsed); err != nil || len(parsed) == 0 {
+		s.T.Errorf("%s --json is no JSON object: %v\n%s", command, err, out)
+	}
+	if out, errOut, status := s.Walhook(command); status != want || out == "" {
+		s.T.Errorf("%s: status %d, not %d\n%s%s", command, status, want, out, errOut)
+	}
+}
+
+// Creating a slot waits for open transactions. attach says for which, and an attach killed while it waits can be repeated.
+func TestAttachInterrupted(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSiteOn(t, testenv.NewServer(t, nil), harness.SampleSchema) // other tests' transactions would be waited for too
+	holder := testenv.Connect(t, s.DB)
+	if _, err := holder.Exec(t.Context(), "begin; insert into respondent (id, assessment_id) values (1, 1)"); err != nil {
+		t.Fatal(err)
+	}
+	pid := testenv.Psql(t, s.DB, "select pid from pg_stat_activity where backend_xid is not null")
+
+	killed := s.Background("attach")
+	testenv.Eventually(t, harness.Patience, "a word about the open transaction", func() (bool, string) {
+		return strings.Contains(killed.Log.String(), "pid "+pid), killed.Log.String()
+	})
+	killed.Kill()
+	mustFail(s, "run", "interrupted", "walhook attach")
+
+	again := s.Background("attach")
+	testenv.Eventually(t, harness.Patience, "a word about the open transaction", func() (bool, string) {
+		return strings.Contains(again.Log.String(), "pid "+pid), again.Log.String()
+	})
+	if _, err := holder.Exec(t.Context(), "commit"); err != nil {
+		t.Fatal(err)
+	}
+	if status := again.Wait(); status != 0 {
+		t.Fatalf("attach after an interruption: status %d\n%s", status, again.Log)
+	}
+	s.Start().Ready()
+	s.Hooks()
+	s.Exec("update respondent set started_at = now()")
+	s.Expect("/hook", "started 1")
+}
+
+// What attach records of the rows comes in transactions of a bounded size, so that the server decodes them in memory where it has to. What
+// is left of them by an attach that was interrupted goes before the next.
+func TestAttachInParts(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema).With("RESPONDENT_ORGANIZATION", "organization_id")
+	s.Exec("insert into respondent (id, assessment_id, organization_id) select g, 1, repeat('o', 200) from generate_series(1, 50000) g")
+	s.Attach()
+	const state = `select count(*), count(distinct response_id::int), min(response_id::int), max(response_id::int), min(organization_id) = repeat('o', 200),
+		count(distinct xmin::text) between 2 and 10 from walhook.response_state`
+	const want = "50000|50000|1|50000|t|t"
+	if got := testenv.Psql(t, s.DB, state); got != want {
+		t.Errorf("the recorded state is %s, not %s", got, want)
+	}
+	s.Exec("update walhook.attachment set phase = 'attaching'; update walhook.response_state set response_id = '6000000' || response_id where response_id like '%7'")
+	// The store fails late, and says so.
+	s.Exec(`create function late() returns trigger language plpgsql as $$ begin raise exception 'too late'; end $$;
+		create trigger late before insert on walhook.response_state for each row when (new.response_id = '49999') execute function late()`)
+	if _, errOut, status := s.Walhook("attach"); status != 1 || !strings.Contains(errOut, "write the state of") || !strings.Contains(errOut, "too late") {
+		t.Errorf("an attach to a store that fails ends with status %d:\n%s", status, errOut)
+	}
+	if got := testenv.Psql(t, s.DB, "select count(*) > 0, bool_and(response_id::int < 50000), (select count(*) from pg_replication_slots where database = current_database()) from walhook.response_state"); got != "t|t|0" {
+		t.Errorf("an attach that failed leaves %s", got)
+	}
+	s.Exec("drop trigger late on walhook.response_state")
+	s.Attach()
+	if got := testenv.Psql(t, s.DB, state); got != want {
+		t.Errorf("after an attach that was interrupted, the recorded state is %s, not %s", got, want)
+	}
+}
+
+// AUTO_ATTACH attaches where nothing is attached, and does nothing on the next start.
+func TestAutoAttach(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema).With("AUTO_ATTACH", "true")
+	d := s.Start().Ready()
+	s.Hooks()
+	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.Expect("/hook", "created 1")
+	d.Stop()
+	s.Exec("insert into respondent (id, assessment_id) values (2, 1)")
+	s.Start().Ready()
+	s.Expect("/hook", "created 1", "created 2")
+}
+
+// A sidecar may start before the database: it lives, says what it waits for, and begins when the database is there.
+func TestStartsBeforeTheDatabase(t *testing.T) {
+	t.Parallel()
+	for _, autoAttach := range []string{"true", "false"} {
+		t.Run("AUTO_ATTACH="+autoAttach, func(t *testing.T) {
+			t.Parallel()
+			s := harness.NewSite(t, harness.SampleSchema)
+			if autoAttach == "false" {
+				s.Attach()
+			}
+			wire := behindWire(s.With("AUTO_ATTACH", autoAttach), "DATABASE_URL", s.DB)
+			wire.Cut()
+
+			stopped := s.Start()
+			stopped.Readyz(503, "connect to the store")
+			if status := stopped.Stop(); status != 0 {
+				t.Errorf("stopped while it waited, it ended with status %d", status)
+			}
+
+			d := s.Start()
+			d.Readyz(503, "connect to the store")
+			if status, body := d.Get("/healthz"); status != 200 {
+				t.Errorf("/healthz says %d %s", status, body)
+			}
+			wire.Restore()
+			d.Ready()
+		})
+	}
+}
+
+// With AUTO_ATTACH, what is attached is left to the daemon, which mends what attach would refuse; and what attach refuses
+// ends the daemon with the reason.
+func TestAutoAttachLeavesMendingToTheDaemon(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema).With("AUTO_ATTACH", "true")
+	s.Start().Ready().Stop()
+	s.Hooks()
+	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.DropSlot()
+	s.Start().Ready()
+	s.Expect("/hook", "created 1")
+
+	refused := harness.NewSite(t, "create table respondent (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz)").With("AUTO_ATTACH", "true")
+	mustFail(refused, "run", "attach refuses")
+}
+
+// A store that a newer walhook wrote is left alone.
+func TestNewerStore(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema)
+	s.Attach()
+	s.Exec("update walhook.schema_version set version = version + 1000")
+	for _, command := range []string{"attach", "run", "status", "detach", "reconcile"} {
+		mustFail(s, command, "newer walhook")
+	}
+	if _, errOut, status := s.Walhook("detach", "--drop-schema"); status != 1 || !strings.Contains(errOut, "newer walhook") {
+		t.Errorf("detach --drop-schema of a newer store: status %d\n%s", status, errOut)
+	}
+	mustFail(s, "doctor")
+}

@@ -1,0 +1,2 @@
+// Package integration tests the whole program: real servers, daemons as processes, a real receiver.
+package integration

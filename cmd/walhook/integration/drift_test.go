@@ -1,0 +1,158 @@
+package integration
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"walhook/cmd/walhook/internal/harness"
+	"walhook/testenv"
+)
+
+// What migrations of the application do to its tables while the stream runs. Each begins with beforeGap's rows.
+func TestSchemaDrift(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		drift    string
+		reason   string // of /readyz while the stream stands; "": it does not
+		mend     string
+		incident string // kind that is resolved in the end
+		after    string
+		want     []string
+	}{
+		{
+			name: "a column is added", drift: "alter table respondent add column extra text default 'x'",
+			after: "insert into respondent (id, assessment_id, extra) values (9, 1, 'y'); update respondent set finished_at = now() where id = 1",
+			want:  []string{"created 9", "completed 1"},
+		},
+		{
+			name: "an unmapped column is dropped", drift: "alter table respondent drop column essay, drop column page",
+			after: "insert into respondent (id, assessment_id) values (9, 1); update respondent set finished_at = now() where id = 1",
+			want:  []string{"created 9", "completed 1"},
+		},
+		{
+			name: "an unmapped column is renamed and another retyped", drift: "alter table respondent rename name to title; alter table respondent alter page type text",
+			after: "insert into respondent (id, assessment_id) values (9, 1); update respondent set finished_at = now() where id = 1",
+			want:  []string{"created 9", "completed 1"},
+		},
+		{
+			name: "the key becomes wider", drift: "alter table respondent alter assessment_id type int using assessment_id::int; alter table respondent alter id type numeric; alter table respondent alter id type bigint",
+			after: "insert into respondent (id, assessment_id) values (9, 1); update respondent set finished_at = now() where id = 1",
+			want:  []string{"created 9", "completed 1"},
+		},
+		{
+			name: "the stamp gets another type", drift: "alter table respondent alter finished_at type text using finished_at::text",
+			after: "update respondent set finished_at = 'at noon' where id = 1", want: []string{"completed 1"},
+		},
+		{
+			name: "a mapped column is dropped", drift: "alter table respondent drop column started_at; insert into respondent (id, assessment_id) values (9, 1)",
+			reason: `"started_at"`, mend: "alter table respondent add column started_at timestamptz", incident: "column_missing",
+			after: "update respondent set started_at = now() where id = 9", want: []string{"created 9", "started 9"},
+		},
+		{
+			name: "the table is renamed", drift: "alter table respondent rename to answerer; insert into answerer (id, assessment_id) values (9, 1)",
+			reason: "public.respondent", mend: "alter table answerer rename to respondent", incident: "table_replaced",
+			after: "update respondent set started_at = now() where id = 9", want: []string{"created 9", "started 9"},
+		},
+		{
+			name: "the table moves to another schema", drift: "create schema archive; alter table respondent set schema archive",
+			reason: "public.respondent", mend: "alter table archive.respondent set schema public", incident: "table_replaced",
+			after: "insert into respondent (id, assessment_id) values (9, 1)", want: []string{"created 9"},
+		},
+		{
+			name: "the table is dropped and made again",
+			drift: `create table kept as table respondent; drop table respondent cascade;
+				create table respondent (id bigint primary key, assessment_id bigint, started_at timestamptz, finished_at timestamptz);
+				insert into respondent select id, assessment_id, started_at, finished_at from kept where id <> 3; insert into respondent (id, assessment_id) values (9, 1)`,
+			incident: "table_replaced", after: "update respondent set finished_at = now() where id = 1", want: []string{"created 9", "completed 1"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := harness.NewSite(t, harness.SampleSchema)
+			s.Exec(beforeGap)
+			d := s.Run()
+			s.Hooks()
+			for _, statement := range strings.Split(c.drift, ";") {
+				s.Exec(statement)
+			}
+			if c.reason != "" {
+				d.Readyz(503, c.reason)
+				s.Exec(c.mend)
+			}
+			if c.incident != "" {
+				resolved(s, c.incident)
+			}
+			d.Ready()
+			s.Exec(c.after)
+			s.Expect("/hook", c.want...)
+			testenv.Eventually(t, harness.Patience, "all incidents to be resolved", func() (bool, string) {
+				got := testenv.Psql(t, s.Store, "select kind, detail from walhook.incident where resolved_at is null")
+				return got == "", got
+			})
+		})
+	}
+}
+
+// A partition that is attached brings rows that no change announced: the first change of each announces it. What happens in one
+// that was detached concerns nobody.
+// A partition that is truncated on its own, of which the stream does not tell, is noticed, and its responses are forgotten; one that is rewritten
+// is left alone.
+func TestPartitionTruncated(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, `
+		create table respondent (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz, primary key (id, assessment_id))
+		  partition by list (assessment_id);
+		create table respondent_1 partition of respondent for values in (1);
+		create table respondent_rest partition of respondent default;
+		insert into respondent values (1, 1, now(), now()), (2, 2, now(), now())`)
+	d := s.Run()
+	s.Hooks()
+	s.Exec("vacuum full respondent_rest")
+	s.Exec("begin; insert into respondent values (3, 1); truncate respondent_1; insert into respondent values (4, 1, now()); commit")
+	resolved(s, "partition_emptied")
+	if got := testenv.Values[string](t, s.Store, "select response_id from walhook.response_state order by 1"); !slices.Equal(got, []string{"2", "4"}) {
+		t.Errorf("recorded are the responses %q", got)
+	}
+	d.Ready()
+	s.Exec("truncate respondent_rest")
+	testenv.Eventually(t, harness.Patience, "the other partition's responses to be forgotten", func() (bool, string) {
+		got := testenv.Values[string](t, s.Store, "select response_id from walhook.response_state")
+		return slices.Equal(got, []string{"4"}), fmt.Sprint(got)
+	})
+	s.Exec("insert into respondent values (2, 2, now(), now()), (1, 1, null, null)")
+	s.Expect("/hook", "created 3", "created 4", "started 4", "created 1")
+	if got := testenv.Value[int](t, s.Store, "select count(*) from walhook.incident where kind = 'partition_emptied'"); got != 2 {
+		t.Errorf("%d incidents tell of two partitions", got)
+	}
+}
+
+func TestPartitionsComeAndGo(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, `
+		create table respondent (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz, primary key (id, assessment_id))
+		  partition by list (assessment_id);
+		create table respondent_1 partition of respondent for values in (1);
+		create table respondent_rest partition of respondent default;
+		insert into respondent values (1, 1, now(), null);`)
+	d := s.Run()
+	s.Hooks()
+	s.Hook("/two", "created", "assessment_id", "'2'")
+	s.Hook("/two", "started", "assessment_id", "'2'")
+	s.Exec("create table respondent_2 (like respondent including all)")
+	s.Exec("insert into respondent_2 (id, assessment_id) values (5, 2)")
+	s.Exec("alter table respondent attach partition respondent_2 for values in (2)")
+	s.Exec("update respondent set started_at = now() where id = 5")
+	s.Exec("insert into respondent (id, assessment_id) values (6, 2)")
+	s.Expect("/two", "created 5", "started 5", "created 6")
+
+	s.Exec("alter table respondent detach partition respondent_2")
+	s.Exec("update respondent_2 set started_at = now() where id = 6") // concerns nobody
+	s.Exec("insert into respondent_2 (id, assessment_id) values (7, 2)")
+	s.Exec("update respondent set finished_at = now() where id = 1")
+	s.Expect("/hook", "completed 1")
+	s.Expect("/two", "created 5", "started 5", "created 6")
+	d.Ready()
+}

@@ -1,0 +1,57 @@
+package integration
+
+import (
+	"testing"
+
+	"walhook/cmd/walhook/internal/harness"
+)
+
+// Tables that look like ones to be followed and cannot be, or not without harm.
+func TestAttachRefusesHostileTables(t *testing.T) {
+	t.Parallel()
+	const columns = "id bigint primary key, assessment_id bigint, started_at timestamptz, finished_at timestamptz"
+	for _, c := range []struct {
+		name, schema string
+		variables    []string
+		says         []string
+	}{
+		{
+			"a generated stamp", "create table respondent (" + columns + ", stamp text generated always as (assessment_id::text) stored)",
+			[]string{"FINISH_STAMP", "stamp"},
+			[]string{`"stamp"`, "generated", "WALHOOK_FINISH_STAMP"},
+		},
+		{
+			"a generated marker", "create table respondent (" + columns + ", done boolean generated always as (finished_at is not null) stored)",
+			[]string{"FINISHED", "done"},
+			[]string{`"done"`, "generated", "WALHOOK_FINISHED"},
+		},
+		{
+			"a deferrable key", "create table respondent (id bigint primary key deferrable, assessment_id bigint, started_at timestamptz, finished_at timestamptz)",
+			nil,
+			[]string{"public.respondent", "primary key"},
+		},
+		{
+			"a parent of tables that inherit", "create table respondent (" + columns + "); create table child () inherits (respondent)",
+			nil,
+			[]string{"public.respondent", "inherit"},
+		},
+		{
+			"walhook's own table", "create schema walhook; create table walhook.respondent (" + columns + ")",
+			[]string{"RESPONDENT_TABLE", "walhook.respondent"},
+			[]string{"walhook.respondent"},
+		},
+		{
+			"a table of the system", "",
+			[]string{"RESPONDENT_TABLE", "pg_catalog.pg_class", "RESPONDENT_ID", "oid", "RESPONDENT_ASSESSMENT", "relnamespace", "STARTED", "relhasindex", "FINISHED", "relhasrules"},
+			[]string{"pg_catalog.pg_class"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := harness.NewSite(t, c.schema).With(c.variables...)
+			mustFail(s, "plan", c.says...)
+			mustFail(s, "attach", c.says...)
+			mustFail(s, "doctor", c.says...)
+		})
+	}
+}

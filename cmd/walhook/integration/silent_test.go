@@ -1,0 +1,95 @@
+package integration
+
+import (
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"walhook/cmd/walhook/internal/harness"
+	"walhook/testenv"
+)
+
+// Sessions of the senders that say nothing any more are replaced. While looks at the store hang, the daemon goes on telling that it lives.
+func TestSilentSessionsOfTheStore(t *testing.T) {
+	t.Parallel()
+	const (
+		ours   = "select string_agg(a.pid::text, ' ') from pg_stat_activity a where a.datname = current_database() and a.application_name = 'walhook' and "
+		holds  = "exists (select from pg_locks l where l.pid = a.pid and l.locktype = 'advisory' and l.objsubid = "
+		lease  = holds + "2)"
+		reader = holds + "1)"
+	)
+	for name, which := range map[string]string{
+		"the one that tells that the daemon lives": ours + lease,
+		"all others of the senders":                ours + "not " + lease + " and not " + reader,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.NewServer(t, nil)) // others would wait for a process that is stopped
+			s.Run()
+			s.Hook("/hook", "created")
+			s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
+			s.Expect("/hook", "created 1")
+			pids := strings.Fields(testenv.Psql(t, s.Store, which))
+			if len(pids) == 0 {
+				t.Fatal("there is no such session")
+			}
+			signal := func(what syscall.Signal) {
+				for _, field := range pids {
+					pid, err := strconv.Atoi(field)
+					if err != nil {
+						t.Fatal(err)
+					}
+					_ = syscall.Kill(pid, what)
+				}
+			}
+			signal(syscall.SIGSTOP)
+			t.Cleanup(func() { signal(syscall.SIGCONT) })
+			for range 3 {
+				s.WaitHeartbeat()
+			}
+			s.Exec("insert into respondent (id, assessment_id) values (2, 1)")
+			s.WaitRequests("/hook", 2)
+			// Edits are followed again.
+			s.Hook("/other", "created")
+			s.Exec("insert into respondent (id, assessment_id) values (3, 1)")
+			testenv.Eventually(t, 3*harness.Patience, "a request for the new webhook", func() (bool, string) {
+				return len(s.Receiver.Bodies("/other")) > 0, ""
+			})
+			testenv.Eventually(t, 3*harness.Patience, "the results to be recorded", func() (bool, string) {
+				got := testenv.Psql(t, s.Store, "select count(*) from walhook.delivery_log where status = 'success'")
+				return got >= "4", got
+			})
+			// The session that is replaced is told to end, and does when it comes to it.
+			signal(syscall.SIGCONT)
+			testenv.Eventually(t, harness.Patience, "the daemon's lock to be held by a session of today", func() (bool, string) {
+				got := testenv.Psql(t, s.Store, ours+lease)
+				return got != "" && !strings.Contains(" "+strings.Join(pids, " ")+" ", " "+got+" ") || !strings.Contains(which, lease), got
+			})
+		})
+	}
+}
+
+// A store that is far away suffices.
+func TestDistantStore(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.Postgres(t))
+	s.Attach()
+	s.Hook("/hook", "created")
+	wire := behindWire(s, "STORE_URL", s.Store)
+	wire.Latency(150 * time.Millisecond)
+	d := s.Start()
+	testenv.Eventually(t, 3*harness.Patience, "the daemon to be ready", func() (bool, string) {
+		status, body := d.Get("/readyz")
+		return status == 200, body
+	})
+	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.WaitRequests("/hook", 1)
+	for range 3 {
+		s.WaitHeartbeat()
+	}
+	if strings.Contains(d.Log.String(), "lost touch with the store") {
+		t.Error("the daemon has lost touch with the store")
+	}
+}

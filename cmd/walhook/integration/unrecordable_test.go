@@ -1,0 +1,224 @@
+package integration
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"walhook/cmd/walhook/internal/cli"
+	"walhook/cmd/walhook/internal/harness"
+	"walhook/testenv"
+)
+
+const refuseDDL = `
+	create function public.refuse() returns event_trigger language plpgsql as $$ begin raise exception 'no DDL here'; end $$;
+	create event trigger refuse on ddl_command_start when tag in ('CREATE TABLE') execute function public.refuse()`
+
+const dropPartitions = `do $$ declare p record; begin
+	for p in select q.part from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t (parent) cross join lateral walhook.partitions_of(t.parent) q loop
+		execute format('drop table %s', p.part); end loop; end $$`
+
+// respond inserts respondents with these ids.
+func respond(s *harness.Site, from, to int) {
+	s.T.Helper()
+	s.Exec("insert into respondent (id, assessment_id) select g, 1 from generate_series($1::int, $2::int) g", from, to)
+}
+
+// wrong waits until status ends with 1 and says so.
+func wrong(s *harness.Site, says string) {
+	s.T.Helper()
+	testenv.Eventually(s.T, harness.Patience, "status to say "+says, func() (bool, string) {
+		out, errOut, status := s.Walhook("status")
+		return status == 1 && strings.Contains(out, says), fmt.Sprintf("%d\n%s%s", status, out, errOut)
+	})
+}
+
+// right waits until status ends with 0.
+func right(s *harness.Site) {
+	s.T.Helper()
+	testenv.Eventually(s.T, harness.Patience, "status to find nothing wrong", func() (bool, string) {
+		out, errOut, status := s.Walhook("status")
+		return status == 0, fmt.Sprintf("%d\n%s%s", status, out, errOut)
+	})
+}
+
+// rightNow makes sure that status ends with 0 at the first look.
+func rightNow(s *harness.Site) {
+	s.T.Helper()
+	if out, errOut, status := s.Walhook("status"); status != cli.ExitOK {
+		s.T.Errorf("status ends with %d:\n%s%s", status, out, errOut)
+	}
+}
+
+// incidents waits for exactly these incidents of a kind, as "resolved" or "open".
+func incidents(s *harness.Site, kind, want string) {
+	s.T.Helper()
+	s.WaitLog("select string_agg(case when resolved_at is null then 'open' else 'resolved' end, ',' order by at) from walhook.incident where kind = '"+kind+"'", want)
+}
+
+// A log without partitions, and where none can be made, stops no delivery and loses no entry, also across kill -9. It is said everywhere, and
+// once partitions can be made again, they take what was recorded meanwhile.
+func TestLogWithoutPartitions(t *testing.T) {
+	t.Parallel()
+	const each = 3000
+	s := harness.NewSite(t, harness.SampleSchema)
+	d := s.Run()
+	s.Hook("/hook", "created")
+	testenv.Exec(t, s.Store, dropPartitions+";"+refuseDDL)
+	respond(s, 1, each)
+	s.Fence()
+	d.Readyz(503, "no DDL here")
+	d.Shows(1, "walhook_failing", "concern", "upkeep")
+	incidents(s, "log_upkeep", "open")
+	wrong(s, "no DDL here")
+	if out, _, status := s.Walhook("doctor"); status != 1 || !strings.Contains(out, "no DDL here") {
+		t.Errorf("doctor: status %d\n%s", status, out)
+	}
+	respond(s, each+1, 2*each)
+	s.WaitRequests("/hook", each+each/2)
+	d.Kill()
+	d = s.Start()
+	s.Fence()
+	testenv.Exec(t, s.Store, "drop event trigger refuse")
+	d.Ready()
+	s.WaitLog("select (select count(*) from walhook.log_overflow), (select count(*) from walhook.log where succeeded)", fmt.Sprintf("0|%d", 2*each))
+	incidents(s, "log_upkeep", "resolved")
+	right(s)
+	exactlyOnce(s, 2*each, "created")
+}
+
+// A locked log, and one that refuses rows, stops no delivery either.
+func TestLogThatRefusesRows(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema)
+	d := s.Run()
+	s.Hook("/hook", "created")
+	locker := testenv.Connect(t, s.Store)
+	if _, err := locker.Exec(t.Context(), "begin; lock table walhook.log, walhook.attempt in access exclusive mode"); err != nil {
+		t.Fatal(err)
+	}
+	respond(s, 1, 500)
+	s.Fence()
+	if _, err := locker.Exec(t.Context(), "commit"); err != nil {
+		t.Fatal(err)
+	}
+	s.WaitLog("select (select count(*) from walhook.log_overflow), (select count(*) from walhook.log where succeeded)", "0|500")
+	const open = "select count(*) from walhook.incident where kind = 'log_upkeep' and resolved_at is null"
+	s.WaitLog(open, "0")
+	testenv.Exec(t, s.Store, "alter table walhook.log add constraint odd check (response_id::bigint < 600 or response_id::bigint > 700)")
+	respond(s, 501, 1000)
+	s.Fence()
+	s.WaitLog(open, "1")
+	wrong(s, "odd")
+	s.WaitLog("select (select count(*) from walhook.log_overflow), (select count(*) from walhook.log where succeeded)", "101|899") // those that can
+	testenv.Exec(t, s.Store, "alter table walhook.log drop constraint odd")
+	s.WaitLog("select (select count(*) from walhook.log_overflow), (select count(*) from walhook.log where succeeded)", "0|1000")
+	s.WaitLog(open, "0")
+	d.Ready()
+	right(s)
+	exactlyOnce(s, 1000, "created")
+}
+
+// An index of the log that cannot be built is reported like the rest of its upkeep, and stops nothing.
+func TestLogIndexThatIsRefused(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema).Attach()
+	testenv.Exec(t, s.Store, strings.ReplaceAll(refuseDDL, "CREATE TABLE", "CREATE INDEX")+"; update walhook.settings set time_zone = 'Europe/Berlin'")
+	d := s.Start().Ready()
+	incidents(s, "log_upkeep", "open")
+	d.Shows(1, "walhook_failing", "concern", "upkeep")
+	wrong(s, "no DDL here")
+	d.Ready()
+	testenv.Exec(t, s.Store, "drop event trigger refuse")
+	incidents(s, "log_upkeep", "resolved")
+	d.Shows(0, "walhook_failing", "concern", "upkeep")
+	right(s)
+}
+
+// A result that the store refuses by itself is set aside: it stops no other, and is said. Once the store takes it, it is recorded, once.
+func TestResultThatIsRefused(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema)
+	d := s.Run()
+	s.Hook("/hook", "created")
+	testenv.Exec(t, s.Store, `
+		create function public.refuse() returns trigger language plpgsql as $$ begin raise exception 'not this one'; end $$;
+		create trigger refuse before delete on walhook.queue for each row when (old.response_id in ('7', '1500')) execute function public.refuse()`)
+	respond(s, 1, 3000)
+	s.WaitLog("select count(*) from walhook.delivery_log where status = 'success'", "2998")
+	d.Readyz(503, "not this one")
+	d.Shows(2, "walhook_unrecorded_results")
+	d.Shows(1, "walhook_failing", "concern", "recording")
+	incidents(s, "deliveries_stopped", "open")
+	wrong(s, "not this one")
+	if out, _, status := s.Walhook("doctor"); status != 1 || !strings.Contains(out, "not this one") {
+		t.Errorf("doctor: status %d\n%s", status, out)
+	}
+	testenv.Exec(t, s.Store, "drop trigger refuse on walhook.queue")
+	d.Ready()
+	incidents(s, "deliveries_stopped", "resolved")
+	right(s)
+	exactlyOnce(s, 3000, "created")
+	if n := len(s.Receiver.Bodies("/hook")); n != 3000 {
+		t.Errorf("%d requests for 3000 deliveries", n)
+	}
+
+	// Nor does a stop wait for it.
+	testenv.Exec(t, s.Store, "create trigger refuse before delete on walhook.queue for each row when (old.response_id = '3001') execute function public.refuse()")
+	respond(s, 3001, 3002)
+	d.Readyz(503, "not this one")
+	if status := d.Stop(); status != 0 || strings.Contains(d.Log.String(), "stopped with results") {
+		t.Errorf("the stop waited for a result that the store refuses; status %d", status)
+	}
+}
+
+// While the store records nothing at all, it is said as well, and soon after its end everything goes on.
+func TestNoResultIsTaken(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema)
+	d := s.Run()
+	s.Hook("/hook", "created")
+	testenv.Exec(t, s.Store, `
+		create function public.refuse() returns trigger language plpgsql as $$ begin raise exception 'none of them'; end $$;
+		create trigger refuse before delete on walhook.queue for each row execute function public.refuse()`)
+	respond(s, 1, 3000)
+	d.Readyz(503, "none of them")
+	incidents(s, "deliveries_stopped", "open")
+	wrong(s, "none of them")
+	testenv.Exec(t, s.Store, "drop trigger refuse on walhook.queue")
+	d.Ready()
+	incidents(s, "deliveries_stopped", "resolved")
+	right(s)
+	exactlyOnce(s, 3000, "created")
+}
+
+// A daemon that is no superuser, and whose schema's owner may create nothing there any more, stops no delivery. It is said everywhere, until the
+// right is given back.
+func TestRightToCreateRevoked(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSiteOn(t, testenv.NewServer(t, nil), harness.SampleSchema)
+	s.Exec("create role own login createrole replication; grant own to current_user; alter table respondent owner to own; grant create on schema public to own")
+	db, err := url.Parse(s.DB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Exec("grant create on database " + strings.Trim(db.Path, "/") + " to own")
+	db.User = url.User("own")
+	s.With("DATABASE_URL", db.String())
+	d := s.Run()
+	s.Hook("/hook", "created")
+	testenv.Exec(t, s.Store, "revoke create on schema walhook from own;"+dropPartitions)
+	respond(s, 1, 100)
+	s.Fence()
+	d.Readyz(503, "permission denied")
+	incidents(s, "log_upkeep", "open")
+	wrong(s, "permission denied")
+	if out, _, status := s.Walhook("doctor"); status != 1 || !strings.Contains(out, "permission denied") || !strings.Contains(out, "GRANT CREATE, USAGE ON SCHEMA walhook") {
+		t.Errorf("doctor: status %d\n%s", status, out)
+	}
+	testenv.Exec(t, s.Store, "grant create on schema walhook to own")
+	d.Ready()
+	incidents(s, "log_upkeep", "resolved")
+	exactlyOnce(s, 100, "created")
+}

@@ -1,0 +1,120 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"walhook/cmd/walhook/internal/harness"
+	"walhook/testenv"
+)
+
+// fillWAL writes about n MB of WAL that concerns nobody.
+func fillWAL(s *harness.Site, n int) {
+	s.T.Helper()
+	s.Exec("select count(pg_logical_emit_message(false, 'filler', repeat('x', 1000000))) from generate_series(1, $1::int)", n)
+}
+
+// slotStatus waits for the slot's wal_status, "none" for a slot that is gone.
+func slotStatus(s *harness.Site, want string) {
+	s.T.Helper()
+	testenv.Eventually(s.T, harness.Patience, "the slot's WAL to be "+want, func() (bool, string) {
+		got := testenv.Psql(s.T, s.DB, "select coalesce((select wal_status from pg_replication_slots where slot_name = '"+s.Env["SLOT"]+"'), 'none')")
+		return got == want, got
+	})
+}
+
+// While the store is away the slot holds back WAL. The daemon warns in time; what gives the slot up is WALHOOK_MAX_SLOT_LAG or
+// the server itself, and in either case nothing is lost that the rows still show.
+func TestSlotHoldsBackTooMuch(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		settings     map[string]string
+		limit        string
+		fill         int    // MB that bring it near
+		afterwards   string // of the slot
+		warned, told string
+	}{
+		"WALHOOK_MAX_SLOT_LAG": {
+			settings: nil, limit: "64MB", fill: 58, afterwards: "none",
+			warned: "WALHOOK_MAX_SLOT_LAG", told: "was given up: it held back",
+		},
+		"max_slot_wal_keep_size": {
+			settings: map[string]string{"max_slot_wal_keep_size": "160MB"}, limit: "0", fill: 150, afterwards: "lost",
+			warned: "max_slot_wal_keep_size", told: "was invalidated",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := harness.NewSiteOn(t, testenv.NewServer(t, c.settings), harness.SampleSchema).WithStore(testenv.Postgres(t)).With("MAX_SLOT_LAG", c.limit)
+			wire := behindWire(s, "STORE_URL", s.Store)
+			s.Exec(beforeGap)
+			d := s.Run()
+			s.Hooks()
+			wire.Cut()
+			s.Exec(gapHistory)
+			fillWAL(s, c.fill)
+			testenv.Eventually(t, harness.Patience, "a warning", func() (bool, string) {
+				_, metrics := d.Get("/metrics")
+				return strings.Contains(metrics, "walhook_slot_in_danger 1") && strings.Contains(d.Log.String(), c.warned), d.Log.String()
+			})
+			fillWAL(s, 80)
+			s.Exec("checkpoint")
+			slotStatus(s, c.afterwards)
+			wire.Restore()
+			d.Ready()
+			expectRecovered(s, "/hook", missedInGap...)
+			const query = "select count(*)::int from walhook.incident where kind = 'slot_lost' and resolved_at is not null and detail like '%%%s%%'"
+			if n := testenv.Value[int](t, s.Store, fmt.Sprintf(query, c.told)); n != 1 {
+				t.Errorf("%d incidents tell that the slot %s, not 1: %s", n, c.told, testenv.Psql(t, s.Store, "select * from walhook.incident"))
+			}
+			testenv.Eventually(t, harness.Patience, "the danger to be over", func() (bool, string) {
+				_, metrics := d.Get("/metrics")
+				return strings.Contains(metrics, "walhook_slot_in_danger 0"), metrics
+			})
+		})
+	}
+}
+
+// A comparison may take long, and the new slot holds back WAL meanwhile: so it does no longer than WALHOOK_MAX_SLOT_LAG allows.
+func TestSlotHoldsBackTooMuchWhileComparing(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSiteOn(t, testenv.NewServer(t, nil), harness.SampleSchema).WithStore(testenv.Postgres(t)).With("MAX_SLOT_LAG", "64MB")
+	s.Exec(beforeGap)
+	d := s.Run()
+	s.Hooks()
+	release := holdComparison(s, d)
+	fillWAL(s, 80)
+	slotStatus(s, "none")
+	s.Exec("insert into respondent (id, assessment_id) values (11, 1)")
+	release()
+	s.Expect("/hook", append(missedInGap, "created 11")...)
+	d.Ready()
+	if n := testenv.Value[int](t, s.Store, "select count(*)::int from walhook.incident where kind = 'slot_lost' and resolved_at is not null and detail like '%was given up: it held back%'"); n != 1 {
+		t.Errorf("%d incidents tell that the slot was given up, not 1: %s", n, testenv.Psql(t, s.Store, "select * from walhook.incident"))
+	}
+}
+
+// What other tables and databases write releases its WAL within seconds, however little it is and whatever is idle besides.
+func TestIdleSlotAdvances(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	other := testenv.Database(t, server, "create table other (n int)")
+	sites := map[string]*harness.Site{
+		"store in the same database": harness.NewSiteOn(t, server, harness.SampleSchema+"; create table other (n int)"),
+		"store on another server":    harness.NewSiteOn(t, server, harness.SampleSchema+"; create table other (n int)").WithStore(testenv.Postgres(t)),
+	}
+	for _, s := range sites {
+		s.Run()
+	}
+	for name, s := range sites {
+		for where, db := range map[string]string{"another table": s.DB, "another database": other} {
+			testenv.Exec(t, db, "insert into other values (1)")
+			written := testenv.Psql(t, s.DB, "select pg_current_wal_insert_lsn()")
+			testenv.Eventually(t, harness.Patience, name+": the WAL of "+where+" to be released", func() (bool, string) {
+				got := testenv.Psql(t, s.DB, "select confirmed_flush_lsn >= '"+written+"', confirmed_flush_lsn from pg_replication_slots where slot_name = '"+s.Env["SLOT"]+"'")
+				return strings.HasPrefix(got, "t"), got + " of " + written
+			})
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/sethvargo/go-retry"
+
+	"walhook/cdc"
+	"walhook/sql"
+)
+
+// readiness is what /readyz says. At first that is what the daemon waits for; later its parts are asked.
+type readiness struct {
+	mu  sync.Mutex
+	ask func() (bool, string)
+}
+
+func (r *readiness) ready() (bool, string) {
+	r.mu.Lock()
+	ask := r.ask
+	r.mu.Unlock()
+	return ask()
+}
+
+func (r *readiness) follow(ask func() (bool, string)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ask = ask
+}
+
+func (r *readiness) wait(reason string) {
+	r.follow(func() (bool, string) { return false, reason })
+}
+
+// begin attaches where the configuration asks for it, and reads what is attached. It waits for databases that cannot be
+// reached: a sidecar often starts before them. In a copy it waits until somebody has said what that is. What waiting cannot mend is returned,
+// such as a configuration that is not the one that was attached: a standby must not find that out when it is needed.
+func begin(ctx context.Context, cfg *Config, guard *cdc.Guard, ready *readiness, log *slog.Logger) (original *cdc.Original, err error) {
+	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(250*time.Millisecond)))
+	err = retry.Do(ctx, backoff, func(ctx context.Context) error {
+		if cfg.AutoAttach {
+			if err := autoAttach(ctx, cfg, ready, log); err != nil {
+				return waitable(err, guard, ready, log)
+			}
+		}
+		var err error
+		original, err = cdc.OpenOriginal(ctx, cfg.sourceURL(), cfg.storeURL(), cfg.target())
+		return waitable(err, guard, ready, log)
+	})
+	return original, err
+}
+
+// waitable marks an error as one that may mend itself, and says that it is waited for.
+func waitable(err error, guard *cdc.Guard, ready *readiness, log *slog.Logger) error {
+	var (
+		copied  *cdc.CopyError
+		refused *cdc.RefusedError
+		fatal   *cdc.FatalError
+		version *sql.VersionError
+		server  *pgconn.PgError
+		connect *pgconn.ConnectError
+	)
+	switch {
+	case err == nil, errors.Is(err, context.Canceled), errors.As(err, &refused), errors.As(err, &fatal), errors.As(err, &version):
+		return err
+	case errors.As(err, &copied):
+		guard.Idle()
+		ready.wait("copy: " + err.Error())
+		log.Error("not the original; waiting", "error", err)
+		return retry.RetryableError(err)
+	case errors.As(err, &server) && !errors.As(err, &connect) && !passing(server.Code):
+		return err // the server answered, and would answer the same again
+	}
+	ready.wait("waiting: " + err.Error())
+	log.Warn("cannot begin yet; trying again", "error", err)
+	return retry.RetryableError(err)
+}
+
+// passing tells of the classes of SQLSTATE that pass by themselves: connection, rollback, resources, in use, intervention.
+func passing(code string) bool {
+	switch code[:2] {
+	case "08", "40", "53", "55", "57":
+		return true
+	}
+	return false
+}
+
+// autoAttach attaches where nothing is attached, and upgrades a store of an older version.
+func autoAttach(ctx context.Context, cfg *Config, ready *readiness, log *slog.Logger) error {
+	ready.wait("attaching")
+	_, err := cdc.Attach(ctx, cdc.AttachConfig{
+		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), OnlyIfNone: true, Log: log,
+		Note: func(text string) {
+			ready.wait("attaching: " + text)
+			log.Info("attaching", "doing", text)
+		},
+		Progress: func(rows, total int64) {
+			log.Debug("recording the state of existing rows", "rows", rows, "of_about", total)
+		},
+	})
+	return err
+}

@@ -1,0 +1,229 @@
+package cli
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// These tests change the process's environment, so they do not run in parallel.
+
+func configured(t *testing.T, pairs ...string) (*Config, error) {
+	t.Helper()
+	for _, v := range Variables {
+		t.Setenv(Prefix+"_"+v.Name, "")
+		if err := os.Unsetenv(Prefix + "_" + v.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("WALHOOK_DATABASE_URL", "postgres://app:hunter2@db/app")
+	for i := 0; i < len(pairs); i += 2 {
+		t.Setenv(Prefix+"_"+pairs[i], pairs[i+1])
+	}
+	return ReadConfig()
+}
+
+// Every variable has its default, in the order of the documentation.
+func TestConfigDefaults(t *testing.T) {
+	cfg, err := configured(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const url = "postgres://app:hunter2@db/app"
+	want := map[string]any{
+		"DATABASE_URL": url, "STORE_URL": url, "SLOT": "walhook", "PUBLICATION": "walhook", "PUBLISH": "all",
+		"RESPONDENT_TABLE": "public.respondent", "RESPONDENT_ID": "id", "RESPONDENT_ASSESSMENT": "assessment_id", "RESPONDENT_ORGANIZATION": "",
+		"STARTED": "started_at", "FINISHED": "finished_at", "FINISH_STAMP": "finished_at",
+		"ASSESSMENT_TABLE": false, "ASSESSMENT_ID": "id", "ASSESSMENT_EXTERNAL_ID": "external_id", "ASSESSMENT_COPIED_FROM": "",
+		"AUTO_ATTACH": false, "LISTEN": "127.0.0.1:9464", "DELIVERY_TIMEOUT": 15 * time.Second, "CONCURRENCY": 64, "ENDPOINT_CONCURRENCY": 8,
+		"RETRY_BASE": 5 * time.Second, "RETRY_CAP": 12 * time.Hour, "MAX_ATTEMPTS": 16, "DISABLE_AFTER": 120 * time.Hour,
+		"ALLOW_NETWORKS": 0, "CA_FILE": "", "RETENTION": time.Duration(0), "MAX_SLOT_LAG": byteSize(0),
+		"LOG_LEVEL": slog.LevelInfo, "LOG_FORMAT": "text",
+	}
+	m := cfg.mapping()
+	got := map[string]any{
+		"DATABASE_URL": cfg.sourceURL(), "STORE_URL": cfg.storeURL(), "SLOT": cfg.Slot, "PUBLICATION": cfg.Publication, "PUBLISH": cfg.Publish,
+		"RESPONDENT_TABLE": m.Respondent.Display(), "RESPONDENT_ID": m.ID, "RESPONDENT_ASSESSMENT": m.Assessment, "RESPONDENT_ORGANIZATION": m.Organization,
+		"STARTED": cfg.Started, "FINISHED": cfg.Finished, "FINISH_STAMP": m.StampColumn(),
+		"ASSESSMENT_TABLE": m.HasAssessmentTable(), "ASSESSMENT_ID": cfg.AssessmentID, "ASSESSMENT_EXTERNAL_ID": cfg.AssessmentExternalID,
+		"ASSESSMENT_COPIED_FROM": m.CopiedFrom,
+		"AUTO_ATTACH":            cfg.AutoAttach, "LISTEN": cfg.Listen, "DELIVERY_TIMEOUT": time.Duration(cfg.DeliveryTimeout), "CONCURRENCY": cfg.Concurrency,
+		"ENDPOINT_CONCURRENCY": cfg.EndpointConcurrency, "RETRY_BASE": time.Duration(cfg.RetryBase), "RETRY_CAP": time.Duration(cfg.RetryCap), "MAX_ATTEMPTS": cfg.MaxAttempts,
+		"DISABLE_AFTER": time.Duration(cfg.DisableAfter), "ALLOW_NETWORKS": len(cfg.AllowNetworks), "CA_FILE": cfg.CAFile, "RETENTION": time.Duration(cfg.Retention),
+		"MAX_SLOT_LAG": cfg.MaxSlotLag, "LOG_LEVEL": cfg.LogLevel, "LOG_FORMAT": cfg.LogFormat,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("defaults (-want +got):\n%s", diff)
+	}
+	for _, v := range Variables {
+		if _, tested := want[v.Name]; !tested {
+			t.Errorf("the default of %s is not tested", v.Name)
+		}
+	}
+}
+
+// Wherever a duration is accepted, so are days and weeks.
+func TestDurationsInDaysAndWeeks(t *testing.T) {
+	const day = 24 * time.Hour
+	for text, want := range map[string]time.Duration{
+		"90d": 90 * day, "2w": 14 * day, "1w2d12h": 9*day + 12*time.Hour, "1.5d": 36 * time.Hour, "12h1d": 36 * time.Hour, "+1d": day, ".5w": 84 * time.Hour,
+		"1d500ms": day + 500*time.Millisecond,
+	} {
+		for _, name := range []string{"DELIVERY_TIMEOUT", "RETRY_CAP", "DISABLE_AFTER", "RETENTION"} {
+			cfg, err := configured(t, name, text)
+			if err != nil {
+				t.Errorf("%s: %v", text, err)
+				continue
+			}
+			got := map[string]duration{"DELIVERY_TIMEOUT": cfg.DeliveryTimeout, "RETRY_CAP": cfg.RetryCap, "DISABLE_AFTER": cfg.DisableAfter, "RETENTION": cfg.Retention}[name]
+			if time.Duration(got) != want {
+				t.Errorf("%s=%s is %s, not %s", name, text, &got, want)
+			}
+		}
+	}
+	cfg, err := configured(t, "RETRY_BASE", "1d", "RETRY_CAP", "2w")
+	if err != nil || time.Duration(cfg.RetryBase) != day {
+		t.Errorf("RETRY_BASE=1d: %v", err)
+	}
+}
+
+// Every bad value is one line on stderr that names the variable, the value but never a secret, and what is accepted; status 2.
+func TestConfigRefusesInOneLine(t *testing.T) {
+	const assessments = "public.assessment"
+	cases := []struct{ name, value, shown, accepted, table string }{
+		{"DATABASE_URL", "", "not set", "connection string", ""},
+		{"DATABASE_URL", "postgres://app:hunter2@db:notaport/app", "hidden", "connection string", ""},
+		{"DATABASE_URL", "host=db password=hunter2 port=many", "hidden", "connection string", ""},
+		{"DATABASE_URL", "postgres://app:hunter2@x/y@db:5432/app", "hidden", "%40", ""},
+		{"STORE_URL", "postgresql://app:x@hunter2@db/app?sslmode=require", "hidden", "%40", ""},
+		{"DATABASE_URL", "postgres://app:hunter2@db/app?sslmode=verify-full&sslrootcert=/no/such.pem", "postgres://db/...", "unable to read CA file: open /no/such.pem: no such file or directory", ""},
+		{"DATABASE_URL", "postgres://app:hunter2@db/app?sslmode=sometimes", "postgres://db/...", "sslmode is invalid", ""},
+		{"STORE_URL", "postgres://app:hunter2/x@db/app", "hidden", "invalid port; give", ""},
+		{"STORE_URL", "postgres://app:hunter2@db/app?service=nowhere", "postgres://db/...", "service", ""},
+		{"STORE_URL", "mysql://root:hunter2@db/app", "mysql://db/...", "connection string", ""},
+		{"SLOT", "Bad-Name", "Bad-Name", "lower-case", ""},
+		{"PUBLICATION", strings.Repeat("p", 64), "pppp", "63 bytes", ""},
+		{"PUBLISH", "some", "some", "all or mapped", ""},
+		{"RESPONDENT_TABLE", "a.b.c", "a.b.c", "schema.table", ""},
+		{"RESPONDENT_ID", "", `""`, "name of a column", ""},
+		{"RESPONDENT_ASSESSMENT", "", `""`, "name of a column", ""},
+		{"RESPONDENT_ORGANIZATION", `"open`, "open", "name of a column", ""},
+		{"STARTED", "=yes", "=yes", "marker", ""},
+		{"FINISHED", "status=", "status=", "marker", ""},
+		{"FINISH_STAMP", `"open`, "open", "name of a column", ""},
+		{"ASSESSMENT_TABLE", "a.b.c", "a.b.c", "schema.table", ""},
+		{"ASSESSMENT_TABLE", `respondent`, "respondent", "WALHOOK_RESPONDENT_TABLE", ""},
+		{"ASSESSMENT_ID", "", `""`, "name of a column", assessments},
+		{"ASSESSMENT_EXTERNAL_ID", "", `""`, "name of a column", assessments},
+		{"ASSESSMENT_COPIED_FROM", `"open`, "open", "name of a column", assessments},
+		{"ASSESSMENT_COPIED_FROM", "copied_from", "copied_from", "WALHOOK_ASSESSMENT_TABLE", ""},
+		{"ASSESSMENT_ID", "no", "no", "WALHOOK_ASSESSMENT_TABLE", ""},
+		{"ASSESSMENT_EXTERNAL_ID", "code", "code", "WALHOOK_ASSESSMENT_TABLE", ""},
+		{"AUTO_ATTACH", "perhaps", "perhaps", "true or false", ""},
+		{"LISTEN", "9464", "9464", "host:port", ""},
+		{"LISTEN", ":65536", ":65536", "host:port", ""},
+		{"DELIVERY_TIMEOUT", "15", "15", "duration", ""},
+		{"DELIVERY_TIMEOUT", "-1s", "-1s", "duration", ""},
+		{"DELIVERY_TIMEOUT", "soon", "soon", "90d or 2w", ""},
+		{"CONCURRENCY", "0", "0", "from 1", ""},
+		{"CONCURRENCY", "many", "many", "whole number", ""},
+		{"ENDPOINT_CONCURRENCY", "-1", "-1", "from 1", ""},
+		{"RETRY_BASE", "0", "=0 is", "above 0", ""},
+		{"RETRY_BASE", "1440m", "=1440m is", "WALHOOK_RETRY_CAP", ""},
+		{"RETRY_CAP", "1000ms", "=1000ms is", "WALHOOK_RETRY_BASE, which is 5s", ""},
+		{"RETRY_CAP", "-12h", "=-12h is", "above 0", ""},
+		{"MAX_ATTEMPTS", "0", "0", "from 1", ""},
+		{"DISABLE_AFTER", "-1h", "=-1h is", "never", ""},
+		{"DISABLE_AFTER", "never", "never", "duration", ""},
+		{"ALLOW_NETWORKS", "10.0.0.0/33", "10.0.0.0/33", "CIDR", ""},
+		{"ALLOW_NETWORKS", "10.0.0.0/8,127.0.0.1", "127.0.0.1", "one address is 127.0.0.1/32", ""},
+		{"ALLOW_NETWORKS", "::1%eth0", "::1%eth0", "CIDR", ""},
+		{"ALLOW_NETWORKS", "10.0.0.0/8\ncorporate", "corporate", "CIDR", ""},
+		{"RETENTION", "-1h", "=-1h is", "for ever", ""},
+		{"RETENTION", "-2w", "=-2w is", "for ever", ""},
+		{"RETENTION", "90", "90", "90d or 2w", ""},
+		{"RETENTION", "d", "d", "90d or 2w", ""},
+		{"RETENTION", "1d 12h", "1d 12h", "90d or 2w", ""},
+		{"RETENTION", "1d-12h", "1d-12h", "90d or 2w", ""},
+		{"RETENTION", "--1d", "--1d", "90d or 2w", ""},
+		{"RETENTION", "1.2.3d", "1.2.3d", "90d or 2w", ""},
+		{"RETENTION", "3months", "3months", "90d or 2w", ""},
+		{"RETENTION", "20000w", "20000w", "90d or 2w", ""},
+		{"RETENTION", "15000w15000w", "15000w15000w", "90d or 2w", ""},
+		{"MAX_SLOT_LAG", "much", "much", "10GB", ""},
+		{"MAX_SLOT_LAG", "10", "10", "512MB", ""},
+		{"MAX_SLOT_LAG", "10kB", "10kB", "32MB or more", ""},
+		{"LOG_LEVEL", "loud", "loud", "debug", ""},
+		{"LOG_FORMAT", "xml", "xml", "json", ""},
+	}
+	tested := map[string]bool{"CA_FILE": true} // any text may name a file: run reads it
+	for _, c := range cases {
+		tested[c.name] = true
+		t.Run(c.name+"="+c.value, func(t *testing.T) {
+			if _, err := configured(t, "ASSESSMENT_TABLE", c.table, c.name, c.value); err == nil {
+				t.Fatal("it is accepted")
+			}
+			for _, command := range []string{"plan", "attach", "run", "reconcile", "detach", "doctor", "status"} {
+				var out, errOut bytes.Buffer
+				if status := run(t.Context(), []string{command}, os.LookupEnv, &out, &errOut); status != ExitUsage {
+					t.Errorf("%s: status %d", command, status)
+				}
+				line := errOut.String()
+				for _, want := range []string{"WALHOOK_" + c.name, c.shown, c.accepted} {
+					if !strings.Contains(line, want) {
+						t.Errorf("%s: the line lacks %q: %s", command, want, line)
+					}
+				}
+				if strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") || strings.Contains(line, "hunter2") || out.Len() != 0 {
+					t.Errorf("%s: not one line, or with a password: %q, and %q", command, line, out.String())
+				}
+			}
+		})
+	}
+	for _, v := range Variables {
+		if !tested[v.Name] {
+			t.Errorf("no bad value of %s is tested", v.Name)
+		}
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add("postgres://app:hunter2@db/app", "public.respondent", "status=done|closed", "10.0.0.0/8", "5s", "10GB")
+	f.Add("host=db password=hunter2 \n", `"a"."b`, `"x"=`, "::1", "-1", "1e9TB")
+	f.Fuzz(func(t *testing.T, url, table, marker, networks, duration, size string) {
+		for _, value := range []string{url, table, marker, networks, duration, size} {
+			if strings.ContainsRune(value, 0) {
+				return // the environment cannot hold it
+			}
+		}
+		const secret = "hunter2-of-the-fuzzer"
+		if len(url)%2 == 1 { // a good one, so that the other values are reached
+			url = "postgres://app:" + secret + "@db/app"
+		} else {
+			url += " password=" + secret
+		}
+		_, err := configured(t, "DATABASE_URL", url, "RESPONDENT_TABLE", table, "FINISHED", marker, "ALLOW_NETWORKS", networks,
+			"RETRY_BASE", duration, "MAX_SLOT_LAG", size)
+		if err != nil && (strings.ContainsAny(err.Error(), "\n\r") || strings.Contains(err.Error(), secret)) {
+			t.Errorf("the error has several lines, or the password: %q", err)
+		}
+	})
+}
+
+// What a variable of PostgreSQL's own, left over in the environment, does to a connection string is said with its name.
+func TestConfigNamesStrayVariables(t *testing.T) {
+	for name, value := range map[string]string{"PGSSLMODE": "sometimes", "PGSSLROOTCERT": "/no/such.pem", "PGSERVICE": "nowhere", "PGTARGETSESSIONATTRS": "upright", "PGCONNECT_TIMEOUT": "soon"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, value)
+			_, err := configured(t, "STORE_URL", "postgres://app:hunter2@db/app")
+			if err == nil || !strings.Contains(err.Error(), "because of "+name) || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}

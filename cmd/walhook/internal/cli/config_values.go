@@ -1,0 +1,309 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"walhook/cdc"
+	"walhook/session"
+)
+
+// valueError is what a Decode method returns: the value as it may be shown, and what is accepted.
+type valueError struct{ value, accepted string }
+
+func (e *valueError) Error() string { return e.accepted }
+
+// databaseURL is a connection string of PostgreSQL.
+type databaseURL string
+
+const databaseURLAccepted = "a connection string such as postgres://user:password@host:5432/database?sslmode=require"
+
+// ambiguous reports whether a URL has an @ too many. What stands behind the first may be part of the password, and would be taken, and
+// told, for the host or the database.
+func ambiguous(value string) bool {
+	address, isURL := strings.CutPrefix(value, "postgres://")
+	if !isURL {
+		address, isURL = strings.CutPrefix(value, "postgresql://")
+	}
+	address, _, _ = strings.Cut(address, "?")
+	return isURL && strings.Count(address, "@") > 1
+}
+
+// Decode checks the connection string without connecting.
+func (u *databaseURL) Decode(value string) error {
+	if value == "" {
+		return nil
+	}
+	if ambiguous(value) {
+		return &valueError{"(hidden, since it holds a password)", databaseURLAccepted + ", with each other @ as %40, and / as %2F in user and password"}
+	}
+	if err := session.CheckURL(value); err != nil {
+		return &valueError{maskURL(value), err.Error() + "; give " + databaseURLAccepted}
+	}
+	*u = databaseURL(value)
+	return nil
+}
+
+// maskURL shows of a connection string only what is surely no secret.
+func maskURL(value string) string {
+	u, err := url.Parse(value)
+	if err != nil || u.Host == "" || u.Scheme == "" {
+		return "(hidden, since it may hold a password)"
+	}
+	return u.Scheme + "://" + u.Hostname() + "/..."
+}
+
+// Decode reads CIDRs separated by commas or blanks.
+func (n *Networks) Decode(value string) error {
+	for _, text := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' }) {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			accepted := "CIDRs separated by commas, such as 127.0.0.0/8,10.1.0.0/16"
+			if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+				accepted += "; one address is " + netip.PrefixFrom(addr, addr.BitLen()).String()
+			}
+			return &valueError{value, accepted}
+		}
+		*n = append(*n, p)
+	}
+	return nil
+}
+
+// duration is a time.Duration that is written with days and weeks, too.
+type duration time.Duration
+
+const durationAccepted = "a duration such as 500ms, 15s, 10m, 12h, 90d or 2w"
+
+// durationTerm is one number with its unit.
+var durationTerm = regexp.MustCompile(`([0-9.]+)([^0-9.]+)`)
+
+// parseDuration is time.ParseDuration with days (d) of 24 hours and weeks (w), alone or among the other units, as in 1w2d12h.
+func parseDuration(text string) (time.Duration, error) {
+	unsigned := strings.TrimLeft(text, "+-")
+	if !strings.ContainsAny(text, "dw") || len(text)-len(unsigned) > 1 || durationTerm.ReplaceAllString(unsigned, "") != "" {
+		return time.ParseDuration(text)
+	}
+	var sum time.Duration
+	for _, term := range durationTerm.FindAllStringSubmatch(unsigned, -1) {
+		number, unit, factor := term[1], term[2], time.Duration(1)
+		if hours, long := map[string]time.Duration{"d": 24, "w": 7 * 24}[unit]; long {
+			unit, factor = "h", hours
+		}
+		d, err := time.ParseDuration(number + unit)
+		if err != nil || d > math.MaxInt64/factor || sum > math.MaxInt64-d*factor {
+			return 0, fmt.Errorf("parse duration %q: a term that is unknown or too large", text)
+		}
+		sum += d * factor
+	}
+	if strings.HasPrefix(text, "-") {
+		sum = -sum
+	}
+	return sum, nil
+}
+
+// Decode reads a duration of the environment.
+func (d *duration) Decode(value string) error {
+	if err := d.Set(value); err != nil {
+		return &valueError{value, durationAccepted}
+	}
+	return nil
+}
+
+// Set, Type and String make it a flag's value.
+func (d *duration) Set(value string) error {
+	parsed, err := parseDuration(value)
+	if err != nil {
+		return errors.New(durationAccepted)
+	}
+	*d = duration(parsed)
+	return nil
+}
+
+// Type is what help calls the value.
+func (d *duration) Type() string { return "duration" }
+
+func (d *duration) String() string { return time.Duration(*d).String() }
+
+// byteSize is a number of bytes.
+type byteSize int64
+
+var byteUnits = map[string]float64{"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+
+// leastSlotLag is two segments of WAL. A slot keeps some back whatever is done.
+const leastSlotLag = 32 << 20
+
+var byteText = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)$`)
+
+// Decode reads a number with a unit as PostgreSQL has them, such as 512MB.
+func (b *byteSize) Decode(value string) error {
+	bad := &valueError{value, "a size of 32MB or more, such as 512MB or 10GB; 0: no limit"}
+	if strings.TrimSpace(value) == "0" {
+		*b = 0
+		return nil
+	}
+	match := byteText.FindStringSubmatch(strings.TrimSpace(value))
+	if match == nil {
+		return bad
+	}
+	unit, known := byteUnits[strings.ToUpper(match[2])]
+	number, err := strconv.ParseFloat(match[1], 64)
+	if !known || err != nil || number*unit > math.MaxInt64/2 || number*unit < leastSlotLag {
+		return bad
+	}
+	*b = byteSize(number * unit)
+	return nil
+}
+
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+// check finds what each value alone cannot tell, in the order of the documentation.
+func (c *Config) check() error {
+	bad := func(variable, value, accepted string) error { return &ConfigError{variable, value, accepted} }
+	if c.DatabaseURL == "" {
+		return bad("DATABASE_URL", "", databaseURLAccepted)
+	}
+	if !slotName.MatchString(c.Slot) {
+		return bad("SLOT", quoted(c.Slot), "1 to 63 lower-case letters, digits and underscores")
+	}
+	if c.Publication == "" || len(c.Publication) > 63 || strings.ContainsRune(c.Publication, 0) {
+		return bad("PUBLICATION", quoted(c.Publication), "a name of 1 to 63 bytes")
+	}
+	if c.Publish != cdc.PublishAll && c.Publish != cdc.PublishMapped {
+		return bad("PUBLISH", quoted(c.Publish), "all or mapped")
+	}
+	if err := c.readMapping(); err != nil {
+		return err
+	}
+	if _, port, err := net.SplitHostPort(c.Listen); err != nil || !validPort(port) {
+		return bad("LISTEN", quoted(c.Listen), "host:port, such as 127.0.0.1:9464 or :9464")
+	}
+	for _, d := range []struct {
+		name  string
+		value duration
+		least duration
+		text  string
+	}{
+		{"DELIVERY_TIMEOUT", c.DeliveryTimeout, duration(time.Millisecond), "a duration above 0, such as 15s"},
+		{"RETRY_BASE", c.RetryBase, duration(time.Millisecond), "a duration above 0, such as 5s"},
+		{"RETRY_CAP", c.RetryCap, duration(time.Millisecond), "a duration above 0, such as 12h"},
+		{"DISABLE_AFTER", c.DisableAfter, 0, "a duration such as 120h or 5d; 0: never"},
+		{"RETENTION", c.Retention, 0, "a duration such as 90d or 2w; 0: for ever"},
+	} {
+		if d.value < d.least {
+			return bad(d.name, asSet(d.name, d.value.String()), d.text)
+		}
+	}
+	for _, n := range []struct {
+		name        string
+		value, most int
+	}{{"CONCURRENCY", c.Concurrency, 10000}, {"ENDPOINT_CONCURRENCY", c.EndpointConcurrency, 10000}, {"MAX_ATTEMPTS", c.MaxAttempts, 1000}} {
+		if n.value < 1 || n.value > n.most {
+			return bad(n.name, asSet(n.name, strconv.Itoa(n.value)), fmt.Sprintf("a whole number from 1 to %d", n.most))
+		}
+	}
+	if c.RetryBase > c.RetryCap {
+		base, limit := asSet("RETRY_BASE", c.RetryBase.String()), asSet("RETRY_CAP", c.RetryCap.String())
+		if _, set := os.LookupEnv(Prefix + "_RETRY_BASE"); !set {
+			return bad("RETRY_CAP", limit, "at least WALHOOK_RETRY_BASE, which is "+base)
+		}
+		return bad("RETRY_BASE", base, "at most WALHOOK_RETRY_CAP, which is "+limit)
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return bad("LOG_FORMAT", quoted(c.LogFormat), "text or json")
+	}
+	return nil
+}
+
+func (c *Config) readMapping() error {
+	var err error
+	m := &c.mapped
+	names := []struct {
+		variable, value string
+		to              *cdc.Name
+	}{{"RESPONDENT_TABLE", c.RespondentTable, &m.Respondent}, {"ASSESSMENT_TABLE", c.AssessmentTable, &m.AssessmentTable}}
+	for _, n := range names {
+		if n.value == "" && n.to == &m.AssessmentTable {
+			continue
+		}
+		if *n.to, err = cdc.ParseName(n.value, "public"); err != nil {
+			return &ConfigError{n.variable, quoted(n.value), "a table as schema.table, with double quotes around a name that holds a dot"}
+		}
+	}
+	if m.AssessmentTable == m.Respondent {
+		return &ConfigError{"ASSESSMENT_TABLE", quoted(c.AssessmentTable), "another table than WALHOOK_RESPONDENT_TABLE, or none"}
+	}
+	columns := []struct {
+		variable, value string
+		to              *string
+		optional        bool
+	}{
+		{"RESPONDENT_ID", c.RespondentID, &m.ID, false},
+		{"RESPONDENT_ASSESSMENT", c.RespondentAssessment, &m.Assessment, false},
+		{"RESPONDENT_ORGANIZATION", c.RespondentOrganization, &m.Organization, true},
+		{"FINISH_STAMP", c.FinishStamp, &m.Stamp, true},
+	}
+	if m.HasAssessmentTable() {
+		columns = append(columns, []struct {
+			variable, value string
+			to              *string
+			optional        bool
+		}{
+			{"ASSESSMENT_ID", c.AssessmentID, &m.AssessmentID, false},
+			{"ASSESSMENT_EXTERNAL_ID", c.AssessmentExternalID, &m.ExternalID, false},
+			{"ASSESSMENT_COPIED_FROM", c.AssessmentCopiedFrom, &m.CopiedFrom, true},
+		}...)
+	} else {
+		for _, alone := range []struct{ variable, value, otherwise string }{
+			{"ASSESSMENT_ID", c.AssessmentID, "id"},
+			{"ASSESSMENT_EXTERNAL_ID", c.AssessmentExternalID, "external_id"},
+			{"ASSESSMENT_COPIED_FROM", c.AssessmentCopiedFrom, ""},
+		} {
+			if alone.value != "" && alone.value != alone.otherwise {
+				return &ConfigError{alone.variable, quoted(alone.value), "only together with WALHOOK_ASSESSMENT_TABLE"}
+			}
+		}
+	}
+	for _, column := range columns {
+		if column.value == "" && column.optional {
+			continue
+		}
+		if *column.to, err = cdc.ParseColumn(column.value); err != nil {
+			return &ConfigError{column.variable, quoted(column.value), "the name of a column"}
+		}
+	}
+	markers := []struct {
+		variable, value string
+		to              *cdc.Marker
+	}{{"STARTED", c.Started, &m.Started}, {"FINISHED", c.Finished, &m.Finished}}
+	for _, marker := range markers {
+		if *marker.to, err = cdc.ParseMarker(marker.value); err != nil {
+			return &ConfigError{marker.variable, quoted(marker.value), "a marker: column, or column=value|value"}
+		}
+	}
+	return nil
+}
+
+// asSet is a value as it was written, which may be 90m where it reads 1h30m0s.
+func asSet(variable, value string) string {
+	if text, set := os.LookupEnv(Prefix + "_" + variable); set {
+		return text
+	}
+	return value
+}
+
+// quoted shows a value that is no secret; one that is empty shows as such, so that it does not read as missing.
+func quoted(value string) string { return strconv.Quote(value) }
+
+func validPort(port string) bool {
+	n, err := strconv.Atoi(port)
+	return err == nil && n >= 0 && n <= 65535
+}

@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"walhook/cdc"
+)
+
+func newDoctorCommand(env *Environment) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check every precondition and hazard, each with its remedy",
+		Long: `Looks at the application's database and the store, before or after attach, and prints each thing that it looked at as ok,
+warn or fail, with what to do. It changes nothing. docs/reference/doctor.md lists all checks. Exit status 1 when anything fails.
+
+--json prints {"findings": [{"check", "level", "found", "remedy"}, ...]}; the names of the checks stay what they are.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := env.config()
+			if err != nil {
+				return err
+			}
+			findings := cdc.Examine(cmd.Context(), cdc.ExamineConfig{
+				SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Retention: time.Duration(cfg.Retention), MaxSlotLag: int64(cfg.MaxSlotLag),
+			})
+			if cfg.CAFile != "" {
+				findings = append(findings, examineCAFile(cfg.CAFile))
+			}
+			if asJSON {
+				err = json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"findings": findings})
+			} else {
+				printFindings(cmd.OutOrStdout(), findings)
+			}
+			for _, f := range findings {
+				if f.Level == cdc.Fail && err == nil {
+					return errSilent
+				}
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// examineCAFile tells on this host what run would read on its own.
+func examineCAFile(file string) cdc.Finding {
+	const check = "ca_file"
+	if _, err := rootCAs(file); err != nil {
+		return cdc.Finding{Check: check, Level: cdc.Fail, Found: "no daemon starts on this host: " + err.Error(), Remedy: "name the file by which the receivers' certificates are to be checked, in PEM"}
+	}
+	return cdc.Finding{Check: check, Level: cdc.OK, Found: "the certificates in " + file + " can be read"}
+}
+
+func printFindings(w io.Writer, findings []cdc.Finding) {
+	count := map[cdc.Level]int{}
+	for _, f := range findings {
+		fmt.Fprintf(w, "%-4s  %-28s %s\n", f.Level, f.Check, f.Found)
+		if f.Remedy != "" && f.Level != cdc.OK {
+			fmt.Fprintf(w, "      %-28s -> %s\n", "", f.Remedy)
+		}
+		count[f.Level]++
+	}
+	fmt.Fprintf(w, "%d ok, %d warn, %d fail\n", count[cdc.OK], count[cdc.Warn], count[cdc.Fail])
+}

@@ -1,0 +1,264 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"walhook/cdc"
+	"walhook/session"
+)
+
+func newPlanCommand(env *Environment) *cobra.Command {
+	var role string
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Print the SQL that attach would run, and what it refuses; changes nothing",
+		Long: `Prints the SQL of attach as a script for psql, with everything else as comments: what attach would refuse and why, the size
+of the table and how long its snapshot takes, the columns that leave the database, what each statement locks and whom it could
+keep waiting, and the SQL that undoes it all. It reads the catalog and some rows, and changes nothing.
+
+The script has two parts. The first must be run by the owner of the tables or a superuser; it gives the daemon's role the rights that it
+lacks, and nothing more. The second is what that role may do itself, and attach does it in any case. With --role the script is written for
+a daemon's role, and creates it if it does not exist; a DBA runs the script, and attach and run then need only that role. If the store is
+on another server, run the same script there too: each part finds out whether it is where it belongs.
+
+Exit status 1, with the reasons on stderr, when attach as the role that WALHOOK_DATABASE_URL names would refuse.`,
+		Example: `  walhook plan --role walhook > attach.sql
+  psql -v ON_ERROR_STOP=1 -f attach.sql
+  sed -n 's/^--undo //p' attach.sql > undo.sql`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := env.config()
+			if err != nil {
+				return err
+			}
+			p, err := cdc.MakePlan(cmd.Context(), cdc.PlanConfig{SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Role: role})
+			if err != nil {
+				return err
+			}
+			(&planPrinter{w: cmd.OutOrStdout(), plan: p, cfg: cfg}).print()
+			return wouldRefuse(p)
+		},
+	}
+	cmd.Flags().StringVar(&role, "role", "", "the daemon's role; default: the one that WALHOOK_DATABASE_URL names (WALHOOK_STORE_URL in a store elsewhere)")
+	return cmd
+}
+
+// wouldRefuse is the error of a plan whose attach would refuse. Remedies are in what was printed, which often goes to a file.
+func wouldRefuse(p *cdc.Plan) error {
+	if len(p.Refusals) == 0 {
+		return nil
+	}
+	reasons := make([]string, len(p.Refusals))
+	for i, f := range p.Refusals {
+		reasons[i] = f.Found
+	}
+	return fmt.Errorf("attach as role %s would refuse: %s; the plan has the remedies", p.Preflight.User, strings.Join(reasons, "; "))
+}
+
+// aboutRights are the checks of rights that the first part of a plan grants the role that it is written for.
+var aboutRights = []string{"replication_right", "select_right", "row_security", "publication", "source_schema"}
+
+// planPrinter writes a plan as a script.
+type planPrinter struct {
+	w    io.Writer
+	plan *cdc.Plan
+	cfg  *Config
+}
+
+func (p *planPrinter) comment(format string, args ...any) {
+	p.prefixed("-- ", fmt.Sprintf(format, args...))
+}
+
+func (p *planPrinter) prefixed(prefix, text string) {
+	for line := range strings.SplitSeq(text, "\n") {
+		fmt.Fprintln(p.w, strings.TrimRight(prefix+line, " "))
+	}
+}
+
+func (p *planPrinter) blank() { fmt.Fprintln(p.w) }
+
+func (p *planPrinter) print() {
+	p.comment("walhook %s: what attach does with this configuration. Nothing has been changed.", Version())
+	p.comment("Planned as role %s, for the daemon's role %s.", p.plan.Preflight.User, p.plan.Role)
+	if p.plan.Role == p.plan.Preflight.User {
+		p.comment("This is what attach runs as this role. walhook plan --role NAME prints what lets a role with fewer rights attach.")
+	}
+	if p.plan.Elsewhere {
+		p.comment("The application's database is %s; the store is %s, for the role %s there. Run this script in both: each part finds out where it is.",
+			p.plan.Source.Address, p.plan.Store.Address, p.plan.StoreRole)
+	}
+	p.comment("Run it by: psql -v ON_ERROR_STOP=1 -f FILE")
+	p.comment("If it stops halfway, what it has done stays; the next plan has what is left to do.")
+	p.lines("", p.onlyHere())
+	p.blank()
+	for _, f := range p.plan.Preflight.Findings {
+		p.comment("%-5s %s", f.Level, f.Found)
+	}
+	p.refusals()
+	if p.plan.Copy {
+		p.blank()
+		p.comment("There is nothing to run in a copy. What the two ways on do, in this database and its store alone:")
+		p.comment("  walhook attach --adopt: upgrades the schema, creates slot %s and what is missing of publication %s, compares the rows with\n"+
+			"    the recorded state, fires what was missed, and records this database as the original.", p.cfg.Slot, p.cfg.Publication)
+		p.comment("  walhook attach --fresh: the same schema, slot and publication; deletes every pending delivery, disables every webhook, and\n" +
+			"    records the state of the rows anew, which fires nothing.")
+		return
+	}
+	p.about()
+	p.parts("1. To be run by the owner of the tables or a superuser. If you run attach as such a role, it does this itself, and that role then owns\nschema and publication.", p.plan.Owners)
+	p.parts("2. To be run by the daemon's role, or the schema's owner. If you skip it, attach does it. A script run by somebody who may not SET ROLE\nto that role skips it by itself.", p.plan.Daemon)
+	if len(p.plan.Rest) > 0 {
+		p.blank()
+		p.comment("3. Only attach itself can do this, because it needs the snapshot that the slot exports. To be read, not to be run:")
+		for _, step := range p.plan.Rest {
+			p.comment("")
+			p.comment("%s", step.Note)
+			p.prefixed("--   ", step.SQL)
+		}
+	}
+	p.undo()
+}
+
+func (p *planPrinter) refusals() {
+	if len(p.plan.Refusals) == 0 {
+		return
+	}
+	p.blank()
+	p.comment("attach as role %s would refuse:", p.plan.Preflight.User)
+	for _, f := range p.plan.Refusals {
+		p.comment("  %s", f.Found)
+		if f.Remedy != "" {
+			p.comment("    %s", f.Remedy)
+		}
+	}
+	lacking := slices.ContainsFunc(p.plan.Refusals, func(f cdc.Finding) bool { return slices.Contains(aboutRights, f.Check) })
+	if lacking && len(p.plan.Owners) > 0 && p.plan.Role == p.plan.Preflight.User {
+		p.comment("Part 1 below gives the role the rights that it lacks.")
+	}
+}
+
+// about says what leaves the database, and how long it takes.
+func (p *planPrinter) about() {
+	m := p.cfg.mapping()
+	p.blank()
+	if p.plan.Attached {
+		p.comment("Everything is attached already. attach would only reinstall the schema's functions, views and grants.")
+	}
+	p.comment("Columns that are stored: %s of %s.", strings.Join(m.RespondentColumns(), ", "), m.Respondent.Display())
+	if m.HasAssessmentTable() {
+		p.comment("  and %s of %s.", strings.Join(m.AssessmentColumns(), ", "), m.AssessmentTable.Display())
+	}
+	if p.cfg.Publish == cdc.PublishAll {
+		p.comment("Columns that leave the database: all, because of WALHOOK_PUBLISH=all. The server sends whole rows to the daemon, which drops the other\n" +
+			"columns as it decodes. No migration of the application is affected by the publication.")
+	} else {
+		p.comment("Columns that leave the database: these and the replica identity's, because of WALHOOK_PUBLISH=mapped. PostgreSQL then refuses to drop\n" +
+			"or retype a listed column, and refuses the application's updates if the replica identity is ever set to FULL.")
+	}
+	if p.plan.Snapshot != "" {
+		p.comment("%s", p.plan.Snapshot)
+	}
+}
+
+func (p *planPrinter) parts(title string, parts []cdc.PlanPart) {
+	if len(parts) == 0 {
+		return
+	}
+	p.blank()
+	p.comment("%s", title)
+	for _, part := range parts {
+		p.blank()
+		p.comment("In database %s, at %s:", part.In.Database, part.In.Address)
+		if p.plan.Elsewhere {
+			p.lines("", here(part.In, "walhook_here"))
+		}
+		if part.As != "" {
+			p.lines("", []string{
+				fmt.Sprintf("select %s as walhook_may \\gset", cdc.MayBecome(session.Literal(part.As))),
+				`\if :walhook_may`, "set role " + identifier(part.As) + ";",
+			})
+		}
+		for _, step := range part.Steps {
+			if step.Note != "" {
+				p.comment("%s", step.Note)
+			}
+			fmt.Fprintln(p.w, strings.TrimRight(step.SQL, "\n"))
+		}
+		if part.As != "" {
+			p.lines("", []string{"reset role;", `\endif`})
+		}
+		if p.plan.Elsewhere {
+			p.lines("", []string{`\endif`})
+		}
+	}
+}
+
+// onlyHere is the head of a script: names in it mean what they mean in walhook's own sessions, and it stops in a database that it is not
+// for.
+func (p *planPrinter) onlyHere() []string {
+	places := []cdc.Place{p.plan.Source}
+	if p.plan.Elsewhere {
+		places = append(places, p.plan.Store)
+	}
+	known, names := make([]string, len(places)), make([]string, len(places))
+	for i, place := range places {
+		known[i], names[i] = in(place), place.Address
+	}
+	return slices.Concat([]string{`\set ON_ERROR_STOP on`}, session.Script(), []string{
+		"do $walhook$ begin",
+		"  if not (select " + strings.Join(known, " or ") + " from pg_control_system()) then",
+		"    raise exception 'this script is for %, and this is another database (%)', " + session.Literal(strings.Join(names, " and ")) + ", current_database();",
+		"  end if;",
+		"end $walhook$;",
+	})
+}
+
+// in is the condition that a session is in a database, of a row of pg_control_system().
+func in(place cdc.Place) string {
+	return fmt.Sprintf("system_identifier = %s and current_database() = %s", place.System, session.Literal(place.Database))
+}
+
+// here is the beginning of what is for one database alone.
+func here(place cdc.Place, variable string) []string {
+	return []string{
+		fmt.Sprintf("select %s as %s from pg_control_system() \\gset", in(place), variable),
+		`\if :` + variable,
+	}
+}
+
+func (p *planPrinter) lines(prefix string, lines []string) {
+	for _, line := range lines {
+		p.prefixed(prefix, line)
+	}
+}
+
+const undoPrefix = "--undo "
+
+func (p *planPrinter) undo() {
+	if len(p.plan.Undo) == 0 {
+		return
+	}
+	p.blank()
+	p.comment("What undoes all this. Stop the daemons first, and run it as you ran part 1. Keep it: a later plan no longer knows what was made here.")
+	p.comment("  sed -n 's/^%s//p' FILE > undo.sql", undoPrefix)
+	p.lines(undoPrefix, p.onlyHere())
+	for _, part := range p.plan.Undo {
+		p.prefixed(undoPrefix, fmt.Sprintf("-- In database %s, at %s:", part.In.Database, part.In.Address))
+		if p.plan.Elsewhere {
+			p.lines(undoPrefix, here(part.In, "walhook_here"))
+		}
+		for _, step := range part.Steps {
+			p.prefixed(undoPrefix, step.SQL)
+		}
+		if p.plan.Elsewhere {
+			p.lines(undoPrefix, []string{`\endif`})
+		}
+	}
+}
+
+func identifier(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }

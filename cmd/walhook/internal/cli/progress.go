@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+)
+
+// lineInterval is how often progress is told where there is no terminal.
+const lineInterval = 5 * time.Second
+
+// progress tells how far long work has come: a bar on a terminal, lines elsewhere.
+type progress struct {
+	w     io.Writer
+	label string
+	total int64
+	done  int64
+	told  time.Time
+
+	bars *mpb.Progress
+	bar  *mpb.Bar
+}
+
+// newProgress begins; total may be an estimate, or 0 where nothing is known.
+func newProgress(w io.Writer, label string, total int64) *progress {
+	p := &progress{w: w, label: label, total: total, told: time.Now()}
+	if file, ok := w.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		p.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(48))
+		p.bar = p.bars.AddBar(max(total, 1), mpb.PrependDecorators(decor.Name(label+" "), decor.CountersNoUnit("%d of about %d ")),
+			mpb.AppendDecorators(decor.AverageETA(decor.ET_STYLE_GO)))
+	}
+	return p
+}
+
+// Set tells how far it is.
+func (p *progress) Set(done int64) {
+	p.done = done
+	if p.bar != nil {
+		if done > p.total { // it was an estimate
+			p.total = done
+			p.bar.SetTotal(done, false)
+		}
+		p.bar.SetCurrent(done)
+		return
+	}
+	if now := time.Now(); now.Sub(p.told) >= lineInterval {
+		p.told = now
+		fmt.Fprintf(p.w, "%s: %d of about %d\n", p.label, done, p.total)
+	}
+}
+
+// Done ends it.
+func (p *progress) Done() {
+	if p.bar != nil {
+		p.bar.SetTotal(p.done, true)
+		p.bars.Wait()
+	}
+}

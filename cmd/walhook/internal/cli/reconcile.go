@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"walhook/cdc"
+	"walhook/dispatch"
+)
+
+func newReconcileCommand(env *Environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reconcile",
+		Short: "Compare the table with the recorded state, and fire what was missed",
+		Long: `Compares a snapshot of the table with the recorded state, and queues what was missed, marked as recovered in the log. State,
+deliveries and position change in one transaction, so it happens once or not at all.
+
+Daemons may run: the one that reads the slot steps aside meanwhile, and all of them send what is queued. Where the slot is
+sound, what it holds is queued first, as always. Where it is not, a new slot is made, and what the rows still show fires:
+where a response finished twice since the old position, one event. A running daemon does that by itself whenever it finds
+that the stream may have missed something.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := env.config()
+			if err != nil {
+				return err
+			}
+			return reconcile(cmd.Context(), cfg, env, cmd.ErrOrStderr())
+		},
+	}
+}
+
+// queueOnly is the queue of a command that sends nothing: the daemons find what was queued.
+func queueOnly(cfg *Config, log *slog.Logger) (cdc.Queue, *cdc.Horizon) {
+	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return cdc.ConnectSource(ctx, cfg.sourceURL()) })
+	queue := dispatch.NewQueue(dispatch.NewScheduler(dispatch.Config{Horizon: horizon, Log: log}), horizon, cfg.mapping().HasAssessmentTable())
+	return cdc.Queue{Began: func() {}, Add: queue.Add, Committed: func(context.Context) { queue.Discarded() }, Discarded: queue.Discarded}, horizon
+}
+
+func reconcile(ctx context.Context, cfg *Config, env *Environment, out io.Writer) error {
+	log := env.logger(cfg)
+	queue, horizon := queueOnly(cfg, log)
+	defer horizon.Close(context.WithoutCancel(ctx))
+	var bar *progress
+	endBar := func() {
+		if bar != nil {
+			bar.Done()
+			bar = nil
+		}
+	}
+	defer endBar()
+	_, err := cdc.Reconcile(ctx, cdc.ReconcileConfig{
+		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Horizon: horizon, Log: log,
+		Queue: queue,
+		Note: func(text string) {
+			endBar()
+			fmt.Fprintln(out, text)
+		},
+		Progress: func(rows, total int64) {
+			if bar == nil {
+				bar = newProgress(out, "reading rows", total)
+			}
+			bar.Set(rows)
+		},
+	})
+	return err
+}

@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+)
+
+// Environment is what commands take from outside: variables and streams.
+type Environment struct {
+	lookup         func(string) (string, bool)
+	stdout, stderr io.Writer
+
+	warnOnce sync.Once
+}
+
+// config reads the configuration. Its error is a *ConfigError.
+func (e *Environment) config() (*Config, error) {
+	e.warnOnce.Do(func() {
+		for _, warning := range unknownVariables() {
+			fmt.Fprintln(e.stderr, "walhook: "+warning)
+		}
+	})
+	return ReadConfig()
+}
+
+func (e *Environment) logger(cfg *Config) *slog.Logger {
+	return newLogger(e.stderr, cfg.LogLevel, cfg.LogFormat)
+}
+
+// usageError is bad usage of the command line: exit status 2.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+
+func (e *usageError) Unwrap() error { return e.err }
+
+const rootHelp = `walhook turns row changes into webhooks.
+
+It tails PostgreSQL logical replication on the table in which an online-assessment application keeps one row per respondent,
+and classifies each change as response.created, response.started, response.completed or response.changed. It finds the
+webhooks that administrators keep in SQL, in the schema walhook, POSTs a small JSON body to each, retries what fails, and
+keeps a log in SQL. The application is not changed and never notices.
+
+In this order, with WALHOOK_DATABASE_URL set:
+
+  walhook doctor    look whether the database is ready, and what to do where it is not
+  walhook plan      read the SQL that attach is going to run
+  walhook attach    run it: schema, publication, slot, state of the existing rows
+  walhook run       the daemon
+
+or, without any database, walhook demo.
+
+Everything is configured by variables whose names begin with WALHOOK_: see walhook help environment. Webhooks, settings and
+log are rows of the schema walhook, for the group roles walhook_admin and walhook_viewer; each object has a comment (\d+).
+
+Exit status: 0 done; 1 failed, or something is wrong; 2 bad usage or bad configuration.`
+
+// NewRoot returns the command with all its subcommands.
+func NewRoot(env *Environment) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "walhook",
+		Short:         "Rows become webhooks",
+		Long:          rootHelp,
+		Version:       versionLine(build()),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return &usageError{fmt.Errorf("unknown command %q; see walhook --help", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_ = cmd.Help()
+			return &usageError{fmt.Errorf("which command?")}
+		},
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetOut(env.stdout)
+	root.SetErr(env.stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	})
+	root.AddCommand(
+		newPlanCommand(env), newAttachCommand(env), newRunCommand(env), newReconcileCommand(env), newDetachCommand(env),
+		newDoctorCommand(env), newStatusCommand(env), newDemoCommand(env), newVersionCommand(env), newEnvironmentTopic(),
+	)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd() // which looks by now where to print to
+	for _, cmd := range everyCommand(root)[1:] {
+		switch {
+		case cmd.Name() == "help":
+			cmd.Args = knownTopic
+		case cmd.HasSubCommands():
+			requireSubcommand(cmd)
+		case cmd.Runnable():
+			cmd.ValidArgsFunction = cobra.NoFileCompletions
+		}
+		validate := cmd.Args
+		if validate == nil {
+			continue
+		}
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := validate(cmd, args); err != nil {
+				return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+			}
+			return nil
+		}
+	}
+	return root
+}
+
+// everyCommand returns a command and all below it, topics too.
+func everyCommand(cmd *cobra.Command) []*cobra.Command {
+	all := []*cobra.Command{cmd}
+	for _, below := range cmd.Commands() {
+		all = append(all, everyCommand(below)...)
+	}
+	return all
+}
+
+// requireSubcommand makes a command that only groups others refuse to be called alone, for which cobra ends with status 0.
+func requireSubcommand(cmd *cobra.Command) {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return &usageError{fmt.Errorf("%s needs one of its commands; see %s --help", cmd.CommandPath(), cmd.CommandPath())}
+	}
+}
+
+// knownTopic refuses help on what does not exist, for which cobra's own help command ends with status 0.
+func knownTopic(cmd *cobra.Command, args []string) error {
+	if _, rest, err := cmd.Root().Find(args); err != nil || len(rest) > 0 {
+		return fmt.Errorf("there is no command or topic %q", strings.Join(args, " "))
+	}
+	return nil
+}
+
+// newEnvironmentTopic is `walhook help environment`.
+func newEnvironmentTopic() *cobra.Command {
+	return &cobra.Command{Use: "environment", Short: "The variables that configure walhook", Long: environmentHelp()}
+}

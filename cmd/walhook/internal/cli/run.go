@@ -1,0 +1,248 @@
+package cli
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/trace"
+
+	"walhook/cdc"
+	"walhook/dispatch"
+	"walhook/dispatch/post"
+)
+
+func newRunCommand(env *Environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon: read the stream, queue, send, record",
+		Long: `Runs the daemon until SIGTERM, SIGINT or SIGHUP, which let attempts in flight end and record them before it stops.
+
+It reads the slot that attach made, or stands by while another daemon does and takes over when that one ends. Every daemon
+sends. Databases that cannot be reached are waited for, and a connection that breaks is opened again by itself; what cannot
+mend itself ends the process with the reason and status 1. A second signal ends it at once, which loses nothing either.
+
+It keeps nothing on disk. WALHOOK_LISTEN serves /healthz (the process lives), /readyz (200 while it streams or stands by, 503
+and the reason otherwise) and /metrics (for Prometheus). The log goes to stderr. GOMEMLIMIT, if set, bounds the memory instead
+of the program's own bound. Traces go to an OpenTelemetry collector where OpenTelemetry's own variables, such as
+OTEL_EXPORTER_OTLP_ENDPOINT, say so; docs/reference/traces.md lists those that are read.`,
+		Example: "  WALHOOK_DATABASE_URL=postgres://walhook@db/app walhook run",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := env.config()
+			if err != nil {
+				return err
+			}
+			// A reader of the log that does not read, or has gone, must not end the daemon, nor keep it from its work.
+			signal.Ignore(syscall.SIGPIPE)
+			direct := slog.New(newLogHandler(env.stderr, cfg.LogLevel, cfg.LogFormat))
+			out := newLogWriter(env.stderr, func(dropped int) { direct.Warn("dropped log lines that nobody read", "lines", dropped) })
+			defer out.close()
+			return runDaemon(cmd.Context(), cfg, newLogger(out, cfg.LogLevel, cfg.LogFormat))
+		},
+	}
+}
+
+// process is what lives as long as the process, whatever it works for.
+type process struct {
+	cfg     *Config
+	log     *slog.Logger
+	tracer  trace.Tracer
+	roots   *x509.CertPool
+	status  *cdc.Status
+	metrics *metrics
+	ready   *readiness
+	guard   *cdc.Guard
+}
+
+// runDaemon runs until the context ends or a part fails for good.
+func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
+	defer flushLog(log)
+	tracer, stopTraces, err := startTraces(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer stopTraces()
+	roots, err := rootCAs(cfg.CAFile)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	status := &cdc.Status{}
+	p := &process{
+		cfg: cfg, log: log, tracer: tracer, roots: roots, status: status, metrics: newMetrics(registry, status), ready: &readiness{},
+		guard: cdc.NewGuard(cdc.GuardConfig{
+			SourceURL: cfg.sourceURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(), Status: status,
+			MaxSlotLag: int64(cfg.MaxSlotLag), Log: log,
+		}),
+	}
+	p.ready.wait("starting")
+	server, err := NewHTTPServer(cfg.Listen, p.ready.ready, registry, log)
+	if err != nil {
+		return err
+	}
+	boundMemory(0)
+	ctx, cancel := context.WithCancelCause(ctx)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer cancel(nil)
+	parts.Go(func() {
+		if err := server.run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			cancel(fmt.Errorf("health endpoint: %w", err))
+		}
+	})
+	parts.Go(func() { p.guard.Run(ctx) })
+	for {
+		original, err := begin(ctx, cfg, p.guard, p.ready, log)
+		if err == nil {
+			err = p.work(ctx, original)
+		}
+		var copied *cdc.CopyError
+		switch cause := context.Cause(ctx); {
+		case cause != nil:
+			parts.Wait()
+			return stopped(cause, log)
+		case errors.As(err, &copied):
+			p.guard.Idle()
+			p.ready.wait("copy: " + err.Error())
+			log.Error("the databases are not those that were found; stopped streaming and sending", "error", err)
+		default:
+			return err
+		}
+	}
+}
+
+// work streams and sends for the original until the context ends, a part fails for good, or the databases are others: then the error is a
+// *cdc.CopyError.
+func (p *process) work(ctx context.Context, original *cdc.Original) error {
+	cfg, log, status := p.cfg, p.log, p.status
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	p.guard.Watch(original, cancel)
+	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return original.ConnectSource(ctx, cfg.sourceURL()) })
+	defer horizon.Close(context.WithoutCancel(ctx))
+	client := post.NewClient(post.ClientConfig{
+		Timeout: time.Duration(cfg.DeliveryTimeout), RetryCap: time.Duration(cfg.RetryCap), Concurrency: cfg.Concurrency, Version: Version(),
+		Guard: post.NewGuard(cfg.AllowNetworks), RootCAs: p.roots,
+	})
+	defer client.Close()
+	var scheduler *dispatch.Scheduler
+	scheduler = dispatch.NewScheduler(dispatch.Config{
+		Original: original, StoreURL: cfg.storeURL(), NumericID: original.Attachment.NumericID,
+		Client: client, Horizon: horizon, Backoff: post.Backoff{Base: time.Duration(cfg.RetryBase), Cap: time.Duration(cfg.RetryCap)}, MaxAttempts: cfg.MaxAttempts,
+		Timeout: time.Duration(cfg.DeliveryTimeout), Concurrency: cfg.Concurrency, EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
+		DisableAfter: time.Duration(cfg.DisableAfter), Retention: time.Duration(cfg.Retention), Version: Version(), Observe: p.metrics.attempted, Loaded: boundMemory, Log: log,
+		Report: func() dispatch.Report { return report(status, scheduler) },
+		Tracer: p.tracer, Failed: func(err error) { cancel(fmt.Errorf("senders: %w", err)) },
+	})
+	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
+	p.metrics.senders.Store(scheduler)
+	defer p.metrics.senders.Store(nil)
+	streamQueue := cdc.Queue{Began: queue.Began, Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded, Keyed: queue.Keyed}
+	stream := cdc.NewStream(cdc.StreamConfig{
+		Mend: cdc.Mender(cdc.ReconcileConfig{
+			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Horizon: horizon, Log: log,
+			Note:     func(text string) { log.Info("mending", "doing", text) },
+			Progress: func(rows, total int64) { log.Debug("reading rows", "rows", rows, "of_about", total) },
+		}, status),
+		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Original: original, Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
+		Queue:   streamQueue,
+		Horizon: horizon, Guard: p.guard, Status: status, Log: log, Tracer: p.tracer,
+	})
+	p.ready.follow(func() (bool, string) {
+		if ok, reason := streaming(status, scheduler); !ok || scheduler.ReportedReady() {
+			return ok, reason
+		}
+		return false, "starting: ready, and about to report so to the store" // where status and other daemons read it
+	})
+
+	// The senders stop after the stream, so that what it queued last is handed over.
+	sendersCtx, stopSenders := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSenders()
+	senders := make(chan struct{})
+	go func() {
+		defer close(senders)
+		if err := scheduler.Run(sendersCtx); err != nil && !errors.Is(err, context.Canceled) {
+			cancel(fmt.Errorf("senders: %w", err))
+		}
+	}()
+	err := stream.Run(ctx)
+	stopSenders()
+	<-senders
+	if err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// stopped tells a clean stop from one that a part of the daemon caused.
+func stopped(cause error, log *slog.Logger) error {
+	if !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// storePatience is how long the store may be at one transaction of the stream before /readyz says that it does not answer.
+const storePatience = 10 * time.Second
+
+// reportPatience is how long a daemon that reads the slot may be silent before a standby says that it does not work: two heartbeats and a bit.
+const reportPatience = 5 * time.Second
+
+// standing is what /readyz says of a standby: whether the daemon that reads the slot works, as that one reports.
+func standing(reader *dispatch.Reader) (bool, string) {
+	switch {
+	case reader == nil:
+		return false, "standing by, but no daemon reports that it reads the slot"
+	case reader.Silent > reportPatience:
+		return false, fmt.Sprintf("standing by, but daemon %s, which reads the slot, has not reported for %s", reader.Name, reader.Silent.Round(time.Second))
+	case reader.Unready != "":
+		return false, fmt.Sprintf("standing by, but daemon %s, which reads the slot, does not work: %s", reader.Name, reader.Unready)
+	}
+	return true, fmt.Sprintf("standing by: %s (%s)", cdc.AnotherReads, reader.Name)
+}
+
+// report is what this daemon reports of itself to others.
+func report(status *cdc.Status, scheduler *dispatch.Scheduler) dispatch.Report {
+	phase := status.View().Phase
+	r := dispatch.Report{Reads: phase == cdc.PhaseStreaming || phase == cdc.PhaseMending}
+	if ok, reason := streaming(status, scheduler); !ok {
+		r.Unready = oneLine(reason, longestReason)
+	}
+	return r
+}
+
+// streaming is what this daemon reports of itself once all parts run, and what /readyz says once the store has it.
+func streaming(status *cdc.Status, scheduler *dispatch.Scheduler) (bool, string) {
+	if ok, reason := scheduler.Ready(); !ok {
+		return false, reason
+	}
+	view := status.View()
+	switch view.Phase {
+	case cdc.PhaseStreaming:
+		if view.Writing > storePatience {
+			return false, fmt.Sprintf("the store has been at one transaction of the stream for %s: look in its pg_stat_activity for what that waits for", view.Writing.Round(time.Second))
+		}
+		if view.Danger != "" {
+			return true, "streaming; " + view.Danger
+		}
+		return true, "streaming"
+	case cdc.PhaseStandby:
+		if view.Reason != cdc.AnotherReads {
+			return true, "standing by: " + view.Reason
+		}
+		return standing(scheduler.Reader())
+	default:
+		return false, string(view.Phase) + ": " + view.Reason
+	}
+}

@@ -1,0 +1,17 @@
+package harness
+
+import (
+	"os"
+	"testing"
+
+	"walhook/testenv"
+)
+
+// Main lets a test binary be walhook itself, whose main function is given, so that tests can run, signal and kill the real program.
+func Main(m *testing.M, program func()) {
+	if os.Getenv("WALHOOK_TEST_EXEC") == "1" {
+		program()
+		return
+	}
+	testenv.Main(m)
+}

@@ -1,0 +1,87 @@
+package harness
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TextsOf returns what stands under each heading of a document.
+func TextsOf(t *testing.T, file string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts, section := map[string]string{}, ""
+	for line := range strings.Lines(string(text)) {
+		if heading, found := strings.CutPrefix(line, "## "); found {
+			section = strings.TrimSpace(heading)
+			continue
+		}
+		texts[section] += line
+	}
+	return texts
+}
+
+// Fields returns the fields of what a command printed.
+func Fields(t *testing.T, out string) map[string]string {
+	t.Helper()
+	decoder := json.NewDecoder(strings.NewReader(out))
+	decoder.UseNumber()
+	seen := map[string]string{}
+	for decoder.More() {
+		var value any
+		if err := decoder.Decode(&value); err != nil {
+			t.Fatalf("%v in\n%s", err, out)
+		}
+		fieldsOf(seen, "", value)
+	}
+	return seen
+}
+
+// fieldsOf adds the fields of a value to those that were seen.
+func fieldsOf(seen map[string]string, path string, value any) {
+	switch v := value.(type) {
+	case map[string]any:
+		for name, below := range v {
+			fieldsOf(seen, strings.TrimPrefix(path+"."+name, "."), below)
+		}
+		return
+	case []any:
+		seen[path] = "array"
+		for _, below := range v {
+			fieldsOf(seen, path+"[]", below)
+		}
+		return
+	case bool:
+		seen[path] = "boolean"
+	case string:
+		seen[path] = "string"
+	case json.Number:
+		// A number with a fraction once is one always.
+		if strings.ContainsAny(v.String(), ".e") {
+			seen[path] = "number"
+		} else if seen[path] == "" {
+			seen[path] = "integer"
+		}
+	}
+}
+
+// DocumentedMetrics are those of docs/reference/metrics.md, which TestMetricsMove holds to /metrics, by type.
+func DocumentedMetrics(t *testing.T) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile("../../../docs/reference/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]string{}
+	for _, row := range metricRow.FindAllStringSubmatch(string(text), -1) {
+		documented[row[1]] = row[2]
+	}
+	return documented
+}
+
+var metricRow = regexp.MustCompile("(?m)^\\| `(walhook_[a-z_]+)` \\| ([a-z]+) \\|")
