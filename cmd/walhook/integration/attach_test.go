@@ -12,8 +12,8 @@ import (
 	"walhook/testenv"
 )
 
-// catalog is everything that walhook could have changed in the database of a site, and its roles.
-func catalog(s *harness.Site) string {
+// catalogOf returns everything that walhook could have changed in the database of a site, and its roles.
+func catalogOf(s *harness.Site) string {
 	s.T.Helper()
 	return testenv.Psql(s.T, s.DB, `
 		select 'class', relnamespace::regnamespace, relname, relkind, relreplident from pg_class
@@ -28,7 +28,7 @@ func catalog(s *harness.Site) string {
 // mustFail runs a command that is to fail with status 1 and to say these things, and leaves the database as it was.
 func mustFail(s *harness.Site, command string, says ...string) {
 	s.T.Helper()
-	before := catalog(s)
+	before := catalogOf(s)
 	out, errOut, status := s.Walhook(command)
 	if status != 1 {
 		s.T.Errorf("walhook %s: status %d\n%s%s", command, status, out, errOut)
@@ -38,7 +38,7 @@ func mustFail(s *harness.Site, command string, says ...string) {
 			s.T.Errorf("walhook %s does not say %q:\n%s%s", command, text, out, errOut)
 		}
 	}
-	if diff := cmp.Diff(before, catalog(s)); diff != "" {
+	if diff := cmp.Diff(before, catalogOf(s)); diff != "" {
 		s.T.Errorf("walhook %s changed the database (-before +after):\n%s", command, diff)
 	}
 }
@@ -128,7 +128,7 @@ func TestAttachAndDetach(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil) // roles belong to the whole server
 	s := harness.NewSiteOn(t, server, harness.SampleSchema+"insert into respondent (id, assessment_id, started_at) values (1, 1, now());")
-	nothing := catalog(s)
+	nothing := catalogOf(s)
 	mustFail(s, "run", "walhook attach")
 	mustFail(s, "status")
 
@@ -138,18 +138,18 @@ func TestAttachAndDetach(t *testing.T) {
 		!strings.Contains(out, "CREATE_REPLICATION_SLOT") || !strings.Contains(out, "create table walhook.webhook") {
 		t.Errorf("plan: status %d\n%s%s", status, out, errOut)
 	}
-	if diff := cmp.Diff(nothing, catalog(s)); diff != "" {
+	if diff := cmp.Diff(nothing, catalogOf(s)); diff != "" {
 		t.Errorf("plan changed the database (-before +after):\n%s", diff)
 	}
 
 	s.Attach()
-	attached := catalog(s)
+	attached := catalogOf(s)
 	if n := testenv.Value[int64](t, s.Store, "select count(*) from walhook.response_state"); n != 1 {
 		t.Errorf("%d states were recorded, not 1", n)
 	}
 	slot := testenv.Psql(t, s.DB, "select confirmed_flush_lsn from pg_replication_slots")
 	s.Attach()
-	if diff := cmp.Diff(attached, catalog(s)); diff != "" {
+	if diff := cmp.Diff(attached, catalogOf(s)); diff != "" {
 		t.Errorf("attaching again changed the database (-before +after):\n%s", diff)
 	}
 	if again := testenv.Psql(t, s.DB, "select confirmed_flush_lsn from pg_replication_slots"); again != slot {
@@ -195,7 +195,7 @@ func TestAttachAndDetach(t *testing.T) {
 	if out, errOut, status := s.Walhook("detach", "--drop-schema"); status != 0 {
 		t.Fatalf("detach --drop-schema: status %d\n%s%s", status, out, errOut)
 	}
-	if diff := cmp.Diff(nothing, catalog(s)); diff != "" {
+	if diff := cmp.Diff(nothing, catalogOf(s)); diff != "" {
 		t.Errorf("detach --drop-schema left (-before +after):\n%s", diff)
 	}
 	if roles := testenv.Psql(t, s.DB, "select rolname from pg_roles where rolname ~ 'walhook'"); roles != "" {

@@ -90,7 +90,7 @@ func refusesAsCopy(s *harness.Site) {
 		s.T.Errorf("detach --drop-schema: status %d\n%s%s", status, out, errOut)
 	}
 	for _, auto := range []string{"false", "true"} {
-		before := catalog(s)
+		before := catalogOf(s)
 		d := s.With("AUTO_ATTACH", auto).Start()
 		for _, text := range twoWays {
 			d.Readyz(503, text)
@@ -98,7 +98,7 @@ func refusesAsCopy(s *harness.Site) {
 		if status := d.Stop(); status != 0 {
 			s.T.Errorf("the daemon of a copy ended with status %d", status)
 		}
-		if diff := cmp.Diff(before, catalog(s)); diff != "" {
+		if diff := cmp.Diff(before, catalogOf(s)); diff != "" {
 			s.T.Errorf("the daemon of a copy changed it (-before +after):\n%s", diff)
 		}
 	}
