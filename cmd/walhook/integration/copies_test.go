@@ -385,7 +385,7 @@ func TestAddressLeadsToACopy(t *testing.T) {
 				if which == "store" {
 					daemons = testenv.Psql(t, c.DB, "select d::text from walhook.daemon d")
 				}
-				return catalog(c) + daemons
+				return catalogOf(c) + daemons
 			}
 			before := look()
 			wire.Cut()

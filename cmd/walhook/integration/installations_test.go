@@ -103,7 +103,7 @@ func TestInstallationsSideBySide(t *testing.T) {
 				}
 				dstays.Stop()
 				must(stays, "detach", "--drop-schema")
-				if got := catalog(a); strings.Contains(got, "walhook") || strings.Contains(got, "publication|") || strings.Contains(got, "slot|") {
+				if got := catalogOf(a); strings.Contains(got, "walhook") || strings.Contains(got, "publication|") || strings.Contains(got, "slot|") {
 					t.Errorf("the last one left:\n%s", got)
 				}
 			})
