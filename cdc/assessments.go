@@ -62,12 +62,3 @@ func (a *assessments) queue(work *pgx.Batch) {
 	}
 	*a = assessments{}
 }
-
-// pointer returns the value, nil for NULL.
-func (t Text) pointer() *string {
-	if t.Null || t.Unchanged {
-		return nil
-	}
-	value := t.Value
-	return &value
-}

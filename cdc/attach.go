@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,9 +16,6 @@ import (
 	"walhook/session"
 	"walhook/sql"
 )
-
-// attachLock is the key of the session lock on the store that attach, detach and reconcile hold.
-const attachLock int64 = 0x77616c686f6f6b02 // "walhook" and 2
 
 // AttachConfig is what Attach needs.
 type AttachConfig struct {
@@ -42,26 +38,14 @@ type Way string
 
 // The ways on in a copy. Both change nothing elsewhere.
 const (
-	Adopt Way = "adopt" // it is the original now: state, webhooks and pending deliveries go on, by a comparison
-	Fresh Way = "fresh" // it starts anew: pending deliveries are dropped, and webhooks are kept disabled
+	WayAdopt Way = "adopt" // it is the original now: state, webhooks and pending deliveries go on, by a comparison
+	WayFresh Way = "fresh" // it starts anew: pending deliveries are dropped, and webhooks are kept disabled
 )
 
 // RefusedError tells why attach refuses. Nothing was changed.
 type RefusedError struct{ Findings []Finding }
 
 func (e *RefusedError) Error() string { return "attach refuses: " + reasons(e.Findings) }
-
-func reasons(findings []Finding) string {
-	texts := make([]string, len(findings))
-	for i, f := range findings {
-		texts[i] = f.Found
-		again := slices.ContainsFunc(findings[i+1:], func(later Finding) bool { return later.Remedy == f.Remedy })
-		if f.Remedy != "" && !again { // a remedy for several comes after the last of them
-			texts[i] += " (" + f.Remedy + ")"
-		}
-	}
-	return strings.Join(texts, "; ")
-}
 
 // Attach makes schema, publication and slot, and records the state of the rows that exist at the slot's own snapshot. It may
 // be repeated, and begins anew where an earlier one was interrupted. It reports whether anything was attached: false when it
@@ -142,7 +126,7 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 			return false, err
 		}
 		lost := recheck(cfg, preflight)
-		if lost == nil || cfg.Way != Adopt {
+		if lost == nil || cfg.Way != WayAdopt {
 			return false, lost
 		}
 		if err := noDaemonLives(ctx, store); err != nil {
@@ -150,7 +134,7 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		}
 		return true, adopt(ctx, cfg, store, view.identity, &GapError{SlotLost, lost.Error()})
 	}
-	if before.complete() && cfg.Way == Adopt {
+	if before.complete() && cfg.Way == WayAdopt {
 		gap := &GapError{ServerRestored, fmt.Sprintf("%s was adopted as the original; walhook was attached to %s", view.source, view.attachedTo)}
 		if err := adopt(ctx, cfg, store, view.identity, gap); err != nil {
 			return false, err
@@ -162,7 +146,7 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	}
 	a := &attacher{
 		cfg: cfg, source: source, store: store, replication: replication, preflight: preflight, identity: view.identity,
-		recorded: view.publisher(preflight, cfg.Way), fresh: copied && cfg.Way == Fresh,
+		recorded: view.publisher(preflight, cfg.Way), fresh: copied && cfg.Way == WayFresh,
 	}
 	if copied && before != nil {
 		if err := dropSlot(ctx, source, before.NextSlot); err != nil { // of an adoption that was interrupted here
@@ -194,15 +178,10 @@ func adopt(ctx context.Context, cfg AttachConfig, store *pgx.Conn, id identity, 
 	if _, err := store.Exec(ctx, sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": gap.Kind, "detail": gap.Detail})...); err != nil {
 		return fmt.Errorf("record the incident: %w", err)
 	}
-	r := &reconciler{
-		cfg: ReconcileConfig{
-			SourceURL: cfg.SourceURL, StoreURL: cfg.StoreURL, Target: cfg.Target, Queue: cfg.Queue, Horizon: cfg.Horizon,
-			Log: cfg.Log, Note: cfg.Note, Progress: cfg.Progress, Gap: gap,
-		},
-		store: store, adopting: &id,
-	}
-	_, err := r.anew(ctx)
-	return err
+	return Adopt(ctx, ReconcileConfig{
+		SourceURL: cfg.SourceURL, StoreURL: cfg.StoreURL, Target: cfg.Target, Queue: cfg.Queue, Horizon: cfg.Horizon,
+		Log: cfg.Log, Note: cfg.Note, Progress: cfg.Progress, Gap: gap,
+	}, store, id)
 }
 
 // noteMissingGroups says that nobody else can be given rights yet, where this role may not create the group roles.
@@ -243,41 +222,6 @@ func upgrade(ctx context.Context, store *pgx.Conn) error {
 		return err
 	}
 	return sql.Install(ctx, store)
-}
-
-// existingAttachment reads the attachment of a store that may be empty yet.
-func existingAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
-	version, err := sql.Version(ctx, store)
-	if err != nil || version == 0 {
-		return nil, err
-	}
-	return ReadAttachment(ctx, store)
-}
-
-// lockAttach waits a while for another attach, detach or reconcile on this store to end.
-func lockAttach(ctx context.Context, store *pgx.Conn) error {
-	locked, err := tryLock(ctx, store, attachLock, dialTimeout)
-	if err == nil && !locked {
-		err = errors.New("another attach, detach or reconcile is at work on this store; wait for it to end")
-	}
-	return err
-}
-
-// tryLock takes an advisory lock of the store, and gives whoever holds it some time to end. It reports whether it has it.
-func tryLock(ctx context.Context, store *pgx.Conn, key int64, patience time.Duration) (locked bool, err error) {
-	for began := time.Now(); ; {
-		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", key).Scan(&locked); err != nil {
-			return false, fmt.Errorf("lock the store: %w", err)
-		}
-		if locked || time.Since(began) >= patience {
-			return locked, nil
-		}
-		select {
-		case <-time.After(standbyPoll / 5):
-		case <-ctx.Done():
-			return false, ctx.Err()
-		}
-	}
 }
 
 // recheck is what attach does where everything is attached: it mends the publication, and tells of a slot that is gone.
@@ -403,7 +347,7 @@ func (a *attacher) begin(ctx context.Context) error {
 	if a.preflight.Assessment != nil {
 		assessmentOID = a.preflight.Assessment.OID
 	}
-	types := target.Mapping.columnTypes(a.preflight.Respondent, a.preflight.Assessment)
+	types := columnTypesOf(target.Mapping, a.preflight.Respondent, a.preflight.Assessment)
 	typesJSON, err := types.json()
 	if err != nil {
 		return err
@@ -444,23 +388,6 @@ func forgetDaemons(ctx context.Context, store *pgx.Conn) error {
 	for _, q := range []sql.Query{sql.ForgetDaemons, sql.ForgetOwners, sql.ForgetMoves} {
 		if _, err := store.Exec(ctx, q.SQL); err != nil {
 			return fmt.Errorf("forget the original's daemons: %w", err)
-		}
-	}
-	return nil
-}
-
-// mendPublication makes the publication what it should be, and marks it where this installation created it.
-func mendPublication(ctx context.Context, source *pgx.Conn, p *Preflight, recorded *Attachment) error {
-	var statements []string
-	if len(p.publication.drift(p.havePublication)) > 0 {
-		statements = p.publication.mendSQL(p.havePublication)
-	}
-	if have := p.havePublication; have != nil && have.owner && have.slot != p.publication.slot && recorded.created(have, p.publication.slot) {
-		statements = append(statements, p.publication.markSQL())
-	}
-	for _, statement := range statements {
-		if _, err := source.Exec(ctx, statement); err != nil {
-			return fmt.Errorf("make publication %q (%s): %w", p.publication.name, statement, err)
 		}
 	}
 	return nil
@@ -534,19 +461,6 @@ func (a *attacher) setAside(ctx context.Context, table Name, slot newSlot) func(
 		a.cfg.Note(refused.String())
 		return refused.record(ctx, a.store)
 	}
-}
-
-// beginAtSnapshot begins a transaction on the source that sees exactly what a new slot's stream continues from.
-func beginAtSnapshot(ctx context.Context, source *pgx.Conn, snapshot string) error {
-	for _, statement := range []string{
-		"begin isolation level repeatable read read only",
-		"set transaction snapshot '" + strings.ReplaceAll(snapshot, "'", "''") + "'",
-	} {
-		if _, err := source.Exec(ctx, statement); err != nil {
-			return fmt.Errorf("read at the slot's snapshot: %w", err)
-		}
-	}
-	return nil
 }
 
 // DetachConfig is what Detach needs.

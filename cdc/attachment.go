@@ -104,11 +104,6 @@ func recordOrigin(ctx context.Context, store *pgx.Conn) error {
 	return nil
 }
 
-// matches returns a FatalError when the configuration is not the one that was attached.
-func (a *Attachment) matches(cfg StreamConfig) error {
-	return a.Matches(Target{Slot: cfg.Slot, Publication: cfg.Publication, Publish: a.Publish, Mapping: cfg.Mapping})
-}
-
 // Matches returns a *FatalError that names what differs from the configuration that was attached, and the remedy. Fewer columns may be
 // published than the configuration lets, and not more.
 func (a *Attachment) Matches(target Target) error {
@@ -128,4 +123,13 @@ func (a *Attachment) Matches(target Target) error {
 	}
 	return fatalf("the configuration is not the one that was attached: %s; set it back, or set WALHOOK_STORE_URL to another database for another installation, "+
 		"or run `walhook detach` with what was attached and then `walhook attach` (webhooks and log are kept; what already happened fires nothing)", strings.Join(differs, "; "))
+}
+
+// existingAttachment reads the attachment of a store that may be empty yet.
+func existingAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
+	version, err := sql.Version(ctx, store)
+	if err != nil || version == 0 {
+		return nil, err
+	}
+	return ReadAttachment(ctx, store)
 }

@@ -103,3 +103,12 @@ type Tx struct {
 	CommitLSN pglogrepl.LSN // LSN of the commit record: Begin's final LSN
 	CommitAt  time.Time
 }
+
+// pointer returns the value, nil for NULL.
+func (t Text) pointer() *string {
+	if t.Null || t.Unchanged {
+		return nil
+	}
+	value := t.Value
+	return &value
+}

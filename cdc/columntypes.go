@@ -1,29 +1,10 @@
 package cdc
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
-	"time"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
-
-	"walhook/sql"
 )
-
-// ColumnRetyped is the kind of gap that a mapped column with another type is: the stream goes on, and the table is compared, so that
-// what was stored of the rows is of their columns as they are now.
-const ColumnRetyped = "column_retyped"
-
-// KeyRetyped is the kind of gap that a new type of the key is where rows cannot be told apart any more.
-const KeyRetyped = "key_retyped"
-
-// retypedAgain is how soon a comparison that failed is tried again for a column's new type, which does not stop the stream.
-const retypedAgain = 30 * time.Second
 
 // Roles of the mapped columns, as walhook.attachment.column_types has them.
 const (
@@ -42,7 +23,7 @@ type mappedColumn struct {
 }
 
 // mappedColumns are the mapped columns of the tables; assessment may be nil.
-func (m Mapping) mappedColumns(respondent, assessment *TableInfo) []mappedColumn {
+func mappedColumns(m Mapping, respondent, assessment *TableInfo) []mappedColumn {
 	columns := []mappedColumn{
 		{roleKey, m.ID, respondent},
 		{roleAssessment, m.Assessment, respondent},
@@ -58,10 +39,10 @@ func (m Mapping) mappedColumns(respondent, assessment *TableInfo) []mappedColumn
 	return slices.DeleteFunc(columns, func(c mappedColumn) bool { return c.column == "" })
 }
 
-// columnTypes returns the types as the catalog has them.
-func (m Mapping) columnTypes(respondent, assessment *TableInfo) ColumnTypes {
+// columnTypesOf returns the types as the catalog has them.
+func columnTypesOf(m Mapping, respondent, assessment *TableInfo) ColumnTypes {
 	types := ColumnTypes{}
-	for _, c := range m.mappedColumns(respondent, assessment) {
+	for _, c := range mappedColumns(m, respondent, assessment) {
 		types[c.role] = c.table.typeOf(c.column)
 	}
 	return types
@@ -74,156 +55,4 @@ func (t ColumnTypes) json() ([]byte, error) {
 		return nil, fmt.Errorf("record the types of the mapped columns: %w", err)
 	}
 	return text, nil
-}
-
-// retyped returns a *GapError where mapped columns have other types than what is stored is of, or had for a while and were not compared;
-// nil where neither is so.
-func (s *Stream) retyped(a *Attachment, tables []*TableInfo) *GapError {
-	if s.cfg.Mend == nil || time.Since(s.retypeFailed) < retypedAgain {
-		return nil // without Mend, this is the stream of a comparison, which closes the incident itself
-	}
-	var assessment *TableInfo
-	if len(tables) > 1 {
-		assessment = tables[1]
-	}
-	now := s.cfg.Mapping.columnTypes(tables[0], assessment)
-	if maps.Equal(now, a.Types) {
-		return s.retypeOpen // the types are the former ones again, and the comparison is still due
-	}
-	if a.Types == nil {
-		return &GapError{ColumnRetyped, "the types of the mapped columns are not recorded yet"}
-	}
-	var changes []string
-	for _, c := range s.cfg.Mapping.mappedColumns(tables[0], assessment) {
-		if before, now := a.Types[c.role], now[c.role]; before != now {
-			changes = append(changes, fmt.Sprintf("column %s of %s has another type (%s, was %s)", c.column, c.table.Name.Display(), now.name(), before.name()))
-		}
-	}
-	return &GapError{ColumnRetyped, strings.Join(slices.Compact(changes), "; ")}
-}
-
-// name is the type for people.
-func (t ColumnType) name() string {
-	if known, ok := typeNames.TypeForOID(t.OID); ok {
-		if t.Modifier >= 0 {
-			return fmt.Sprintf("%s with modifier %d", known.Name, t.Modifier)
-		}
-		return known.Name
-	}
-	return fmt.Sprintf("type %d", t.OID)
-}
-
-// rekeying returns SQL that makes a stored key of the type before one of the type now, "" where both are spelled alike, as the
-// application's ALTER TYPE did without USING. It is not known where that cannot be told.
-func rekeying(before, now ColumnType) (expression string, known bool) {
-	if before == now {
-		return "", true
-	}
-	stored := "response_id"
-	if before.OID == pgtype.BPCharOID {
-		stored = "rtrim(response_id, ' ')"
-	}
-	switch from, to := before.family(), now.family(); {
-	case now.OID == pgtype.BPCharOID && now.Modifier > 4:
-		return fmt.Sprintf("rpad(%s, %d)", stored, now.Modifier-4), from == letters || from == number || from == uuid
-	case to == letters:
-		if stored == "response_id" {
-			stored = ""
-		}
-		return stored, true
-	case to == number && (from == number || from == letters):
-		return "(" + stored + "::" + now.castName() + ")::text", true
-	case to == uuid && (from == uuid || from == letters):
-		return "(" + stored + "::uuid)::text", true
-	}
-	return "", before.OID == now.OID
-}
-
-// castName is the type as a cast in SQL has it.
-func (t ColumnType) castName() string {
-	switch t.OID {
-	case pgtype.Int2OID:
-		return "numeric::smallint"
-	case pgtype.Int4OID:
-		return "numeric::integer"
-	case pgtype.Int8OID:
-		return "numeric::bigint"
-	case pgtype.Float4OID:
-		return "real"
-	case pgtype.Float8OID:
-		return "double precision"
-	}
-	if t.Modifier >= 4 {
-		return fmt.Sprintf("numeric(%d,%d)", (t.Modifier-4)>>16, t.scale())
-	}
-	return "numeric"
-}
-
-// rekey lets the recorded states have the keys of the column as it is now. It reports whether they can have.
-func rekey(ctx context.Context, store *pgx.Conn, before, now ColumnType) (known bool, err error) {
-	expression, known := rekeying(before, now)
-	if !known || expression == "" {
-		return known, nil
-	}
-	err = attempt(ctx, store, func() error {
-		_, err := store.Exec(ctx, rekeySQL(expression))
-		return err
-	})
-	if untakable(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("give the recorded states the keys of the retyped column: %w", err)
-	}
-	return true, nil
-}
-
-// isRekeyed reports whether the key of an item is of another type than the states have.
-func (w *writer) isRekeyed(it item) bool {
-	return it.kind == itemChange && it.change.Table == Respondent && it.change.Kind != Truncate && w.key.OID != 0 && it.key != w.key
-}
-
-// rekey stores what was gathered under the former type of the key, and lets the states have the keys of the new one, in the order of the
-// stream: the history follows the rows.
-func (w *writer) rekey(ctx context.Context, to ColumnType) error {
-	if err := w.await(); err != nil {
-		return err
-	}
-	if w.next.items > 0 {
-		w.begin(ctx, w.next)
-		if err := w.await(); err != nil {
-			return err
-		}
-	}
-	gap := &GapError{KeyRetyped, fmt.Sprintf("the key %s of %s has another type (%s, was %s), and which recorded response is which row cannot be told from it",
-		w.mapping.ID, w.mapping.Respondent.Display(), to.name(), w.key.name())}
-	expression, known := rekeying(w.key, to)
-	if !known {
-		return gap
-	}
-	work := &pgx.Batch{}
-	if expression != "" {
-		work.Queue(rekeySQL(expression))
-	}
-	key, err := json.Marshal(to)
-	if err != nil {
-		return fmt.Errorf("record the type of the key: %w", err)
-	}
-	work.Queue(sql.RecordKeyType.SQL, sql.RecordKeyType.Bind(sql.Args{"numeric_id": to.isInteger(), "key": key})...)
-	work.Queue("select pg_catalog.pg_notify('walhook', '')")
-	if err := w.commit(ctx, work, w.consumed); err != nil {
-		if untakable(err) {
-			return gap
-		}
-		return err
-	}
-	w.key = to
-	w.states.purge()
-	w.next = newBatch(w)
-	w.queue.keyed(to)
-	return nil
-}
-
-func rekeySQL(expression string) string {
-	return "update walhook.response_state set first_id = coalesce(first_id, response_id), response_id = " + expression + " where response_id <> " + expression
 }

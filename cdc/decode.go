@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/jackc/pglogrepl"
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // MessageKind tells what a Message is.
@@ -122,9 +121,6 @@ func (d *Decoder) decode(c *cursor) (Message, error) {
 		return Message{}, &DecodeError{Message: c.kind, Reason: "the type of message is unknown"}
 	}
 }
-
-// typeNames finds built-in types by name.
-var typeNames = pgtype.NewMap()
 
 // describe takes a Type message, which comes before the Relation that uses the type. Of a domain it names the type beneath,
 // with an empty namespace for pg_catalog.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -66,15 +68,29 @@ func sqlState(err error) string {
 	return ""
 }
 
-// SQLSTATEs that decide what happens next (PostgreSQL manual, appendix A).
-const (
-	stateObjectInUse      = "55006" // the slot is active
-	stateDuplicateObject  = "42710"
-	stateLockNotAvailable = "55P03" // within lock_timeout
-	stateInvalidValue     = "22023"
-	stateUndefinedObject  = "42704" // no such slot or publication
-	stateNotReady         = "55000" // object_not_in_prerequisite_state: the slot was invalidated
-	stateNotInEncoding    = "22021" // character_not_in_repertoire: bytes that are no text in the encoding
-	stateUntranslatable   = "22P05" // untranslatable_character
-	statePositionMoved    = "WH001" // walhook.advance
-)
+// untakable reports whether the store refused what it was given, and would refuse it again: a data exception, a violated constraint
+// or a limit of the server (classes 22, 23 and 54 of SQLSTATE).
+func untakable(err error) bool {
+	state := sqlState(err)
+	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23") || strings.HasPrefix(state, "54")
+}
+
+// SetAside is the kind of incident that names a row which the store cannot take.
+const SetAside = "set_aside"
+
+// PreconditionLost is the kind of incident that names what attach required and holds no more. The stream goes on without it, until the
+// table has to be compared.
+const PreconditionLost = "precondition_lost"
+
+// ColumnRetyped is the kind of gap that a mapped column with another type is: the stream goes on, and the table is compared, so that
+// what was stored of the rows is of their columns as they are now.
+const ColumnRetyped = "column_retyped"
+
+// KeyRetyped is the kind of gap that a new type of the key is where rows cannot be told apart any more.
+const KeyRetyped = "key_retyped"
+
+// notText reports whether the store's encoding cannot hold a text.
+func notText(err error) bool {
+	state := sqlState(err)
+	return state == pgerrcode.CharacterNotInRepertoire || state == pgerrcode.UntranslatableCharacter
+}

@@ -193,7 +193,7 @@ func (e *examiner) slot(ctx context.Context) {
 		e.unknown("slot", err)
 		return
 	}
-	danger := e.p.Slot.danger(e.cfg.MaxSlotLag)
+	danger := dangerOf(e.p.Slot, e.cfg.MaxSlotLag)
 	switch {
 	case e.p.Slot.WALStatus == "unreserved":
 		e.note(Fail, "slot", danger, stuck)

@@ -1,7 +1,6 @@
 package cdc
 
 import (
-	"io"
 	"time"
 )
 
@@ -35,17 +34,4 @@ func (s *series) rest() {
 	if s.length >= gatherAfter {
 		time.Sleep(gatherRest)
 	}
-}
-
-// gatheringReader rests before it reads from a connection that brings little at a time and much in all.
-type gatheringReader struct {
-	from io.Reader
-	series
-}
-
-func (g *gatheringReader) Read(p []byte) (int, error) {
-	g.rest()
-	n, err := g.from.Read(p)
-	g.wake(err == nil && n < len(p)/2)
-	return n, err
 }

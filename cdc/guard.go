@@ -124,8 +124,8 @@ func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {
 	if slot.foreign() {
 		slot = &SlotInfo{Name: slot.Name} // another database's may be in any danger
 	}
-	danger := slot.danger(g.cfg.MaxSlotLag)
-	before := g.cfg.Status.weighed(SlotView{Status: slot.status(), Active: slot.ActivePID != nil, Retained: slot.Retained}, danger)
+	danger := dangerOf(slot, g.cfg.MaxSlotLag)
+	before := g.cfg.Status.weighed(SlotView{Status: slotStatus(slot), Active: slot.ActivePID != nil, Retained: slot.Retained}, danger)
 	switch {
 	case danger != "" && before == "":
 		g.cfg.Log.Warn("the slot nears the end of what it may hold back", "detail", danger)
@@ -145,8 +145,8 @@ func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {
 	return dropSlot(ctx, source, g.cfg.Slot)
 }
 
-// danger says what the slot comes near to, "" while it is far from it.
-func (s *SlotInfo) danger(limit int64) string {
+// dangerOf says what the slot comes near to, "" while it is far from it.
+func dangerOf(s *SlotInfo, limit int64) string {
 	held := fmt.Sprintf("slot %q holds back %s of WAL", s.Name, BytesText(s.Retained))
 	switch {
 	case !s.Exists:

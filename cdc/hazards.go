@@ -42,13 +42,6 @@ func (e *examiner) transactions(ctx context.Context) {
 		"in the database named, COMMIT PREPARED or ROLLBACK PREPARED each one that nobody is going to finish")
 }
 
-func collect(rows pgx.Rows, err error) ([]string, error) {
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
-}
-
 // found is a sentence about some things, and another where there are none.
 func found(none, some string, things []string) string {
 	if len(things) == 0 {

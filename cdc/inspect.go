@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // TableInfo is what the catalog says of a table.
@@ -81,7 +81,7 @@ func (t *TableInfo) measure(ctx context.Context, conn *pgx.Conn) error {
 	work.Queue(partitionsOf("$1::oid")+" select coalesce(sum(pg_catalog.pg_table_size(relid)), 0)::bigint from tree", t.OID).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&t.Bytes) })
 	err := conn.SendBatch(ctx, work).Close()
-	if sqlState(err) == stateLockNotAvailable {
+	if sqlState(err) == pgerrcode.LockNotAvailable {
 		t.Bytes, err = -1, nil
 	}
 	if err != nil {
@@ -222,11 +222,6 @@ func (t *TableInfo) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// isInteger reports whether a key of this type is a JSON number.
-func (t ColumnType) isInteger() bool {
-	return t.OID == pgtype.Int2OID || t.OID == pgtype.Int4OID || t.OID == pgtype.Int8OID
-}
-
 // SlotInfo is what pg_replication_slots says of our slot.
 type SlotInfo struct {
 	Name      string
@@ -321,4 +316,11 @@ func (s *SlotInfo) continues(before, after Position) error {
 // lost says that the slot was invalidated.
 func (s *SlotInfo) lost() string {
 	return fmt.Sprintf("slot %q was invalidated: the server has removed WAL that it still needed", s.Name)
+}
+
+func collect(rows pgx.Rows, err error) ([]string, error) {
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }

@@ -13,7 +13,7 @@ import (
 
 // hiddenKey says that deletes and changed keys of the table do not tell which row they are about, since somebody gave it a replica
 // identity that lacks the mapped key; "" where they do. The application can write, so the table stays published.
-func (t *TableInfo) hiddenKey(key string) string {
+func hiddenKey(t *TableInfo, key string) string {
 	for _, identity := range t.Identities {
 		if len(identity.Columns) > 0 && identity.Setting != "n" && !slices.Contains(identity.Columns, key) {
 			remedy, ok := identity.covering(key)
@@ -42,7 +42,7 @@ func (b *batch) unidentifiedDelete() {
 func (s *Stream) watchKeys(ctx context.Context, tables []*TableInfo) (*GapError, error) {
 	keys := []string{s.cfg.Mapping.ID, s.cfg.Mapping.AssessmentID}
 	for i, table := range tables {
-		detail := table.hiddenKey(keys[i])
+		detail := hiddenKey(table, keys[i])
 		if detail == "" {
 			continue
 		}

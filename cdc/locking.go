@@ -2,11 +2,16 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 )
+
+// lockPoll is how often a lock that somebody else holds is tried again.
+const lockPoll = 500 * time.Millisecond
 
 // mortal are settings with which the store's server ends a session within five seconds of the end of its client's machine, also where it
 // is at a statement.
@@ -26,7 +31,7 @@ func connectLocking(ctx context.Context, url string) (*pgx.Conn, error) {
 	}
 	for _, setting := range mortal {
 		// A server may refuse what its system does not support.
-		if _, err := store.Exec(ctx, "select pg_catalog.set_config($1, $2, false)", setting[0], setting[1]); err != nil && sqlState(err) != stateInvalidValue {
+		if _, err := store.Exec(ctx, "select pg_catalog.set_config($1, $2, false)", setting[0], setting[1]); err != nil && sqlState(err) != pgerrcode.InvalidParameterValue {
 			closeQuietly(store)
 			return nil, fmt.Errorf("set up the store's session: %w", err)
 		}
@@ -40,4 +45,40 @@ func closeLocking(store *pgx.Conn) {
 	defer cancel()
 	_, _ = store.Exec(ctx, "select pg_catalog.pg_advisory_unlock_all()")
 	closeQuietly(store)
+}
+
+// ReaderLock is the key of the session lock on the store that the one daemon holds which reads the slot.
+const ReaderLock int64 = 0x77616c686f6f6b01 // "walhook" and 1
+
+// DaemonLock and a daemon's id are the key of the session lock on the store that it holds while it lives, so that others find out at
+// once when it is killed.
+const DaemonLock int32 = 0x77686b64 // "whkd"
+
+// attachLock is the key of the session lock on the store that attach, detach and reconcile hold.
+const attachLock int64 = 0x77616c686f6f6b02 // "walhook" and 2
+
+// lockAttach waits a while for another attach, detach or reconcile on this store to end.
+func lockAttach(ctx context.Context, store *pgx.Conn) error {
+	locked, err := tryLock(ctx, store, attachLock, dialTimeout)
+	if err == nil && !locked {
+		err = errors.New("another attach, detach or reconcile is at work on this store; wait for it to end")
+	}
+	return err
+}
+
+// tryLock takes an advisory lock of the store, and gives whoever holds it some time to end. It reports whether it has it.
+func tryLock(ctx context.Context, store *pgx.Conn, key int64, patience time.Duration) (locked bool, err error) {
+	for began := time.Now(); ; {
+		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", key).Scan(&locked); err != nil {
+			return false, fmt.Errorf("lock the store: %w", err)
+		}
+		if locked || time.Since(began) >= patience {
+			return locked, nil
+		}
+		select {
+		case <-time.After(lockPoll / 5):
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
 }

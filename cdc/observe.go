@@ -172,15 +172,15 @@ func (o *Observation) observeSource(ctx context.Context, source, store *pgx.Conn
 		o.line(Fail, "slot", "%v", err)
 		return
 	}
-	o.SlotStatus, o.SlotActive, o.LagBytes = s.status(), s.ActivePID != nil, s.Retained
-	verdict, text := s.verdict(stored)
+	o.SlotStatus, o.SlotActive, o.LagBytes = slotStatus(s), s.ActivePID != nil, s.Retained
+	verdict, text := slotVerdict(s, stored)
 	o.line(verdict, "slot", "%s", text)
 	if s.Exists {
 		verdict, text := OK, BytesText(s.Retained)+" of WAL are held back"
 		if position != nil {
 			text += "; the stored position is " + position.String()
 		}
-		if danger := s.danger(0); danger != "" {
+		if danger := dangerOf(s, 0); danger != "" {
 			verdict, text = Warn, danger
 		}
 		o.line(verdict, "lag", "%s", text)
@@ -193,8 +193,8 @@ type storeStand struct {
 	daemons       int64
 }
 
-// verdict says how the slot stands. Nothing is known of the store where stored is nil.
-func (s *SlotInfo) verdict(stored *storeStand) (Level, string) {
+// slotVerdict says how the slot stands. Nothing is known of the store where stored is nil.
+func slotVerdict(s *SlotInfo, stored *storeStand) (Level, string) {
 	switch {
 	case !s.Exists && stored == nil:
 		return Fail, fmt.Sprintf("%q does not exist", s.Name)
@@ -211,11 +211,11 @@ func (s *SlotInfo) verdict(stored *storeStand) (Level, string) {
 	case s.WALStatus == "lost":
 		return Fail, s.lost()
 	case s.WALStatus == "unreserved":
-		return Fail, s.danger(0)
+		return Fail, dangerOf(s, 0)
 	case stored == nil && s.ActivePID == nil:
 		return Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile", s.Name)
 	case stored == nil:
-		return OK, fmt.Sprintf("%q is %s and read by process %d of the server", s.Name, s.status(), *s.ActivePID)
+		return OK, fmt.Sprintf("%q is %s and read by process %d of the server", s.Name, slotStatus(s), *s.ActivePID)
 	case s.ActivePID == nil && stored.daemons == 0:
 		return Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile: start walhook run, or walhook detach", s.Name)
 	case s.ActivePID == nil:
@@ -223,7 +223,7 @@ func (s *SlotInfo) verdict(stored *storeStand) (Level, string) {
 	case stored.daemons == 0:
 		return Fail, fmt.Sprintf("slot %q is read by process %d of the server, and no daemon of this store lives: see pg_stat_activity", s.Name, *s.ActivePID)
 	}
-	return OK, fmt.Sprintf("%q is %s and read by a daemon", s.Name, s.status())
+	return OK, fmt.Sprintf("%q is %s and read by a daemon", s.Name, slotStatus(s))
 }
 
 func (o *Observation) observeDaemons(ctx context.Context, store *pgx.Conn) error {

@@ -143,14 +143,6 @@ func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, e
 	return steps, nil
 }
 
-func quotedList(names []string) string {
-	quoted := make([]string, len(names))
-	for i, name := range names {
-		quoted[i] = pgx.Identifier{name}.Sanitize()
-	}
-	return strings.Join(quoted, ", ")
-}
-
 // MayBecome is the condition that whoever runs a statement may SET ROLE to a role, given as a literal. From 16 on membership alone does not
 // allow that.
 func MayBecome(role string) string {

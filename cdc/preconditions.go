@@ -8,15 +8,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// PreconditionLost is the kind of incident that names what attach required and holds no more. The stream goes on without it, until the
-// table has to be compared.
-const PreconditionLost = "precondition_lost"
-
 // watchedElsewhere are the checks whose end the watch finds as a gap or the guard mends, and those that are of the moment alone.
 var watchedElsewhere = []string{"publication", "replica_identity", "free_slots", "free_senders"}
 
 // lostPreconditions returns what of attach's preconditions holds no more, with the remedies; "" where all do.
-func (p *Preflight) lostPreconditions() string {
+func lostPreconditions(p *Preflight) string {
 	lost := slices.DeleteFunc(p.Refusals(), func(f Finding) bool { return slices.Contains(watchedElsewhere, f.Check) })
 	if len(lost) == 0 {
 		return ""
@@ -30,7 +26,7 @@ func (s *Stream) watchPreconditions(ctx context.Context, source *pgx.Conn, a *At
 	if err != nil {
 		return err
 	}
-	lost := preflight.lostPreconditions()
+	lost := lostPreconditions(preflight)
 	changed, err := s.keep(ctx, &s.lost, PreconditionLost, lost)
 	if changed && lost != "" {
 		s.cfg.Log.Warn("should the slot be lost, the table could not be compared with the recorded state", "detail", lost)

@@ -448,3 +448,15 @@ func closest(name string, columns map[string]uint32) string {
 	}
 	return folded[Nearest(fold(name), slices.Collect(maps.Keys(folded)))]
 }
+
+func reasons(findings []Finding) string {
+	texts := make([]string, len(findings))
+	for i, f := range findings {
+		texts[i] = f.Found
+		again := slices.ContainsFunc(findings[i+1:], func(later Finding) bool { return later.Remedy == f.Remedy })
+		if f.Remedy != "" && !again { // a remedy for several comes after the last of them
+			texts[i] += " (" + f.Remedy + ")"
+		}
+	}
+	return strings.Join(texts, "; ")
+}

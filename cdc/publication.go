@@ -333,3 +333,55 @@ func (p publicationSpec) mendSQL(have *publicationInfo) []string {
 func quotePublication(name string) string {
 	return strings.ReplaceAll(pgx.Identifier{name}.Sanitize(), "'", "''")
 }
+
+// mendPublication makes the publication what it should be, and marks it where this installation created it.
+func mendPublication(ctx context.Context, source *pgx.Conn, p *Preflight, recorded *Attachment) error {
+	var statements []string
+	if len(p.publication.drift(p.havePublication)) > 0 {
+		statements = p.publication.mendSQL(p.havePublication)
+	}
+	if have := p.havePublication; have != nil && have.owner && have.slot != p.publication.slot && recorded.created(have, p.publication.slot) {
+		statements = append(statements, p.publication.markSQL())
+	}
+	for _, statement := range statements {
+		if _, err := source.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("make publication %q (%s): %w", p.publication.name, statement, err)
+		}
+	}
+	return nil
+}
+
+// harm says why PostgreSQL would refuse updates of the table while the publication has it as it is, or as it would be without
+// a column list where it is not in it; "" where it would not. The rules are those of CheckCmdReplicaIdentity.
+func (t *TableInfo) harm(have *publicationInfo) string {
+	var list []string
+	if have != nil {
+		list = have.tables[t.OID]
+	}
+	for _, identity := range t.Identities {
+		switch {
+		case identity.Setting == "n":
+			return fmt.Sprintf("has REPLICA IDENTITY NOTHING (ALTER TABLE %s REPLICA IDENTITY DEFAULT)", identity.Table)
+		case len(identity.Columns) == 0:
+			return fmt.Sprintf("has lost the primary key or index that was its replica identity (give %s a primary key)", identity.Table)
+		case list == nil:
+		case identity.Setting == "f":
+			return fmt.Sprintf("has REPLICA IDENTITY FULL, which goes with no column list (ALTER TABLE %s REPLICA IDENTITY DEFAULT)", identity.Table)
+		default:
+			for _, column := range identity.Columns {
+				if !slices.Contains(list, column) {
+					return fmt.Sprintf("has a replica identity with the column %s, which the publication's column list lacks", column)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// publishes reports whether updates or deletes of the table are published.
+func (p *publicationInfo) publishes(t *TableInfo) bool {
+	if p == nil || !p.actions[1] && !p.actions[2] {
+		return false
+	}
+	return p.has(t)
+}

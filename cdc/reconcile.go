@@ -113,6 +113,14 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 	return result, nil
 }
 
+// Adopt makes a copy the original, or creates a new slot for the original, by a comparison that fires what was missed. store is a
+// session that holds the locks of attach and of the reader.
+func Adopt(ctx context.Context, cfg ReconcileConfig, store *pgx.Conn, id identity) error {
+	r := &reconciler{cfg: cfg, store: store, adopting: &id}
+	_, err := r.anew(ctx)
+	return err
+}
+
 func (r *reconciler) openIncident(ctx context.Context, gap *GapError) error {
 	if _, err := r.store.Exec(ctx, sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": gap.Kind, "detail": gap.Detail})...); err != nil {
 		return fmt.Errorf("record the incident: %w", err)
@@ -365,7 +373,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *P
 			return result, err
 		}
 	}
-	types := r.cfg.Target.Mapping.columnTypes(preflight.Respondent, preflight.Assessment)
+	types := columnTypesOf(r.cfg.Target.Mapping, preflight.Respondent, preflight.Assessment)
 	typesJSON, err := types.json()
 	if err != nil {
 		return result, err

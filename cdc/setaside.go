@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,30 +17,14 @@ import (
 	"walhook/sql"
 )
 
-// SetAside is the kind of incident that names a row which the store cannot take.
-const SetAside = "set_aside"
-
 // carefulItems is how many items are stored carefully after one that the store refused: more than a failed batch can hold, and enough
 // that many such rows in a load do not cost a new connection each.
 const carefulItems = 1 << 16
-
-// untakable reports whether the store refused what it was given, and would refuse it again: a data exception, a violated constraint
-// or a limit of the server (classes 22, 23 and 54 of SQLSTATE).
-func untakable(err error) bool {
-	state := sqlState(err)
-	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23") || strings.HasPrefix(state, "54")
-}
 
 // refusedBatchError tells that a batch holds what the store cannot take: the next session looks for it, and need not wait.
 type refusedBatchError struct{ error }
 
 func (e *refusedBatchError) Unwrap() error { return e.error }
-
-// notText reports whether the store's encoding cannot hold a text.
-func notText(err error) bool {
-	state := sqlState(err)
-	return state == stateNotInEncoding || state == stateUntranslatable
-}
 
 // isolate stores items in halves until the one that the store refuses is alone, which is set aside. The rest is stored as ever.
 func (w *writer) isolate(ctx context.Context, items []item) error {
@@ -209,9 +194,9 @@ func (r *refusedRow) reason() (reason, remedy string) {
 		return r.cause.Error(), "mend what the reason names"
 	}
 	switch reason = "SQLSTATE " + refused.Code; {
-	case refused.Code == stateNotInEncoding:
+	case refused.Code == pgerrcode.CharacterNotInRepertoire:
 		return refused.Message + ", " + reason, "write its key, assessment and organization in characters that the application's database can convert to UTF8"
-	case refused.Code == stateUntranslatable:
+	case refused.Code == pgerrcode.UntranslatableCharacter:
 		return refused.Message + ", " + reason, "write its key, assessment and organization so that the store's encoding can hold them, or move the store to a database in UTF8"
 	case strings.HasPrefix(refused.Code, "54"):
 		return refused.Message + ", " + reason, "shorten its key"
@@ -232,21 +217,5 @@ func showKey(key string) string {
 	return fmt.Sprintf("%s... (%d bytes, hash %s)", strconv.QuoteToASCII(key[:shownKey]), len(key), hashValue(key))
 }
 
-// attempt runs a part of what is done in the store's session. Where a transaction is open, the part's failure leaves it as it was before.
-func attempt(ctx context.Context, store *pgx.Conn, part func() error) error {
-	if store.PgConn().TxStatus() == 'I' {
-		return part()
-	}
-	if _, err := store.Exec(ctx, "savepoint walhook_part"); err != nil {
-		return fmt.Errorf("set a savepoint in the store: %w", err)
-	}
-	err := part()
-	end := "release savepoint walhook_part"
-	if err != nil {
-		end = "rollback to savepoint walhook_part; release savepoint walhook_part"
-	}
-	if _, endErr := store.PgConn().Exec(ctx, end).ReadAll(); endErr != nil && err == nil {
-		err = fmt.Errorf("release a savepoint in the store: %w", endErr)
-	}
-	return err
-}
+// positionMoved is the SQLSTATE of walhook.advance where the position is not what the caller thinks.
+const positionMoved = "WH001"

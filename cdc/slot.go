@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -75,7 +76,7 @@ func createSlot(ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn
 	result, err := pglogrepl.ParseCreateReplicationSlot(replication.Exec(ctx, slot.sql()))
 	close(done)
 	<-watched
-	if sqlState(err) == stateDuplicateObject { // since it was looked for
+	if sqlState(err) == pgerrcode.DuplicateObject { // since it was looked for
 		if there, lookErr := inspectSlot(ctx, watch, slot.name); lookErr == nil && there.foreign() {
 			err = fmt.Errorf("%w; %s", err, there.whose())
 		}
@@ -130,14 +131,14 @@ func dropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 			return fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", name, err)
 		}
 		_, err := source.Exec(ctx, dropSlotSQL, name)
-		if err == nil || sqlState(err) == stateUndefinedObject {
+		if err == nil || sqlState(err) == pgerrcode.UndefinedObject {
 			return nil
 		}
-		if sqlState(err) != stateObjectInUse || time.Now().After(deadline) {
+		if sqlState(err) != pgerrcode.ObjectInUse || time.Now().After(deadline) {
 			return fmt.Errorf("drop slot %q: %w", name, err)
 		}
 		select {
-		case <-time.After(standbyPoll / 2):
+		case <-time.After(lockPoll / 2):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

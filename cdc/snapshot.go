@@ -420,3 +420,24 @@ func emptyNull(s string) *string {
 	}
 	return &s
 }
+
+// beginAtSnapshot begins a transaction on the source that sees exactly what a new slot's stream continues from.
+func beginAtSnapshot(ctx context.Context, source *pgx.Conn, snapshot string) error {
+	for _, statement := range []string{
+		"begin isolation level repeatable read read only",
+		"set transaction snapshot '" + strings.ReplaceAll(snapshot, "'", "''") + "'",
+	} {
+		if _, err := source.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("read at the slot's snapshot: %w", err)
+		}
+	}
+	return nil
+}
+
+func quotedList(names []string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = pgx.Identifier{name}.Sanitize()
+	}
+	return strings.Join(quoted, ", ")
+}

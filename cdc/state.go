@@ -30,3 +30,25 @@ func (s State) Equal(o State) bool {
 }
 
 func equalText(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
+
+func (s *State) flags() int16 {
+	var flags int16
+	for _, f := range []struct {
+		set bool
+		bit int16
+	}{{s.Started, flagStarted}, {s.Completed, flagCompleted}, {s.StartedNow, flagStartedNow}, {s.FinishedNow, flagFinishedNow}, {s.AwaitsStamp, flagAwaitsStamp}} {
+		if f.set {
+			flags |= f.bit
+		}
+	}
+	return flags
+}
+
+// The bits of walhook.response_state.flags.
+const (
+	flagStarted int16 = 1 << iota
+	flagCompleted
+	flagStartedNow
+	flagFinishedNow
+	flagAwaitsStamp
+)

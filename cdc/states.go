@@ -49,28 +49,6 @@ func (c *stateCache) purge() {
 	clear(c.old)
 }
 
-// The bits of walhook.response_state.flags.
-const (
-	flagStarted int16 = 1 << iota
-	flagCompleted
-	flagStartedNow
-	flagFinishedNow
-	flagAwaitsStamp
-)
-
-func (s *State) flags() int16 {
-	var flags int16
-	for _, f := range []struct {
-		set bool
-		bit int16
-	}{{s.Started, flagStarted}, {s.Completed, flagCompleted}, {s.StartedNow, flagStartedNow}, {s.FinishedNow, flagFinishedNow}, {s.AwaitsStamp, flagAwaitsStamp}} {
-		if f.set {
-			flags |= f.bit
-		}
-	}
-	return flags
-}
-
 // scanState reads a row of ReadStates.
 func scanState(rows pgx.Rows) (id string, state *State, err error) {
 	var (

@@ -64,8 +64,8 @@ var SlotStatuses = []string{"reserved", "extended", "unreserved", "lost", slotMi
 
 const slotMissing = "missing"
 
-// status is what is told of a slot's WAL.
-func (s *SlotInfo) status() string {
+// slotStatus is what is told of a slot's WAL.
+func slotStatus(s *SlotInfo) string {
 	if !s.Exists {
 		return slotMissing
 	}

@@ -96,7 +96,7 @@ func (v *storeView) refusals(target Target, p *Preflight, way Way) []Finding {
 			refuse("copy", copied.Detail, copyRemedy)
 			return found
 		}
-		if way == Fresh {
+		if way == WayFresh {
 			recorded = nil
 		}
 	}
@@ -138,7 +138,7 @@ func (v *storeView) refusals(target Target, p *Preflight, way Way) []Finding {
 // publisher is the attachment that may have created the publication that is there: that of a copied database was copied with it.
 func (v *storeView) publisher(p *Preflight, way Way) *Attachment {
 	switch {
-	case way == Fresh && v.storeCopied && !v.sourceCopied:
+	case way == WayFresh && v.storeCopied && !v.sourceCopied:
 		return nil // it is the original's
 	case v.restored && p.havePublication != nil && !v.elsewhere():
 		return &Attachment{Slot: p.havePublication.slot} // restored as well, and the slot is not part of a dump

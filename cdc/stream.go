@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -20,15 +21,7 @@ import (
 	"walhook/sql"
 )
 
-// ReaderLock is the key of the session lock on the store that the one daemon holds which reads the slot.
-const ReaderLock int64 = 0x77616c686f6f6b01 // "walhook" and 1
-
-// DaemonLock and a daemon's id are the key of the session lock on the store that it holds while it lives, so that others find out at
-// once when it is killed.
-const DaemonLock int32 = 0x77686b64 // "whkd"
-
 const (
-	standbyPoll  = 500 * time.Millisecond
 	reconnectMin = 200 * time.Millisecond
 	reconnectCap = 5 * time.Second
 
@@ -217,7 +210,7 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *GapError, un
 	if err := attachment.ready(); err != nil {
 		return err
 	}
-	if err := attachment.matches(s.cfg); err != nil {
+	if err := attachment.Matches(Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: attachment.Publish, Mapping: s.cfg.Mapping}); err != nil {
 		return err
 	}
 	if o := s.cfg.Original; o != nil && o.moved {
@@ -343,7 +336,7 @@ func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
 		}
 		s.cfg.Status.enter(phase, reason)
 		select {
-		case <-time.After(standbyPoll):
+		case <-time.After(lockPoll):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -468,7 +461,7 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *so
 				return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
 			}
 			return nil
-		case stateObjectInUse:
+		case pgerrcode.ObjectInUse:
 			reason := fmt.Sprintf("slot %q is in use by another connection", s.cfg.Slot)
 			s.cfg.Status.enter(PhaseRetrying, reason)
 			switch waited := time.Since(began); {
@@ -485,15 +478,15 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *so
 					s.cfg.Log.Warn("told a walsender that a dead connection had left behind to end", "slot", s.cfg.Slot)
 				}
 			}
-		case stateUndefinedObject:
+		case pgerrcode.UndefinedObject:
 			return s.cfg.Guard.missingSlot()
-		case stateNotReady:
+		case pgerrcode.ObjectNotInPrerequisiteState:
 			return &GapError{SlotLost, fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
 		default:
 			return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
 		}
 		select {
-		case <-time.After(standbyPoll / 2):
+		case <-time.After(lockPoll / 2):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -605,19 +598,10 @@ func (s *Stream) explain(err error) error {
 	switch {
 	case errors.As(err, &missing):
 		return &GapError{ColumnMissing, err.Error()}
-	case sqlState(err) == stateUndefinedObject:
+	case sqlState(err) == pgerrcode.UndefinedObject:
 		return &GapError{PublicationChanged, fmt.Sprintf("publication %q does not exist where the stream stands: %s", s.cfg.Publication, err)}
-	case sqlState(err) == stateNotReady:
+	case sqlState(err) == pgerrcode.ObjectNotInPrerequisiteState:
 		return &GapError{SlotLost, fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
 	}
 	return err
-}
-
-type closer interface{ Close(context.Context) error }
-
-// closeQuietly closes a connection that is not needed any more; whether that works changes nothing.
-func closeQuietly(conn closer) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = conn.Close(ctx)
 }

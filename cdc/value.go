@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -304,3 +305,42 @@ func (t ColumnType) precision() int32 {
 	}
 	return t.Modifier
 }
+
+// name is the type for people.
+func (t ColumnType) name() string {
+	if known, ok := typeNames.TypeForOID(t.OID); ok {
+		if t.Modifier >= 0 {
+			return fmt.Sprintf("%s with modifier %d", known.Name, t.Modifier)
+		}
+		return known.Name
+	}
+	return fmt.Sprintf("type %d", t.OID)
+}
+
+// castName is the type as a cast in SQL has it.
+func (t ColumnType) castName() string {
+	switch t.OID {
+	case pgtype.Int2OID:
+		return "numeric::smallint"
+	case pgtype.Int4OID:
+		return "numeric::integer"
+	case pgtype.Int8OID:
+		return "numeric::bigint"
+	case pgtype.Float4OID:
+		return "real"
+	case pgtype.Float8OID:
+		return "double precision"
+	}
+	if t.Modifier >= 4 {
+		return fmt.Sprintf("numeric(%d,%d)", (t.Modifier-4)>>16, t.scale())
+	}
+	return "numeric"
+}
+
+// isInteger reports whether a key of this type is a JSON number.
+func (t ColumnType) isInteger() bool {
+	return t.OID == pgtype.Int2OID || t.OID == pgtype.Int4OID || t.OID == pgtype.Int8OID
+}
+
+// typeNames finds built-in types by name.
+var typeNames = pgtype.NewMap()

@@ -42,9 +42,9 @@ Both change nothing in the original. Where nothing is a copy they do what attach
 			case adopt && fresh:
 				return &usageError{errors.New("a copy is either the original now (--adopt) or starts anew (--fresh); see walhook attach --help")}
 			case adopt:
-				way = cdc.Adopt
+				way = cdc.WayAdopt
 			case fresh:
-				way = cdc.Fresh
+				way = cdc.WayFresh
 			}
 			return attach(cmd.Context(), cfg, env, way, cmd.ErrOrStderr())
 		},

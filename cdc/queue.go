@@ -1,0 +1,26 @@
+package cdc
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Queue is how events become deliveries inside the writer's transaction. Add queues its statements on the batch, for a
+// part of the events at a time, which it may keep until then; Committed or Discarded tells what became of all that was added
+// since the last such call. Began is
+// called before the first Add of a session, when no other writer lives any more. The context of Committed holds the span of the
+// transaction, where traces are taken.
+type Queue struct {
+	Began     func()
+	Add       func(batch *pgx.Batch, events []Event)
+	Committed func(context.Context)
+	Discarded func()
+	Keyed     func(numeric bool) // tells whether the key is a JSON number from here on; nil: nobody asks
+}
+
+func (q Queue) keyed(key ColumnType) {
+	if q.Keyed != nil {
+		q.Keyed(key.isInteger())
+	}
+}
