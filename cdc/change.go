@@ -89,8 +89,8 @@ type Change struct {
 	OldID string
 }
 
-// before returns the key of the row before the change.
-func (c *Change) before() string {
+// Before returns the key of the row before the change.
+func (c *Change) Before() string {
 	if c.Moved {
 		return c.OldID
 	}
@@ -104,8 +104,8 @@ type Tx struct {
 	CommitAt  time.Time
 }
 
-// pointer returns the value, nil for NULL.
-func (t Text) pointer() *string {
+// Pointer returns the value, nil for NULL.
+func (t Text) Pointer() *string {
 	if t.Null || t.Unchanged {
 		return nil
 	}

@@ -1,7 +1,8 @@
-// Package cdc turns the write-ahead log of the application's database into events: it reads the slot, decodes, classifies
-// row changes, and writes state, deliveries and position in one store transaction.
+// Package cdc is the pure core of change capture: mapping, values, row changes, the state of a response, and [Classify],
+// which follows that state through a change and returns the events that fire. It has no connection, no goroutine and no
+// clock, and everything in it is a function of its arguments.
 //
-// It guarantees that each change of a committed transaction is taken exactly once, whatever ends the process, and that a
-// stream which may have missed something is stopped and told as a GapError. One goroutine owns the replication connection and
-// one the store connection; Status and Horizon may be used from anywhere.
+// Below it: catalog reads and writes the catalogs of source and store, stream turns WAL into queued events, setup attaches,
+// plans, examines and detaches. catalog imports cdc, stream imports catalog, and setup imports all of them, so that DDL
+// cannot reach the hot path.
 package cdc

@@ -21,22 +21,22 @@ const (
 	IdentityLost       = "replica_identity"    // a table lost its replica identity, and is published no more
 	DeliveriesStopped  = "deliveries_stopped"  // something keeps a daemon from sending
 	LogUpkeep          = "log_upkeep"          // the log takes no results, gets no partitions or loses no old ones
-	switchedOff        = "switched_off"        // the site's switch, by an administrator
+	SwitchedOff        = "switched_off"        // the site's switch, by an administrator
 	PartitionEmptied   = "partition_emptied"   // a partition was truncated, which is not published
 	KeyHidden          = "key_hidden"          // a replica identity lacks the key; a gap only once it has it again
 )
 
-// gapKinds are those at which the stream stops: a comparison of the whole table closes every gap.
-var gapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChanged, TableReplaced, ColumnMissing, IdentityLost, KeyRetyped}
+// GapKinds are those at which the stream stops: a comparison of the whole table closes every gap.
+var GapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChanged, TableReplaced, ColumnMissing, IdentityLost, KeyRetyped}
 
-// alongsideKinds are gaps that the slot does not have: it is kept, and the table is compared at a point of its stream.
-var alongsideKinds = []string{ColumnRetyped, PartitionEmptied}
+// AlongsideKinds are gaps that the slot does not have: it is kept, and the table is compared at a point of its stream.
+var AlongsideKinds = []string{ColumnRetyped, PartitionEmptied}
 
-// comparedKinds are what a comparison is the end of.
+// ComparedKinds are what a comparison is the end of.
 var (
-	comparedKinds = append(append(slices.Clone(gapKinds), KeyHidden), alongsideKinds...)
+	ComparedKinds = append(append(slices.Clone(GapKinds), KeyHidden), AlongsideKinds...)
 	// IncidentKinds are the kinds of incidents that last until they are resolved. Others are noted when they are over.
-	IncidentKinds = append([]string{"retention", switchedOff, SetAside, PreconditionLost, DeliveriesStopped, LogUpkeep}, comparedKinds...)
+	IncidentKinds = append([]string{"retention", SwitchedOff, SetAside, PreconditionLost, DeliveriesStopped, LogUpkeep}, ComparedKinds...)
 )
 
 // GapError tells that the stream may have missed something: it is not enough to connect again.
@@ -45,8 +45,8 @@ type GapError struct {
 	Detail string // a sentence for people
 }
 
-// alongside reports whether the slot is kept.
-func (e *GapError) alongside() bool { return slices.Contains(alongsideKinds, e.Kind) }
+// Alongside reports whether the slot is kept.
+func (e *GapError) Alongside() bool { return slices.Contains(AlongsideKinds, e.Kind) }
 
 func (e *GapError) Error() string { return e.Detail }
 
@@ -57,10 +57,11 @@ func (e *FatalError) Error() string { return e.Err.Error() }
 
 func (e *FatalError) Unwrap() error { return e.Err }
 
-func fatalf(format string, args ...any) error { return &FatalError{Err: fmt.Errorf(format, args...)} }
+// Fatalf returns a *FatalError.
+func Fatalf(format string, args ...any) error { return &FatalError{Err: fmt.Errorf(format, args...)} }
 
-// sqlState returns the SQLSTATE of a server's error, or "".
-func sqlState(err error) string {
+// SQLState returns the SQLSTATE of a server's error, or "".
+func SQLState(err error) string {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		return pgErr.Code
@@ -68,10 +69,10 @@ func sqlState(err error) string {
 	return ""
 }
 
-// untakable reports whether the store refused what it was given, and would refuse it again: a data exception, a violated constraint
+// Untakable reports whether the store refused what it was given, and would refuse it again: a data exception, a violated constraint
 // or a limit of the server (classes 22, 23 and 54 of SQLSTATE).
-func untakable(err error) bool {
-	state := sqlState(err)
+func Untakable(err error) bool {
+	state := SQLState(err)
 	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23") || strings.HasPrefix(state, "54")
 }
 
@@ -89,8 +90,8 @@ const ColumnRetyped = "column_retyped"
 // KeyRetyped is the kind of gap that a new type of the key is where rows cannot be told apart any more.
 const KeyRetyped = "key_retyped"
 
-// notText reports whether the store's encoding cannot hold a text.
-func notText(err error) bool {
-	state := sqlState(err)
+// NotText reports whether the store's encoding cannot hold a text.
+func NotText(err error) bool {
+	state := SQLState(err)
 	return state == pgerrcode.CharacterNotInRepertoire || state == pgerrcode.UntranslatableCharacter
 }

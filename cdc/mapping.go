@@ -67,8 +67,8 @@ type Mapping struct {
 // HasAssessmentTable reports whether an assessment table is mapped.
 func (m Mapping) HasAssessmentTable() bool { return m.AssessmentTable != Name{} }
 
-// tableOf returns the name of a mapped table.
-func (m Mapping) tableOf(t Table) Name {
+// TableOf returns the name of a mapped table.
+func (m Mapping) TableOf(t Table) Name {
 	if t == Assessment {
 		return m.AssessmentTable
 	}

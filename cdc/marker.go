@@ -37,8 +37,8 @@ func (m Marker) matches(value string, typeOID uint32) bool {
 	return false
 }
 
-// moneyOID is the type money, which pgtype does not name.
-const moneyOID = 790
+// MoneyOID is the type money, which pgtype does not name.
+const MoneyOID = 790
 
 // isSet reports whether a value is neither false nor zero nor empty, as its type has these.
 func isSet(value string, typeOID uint32) bool {
@@ -47,7 +47,7 @@ func isSet(value string, typeOID uint32) bool {
 		return value != "f"
 	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.Float4OID, pgtype.Float8OID, pgtype.NumericOID:
 		return !isZero(value)
-	case moneyOID: // letters belong to the currency of lc_monetary: kr0,00, CHF 0.00
+	case MoneyOID: // letters belong to the currency of lc_monetary: kr0,00, CHF 0.00
 		return strings.ContainsAny(value, "123456789")
 	case pgtype.DateOID, pgtype.TimestampOID, pgtype.TimestamptzOID, pgtype.TimeOID, pgtype.TimetzOID, pgtype.UUIDOID:
 		return true
@@ -76,7 +76,7 @@ func isZero(number string) bool {
 	return strings.Contains(mantissa, "0") && !strings.ContainsAny(mantissa, "123456789")
 }
 
-// alwaysSet reports whether every value of the type counts as set, so that it need not be looked at.
-func alwaysSet(typeOID uint32) bool {
+// AlwaysSet reports whether every value of the type counts as set, so that it need not be looked at.
+func AlwaysSet(typeOID uint32) bool {
 	return typeOID == pgtype.TimestamptzOID || typeOID == pgtype.TimestampOID || typeOID == pgtype.DateOID
 }

@@ -23,7 +23,7 @@ func TestMarkerWithoutValues(t *testing.T) {
 		{"real", pgtype.Float4OID, []string{"0.1", "1e-45", "NaN", "Infinity", "-Infinity"}, []string{"0", "-0"}},
 		{"double precision", pgtype.Float8OID, []string{"5e-324", "NaN"}, []string{"0", "-0", "0e10"}},
 		{"numeric", pgtype.NumericOID, []string{"0.001", "-0.1", "NaN", "Infinity"}, []string{"0", "0.00", "0.0000000000", "0E-10"}},
-		{"money", moneyOID, []string{"$0.01", "-$1.00", "kr1,00", "Esc 0.01"}, []string{"$0.00", "kr0,00", "0,00 kr", "CHF 0.00", "Esc 0.00", "Rs.0.00", "0,00 €", "0"}},
+		{"money", MoneyOID, []string{"$0.01", "-$1.00", "kr1,00", "Esc 0.01"}, []string{"$0.00", "kr0,00", "0,00 kr", "CHF 0.00", "Esc 0.00", "Rs.0.00", "0,00 €", "0"}},
 		{"bits", pgtype.BitOID, []string{"1", "010"}, []string{"0", "000"}},
 		{"varying bits", pgtype.VarbitOID, []string{"1", "001"}, []string{"", "0", "00"}},
 		{"date", pgtype.DateOID, []string{"2026-03-18", "infinity", "2000-01-01"}, nil},
@@ -112,7 +112,7 @@ func TestAlwaysSetTypesAreSet(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		typeOID, value := rapid.Uint32Range(0, 5000).Draw(t, "type"), rapid.String().Draw(t, "value")
-		if alwaysSet(typeOID) && !isSet(value, typeOID) {
+		if AlwaysSet(typeOID) && !isSet(value, typeOID) {
 			t.Fatalf("type %d is always set, and %q is not", typeOID, value)
 		}
 	})

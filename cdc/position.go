@@ -26,8 +26,8 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s+%d of %s", p.LSN, p.PartialChanges, p.Partial)
 }
 
-// skip returns how many row changes of the transaction were consumed before: all says that every one was.
-func (p Position) skip(commit pglogrepl.LSN) (changes int64, all bool) {
+// Skip returns how many row changes of the transaction were consumed before: all says that every one was.
+func (p Position) Skip(commit pglogrepl.LSN) (changes int64, all bool) {
 	switch {
 	case commit < p.LSN:
 		return 0, true
@@ -38,9 +38,9 @@ func (p Position) skip(commit pglogrepl.LSN) (changes int64, all bool) {
 	}
 }
 
-// upTo returns the position once every transaction that commits before end has been consumed. What was consumed of a transaction that
+// UpTo returns the position once every transaction that commits before end has been consumed. What was consumed of a transaction that
 // commits later stays known: after a restart the server reports how far it has read before that transaction comes again.
-func (p Position) upTo(end pglogrepl.LSN) Position {
+func (p Position) UpTo(end pglogrepl.LSN) Position {
 	p.LSN = max(p.LSN, end)
 	if p.Partial < p.LSN {
 		p.Partial, p.PartialChanges = 0, 0
@@ -48,8 +48,8 @@ func (p Position) upTo(end pglogrepl.LSN) Position {
 	return p
 }
 
-// nullable returns the LSN as an argument that is NULL when it is 0.
-func nullable(lsn pglogrepl.LSN) any {
+// Nullable returns the LSN as an argument that is NULL when it is 0.
+func Nullable(lsn pglogrepl.LSN) any {
 	if lsn == 0 {
 		return nil
 	}

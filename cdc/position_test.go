@@ -22,14 +22,14 @@ func TestPositionSkipsWhatWasConsumed(t *testing.T) {
 		{Position{LSN: 0x20, Partial: 0x30, PartialChanges: 5}, 0x30, 5, false},
 		{Position{LSN: 0x20, Partial: 0x30, PartialChanges: 5}, 0x40, 0, false},
 	} {
-		if changes, all := tt.position.skip(tt.commit); changes != tt.changes || all != tt.all {
+		if changes, all := tt.position.Skip(tt.commit); changes != tt.changes || all != tt.all {
 			t.Errorf("%s skips %d, %v of the transaction committed at %s", tt.position, changes, all, tt.commit)
 		}
 	}
 	if p := (Position{LSN: 0x20, Partial: 0x30, PartialChanges: 5}).String(); p != "0/20+5 of 0/30" {
 		t.Errorf("%s", p)
 	}
-	if nullable(0) != nil || nullable(0x20) != "0/20" {
-		t.Errorf("%v, %v", nullable(0), nullable(0x20))
+	if Nullable(0) != nil || Nullable(0x20) != "0/20" {
+		t.Errorf("%v, %v", Nullable(0), Nullable(0x20))
 	}
 }

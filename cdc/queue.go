@@ -19,8 +19,9 @@ type Queue struct {
 	Keyed     func(numeric bool) // tells whether the key is a JSON number from here on; nil: nobody asks
 }
 
-func (q Queue) keyed(key ColumnType) {
+// ReportKey tells of the type that the key has from here on.
+func (q Queue) ReportKey(key ColumnType) {
 	if q.Keyed != nil {
-		q.Keyed(key.isInteger())
+		q.Keyed(key.IsInteger())
 	}
 }

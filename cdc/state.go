@@ -23,20 +23,22 @@ type State struct {
 
 // Equal reports whether two states are the same.
 func (s State) Equal(o State) bool {
-	same := equalText(s.AssessmentID, o.AssessmentID) && equalText(s.OrganizationID, o.OrganizationID) && equalText(s.FirstID, o.FirstID)
+	same := EqualText(s.AssessmentID, o.AssessmentID) && EqualText(s.OrganizationID, o.OrganizationID) && EqualText(s.FirstID, o.FirstID)
 	s.AssessmentID, s.OrganizationID, s.FirstID = nil, nil, nil
 	o.AssessmentID, o.OrganizationID, o.FirstID = nil, nil, nil
 	return same && s == o
 }
 
-func equalText(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
+// EqualText reports whether both are nil, or the same text.
+func EqualText(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
 
-func (s *State) flags() int16 {
+// Flags returns the state as walhook.response_state.flags has it.
+func (s *State) Flags() int16 {
 	var flags int16
 	for _, f := range []struct {
 		set bool
 		bit int16
-	}{{s.Started, flagStarted}, {s.Completed, flagCompleted}, {s.StartedNow, flagStartedNow}, {s.FinishedNow, flagFinishedNow}, {s.AwaitsStamp, flagAwaitsStamp}} {
+	}{{s.Started, FlagStarted}, {s.Completed, FlagCompleted}, {s.StartedNow, FlagStartedNow}, {s.FinishedNow, FlagFinishedNow}, {s.AwaitsStamp, FlagAwaitsStamp}} {
 		if f.set {
 			flags |= f.bit
 		}
@@ -46,9 +48,9 @@ func (s *State) flags() int16 {
 
 // The bits of walhook.response_state.flags.
 const (
-	flagStarted int16 = 1 << iota
-	flagCompleted
-	flagStartedNow
-	flagFinishedNow
-	flagAwaitsStamp
+	FlagStarted int16 = 1 << iota
+	FlagCompleted
+	FlagStartedNow
+	FlagFinishedNow
+	FlagAwaitsStamp
 )

@@ -42,65 +42,67 @@ func parseColumnType(s string) ColumnType {
 	return t
 }
 
-// family is what types have in common whose values can be compared.
-type family uint8
+// Family is what types have in common whose values can be compared.
+type Family uint8
 
+// Families of types.
 const (
-	opaque   family = iota // compared by its text alone
-	number                 // integers, numeric, floats
-	moment                 // dates and timestamps
-	letters                // texts
-	document               // json, jsonb
-	flag                   // boolean
-	uuid
+	Opaque   Family = iota // compared by its text alone
+	Number                 // integers, numeric, floats
+	Moment                 // dates and timestamps
+	Letters                // texts
+	Document               // json, jsonb
+	Boolean                // boolean
+	UUID
 )
 
-func (t ColumnType) family() family {
+// Family returns the family of the type.
+func (t ColumnType) Family() Family {
 	switch t.OID {
 	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.NumericOID, pgtype.Float4OID, pgtype.Float8OID:
-		return number
+		return Number
 	case pgtype.DateOID, pgtype.TimestampOID, pgtype.TimestamptzOID:
-		return moment
+		return Moment
 	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID, pgtype.NameOID:
-		return letters
+		return Letters
 	case pgtype.JSONOID, pgtype.JSONBOID:
-		return document
+		return Document
 	case pgtype.BoolOID:
-		return flag
+		return Boolean
 	case pgtype.UUIDOID:
-		return uuid
+		return UUID
 	}
-	return opaque
+	return Opaque
 }
 
 // canonical returns a value's text without what the type does not tell apart: scale, padding, order and blanks of a document.
 func (t ColumnType) canonical(text string) string {
-	switch t.family() {
-	case number:
+	switch t.Family() {
+	case Number:
 		return canonicalNumber(text)
-	case moment:
+	case Moment:
 		local := strings.Replace(text, "+00", "", 1) // sessions are in UTC
 		if t.OID == pgtype.DateOID && !strings.HasSuffix(text, "infinity") {
 			day, era, _ := strings.Cut(local, " ")
 			local = strings.TrimSpace(day + " 00:00:00 " + era)
 		}
 		return local
-	case letters:
+	case Letters:
 		if t.OID == pgtype.BPCharOID {
 			return strings.TrimRight(text, " ")
 		}
-	case document:
+	case Document:
 		return canonicalDocument(text)
-	case flag:
+	case Boolean:
 		switch text {
 		case "t":
 			return "true"
 		case "f":
 			return "false"
 		}
-	case uuid:
+	case UUID:
 		return strings.ToLower(text)
-	case opaque:
+	case Opaque:
 	}
 	return text
 }
@@ -169,13 +171,13 @@ func canonicalNumbers(value any) any {
 	return value
 }
 
-// stampOf returns a finish stamp as it is stored: the column's type, and a hash of the value, from which nobody reads an answer.
-func (t ColumnType) stampOf(text string) string {
-	return t.String() + ":" + hashValue(t.canonical(text))
+// StampOf returns a finish stamp as it is stored: the column's type, and a hash of the value, from which nobody reads an answer.
+func (t ColumnType) StampOf(text string) string {
+	return t.String() + ":" + HashValue(t.canonical(text))
 }
 
-// hashValue is also computed by the migration that hashed the stamps of before.
-func hashValue(value string) string {
+// HashValue is also computed by the migration that hashed the stamps of before.
+func HashValue(value string) string {
 	sum := sha256.Sum256([]byte(value))
 	return base64.StdEncoding.EncodeToString(sum[:12])
 }
@@ -186,8 +188,8 @@ func typeOfStamp(stored string) string {
 	return kept
 }
 
-// otherType reports whether a stamp that is stored and one of a row are of different types.
-func otherType(stored string, row Text) bool {
+// OtherType reports whether a stamp that is stored and one of a row are of different types.
+func OtherType(stored string, row Text) bool {
 	return stored != "" && !row.Null && !row.Unchanged && typeOfStamp(stored) != typeOfStamp(row.Value)
 }
 
@@ -201,7 +203,7 @@ type StampValue struct {
 // nobody can tell whether it is, and the stored one where the value has really changed.
 func (r *Row) respell(stored string) string {
 	kept, hash, typed := strings.Cut(stored, ":")
-	if !typed || !otherType(stored, r.Stamp) {
+	if !typed || !OtherType(stored, r.Stamp) {
 		return stored
 	}
 	if !r.StampValue.couldBe(kept, hash) && (kept == legacyType || r.StampValue.Type.keeps(parseColumnType(kept))) {
@@ -212,30 +214,30 @@ func (r *Row) respell(stored string) string {
 
 // couldBe reports whether a hash that was stored with another type is of the same value.
 func (v StampValue) couldBe(kept, hash string) bool {
-	same := func(text string) bool { return hashValue(text) == hash }
+	same := func(text string) bool { return HashValue(text) == hash }
 	if kept == legacyType {
-		return same(v.Text) || v.Type.family() == moment &&
+		return same(v.Text) || v.Type.Family() == Moment &&
 			(v.Type.shifted(v.Text, same) || v.Type.shifted(v.Text, func(text string) bool { return same(text + "+00") }))
 	}
 	before := parseColumnType(kept)
 	if same(v.Text) || same(v.Type.canonical(v.Text)) || same(before.canonical(v.Text)) {
 		return true
 	}
-	switch before.family() {
-	case moment:
+	switch before.Family() {
+	case Moment:
 		zoned := before.OID == pgtype.TimestamptzOID || v.Type.OID == pgtype.TimestamptzOID
-		return zoned && v.Type.family() == moment && v.Type.shifted(v.Text, same)
-	case number:
+		return zoned && v.Type.Family() == Moment && v.Type.shifted(v.Text, same)
+	case Number:
 		switch before.OID {
 		case pgtype.Float4OID:
 			f, err := strconv.ParseFloat(v.Text, 64)
 			return err == nil && same(canonicalNumber(strconv.FormatFloat(f, 'g', -1, 32)))
 		default:
-			return v.Type.family() == flag && same(map[string]string{"t": "1e0", "f": "0"}[v.Text])
+			return v.Type.Family() == Boolean && same(map[string]string{"t": "1e0", "f": "0"}[v.Text])
 		}
-	case flag:
+	case Boolean:
 		return same(map[string]string{"1e0": "true", "0": "false"}[canonicalNumber(v.Text)])
-	case opaque, letters, document, uuid:
+	case Opaque, Letters, Document, UUID:
 	}
 	return false
 }
@@ -258,19 +260,19 @@ func (t ColumnType) shifted(text string, same func(string) bool) bool {
 
 // keeps reports whether values of the type before are still told apart in this one, and can be compared: one that differs was changed.
 func (t ColumnType) keeps(before ColumnType) bool {
-	if t.family() == letters {
-		return before.family() != opaque || before.OID >= firstUserOID // an enum
+	if t.Family() == Letters {
+		return before.Family() != Opaque || before.OID >= firstUserOID // an enum
 	}
-	switch before.family() {
-	case number:
-		return t.family() == number && t.scale() >= before.scale()
-	case moment:
-		return t.family() == moment && t.OID != pgtype.DateOID && t.precision() >= before.precision()
-	case flag:
-		return t.family() == number
-	case document:
-		return t.family() == document
-	case letters, uuid, opaque:
+	switch before.Family() {
+	case Number:
+		return t.Family() == Number && t.scale() >= before.scale()
+	case Moment:
+		return t.Family() == Moment && t.OID != pgtype.DateOID && t.precision() >= before.precision()
+	case Boolean:
+		return t.Family() == Number
+	case Document:
+		return t.Family() == Document
+	case Letters, UUID, Opaque:
 	}
 	return false
 }
@@ -306,9 +308,9 @@ func (t ColumnType) precision() int32 {
 	return t.Modifier
 }
 
-// name is the type for people.
-func (t ColumnType) name() string {
-	if known, ok := typeNames.TypeForOID(t.OID); ok {
+// Name is the type for people.
+func (t ColumnType) Name() string {
+	if known, ok := TypeNames.TypeForOID(t.OID); ok {
 		if t.Modifier >= 0 {
 			return fmt.Sprintf("%s with modifier %d", known.Name, t.Modifier)
 		}
@@ -317,8 +319,8 @@ func (t ColumnType) name() string {
 	return fmt.Sprintf("type %d", t.OID)
 }
 
-// castName is the type as a cast in SQL has it.
-func (t ColumnType) castName() string {
+// CastName is the type as a cast in SQL has it.
+func (t ColumnType) CastName() string {
 	switch t.OID {
 	case pgtype.Int2OID:
 		return "numeric::smallint"
@@ -337,10 +339,10 @@ func (t ColumnType) castName() string {
 	return "numeric"
 }
 
-// isInteger reports whether a key of this type is a JSON number.
-func (t ColumnType) isInteger() bool {
+// IsInteger reports whether a key of this type is a JSON number.
+func (t ColumnType) IsInteger() bool {
 	return t.OID == pgtype.Int2OID || t.OID == pgtype.Int4OID || t.OID == pgtype.Int8OID
 }
 
-// typeNames finds built-in types by name.
-var typeNames = pgtype.NewMap()
+// TypeNames finds built-in types by name.
+var TypeNames = pgtype.NewMap()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"walhook/cdc"
+	"walhook/cdc/stream"
 	"walhook/sql"
 )
 
@@ -195,10 +196,10 @@ func (s *Scheduler) healthLoop(ctx context.Context) {
 func (s *Scheduler) tellIncident(ctx context.Context, kind string, texts []string) error {
 	ctx, cancel := context.WithTimeout(ctx, incidentTimeout)
 	defer cancel()
-	query, args := sql.ResolveOwnIncident, sql.Args{"kind": kind, "daemon": cdc.DaemonName()}
+	query, args := sql.ResolveOwnIncident, sql.Args{"kind": kind, "daemon": stream.DaemonName()}
 	if len(texts) > 0 {
-		detail := fmt.Sprintf("daemon %s: %s", cdc.DaemonName(), strings.Join(texts, "; "))
-		query, args = sql.OpenOwnIncident, sql.Args{"kind": kind, "detail": detail, "daemon": cdc.DaemonName()}
+		detail := fmt.Sprintf("daemon %s: %s", stream.DaemonName(), strings.Join(texts, "; "))
+		query, args = sql.OpenOwnIncident, sql.Args{"kind": kind, "detail": detail, "daemon": stream.DaemonName()}
 	}
 	if _, err := s.pool.Exec(ctx, query.SQL, query.Bind(args)...); err != nil {
 		return fmt.Errorf("write the incident %s: %w", kind, err)

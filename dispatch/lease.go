@@ -9,12 +9,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"walhook/cdc"
+	"walhook/cdc/catalog"
 	"walhook/sql"
 )
 
 const (
-	lockClass = cdc.DaemonLock
+	lockClass = catalog.DaemonLock
 
 	noticePause = 100 * time.Millisecond // the least time between two looks that notifications ask for
 
@@ -75,7 +75,7 @@ func (s *Scheduler) keep(ctx context.Context, concern Concern, do func() (worked
 		if ctx.Err() != nil {
 			break
 		}
-		var copied *cdc.CopyError
+		var copied *catalog.CopyError
 		var version *sql.VersionError
 		if errors.As(err, &copied) || errors.As(err, &version) {
 			s.health.note(concern, err)
@@ -99,7 +99,7 @@ func (s *Scheduler) keep(ctx context.Context, concern Concern, do func() (worked
 func (s *Scheduler) connect(ctx context.Context) (*pgx.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := cdc.ConnectStore(ctx, s.cfg.StoreURL)
+	conn, err := catalog.ConnectStore(ctx, s.cfg.StoreURL)
 	if err != nil {
 		return nil, err
 	}

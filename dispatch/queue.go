@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"walhook/cdc"
+	"walhook/cdc/stream"
 	"walhook/sql"
 )
 
@@ -22,7 +23,7 @@ const handOverLimit = 8192
 // senders once it is committed. The stream's writer alone uses it.
 type Queue struct {
 	scheduler      *Scheduler
-	horizon        *cdc.Horizon
+	horizon        *stream.Horizon
 	hasAssessments bool
 
 	queued []*delivery
@@ -32,7 +33,7 @@ type Queue struct {
 
 // NewQueue returns a Queue. hasAssessments tells whether an assessment table is mapped, so that a webhook for all
 // assessments means those that have an external id.
-func NewQueue(scheduler *Scheduler, horizon *cdc.Horizon, hasAssessments bool) *Queue {
+func NewQueue(scheduler *Scheduler, horizon *stream.Horizon, hasAssessments bool) *Queue {
 	return &Queue{scheduler: scheduler, horizon: horizon, hasAssessments: hasAssessments}
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/sethvargo/go-retry"
 
-	"walhook/cdc"
+	"walhook/cdc/stream"
 	"walhook/session"
 	"walhook/sql"
 )
@@ -58,7 +58,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	workers.Go(func() { s.upkeepLoop(background) })
 	workers.Go(func() { s.healthLoop(background) })
 
-	lease, pulse := &lease{s: s}, &pulse{s: s, name: cdc.DaemonName()}
+	lease, pulse := &lease{s: s}, &pulse{s: s, name: stream.DaemonName()}
 	leasing, endLease := context.WithCancel(background)
 	defer endLease()
 	ended := make(chan error, 2)

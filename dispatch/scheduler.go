@@ -10,18 +10,19 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel/trace"
 
-	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/cdc/stream"
 	"walhook/dispatch/post"
 )
 
 // Config is what a Scheduler needs. All fields but Tracer are required.
 type Config struct {
-	Original  *cdc.Original // whose deliveries are sent; nil: those of any store
+	Original  *catalog.Original // whose deliveries are sent; nil: those of any store
 	StoreURL  string
 	NumericID bool // ResponseId is a JSON number
 
 	Client              *post.Client
-	Horizon             *cdc.Horizon
+	Horizon             *stream.Horizon
 	Backoff             post.Backoff
 	MaxAttempts         int
 	Timeout             time.Duration // of one attempt: leases outlive it

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"walhook/cdc"
+	"walhook/cdc/stream"
 )
 
 // edited is a webhook as it was after some edit.
@@ -19,7 +19,7 @@ func edited(id, endpoint, edit int64) *webhook {
 
 // newKnowing returns a Scheduler that knows these webhooks and sends nothing.
 func newKnowing(hooks ...*webhook) *Scheduler {
-	s := NewScheduler(Config{Loaded: func(int) {}, Horizon: cdc.NewHorizon(nil)})
+	s := NewScheduler(Config{Loaded: func(int) {}, Horizon: stream.NewHorizon(nil)})
 	s.learn(hooks...)
 	return s
 }
@@ -157,7 +157,7 @@ func TestTurnedAwayEndpointsGetTheirTurn(t *testing.T) {
 			hooks = append(hooks, &webhook{id: id + 1, endpointID: id + 1, enabled: true, broken: errors.New("no target")})
 		}
 		s := NewScheduler(Config{
-			Loaded: func(int) {}, Observe: func(Attempted) {}, Horizon: cdc.NewHorizon(nil), Log: slog.New(slog.DiscardHandler),
+			Loaded: func(int) {}, Observe: func(Attempted) {}, Horizon: stream.NewHorizon(nil), Log: slog.New(slog.DiscardHandler),
 			MaxAttempts: 1, Concurrency: concurrency, EndpointConcurrency: 8,
 		})
 		s.learn(hooks...)

@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
-	"walhook/cdc"
+	"walhook/cdc/catalog"
 	"walhook/cmd/walhook/internal/harness"
 	"walhook/testenv"
 	"walhook/testenv/pgserver"
@@ -26,7 +26,7 @@ var documentedCheck = regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (warn|fail) \
 type doctor struct {
 	*harness.Site
 	worst map[string]string // documented, by check
-	seen  map[string]cdc.Level
+	seen  map[string]catalog.Level
 
 	advised string // by the last look
 }
@@ -37,7 +37,7 @@ func newDoctor(t *testing.T, s *harness.Site) *doctor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &doctor{Site: s, worst: map[string]string{}, seen: map[string]cdc.Level{}}
+	d := &doctor{Site: s, worst: map[string]string{}, seen: map[string]catalog.Level{}}
 	for _, match := range documentedCheck.FindAllStringSubmatch(string(text), -1) {
 		d.worst[match[1]] = match[2]
 	}
@@ -45,24 +45,24 @@ func newDoctor(t *testing.T, s *harness.Site) *doctor {
 }
 
 // looks returns what doctor finds with some variables set for this look.
-func (d *doctor) looks(pairs ...string) []cdc.Finding {
+func (d *doctor) looks(pairs ...string) []catalog.Finding {
 	d.T.Helper()
 	one := &harness.Site{T: d.T, Env: maps.Clone(d.Env)}
 	out, errOut, status := one.With(pairs...).Walhook("doctor", "--json")
-	var report struct{ Findings []cdc.Finding }
+	var report struct{ Findings []catalog.Finding }
 	if err := json.Unmarshal([]byte(out), &report); err != nil || errOut != "" {
 		d.T.Fatalf("doctor --json: %v\n%s%s", err, out, errOut)
 	}
 	fails := false
 	for _, f := range report.Findings {
 		worst, documented := d.worst[f.Check]
-		if !documented || f.Level == cdc.Fail && worst != "fail" {
+		if !documented || f.Level == catalog.Fail && worst != "fail" {
 			d.T.Errorf("docs/reference/doctor.md does not have this: %+v", f)
 		}
-		if f.Level != cdc.OK && d.seen[f.Check] != cdc.Fail {
+		if f.Level != catalog.OK && d.seen[f.Check] != catalog.Fail {
 			d.seen[f.Check] = f.Level
 		}
-		fails = fails || f.Level == cdc.Fail
+		fails = fails || f.Level == catalog.Fail
 	}
 	if fails != (status == 1) || status > 1 {
 		d.T.Errorf("doctor ends with status %d:\n%s", status, out)
@@ -71,7 +71,7 @@ func (d *doctor) looks(pairs ...string) []cdc.Finding {
 }
 
 // finds expects a finding of that check and level which says and advises something.
-func (d *doctor) finds(check string, level cdc.Level, says string, pairs ...string) {
+func (d *doctor) finds(check string, level catalog.Level, says string, pairs ...string) {
 	d.T.Helper()
 	all := d.looks(pairs...)
 	d.advised = ""
@@ -79,16 +79,16 @@ func (d *doctor) finds(check string, level cdc.Level, says string, pairs ...stri
 		d.advised += f.Remedy + "\n"
 	}
 	for _, f := range all {
-		if f.Check == check && f.Level == level && strings.Contains(f.Found, says) && (level == cdc.OK || f.Remedy != "") {
+		if f.Check == check && f.Level == level && strings.Contains(f.Found, says) && (level == catalog.OK || f.Remedy != "") {
 			return
 		}
 	}
-	all = slices.DeleteFunc(all, func(f cdc.Finding) bool { return f.Check != check && f.Level == cdc.OK })
+	all = slices.DeleteFunc(all, func(f catalog.Finding) bool { return f.Check != check && f.Level == catalog.OK })
 	d.T.Errorf("doctor finds no %s of %s that says %q:\n%+v", level, check, says, all)
 }
 
 // while brings a state about, looks, and takes it back.
-func (d *doctor) while(bring, back, check string, level cdc.Level, says string, pairs ...string) {
+func (d *doctor) while(bring, back, check string, level catalog.Level, says string, pairs ...string) {
 	d.T.Helper()
 	testenv.Psql(d.T, d.Store, bring)
 	d.finds(check, level, says, pairs...)
@@ -96,7 +96,7 @@ func (d *doctor) while(bring, back, check string, level cdc.Level, says string, 
 }
 
 // setting does it with a setting of the server.
-func (d *doctor) setting(name, value, check string, level cdc.Level, says string) {
+func (d *doctor) setting(name, value, check string, level catalog.Level, says string) {
 	d.T.Helper()
 	reload := "select pg_reload_conf();"
 	testenv.Psql(d.T, d.DB, "alter system set "+name+" = "+value+";"+reload)
@@ -111,7 +111,7 @@ func (d *doctor) setting(name, value, check string, level cdc.Level, says string
 // sawAlso takes over what was seen elsewhere.
 func (d *doctor) sawAlso(other *doctor) {
 	for check, level := range other.seen {
-		if d.seen[check] != cdc.Fail {
+		if d.seen[check] != catalog.Fail {
 			d.seen[check] = level
 		}
 	}
@@ -135,12 +135,12 @@ func TestDoctorFindsWhatItLists(t *testing.T) {
 
 	d.beforeAttach(server)
 	s.Attach()
-	d.finds("ca_file", cdc.Fail, "no such file", "CA_FILE", "nowhere.pem")
+	d.finds("ca_file", catalog.Fail, "no such file", "CA_FILE", "nowhere.pem")
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, testenv.NewTLSReceiver(t).CAPEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.finds("ca_file", cdc.OK, "can be read", "CA_FILE", ca)
+	d.finds("ca_file", catalog.OK, "can be read", "CA_FILE", ca)
 	d.ofTheServer(server)
 	d.ofTheTables(server)
 	d.ofRights()
@@ -148,11 +148,11 @@ func TestDoctorFindsWhatItLists(t *testing.T) {
 	d.ofWebhooks()
 	d.ofPoolers()
 	// What is left behind by these may not be mended.
-	d.while("update walhook.attachment set phase = 'attaching'", "update walhook.attachment set phase = 'attached'", "attachment", cdc.Fail, "interrupted")
-	d.while("update walhook.attachment set system_identifier = system_identifier || '0'", "update walhook.attachment set system_identifier = left(system_identifier, -1)", "copy", cdc.Fail, "this is a copy")
-	d.while("update walhook.schema_version set version = version + 1", "update walhook.schema_version set version = version - 1", "store_version", cdc.Fail, "newer walhook")
+	d.while("update walhook.attachment set phase = 'attaching'", "update walhook.attachment set phase = 'attached'", "attachment", catalog.Fail, "interrupted")
+	d.while("update walhook.attachment set system_identifier = system_identifier || '0'", "update walhook.attachment set system_identifier = left(system_identifier, -1)", "copy", catalog.Fail, "this is a copy")
+	d.while("update walhook.schema_version set version = version + 1", "update walhook.schema_version set version = version - 1", "store_version", catalog.Fail, "newer walhook")
 	s.DropSlot()
-	d.finds("slot", cdc.Fail, "does not exist")
+	d.finds("slot", catalog.Fail, "does not exist")
 
 	small := testenv.NewServer(t, map[string]string{"wal_level": "replica", "max_replication_slots": "1", "max_wal_senders": "1"})
 	other := newDoctor(t, harness.NewSiteOn(t, small, harness.SampleSchema))
@@ -175,72 +175,72 @@ func TestDoctorFindsWhatItLists(t *testing.T) {
 
 func (d *doctor) beforeAttach(server *pgserver.Server) {
 	d.T.Helper()
-	d.finds("attachment", cdc.Warn, "nothing is attached")
-	d.finds("publication", cdc.OK, "can be made")
-	d.finds("source_connection", cdc.Fail, "connect to the application's database", "DATABASE_URL", "postgres://postgres@127.0.0.1:1/app")
-	d.finds("store_connection", cdc.Fail, "connect to the store", "STORE_URL", "postgres://postgres@127.0.0.1:1/app")
-	d.finds("table", cdc.Fail, "does not exist", "RESPONDENT_TABLE", "nowhere")
-	if all := d.looks("RESPONDENT_TABLE", "nowhere"); slices.ContainsFunc(all, func(f cdc.Finding) bool { return f.Check == "finish_stamp" }) {
+	d.finds("attachment", catalog.Warn, "nothing is attached")
+	d.finds("publication", catalog.OK, "can be made")
+	d.finds("source_connection", catalog.Fail, "connect to the application's database", "DATABASE_URL", "postgres://postgres@127.0.0.1:1/app")
+	d.finds("store_connection", catalog.Fail, "connect to the store", "STORE_URL", "postgres://postgres@127.0.0.1:1/app")
+	d.finds("table", catalog.Fail, "does not exist", "RESPONDENT_TABLE", "nowhere")
+	if all := d.looks("RESPONDENT_TABLE", "nowhere"); slices.ContainsFunc(all, func(f catalog.Finding) bool { return f.Check == "finish_stamp" }) {
 		d.T.Errorf("doctor judges the finish stamp of a table that does not exist: %+v", all)
 	}
-	d.finds("columns", cdc.Fail, `has no column "begun"`, "STARTED", "begun")
-	d.finds("columns", cdc.Fail, "generated columns are not in the stream", "FINISHED", "made", "FINISH_STAMP", "finished_at")
-	d.finds("primary_key", cdc.Fail, "is not a primary key", "RESPONDENT_ID", "assessment_id")
-	d.finds("replication_right", cdc.Fail, "may not replicate", d.lookAs("nobody_yet")...)
-	d.finds("select_right", cdc.Fail, "may not read id", d.lookAs("nobody_yet")...)
+	d.finds("columns", catalog.Fail, `has no column "begun"`, "STARTED", "begun")
+	d.finds("columns", catalog.Fail, "generated columns are not in the stream", "FINISHED", "made", "FINISH_STAMP", "finished_at")
+	d.finds("primary_key", catalog.Fail, "is not a primary key", "RESPONDENT_ID", "assessment_id")
+	d.finds("replication_right", catalog.Fail, "may not replicate", d.lookAs("nobody_yet")...)
+	d.finds("select_right", catalog.Fail, "may not read id", d.lookAs("nobody_yet")...)
 	for _, remedy := range []string{`ON "public"."respondent" TO "nobody_yet";`, "walhook plan --role nobody_yet"} {
 		if !strings.Contains(d.advised, remedy) {
 			d.T.Errorf("doctor does not advise %s:\n%s", remedy, d.advised)
 		}
 	}
-	d.finds("store_schema", cdc.Fail, "may not create the schema", d.lookAs("d")...)
+	d.finds("store_schema", catalog.Fail, "may not create the schema", d.lookAs("d")...)
 	if server.Version() < 150000 {
-		d.finds("publish", cdc.Fail, "column lists", "PUBLISH", "mapped")
+		d.finds("publish", catalog.Fail, "column lists", "PUBLISH", "mapped")
 	}
-	d.while("alter table respondent enable row level security", "alter table respondent disable row level security", "row_security", cdc.Fail, "hides rows", d.lookAs("d")...)
-	d.while("select pg_create_logical_replication_slot('"+d.Env["SLOT"]+"', 'pgoutput')", "select pg_drop_replication_slot('"+d.Env["SLOT"]+"')", "slot", cdc.Fail, "knows nothing of it")
+	d.while("alter table respondent enable row level security", "alter table respondent disable row level security", "row_security", catalog.Fail, "hides rows", d.lookAs("d")...)
+	d.while("select pg_create_logical_replication_slot('"+d.Env["SLOT"]+"', 'pgoutput')", "select pg_drop_replication_slot('"+d.Env["SLOT"]+"')", "slot", catalog.Fail, "knows nothing of it")
 
-	d.finds("marker_values", cdc.Warn, "\"no\", which column \"done\"", "FINISHED", "done=no")
-	d.finds("marker_values", cdc.Warn, "\"opne\", which column \"state\"", "STARTED", "state=open|opne")
-	if all := d.looks("STARTED", "state=open", "FINISHED", "done=true|t"); slices.ContainsFunc(all, func(f cdc.Finding) bool { return f.Check == "marker_values" }) {
+	d.finds("marker_values", catalog.Warn, "\"no\", which column \"done\"", "FINISHED", "done=no")
+	d.finds("marker_values", catalog.Warn, "\"opne\", which column \"state\"", "STARTED", "state=open|opne")
+	if all := d.looks("STARTED", "state=open", "FINISHED", "done=true|t"); slices.ContainsFunc(all, func(f catalog.Finding) bool { return f.Check == "marker_values" }) {
 		d.T.Errorf("values that exist are warned of: %+v", all)
 	}
-	d.finds("finish_stamp", cdc.OK, "finished_at")
-	d.finds("finish_stamp", cdc.Warn, "there is no finish stamp", "FINISHED", "status=done")
-	d.finds("finish_stamp", cdc.OK, "finished_at", "FINISHED", "status=done", "FINISH_STAMP", "finished_at")
-	d.finds("finish_stamp", cdc.Warn, "done is a flag", "FINISHED", "done")
-	d.finds("finish_stamp", cdc.Warn, "day is a date", "FINISHED", "day")
-	d.finds("finish_stamp", cdc.Warn, "id does not change", "FINISHED", "done", "FINISH_STAMP", "id")
+	d.finds("finish_stamp", catalog.OK, "finished_at")
+	d.finds("finish_stamp", catalog.Warn, "there is no finish stamp", "FINISHED", "status=done")
+	d.finds("finish_stamp", catalog.OK, "finished_at", "FINISHED", "status=done", "FINISH_STAMP", "finished_at")
+	d.finds("finish_stamp", catalog.Warn, "done is a flag", "FINISHED", "done")
+	d.finds("finish_stamp", catalog.Warn, "day is a date", "FINISHED", "day")
+	d.finds("finish_stamp", catalog.Warn, "id does not change", "FINISHED", "done", "FINISH_STAMP", "id")
 
-	d.finds("running_transactions", cdc.OK, "")
+	d.finds("running_transactions", catalog.OK, "")
 	holder := testenv.Connect(d.T, d.DB)
 	if _, err := holder.Exec(d.T.Context(), "begin; insert into respondent (id) values (1)"); err != nil {
 		d.T.Fatal(err)
 	}
-	d.finds("running_transactions", cdc.Warn, "pid ")
+	d.finds("running_transactions", catalog.Warn, "pid ")
 	if _, err := holder.Exec(d.T.Context(), "rollback"); err != nil {
 		d.T.Fatal(err)
 	}
-	d.while("begin; insert into respondent (id) values (1); prepare transaction 'left over'", "rollback prepared 'left over'", "prepared_transactions", cdc.Warn, "left over")
-	d.finds("prepared_transactions", cdc.OK, "")
+	d.while("begin; insert into respondent (id) values (1); prepare transaction 'left over'", "rollback prepared 'left over'", "prepared_transactions", catalog.Warn, "left over")
+	d.finds("prepared_transactions", catalog.OK, "")
 }
 
 func (d *doctor) ofTheServer(server *pgserver.Server) {
 	d.T.Helper()
-	d.finds("daemon", cdc.Warn, "nobody reads the slot")
-	d.finds("slot_limit", cdc.Warn, "until the server's disk is full")
-	d.setting("max_slot_wal_keep_size", "'10GB'", "slot_limit", cdc.OK, "10GB")
-	d.finds("slot_limit", cdc.Warn, "while no daemon runs", "MAX_SLOT_LAG", "10GB")
+	d.finds("daemon", catalog.Warn, "nobody reads the slot")
+	d.finds("slot_limit", catalog.Warn, "until the server's disk is full")
+	d.setting("max_slot_wal_keep_size", "'10GB'", "slot_limit", catalog.OK, "10GB")
+	d.finds("slot_limit", catalog.Warn, "while no daemon runs", "MAX_SLOT_LAG", "10GB")
 	if server.Version() >= 180000 {
-		d.setting("idle_replication_slot_timeout", "'1d'", "idle_slot_timeout", cdc.Warn, "is 1d")
+		d.setting("idle_replication_slot_timeout", "'1d'", "idle_slot_timeout", catalog.Warn, "is 1d")
 	}
-	d.finds("idle_slot_timeout", cdc.OK, "")
-	d.setting("synchronous_standby_names", "'*'", "synchronous_standby_names", cdc.Warn, "may wait for")
-	d.setting("synchronous_standby_names", "'ANY 1 (\"one\", WalHook)'", "synchronous_standby_names", cdc.Fail, "wait for the daemon")
-	d.setting("synchronous_standby_names", "'walhook_too'", "synchronous_standby_names", cdc.OK, "")
+	d.finds("idle_slot_timeout", catalog.OK, "")
+	d.setting("synchronous_standby_names", "'*'", "synchronous_standby_names", catalog.Warn, "may wait for")
+	d.setting("synchronous_standby_names", "'ANY 1 (\"one\", WalHook)'", "synchronous_standby_names", catalog.Fail, "wait for the daemon")
+	d.setting("synchronous_standby_names", "'walhook_too'", "synchronous_standby_names", catalog.OK, "")
 
-	d.finds("slot", cdc.OK, "holds back")
-	d.finds("failover", cdc.OK, "")
+	d.finds("slot", catalog.OK, "holds back")
+	d.finds("failover", catalog.OK, "")
 	standby := d.replication("true")
 	standby.Frontend().SendQuery(&pgproto3.Query{String: "START_REPLICATION PHYSICAL " + testenv.Psql(d.T, d.DB, "select pg_current_wal_flush_lsn()") + " TIMELINE 1"})
 	if err := standby.Frontend().Flush(); err != nil {
@@ -250,8 +250,8 @@ func (d *doctor) ofTheServer(server *pgserver.Server) {
 		got := testenv.Psql(d.T, d.DB, "select state from pg_stat_replication where application_name = 'somebody'")
 		return got == "streaming", got
 	})
-	d.finds("failover", cdc.Warn, "standby")
-	d.finds("failover", cdc.Warn, "standby", d.lookAs("d")...)
+	d.finds("failover", catalog.Warn, "standby")
+	d.finds("failover", catalog.Warn, "standby", d.lookAs("d")...)
 	_ = standby.Close(d.T.Context())
 	if server.Version() >= 170000 {
 		r := d.replication("database")
@@ -259,17 +259,17 @@ func (d *doctor) ofTheServer(server *pgserver.Server) {
 			d.T.Fatal(err)
 		}
 		_ = r.Close(d.T.Context())
-		d.finds("failover", cdc.Warn, "without failover")
+		d.finds("failover", catalog.Warn, "without failover")
 	}
 	fillWAL(d.Site, 40)
-	d.finds("slot", cdc.Warn, "more than max_wal_size")
-	d.finds("slot", cdc.Warn, "is given up beyond", "MAX_SLOT_LAG", "45MB")
+	d.finds("slot", catalog.Warn, "more than max_wal_size")
+	d.finds("slot", catalog.Warn, "is given up beyond", "MAX_SLOT_LAG", "45MB")
 	run := d.Start().Ready()
 	// The server lets WAL go after the next snapshot that it logs, four a minute, and the acknowledgement of that.
 	testenv.Eventually(d.T, 4*harness.Patience, "the slot to be read up", func() (bool, string) {
 		all := d.looks()
-		return slices.ContainsFunc(all, func(f cdc.Finding) bool { return f.Check == "slot" && f.Level == cdc.OK }) &&
-			slices.ContainsFunc(all, func(f cdc.Finding) bool { return f.Check == "daemon" && f.Level == cdc.OK }), "not yet"
+		return slices.ContainsFunc(all, func(f catalog.Finding) bool { return f.Check == "slot" && f.Level == catalog.OK }) &&
+			slices.ContainsFunc(all, func(f catalog.Finding) bool { return f.Check == "daemon" && f.Level == catalog.OK }), "not yet"
 	})
 	run.Stop()
 }
@@ -293,119 +293,119 @@ func (d *doctor) replication(mode string) *pgconn.PgConn {
 
 func (d *doctor) ofTheTables(server *pgserver.Server) {
 	d.T.Helper()
-	d.finds("publication", cdc.OK, "")
-	d.finds("mapping", cdc.Fail, "WALHOOK_STARTED", "STARTED", "page")
-	d.while("alter table respondent rename finished_at to ended_at", "alter table respondent rename ended_at to finished_at", "columns", cdc.Fail, `no column "finished_at"`)
+	d.finds("publication", catalog.OK, "")
+	d.finds("mapping", catalog.Fail, "WALHOOK_STARTED", "STARTED", "page")
+	d.while("alter table respondent rename finished_at to ended_at", "alter table respondent rename ended_at to finished_at", "columns", catalog.Fail, `no column "finished_at"`)
 	if all := d.advised; strings.Contains(all, "to one of its columns") || !strings.Contains(all, "give it back its name") {
 		d.T.Errorf("doctor advises another mapping than the one that is attached:\n%s", all)
 	}
-	d.while("alter table respondent replica identity nothing", "alter table respondent replica identity default", "replica_identity", cdc.Fail, "NOTHING")
-	d.while("alter publication walhook drop table respondent", "alter publication walhook add table respondent", "publication", cdc.Fail, "lacks table public.respondent")
-	d.while("alter publication walhook set (publish = 'insert')", "alter publication walhook set (publish = 'insert, update, delete, truncate')", "publication", cdc.Fail, "does not publish update")
+	d.while("alter table respondent replica identity nothing", "alter table respondent replica identity default", "replica_identity", catalog.Fail, "NOTHING")
+	d.while("alter publication walhook drop table respondent", "alter publication walhook add table respondent", "publication", catalog.Fail, "lacks table public.respondent")
+	d.while("alter publication walhook set (publish = 'insert')", "alter publication walhook set (publish = 'insert, update, delete, truncate')", "publication", catalog.Fail, "does not publish update")
 	if server.Version() >= 150000 {
 		const whole = "alter publication walhook set table respondent, assessment"
-		d.while("alter publication walhook set table respondent (id), assessment", whole, "publication", cdc.Fail, "column list of public.respondent")
-		d.while("alter publication walhook set table respondent where (id > 5), assessment", whole, "publication", cdc.Fail, "row filter")
+		d.while("alter publication walhook set table respondent (id), assessment", whole, "publication", catalog.Fail, "column list of public.respondent")
+		d.while("alter publication walhook set table respondent where (id > 5), assessment", whole, "publication", catalog.Fail, "row filter")
 	}
 }
 
 func (d *doctor) ofRights() {
 	d.T.Helper()
-	d.finds("store_rights", cdc.Fail, "may not read the schema walhook", d.lookAs("d")...)
+	d.finds("store_rights", catalog.Fail, "may not read the schema walhook", d.lookAs("d")...)
 	testenv.Psql(d.T, d.DB, "grant walhook_daemon to d")
-	d.finds("store_rights", cdc.OK, "that a daemon needs", d.lookAs("d")...)
-	d.finds("unpublish_right", cdc.OK, "", d.lookAs("d")...)
-	d.finds("group_roles", cdc.OK, "")
-	d.while("alter role walhook_viewer rename to somebody_else", "alter role somebody_else rename to walhook_viewer", "group_roles", cdc.Warn, "walhook_viewer")
+	d.finds("store_rights", catalog.OK, "that a daemon needs", d.lookAs("d")...)
+	d.finds("unpublish_right", catalog.OK, "", d.lookAs("d")...)
+	d.finds("group_roles", catalog.OK, "")
+	d.while("alter role walhook_viewer rename to somebody_else", "alter role somebody_else rename to walhook_viewer", "group_roles", catalog.Warn, "walhook_viewer")
 	d.while("revoke insert on walhook.queue from walhook_daemon; revoke execute on function walhook.bury(bigint) from walhook_daemon",
 		"grant insert on walhook.queue to walhook_daemon; grant execute on function walhook.bury(bigint) to walhook_daemon",
-		"store_rights", cdc.Fail, "execute on function walhook.bury(bigint); insert on table walhook.queue", d.lookAs("d")...)
+		"store_rights", catalog.Fail, "execute on function walhook.bury(bigint); insert on table walhook.queue", d.lookAs("d")...)
 	d.while("revoke execute on function walhook.unpublish(name, regclass) from walhook_daemon", "grant execute on function walhook.unpublish(name, regclass) to walhook_daemon",
-		"unpublish_right", cdc.Warn, "until somebody else", d.lookAs("d")...)
+		"unpublish_right", catalog.Warn, "until somebody else", d.lookAs("d")...)
 	d.while("create role nobody_owner; alter function walhook.unpublish(name, regclass) owner to nobody_owner", "alter function walhook.unpublish(name, regclass) owner to current_user; drop role nobody_owner",
-		"unpublish_right", cdc.Warn, "until somebody else", d.lookAs("d")...)
-	d.finds("session_settings", cdc.OK, "", d.lookAs("d")...)
+		"unpublish_right", catalog.Warn, "until somebody else", d.lookAs("d")...)
+	d.finds("session_settings", catalog.OK, "", d.lookAs("d")...)
 	d.while("alter role d set session_replication_role = replica", "alter role d reset session_replication_role",
-		"session_settings", cdc.Warn, "session_replication_role = replica", d.lookAs("d")...)
-	d.finds("others_rights", cdc.OK, "")
+		"session_settings", catalog.Warn, "session_replication_role = replica", d.lookAs("d")...)
+	d.finds("others_rights", catalog.OK, "")
 	d.while("create role reporting; grant select on walhook.webhook to reporting", "drop owned by reporting; drop role reporting",
-		"others_rights", cdc.Warn, "reporting may select on table walhook.webhook")
+		"others_rights", catalog.Warn, "reporting may select on table walhook.webhook")
 	d.while("do $$ begin execute format('revoke temporary on database %I from public', current_database()); end $$",
-		"do $$ begin execute format('grant temporary on database %I to public', current_database()); end $$", "temporary_right", cdc.Fail, "may not make temporary tables", d.lookAs("d")...)
+		"do $$ begin execute format('grant temporary on database %I to public', current_database()); end $$", "temporary_right", catalog.Fail, "may not make temporary tables", d.lookAs("d")...)
 }
 
 func (d *doctor) ofTheStore() {
 	d.T.Helper()
-	d.finds("store_durability", cdc.OK, "")
-	d.finds("clock", cdc.OK, "")
+	d.finds("store_durability", catalog.OK, "")
+	d.finds("clock", catalog.OK, "")
 	d.while(`set allow_system_table_mods = on; alter function pg_catalog.clock_timestamp() rename to clock_of_before;
 			create function pg_catalog.clock_timestamp() returns timestamptz language sql volatile as $$ select pg_catalog.clock_of_before() + interval '90 s' $$`,
 		`set allow_system_table_mods = on; drop function pg_catalog.clock_timestamp(); alter function pg_catalog.clock_of_before() rename to clock_timestamp`,
-		"clock", cdc.Warn, "1m30")
+		"clock", catalog.Warn, "1m30")
 
-	d.finds("bloat", cdc.OK, "walhook.queue")
+	d.finds("bloat", catalog.OK, "walhook.queue")
 	testenv.Psql(d.T, d.Store, `alter table walhook.queue set (autovacuum_enabled = false);
 		insert into walhook.queue (webhook_id, committed_at, event_type, response_id) select -1, now(), 1, g from generate_series(1, 60000) g; delete from walhook.queue`)
 	testenv.Eventually(d.T, harness.Patience, "the server to know of the dead rows", func() (bool, string) {
 		got := testenv.Psql(d.T, d.Store, "select n_dead_tup from pg_stat_all_tables where relid = 'walhook.queue'::regclass")
 		return got == "60000", got
 	})
-	d.finds("bloat", cdc.Warn, "walhook.queue takes")
+	d.finds("bloat", catalog.Warn, "walhook.queue takes")
 	testenv.Psql(d.T, d.Store, "alter table walhook.queue reset (autovacuum_enabled); vacuum walhook.queue")
 
-	d.finds("retention", cdc.OK, "for ever")
+	d.finds("retention", catalog.OK, "for ever")
 	const entry = `insert into walhook.log (delivery_id, webhook_id, ordinal, committed_at, finished_at, attempts, event_type, kind, succeeded, response_id, error) `
 	d.while("create table walhook.log_of_then partition of walhook.log for values from ('2001-01-01') to ('2001-02-01');"+entry+"values (1, 1, 1, now(), '2001-01-01', 1, 1, 0, true, '1', null)",
-		"drop table walhook.log_of_then", "retention", cdc.Warn, "oldest entry is of 2001-01-01", "RETENTION", "240h")
-	d.finds("retention", cdc.OK, "240h", "RETENTION", "240h")
-	d.while(entry+"select g, 1, 1, now(), now(), 1, 1, 0, false, g, repeat('x', 1800) from generate_series(1, 60000) g", "truncate walhook.log", "retention", cdc.Warn, "for ever")
+		"drop table walhook.log_of_then", "retention", catalog.Warn, "oldest entry is of 2001-01-01", "RETENTION", "240h")
+	d.finds("retention", catalog.OK, "240h", "RETENTION", "240h")
+	d.while(entry+"select g, 1, 1, now(), now(), 1, 1, 0, false, g, repeat('x', 1800) from generate_series(1, 60000) g", "truncate walhook.log", "retention", catalog.Warn, "for ever")
 }
 
 func (d *doctor) ofWebhooks() {
 	d.T.Helper()
-	d.finds("webhooks", cdc.Warn, "there are no webhooks")
+	d.finds("webhooks", catalog.Warn, "there are no webhooks")
 	id := d.Hook("/a", "created")
-	d.finds("webhooks", cdc.OK, "webhooks: 1")
+	d.finds("webhooks", catalog.OK, "webhooks: 1")
 	for _, check := range []string{"settings", "queue", "endpoints", "incidents", "webhooks_disabled", "webhooks_unknown_assessment", "webhooks_without_external_id", "webhooks_impossible_id", "webhooks_organization", "webhooks_changed"} {
 		if check != "webhooks_changed" {
-			d.finds(check, cdc.OK, "")
+			d.finds(check, catalog.OK, "")
 		}
 	}
 	back := "update walhook.webhook set enabled = true, assessment_id = '1', organization_id = null, event_type = 'response.created'"
-	d.while("update walhook.webhook set enabled = false, disabled_reason = 'x'", back, "webhooks_disabled", cdc.Warn, "match nothing new: webhooks 1")
+	d.while("update walhook.webhook set enabled = false, disabled_reason = 'x'", back, "webhooks_disabled", catalog.Warn, "match nothing new: webhooks 1")
 	d.while("insert into walhook.webhook (url, event_type, enabled) select 'https://example.com/' || g, 'response.created', false from generate_series(1, 22) g",
-		"delete from walhook.webhook where url like 'https://example.com/%'", "webhooks_disabled", cdc.Warn, "; and 2 more")
-	d.while("update walhook.webhook set assessment_id = '77'", back, "webhooks_unknown_assessment", cdc.Warn, "not in public.assessment")
+		"delete from walhook.webhook where url like 'https://example.com/%'", "webhooks_disabled", catalog.Warn, "; and 2 more")
+	d.while("update walhook.webhook set assessment_id = '77'", back, "webhooks_unknown_assessment", catalog.Warn, "not in public.assessment")
 	d.while("alter table walhook.webhook disable trigger user; update walhook.webhook set assessment_id = '17.5'; alter table walhook.webhook enable trigger user",
-		back, "webhooks_impossible_id", cdc.Warn, "cannot be an id of its column")
-	d.while("update walhook.webhook set organization_id = '7'", back, "webhooks_organization", cdc.Warn, "no organization column is mapped")
+		back, "webhooks_impossible_id", catalog.Warn, "cannot be an id of its column")
+	d.while("update walhook.webhook set organization_id = '7'", back, "webhooks_organization", catalog.Warn, "no organization column is mapped")
 	d.while("update walhook.webhook set assessment_id = null; update walhook.assessment set external_id = null where assessment_id = '1'",
-		back+"; update walhook.assessment set external_id = 'EXT-1' where assessment_id = '1'", "webhooks_without_external_id", cdc.Warn, "no assessment has one")
-	d.while("update walhook.settings set enabled = false", "update walhook.settings set enabled = true", "settings", cdc.Warn, "switched off")
-	d.while("update walhook.endpoint set failures = 4, failing_since = now(), last_error = 'HTTP 500'", "update walhook.endpoint set failures = 0", "endpoints", cdc.Warn, "4 failures in a row")
+		back+"; update walhook.assessment set external_id = 'EXT-1' where assessment_id = '1'", "webhooks_without_external_id", catalog.Warn, "no assessment has one")
+	d.while("update walhook.settings set enabled = false", "update walhook.settings set enabled = true", "settings", catalog.Warn, "switched off")
+	d.while("update walhook.endpoint set failures = 4, failing_since = now(), last_error = 'HTTP 500'", "update walhook.endpoint set failures = 0", "endpoints", catalog.Warn, "4 failures in a row")
 	d.while("update walhook.endpoint set failures = 4, failing_since = now(), last_error = 'HTTP 500'; update walhook.webhook set enabled = false", // nobody waits for it
-		"update walhook.endpoint set failures = 0; "+back, "endpoints", cdc.OK, "")
-	d.while("insert into walhook.incident_log (kind, detail) values ('retention', 'held back')", "delete from walhook.incident_log", "incidents", cdc.Warn, "retention since")
-	d.while("insert into walhook.incident_log (kind, detail) values ('log_upkeep', 'no partitions')", "delete from walhook.incident_log", "incidents", cdc.Fail, "log_upkeep since")
+		"update walhook.endpoint set failures = 0; "+back, "endpoints", catalog.OK, "")
+	d.while("insert into walhook.incident_log (kind, detail) values ('retention', 'held back')", "delete from walhook.incident_log", "incidents", catalog.Warn, "retention since")
+	d.while("insert into walhook.incident_log (kind, detail) values ('log_upkeep', 'no partitions')", "delete from walhook.incident_log", "incidents", catalog.Fail, "log_upkeep since")
 	const daemon = "insert into walhook.daemon (id, name, version, expires_at, heartbeat_at, unready) overriding system value values (1000, 'host/1', '1', now() + interval '1 hour', "
-	d.while(daemon+"now(), 'odd')", "delete from walhook.daemon", "daemons", cdc.OK, "") // it has just been killed
-	d.while(daemon+"now() - interval '1 minute', null)", "delete from walhook.daemon", "daemons", cdc.OK, "")
+	d.while(daemon+"now(), 'odd')", "delete from walhook.daemon", "daemons", catalog.OK, "") // it has just been killed
+	d.while(daemon+"now() - interval '1 minute', null)", "delete from walhook.daemon", "daemons", catalog.OK, "")
 	session := testenv.Connect(d.T, d.Store)
 	if _, err := session.Exec(d.T.Context(), "select pg_advisory_lock($1, 1000)", lockClass); err != nil {
 		d.T.Fatal(err)
 	}
-	d.while(daemon+"now(), 'odd')", "delete from walhook.daemon", "daemons", cdc.Fail, "host/1 is not ready: odd")
-	d.while(daemon+"now() - interval '1 minute', null)", "delete from walhook.daemon", "daemons", cdc.Fail, "host/1 has not reported for 6")
+	d.while(daemon+"now(), 'odd')", "delete from walhook.daemon", "daemons", catalog.Fail, "host/1 is not ready: odd")
+	d.while(daemon+"now() - interval '1 minute', null)", "delete from walhook.daemon", "daemons", catalog.Fail, "host/1 has not reported for 6")
 	_ = session.Close(d.T.Context())
-	d.while(refuseDDL, "drop event trigger refuse; drop function public.refuse", "log_partitions", cdc.Fail, "and can get no other: no DDL here")
+	d.while(refuseDDL, "drop event trigger refuse; drop function public.refuse", "log_partitions", catalog.Fail, "and can get no other: no DDL here")
 	testenv.Exec(d.T, d.Store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now() - interval '2 hours', 1, '1')", id)
-	d.finds("queue", cdc.Warn, "enabled for 2h0m")
+	d.finds("queue", catalog.Warn, "enabled for 2h0m")
 
 	// A stamp that tells nothing, in an attachment of its own.
 	flag := newDoctor(d.T, harness.NewSiteOn(d.T, testenv.Postgres(d.T), "create table respondent (id bigint primary key, assessment_id bigint, begun boolean, done boolean)").With("STARTED", "begun", "FINISHED", "done"))
 	flag.Attach()
 	flag.Hook("/a", "changed")
-	flag.finds("webhooks_changed", cdc.Warn, "response.changed")
+	flag.finds("webhooks_changed", catalog.Warn, "response.changed")
 	d.sawAlso(flag)
 }
 
@@ -417,26 +417,26 @@ func (d *doctor) ofPoolers() {
 		d.T.Fatal(err)
 	}
 	u.Host = poolerBefore(d.T, u.Host, nil)
-	d.finds("pooler", cdc.Warn, "is in front of the application's database", "DATABASE_URL", u.String())
-	d.finds("pooler", cdc.Warn, "is in front of the store", "STORE_URL", u.String())
+	d.finds("pooler", catalog.Warn, "is in front of the application's database", "DATABASE_URL", u.String())
+	d.finds("pooler", catalog.Warn, "is in front of the store", "STORE_URL", u.String())
 	u.Host = poolerBefore(d.T, u.Host, []string{"replication"})
-	d.finds("replication_connection", cdc.Fail, "PgBouncer", "DATABASE_URL", u.String())
+	d.finds("replication_connection", catalog.Fail, "PgBouncer", "DATABASE_URL", u.String())
 }
 
 // ofSmallServers looks at a server that has no logical WAL and nothing left, and at a standby of it.
 func (d *doctor) ofSmallServers(server *pgserver.Server) {
 	d.T.Helper()
-	d.finds("wal_level", cdc.Fail, "wal_level is replica")
-	d.finds("store_durability", cdc.Warn, "fsync = off")
-	d.finds("free_slots", cdc.OK, "0 of 1")
-	d.while("select pg_create_physical_replication_slot('taken')", "select pg_drop_replication_slot('taken')", "free_slots", cdc.Fail, "1 of 1")
+	d.finds("wal_level", catalog.Fail, "wal_level is replica")
+	d.finds("store_durability", catalog.Warn, "fsync = off")
+	d.finds("free_slots", catalog.OK, "0 of 1")
+	d.while("select pg_create_physical_replication_slot('taken')", "select pg_drop_replication_slot('taken')", "free_slots", catalog.Fail, "1 of 1")
 	busy := d.replication("true")
-	d.finds("free_senders", cdc.Fail, "1 of 1")
+	d.finds("free_senders", catalog.Fail, "1 of 1")
 	_ = busy.Close(d.T.Context())
 	u, err := url.Parse(d.DB)
 	if err != nil {
 		d.T.Fatal(err)
 	}
 	standby := testenv.CopyServer(d.T, server, nil, "standby.signal")
-	d.finds("primary", cdc.Fail, "is a standby", "DATABASE_URL", standby.URL(strings.Trim(u.Path, "/")))
+	d.finds("primary", catalog.Fail, "is a standby", "DATABASE_URL", standby.URL(strings.Trim(u.Path, "/")))
 }

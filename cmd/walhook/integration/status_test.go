@@ -7,25 +7,26 @@ import (
 	"syscall"
 	"testing"
 
-	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/cdc/setup"
 	"walhook/cmd/walhook/internal/cli"
 	"walhook/cmd/walhook/internal/harness"
 	"walhook/testenv"
 )
 
 // status waits until status and status --json agree on a verdict: a line of that name, verdict and text, and the exit status that follows.
-func status(s *harness.Site, name string, verdict cdc.Level, text string) {
+func status(s *harness.Site, name string, verdict catalog.Level, text string) {
 	s.T.Helper()
 	testenv.Eventually(s.T, harness.Patience, fmt.Sprintf("status to say %s %s %s", verdict, name, text), func() (bool, string) {
 		out, errOut, status := s.Walhook("status", "--json")
-		var o cdc.Observation
+		var o setup.Observation
 		if err := json.Unmarshal([]byte(out), &o); err != nil {
 			return false, fmt.Sprintf("%v: %d %s%s", err, status, out, errOut)
 		}
 		found, fails := false, 0
 		for _, l := range o.Lines {
 			found = found || l.Name == name && l.Verdict == verdict && strings.Contains(l.Text, text)
-			if l.Verdict == cdc.Fail {
+			if l.Verdict == catalog.Fail {
 				fails++
 			}
 		}
@@ -45,26 +46,26 @@ func TestStatusIsTrue(t *testing.T) {
 	t.Parallel()
 	source, storeServer := testenv.NewServer(t, nil), testenv.NewServer(t, nil)
 	s := harness.NewSiteOn(t, source, harness.SampleSchema).WithStore(storeServer)
-	status(s, "store", cdc.Fail, "run `walhook attach` first")
+	status(s, "store", catalog.Fail, "run `walhook attach` first")
 	d := s.Run()
-	status(s, "slot", cdc.OK, "read by a daemon")
+	status(s, "slot", catalog.OK, "read by a daemon")
 	right(s)
 
 	slot := s.Env["SLOT"]
 	s.Env["SLOT"] = "another"
-	status(s, "attachment", cdc.Fail, "WALHOOK_SLOT")
-	status(s, "slot", cdc.Fail, `"another" does not exist`)
+	status(s, "attachment", catalog.Fail, "WALHOOK_SLOT")
+	status(s, "slot", catalog.Fail, `"another" does not exist`)
 	s.Env["SLOT"] = slot
 
 	// What cannot be known is not said: a store that is away may have daemons.
 	s.With("STORE_URL", "postgres://127.0.0.1:1/away?connect_timeout=5")
-	status(s, "store", cdc.Fail, "connect to the store")
-	status(s, "slot", cdc.OK, "read by process")
+	status(s, "store", catalog.Fail, "connect to the store")
+	status(s, "slot", catalog.OK, "read by process")
 	s.With("STORE_URL", s.Store)
 
 	testenv.Exec(t, s.Store, "update walhook.settings set enabled = false")
-	status(s, "switch", cdc.Warn, "switched off")
-	status(s, "incident", cdc.Warn, "switched_off")
+	status(s, "switch", catalog.Warn, "switched off")
+	status(s, "incident", catalog.Warn, "switched_off")
 	testenv.Exec(t, s.Store, "update walhook.settings set enabled = true")
 	right(s)
 
@@ -72,20 +73,20 @@ func TestStatusIsTrue(t *testing.T) {
 	if err := d.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	status(s, "daemon", cdc.Fail, "has not reported for")
+	status(s, "daemon", catalog.Fail, "has not reported for")
 	if err := d.Cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	right(s)
 
 	testenv.Exec(t, s.Store, "update walhook.attachment set phase = 'attaching'")
-	status(s, "attachment", cdc.Fail, "interrupted")
+	status(s, "attachment", catalog.Fail, "interrupted")
 	testenv.Exec(t, s.Store, "update walhook.attachment set phase = 'attached'")
 
 	// While the application writes, slot and stored position move on between the looks at them.
 	end := s.Meanwhile(s.DB, "insert into respondent (id, assessment_id) values ($1, 1)")
 	for range 40 {
-		if o := cdc.Observe(t.Context(), s.DB, s.Store, slot); !o.OK {
+		if o := setup.Observe(t.Context(), s.DB, s.Store, slot); !o.OK {
 			t.Errorf("status beside an application that writes: %v", o.Problems)
 		}
 	}
@@ -94,23 +95,23 @@ func TestStatusIsTrue(t *testing.T) {
 	// A daemon that was killed is gone, not stuck, and no trouble beside its successor.
 	d.Kill()
 	testenv.Exec(t, s.Store, "update walhook.daemon set heartbeat_at = now() - interval '7 s', expires_at = now() + interval '1 hour', unready = 'odd'")
-	status(s, "daemons", cdc.Fail, "no daemon lives")
+	status(s, "daemons", catalog.Fail, "no daemon lives")
 	d = s.Start().Ready()
 	rightNow(s)
 	if status := d.Stop(); status != cli.ExitOK {
 		t.Errorf("the daemon ends with %d", status)
 	}
-	status(s, "slot", cdc.Fail, "nobody reads slot")
-	status(s, "daemons", cdc.Fail, "no daemon lives")
+	status(s, "slot", catalog.Fail, "nobody reads slot")
+	status(s, "daemons", catalog.Fail, "no daemon lives")
 
 	// A daemon lives, and something keeps it from the slot.
 	reader := testenv.Connect(t, s.Store)
-	if _, err := reader.Exec(t.Context(), "select pg_advisory_lock($1)", cdc.ReaderLock); err != nil {
+	if _, err := reader.Exec(t.Context(), "select pg_advisory_lock($1)", catalog.ReaderLock); err != nil {
 		t.Fatal(err)
 	}
 	d = s.Start()
-	status(s, "slot", cdc.Fail, "although a daemon lives")
-	status(s, "daemon", cdc.Fail, "no daemon reports that it reads the slot")
+	status(s, "slot", catalog.Fail, "although a daemon lives")
+	status(s, "daemon", catalog.Fail, "no daemon reports that it reads the slot")
 	if status := d.Stop(); status != cli.ExitOK {
 		t.Errorf("the daemon ends with %d", status)
 	}
@@ -118,7 +119,7 @@ func TestStatusIsTrue(t *testing.T) {
 
 	for _, by := range []int{1, -1} {
 		testenv.Exec(t, s.Store, "update walhook.schema_version set version = version + $1", by)
-		status(s, "store", cdc.Fail, "version")
+		status(s, "store", catalog.Fail, "version")
 		testenv.Exec(t, s.Store, "update walhook.schema_version set version = version - $1", by)
 	}
 
@@ -133,26 +134,26 @@ func TestStatusIsTrue(t *testing.T) {
 		status := testenv.Psql(t, s.DB, "select wal_status from pg_replication_slots where slot_name = '"+slot+"'")
 		return status == "lost", status
 	})
-	status(s, "slot", cdc.Fail, "was invalidated")
+	status(s, "slot", catalog.Fail, "was invalidated")
 	mustFail(s, "doctor", "was invalidated")
 	s.Exec("alter system reset max_slot_wal_keep_size")
 	s.Exec("select pg_reload_conf()")
 	s.DropSlot()
-	status(s, "slot", cdc.Fail, "does not exist")
+	status(s, "slot", catalog.Fail, "does not exist")
 	s.Exec("select pg_create_logical_replication_slot($1, 'test_decoding')", slot)
-	status(s, "slot", cdc.Fail, "is one of the plugin test_decoding")
+	status(s, "slot", catalog.Fail, "is one of the plugin test_decoding")
 	s.DropSlot()
 	testenv.Exec(t, testenv.Database(t, source, ""), "select pg_create_logical_replication_slot($1, 'pgoutput')", slot)
-	status(s, "slot", cdc.Fail, "belongs to database")
+	status(s, "slot", catalog.Fail, "belongs to database")
 	s.DropSlot()
 	s.Exec("select pg_create_logical_replication_slot($1, 'pgoutput')", slot)
 	s.Exec("select pg_replication_slot_advance($1, pg_current_wal_lsn())", slot)
-	status(s, "slot", cdc.Fail, "ahead of the stored position")
+	status(s, "slot", catalog.Fail, "ahead of the stored position")
 
 	// A copy of the application's database, with the same store.
 	c := copied(s, testenv.Database(t, source, harness.SampleSchema))
 	for _, way := range twoWays {
-		status(c, "attachment", cdc.Fail, way)
+		status(c, "attachment", catalog.Fail, way)
 	}
 	for _, by := range []int{0, 1, -1} { // the store's schema may be of another version
 		testenv.Exec(t, s.Store, "update walhook.schema_version set version = version + $1", by)
@@ -164,20 +165,20 @@ func TestStatusIsTrue(t *testing.T) {
 	standby := testenv.CopyServer(t, source, nil, "standby.signal")
 	database := s.Database()
 	s.With("DATABASE_URL", standby.URL(database))
-	status(s, "source", cdc.Fail, "is a standby")
+	status(s, "source", catalog.Fail, "is a standby")
 	s.With("DATABASE_URL", s.DB, "STORE_URL", standby.URL(database))
-	status(s, "store", cdc.Fail, "is a standby")
+	status(s, "store", catalog.Fail, "is a standby")
 	s.With("STORE_URL", s.Store)
 
 	storeServer.Kill()
-	status(s, "store", cdc.Fail, "connect to the store")
-	status(s, "slot", cdc.Fail, "nobody reads slot")
+	status(s, "store", catalog.Fail, "connect to the store")
+	status(s, "slot", catalog.Fail, "nobody reads slot")
 	source.Kill()
-	status(s, "source", cdc.Fail, "connect to")
-	status(s, "store", cdc.Fail, "connect to the store")
+	status(s, "source", catalog.Fail, "connect to")
+	status(s, "store", catalog.Fail, "connect to the store")
 	s.Up(storeServer)
-	status(s, "daemons", cdc.Fail, "no daemon lives")
-	status(s, "source", cdc.Fail, "connect to")
+	status(s, "daemons", catalog.Fail, "no daemon lives")
+	status(s, "source", catalog.Fail, "connect to")
 }
 
 // Where a daemon is ready, status finds it so.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"walhook/cdc"
+	"walhook/cdc/setup"
 )
 
 func newAttachCommand(env *Environment) *cobra.Command {
@@ -37,14 +37,14 @@ Both change nothing in the original. Where nothing is a copy they do what attach
 			if err != nil {
 				return err
 			}
-			var way cdc.Way
+			var way setup.Way
 			switch {
 			case adopt && fresh:
 				return &usageError{errors.New("a copy is either the original now (--adopt) or starts anew (--fresh); see walhook attach --help")}
 			case adopt:
-				way = cdc.WayAdopt
+				way = setup.WayAdopt
 			case fresh:
-				way = cdc.WayFresh
+				way = setup.WayFresh
 			}
 			return attach(cmd.Context(), cfg, env, way, cmd.ErrOrStderr())
 		},
@@ -54,12 +54,12 @@ Both change nothing in the original. Where nothing is a copy they do what attach
 	return cmd
 }
 
-func attach(ctx context.Context, cfg *Config, env *Environment, way cdc.Way, out io.Writer) error {
+func attach(ctx context.Context, cfg *Config, env *Environment, way setup.Way, out io.Writer) error {
 	log := env.logger(cfg)
 	queue, horizon := queueOnly(cfg, log)
 	defer horizon.Close(context.WithoutCancel(ctx))
 	var bar *progress
-	attached, err := cdc.Attach(ctx, cdc.AttachConfig{
+	attached, err := setup.Attach(ctx, setup.AttachConfig{
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Way: way, Queue: queue, Horizon: horizon, Log: log,
 		Note: func(text string) {
 			if bar != nil {
@@ -100,7 +100,7 @@ the schema walhook unless --drop-schema is given. Stop the daemons first.`,
 			if err != nil {
 				return err
 			}
-			return cdc.Detach(cmd.Context(), cdc.DetachConfig{
+			return setup.Detach(cmd.Context(), setup.DetachConfig{
 				SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Slot: cfg.Slot, Publication: cfg.Publication, DropSchema: dropSchema,
 				Note: func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), text) },
 			})

@@ -11,6 +11,9 @@ import (
 	"github.com/sethvargo/go-retry"
 
 	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/cdc/setup"
+	"walhook/cdc/stream"
 	"walhook/sql"
 )
 
@@ -40,7 +43,7 @@ func (r *readiness) wait(reason string) {
 // begin attaches where the configuration asks for it, and reads what is attached. It waits for databases that cannot be
 // reached: a sidecar often starts before them. In a copy it waits until somebody has said what that is. What waiting cannot mend is returned,
 // such as a configuration that is not the one that was attached: a standby must not find that out when it is needed.
-func begin(ctx context.Context, cfg *Config, guard *cdc.Guard, ready *readiness, log *slog.Logger) (original *cdc.Original, err error) {
+func begin(ctx context.Context, cfg *Config, guard *stream.Guard, ready *readiness, log *slog.Logger) (original *catalog.Original, err error) {
 	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(250*time.Millisecond)))
 	err = retry.Do(ctx, backoff, func(ctx context.Context) error {
 		if cfg.AutoAttach {
@@ -49,17 +52,17 @@ func begin(ctx context.Context, cfg *Config, guard *cdc.Guard, ready *readiness,
 			}
 		}
 		var err error
-		original, err = cdc.OpenOriginal(ctx, cfg.sourceURL(), cfg.storeURL(), cfg.target())
+		original, err = catalog.OpenOriginal(ctx, cfg.sourceURL(), cfg.storeURL(), cfg.target())
 		return waitable(err, guard, ready, log)
 	})
 	return original, err
 }
 
 // waitable marks an error as one that may mend itself, and says that it is waited for.
-func waitable(err error, guard *cdc.Guard, ready *readiness, log *slog.Logger) error {
+func waitable(err error, guard *stream.Guard, ready *readiness, log *slog.Logger) error {
 	var (
-		copied  *cdc.CopyError
-		refused *cdc.RefusedError
+		copied  *catalog.CopyError
+		refused *setup.RefusedError
 		fatal   *cdc.FatalError
 		version *sql.VersionError
 		server  *pgconn.PgError
@@ -93,7 +96,7 @@ func passing(code string) bool {
 // autoAttach attaches where nothing is attached, and upgrades a store of an older version.
 func autoAttach(ctx context.Context, cfg *Config, ready *readiness, log *slog.Logger) error {
 	ready.wait("attaching")
-	_, err := cdc.Attach(ctx, cdc.AttachConfig{
+	_, err := setup.Attach(ctx, setup.AttachConfig{
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), OnlyIfNone: true, Log: log,
 		Note: func(text string) {
 			ready.wait("attaching: " + text)

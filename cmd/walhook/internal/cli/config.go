@@ -13,6 +13,7 @@ import (
 	"github.com/kelseyhightower/envconfig"
 
 	"walhook/cdc"
+	"walhook/cdc/catalog"
 )
 
 // Config is the configuration, read from variables that begin with WALHOOK_. Types that check themselves say what is accepted.
@@ -65,8 +66,8 @@ func (c *Config) storeURL() string {
 
 func (c *Config) mapping() cdc.Mapping { return c.mapped }
 
-func (c *Config) target() cdc.Target {
-	return cdc.Target{Slot: c.Slot, Publication: c.Publication, Publish: c.Publish, Mapping: c.mapped}
+func (c *Config) target() catalog.Target {
+	return catalog.Target{Slot: c.Slot, Publication: c.Publication, Publish: c.Publish, Mapping: c.mapped}
 }
 
 // ConfigError is a missing, malformed or contradictory value: one line that names the variable, the value and what is accepted.

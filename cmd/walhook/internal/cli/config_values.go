@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"walhook/cdc"
+	"walhook/cdc/catalog"
 	"walhook/session"
 )
 
@@ -177,7 +178,7 @@ func (c *Config) check() error {
 	if c.Publication == "" || len(c.Publication) > 63 || strings.ContainsRune(c.Publication, 0) {
 		return bad("PUBLICATION", quoted(c.Publication), "a name of 1 to 63 bytes")
 	}
-	if c.Publish != cdc.PublishAll && c.Publish != cdc.PublishMapped {
+	if c.Publish != catalog.PublishAll && c.Publish != catalog.PublishMapped {
 		return bad("PUBLISH", quoted(c.Publish), "all or mapped")
 	}
 	if err := c.readMapping(); err != nil {

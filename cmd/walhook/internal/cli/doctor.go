@@ -8,7 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/cdc/setup"
 )
 
 func newDoctorCommand(env *Environment) *cobra.Command {
@@ -26,7 +27,7 @@ warn or fail, with what to do. It changes nothing. docs/reference/doctor.md list
 			if err != nil {
 				return err
 			}
-			findings := cdc.Examine(cmd.Context(), cdc.ExamineConfig{
+			findings := setup.Examine(cmd.Context(), setup.ExamineConfig{
 				SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Retention: time.Duration(cfg.Retention), MaxSlotLag: int64(cfg.MaxSlotLag),
 			})
 			if cfg.CAFile != "" {
@@ -38,7 +39,7 @@ warn or fail, with what to do. It changes nothing. docs/reference/doctor.md list
 				printFindings(cmd.OutOrStdout(), findings)
 			}
 			for _, f := range findings {
-				if f.Level == cdc.Fail && err == nil {
+				if f.Level == catalog.Fail && err == nil {
 					return errSilent
 				}
 			}
@@ -50,22 +51,22 @@ warn or fail, with what to do. It changes nothing. docs/reference/doctor.md list
 }
 
 // examineCAFile tells on this host what run would read on its own.
-func examineCAFile(file string) cdc.Finding {
+func examineCAFile(file string) catalog.Finding {
 	const check = "ca_file"
 	if _, err := rootCAs(file); err != nil {
-		return cdc.Finding{Check: check, Level: cdc.Fail, Found: "no daemon starts on this host: " + err.Error(), Remedy: "name the file by which the receivers' certificates are to be checked, in PEM"}
+		return catalog.Finding{Check: check, Level: catalog.Fail, Found: "no daemon starts on this host: " + err.Error(), Remedy: "name the file by which the receivers' certificates are to be checked, in PEM"}
 	}
-	return cdc.Finding{Check: check, Level: cdc.OK, Found: "the certificates in " + file + " can be read"}
+	return catalog.Finding{Check: check, Level: catalog.OK, Found: "the certificates in " + file + " can be read"}
 }
 
-func printFindings(w io.Writer, findings []cdc.Finding) {
-	count := map[cdc.Level]int{}
+func printFindings(w io.Writer, findings []catalog.Finding) {
+	count := map[catalog.Level]int{}
 	for _, f := range findings {
 		fmt.Fprintf(w, "%-4s  %-28s %s\n", f.Level, f.Check, f.Found)
-		if f.Remedy != "" && f.Level != cdc.OK {
+		if f.Remedy != "" && f.Level != catalog.OK {
 			fmt.Fprintf(w, "      %-28s -> %s\n", "", f.Remedy)
 		}
 		count[f.Level]++
 	}
-	fmt.Fprintf(w, "%d ok, %d warn, %d fail\n", count[cdc.OK], count[cdc.Warn], count[cdc.Fail])
+	fmt.Fprintf(w, "%d ok, %d warn, %d fail\n", count[catalog.OK], count[catalog.Warn], count[catalog.Fail])
 }

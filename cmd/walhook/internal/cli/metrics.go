@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"walhook/cdc"
+	"walhook/cdc/stream"
 	"walhook/dispatch"
 	"walhook/dispatch/post"
 )
@@ -22,7 +23,7 @@ type metrics struct {
 	senders  atomic.Pointer[dispatch.Scheduler] // nil until they are there
 }
 
-func newMetrics(registry *prometheus.Registry, status *cdc.Status) *metrics {
+func newMetrics(registry *prometheus.Registry, status *stream.Status) *metrics {
 	m := &metrics{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "walhook_attempts_total", Help: "Delivery attempts by outcome (success, retry, failed) and status class (2xx to 5xx, none).",
@@ -105,7 +106,7 @@ func truth(b bool) float64 {
 }
 
 // streamMetrics are what the stream says of itself, from the start of the process.
-func streamMetrics(status *cdc.Status) prometheus.Collector {
+func streamMetrics(status *stream.Status) prometheus.Collector {
 	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
 	c := &collector{}
 	streaming := c.metric(gauge, "walhook_streaming", "1 while this daemon reads the slot.")
@@ -122,11 +123,11 @@ func streamMetrics(status *cdc.Status) prometheus.Collector {
 	compared := c.metric(counter, "walhook_reconciles_total", "Comparisons of the table after a gap, by outcome (done, failed).", "outcome")
 	c.collect = func(emit func(int, float64, ...string)) {
 		v := status.View()
-		emit(streaming, truth(v.Phase == cdc.PhaseStreaming))
-		emit(standby, truth(v.Phase == cdc.PhaseStandby))
+		emit(streaming, truth(v.Phase == stream.PhaseStreaming))
+		emit(standby, truth(v.Phase == stream.PhaseStandby))
 		emit(source, truth(v.Source))
 		lag := 0.0
-		if v.Phase == cdc.PhaseStreaming && v.Received > v.Position.LSN {
+		if v.Phase == stream.PhaseStreaming && v.Received > v.Position.LSN {
 			lag = float64(v.Received - v.Position.LSN)
 		}
 		emit(lagBytes, lag)
@@ -134,7 +135,7 @@ func streamMetrics(status *cdc.Status) prometheus.Collector {
 		emit(retained, float64(v.Slot.Retained))
 		emit(danger, truth(v.Danger != ""))
 		emit(active, truth(v.Slot.Active))
-		for _, s := range cdc.SlotStatuses {
+		for _, s := range stream.SlotStatuses {
 			emit(state, truth(v.Slot.Status == s), s)
 		}
 		for event := cdc.Created; event <= cdc.Changed; event++ {

@@ -8,7 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/cdc/setup"
 	"walhook/session"
 )
 
@@ -36,7 +37,7 @@ Exit status 1, with the reasons on stderr, when attach as the role that WALHOOK_
 			if err != nil {
 				return err
 			}
-			p, err := cdc.MakePlan(cmd.Context(), cdc.PlanConfig{SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Role: role})
+			p, err := setup.MakePlan(cmd.Context(), setup.PlanConfig{SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Role: role})
 			if err != nil {
 				return err
 			}
@@ -49,7 +50,7 @@ Exit status 1, with the reasons on stderr, when attach as the role that WALHOOK_
 }
 
 // wouldRefuse is the error of a plan whose attach would refuse. Remedies are in what was printed, which often goes to a file.
-func wouldRefuse(p *cdc.Plan) error {
+func wouldRefuse(p *setup.Plan) error {
 	if len(p.Refusals) == 0 {
 		return nil
 	}
@@ -66,7 +67,7 @@ var aboutRights = []string{"replication_right", "select_right", "row_security", 
 // planPrinter writes a plan as a script.
 type planPrinter struct {
 	w    io.Writer
-	plan *cdc.Plan
+	plan *setup.Plan
 	cfg  *Config
 }
 
@@ -136,7 +137,7 @@ func (p *planPrinter) refusals() {
 			p.comment("    %s", f.Remedy)
 		}
 	}
-	lacking := slices.ContainsFunc(p.plan.Refusals, func(f cdc.Finding) bool { return slices.Contains(aboutRights, f.Check) })
+	lacking := slices.ContainsFunc(p.plan.Refusals, func(f catalog.Finding) bool { return slices.Contains(aboutRights, f.Check) })
 	if lacking && len(p.plan.Owners) > 0 && p.plan.Role == p.plan.Preflight.User {
 		p.comment("Part 1 below gives the role the rights that it lacks.")
 	}
@@ -153,7 +154,7 @@ func (p *planPrinter) about() {
 	if m.HasAssessmentTable() {
 		p.comment("  and %s of %s.", strings.Join(m.AssessmentColumns(), ", "), m.AssessmentTable.Display())
 	}
-	if p.cfg.Publish == cdc.PublishAll {
+	if p.cfg.Publish == catalog.PublishAll {
 		p.comment("Columns that leave the database: all, because of WALHOOK_PUBLISH=all. The server sends whole rows to the daemon, which drops the other\n" +
 			"columns as it decodes. No migration of the application is affected by the publication.")
 	} else {
@@ -165,7 +166,7 @@ func (p *planPrinter) about() {
 	}
 }
 
-func (p *planPrinter) parts(title string, parts []cdc.PlanPart) {
+func (p *planPrinter) parts(title string, parts []setup.PlanPart) {
 	if len(parts) == 0 {
 		return
 	}
@@ -179,7 +180,7 @@ func (p *planPrinter) parts(title string, parts []cdc.PlanPart) {
 		}
 		if part.As != "" {
 			p.lines("", []string{
-				fmt.Sprintf("select %s as walhook_may \\gset", cdc.MayBecome(session.Literal(part.As))),
+				fmt.Sprintf("select %s as walhook_may \\gset", setup.MayBecome(session.Literal(part.As))),
 				`\if :walhook_may`, "set role " + identifier(part.As) + ";",
 			})
 		}
@@ -201,7 +202,7 @@ func (p *planPrinter) parts(title string, parts []cdc.PlanPart) {
 // onlyHere is the head of a script: names in it mean what they mean in walhook's own sessions, and it stops in a database that it is not
 // for.
 func (p *planPrinter) onlyHere() []string {
-	places := []cdc.Place{p.plan.Source}
+	places := []catalog.Place{p.plan.Source}
 	if p.plan.Elsewhere {
 		places = append(places, p.plan.Store)
 	}
@@ -219,12 +220,12 @@ func (p *planPrinter) onlyHere() []string {
 }
 
 // in is the condition that a session is in a database, of a row of pg_control_system().
-func in(place cdc.Place) string {
+func in(place catalog.Place) string {
 	return fmt.Sprintf("system_identifier = %s and current_database() = %s", place.System, session.Literal(place.Database))
 }
 
 // here is the beginning of what is for one database alone.
-func here(place cdc.Place, variable string) []string {
+func here(place catalog.Place, variable string) []string {
 	return []string{
 		fmt.Sprintf("select %s as %s from pg_control_system() \\gset", in(place), variable),
 		`\if :` + variable,

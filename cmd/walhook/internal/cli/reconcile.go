@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/cdc/stream"
 	"walhook/dispatch"
 )
 
@@ -36,8 +38,8 @@ that the stream may have missed something.`,
 }
 
 // queueOnly is the queue of a command that sends nothing: the daemons find what was queued.
-func queueOnly(cfg *Config, log *slog.Logger) (cdc.Queue, *cdc.Horizon) {
-	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return cdc.ConnectSource(ctx, cfg.sourceURL()) })
+func queueOnly(cfg *Config, log *slog.Logger) (cdc.Queue, *stream.Horizon) {
+	horizon := stream.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return catalog.ConnectSource(ctx, cfg.sourceURL()) })
 	queue := dispatch.NewQueue(dispatch.NewScheduler(dispatch.Config{Horizon: horizon, Log: log}), horizon, cfg.mapping().HasAssessmentTable())
 	return cdc.Queue{Began: func() {}, Add: queue.Add, Committed: func(context.Context) { queue.Discarded() }, Discarded: queue.Discarded}, horizon
 }
@@ -54,7 +56,7 @@ func reconcile(ctx context.Context, cfg *Config, env *Environment, out io.Writer
 		}
 	}
 	defer endBar()
-	_, err := cdc.Reconcile(ctx, cdc.ReconcileConfig{
+	_, err := stream.Reconcile(ctx, stream.ReconcileConfig{
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Horizon: horizon, Log: log,
 		Queue: queue,
 		Note: func(text string) {

@@ -17,6 +17,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/cdc/stream"
 	"walhook/dispatch"
 	"walhook/dispatch/post"
 )
@@ -58,10 +60,10 @@ type process struct {
 	log     *slog.Logger
 	tracer  trace.Tracer
 	roots   *x509.CertPool
-	status  *cdc.Status
+	status  *stream.Status
 	metrics *metrics
 	ready   *readiness
-	guard   *cdc.Guard
+	guard   *stream.Guard
 }
 
 // runDaemon runs until the context ends or a part fails for good.
@@ -77,10 +79,10 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	status := &cdc.Status{}
+	status := &stream.Status{}
 	p := &process{
 		cfg: cfg, log: log, tracer: tracer, roots: roots, status: status, metrics: newMetrics(registry, status), ready: &readiness{},
-		guard: cdc.NewGuard(cdc.GuardConfig{
+		guard: stream.NewGuard(stream.GuardConfig{
 			SourceURL: cfg.sourceURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(), Status: status,
 			MaxSlotLag: int64(cfg.MaxSlotLag), Log: log,
 		}),
@@ -106,7 +108,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		if err == nil {
 			err = p.work(ctx, original)
 		}
-		var copied *cdc.CopyError
+		var copied *catalog.CopyError
 		switch cause := context.Cause(ctx); {
 		case cause != nil:
 			parts.Wait()
@@ -123,12 +125,12 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 
 // work streams and sends for the original until the context ends, a part fails for good, or the databases are others: then the error is a
 // *cdc.CopyError.
-func (p *process) work(ctx context.Context, original *cdc.Original) error {
+func (p *process) work(ctx context.Context, original *catalog.Original) error {
 	cfg, log, status := p.cfg, p.log, p.status
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p.guard.Watch(original, cancel)
-	horizon := cdc.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return original.ConnectSource(ctx, cfg.sourceURL()) })
+	horizon := stream.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return original.ConnectSource(ctx, cfg.sourceURL()) })
 	defer horizon.Close(context.WithoutCancel(ctx))
 	client := post.NewClient(post.ClientConfig{
 		Timeout: time.Duration(cfg.DeliveryTimeout), RetryCap: time.Duration(cfg.RetryCap), Concurrency: cfg.Concurrency, Version: Version(),
@@ -148,8 +150,8 @@ func (p *process) work(ctx context.Context, original *cdc.Original) error {
 	p.metrics.senders.Store(scheduler)
 	defer p.metrics.senders.Store(nil)
 	streamQueue := cdc.Queue{Began: queue.Began, Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded, Keyed: queue.Keyed}
-	stream := cdc.NewStream(cdc.StreamConfig{
-		Mend: cdc.Mender(cdc.ReconcileConfig{
+	stream := stream.New(stream.Config{
+		Mend: stream.Mender(stream.ReconcileConfig{
 			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Horizon: horizon, Log: log,
 			Note:     func(text string) { log.Info("mending", "doing", text) },
 			Progress: func(rows, total int64) { log.Debug("reading rows", "rows", rows, "of_about", total) },
@@ -209,13 +211,13 @@ func standing(reader *dispatch.Reader) (bool, string) {
 	case reader.Unready != "":
 		return false, fmt.Sprintf("standing by, but daemon %s, which reads the slot, does not work: %s", reader.Name, reader.Unready)
 	}
-	return true, fmt.Sprintf("standing by: %s (%s)", cdc.AnotherReads, reader.Name)
+	return true, fmt.Sprintf("standing by: %s (%s)", stream.AnotherReads, reader.Name)
 }
 
 // report is what this daemon reports of itself to others.
-func report(status *cdc.Status, scheduler *dispatch.Scheduler) dispatch.Report {
+func report(status *stream.Status, scheduler *dispatch.Scheduler) dispatch.Report {
 	phase := status.View().Phase
-	r := dispatch.Report{Reads: phase == cdc.PhaseStreaming || phase == cdc.PhaseMending}
+	r := dispatch.Report{Reads: phase == stream.PhaseStreaming || phase == stream.PhaseMending}
 	if ok, reason := streaming(status, scheduler); !ok {
 		r.Unready = oneLine(reason, longestReason)
 	}
@@ -223,13 +225,13 @@ func report(status *cdc.Status, scheduler *dispatch.Scheduler) dispatch.Report {
 }
 
 // streaming is what this daemon reports of itself once all parts run, and what /readyz says once the store has it.
-func streaming(status *cdc.Status, scheduler *dispatch.Scheduler) (bool, string) {
+func streaming(status *stream.Status, scheduler *dispatch.Scheduler) (bool, string) {
 	if ok, reason := scheduler.Ready(); !ok {
 		return false, reason
 	}
 	view := status.View()
 	switch view.Phase {
-	case cdc.PhaseStreaming:
+	case stream.PhaseStreaming:
 		if view.Writing > storePatience {
 			return false, fmt.Sprintf("the store has been at one transaction of the stream for %s: look in its pg_stat_activity for what that waits for", view.Writing.Round(time.Second))
 		}
@@ -237,8 +239,8 @@ func streaming(status *cdc.Status, scheduler *dispatch.Scheduler) (bool, string)
 			return true, "streaming; " + view.Danger
 		}
 		return true, "streaming"
-	case cdc.PhaseStandby:
-		if view.Reason != cdc.AnotherReads {
+	case stream.PhaseStandby:
+		if view.Reason != stream.AnotherReads {
 			return true, "standing by: " + view.Reason
 		}
 		return standing(scheduler.Reader())

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"walhook/cdc"
+	"walhook/cdc/setup"
 )
 
 func newStatusCommand(env *Environment) *cobra.Command {
@@ -42,7 +42,7 @@ terminal it draws the same lines anew; elsewhere an empty line stands between on
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), watchPatience)
 			defer cancel()
-			o := cdc.Observe(ctx, cfg.sourceURL(), cfg.storeURL(), cfg.Slot)
+			o := setup.Observe(ctx, cfg.sourceURL(), cfg.storeURL(), cfg.Slot)
 			if asJSON {
 				if err := json.NewEncoder(cmd.OutOrStdout()).Encode(o); err != nil {
 					return err
@@ -63,7 +63,7 @@ terminal it draws the same lines anew; elsewhere an empty line stands between on
 	return cmd
 }
 
-func printObservation(w io.Writer, o *cdc.Observation) {
+func printObservation(w io.Writer, o *setup.Observation) {
 	for _, l := range o.Lines {
 		fmt.Fprintf(w, "%-4s  %-10s  %s\n", l.Verdict, l.Name, oneLine(l.Text, longestReason))
 	}

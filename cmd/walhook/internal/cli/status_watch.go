@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/term"
 
-	"walhook/cdc"
+	"walhook/cdc/setup"
 )
 
 const (
@@ -60,7 +60,7 @@ func (w *watch) run(ctx context.Context) error {
 func (w *watch) look(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, watchPatience)
 	defer cancel()
-	o := cdc.Observe(ctx, w.cfg.sourceURL(), w.cfg.storeURL(), w.cfg.Slot)
+	o := setup.Observe(ctx, w.cfg.sourceURL(), w.cfg.storeURL(), w.cfg.Slot)
 	var block bytes.Buffer
 	if w.json {
 		err := json.NewEncoder(&block).Encode(o)

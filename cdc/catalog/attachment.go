@@ -1,0 +1,136 @@
+package catalog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"walhook/cdc"
+	"walhook/sql"
+)
+
+// Attachment is what the store knows of the source that it belongs to. The tags are its columns; those that an older store lacks are zero.
+type Attachment struct {
+	Phase              string      `json:"phase"`
+	SystemIdentifier   string      `json:"system_identifier"`
+	Database           string      `json:"database"`
+	DatabaseOID        uint32      `json:"database_oid"` // 0: unknown
+	Slot               string      `json:"slot"`
+	NextSlot           string      `json:"next_slot"` // created by an adoption that has not ended
+	Publication        string      `json:"publication"`
+	PublicationCreated *bool       `json:"publication_created"` // false: it was there before; nil: an older version did not record it
+	Publish            string      `json:"publish"`
+	Mapping            cdc.Mapping `json:"mapping"`
+	RespondentOID      uint32      `json:"respondent_oid"`
+	AssessmentOID      uint32      `json:"assessment_oid"`   // 0: no assessment table
+	PublicationRows    string      `json:"publication_rows"` // as PublicationInfo.RowsOf told them when the slot was made
+	Types              ColumnTypes `json:"column_types"`     // of the mapped columns, as what is stored is of; nil: not known
+	NumericID          bool        `json:"numeric_id"`       // the respondent's key is an integer, so that it appears as a JSON number
+	BegunAt            time.Time   `json:"begun_at"`
+	AttachedAt         *time.Time  `json:"attached_at"`
+}
+
+// Complete is false while an attach is under way, or was interrupted.
+func (a *Attachment) Complete() bool { return a != nil && a.Phase == "attached" }
+
+// Place is the application's database as it was recorded.
+func (a *Attachment) Place() Place {
+	return Place{System: a.SystemIdentifier, Database: a.Database, OID: a.DatabaseOID}
+}
+
+// ReadAttachment returns the store's attachment, nil where there is none.
+func ReadAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
+	var row []byte
+	err := store.QueryRow(ctx, sql.ReadAttachment.SQL).Scan(&row)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the attachment from the store: %w", err)
+	}
+	a := &Attachment{}
+	if err := json.Unmarshal(row, a); err != nil {
+		return nil, fmt.Errorf("read the attachment from the store: %w", err)
+	}
+	return a, nil
+}
+
+// ReadPosition returns how far the stream has been consumed, and the turn in which that was written.
+func ReadPosition(ctx context.Context, store *pgx.Conn) (p cdc.Position, turn int64, err error) {
+	var lsn, partial pgtype.Uint64
+	if err := store.QueryRow(ctx, sql.ReadPosition.SQL).Scan(&turn, &lsn, &partial, &p.PartialChanges); err != nil {
+		return p, 0, fmt.Errorf("read the position from the store: %w", err)
+	}
+	p.LSN, p.Partial = pglogrepl.LSN(lsn.Uint64), pglogrepl.LSN(partial.Uint64)
+	return p, turn, nil
+}
+
+// ReadAttached returns the complete attachment and its position, or a *FatalError that says what to do first.
+func ReadAttached(ctx context.Context, store *pgx.Conn) (*Attachment, cdc.Position, error) {
+	a, err := ReadAttachment(ctx, store)
+	if err != nil {
+		return nil, cdc.Position{}, err
+	}
+	if err := a.Ready(); err != nil {
+		return nil, cdc.Position{}, err
+	}
+	position, _, err := ReadPosition(ctx, store)
+	return a, position, err
+}
+
+// Ready returns a *FatalError unless an attach has ended.
+func (a *Attachment) Ready() error {
+	switch {
+	case a == nil:
+		return cdc.Fatalf("nothing is attached yet; run `walhook attach` first, or set WALHOOK_AUTO_ATTACH=true")
+	case !a.Complete():
+		return cdc.Fatalf("an attach was interrupted; run `walhook attach` again, it starts over by itself")
+	}
+	return nil
+}
+
+// RecordOrigin lets the webhook-ids of what is queued from here on in the store's transaction, and after it, be made from another
+// origin: what comes from a new slot may repeat log sequence numbers.
+func RecordOrigin(ctx context.Context, store *pgx.Conn) error {
+	if _, err := store.Exec(ctx, sql.RecordOrigin.SQL); err != nil {
+		return fmt.Errorf("record the origin of deliveries: %w", err)
+	}
+	return nil
+}
+
+// Matches returns a *FatalError that names what differs from the configuration that was attached, and the remedy. Fewer columns may be
+// published than the configuration lets, and not more.
+func (a *Attachment) Matches(target Target) error {
+	var differs []string
+	if a.Slot != target.Slot {
+		differs = append(differs, fmt.Sprintf("WALHOOK_SLOT was %q and is %q", a.Slot, target.Slot))
+	}
+	if a.Publication != target.Publication {
+		differs = append(differs, fmt.Sprintf("WALHOOK_PUBLICATION was %q and is %q", a.Publication, target.Publication))
+	}
+	if a.Publish == PublishAll && target.Publish == PublishMapped {
+		differs = append(differs, fmt.Sprintf("WALHOOK_PUBLISH was %q and is %q", a.Publish, target.Publish))
+	}
+	differs = append(differs, cdc.Diff(a.Mapping, target.Mapping)...)
+	if len(differs) == 0 {
+		return nil
+	}
+	return cdc.Fatalf("the configuration is not the one that was attached: %s; set it back, or set WALHOOK_STORE_URL to another database for another installation, "+
+		"or run `walhook detach` with what was attached and then `walhook attach` (webhooks and log are kept; what already happened fires nothing)", strings.Join(differs, "; "))
+}
+
+// ExistingAttachment reads the attachment of a store that may be empty yet.
+func ExistingAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
+	version, err := sql.Version(ctx, store)
+	if err != nil || version == 0 {
+		return nil, err
+	}
+	return ReadAttachment(ctx, store)
+}

@@ -1,0 +1,60 @@
+package catalog
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"walhook/cdc"
+)
+
+// Roles of the mapped columns, as walhook.attachment.column_types has them.
+const (
+	RoleKey          = "key"
+	RoleAssessment   = "assessment"
+	roleOrganization = "organization"
+	RoleStamp        = "stamp"
+)
+
+// ColumnTypes are the types of the mapped columns by their roles.
+type ColumnTypes map[string]cdc.ColumnType
+
+type mappedColumn struct {
+	Role, Column string
+	Table        *TableInfo
+}
+
+// MappedColumns are the mapped columns of the tables; assessment may be nil.
+func MappedColumns(m cdc.Mapping, respondent, assessment *TableInfo) []mappedColumn {
+	columns := []mappedColumn{
+		{RoleKey, m.ID, respondent},
+		{RoleAssessment, m.Assessment, respondent},
+		{roleOrganization, m.Organization, respondent},
+		{"started", m.Started.Column, respondent},
+		{"finished", m.Finished.Column, respondent},
+		{RoleStamp, m.StampColumn(), respondent},
+	}
+	if assessment != nil {
+		columns = append(columns, mappedColumn{"assessment_key", m.AssessmentID, assessment},
+			mappedColumn{"external_id", m.ExternalID, assessment}, mappedColumn{"copied_from", m.CopiedFrom, assessment})
+	}
+	return slices.DeleteFunc(columns, func(c mappedColumn) bool { return c.Column == "" })
+}
+
+// ColumnTypesOf returns the types as the catalog has them.
+func ColumnTypesOf(m cdc.Mapping, respondent, assessment *TableInfo) ColumnTypes {
+	types := ColumnTypes{}
+	for _, c := range MappedColumns(m, respondent, assessment) {
+		types[c.Role] = c.Table.typeOf(c.Column)
+	}
+	return types
+}
+
+// JSON returns the types as the store keeps them.
+func (t ColumnTypes) JSON() ([]byte, error) {
+	text, err := json.Marshal(t)
+	if err != nil {
+		return nil, fmt.Errorf("record the types of the mapped columns: %w", err)
+	}
+	return text, nil
+}

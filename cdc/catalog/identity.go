@@ -1,0 +1,238 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/session"
+	"walhook/sql"
+)
+
+// Place is a database of a server.
+type Place struct {
+	System   string // the server's system identifier
+	Database string
+	OID      uint32 // of the database; 0: unknown
+	Address  string // as people may read it
+}
+
+func (p Place) String() string { return fmt.Sprintf("database %q of server %s", p.Database, p.System) }
+
+// IsDatabase reports whether both are the same database, whatever its name is by now.
+func (p Place) IsDatabase(other Place) bool { return p.System == other.System && p.OID == other.OID }
+
+// recorded is the place as the store keeps it.
+func (p Place) recorded() Place {
+	p.Address = ""
+	return p
+}
+
+// PlaceOf returns where a connection leads.
+func PlaceOf(ctx context.Context, conn *pgx.Conn) (Place, error) {
+	here, _, err := Locate(ctx, conn, Place{})
+	return here, err
+}
+
+// Locate returns where a connection leads, and whether that is the recorded place: the same database, also under another name, or one
+// of the same name that has replaced it, as a restore in place does. Anything else is a copy.
+func Locate(ctx context.Context, conn *pgx.Conn, recorded Place) (here Place, same bool, err error) {
+	here.Address = session.Address(&conn.Config().Config)
+	var recordedExists bool
+	err = conn.QueryRow(ctx, `
+		select s.system_identifier::text, d.datname::text, d.oid, exists (select from pg_catalog.pg_database r where r.oid = $1)
+		  from pg_catalog.pg_control_system() s, pg_catalog.pg_database d where d.datname = current_database()`, recorded.OID).
+		Scan(&here.System, &here.Database, &here.OID, &recordedExists)
+	if err != nil {
+		return here, false, fmt.Errorf("identify the server at %s: %w", here.Address, err)
+	}
+	same = here.IsDatabase(recorded) ||
+		here.System == recorded.System && here.Database == recorded.Database && (recorded.OID == 0 || !recordedExists)
+	return here, same, nil
+}
+
+// CopyError tells that the source or the store is a copy of what was attached, and not the original.
+type CopyError struct{ Detail string }
+
+func (e *CopyError) Error() string { return e.Detail + "; " + CopyRemedy }
+
+// CopyRemedy is what to do in a copy.
+const CopyRemedy = "if this is the original now, run `walhook attach --adopt`: state, webhooks and pending deliveries go on, and what was missed is fired; " +
+	"to start anew here, run `walhook attach --fresh`: pending deliveries are dropped and webhooks are kept disabled (docs/how-to/copies.md)"
+
+// Provenance is where source and store are, beside where the store says that they were.
+type Provenance struct {
+	Source, Store             Place
+	AttachedTo, installedIn   Place // zero: nothing is recorded
+	SourceCopied, StoreCopied bool
+}
+
+// InspectProvenance compares both databases with what the store has recorded. The attachment is nil where there is none.
+func InspectProvenance(ctx context.Context, source, store *pgx.Conn, a *Attachment) (id Provenance, err error) {
+	if a != nil {
+		id.AttachedTo = a.Place()
+	}
+	if id.installedIn, err = readInstallation(ctx, store); err != nil {
+		return id, err
+	}
+	if id.Source, id.SourceCopied, err = isCopy(ctx, source, id.AttachedTo); err != nil {
+		return id, err
+	}
+	id.Store, id.StoreCopied, err = isCopy(ctx, store, id.installedIn)
+	return id, err
+}
+
+func isCopy(ctx context.Context, conn *pgx.Conn, recorded Place) (here Place, copied bool, err error) {
+	here, same, err := Locate(ctx, conn, recorded)
+	return here, !same && recorded.System != "", err
+}
+
+// Err returns a *CopyError where the source or the store is a copy.
+func (id Provenance) Err() error {
+	var found []string
+	if id.SourceCopied {
+		found = append(found, fmt.Sprintf("walhook is attached to %s, and the application's database here is %s", id.AttachedTo, id.Source))
+	}
+	if id.StoreCopied {
+		found = append(found, fmt.Sprintf("the store was installed in %s, and this one is %s", id.installedIn, id.Store))
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	if id.SourceCopied && !id.StoreCopied && !id.Source.IsDatabase(id.Store) {
+		found = append(found, "a copy beside the original needs a store of its own (WALHOOK_STORE_URL)")
+	}
+	return &CopyError{"this is a copy: " + strings.Join(found, "; ")}
+}
+
+// Original is what this is a copy of.
+func (id Provenance) Original() Place {
+	if id.SourceCopied {
+		return id.AttachedTo
+	}
+	return id.installedIn
+}
+
+// CheckOriginal returns a *CopyError unless source and store are those that were attached. It takes and changes nothing.
+func CheckOriginal(ctx context.Context, source, store *pgx.Conn) error {
+	a, err := ExistingAttachment(ctx, store)
+	if err != nil {
+		return err
+	}
+	id, err := InspectProvenance(ctx, source, store, a)
+	if err != nil {
+		return err
+	}
+	return id.Err()
+}
+
+// readInstallation returns where the store was installed, the zero Place where a version recorded nothing.
+func readInstallation(ctx context.Context, store *pgx.Conn) (p Place, err error) {
+	var exists bool
+	if err := store.QueryRow(ctx, "select pg_catalog.to_regclass('walhook.installation') is not null").Scan(&exists); err != nil || !exists {
+		return p, err
+	}
+	err = store.QueryRow(ctx, sql.ReadInstallation.SQL).Scan(&p.System, &p.Database, &p.OID)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return p, fmt.Errorf("read where the store was installed: %w", err)
+	}
+	return p, nil
+}
+
+// Original is what a daemon works for: what is attached, and the very databases in which it was found. A nil Original checks nothing.
+type Original struct {
+	Attachment    *Attachment
+	Source, Store Place
+	Moved         bool // they are recorded under other names, or were restored in place
+}
+
+// OpenOriginal reads what is attached. It returns a *CopyError where source or store is a copy, a *sql.VersionError, or a *FatalError
+// where the configuration is another one.
+func OpenOriginal(ctx context.Context, sourceURL, storeURL string, target Target) (*Original, error) {
+	store, err := ConnectStore(ctx, storeURL)
+	if err != nil {
+		return nil, err
+	}
+	defer CloseQuietly(store)
+	if err := sql.CheckVersion(ctx, store); err != nil {
+		return nil, err
+	}
+	a, err := ReadAttachment(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	source, err := ConnectSource(ctx, sourceURL)
+	if err != nil {
+		return nil, err
+	}
+	defer CloseQuietly(source)
+	id, err := InspectProvenance(ctx, source, store, a)
+	if err != nil {
+		return nil, err
+	}
+	if err := id.Err(); err != nil {
+		return nil, err
+	}
+	if err := a.Ready(); err != nil {
+		return nil, err
+	}
+	moved := id.AttachedTo != id.Source.recorded() || id.installedIn != id.Store.recorded()
+	return &Original{Attachment: a, Source: id.Source, Store: id.Store, Moved: moved}, a.Matches(target)
+}
+
+// CheckSource returns a *CopyError unless the connection leads to the application's database as it was found.
+func (o *Original) CheckSource(ctx context.Context, conn *pgx.Conn) error {
+	if o == nil {
+		return nil
+	}
+	return check(ctx, conn, "the application's database", o.Source)
+}
+
+// CheckStore is the same for the store.
+func (o *Original) CheckStore(ctx context.Context, conn *pgx.Conn) error {
+	if o == nil {
+		return nil
+	}
+	return check(ctx, conn, "the store", o.Store)
+}
+
+func check(ctx context.Context, conn *pgx.Conn, what string, found Place) error {
+	here, err := PlaceOf(ctx, conn)
+	if err == nil && !here.IsDatabase(found) {
+		err = &CopyError{fmt.Sprintf("%s was %s and is %s", what, found, here)}
+	}
+	return err
+}
+
+// ConnectSource opens a connection to the application's database, if it is still the one that was found.
+func (o *Original) ConnectSource(ctx context.Context, url string) (*pgx.Conn, error) {
+	conn, err := ConnectPrimary(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.CheckSource(ctx, conn); err != nil {
+		CloseQuietly(conn)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// RecordPlaces notes where source and store are by now: they may have got another name, or have been restored in place.
+func RecordPlaces(ctx context.Context, store *pgx.Conn, source, here Place) error {
+	_, err := store.Exec(ctx, sql.RecordSourcePlace.SQL, sql.RecordSourcePlace.Bind(source.Args())...)
+	if err == nil {
+		_, err = store.Exec(ctx, sql.RecordStorePlace.SQL, sql.RecordStorePlace.Bind(here.Args())...)
+	}
+	if err != nil {
+		return fmt.Errorf("record where source and store are: %w", err)
+	}
+	return nil
+}
+
+// Args are the arguments of the queries that record a place.
+func (p Place) Args() sql.Args {
+	return sql.Args{"system_identifier": p.System, "database": p.Database, "database_oid": int64(p.OID)}
+}

@@ -1,0 +1,86 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+)
+
+// LockPoll is how often a lock that somebody else holds is tried again.
+const LockPoll = 500 * time.Millisecond
+
+// mortal are settings with which the store's server ends a session within five seconds of the end of its client's machine, also where it
+// is at a statement.
+var mortal = [...][2]string{
+	{"tcp_keepalives_idle", "1"},
+	{"tcp_keepalives_interval", "1"},
+	{"tcp_keepalives_count", "3"},
+	{"tcp_user_timeout", "5s"},
+	{"client_connection_check_interval", "2s"},
+}
+
+// ConnectLocking opens a connection to the store for a session whose locks others wait for.
+func ConnectLocking(ctx context.Context, url string) (*pgx.Conn, error) {
+	store, err := ConnectStore(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	for _, setting := range mortal {
+		// A server may refuse what its system does not support.
+		if _, err := store.Exec(ctx, "select pg_catalog.set_config($1, $2, false)", setting[0], setting[1]); err != nil && cdc.SQLState(err) != pgerrcode.InvalidParameterValue {
+			CloseQuietly(store)
+			return nil, fmt.Errorf("set up the store's session: %w", err)
+		}
+	}
+	return store, nil
+}
+
+// CloseLocking gives the locks back before it closes the connection: the server may take a moment to end a session.
+func CloseLocking(store *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, _ = store.Exec(ctx, "select pg_catalog.pg_advisory_unlock_all()")
+	CloseQuietly(store)
+}
+
+// ReaderLock is the key of the session lock on the store that the one daemon holds which reads the slot.
+const ReaderLock int64 = 0x77616c686f6f6b01 // "walhook" and 1
+
+// DaemonLock and a daemon's id are the key of the session lock on the store that it holds while it lives, so that others find out at
+// once when it is killed.
+const DaemonLock int32 = 0x77686b64 // "whkd"
+
+// AttachLock is the key of the session lock on the store that attach, detach and reconcile hold.
+const AttachLock int64 = 0x77616c686f6f6b02 // "walhook" and 2
+
+// LockAttach waits a while for another attach, detach or reconcile on this store to end.
+func LockAttach(ctx context.Context, store *pgx.Conn) error {
+	locked, err := TryLock(ctx, store, AttachLock, DialTimeout)
+	if err == nil && !locked {
+		err = errors.New("another attach, detach or reconcile is at work on this store; wait for it to end")
+	}
+	return err
+}
+
+// TryLock takes an advisory lock of the store, and gives whoever holds it some time to end. It reports whether it has it.
+func TryLock(ctx context.Context, store *pgx.Conn, key int64, patience time.Duration) (locked bool, err error) {
+	for began := time.Now(); ; {
+		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", key).Scan(&locked); err != nil {
+			return false, fmt.Errorf("lock the store: %w", err)
+		}
+		if locked || time.Since(began) >= patience {
+			return locked, nil
+		}
+		select {
+		case <-time.After(LockPoll / 5):
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+}

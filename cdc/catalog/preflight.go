@@ -1,0 +1,467 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"walhook/cdc"
+)
+
+// Level grades a Finding.
+type Level string
+
+// The levels of a Finding.
+const (
+	OK   Level = "ok"
+	Warn Level = "warn"
+	Fail Level = "fail"
+)
+
+// Finding is one thing that was looked at: what was found, and what to do about it where it is not ok.
+type Finding struct {
+	Check  string `json:"check"` // stable name, such as replica_identity
+	Level  Level  `json:"level"`
+	Found  string `json:"found"`
+	Remedy string `json:"remedy,omitempty"`
+
+	Absent bool // nothing has the name that a variable gives
+}
+
+// Target is what is to be attached.
+type Target struct {
+	Slot, Publication, Publish string
+	Mapping                    cdc.Mapping
+}
+
+// Preflight is what a look at the source found.
+type Preflight struct {
+	Findings   []Finding
+	Version    int // server_version_num
+	User       string
+	Superuser  bool
+	Respondent *TableInfo
+	Assessment *TableInfo // nil where none is mapped or none exists
+	Slot       *SlotInfo
+
+	Publication     publicationSpec
+	HavePublication *PublicationInfo
+}
+
+// Refusals returns the findings for which attach refuses.
+func (p *Preflight) Refusals() []Finding {
+	return slices.DeleteFunc(slices.Clone(p.Findings), func(f Finding) bool { return f.Level != Fail })
+}
+
+func (p *Preflight) note(level Level, check, found, remedy string) {
+	p.Findings = append(p.Findings, Finding{Check: check, Level: level, Found: found, Remedy: remedy})
+}
+
+// noteAbsent notes that nothing has the name that a variable gives.
+func (p *Preflight) noteAbsent(check, found, remedy string) {
+	p.Findings = append(p.Findings, Finding{Check: check, Level: Fail, Found: found, Remedy: remedy, Absent: true})
+}
+
+// Inspect looks at the source and changes nothing. The error is one of the connection; what stands in the way of an attach is
+// among the findings. WAL senders of replication connections that are open already count as free.
+func Inspect(ctx context.Context, source *pgx.Conn, target Target, open ...*pgconn.PgConn) (*Preflight, error) {
+	p := &Preflight{}
+	if err := p.checkServer(ctx, source, target, open); err != nil {
+		return nil, err
+	}
+	m := target.Mapping
+	var err error
+	if p.Respondent, err = p.checkTable(ctx, source, target.Publish, m.Respondent, "WALHOOK_RESPONDENT_TABLE", m.ID, RespondentVariables(m)); err != nil {
+		return nil, err
+	}
+	if m.HasAssessmentTable() {
+		if p.Assessment, err = p.checkTable(ctx, source, target.Publish, m.AssessmentTable, "WALHOOK_ASSESSMENT_TABLE", m.AssessmentID, AssessmentVariables(m)); err != nil {
+			return nil, err
+		}
+	}
+	if p.Respondent != nil { // what is wrong with the table comes first
+		p.checkStamp(m)
+		if err := p.checkMarkers(ctx, source, m); err != nil {
+			return nil, err
+		}
+	}
+	if p.Respondent == nil || m.HasAssessmentTable() && p.Assessment == nil {
+		return p, nil
+	}
+	p.Publication = NewPublicationSpec(target.Publication, target.Slot, target.Publish, m, p.Respondent, p.Assessment)
+	return p, p.checkPublication(ctx, source)
+}
+
+// CloudReplicators are the groups that replicate on managed services, where nobody has REPLICATION itself.
+var CloudReplicators = []string{"rds_replication", "azure_pg_admin", "cloudsqlsuperuser"}
+
+func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Target, open []*pgconn.PgConn) error {
+	own := make([]uint32, len(open))
+	for i, conn := range open {
+		own[i] = conn.PID()
+	}
+	var (
+		walLevel                             string
+		recovery, replication                bool
+		slots, maxSlots, senders, maxSenders int
+	)
+	err := source.QueryRow(ctx, `
+		select current_setting('server_version_num')::int, pg_is_in_recovery(), current_setting('wal_level'), current_user::text,
+		       r.rolsuper, r.rolreplication or exists (
+		         select from pg_catalog.pg_roles m where m.rolname = any($1)
+		            and pg_catalog.pg_has_role(current_user, m.oid, 'member')),
+		       (select count(*) from pg_catalog.pg_replication_slots), current_setting('max_replication_slots')::int,
+		       (select count(*) from pg_catalog.pg_stat_replication where pid <> all($2::int[])), current_setting('max_wal_senders')::int
+		  from pg_catalog.pg_roles r where r.rolname = current_user`, CloudReplicators, own).
+		Scan(&p.Version, &recovery, &walLevel, &p.User, &p.Superuser, &replication, &slots, &maxSlots, &senders, &maxSenders)
+	if err != nil {
+		return fmt.Errorf("look at the source: %w", err)
+	}
+	if p.Slot, err = InspectSlot(ctx, source, target.Slot); err != nil {
+		return err
+	}
+	grade := func(ok bool, check, found, remedy string) {
+		if ok {
+			p.note(OK, check, found, "")
+			return
+		}
+		p.note(Fail, check, found, remedy)
+	}
+	grade(p.Version >= 140000, "server_version", fmt.Sprintf("the source is PostgreSQL %d", p.Version/10000), "walhook needs PostgreSQL 14 or later")
+	grade(!recovery, "primary", map[bool]string{false: "the source is a primary", true: "the source is a standby"}[recovery],
+		"let WALHOOK_DATABASE_URL name the primary: publications can only be made there")
+	grade(walLevel == "logical", "wal_level", "wal_level is "+walLevel,
+		"ALTER SYSTEM SET wal_level = 'logical'; then restart the server (on managed services: the parameter for logical replication)")
+	grade(p.Superuser || replication, "replication_right", fmt.Sprintf("role %s may%s replicate", p.User, map[bool]string{true: "", false: " not"}[p.Superuser || replication]),
+		fmt.Sprintf("ALTER ROLE %s REPLICATION;", pgx.Identifier{p.User}.Sanitize()))
+	ours := 0
+	if p.Slot.Exists {
+		ours = 1
+	}
+	grade(slots-ours < maxSlots, "free_slots", fmt.Sprintf("%d of %d replication slots are taken", slots, maxSlots),
+		"drop a slot that nobody uses, or raise max_replication_slots and restart the server")
+	grade(senders < maxSenders, "free_senders", fmt.Sprintf("%d of %d WAL senders are busy", senders, maxSenders), "raise max_wal_senders and restart the server")
+	if target.Publish == PublishMapped {
+		grade(p.Version >= columnListVersion, "publish", "WALHOOK_PUBLISH=mapped needs column lists", "they came with PostgreSQL 15; use WALHOOK_PUBLISH=all")
+	}
+	return nil
+}
+
+// variable is a mapped column with the variable that names it.
+type variable struct{ Name, Column string }
+
+// RespondentVariables are the mapped columns of the respondent table, by the variables that name them.
+func RespondentVariables(m cdc.Mapping) []variable {
+	return []variable{
+		{"WALHOOK_RESPONDENT_ID", m.ID},
+		{"WALHOOK_RESPONDENT_ASSESSMENT", m.Assessment},
+		{"WALHOOK_RESPONDENT_ORGANIZATION", m.Organization},
+		{"WALHOOK_STARTED", m.Started.Column},
+		{"WALHOOK_FINISHED", m.Finished.Column},
+		{"WALHOOK_FINISH_STAMP", m.Stamp},
+	}
+}
+
+// AssessmentVariables are those of the assessment table.
+func AssessmentVariables(m cdc.Mapping) []variable {
+	return []variable{
+		{"WALHOOK_ASSESSMENT_ID", m.AssessmentID},
+		{"WALHOOK_ASSESSMENT_EXTERNAL_ID", m.ExternalID},
+		{"WALHOOK_ASSESSMENT_COPIED_FROM", m.CopiedFrom},
+	}
+}
+
+func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish string, name cdc.Name, variableName, id string, columns []variable) (*TableInfo, error) {
+	t, err := InspectTable(ctx, source, name)
+	if err != nil {
+		return nil, err
+	}
+	shown := name.Display()
+	if t == nil {
+		p.noteAbsent("table", fmt.Sprintf("table %s does not exist", shown),
+			fmt.Sprintf("set %s to schema.table exactly as the catalog spells it, with double quotes around a name that holds a dot", variableName))
+		return nil, nil
+	}
+	switch {
+	case t.Kind == "v" || t.Kind == "m" || t.Kind == "f":
+		kind := map[string]string{"v": "a view", "m": "a materialized view", "f": "a foreign table"}[t.Kind]
+		p.note(Fail, "table", fmt.Sprintf("%s is %s, whose changes are not in the WAL", shown, kind), fmt.Sprintf("set %s to the table behind it", variableName))
+		return nil, nil
+	case t.Persistence != "p":
+		kind := map[string]string{"u": "unlogged", "t": "temporary"}[t.Persistence]
+		p.note(Fail, "table", fmt.Sprintf("%s is %s: its changes are not in the WAL", shown, kind), fmt.Sprintf("ALTER TABLE %s SET LOGGED;", name.String()))
+		return nil, nil
+	case t.Inherited:
+		p.note(Fail, "table", fmt.Sprintf("other tables inherit from %s: their rows are seen in it, but each is published as a table of its own", shown),
+			"ALTER TABLE ... NO INHERIT for each of them, or make it a partitioned table")
+		return nil, nil
+	case name.Schema == "walhook" || name.Schema == "information_schema" || strings.HasPrefix(name.Schema, "pg_"):
+		p.note(Fail, "table", fmt.Sprintf("%s lies in a schema of walhook's own or of the system", shown), fmt.Sprintf("set %s to a table of the application", variableName))
+		return nil, nil
+	}
+	if err := t.measure(ctx, source); err != nil {
+		return nil, err
+	}
+	p.note(OK, "table", fmt.Sprintf("table %s, %s, %s", shown, RowsText(t.Rows), t.Size()), "")
+
+	complete := true
+	for _, v := range columns {
+		if v.Column == "" {
+			continue
+		}
+		if _, exists := t.Columns[v.Column]; !exists {
+			complete = false
+			found, remedy := fmt.Sprintf("table %s has no column %q", shown, v.Column), fmt.Sprintf("set %s to one of its columns", v.Name)
+			if close := closest(v.Column, t.Columns); close != "" {
+				found, remedy = fmt.Sprintf("%s; did you mean %q?", found, close), fmt.Sprintf("set %s to the column's name", v.Name)
+			}
+			p.noteAbsent("columns", found, remedy)
+		}
+		if t.Generated[v.Column] {
+			complete = false
+			p.note(Fail, "columns", fmt.Sprintf("column %q of %s is generated, and generated columns are not in the stream", v.Column, shown),
+				fmt.Sprintf("set %s to a column that it is generated from, or to a plain one that a trigger of the application fills", v.Name))
+		}
+	}
+	if !complete {
+		return nil, nil
+	}
+	if err := p.checkSelect(ctx, source, t, columns); err != nil {
+		return nil, err
+	}
+	p.checkIdentity(t, columns[0], publish)
+	if t.RowSecurity {
+		p.note(Fail, "row_security", fmt.Sprintf("row-level security hides rows of %s from this role, so its snapshot would be incomplete", shown),
+			fmt.Sprintf("ALTER ROLE %s BYPASSRLS; or connect as the table's owner", pgx.Identifier{p.User}.Sanitize()))
+	}
+	return t, nil
+}
+
+// checkSelect makes sure that the snapshot can be read. It takes no more than the mapped columns.
+func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *TableInfo, columns []variable) error {
+	var lacking, quoted []string
+	for _, v := range columns {
+		if v.Column == "" {
+			continue
+		}
+		var may bool
+		err := source.QueryRow(ctx, `select has_schema_privilege(n.oid, 'usage') and has_column_privilege(c.oid, $2, 'select')
+			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1`, t.OID, v.Column).Scan(&may)
+		if err != nil {
+			return fmt.Errorf("look up the rights on %s: %w", t.Name.Display(), err)
+		}
+		if !may && !slices.Contains(lacking, v.Column) {
+			lacking = append(lacking, v.Column)
+			quoted = append(quoted, pgx.Identifier{v.Column}.Sanitize())
+		}
+	}
+	if len(lacking) > 0 {
+		p.note(Fail, "select_right", fmt.Sprintf("this role may not read %s of %s", strings.Join(lacking, ", "), t.Name.Display()),
+			fmt.Sprintf("GRANT USAGE ON SCHEMA %[1]s TO %[4]s; GRANT SELECT (%[2]s) ON %[3]s TO %[4]s;",
+				pgx.Identifier{t.Name.Schema}.Sanitize(), strings.Join(quoted, ", "), t.Name.String(), pgx.Identifier{p.User}.Sanitize()))
+		return nil
+	}
+	p.note(OK, "select_right", fmt.Sprintf("this role may read the mapped columns of %s", t.Name.Display()), "")
+	return nil
+}
+
+// CheckOriginal refuses a table whose updates and deletes would fail, or not tell the row, once it is published.
+func (p *Preflight) checkIdentity(t *TableInfo, key variable, publish string) {
+	shown, id := t.Name.Display(), key.Column
+	unique := slices.ContainsFunc(t.Uniques, func(columns []string) bool { return len(columns) == 1 && columns[0] == id })
+	if !unique && !(t.Partitioned() && slices.Contains(t.PrimaryKey, id)) {
+		p.note(Fail, "primary_key", fmt.Sprintf("column %q of %s is not a primary key, so it does not identify a row", id, shown), uniqueAdvice(t, key))
+	}
+	ok := true
+	for _, identity := range t.Identities {
+		refuse := func(why, remedy string) {
+			ok = false
+			p.note(Fail, "replica_identity", fmt.Sprintf("table %s %s", identity.Table, why), remedy)
+		}
+		switch {
+		case identity.Setting == "n":
+			refuse("has REPLICA IDENTITY NOTHING: PostgreSQL would refuse the application's updates and deletes once it is published",
+				fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", identity.Table))
+		case len(identity.Columns) == 0:
+			refuse("has no primary key to serve as replica identity: PostgreSQL would refuse the application's updates and deletes once it is published",
+				"add a primary key")
+		case !slices.Contains(identity.Columns, id):
+			refuse(fmt.Sprintf("has a replica identity (%s) that lacks %s: deletes and changed keys could not be followed", strings.Join(identity.Columns, ", "), id),
+				identityAdvice(&identity, id))
+		case identity.Setting == "f" && publish == PublishMapped:
+			refuse("has REPLICA IDENTITY FULL: PostgreSQL would refuse the application's updates when only some columns are published", "use WALHOOK_PUBLISH=all")
+		}
+	}
+	if ok && len(t.Identities) > 0 {
+		p.note(OK, "replica_identity", fmt.Sprintf("table %s has a replica identity that covers %s", shown, id), "")
+	}
+}
+
+// uniqueAdvice says how to map a column that identifies a row. A unique index may forbid what the application does.
+func uniqueAdvice(t *TableInfo, key variable) string {
+	index := fmt.Sprintf("a unique index on %q would do as well, but forbids rows that share a value of it", key.Column)
+	switch len(t.PrimaryKey) {
+	case 0:
+		return fmt.Sprintf("set %s to a column that identifies a row by itself; %s", key.Name, index)
+	case 1:
+		return fmt.Sprintf("set %s=%s, the primary key; %s", key.Name, t.PrimaryKey[0], index)
+	}
+	return fmt.Sprintf("set %s to a column that identifies a row by itself; %s, which the primary key (%s) permits", key.Name, index, strings.Join(t.PrimaryKey, ", "))
+}
+
+// identityAdvice says how to make the replica identity cover the key.
+func identityAdvice(identity *Identity, key string) string {
+	if statement, ok := identity.Covering(key); ok {
+		return statement + ";"
+	}
+	column := pgx.Identifier{key}.Sanitize()
+	return fmt.Sprintf("map the primary key column; or, if %[2]s is never NULL and no two rows share a value of it, which the index then forbids: "+
+		"ALTER TABLE %[1]s ALTER COLUMN %[2]s SET NOT NULL; CREATE UNIQUE INDEX CONCURRENTLY walhook_identity ON %[1]s (%[2]s); ALTER TABLE %[1]s REPLICA IDENTITY USING INDEX walhook_identity;",
+		identity.Table, column)
+}
+
+// checkMarkers warns of values that the column's type does not have, mostly a typing error.
+func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Mapping) error {
+	for _, marker := range []struct {
+		variable string
+		cdc.Marker
+	}{{"WALHOOK_STARTED", m.Started}, {"WALHOOK_FINISHED", m.Finished}} {
+		if len(marker.Values) == 0 {
+			continue
+		}
+		values, err := valuesOf(ctx, source, p.Respondent.Columns[marker.Column])
+		if err != nil {
+			return fmt.Errorf("look up the values of column %q: %w", marker.Column, err)
+		}
+		for _, v := range marker.Values {
+			if len(values) > 0 && !slices.Contains(values, v) {
+				p.note(Warn, "marker_values", fmt.Sprintf("%s names %q, which column %q of %s cannot hold", marker.variable, v, marker.Column, p.Respondent.Name.Display()),
+					fmt.Sprintf("name values of it: %s", strings.Join(values, ", ")))
+			}
+		}
+	}
+	return nil
+}
+
+// valuesOf lists all values that a type has, as text; none where they are not to be listed.
+func valuesOf(ctx context.Context, source *pgx.Conn, typeOID uint32) ([]string, error) {
+	if typeOID == pgtype.BoolOID {
+		return []string{"true", "false", "t", "f"}, nil
+	}
+	rows, err := source.Query(ctx, "select enumlabel::text from pg_catalog.pg_enum where enumtypid = $1 order by enumsortorder", typeOID)
+	return CollectStrings(rows, err)
+}
+
+func (p *Preflight) checkStamp(m cdc.Mapping) {
+	if why, remedy, _ := StampHazard(m, p.Respondent); why != "" {
+		p.note(Warn, "finish_stamp", why, remedy)
+		return
+	}
+	p.note(OK, "finish_stamp", fmt.Sprintf("a further finish is recognised by a new value of %s", m.StampColumn()), "")
+}
+
+func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) error {
+	var err error
+	if p.HavePublication, err = InspectPublication(ctx, source, p.Publication.Name); err != nil {
+		return err
+	}
+	drift := p.Publication.Drift(p.HavePublication)
+	if len(drift) == 0 {
+		p.note(OK, "publication", fmt.Sprintf("publication %q publishes the mapped tables", p.Publication.Name), "")
+		return nil
+	}
+	var mayCreate bool
+	if err := source.QueryRow(ctx, "select has_database_privilege(current_database(), 'create')").Scan(&mayCreate); err != nil {
+		return fmt.Errorf("look up the rights on the database: %w", err)
+	}
+	byHand := "let the owner run: " + strings.Join(p.Publication.MendSQL(p.HavePublication), "; ") + ";"
+	if p.HavePublication == nil {
+		byHand += fmt.Sprintf(" (walhook plan --role %s prints this and all else that the role lacks: docs/how-to/roles.md)", shellWord(p.User))
+	}
+	if p.HavePublication != nil {
+		p.note(Warn, "publication", strings.Join(drift, "; "), "walhook attach mends it, as its owner, if walhook created it")
+	} else if mayCreate {
+		p.note(OK, "publication", fmt.Sprintf("publication %q does not exist, and can be made", p.Publication.Name), "")
+	} else {
+		p.note(Fail, "publication", "the publication does not exist, and this role may not create one in this database", byHand)
+	}
+	for _, table := range p.Publication.tables {
+		if !table.info.IsOwner {
+			p.note(Fail, "publication", fmt.Sprintf("this role does not own %s, so it cannot publish it", table.info.Name.Display()), byHand)
+		}
+	}
+	return nil
+}
+
+// PlanAdvice is the remedy of a role that may not attach by itself.
+func PlanAdvice(role string) string {
+	return fmt.Sprintf("let the owner of the tables or a superuser run the script that walhook plan --role %s prints (docs/how-to/roles.md), then attach again", shellWord(role))
+}
+
+// shellWord quotes a word for a shell where it needs that.
+func shellWord(word string) string {
+	if strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// Size tells how large the table is.
+func (t *TableInfo) Size() string {
+	if t.Bytes < 0 {
+		return "of unknown size, since somebody has locked it"
+	}
+	return BytesText(t.Bytes)
+}
+
+// RowsText tells how many rows a table has by its statistics, which are 0 as long as nobody has counted.
+func RowsText(rows float64) string {
+	if rows < 1 {
+		return "empty or never analysed"
+	}
+	return fmt.Sprintf("about %.0f rows by its statistics", rows)
+}
+
+// BytesText tells a number of bytes as people read it, such as 1.5 MB.
+func BytesText(n int64) string {
+	const unit = 1024
+	value, suffix := float64(n), "bytes"
+	for _, s := range []string{"kB", "MB", "GB", "TB"} {
+		if value < unit {
+			break
+		}
+		value, suffix = value/unit, s
+	}
+	return fmt.Sprintf("%.4g %s", value, suffix)
+}
+
+// closest returns the column that is spelled most like the given name, whatever its case, blanks and underscores.
+func closest(name string, columns map[string]uint32) string {
+	fold := func(s string) string {
+		return strings.NewReplacer("_", "", " ", "", "-", "").Replace(strings.ToLower(s))
+	}
+	folded := map[string]string{}
+	for _, column := range slices.Sorted(maps.Keys(columns)) {
+		folded[fold(column)] = column
+	}
+	return folded[cdc.Nearest(fold(name), slices.Collect(maps.Keys(folded)))]
+}
+
+// Reasons is one line of findings and their remedies.
+func Reasons(findings []Finding) string {
+	texts := make([]string, len(findings))
+	for i, f := range findings {
+		texts[i] = f.Found
+		again := slices.ContainsFunc(findings[i+1:], func(later Finding) bool { return later.Remedy == f.Remedy })
+		if f.Remedy != "" && !again { // a remedy for several comes after the last of them
+			texts[i] += " (" + f.Remedy + ")"
+		}
+	}
+	return strings.Join(texts, "; ")
+}

@@ -1,0 +1,390 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+)
+
+// The values of WALHOOK_PUBLISH.
+const (
+	PublishAll    = "all"
+	PublishMapped = "mapped"
+)
+
+// columnListVersion is the first server version with column lists in publications.
+const columnListVersion = 150000
+
+// publicationSpec is the publication as it should be.
+type publicationSpec struct {
+	Name    string
+	Slot    string // whose daemon reads it
+	publish string
+	tables  []publishedTable
+}
+
+type publishedTable struct {
+	info    *TableInfo
+	needed  []string // the mapped columns and those of the replica identity
+	columns []string // the column list; nil: none
+}
+
+// NewPublicationSpec returns the publication that the mapping needs; assessment may be nil.
+func NewPublicationSpec(name, slot, publish string, m cdc.Mapping, respondent, assessment *TableInfo) publicationSpec {
+	spec := publicationSpec{Name: name, Slot: slot, publish: publish}
+	add := func(info *TableInfo, mapped []string) {
+		table := publishedTable{info: info, needed: slices.Clone(mapped)}
+		// PostgreSQL refuses updates of the application when a list lacks a column of the replica identity.
+		for _, identity := range info.Identities {
+			for _, column := range identity.Columns {
+				if !slices.Contains(table.needed, column) {
+					table.needed = append(table.needed, column)
+				}
+			}
+		}
+		if publish == PublishMapped {
+			table.columns = table.needed
+		}
+		spec.tables = append(spec.tables, table)
+	}
+	add(respondent, m.RespondentColumns())
+	if assessment != nil {
+		add(assessment, m.AssessmentColumns())
+	}
+	return spec
+}
+
+func (t publishedTable) sql() string {
+	if t.columns == nil {
+		return t.info.Name.String()
+	}
+	quoted := make([]string, len(t.columns))
+	for i, column := range t.columns {
+		quoted[i] = pgx.Identifier{column}.Sanitize()
+	}
+	return t.info.Name.String() + " (" + strings.Join(quoted, ", ") + ")"
+}
+
+// createSQL is the statement that makes the publication.
+func (p publicationSpec) createSQL() string {
+	tables := make([]string, len(p.tables))
+	for i, table := range p.tables {
+		tables[i] = table.sql()
+	}
+	return fmt.Sprintf("create publication %s for table %s\n  with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
+		pgx.Identifier{p.Name}.Sanitize(), strings.Join(tables, ", "))
+}
+
+// PublicationMark begins the comment of a publication that walhook created; the name of the slot for which it did follows. Names of slots
+// are unique, so the comment tells installations on one database apart, and what walhook did not create. walhook.unpublish knows it too.
+const PublicationMark = "walhook, for slot "
+
+// MarkSQL is the statement that marks the publication as created for the slot.
+func (p publicationSpec) MarkSQL() string {
+	return fmt.Sprintf("comment on publication %s is '%s%s'", pgx.Identifier{p.Name}.Sanitize(), PublicationMark, p.Slot)
+}
+
+// PublicationInfo is the publication as it is.
+type PublicationInfo struct {
+	name               string
+	Owner              bool   // the connected role may do what the owner may
+	Slot               string // for which walhook created it; empty: walhook did not, or an earlier version did
+	allTables, viaRoot bool
+	schemas            map[string]string // of FOR TABLES IN SCHEMA: name, and oid and xmin of the row in pg_publication_namespace
+	actions            [4]bool           // insert, update, delete, truncate
+	tables             map[uint32][]string
+	filtered           map[uint32]bool // tables of which a row filter holds rows back
+
+	row       string            // oid and xmin of its row in pg_publication
+	tableRows map[uint32]string // the same of the tables' rows in pg_publication_rel
+}
+
+// sweeping reports whether it publishes whole schemas, or all tables.
+func (p *PublicationInfo) sweeping() bool { return p.allTables || len(p.schemas) > 0 }
+
+// has reports whether the publication has the table, by name or with others.
+func (p *PublicationInfo) has(table *TableInfo) bool {
+	_, named := p.tables[table.OID]
+	return named || p.Sweeps(table)
+}
+
+// Sweeps reports whether the table is published with others, as one of a schema or of all, and so without list and filter.
+func (p *PublicationInfo) Sweeps(table *TableInfo) bool {
+	_, schema := p.schemas[table.Name.Schema]
+	return schema || p.allTables
+}
+
+// RowsOf tells the catalog's rows that publish these tables, with the transactions that wrote them. They are others once
+// the publication was made again, or a table taken out and in, however soon: what happened in between was not streamed. So are
+// they where PostgreSQL 14 does not stream a partition since it was a table of its own before.
+func (p *PublicationInfo) RowsOf(tables ...*TableInfo) string {
+	if p == nil {
+		return ""
+	}
+	rows := []string{p.row}
+	for _, table := range tables {
+		if table != nil {
+			rows = append(rows, p.tableRows[table.OID]+p.schemas[table.Name.Schema])
+			if table.Adopted != "" {
+				rows = append(rows, table.Adopted)
+			}
+		}
+	}
+	return strings.Join(rows, " ")
+}
+
+// InspectPublication reads the publication, nil where there is none.
+func InspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*PublicationInfo, error) {
+	p := &PublicationInfo{name: name, schemas: map[string]string{}, tables: map[uint32][]string{}, filtered: map[uint32]bool{}, tableRows: map[uint32]string{}}
+	var oid uint32
+	var comment string
+	err := conn.QueryRow(ctx, `select oid, oid || ':' || xmin, puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
+		pg_catalog.pg_has_role(pubowner, 'usage'), coalesce(pg_catalog.obj_description(oid, 'pg_publication'), '')
+		from pg_catalog.pg_publication where pubname = $1`, name).
+		Scan(&oid, &p.row, &p.allTables, &p.viaRoot, &p.actions[0], &p.actions[1], &p.actions[2], &p.actions[3], &p.Owner, &comment)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up publication %q: %w", name, err)
+	}
+	p.Slot, _ = strings.CutPrefix(comment, PublicationMark)
+	if p.Slot == comment {
+		p.Slot = ""
+	}
+	var version int
+	if err := conn.QueryRow(ctx, "select current_setting('server_version_num')::int").Scan(&version); err != nil {
+		return nil, fmt.Errorf("look up publication %q: %w", name, err)
+	}
+	columns, filter := "null::text[]", "false"
+	if version >= columnListVersion {
+		columns = `(select array_agg(a.attname::text order by a.attnum) from pg_catalog.pg_attribute a
+		             where a.attrelid = r.prrelid and a.attnum = any(r.prattrs))`
+		filter = "r.prqual is not null"
+		if err := p.inspectSchemas(ctx, conn, oid); err != nil {
+			return nil, fmt.Errorf("look up the schemas of publication %q: %w", name, err)
+		}
+	}
+	rows, err := conn.Query(ctx, "select r.prrelid, r.oid || ':' || r.xmin, "+filter+", "+columns+" from pg_catalog.pg_publication_rel r where r.prpubid = $1", oid)
+	if err != nil {
+		return nil, fmt.Errorf("look up the tables of publication %q: %w", name, err)
+	}
+	var (
+		table    uint32
+		row      string
+		filtered bool
+		list     []string
+	)
+	_, err = pgx.ForEachRow(rows, []any{&table, &row, &filtered, &list}, func() error {
+		p.tables[table], p.tableRows[table], p.filtered[table] = slices.Clone(list), row, filtered
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up the tables of publication %q: %w", name, err)
+	}
+	return p, nil
+}
+
+func (p *PublicationInfo) inspectSchemas(ctx context.Context, conn *pgx.Conn, oid uint32) error {
+	rows, err := conn.Query(ctx, `select n.nspname, p.oid || ':' || p.xmin
+		from pg_catalog.pg_publication_namespace p join pg_catalog.pg_namespace n on n.oid = p.pnnspid where p.pnpubid = $1`, oid)
+	if err != nil {
+		return err
+	}
+	var schema, row string
+	_, err = pgx.ForEachRow(rows, []any{&schema, &row}, func() error {
+		p.schemas[schema] = row
+		return nil
+	})
+	return err
+}
+
+// Drift says in sentences how the publication differs from what it should be, nothing where it does not.
+func (p publicationSpec) Drift(have *PublicationInfo) []string {
+	if have == nil {
+		return []string{fmt.Sprintf("publication %q does not exist", p.Name)}
+	}
+	var drift []string
+	for i, action := range []string{"insert", "update", "delete", "truncate"} {
+		if !have.actions[i] {
+			drift = append(drift, fmt.Sprintf("publication %q does not publish %s", p.Name, action))
+		}
+	}
+	if !have.viaRoot {
+		for _, table := range p.tables {
+			if table.info.Partitioned() {
+				drift = append(drift, fmt.Sprintf("publication %q does not publish via the partition root", p.Name))
+				break
+			}
+		}
+	}
+	for _, table := range p.tables {
+		if have.Sweeps(table.info) {
+			continue
+		}
+		columns := have.tables[table.info.OID]
+		switch {
+		case !have.has(table.info):
+			drift = append(drift, fmt.Sprintf("publication %q lacks table %s", p.Name, table.info.Name.Display()))
+		case columns != nil && !covers(columns, table):
+			drift = append(drift, fmt.Sprintf("the column list of %s in publication %q lacks mapped columns", table.info.Name.Display(), p.Name))
+		}
+		if have.filtered[table.info.OID] {
+			drift = append(drift, fmt.Sprintf("a row filter in publication %q holds back rows of %s", p.Name, table.info.Name.Display()))
+		}
+	}
+	return drift
+}
+
+// exposes says in sentences what the publication publishes beyond the mapped columns although WALHOOK_PUBLISH is mapped.
+func (p publicationSpec) exposes(have *PublicationInfo) []string {
+	var found []string
+	for _, table := range p.tables {
+		columns := have.tables[table.info.OID]
+		switch {
+		case p.publish != PublishMapped || !have.has(table.info):
+		case have.Sweeps(table.info) || columns == nil:
+			found = append(found, fmt.Sprintf("publication %q publishes every column of %s", p.Name, table.info.Name.Display()))
+		case slices.ContainsFunc(columns, func(c string) bool { return !slices.Contains(table.needed, c) }):
+			found = append(found, fmt.Sprintf("publication %q publishes more than the mapped columns of %s", p.Name, table.info.Name.Display()))
+		}
+	}
+	return found
+}
+
+// Refusals are why this installation does not take the publication that is there. recorded is the attachment whose publication it may be, nil
+// where none is.
+func (p publicationSpec) Refusals(have *PublicationInfo, recorded *Attachment) []Finding {
+	refuse := func(what, remedy string) []Finding {
+		return []Finding{{Check: "publication", Level: Fail, Found: what, Remedy: remedy}}
+	}
+	const another = "set WALHOOK_PUBLICATION to another name, under which walhook creates its own"
+	switch {
+	case have == nil || recorded.Created(have, p.Slot):
+	case have.Slot != "":
+		return refuse(fmt.Sprintf("publication %q is that of another walhook, which reads slot %q", p.Name, have.Slot), another)
+	case recorded.Complete():
+		// It was taken as it was, and may have been changed since to protect the application.
+	case len(p.Drift(have)) > 0:
+		return refuse(fmt.Sprintf("publication %q is there, and walhook did not create it: %s", p.Name, strings.Join(p.Drift(have), "; ")), another)
+	case len(p.exposes(have)) > 0:
+		return refuse(fmt.Sprintf("WALHOOK_PUBLISH is mapped, and walhook did not create this publication: %s", strings.Join(p.exposes(have), "; ")), another)
+	}
+	return nil
+}
+
+// Created reports whether this installation created the publication, and may change and drop it.
+func (a *Attachment) Created(have *PublicationInfo, slot string) bool {
+	switch {
+	case have.Slot == slot:
+		return true
+	case a == nil:
+		return false
+	case have.Slot != "":
+		return have.Slot == a.Slot || have.Slot == a.NextSlot
+	}
+	// An earlier version did not mark it, and dropped whatever had the name.
+	return a.Publication == have.name && (a.PublicationCreated == nil || *a.PublicationCreated) && !have.sweeping()
+}
+
+func covers(columns []string, table publishedTable) bool {
+	for _, column := range table.needed {
+		if !slices.Contains(columns, column) {
+			return false
+		}
+	}
+	return true
+}
+
+// MendSQL are the statements that make the publication what it should be.
+func (p publicationSpec) MendSQL(have *PublicationInfo) []string {
+	if have == nil {
+		return []string{p.createSQL(), p.MarkSQL()}
+	}
+	quoted := pgx.Identifier{p.Name}.Sanitize()
+	statements := []string{fmt.Sprintf("alter publication %s set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)", quoted)}
+	switch {
+	case have.allTables:
+	case len(have.schemas) > 0:
+		// Setting the tables would take the schemas out.
+		for _, table := range p.tables {
+			if have.Sweeps(table.info) {
+				continue
+			}
+			if have.has(table.info) {
+				statements = append(statements, fmt.Sprintf("alter publication %s drop table %s", quoted, table.info.Name))
+			}
+			statements = append(statements, fmt.Sprintf("alter publication %s add table %s", quoted, table.sql()))
+		}
+	default:
+		tables := make([]string, len(p.tables))
+		for i, table := range p.tables {
+			tables[i] = table.sql()
+		}
+		statements = append(statements, fmt.Sprintf("alter publication %s set table %s", quoted, strings.Join(tables, ", ")))
+	}
+	return statements
+}
+
+// QuotePublication writes a publication name for the option publication_names, a list of identifiers inside a literal.
+func QuotePublication(name string) string {
+	return strings.ReplaceAll(pgx.Identifier{name}.Sanitize(), "'", "''")
+}
+
+// MendPublication makes the publication what it should be, and marks it where this installation created it.
+func MendPublication(ctx context.Context, source *pgx.Conn, p *Preflight, recorded *Attachment) error {
+	var statements []string
+	if len(p.Publication.Drift(p.HavePublication)) > 0 {
+		statements = p.Publication.MendSQL(p.HavePublication)
+	}
+	if have := p.HavePublication; have != nil && have.Owner && have.Slot != p.Publication.Slot && recorded.Created(have, p.Publication.Slot) {
+		statements = append(statements, p.Publication.MarkSQL())
+	}
+	for _, statement := range statements {
+		if _, err := source.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("make publication %q (%s): %w", p.Publication.Name, statement, err)
+		}
+	}
+	return nil
+}
+
+// Harm says why PostgreSQL would refuse updates of the table while the publication has it as it is, or as it would be without
+// a column list where it is not in it; "" where it would not. The rules are those of CheckCmdReplicaIdentity.
+func (t *TableInfo) Harm(have *PublicationInfo) string {
+	var list []string
+	if have != nil {
+		list = have.tables[t.OID]
+	}
+	for _, identity := range t.Identities {
+		switch {
+		case identity.Setting == "n":
+			return fmt.Sprintf("has REPLICA IDENTITY NOTHING (ALTER TABLE %s REPLICA IDENTITY DEFAULT)", identity.Table)
+		case len(identity.Columns) == 0:
+			return fmt.Sprintf("has lost the primary key or index that was its replica identity (give %s a primary key)", identity.Table)
+		case list == nil:
+		case identity.Setting == "f":
+			return fmt.Sprintf("has REPLICA IDENTITY FULL, which goes with no column list (ALTER TABLE %s REPLICA IDENTITY DEFAULT)", identity.Table)
+		default:
+			for _, column := range identity.Columns {
+				if !slices.Contains(list, column) {
+					return fmt.Sprintf("has a replica identity with the column %s, which the publication's column list lacks", column)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// Publishes reports whether updates or deletes of the table are published.
+func (p *PublicationInfo) Publishes(t *TableInfo) bool {
+	if p == nil || !p.actions[1] && !p.actions[2] {
+		return false
+	}
+	return p.has(t)
+}

@@ -1,0 +1,32 @@
+package catalog
+
+import (
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"walhook/cdc"
+)
+
+// StampHazard says why the finish stamp cannot tell one finish from the next, "" where it can, and what to do. Where repeats is
+// true the second finish is told sometimes all the same. t may be nil.
+func StampHazard(m cdc.Mapping, t *TableInfo) (why, remedy string, repeats bool) {
+	const set = "set WALHOOK_FINISH_STAMP to a column that changes with each finish, such as the time of the last submission"
+	const cleared = ": a further finish is only seen when the finished marker is cleared in between"
+	stamp := m.StampColumn()
+	switch {
+	case stamp == "":
+		return "the finished marker names values and there is no finish stamp" + cleared, set, false
+	case stamp == m.ID || stamp == m.Assessment || stamp == m.Organization:
+		return fmt.Sprintf("the finish stamp %s does not change with a finish%s", stamp, cleared), set, false
+	case t == nil:
+		return "", "", true
+	}
+	switch t.Columns[stamp] {
+	case pgtype.BoolOID, pgtype.BitOID:
+		return fmt.Sprintf("the finish stamp %s is a flag, which stays the same while it is set%s", stamp, cleared), set, false
+	case pgtype.DateOID:
+		return fmt.Sprintf("the finish stamp %s is a date: finishes of one day cannot be told apart", stamp), set, true
+	}
+	return "", "", true
+}

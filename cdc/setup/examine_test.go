@@ -1,0 +1,41 @@
+package setup
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"walhook/testenv"
+)
+
+// What goes wrong with prepared statements, because a pooler gives a session another's server, is told as that.
+func TestRemedyTellsOfAPooler(t *testing.T) {
+	t.Parallel()
+	conn := testenv.Connect(t, testenv.Database(t, testenv.Postgres(t), ""))
+	for statement, pooler := range map[string]bool{
+		"prepare twice as select 1; prepare twice as select 1": true, // SQLSTATE 42P05
+		"execute nowhere":      true, // SQLSTATE 26000
+		"select * from nobody": false,
+	} {
+		_, err := conn.PgConn().Exec(t.Context(), statement).ReadAll()
+		if err == nil {
+			t.Fatalf("%s does not fail", statement)
+		}
+		if got := remedyOf(err, "something else"); strings.Contains(got, "PgBouncer") != pooler {
+			t.Errorf("%s: %s", err, got)
+		}
+	}
+}
+
+func TestStandbyNames(t *testing.T) {
+	t.Parallel()
+	for setting, want := range map[string][]string{
+		"": nil, "*": {"*"}, "one": {"one"}, "one, two": {"one", "two"}, "FIRST 2 (one, two)": {"one", "two"}, `ANY 1 ( "a b" ,c)`: {"a b", "c"}, `2 ("x""y")`: {`x"y`},
+	} {
+		if diff := cmp.Diff(want, slices.Clip(standbyNames(setting))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", setting, diff)
+		}
+	}
+}

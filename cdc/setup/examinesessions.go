@@ -1,0 +1,44 @@
+package setup
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc/catalog"
+	"walhook/session"
+	"walhook/sql"
+)
+
+// settings looks whether the sessions have what they pin. What only a superuser may set stays as it was set for the role.
+func (e *examiner) settings(ctx context.Context, conn *pgx.Conn, what string) {
+	const check = "session_settings"
+	others, err := session.Unpinned(ctx, conn)
+	if err != nil {
+		e.unknown(check, err)
+		return
+	}
+	if len(others) == 0 {
+		e.note(catalog.OK, check, "sessions of "+what+" have the settings that they pin", "")
+		return
+	}
+	name, _, _ := strings.Cut(others[0], " = ")
+	e.note(catalog.Warn, check, fmt.Sprintf("role %s may not set for its sessions of %s what they need otherwise: %s", conn.Config().User, what, strings.Join(others, ", ")),
+		fmt.Sprintf("as a superuser: ALTER ROLE %s RESET %s; and so for the database and the server, where the setting comes from there", pgx.Identifier{conn.Config().User}.Sanitize(), name))
+}
+
+// othersRights looks whether somebody besides the owner and the group roles may do anything in the schema.
+func (e *examiner) othersRights(ctx context.Context) {
+	const check = "others_rights"
+	var found, remedies []string
+	err := e.store.QueryRow(ctx, sql.OthersRights.SQL).Scan(&found, &remedies)
+	if err != nil {
+		e.unknown(check, err)
+		return
+	}
+	e.grade(len(found) > 0, catalog.Warn, check, map[bool]string{
+		true: "nobody besides the owner and the group roles has a right in the schema walhook", false: "others have rights in the schema walhook: " + strings.Join(found, "; "),
+	}[len(found) == 0], "as the schema's owner, or by walhook attach as that role: "+strings.Join(remedies, " "))
+}

@@ -1,0 +1,216 @@
+package setup
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc/catalog"
+	"walhook/sql"
+)
+
+// sourceHazards looks at what of the application's server could hurt the stream, or the server because of it.
+func (e *examiner) sourceHazards(ctx context.Context) {
+	e.transactions(ctx)
+	e.walSettings(ctx)
+	e.synchronous(ctx)
+	e.failover(ctx)
+	e.unpublishRight(ctx)
+}
+
+// transactions looks for those that a new slot would have to wait for.
+func (e *examiner) transactions(ctx context.Context) {
+	running, err := catalog.RunningTransactions(ctx, e.source)
+	if err != nil {
+		e.unknown("running_transactions", err)
+	} else if running == "" {
+		e.note(catalog.OK, "running_transactions", "no transaction is running that a new slot would wait for", "")
+	} else {
+		e.note(catalog.Warn, "running_transactions", "transactions are running that a new slot, at attach or when a lost one is replaced, would wait for: "+running,
+			"let them end, or end them: SELECT pg_terminate_backend(pid);")
+	}
+	rows, err := e.source.Query(ctx, `select format('%L since %s in %I', gid, date_trunc('second', prepared), database) from pg_catalog.pg_prepared_xacts order by prepared limit 5`)
+	prepared, err := catalog.CollectStrings(rows, err)
+	if err != nil {
+		e.unknown("prepared_transactions", err)
+		return
+	}
+	e.grade(len(prepared) > 0, catalog.Warn, "prepared_transactions", found("no transaction is prepared", "prepared transactions keep a new slot from being made, and the slot from releasing WAL: ", prepared),
+		"in the database named, COMMIT PREPARED or ROLLBACK PREPARED each one that nobody is going to finish")
+}
+
+// found is a sentence about some things, and another where there are none.
+func found(none, some string, things []string) string {
+	if len(things) == 0 {
+		return none
+	}
+	return some + strings.Join(things, "; ")
+}
+
+// walSettings looks at what keeps WAL, and at what takes the slot or the daemon's connection away.
+func (e *examiner) walSettings(ctx context.Context) {
+	var keep, idle string
+	err := e.source.QueryRow(ctx, `select current_setting('max_slot_wal_keep_size'), coalesce(current_setting('idle_replication_slot_timeout', true), '0')`).
+		Scan(&keep, &idle)
+	if err != nil {
+		e.unknown("slot_limit", err)
+		return
+	}
+	switch {
+	case keep != "-1":
+		e.note(catalog.OK, "slot_limit", "a slot that nobody reads holds back at most max_slot_wal_keep_size, "+keep, "")
+	case e.cfg.MaxSlotLag > 0:
+		e.note(catalog.Warn, "slot_limit", fmt.Sprintf("the daemon gives the slot up beyond %s, but while no daemon runs nothing keeps it from filling the server's disk with WAL", catalog.BytesText(e.cfg.MaxSlotLag)),
+			slotLimitRemedy)
+	default:
+		e.note(catalog.Warn, "slot_limit", "max_slot_wal_keep_size is -1: while no daemon reads the slot, WAL is kept until the server's disk is full", slotLimitRemedy)
+	}
+	e.grade(idle != "0", catalog.Warn, "idle_slot_timeout", map[bool]string{true: "no slot is invalidated for being idle", false: "idle_replication_slot_timeout is " + idle + ": if no daemon runs for that long, the slot is invalidated, and the next daemon compares the whole table"}[idle == "0"],
+		"make it longer than any pause of the daemons, or 0")
+}
+
+const slotLimitRemedy = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); choose what the disk can spare. A slot that is lost to this limit loses no event that the rows still show"
+
+// synchronous looks whether commits of the application wait for the daemon.
+func (e *examiner) synchronous(ctx context.Context) {
+	const check = "synchronous_standby_names"
+	var names, ours string
+	err := e.source.QueryRow(ctx, "select current_setting('synchronous_standby_names'), current_setting('application_name')").Scan(&names, &ours)
+	if err != nil {
+		e.unknown(check, err)
+		return
+	}
+	const remedy = "name the standbys alone, or give walhook another name in its URL: ?application_name=..."
+	listed := standbyNames(names)
+	switch {
+	case slices.ContainsFunc(listed, func(name string) bool { return strings.EqualFold(name, ours) }):
+		e.note(catalog.Fail, check, fmt.Sprintf("synchronous_standby_names (%s) names %s: commits of the application wait for the daemon", names, ours), remedy)
+	case slices.Contains(listed, "*"):
+		e.note(catalog.Warn, check, "synchronous_standby_names is "+names+", which counts the daemon as a standby, so commits may wait for it", remedy)
+	default:
+		e.note(catalog.OK, check, "no commit of the application waits for the daemon", "")
+	}
+}
+
+// standbyNames reads the names of synchronous_standby_names: FIRST n (a, b), ANY n (a, b), n (a, b) or a, b.
+func standbyNames(setting string) []string {
+	if open := strings.IndexByte(setting, '('); open >= 0 {
+		setting = strings.TrimSuffix(strings.TrimSpace(setting[open+1:]), ")")
+	}
+	var names []string
+	for name := range strings.SplitSeq(setting, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, strings.ReplaceAll(strings.Trim(name, `"`), `""`, `"`))
+		}
+	}
+	return names
+}
+
+// failover looks whether the slot would be there after one.
+func (e *examiner) failover(ctx context.Context) {
+	const check = "failover"
+	var standbys int
+	// Who may not read statistics is told of a walsender, but not of its state.
+	err := e.source.QueryRow(ctx, `select count(*) from pg_catalog.pg_stat_replication r where coalesce(r.state, 'streaming') in ('streaming', 'catchup')
+		and not exists (select from pg_catalog.pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')`).Scan(&standbys)
+	if err != nil {
+		e.unknown(check, err)
+		return
+	}
+	const compares = "; after a failover the daemon makes a new slot and compares the whole table"
+	if e.p.Version < catalog.FailoverVersion {
+		e.grade(standbys > 0, catalog.Warn, check, map[bool]string{true: "a standby does not get the slot before PostgreSQL 17" + compares, false: "no standby streams from this server"}[standbys > 0],
+			"nothing needs to be done; from 17 on slots can be synchronised")
+		return
+	}
+	var made bool
+	var waits string
+	err = e.source.QueryRow(ctx, "select coalesce((select failover from pg_catalog.pg_replication_slots where slot_name = $1), true), current_setting('synchronized_standby_slots')", e.cfg.Target.Slot).Scan(&made, &waits)
+	switch {
+	case err != nil:
+		e.unknown(check, err)
+	case !made:
+		e.note(catalog.Warn, check, fmt.Sprintf("slot %q was made without failover, so no standby gets it%s", e.cfg.Target.Slot, compares),
+			fmt.Sprintf("with the daemons stopped, over a replication connection: ALTER_REPLICATION_SLOT %s (FAILOVER true)", e.cfg.Target.Slot))
+	case standbys > 0 && waits == "":
+		e.note(catalog.Warn, check, "a standby streams and synchronized_standby_slots is empty: the daemon may be ahead of the standby that takes over"+compares,
+			"on the standby: sync_replication_slots = on, hot_standby_feedback = on, primary_slot_name and a dbname in primary_conninfo; here: synchronized_standby_slots = 'the standby''s slot'")
+	default:
+		e.note(catalog.OK, check, "the slot can be synchronised to a standby", "")
+	}
+}
+
+// unpublishRight looks whether the daemon could take a harmful table out of the publication.
+func (e *examiner) unpublishRight(ctx context.Context) {
+	if e.p.HavePublication == nil {
+		return
+	}
+	var may bool
+	err := e.source.QueryRow(ctx, `
+		select coalesce((select pg_catalog.pg_has_role(p.pubowner, 'usage') from pg_catalog.pg_publication p where p.pubname = $1), false)
+		    or exists (select from pg_catalog.pg_proc f join pg_catalog.pg_publication p on p.pubname = $1
+		                where f.oid = pg_catalog.to_regprocedure($2) and pg_catalog.has_function_privilege(f.oid, 'execute')
+		                  and pg_catalog.pg_has_role(f.proowner, p.pubowner, 'usage')
+		                  and pg_catalog.obj_description(p.oid, 'pg_publication') like $3 || '%')`, e.cfg.Target.Publication, sql.UnpublishSignature, catalog.PublicationMark).Scan(&may)
+	if err != nil {
+		e.unknown("unpublish_right", err)
+		return
+	}
+	e.grade(!may, catalog.Warn, "unpublish_right", map[bool]string{
+		true:  "if a table loses its replica identity, the daemon can take it out of the publication",
+		false: "if a table loses its replica identity, the application's updates fail until somebody else takes it out of the publication",
+	}[may], fmt.Sprintf("as the publication's owner: GRANT EXECUTE ON FUNCTION walhook.unpublish(name, regclass) TO %s; the function, which walhook plan prints, "+
+		"must belong to that owner, and the publication be one that walhook created", pgx.Identifier{e.p.User}.Sanitize()))
+}
+
+// maxSkew is how far clocks may be apart.
+const maxSkew = 2 * time.Second
+
+// clocks compares the clocks of this host, source and store. Signatures carry this host's time, and leases the store's.
+func (e *examiner) clocks(ctx context.Context) {
+	for _, c := range []struct {
+		conn *pgx.Conn
+		name string
+	}{{e.source, "the application's server"}, {e.store, "the store's server"}} {
+		before := time.Now()
+		var theirs time.Time
+		if err := c.conn.QueryRow(ctx, "select pg_catalog.clock_timestamp()").Scan(&theirs); err != nil {
+			e.unknown("clock", err)
+			continue
+		}
+		took := time.Since(before)
+		skew := theirs.Sub(before.Add(took / 2))
+		e.grade(skew.Abs() > maxSkew+took/2, catalog.Warn, "clock", fmt.Sprintf("the clock of %s differs from this host's by %s", c.name, skew.Round(time.Millisecond)),
+			"synchronise the clocks (NTP): receivers refuse signatures that are minutes off, and times in the log are the servers'")
+	}
+}
+
+// pooler looks whether something stands between: PostgreSQL tells each session the process that serves it, and a pooler, which
+// changes servers behind the session's back, has to tell something else.
+func (e *examiner) pooler(ctx context.Context, conn *pgx.Conn, what, variable string) {
+	var pid uint32
+	// The simple protocol, since a pooler may hand over a server that has somebody else's prepared statements.
+	if err := conn.QueryRow(ctx, "select pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid); err != nil {
+		e.unknown("pooler", err)
+		return
+	}
+	e.grade(pid != conn.PgConn().PID(), catalog.Warn, "pooler", map[bool]string{
+		true: "no connection pooler is in front of " + what, false: "a connection pooler such as PgBouncer is in front of " + what + ": with pool_mode = transaction it breaks session locks, LISTEN and prepared statements",
+	}[pid == conn.PgConn().PID()], "let "+variable+" name the PostgreSQL server itself; pool_mode = session will do for a store")
+}
+
+// storeServer looks at what the store's server promises of what it has committed.
+func (e *examiner) storeServer(ctx context.Context) {
+	var fsync, pages string
+	err := e.store.QueryRow(ctx, "select current_setting('fsync'), current_setting('full_page_writes')").Scan(&fsync, &pages)
+	if err != nil {
+		e.unknown("store_durability", err)
+		return
+	}
+	e.grade(fsync == "off" || pages == "off", catalog.Warn, "store_durability", fmt.Sprintf("the store has fsync = %s, full_page_writes = %s", fsync, pages),
+		"switch both on for the store: what it acknowledged and then loses in a crash of its machine is not sent again by the slot, and only a comparison finds it")
+}

@@ -1,0 +1,373 @@
+package setup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/cdc/stream"
+	"walhook/sql"
+)
+
+// Observation is where stream and queue stand, as the databases tell. docs/reference/status.md has its JSON.
+type Observation struct {
+	At            time.Time        `json:"at"`
+	OK            bool             `json:"ok"`       // no line fails
+	Problems      []string         `json:"problems"` // the texts of those that do
+	Lines         []StatusLine     `json:"lines"`
+	Position      string           `json:"position"`    // "" where the store cannot tell
+	SlotStatus    string           `json:"slot_status"` // one of SlotStatuses, or slotUnknown
+	SlotActive    bool             `json:"slot_active"`
+	LagBytes      int64            `json:"lag_bytes"` // WAL that the slot holds back
+	Daemons       int64            `json:"daemons"`
+	SwitchedOn    bool             `json:"switched_on"` // the site's Use Webhooks switch
+	Pending       int64            `json:"pending"`
+	Estimated     bool             `json:"pending_estimated"` // Pending is one from the server's statistics, as it is beyond 10,000
+	OldestSeconds float64          `json:"oldest_seconds"`    // age of the oldest that does not wait for a disabled webhook
+	Troubled      int64            `json:"endpoints_in_trouble_count"`
+	Endpoints     []TroubledTarget `json:"endpoints_in_trouble"` // at most observedRows
+	Open          int64            `json:"open_incidents_count"`
+	Incidents     []OpenIncident   `json:"open_incidents"` // at most observedRows
+}
+
+// StatusLine is one thing that status looks at, and its verdict.
+type StatusLine struct {
+	Name    string        `json:"name"`
+	Verdict catalog.Level `json:"verdict"`
+	Text    string        `json:"text"`
+}
+
+// slotUnknown is the status of a slot that could not be looked at.
+const slotUnknown = "unknown"
+
+// TroubledTarget is an endpoint whose last attempts failed.
+type TroubledTarget struct {
+	Host         string  `json:"host"`     // scheme and host
+	Webhooks     []int64 `json:"webhooks"` // ids of those enabled that go there, at most observedRows
+	Failures     int     `json:"failures"`
+	Error        string  `json:"error"`
+	SinceSeconds float64 `json:"since_seconds"`
+}
+
+// OpenIncident is an incident that has not been resolved.
+type OpenIncident struct {
+	At     time.Time `json:"at"`
+	Kind   string    `json:"kind"`
+	Detail string    `json:"detail"`
+}
+
+// observedRows bounds how many endpoints and incidents are told of.
+const observedRows = 20
+
+// Observe reads it. What cannot be looked at fails. The cost does not grow with the queue.
+func Observe(ctx context.Context, sourceURL, storeURL, slot string) *Observation {
+	o := &Observation{
+		At: time.Now().UTC(), Problems: []string{}, SlotStatus: slotUnknown,
+		Endpoints: []TroubledTarget{}, Incidents: []OpenIncident{},
+	}
+	o.observe(ctx, sourceURL, storeURL, slot)
+	order := []string{"store", "attachment", "source", "slot", "lag", "daemons", "daemon", "log", "switch", "queue", "endpoint", "incident"}
+	slices.SortStableFunc(o.Lines, func(a, b StatusLine) int {
+		return cmp.Compare(slices.Index(order, a.Name), slices.Index(order, b.Name))
+	})
+	for _, l := range o.Lines {
+		if l.Verdict == catalog.Fail {
+			o.Problems = append(o.Problems, l.Text)
+		}
+	}
+	o.OK = len(o.Problems) == 0
+	return o
+}
+
+func (o *Observation) line(verdict catalog.Level, name, format string, args ...any) {
+	o.Lines = append(o.Lines, StatusLine{Name: name, Verdict: verdict, Text: fmt.Sprintf(format, args...)})
+}
+
+// observe looks at both databases, as far as they can be reached. Where they are not those that were attached, nothing is said of them but that.
+func (o *Observation) observe(ctx context.Context, sourceURL, storeURL, slot string) {
+	store, source := o.connect(ctx, "store", storeURL, catalog.ConnectStore), o.connect(ctx, "source", sourceURL, catalog.ConnectSource)
+	for _, conn := range []*pgx.Conn{store, source} {
+		if conn != nil {
+			defer catalog.CloseQuietly(conn)
+		}
+	}
+	if store != nil {
+		version := sql.CheckVersion(ctx, store)
+		if source != nil {
+			err, copied := catalog.CheckOriginal(ctx, source, store), (*catalog.CopyError)(nil)
+			if errors.As(err, &copied) || err != nil && version == nil {
+				o.line(catalog.Fail, "attachment", "%v", err)
+				return
+			}
+		}
+		if version != nil {
+			o.line(catalog.Fail, "store", "%v", version)
+			store = nil
+		}
+	}
+	var position *cdc.Position
+	if store != nil {
+		position = o.observeStore(ctx, store, slot)
+	}
+	if source != nil {
+		o.observeSource(ctx, source, store, slot, position)
+	}
+}
+
+// connect returns nil where a database cannot be worked on.
+func (o *Observation) connect(ctx context.Context, name, url string, connect func(context.Context, string) (*pgx.Conn, error)) *pgx.Conn {
+	conn, err := connect(ctx, url)
+	if err != nil {
+		o.line(catalog.Fail, name, "%v", err)
+		return nil
+	}
+	var standby bool
+	if err := conn.QueryRow(ctx, "select pg_catalog.pg_is_in_recovery()").Scan(&standby); err != nil {
+		o.line(catalog.Fail, name, "look whether the server is a standby: %v", err)
+	} else if standby {
+		o.line(catalog.Fail, name, "the %s is a standby, which walhook cannot work on: connect to its primary", name)
+	} else {
+		return conn
+	}
+	catalog.CloseQuietly(conn)
+	return nil
+}
+
+// observeStore looks at all that the store tells, and returns the stored position, nil where it does not tell that.
+func (o *Observation) observeStore(ctx context.Context, store *pgx.Conn, slot string) *cdc.Position {
+	attachment, position, err := catalog.ReadAttached(ctx, store)
+	if err != nil {
+		o.line(catalog.Fail, "attachment", "%v", err)
+		return nil
+	}
+	if attachment.Slot != slot {
+		o.line(catalog.Fail, "attachment", "slot %q was attached, and WALHOOK_SLOT is %q: set it back", attachment.Slot, slot)
+	}
+	o.Position = position.String()
+	for _, look := range []struct {
+		name string
+		at   func(context.Context, *pgx.Conn) error
+	}{{"daemons", o.observeDaemons}, {"log", o.observeLog}, {"queue", o.observeQueue}, {"endpoint", o.observeEndpoints}, {"incident", o.observeIncidents}} {
+		if err := look.at(ctx, store); err != nil {
+			o.line(catalog.Fail, look.name, "cannot be looked at: %v", err)
+		}
+	}
+	return &position
+}
+
+// observeSource looks at the slot. Without a position it cannot be told whether that continues where the store ends, nor who reads it.
+func (o *Observation) observeSource(ctx context.Context, source, store *pgx.Conn, slot string, position *cdc.Position) {
+	s, err := catalog.InspectSlot(ctx, source, slot)
+	var stored *storeStand
+	if err == nil && position != nil {
+		stored = &storeStand{before: *position, daemons: o.Daemons}
+		stored.after, _, err = catalog.ReadPosition(ctx, store)
+	}
+	if err != nil {
+		o.line(catalog.Fail, "slot", "%v", err)
+		return
+	}
+	o.SlotStatus, o.SlotActive, o.LagBytes = stream.SlotStatus(s), s.ActivePID != nil, s.Retained
+	verdict, text := slotVerdict(s, stored)
+	o.line(verdict, "slot", "%s", text)
+	if s.Exists {
+		verdict, text := catalog.OK, catalog.BytesText(s.Retained)+" of WAL are held back"
+		if position != nil {
+			text += "; the stored position is " + position.String()
+		}
+		if danger := stream.DangerOf(s, 0); danger != "" {
+			verdict, text = catalog.Warn, danger
+		}
+		o.line(verdict, "lag", "%s", text)
+	}
+}
+
+// storeStand is what the store says of the slot's reader: its position before and after the slot was looked at, and how many daemons live.
+type storeStand struct {
+	before, after cdc.Position
+	daemons       int64
+}
+
+// slotVerdict says how the slot stands. Nothing is known of the store where stored is nil.
+func slotVerdict(s *catalog.SlotInfo, stored *storeStand) (catalog.Level, string) {
+	switch {
+	case !s.Exists && stored == nil:
+		return catalog.Fail, fmt.Sprintf("%q does not exist", s.Name)
+	case !s.Exists:
+		return catalog.Fail, fmt.Sprintf("%q does not exist: walhook run or walhook reconcile makes a new one and fires what was missed", s.Name)
+	case s.Foreign():
+		return catalog.Fail, s.Whose() + "; " + catalog.OtherSlotRemedy
+	case stored != nil:
+		if err := s.Continues(stored.before, stored.after); err != nil {
+			return catalog.Fail, err.Error()
+		}
+	}
+	switch {
+	case s.WALStatus == "lost":
+		return catalog.Fail, s.Lost()
+	case s.WALStatus == "unreserved":
+		return catalog.Fail, stream.DangerOf(s, 0)
+	case stored == nil && s.ActivePID == nil:
+		return catalog.Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile", s.Name)
+	case stored == nil:
+		return catalog.OK, fmt.Sprintf("%q is %s and read by process %d of the server", s.Name, stream.SlotStatus(s), *s.ActivePID)
+	case s.ActivePID == nil && stored.daemons == 0:
+		return catalog.Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile: start walhook run, or walhook detach", s.Name)
+	case s.ActivePID == nil:
+		return catalog.Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile, although a daemon lives: /readyz and its log say why", s.Name)
+	case stored.daemons == 0:
+		return catalog.Fail, fmt.Sprintf("slot %q is read by process %d of the server, and no daemon of this store lives: see pg_stat_activity", s.Name, *s.ActivePID)
+	}
+	return catalog.OK, fmt.Sprintf("%q is %s and read by a daemon", s.Name, stream.SlotStatus(s))
+}
+
+func (o *Observation) observeDaemons(ctx context.Context, store *pgx.Conn) error {
+	if err := store.QueryRow(ctx, sql.Overview.SQL).Scan(&o.Troubled, nil, nil, &o.Daemons, &o.SwitchedOn); err != nil {
+		return fmt.Errorf("look at the daemons and endpoints: %w", err)
+	}
+	if !o.SwitchedOn {
+		o.line(catalog.Warn, "switch", "webhooks are switched off: nothing is queued and nothing is sent")
+	}
+	if o.Daemons == 0 {
+		o.line(catalog.Fail, "daemons", "no daemon lives: start walhook run")
+		return nil
+	}
+	reports, err := readDaemonReports(ctx, store)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, r := range reports {
+		names = append(names, r.name)
+		if trouble := r.trouble(); trouble != "" {
+			o.line(catalog.Fail, "daemon", "%s", trouble)
+		}
+	}
+	text := strings.Join(names, ", ")
+	if more := o.Daemons - int64(len(names)); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	o.line(catalog.OK, "daemons", "%d: %s", o.Daemons, text)
+	return nil
+}
+
+func (o *Observation) observeLog(ctx context.Context, store *pgx.Conn) error {
+	var ahead *time.Duration
+	if err := store.QueryRow(ctx, sql.LogCovered.SQL).Scan(&ahead); err != nil {
+		return fmt.Errorf("look how far ahead the log has partitions: %w", err)
+	}
+	switch {
+	case ahead == nil && o.Daemons > 0:
+		o.line(catalog.Fail, "log", "it has no partition for now, and results go to walhook.log_overflow: the daemon's log and walhook.incident say why")
+	case ahead == nil:
+		o.line(catalog.OK, "log", "it has no partition for now: a daemon makes some")
+	default:
+		o.line(catalog.OK, "log", "it has partitions for the next %s", aheadText(*ahead))
+	}
+	return nil
+}
+
+// aheadText is a long time in days.
+func aheadText(d time.Duration) string {
+	if days := d / (24 * time.Hour); days > 2 {
+		return fmt.Sprintf("%d days", days)
+	}
+	return d.Round(time.Second).String()
+}
+
+func (o *Observation) observeQueue(ctx context.Context, store *pgx.Conn) error {
+	depth, err := lookAtQueue(ctx, store)
+	if err != nil {
+		return err
+	}
+	o.Pending, o.Estimated, o.OldestSeconds = depth.pending, depth.estimated, depth.oldestSeconds
+	text := depth.String() + " pending"
+	if o.OldestSeconds > 0 {
+		text += fmt.Sprintf(", the oldest for an enabled webhook since %.0f s", o.OldestSeconds)
+	}
+	o.line(catalog.OK, "queue", "%s", text)
+	return nil
+}
+
+func (o *Observation) observeEndpoints(ctx context.Context, store *pgx.Conn) error {
+	rows, err := store.Query(ctx, sql.TroubledEndpoints.SQL, sql.TroubledEndpoints.Bind(sql.Args{"max": observedRows})...)
+	if err != nil {
+		return fmt.Errorf("look at the endpoints: %w", err)
+	}
+	if o.Endpoints, err = pgx.CollectRows(rows, pgx.RowToStructByPos[TroubledTarget]); err != nil {
+		return fmt.Errorf("look at the endpoints: %w", err)
+	}
+	for _, e := range o.Endpoints {
+		failures := "1 failure"
+		if e.Failures > 1 {
+			failures = fmt.Sprintf("%d failures in a row", e.Failures)
+		}
+		o.line(catalog.Warn, "endpoint", "%s (webhook %s): %s, %s", e.Host, strings.Trim(fmt.Sprint(e.Webhooks), "[]"), failures, e.Error)
+	}
+	if more := o.Troubled - int64(len(o.Endpoints)); more > 0 {
+		o.line(catalog.Warn, "endpoint", "and %d more", more)
+	}
+	return nil
+}
+
+func (o *Observation) observeIncidents(ctx context.Context, store *pgx.Conn) error {
+	rows, err := store.Query(ctx, sql.OpenIncidents.SQL, sql.OpenIncidents.Bind(sql.Args{"max": observedRows})...)
+	if err != nil {
+		return fmt.Errorf("look at the incidents: %w", err)
+	}
+	var i OpenIncident
+	_, err = pgx.ForEachRow(rows, []any{&i.At, &i.Kind, &i.Detail, &o.Open}, func() error {
+		i.At = i.At.UTC()
+		o.Incidents = append(o.Incidents, i)
+		verdict := catalog.Fail
+		if i.Kind == cdc.SwitchedOff {
+			verdict = catalog.Warn // an administrator wants it so
+		}
+		o.line(verdict, "incident", "%s: %s (since %s)", i.Kind, i.Detail, i.At.Format(time.DateTime+"Z"))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look at the incidents: %w", err)
+	}
+	if more := o.Open - int64(len(o.Incidents)); more > 0 {
+		o.line(catalog.Fail, "incident", "and %d more are open", more)
+	}
+	return nil
+}
+
+// queueDepth is how much is pending, as the query QueueDepth tells.
+type queueDepth struct {
+	pending       int64
+	estimated     bool
+	oldestSeconds float64 // age of the oldest that does not wait for a disabled webhook
+}
+
+// lookAtQueue asks for it, and leaves the session one that looks rows up by index.
+func lookAtQueue(ctx context.Context, store *pgx.Conn) (d queueDepth, err error) {
+	if err := sql.ByIndex(ctx, store); err != nil {
+		return d, err
+	}
+	if err := store.QueryRow(ctx, sql.QueueDepth.SQL).Scan(&d.pending, &d.estimated, &d.oldestSeconds); err != nil {
+		return d, fmt.Errorf("look at the queue: %w", err)
+	}
+	return d, nil
+}
+
+// String is the number of deliveries in words.
+func (d queueDepth) String() string { return PendingText(d.pending, d.estimated) }
+
+// PendingText tells how many deliveries are pending, and that it is an estimate where it is one.
+func PendingText(pending int64, estimated bool) string {
+	if estimated {
+		return fmt.Sprintf("about %d", pending)
+	}
+	return fmt.Sprint(pending)
+}

@@ -1,0 +1,185 @@
+package setup
+
+import (
+	"context"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc/catalog"
+	"walhook/sql"
+)
+
+// Plan is what an attach would do.
+type Plan struct {
+	Preflight *catalog.Preflight
+	Copy      bool // of what was attached: attach is to be told the way on
+	Attached  bool // nothing but an upgrade of the store's schema is left to do
+	Refusals  []catalog.Finding
+
+	Role      string // the daemon's role in the application's database, for which the script is written
+	StoreRole string // the same in the store; another where the store is elsewhere and its URL says so
+	Elsewhere bool   // the store is another database
+	Source    catalog.Place
+	Store     catalog.Place
+
+	Owners []PlanPart // by the owner of the tables or a superuser, one for each database
+	Daemon []PlanPart // by the daemon's role: part of attach
+	Rest   []PlanStep // what attach alone can do: the slot, and what is read at its snapshot
+	Undo   []PlanPart
+
+	Snapshot string // how long the snapshot is going to take, and how that is known
+}
+
+// PlanPart is statements that are run in one database, in this order.
+type PlanPart struct {
+	In    catalog.Place
+	As    string // the role that runs them, by SET ROLE; "": whoever runs the script
+	Steps []PlanStep
+}
+
+// PlanStep is a statement, or a few that belong together, with what they lock and need.
+type PlanStep struct{ Note, SQL string }
+
+// PlanConfig is what MakePlan needs.
+type PlanConfig struct {
+	SourceURL, StoreURL string
+	Target              catalog.Target
+	Role                string // of the daemon; "": the one that connects
+}
+
+// MakePlan looks at source and store and changes nothing.
+func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
+	source, err := catalog.ConnectSource(ctx, cfg.SourceURL)
+	if err != nil {
+		return nil, err
+	}
+	defer catalog.CloseQuietly(source)
+	store, err := catalog.ConnectStore(ctx, cfg.StoreURL)
+	if err != nil {
+		return nil, err
+	}
+	defer catalog.CloseQuietly(store)
+	preflight, err := catalog.Inspect(ctx, source, cfg.Target)
+	if err != nil {
+		return nil, err
+	}
+	view, refusals, err := lookBeforeAttach(ctx, source, store, cfg.Target, preflight, "")
+	if err != nil {
+		return nil, err
+	}
+	m := &planner{source: source, store: store, cfg: cfg, preflight: preflight, view: view}
+	p := &Plan{
+		Preflight: preflight, Refusals: refusals, Copy: view.Err() != nil, Attached: view.attached(), Source: view.Source, Store: view.Store, Elsewhere: view.elsewhere(),
+	}
+	if p.Role, p.StoreRole = cfg.Role, cfg.Role; cfg.Role == "" {
+		p.Role, p.StoreRole = preflight.User, view.user
+	}
+	if view.Err() != nil {
+		return p, nil // a script would be one for the original
+	}
+	if preflight.Respondent == nil || cfg.Target.Mapping.HasAssessmentTable() && preflight.Assessment == nil {
+		return p, nil
+	}
+	return p, m.fill(ctx, p)
+}
+
+// planner writes the statements.
+type planner struct {
+	source, store *pgx.Conn
+	cfg           PlanConfig
+	preflight     *catalog.Preflight
+	view          *storeView
+
+	undoSource, undoStore []PlanStep // in the order in which they are run
+}
+
+func (m *planner) fill(ctx context.Context, p *Plan) error {
+	inSource, err := rightsOf(ctx, m.source, p.Role)
+	if err != nil {
+		return err
+	}
+	var parts []PlanPart
+	database := PlanPart{In: p.Source, Steps: m.grantRole(inSource, p.Source.Database, true, !p.Elsewhere)}
+	tables, err := m.grantTables(ctx, inSource)
+	if err != nil {
+		return err
+	}
+	database.Steps = append(database.Steps, tables...)
+	if p.Elsewhere {
+		inStore, err := rightsOf(ctx, m.store, p.StoreRole)
+		if err != nil {
+			return err
+		}
+		sameServer := p.Source.System == p.Store.System && inStore.name == inSource.name
+		inStore.exists = inStore.exists || sameServer // made above
+		at := PlanPart{In: p.Store, Steps: append(m.grantRole(inStore, p.Store.Database, false, true), m.schemaSteps(inStore, &m.undoStore)...)}
+		parts = append(parts, at)
+		silence, err := m.silenceSteps(ctx)
+		if err != nil {
+			return err
+		}
+		database.Steps = append(database.Steps, silence...)
+	} else {
+		database.Steps = append(database.Steps, m.schemaSteps(inSource, &m.undoSource)...)
+	}
+	unpublish, err := m.unpublishSteps(ctx, p.Role)
+	if err != nil {
+		return err
+	}
+	database.Steps = append(append(database.Steps, unpublish...), m.publicationSteps()...)
+	for _, part := range append([]PlanPart{database}, parts...) {
+		if len(part.Steps) > 0 {
+			p.Owners = append(p.Owners, part)
+		}
+	}
+	if m.view.version >= 0 {
+		script, err := sql.Script(m.view.version)
+		if err != nil {
+			return err
+		}
+		as := m.view.schemaOwner
+		if as == "" {
+			as = p.StoreRole
+		}
+		p.Daemon = []PlanPart{{In: p.Store, As: as, Steps: []PlanStep{{"Tables, functions, views and grants of the schema walhook. Locks nothing of the application.", script}}}}
+	}
+	if !p.Attached {
+		if p.Rest, err = m.restSteps(ctx); err != nil {
+			return err
+		}
+		p.Snapshot = estimateSnapshot(ctx, m.cfg.SourceURL, m.preflight.Respondent, m.cfg.Target.Mapping.RespondentColumns())
+	}
+	return m.undo(p)
+}
+
+// restSteps is what attach does once everything else is there.
+func (m *planner) restSteps(ctx context.Context) ([]PlanStep, error) {
+	target := m.cfg.Target
+	read := "begin isolation level repeatable read read only; set transaction snapshot '(that of the slot)';\n"
+	write := "truncate walhook.response_state, walhook.assessment; -- what follows is committed every 2 MiB\n"
+	if m.preflight.Assessment != nil {
+		statements, err := catalog.CopyOutSQL(ctx, m.source, target.Mapping.AssessmentTable, target.Mapping.AssessmentColumns())
+		if err != nil {
+			return nil, err
+		}
+		read += strings.Join(statements, ";\n") + ";\n"
+		write += "copy walhook.assessment " + catalog.AssessmentColumns + " from stdin;\n"
+	}
+	statements, err := catalog.CopyOutSQL(ctx, m.source, target.Mapping.Respondent, target.Mapping.RespondentColumns())
+	if err != nil {
+		return nil, err
+	}
+	read += strings.Join(statements, ";\n") + ";\ncommit;"
+	write += "copy walhook.response_state " + catalog.StateColumns + " from stdin;\nbegin; " + strings.TrimSpace(sql.SetPosition.SQL) + "\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
+		";\nupdate walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1;\ncommit; analyze walhook.response_state;"
+	return []PlanStep{
+		{
+			"In the store: what is being attached, so that an interrupted attach can be taken up again.",
+			"insert into walhook.attachment (phase, ...) values ('attaching', ...);",
+		},
+		{slotNote, catalog.LastingSlot(target.Slot, m.preflight.Version).SQL()},
+		{snapshotNote, read},
+		{"In the store, meanwhile: the state of the rows. Only the last commit makes the attachment complete. Locks nothing of the application.", write},
+	}, nil
+}

@@ -1,0 +1,77 @@
+package setup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc/catalog"
+)
+
+const (
+	// sampleRows is how many rows are read to tell how long all of them take.
+	sampleRows = 50000
+
+	// sampleTimeout bounds that.
+	sampleTimeout = 10 * time.Second
+
+	// writeShare is what writing the state costs beside reading the rows, at most, where the store is as fast as the source.
+	writeShare = 1
+)
+
+// errSampled ends the reading of a sample.
+var errSampled = errors.New("enough rows were read")
+
+// lineCounter counts the rows of COPY's text format, and wants no more than a sample of them.
+type lineCounter int64
+
+func (c *lineCounter) Write(p []byte) (int, error) {
+	if *c += lineCounter(bytes.Count(p, []byte{'\n'})); *c >= sampleRows {
+		return 0, errSampled
+	}
+	return len(p), nil
+}
+
+// sample reads so many rows as attach would. The connection is of no use afterwards.
+func sample(ctx context.Context, source *pgx.Conn, t *catalog.TableInfo, columns []string) (rows lineCounter, err error) {
+	statements, err := catalog.CopyOutSQL(ctx, source, t.Name, columns)
+	for _, statement := range statements {
+		if _, err = source.PgConn().CopyTo(ctx, &rows, statement); err != nil {
+			break
+		}
+	}
+	if errors.Is(err, errSampled) {
+		err = nil
+	}
+	return rows, err
+}
+
+// estimateSnapshot reads some rows, and says how long all of them are going to take, and how that is known.
+func estimateSnapshot(ctx context.Context, url string, t *catalog.TableInfo, columns []string) string {
+	size := fmt.Sprintf("Table %s: %s, %s.", t.Name.Display(), catalog.RowsText(t.Rows), t.Size())
+	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+	defer cancel()
+	var rows lineCounter
+	source, err := catalog.ConnectSource(ctx, url)
+	began := time.Now()
+	if err == nil {
+		rows, err = sample(ctx, source, t, columns)
+		defer catalog.CloseQuietly(source)
+	}
+	took := time.Since(began)
+	switch {
+	case err != nil:
+		return size + fmt.Sprintf(" How long the snapshot will take is not known: reading %d rows to find out failed (%s).", sampleRows, err)
+	case rows < sampleRows:
+		return fmt.Sprintf("Table %s: %d rows, %s. The snapshot takes well under a minute: reading all rows took %s just now.", t.Name.Display(), rows, t.Size(), took.Round(time.Millisecond))
+	case t.Rows < float64(rows):
+		return size + " How long the snapshot will take is not known, because the table has more rows than that: run ANALYZE on it first."
+	}
+	total := time.Duration(float64(took) * t.Rows / float64(rows) * (1 + writeShare))
+	return size + fmt.Sprintf(" The snapshot takes about %s, estimated from %d rows that were read just now in %s, and as much again for the store to write them.",
+		total.Round(time.Second), rows, took.Round(time.Millisecond))
+}

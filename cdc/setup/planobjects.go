@@ -1,0 +1,145 @@
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc/catalog"
+	"walhook/sql"
+)
+
+// schemaSteps makes the group roles and the schema in the store, or lets the daemon's role use one that somebody else attached.
+func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
+	var steps []PlanStep
+	for _, group := range r.missingGroups {
+		steps = append(steps, PlanStep{"", "create role " + group + " nologin;"})
+	}
+	if len(steps) > 0 {
+		steps[0].Note = "The group roles. Needs CREATEROLE. Locks no table."
+	}
+	switch owner := m.view.schemaOwner; {
+	case owner == "":
+		if !r.super {
+			steps = append(steps, becomeStep(r, undo))
+		}
+		steps = append(steps, PlanStep{schemaNote, "create schema walhook authorization " + r.quoted() + ";"})
+	case m.view.attached() && owner != r.name && !r.daemon && !r.super:
+		steps = append(steps, PlanStep{"The schema belongs to " + owner + ": the daemon gets its rights by the group role.", "grant walhook_daemon to " + r.quoted() + ";"})
+	}
+	return steps
+}
+
+// silenceSteps makes schema and function in the application's database, where the store is elsewhere.
+func (m *planner) silenceSteps(ctx context.Context) ([]PlanStep, error) {
+	var schema bool
+	if err := m.source.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'walhook')").Scan(&schema); err != nil {
+		return nil, fmt.Errorf("look for schema walhook: %w", err)
+	}
+	function, _, err := m.function(ctx, "walhook.silence()", "")
+	if err != nil || function {
+		return nil, err
+	}
+	text, err := sql.SilenceScript()
+	if err != nil {
+		return nil, err
+	}
+	var steps []PlanStep
+	if !schema {
+		steps = append(steps, PlanStep{"Needs CREATE on the database. Locks no table.", "create schema walhook;"})
+	}
+	return append(steps, PlanStep{"", text}), nil
+}
+
+// unpublishSteps makes the function by which a daemon that owns nothing can take a harmful table out of the publication.
+func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, error) {
+	function, may, err := m.function(ctx, sql.UnpublishSignature, role)
+	if err != nil {
+		return nil, err
+	}
+	var steps []PlanStep
+	if !function {
+		text, err := sql.UnpublishScript(m.cfg.Target.Publication)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, PlanStep{"Must be created by the publication's owner, with whose rights it runs. It can take a table out of a publication that walhook created, and\ndo nothing else. Locks no table.", text})
+	}
+	if !may {
+		steps = append(steps, PlanStep{"", "grant execute on function walhook.unpublish(name, regclass) to " + pgx.Identifier{role}.Sanitize() + ";"})
+	}
+	return steps, nil
+}
+
+// function looks for a function of schema walhook in the application's database, and whether the role may call it.
+func (m *planner) function(ctx context.Context, signature, role string) (exists, may bool, err error) {
+	err = m.source.QueryRow(ctx, `
+		select exists (select from pg_catalog.pg_roles r where r.rolname = $2 and pg_catalog.has_function_privilege(r.oid, p.oid, 'execute'))
+		  from pg_catalog.pg_proc p where p.oid = pg_catalog.to_regprocedure($1)`, signature, role).Scan(&may)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return false, false, nil
+	case err != nil:
+		return false, false, fmt.Errorf("look for %s: %w", signature, err)
+	}
+	return true, may, nil
+}
+
+// publicationSteps makes the publication what it should be.
+func (m *planner) publicationSteps() []PlanStep {
+	if len(m.preflight.Publication.Drift(m.preflight.HavePublication)) == 0 {
+		return nil
+	}
+	var steps []PlanStep
+	for _, statement := range m.preflight.Publication.MendSQL(m.preflight.HavePublication) {
+		steps = append(steps, PlanStep{"", statement + ";"})
+	}
+	steps[0].Note = publicationNote
+	return steps
+}
+
+// undo takes away what the script and attach make. What was there before stays.
+func (m *planner) undo(p *Plan) error {
+	target := m.cfg.Target
+	gone := []PlanStep{
+		{"", fmt.Sprintf("select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;", target.Slot, catalog.OwnSlots)},
+	}
+	if have := m.preflight.HavePublication; have == nil || m.view.attachment.Created(have, target.Slot) {
+		gone = append(gone, PlanStep{"", fmt.Sprintf("drop publication if exists %s;", pgx.Identifier{target.Publication}.Sanitize())})
+	}
+	schema, err := sql.DropScript(target.Slot, !p.Elsewhere)
+	if err != nil {
+		return err
+	}
+	gone = append(gone, PlanStep{"", schema})
+	var groups []PlanStep
+	for _, part := range p.Owners {
+		for _, step := range part.Steps {
+			if role, made := strings.CutPrefix(step.SQL, "create role walhook_"); made {
+				groups = append(groups, PlanStep{"", dropGroup("walhook_" + strings.TrimSuffix(role, " nologin;"))})
+			}
+		}
+	}
+	inSource := PlanPart{In: p.Source, Steps: slices.Concat(gone, m.undoSource)}
+	if !p.Elsewhere {
+		inSource.Steps = slices.Insert(inSource.Steps, len(gone), groups...)
+		p.Undo = []PlanPart{inSource}
+		return nil
+	}
+	if schema, err = sql.DropScript(target.Slot, true); err != nil {
+		return err
+	}
+	// The store goes first: a role that owned it can be dropped only afterwards.
+	p.Undo = []PlanPart{{In: p.Store, Steps: slices.Concat([]PlanStep{{"", schema}}, groups, m.undoStore)}, inSource}
+	return nil
+}
+
+// dropGroup drops a group role, which a script that stopped halfway may not have made, unless the walhook of another database of the server
+// has rights for it.
+func dropGroup(role string) string {
+	return "do $$ begin drop role if exists " + role + "; exception when dependent_objects_still_exist then raise notice 'role " + role + " is used elsewhere, and stays'; end $$;"
+}

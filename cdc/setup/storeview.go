@@ -1,0 +1,199 @@
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/sql"
+)
+
+// stateDenied is insufficient_privilege (PostgreSQL manual, appendix A).
+const stateDenied = "42501"
+
+// storeView is what the store shows to the role that connects.
+type storeView struct {
+	user          string
+	superuser     bool
+	mayCreate     bool // schemas
+	schemaOwner   string
+	ownsSchema    bool
+	denied        bool  // the role may not read the schema that is there
+	version       int32 // of the schema; 0: none; -1: unknown, for want of rights
+	newer         error // a *sql.VersionError where a newer walhook wrote it
+	attachment    *catalog.Attachment
+	temporary     bool // tables, which a comparison needs
+	missingGroups []string
+	grantDaemon   string // what lets this role work on the store as a daemon
+	restored      bool   // the schema came without the rows of its tables, as from pg_dump -s
+	foreign       string // something in schema walhook that walhook did not create
+	catalog.Provenance
+}
+
+// elsewhere reports whether the store is another database than the application's.
+func (v *storeView) elsewhere() bool { return !v.Source.IsDatabase(v.Store) }
+
+func (v *storeView) attached() bool { return v.attachment.Complete() || v.denied }
+
+// inspectStore looks at the store. What this role may not see is no error.
+func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, error) {
+	v := &storeView{}
+	err := store.QueryRow(ctx, `
+		select r.rolname::text, r.rolsuper, pg_catalog.has_database_privilege(current_database(), 'create'), pg_catalog.has_database_privilege(current_database(), 'temporary'),
+		       coalesce(pg_catalog.pg_get_userbyid(n.nspowner)::text, ''), coalesce(pg_catalog.pg_has_role(n.nspowner, 'usage'), false)
+		  from pg_catalog.pg_roles r left join pg_catalog.pg_namespace n on n.nspname = 'walhook' where r.rolname = current_user`).
+		Scan(&v.user, &v.superuser, &v.mayCreate, &v.temporary, &v.schemaOwner, &v.ownsSchema)
+	if err != nil {
+		return nil, fmt.Errorf("look at the store: %w", err)
+	}
+	if v.missingGroups, err = sql.MissingGroups(ctx, store); err != nil {
+		return nil, err
+	}
+	v.grantDaemon = sql.RightsRemedy(v.user, v.missingGroups, v.schemaOwner)
+	if v.foreign, err = sql.ForeignObject(ctx, store); err != nil {
+		return nil, err
+	}
+	v.version, err = sql.Version(ctx, store)
+	if err == nil && v.version > 0 {
+		v.restored, err = sql.LacksRows(ctx, store)
+	}
+	var recorded *catalog.Attachment
+	if err == nil && v.version > 0 {
+		recorded, err = catalog.ReadAttachment(ctx, store)
+		if v.newer = sql.CheckNotNewer(v.version); v.newer == nil {
+			v.attachment = recorded
+		}
+	}
+	if err == nil {
+		v.Provenance, err = catalog.InspectProvenance(ctx, source, store, recorded)
+	}
+	if cdc.SQLState(err) != stateDenied {
+		return v, err
+	}
+	v.denied, v.version = true, -1
+	if v.Source, err = catalog.PlaceOf(ctx, source); err == nil {
+		v.Store, err = catalog.PlaceOf(ctx, store)
+	}
+	return v, err
+}
+
+// refusals are what in the store stands in the way of an attach as this role.
+func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Way) []catalog.Finding {
+	var found []catalog.Finding
+	refuse := func(check, what, remedy string) {
+		found = append(found, catalog.Finding{Check: check, Level: catalog.Fail, Found: what, Remedy: remedy})
+	}
+	if v.newer != nil {
+		refuse("store_version", v.newer.Error(), "")
+	}
+	recorded := v.attachment
+	var copied *catalog.CopyError
+	if errors.As(v.Err(), &copied) {
+		if way == "" { // what else the copy says of itself is true of the original
+			refuse("copy", copied.Detail, catalog.CopyRemedy)
+			return found
+		}
+		if way == WayFresh {
+			recorded = nil
+		}
+	}
+	if recorded.Complete() {
+		was := *recorded
+		if copied != nil { // an adoption may give slot and publication other names
+			was.Slot, was.Publication, was.Publish = target.Slot, target.Publication, target.Publish
+		}
+		if err := was.Matches(target); err != nil {
+			refuse("mapping", err.Error(), "")
+		}
+	}
+	if !v.denied && v.newer == nil {
+		var known []string
+		if recorded != nil {
+			known = append(known, recorded.Slot)
+		}
+		if v.attachment != nil {
+			known = append(known, v.attachment.NextSlot) // of an adoption that was interrupted, also if this is no adoption
+		}
+		found = append(found, slotRefusals(p.Slot, known, copied != nil)...)
+		if p.Respondent != nil {
+			found = append(found, p.Publication.Refusals(p.HavePublication, v.publisher(p, way))...)
+		}
+	}
+	switch {
+	case v.foreign != "":
+		refuse("store_schema", fmt.Sprintf("schema walhook in the store is not walhook's: it holds the %s", v.foreign), "set WALHOOK_STORE_URL to another database")
+	case v.schemaOwner != "" && !v.ownsSchema:
+		refuse("store_schema", fmt.Sprintf("schema walhook in the store belongs to %s, so role %s cannot install or upgrade it", v.schemaOwner, v.user),
+			fmt.Sprintf("attach as %s; to run the daemon as role %s: %s", v.schemaOwner, v.user, v.grantDaemon))
+	case v.schemaOwner == "" && !v.mayCreate:
+		refuse("store_schema", fmt.Sprintf("role %s may not create the schema walhook in the store", v.user),
+			catalog.PlanAdvice(v.user))
+	}
+	return found
+}
+
+// publisher is the attachment that may have created the publication that is there: that of a copied database was copied with it.
+func (v *storeView) publisher(p *catalog.Preflight, way Way) *catalog.Attachment {
+	switch {
+	case way == WayFresh && v.StoreCopied && !v.SourceCopied:
+		return nil // it is the original's
+	case v.restored && p.HavePublication != nil && !v.elsewhere():
+		return &catalog.Attachment{Slot: p.HavePublication.Slot} // restored as well, and the slot is not part of a dump
+	}
+	return v.attachment
+}
+
+// slotRefusals refuse a slot of the name that this installation has not made, or that a copy finds in use.
+func slotRefusals(slot *catalog.SlotInfo, known []string, copied bool) []catalog.Finding {
+	refuse := func(what, remedy string) []catalog.Finding {
+		return []catalog.Finding{{Check: "slot", Level: catalog.Fail, Found: what, Remedy: remedy}}
+	}
+	switch {
+	case !slot.Exists:
+		return nil
+	case slot.Foreign():
+		return refuse(slot.Whose(), catalog.OtherSlotRemedy)
+	case !slices.Contains(known, slot.Name):
+		return refuse(fmt.Sprintf("slot %q exists already, and this store knows nothing of it", slot.Name),
+			"choose another WALHOOK_SLOT, or point WALHOOK_STORE_URL at the store that it belongs to")
+	case copied && slot.ActivePID != nil:
+		return refuse(fmt.Sprintf("slot %q is being read by process %d", slot.Name, *slot.ActivePID), "stop the daemon that reads it, or choose another WALHOOK_SLOT")
+	}
+	return nil
+}
+
+// sourceSchemaRefusal tells where schema and functions that belong in the application's database are missing and this role may
+// not make them. It matters where the store is elsewhere.
+func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn, role string) ([]catalog.Finding, error) {
+	foreign, err := sql.ForeignObject(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	if foreign != "" {
+		return []catalog.Finding{{
+			Check: "source_schema", Level: catalog.Fail, Found: fmt.Sprintf("schema walhook in the application's database is not walhook's: it holds the %s", foreign),
+			Remedy: "walhook needs a schema of this name there for its functions silence() and unpublish(); rename the application's",
+		}}, nil
+	}
+	var fine bool
+	err = source.QueryRow(ctx, `
+		select case when n.oid is null then pg_catalog.has_database_privilege(current_database(), 'create')
+		            else pg_catalog.has_schema_privilege(n.oid, 'create')
+		              or pg_catalog.to_regprocedure('walhook.silence()') is not null and pg_catalog.to_regprocedure($1) is not null end
+		  from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'walhook'`, sql.UnpublishSignature).Scan(&fine)
+	if err != nil {
+		return nil, fmt.Errorf("look for schema walhook: %w", err)
+	}
+	if fine {
+		return nil, nil
+	}
+	return []catalog.Finding{{
+		Check: "source_schema", Level: catalog.Fail, Found: "this role may not make the functions walhook.silence() and walhook.unpublish() in the application's database",
+		Remedy: catalog.PlanAdvice(role),
+	}}, nil
+}

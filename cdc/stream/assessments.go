@@ -1,0 +1,65 @@
+package stream
+
+import (
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/sql"
+)
+
+// assessments collects changes of the assessment table that no event lies between, so that a bulk import is one statement.
+type assessments struct {
+	external map[string]*string // external id by assessment
+	deleted  []string
+	originals,
+	copies []string // assessments inserted as copies, with what they were copied from
+}
+
+// take adds a change. What is rare is queued at once, after all that was collected before.
+func (a *assessments) take(work *pgx.Batch, c *cdc.Change) {
+	switch c.Kind {
+	case cdc.Truncate:
+		a.queue(work)
+		work.Queue(sql.TruncateAssessments.SQL)
+	case cdc.Delete:
+		a.queue(work)
+		a.deleted = append(a.deleted, c.New.ID)
+	case cdc.Insert, cdc.Update:
+		if len(a.deleted) > 0 || c.Moved {
+			a.queue(work)
+		}
+		if c.Moved {
+			work.Queue(sql.RenameAssessment.SQL, sql.RenameAssessment.Bind(sql.Args{"from_id": c.OldID, "to_id": c.New.ID})...)
+		}
+		if !c.New.ExternalID.Unchanged {
+			if a.external == nil {
+				a.external = map[string]*string{}
+			}
+			a.external[c.New.ID] = c.New.ExternalID.Pointer()
+		}
+		if from := c.New.CopiedFrom; c.Kind == cdc.Insert && !from.Null && !from.Unchanged && from.Value != "" {
+			a.originals = append(a.originals, from.Value)
+			a.copies = append(a.copies, c.New.ID)
+		}
+	}
+}
+
+// queue adds the statements for all that was collected.
+func (a *assessments) queue(work *pgx.Batch) {
+	if len(a.external) > 0 {
+		ids := make([]string, 0, len(a.external))
+		external := make([]*string, 0, len(a.external))
+		for id, value := range a.external {
+			ids = append(ids, id)
+			external = append(external, value)
+		}
+		work.Queue(sql.WriteAssessments.SQL, sql.WriteAssessments.Bind(sql.Args{"assessment_ids": ids, "external_ids": external})...)
+	}
+	if len(a.deleted) > 0 {
+		work.Queue(sql.DeleteAssessments.SQL, sql.DeleteAssessments.Bind(sql.Args{"assessment_ids": a.deleted})...)
+	}
+	if len(a.copies) > 0 {
+		work.Queue(sql.CopyWebhooks.SQL, sql.CopyWebhooks.Bind(sql.Args{"originals": a.originals, "copies": a.copies})...)
+	}
+	*a = assessments{}
+}

@@ -1,0 +1,269 @@
+package stream
+
+import (
+	"testing"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+)
+
+// The server reports how far it has come while a transaction that was consumed in part has not come again: what was consumed of it
+// stays known until it has ended.
+func TestIdlePositionKeepsThePartialTransaction(t *testing.T) {
+	t.Parallel()
+	partial := cdc.Position{LSN: 0x20, Partial: 0x30, PartialChanges: 5}
+	deleted := cdc.Change{Kind: cdc.Delete, Table: cdc.Respondent, New: cdc.Row{ID: "1"}}
+	for _, tt := range []struct {
+		name string
+		item item
+		want cdc.Position
+	}{
+		{"an idle position before the commit", item{kind: itemIdle, end: 0x28}, cdc.Position{LSN: 0x28, Partial: 0x30, PartialChanges: 5}},
+		{"one that is answered at once", item{kind: itemHurry, end: 0x28}, cdc.Position{LSN: 0x28, Partial: 0x30, PartialChanges: 5}},
+		{"one at the commit", item{kind: itemIdle, end: 0x30}, cdc.Position{LSN: 0x30, Partial: 0x30, PartialChanges: 5}},
+		{"one that lies behind", item{kind: itemIdle, end: 0x18}, partial},
+		{"a further change", item{kind: itemChange, tx: cdc.Tx{CommitLSN: 0x30}, ordinal: 6, change: deleted}, cdc.Position{LSN: 0x20, Partial: 0x30, PartialChanges: 6}},
+		{"the commit", item{kind: itemCommit, tx: cdc.Tx{CommitLSN: 0x30}, end: 0x38}, cdc.Position{LSN: 0x38}},
+		{"the point where the stream is to end", item{kind: itemReached, end: 0x40}, cdc.Position{LSN: 0x40}},
+		{"an end before the commit", item{kind: itemReached, end: 0x28}, cdc.Position{LSN: 0x28, Partial: 0x30, PartialChanges: 5}},
+		{"an idle position behind the commit", item{kind: itemIdle, end: 0x31}, cdc.Position{LSN: 0x31}},
+	} {
+		w := &writer{consumed: partial, states: newStateCache()}
+		b := newBatch(w)
+		b.take(&tt.item)
+		if b.to != tt.want {
+			t.Errorf("%s leads to %s, not %s", tt.name, b.to, tt.want)
+		}
+		if skip, all := b.to.Skip(0x30); b.to.Partial != 0 && (all || skip != b.to.PartialChanges) {
+			t.Errorf("%s: %s skips %d changes, all: %t", tt.name, b.to, skip, all)
+		}
+	}
+}
+
+// What the server waits for an answer to is written soon, and what changed nothing of ours in no hurry.
+func TestProgressIsWrittenWhenItIsWorthIt(t *testing.T) {
+	t.Parallel()
+	handled := func(messages ...wire) *writer {
+		cfg := Config{Mapping: testMapping, Status: &Status{}}
+		r := newReader(cfg, &catalog.Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, cdc.Position{LSN: 0x20}, false)
+		w := newWriter(cfg, nil, r, 1)
+		for _, m := range messages {
+			if _, _, err := r.handle(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.states.put("1", &cdc.State{AssessmentID: new("10")})
+		if err := w.next.add(t.Context(), r.inbox.take(nil)); err != nil {
+			t.Fatal(err)
+		}
+		w.begin(t.Context(), w.next)
+		return w
+	}
+	wal := func(m wire) wire { return append(wire("w").uint64(0).uint64(0).uint64(0), m...) }
+	report := func(reply byte) wire { return wire("k").uint64(0x30).uint64(0).uint8(reply) }
+	empty := []wire{wal(beginMessage(0x28, time.Now(), 7)), wal(commitMessage(0x28, 0x30))}
+	updated := []wire{empty[0], wal(respondentRelation), wal(updateMessage(respondentOID, "1", "somebody", "10", nil, nil, "open", nil)), empty[1]}
+	for name, tt := range map[string]struct {
+		messages    []wire
+		idle, hurry bool
+	}{
+		"a report":                    {[]wire{report(0)}, true, false},
+		"a report that asks":          {[]wire{report(1)}, true, true},
+		"a transaction without ours":  {empty, true, false},
+		"a change that moves nothing": {updated, false, false},
+	} {
+		w := handled(tt.messages...)
+		if w.consumed != (cdc.Position{LSN: 0x30}) || w.idle != tt.idle || w.hurry != tt.hurry {
+			t.Errorf("%s: at %s, idle: %t, in a hurry: %t", name, w.consumed, w.idle, w.hurry)
+		}
+		for after, want := range map[time.Duration]bool{
+			500 * time.Millisecond:  false,
+			1500 * time.Millisecond: !tt.idle || tt.hurry,
+			lazyTime:                true,
+		} {
+			w.wrote = time.Now().Add(-after)
+			if got := w.worthWriting(); got != want {
+				t.Errorf("%s: %s after the last write, writing is worth it: %t", name, after, got)
+			}
+		}
+	}
+}
+
+// What follows a TRUNCATE in a batch builds on nothing that was there before, whether it comes with it or later.
+func TestTruncateForgetsWhatIsCached(t *testing.T) {
+	t.Parallel()
+	w := &writer{states: newStateCache(), queue: cdc.Queue{Add: func(*pgx.Batch, []cdc.Event) {}}}
+	for _, id := range []string{"1", "2", "3"} {
+		w.states.put(id, &cdc.State{AssessmentID: new("10"), Started: true, StartedNow: true})
+	}
+	b := newBatch(w)
+	change := func(kind cdc.Kind, id string) []item {
+		row := cdc.Row{ID: id, Assessment: text("10"), Organization: null, Started: cdc.MarkSet, Stamp: null}
+		return []item{{kind: itemChange, ordinal: 1, change: cdc.Change{Kind: kind, Table: cdc.Respondent, New: row}}}
+	}
+	for _, items := range [][]item{append(change(cdc.Truncate, ""), change(cdc.Update, "1")...), change(cdc.Update, "2")} {
+		if err := b.add(t.Context(), items); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.seal()
+	if b.events[cdc.Created] != 2 || b.events[cdc.Started] != 2 {
+		t.Errorf("two rows that were not there before fire %v", b.events)
+	}
+	if state, cached := w.states.get("3"); cached {
+		t.Errorf("%+v is left of before", state)
+	}
+}
+
+// The lag is that of the oldest transaction that the store does not have; what brings no transaction brings none.
+func TestLagIsThatOfTheOldestTransaction(t *testing.T) {
+	t.Parallel()
+	first, second, third := time.Unix(100, 0), time.Unix(200, 0), time.Unix(300, 0)
+	change := func(at time.Time) item {
+		return item{kind: itemSetAside, ordinal: 1, tx: cdc.Tx{CommitLSN: 0x30, CommitAt: at}}
+	}
+	w := &writer{states: newStateCache(), status: &Status{}}
+	lag := func(b *batch) time.Time {
+		w.tellLag(b)
+		return w.status.behind
+	}
+	b := newBatch(w)
+	for _, tt := range []struct {
+		it   item
+		want time.Time
+	}{
+		{item{kind: itemIdle, end: 1, tx: cdc.Tx{CommitAt: third}}, time.Time{}},
+		{item{kind: itemHurry, end: 2, tx: cdc.Tx{CommitAt: third}}, time.Time{}},
+		{change(first), first},
+		{change(second), first},
+		{item{kind: itemCommit, tx: cdc.Tx{CommitAt: second}, end: 0x38}, first},
+	} {
+		if b.take(&tt.it); !lag(b).Equal(tt.want) {
+			t.Errorf("after an item of kind %d the store lags since %s, not %s", tt.it.kind, w.status.behind, tt.want)
+		}
+	}
+	next := newBatch(w)
+	w.committing, w.oldest = make(chan error), b.since
+	if !lag(next).Equal(first) {
+		t.Errorf("while it is committed the store lags since %s", w.status.behind)
+	}
+	it := change(third)
+	if next.take(&it); !lag(next).Equal(first) {
+		t.Errorf("while more comes the store lags since %s", w.status.behind)
+	}
+	if w.oldest = (time.Time{}); !lag(next).Equal(third) {
+		t.Errorf("while nothing but progress is committed the store lags since %s", w.status.behind)
+	}
+	w.committing, w.oldest = nil, first
+	if !lag(next).Equal(third) {
+		t.Errorf("after the commit the store lags since %s", w.status.behind)
+	}
+	if !lag(newBatch(w)).IsZero() {
+		t.Errorf("when all is stored it lags since %s", w.status.behind)
+	}
+	w.status.behind = first
+	if lag(newBatch(w)); w.status.behind != first {
+		t.Error("the status is told what it knows")
+	}
+}
+
+// Progress is written where there is some, at once where much WAL waits for it, and what has been asked for once stays asked for.
+func TestLazyProgress(t *testing.T) {
+	t.Parallel()
+	// There is no store here: whoever writes fails.
+	w := &writer{states: newStateCache(), status: &Status{}, idle: true, wrote: time.Now()}
+	b := newBatch(w)
+	for _, it := range []item{{kind: itemHurry, end: 0x28}, {kind: itemIdle, end: 0x30}} {
+		b.take(&it)
+	}
+	if !w.hurry {
+		t.Error("a report has made what was asked for before it less urgent")
+	}
+	w.progress(b.to, b.idle)
+	w.wrote = time.Now()
+	if err := w.persistLazily(t.Context()); err != nil || !w.hurry {
+		t.Errorf("what was asked for a moment ago is forgotten: %v", err)
+	}
+	w.stored, w.wrote = w.consumed, time.Time{}
+	if err := w.persistLazily(t.Context()); err != nil || w.hurry {
+		t.Errorf("in a hurry for nothing: %v", err)
+	}
+	w.wrote = time.Now()
+	for ahead, want := range map[pglogrepl.LSN]bool{lazyBytes - 1: false, lazyBytes: true, lazyBytes + 1: true} {
+		if w.consumed.LSN = w.stored.LSN + ahead; w.worthWriting() != want {
+			t.Errorf("%d bytes ahead, writing is worth it: %t", ahead, !want)
+		}
+	}
+	w.progress(w.consumed, false)
+	if w.progress(w.consumed, true); w.idle {
+		t.Error("changes that moved nothing are forgotten over a report")
+	}
+}
+
+// A batch asks the store for states on which its changes build, and for nothing else; it writes what has changed, and nothing else.
+func TestBatchAsksAndWritesOnlyWhatItNeeds(t *testing.T) {
+	t.Parallel()
+	row := cdc.Row{ID: "1", Assessment: text("10"), Organization: null, Stamp: null}
+	ofRow := func(kind cdc.Kind) item {
+		return item{kind: itemChange, ordinal: 1, change: cdc.Change{Kind: kind, Table: cdc.Respondent, New: row}}
+	}
+	assessment := item{kind: itemChange, ordinal: 1, change: cdc.Change{Kind: cdc.Update, Table: cdc.Assessment, New: cdc.Row{ID: "1", ExternalID: text("x")}}}
+	silenced := ofRow(cdc.Insert)
+	silenced.silenced = true
+	for name, tt := range map[string]struct {
+		items      []item
+		statements int
+		events     int
+		changed    bool
+	}{
+		"an insert":               {[]item{ofRow(cdc.Insert)}, 1, 1, true},
+		"a silenced one":          {[]item{silenced}, 1, 0, true},
+		"a delete":                {[]item{ofRow(cdc.Delete)}, 1, 0, true},
+		"a truncate":              {[]item{ofRow(cdc.Truncate)}, 1, 0, true},
+		"a truncate and a delete": {[]item{ofRow(cdc.Truncate), ofRow(cdc.Delete)}, 1, 0, true},
+		"an assessment":           {[]item{assessment}, 1, 0, true},
+		"one among events":        {[]item{ofRow(cdc.Insert), assessment, ofRow(cdc.Insert)}, 2, 2, true},
+		"what is set aside":       {[]item{{kind: itemSetAside, ordinal: 1}}, 0, 0, false},
+		"a report":                {[]item{{kind: itemIdle, end: 7}}, 0, 0, false},
+	} {
+		events := 0
+		w := &writer{states: newStateCache(), queue: cdc.Queue{Add: func(_ *pgx.Batch, added []cdc.Event) {
+			if len(added) == 0 {
+				t.Errorf("%s: no event is queued", name)
+			}
+			events += len(added)
+		}}}
+		w.states.put("other", nil)
+		b := newBatch(w)
+		if err := b.add(t.Context(), tt.items); err != nil {
+			t.Fatal(err)
+		}
+		if b.changed != tt.changed {
+			t.Errorf("%s: something is to be written: %t", name, b.changed)
+		}
+		b.seal()
+		if n := b.work.Len(); n != tt.statements || events != tt.events {
+			t.Errorf("%s: %d statements and %d events", name, n, events)
+		}
+		if _, cached := w.states.get("other"); cached != !b.cleared {
+			t.Errorf("%s: other states are cached: %t", name, cached)
+		}
+		if newBatch(w); len(w.known.all) > 0 || len(w.known.index) > 0 {
+			t.Errorf("%s: %d responses are known in the next batch", name, len(w.known.all))
+		}
+		b.release()
+	}
+	w := &writer{states: newStateCache(), queue: cdc.Queue{Add: func(*pgx.Batch, []cdc.Event) {}}}
+	w.states.put("1", &cdc.State{AssessmentID: new("10")})
+	b := newBatch(w)
+	if err := b.add(t.Context(), []item{ofRow(cdc.Update)}); err != nil {
+		t.Fatal(err)
+	}
+	if b.seal(); b.changed || b.work.Len() > 0 {
+		t.Errorf("an update that moves nothing makes %d statements", b.work.Len())
+	}
+}

@@ -1,0 +1,352 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/sql"
+)
+
+// comparison brings the recorded state into line with the table as a snapshot shows it, and fires what was missed. It runs
+// inside a store transaction that also sets the position, so it happens once or not at all. Memory is bounded by compareChunk.
+type comparison struct {
+	source, store *pgx.Conn // source is in a transaction at the snapshot, which ends with it, store in the one to be committed
+	mapping       cdc.Mapping
+	respondent    *catalog.TableInfo
+	assessment    *catalog.TableInfo // nil where none is mapped
+	queue         cdc.Queue
+	at            pglogrepl.LSN // of the snapshot
+	note          func(string)
+	progress      func(rows, total int64)
+
+	before, types catalog.ColumnTypes // of the mapped columns: what is recorded is of, and as they are now; before may be nil
+	followed      bool                // the stream was consumed up to the snapshot
+	replaced      bool                // the table is another one than before
+	restamp       bool                // some recorded stamps are of another type
+	unmatched     bool                // the rows' keys are not those that are recorded
+
+	refused func(*RefusedRow) error // takes a row that the store cannot take
+}
+
+// compareChunk is how many differing responses are handled at a time.
+const compareChunk = 5000
+
+// Outcome of a comparison.
+type compared struct {
+	rows, differing, gone int64
+	refused               int64 // that the store cannot take
+	events                EventCounts
+}
+
+func (c *comparison) run(ctx context.Context) (compared, error) {
+	var result compared
+	c.refused = func(r *RefusedRow) error {
+		r.LSN = c.at
+		result.refused++
+		c.note(r.String())
+		return r.Record(ctx, c.store)
+	}
+	if _, err := c.store.Exec(ctx, sql.ResolveIncidents.SQL, []string{cdc.SetAside}); err != nil {
+		return result, fmt.Errorf("resolve the incidents of rows that were set aside: %w", err)
+	}
+	if err := c.assessments(ctx); err != nil {
+		return result, err
+	}
+	if err := c.retyped(ctx); err != nil {
+		return result, err
+	}
+	if err := c.stage(ctx, &result); err != nil {
+		return result, err
+	}
+	// All has been read: who alters the table from now on need not wait for the store.
+	if _, err := c.source.Exec(ctx, "commit"); err != nil {
+		return result, fmt.Errorf("end the snapshot: %w", err)
+	}
+	// A response whose row is gone was deleted; nothing fires for that.
+	tag, err := c.store.Exec(ctx, `delete from walhook.response_state r where not exists (select from pg_temp.walhook_snapshot s where s.response_id = r.response_id)
+		and not exists (select from pg_temp.walhook_refused f where f.response_id = r.response_id)`)
+	if err != nil {
+		return result, fmt.Errorf("forget the responses that are gone: %w", err)
+	}
+	result.gone = tag.RowsAffected()
+	if err := c.differences(ctx, &result); err != nil {
+		return result, err
+	}
+	return result, nil
+}
+
+// retyped prepares for columns whose types are not those that were recorded.
+func (c *comparison) retyped(ctx context.Context) error {
+	err := c.store.QueryRow(ctx, "select $1 or exists (select from walhook.response_state where stamp like '?:%')", c.before[catalog.RoleStamp] != c.types[catalog.RoleStamp]).Scan(&c.restamp)
+	if err != nil {
+		return fmt.Errorf("look at the recorded stamps: %w", err)
+	}
+	before, known := c.before[catalog.RoleKey]
+	if known {
+		known, err = rekey(ctx, c.store, before, c.types[catalog.RoleKey])
+		c.unmatched = !known
+	}
+	return err
+}
+
+// stage copies the snapshot beside the state.
+func (c *comparison) stage(ctx context.Context, result *compared) error {
+	_, err := c.store.PgConn().Exec(ctx, `create temporary table walhook_snapshot
+		(response_id text collate "C", assessment_id text collate "C", organization_id text collate "C", stamp text collate "C", flags smallint, stamp_value text) on commit drop;
+		create temporary table walhook_refused (response_id text collate "C") on commit drop`).ReadAll()
+	if err != nil {
+		return fmt.Errorf("stage the snapshot: %w", err)
+	}
+	total := int64(c.respondent.Rows)
+	result.rows, err = catalog.CopyRows(ctx, c.source, c.store, c.mapping.Respondent, c.mapping.RespondentColumns(), "pg_temp.walhook_snapshot",
+		catalog.SnapshotConverter(c.mapping, c.respondent, c.restamp), func(n int64) { c.progress(n, total) }, func(row []byte, cause error) error { return c.keep(ctx, KeyOf(row), cause) })
+	if err != nil {
+		return err
+	}
+	if _, err := c.store.Exec(ctx, "analyze pg_temp.walhook_snapshot"); err != nil {
+		return fmt.Errorf("stage the snapshot: %w", err)
+	}
+	return nil
+}
+
+// differences classifies every response whose row is not what the state says, in the order of the table.
+func (c *comparison) differences(ctx context.Context, result *compared) error {
+	c.note("comparing the table with the recorded state")
+	_, err := c.store.Exec(ctx, `declare walhook_differences no scroll cursor for
+		select s.response_id, s.assessment_id, s.organization_id, s.stamp, s.flags, s.stamp_value,
+		       r.response_id is not null, r.assessment_id, r.organization_id, r.stamp, coalesce(r.flags, 0), r.first_id
+		  from pg_temp.walhook_snapshot s left join walhook.response_state r on r.response_id = s.response_id
+		 where r.response_id is null or (r.flags & 12) <> (s.flags & 12)
+		    or s.flags & 8 <> 0 and s.stamp is not null and s.stamp is distinct from r.stamp
+		    or s.assessment_id is distinct from r.assessment_id or s.organization_id is distinct from r.organization_id`)
+	if err != nil {
+		return fmt.Errorf("compare the table with the recorded state: %w", err)
+	}
+	var ordinal int64
+	now := time.Now()
+	for {
+		found, err := c.fetch(ctx)
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			return nil
+		}
+		for i := range found {
+			ordinal++
+			found[i].ordinal = ordinal
+		}
+		result.differing += int64(len(found))
+		if err := c.fire(ctx, found, now, result); err != nil {
+			return err
+		}
+	}
+}
+
+// fire takes differing rows over and fires what they have missed. What the store refuses is looked for in halves, and left as it was.
+func (c *comparison) fire(ctx context.Context, found []difference, now time.Time, result *compared) error {
+	work := &pgx.Batch{}
+	var events []cdc.Event
+	var fires EventCounts
+	rows := sql.NewRows()
+	for _, d := range found {
+		next, fired := cdc.Missed(d.recorded, d.row)
+		if d.recorded == nil && c.unmatched {
+			fired = 0
+		}
+		var created pglogrepl.LSN
+		if d.recorded == nil && c.replaced {
+			created = c.at // a response that was recorded under its id is forgotten
+		}
+		addState(rows, d.row.ID, &next, created, fate{}.add(fired, false, now))
+		for _, event := range fired.Types() {
+			events = append(events, cdc.Event{
+				Type: event, ResponseID: d.row.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID, FirstID: next.FirstID,
+				LSN: c.at, Ordinal: d.ordinal, CommitAt: now, Recovered: true,
+			})
+			fires[event]++
+		}
+	}
+	if len(events) > 0 {
+		c.queue.Add(work, events)
+	}
+	work.Queue(sql.WriteStates.SQL, rows)
+	err := catalog.InSavepoint(ctx, c.store, func() error { return c.store.SendBatch(ctx, work).Close() })
+	rows.Release()
+	switch {
+	case err == nil:
+		for i, n := range fires {
+			result.events[i] += n
+		}
+		return nil
+	case !cdc.Untakable(err):
+		return fmt.Errorf("fire what was missed: %w", err)
+	}
+	c.queue.Discarded() // and what was queued before is found in the store
+	c.queue.Began()
+	if len(found) == 1 {
+		return c.refused(&RefusedRow{Table: c.mapping.Respondent, Key: found[0].row.ID, Cause: err})
+	}
+	half := len(found) / 2
+	if err := c.fire(ctx, found[:half], now, result); err != nil {
+		return err
+	}
+	return c.fire(ctx, found[half:], now, result)
+}
+
+// keep sets a row aside that could not be staged. Its state, where there is one, stays as it is.
+func (c *comparison) keep(ctx context.Context, id string, cause error) error {
+	err := catalog.InSavepoint(ctx, c.store, func() error {
+		_, err := c.store.Exec(ctx, "insert into pg_temp.walhook_refused values ($1)", id)
+		return err
+	})
+	if err != nil && !cdc.Untakable(err) { // an id that no store can hold has no state
+		return fmt.Errorf("stage the snapshot: %w", err)
+	}
+	return c.refused(&RefusedRow{Table: c.mapping.Respondent, Key: id, Cause: cause})
+}
+
+// difference is a row with what the state says of it, nil where it says nothing.
+type difference struct {
+	row      cdc.Row
+	recorded *cdc.State
+	ordinal  int64 // among all that differ
+}
+
+func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
+	rows, err := c.store.Query(ctx, fmt.Sprintf("fetch %d from walhook_differences", compareChunk))
+	if err != nil {
+		return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
+	}
+	defer rows.Close()
+	var found []difference
+	for rows.Next() {
+		var (
+			id                                      string
+			assessment, organization, stamp, value  *string
+			flags, recordedFlags                    int16
+			recorded                                bool
+			recordedAssessment, recordedOrg, before *string
+			first                                   *string
+		)
+		if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &value, &recorded, &recordedAssessment, &recordedOrg, &before, &recordedFlags, &first); err != nil {
+			return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
+		}
+		mark := func(bit int16) cdc.Mark {
+			if flags&bit != 0 {
+				return cdc.MarkSet
+			}
+			return cdc.MarkUnset
+		}
+		d := difference{row: cdc.Row{
+			ID: id, Assessment: textOf(assessment), Organization: textOf(organization),
+			Started: mark(cdc.FlagStartedNow), Finished: mark(cdc.FlagFinishedNow), Stamp: textOf(stamp),
+		}}
+		if d.row.Finished == cdc.MarkUnset {
+			d.row.Stamp = cdc.Text{Unchanged: true} // staged is the stamp of a finish alone
+		}
+		if value != nil {
+			d.row.StampValue = cdc.StampValue{Text: *value, Type: c.types[catalog.RoleStamp]}
+		}
+		if recorded {
+			d.recorded = newState(recordedAssessment, recordedOrg, before, recordedFlags, first)
+		}
+		if d.recorded != nil && c.replaced && c.isAnother(d) {
+			d.recorded = nil
+		}
+		if d.recorded != nil && (c.followed || value == nil) && cdc.OtherType(d.recorded.Stamp, d.row.Stamp) {
+			d.recorded.Stamp = d.row.Stamp.Value // the stream has told of all changes, or nobody can tell
+		}
+		found = append(found, d)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
+	}
+	return found, nil
+}
+
+// isAnother reports whether a row of a table that replaced the one before is another response under the same id: it is less far, or belongs
+// to another assessment. What is further may be a copy that was changed since.
+func (c *comparison) isAnother(d difference) bool {
+	before := d.recorded
+	return before.StartedNow && d.row.Started == cdc.MarkUnset || before.FinishedNow && d.row.Finished == cdc.MarkUnset ||
+		c.before[catalog.RoleAssessment] == c.types[catalog.RoleAssessment] && !cdc.EqualText(before.AssessmentID, d.row.Assessment.Pointer())
+}
+
+func textOf(value *string) cdc.Text {
+	if value == nil {
+		return cdc.Text{Null: true}
+	}
+	return cdc.Text{Value: *value}
+}
+
+// assessments takes the external ids over as they are now, and lets assessments that were copied meanwhile have their
+// originals' webhooks.
+func (c *comparison) assessments(ctx context.Context) error {
+	if c.assessment == nil {
+		return nil
+	}
+	_, err := c.store.Exec(ctx, `create temporary table walhook_assessments (assessment_id text collate "C", external_id text, copied_from text) on commit drop`)
+	if err != nil {
+		return fmt.Errorf("stage the assessments: %w", err)
+	}
+	columns := c.mapping.AssessmentColumns()
+	_, err = catalog.CopyRows(ctx, c.source, c.store, c.mapping.AssessmentTable, columns,
+		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)", catalog.AssessmentConverter(c.mapping, c.assessment, true), func(int64) {},
+		func(row []byte, cause error) error {
+			return c.refused(&RefusedRow{Table: c.mapping.AssessmentTable, Key: KeyOf(row), Cause: cause})
+		})
+	if err != nil {
+		return err
+	}
+	for _, step := range []struct{ sql, only string }{
+		{`select walhook.inherit_webhooks(s.copied_from, s.assessment_id) from pg_temp.walhook_assessments s
+		  where s.copied_from <> '' and not exists (select from walhook.assessment a where a.assessment_id = s.assessment_id)`, onlyCopies},
+		{"delete from walhook.assessment", ""},
+		{"insert into walhook.assessment (assessment_id, external_id) select s.assessment_id, s.external_id from pg_temp.walhook_assessments s where true", ""},
+	} {
+		err := catalog.InSavepoint(ctx, c.store, func() error {
+			_, err := c.store.Exec(ctx, step.sql)
+			return err
+		})
+		if cdc.Untakable(err) {
+			err = c.eachAssessment(ctx, step.sql, step.only)
+		}
+		if err != nil {
+			return fmt.Errorf("take the assessments over: %w", err)
+		}
+	}
+	return nil
+}
+
+// eachAssessment takes a step, which ends in a condition on s, for one assessment after the other, and sets those aside that the store
+// refuses.
+func (c *comparison) eachAssessment(ctx context.Context, step, only string) error {
+	rows, err := c.store.Query(ctx, "select assessment_id from pg_temp.walhook_assessments")
+	if err != nil {
+		return err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		err := catalog.InSavepoint(ctx, c.store, func() error {
+			_, err := c.store.Exec(ctx, step+" and s.assessment_id = $1", id)
+			return err
+		})
+		if cdc.Untakable(err) {
+			err = c.refused(&RefusedRow{Table: c.mapping.AssessmentTable, Key: id, only: only, Cause: err})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

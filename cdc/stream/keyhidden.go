@@ -1,0 +1,112 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/sql"
+)
+
+// hiddenKey says that deletes and changed keys of the table do not tell which row they are about, since somebody gave it a replica
+// identity that lacks the mapped key; "" where they do. The application can write, so the table stays published.
+func hiddenKey(t *catalog.TableInfo, key string) string {
+	for _, identity := range t.Identities {
+		if len(identity.Columns) > 0 && identity.Setting != "n" && !slices.Contains(identity.Columns, key) {
+			remedy, ok := identity.Covering(key)
+			if !ok {
+				remedy = fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY USING INDEX with a unique index that has %s and no column that may be NULL", identity.Table, key)
+			}
+			return fmt.Sprintf("table %s has a replica identity (%s) that lacks %s: rows that are deleted stay recorded, and a changed key looks like a new row, "+
+				"until somebody runs %s; then the table is compared", identity.Table, strings.Join(identity.Columns, ", "), key, remedy)
+		}
+	}
+	return ""
+}
+
+// unidentifiedDelete is the incident of a delete that came without its key. It is written with the batch that has it.
+func (b *batch) unidentifiedDelete() {
+	if b.unidentified {
+		return
+	}
+	b.unidentified, b.changed = true, true
+	detail := fmt.Sprintf("a deleted row of %s came without its key, so it stays recorded until the table is compared", b.w.mapping.Respondent.Display())
+	b.work.Queue(sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": cdc.KeyHidden, "detail": detail})...)
+	b.w.status.keyHidden.Store(true)
+}
+
+// watchKeys keeps an incident open while a table hides its key, and returns the gap that is left of it once none does any more.
+func (s *Stream) watchKeys(ctx context.Context, tables []*catalog.TableInfo) (*cdc.GapError, error) {
+	keys := []string{s.cfg.Mapping.ID, s.cfg.Mapping.AssessmentID}
+	for i, table := range tables {
+		detail := hiddenKey(table, keys[i])
+		if detail == "" {
+			continue
+		}
+		changed, err := s.keep(ctx, &s.hidden, cdc.KeyHidden, detail)
+		if changed {
+			s.cfg.Status.keyHidden.Store(true)
+			s.cfg.Log.Error("a table hides its key", "table", table.Name.Display(), "detail", detail)
+		}
+		return nil, err
+	}
+	if s.hidden.known && !s.cfg.Status.keyHidden.Load() {
+		return nil, nil
+	}
+	var open *cdc.GapError
+	err := s.atStore(ctx, func(store *pgx.Conn) (err error) {
+		open, err = openGap(ctx, store, []string{cdc.KeyHidden})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.hidden = lastingIncident{known: true}
+	if open == nil {
+		return nil, nil // the batch that tells of it is on its way, or there is nothing
+	}
+	s.cfg.Status.keyHidden.Store(false)
+	return &cdc.GapError{Kind: cdc.KeyHidden, Detail: "deletes or changed keys came without the key of their rows, since a replica identity lacked it; now it has it again"}, nil
+}
+
+// lastingIncident is an incident that stays open while the watch sees its cause.
+type lastingIncident struct {
+	known  bool   // the store was asked or told since the watch began
+	detail string // as the store has it; "": none is open
+}
+
+// keep brings the incident of a kind in the store to this detail, "" where its cause has ended, and reports whether that is another one.
+func (s *Stream) keep(ctx context.Context, i *lastingIncident, kind, detail string) (changed bool, err error) {
+	if i.known && i.detail == detail {
+		return false, nil
+	}
+	query, args := sql.KeepIncident, sql.Args{"kind": kind, "detail": detail}
+	if detail == "" {
+		query, args = sql.ResolveIncidents, sql.Args{"kinds": []string{kind}}
+	}
+	err = s.atStore(ctx, func(store *pgx.Conn) error {
+		_, err := store.Exec(ctx, query.SQL, query.Bind(args)...)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("record the incident: %w", err)
+	}
+	changed = i.detail != detail
+	*i = lastingIncident{true, detail}
+	return changed, nil
+}
+
+// atStore does something on a connection of its own: that of the stream belongs to the writer.
+func (s *Stream) atStore(ctx context.Context, do func(*pgx.Conn) error) error {
+	store, err := catalog.ConnectStore(ctx, s.cfg.StoreURL)
+	if err != nil {
+		return err
+	}
+	defer catalog.CloseQuietly(store)
+	return do(store)
+}

@@ -1,0 +1,90 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+)
+
+// protect looks for published tables whose updates and deletes PostgreSQL refuses, since somebody changed their replica
+// identity, and takes them out of the publication: the application's writes go before the stream. It returns the gap that
+// this makes, nil where there is none.
+func (g *Guard) protect(ctx context.Context, source *pgx.Conn, have *catalog.PublicationInfo, tables ...*catalog.TableInfo) *cdc.GapError {
+	for _, table := range tables {
+		why := table.Harm(have)
+		if why == "" {
+			continue
+		}
+		gap := &cdc.GapError{Kind: cdc.IdentityLost, Detail: fmt.Sprintf("table %s %s", table.Name.Display(), why)}
+		if !have.Publishes(table) {
+			gap.Detail += fmt.Sprintf("; it stays out of publication %q until that is mended", g.cfg.Publication)
+			return gap
+		}
+		remove, err := g.unpublish(ctx, source, have, table)
+		switch {
+		case err != nil:
+			gap.Detail += fmt.Sprintf("; PostgreSQL refuses the application's updates until the publication's owner runs: %s; (this role may not: %s)", remove, err)
+		case have.Sweeps(table):
+			gap.Detail += fmt.Sprintf("; publication %q, which has it among others, publishes no updates and deletes until that is mended, so that the application can go on writing", g.cfg.Publication)
+		default:
+			gap.Detail += fmt.Sprintf("; it was taken out of publication %q, so that the application can go on writing", g.cfg.Publication)
+		}
+		if told := g.harmed.Swap(&gap.Detail); told == nil || *told != gap.Detail {
+			g.cfg.Log.Error("a published table would refuse the application's updates", "table", table.Name.Display(), "detail", gap.Detail)
+		}
+		return gap
+	}
+	return nil
+}
+
+// shield does the same while nothing is streamed, when the watch does not look. The stream finds the gap when it begins, also where a
+// comparison was under way.
+func (g *Guard) shield(ctx context.Context, source *pgx.Conn) error {
+	have, err := catalog.InspectPublication(ctx, source, g.cfg.Publication)
+	if err != nil || have == nil {
+		return err
+	}
+	var published []*catalog.TableInfo
+	for _, name := range []cdc.Name{g.cfg.Mapping.Respondent, g.cfg.Mapping.AssessmentTable} {
+		table, err := catalog.InspectTable(ctx, source, name)
+		if err != nil {
+			return err
+		}
+		if table != nil && have.Publishes(table) {
+			published = append(published, table)
+		}
+	}
+	_ = g.protect(ctx, source, have, published...)
+	return nil
+}
+
+// unpublish takes a table out of the publication, as its owner or by the function that attach made for those who are not. A
+// publication that has it among others publishes no updates and deletes instead. It returns the statement that does it.
+func (g *Guard) unpublish(ctx context.Context, source *pgx.Conn, have *catalog.PublicationInfo, table *catalog.TableInfo) (string, error) {
+	remove := "ALTER PUBLICATION " + pgx.Identifier{g.cfg.Publication}.Sanitize()
+	if have.Sweeps(table) {
+		remove += " SET (publish = 'insert, truncate')"
+	} else {
+		remove += " DROP TABLE " + table.Name.String()
+	}
+	var owner, function bool
+	err := source.QueryRow(ctx, `
+		select coalesce((select pg_catalog.pg_has_role(p.pubowner, 'usage') from pg_catalog.pg_publication p where p.pubname = $1), false),
+		       coalesce(pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('walhook.unpublish(name,regclass)')::oid, 'execute'), false)`,
+		g.cfg.Publication).Scan(&owner, &function)
+	switch {
+	case err != nil:
+	case owner:
+		_, err = source.Exec(ctx, remove)
+	case function:
+		_, err = source.Exec(ctx, "select walhook.unpublish($1, $2::oid::regclass)", g.cfg.Publication, table.OID)
+	default:
+		err = errors.New("it is not the owner, and may not execute walhook.unpublish(name, regclass)")
+	}
+	return remove, err
+}

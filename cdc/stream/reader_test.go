@@ -1,0 +1,219 @@
+package stream
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+)
+
+// reading returns a reader that has been given these messages of pgoutput.
+func reading(t *testing.T, partitioned bool, messages ...wire) *reader {
+	t.Helper()
+	cfg := Config{Mapping: testMapping, Status: &Status{}}
+	r := newReader(cfg, &catalog.Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, cdc.Position{LSN: 0x20}, partitioned)
+	for _, m := range messages {
+		if _, _, err := r.handle(append(wire("w").uint64(0).uint64(0).uint64(0), m...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return r
+}
+
+// A delete that may be half of a move is handed over before whatever shows that it is none.
+func TestHeldDeleteIsReleased(t *testing.T) {
+	t.Parallel()
+	begin := []wire{beginMessage(0x30, time.Now(), 7), respondentRelation, assessmentRelation}
+	remove := deleteMessage(respondentOID, 'K', "1", nil, nil, nil, nil, nil, nil)
+	insert := func(id string) wire { return insertMessage(respondentOID, id, "somebody", "10", nil, nil, "open", nil) }
+	for name, tt := range map[string]struct {
+		messages []wire
+		want     []cdc.Kind // 0: the end of a transaction
+		silenced int        // of those
+	}{
+		"the row is inserted again":     {[]wire{remove, insert("1")}, []cdc.Kind{cdc.Update}, 0},
+		"another row is inserted":       {[]wire{remove, insert("2")}, []cdc.Kind{cdc.Delete, cdc.Insert}, 0},
+		"another row is deleted":        {[]wire{remove, deleteMessage(respondentOID, 'K', "2", nil, nil, nil, nil, nil, nil), insert("1")}, []cdc.Kind{cdc.Delete, cdc.Delete, cdc.Insert}, 0},
+		"the transaction ends":          {[]wire{remove, commitMessage(0x30, 0x38)}, []cdc.Kind{cdc.Delete, 0}, 0},
+		"what follows is silenced":      {[]wire{remove, logicalMessage(1, "walhook", "silence"), insert("1")}, []cdc.Kind{cdc.Delete, cdc.Insert}, 1},
+		"an assessment has the same id": {[]wire{remove, insertMessage(assessmentOID, "1", "x", "title", nil)}, []cdc.Kind{cdc.Delete, cdc.Insert}, 0},
+		"an assessment is deleted":      {[]wire{deleteMessage(assessmentOID, 'K', "1", nil, nil, nil), insertMessage(assessmentOID, "1", "x", "title", nil)}, []cdc.Kind{cdc.Delete, cdc.Insert}, 0},
+	} {
+		var got []cdc.Kind
+		silenced := 0
+		for _, it := range reading(t, true, append(slices.Clone(begin), tt.messages...)...).inbox.take(nil) {
+			got = append(got, it.change.Kind)
+			if it.silenced {
+				silenced++
+			}
+		}
+		if !slices.Equal(got, tt.want) || silenced != tt.silenced {
+			t.Errorf("%s: changes %v, %d of them silenced", name, got, silenced)
+		}
+	}
+	for _, it := range reading(t, false, append(begin, remove, insert("1"))...).inbox.take(nil) {
+		if it.change.Kind == cdc.Update {
+			t.Error("in a table without partitions a row has moved")
+		}
+	}
+}
+
+// The reader waits as soon as what it has handed over fills the inbox, whatever it was.
+func TestReaderStopsWhereTheInboxIsFull(t *testing.T) {
+	t.Parallel()
+	begin := []wire{beginMessage(0x30, time.Now(), 7), respondentRelation}
+	remove := deleteMessage(respondentOID, 'K', "1", nil, nil, nil, nil, nil, nil)
+	for name, tt := range map[string]struct {
+		before      []wire
+		last        wire
+		partitioned bool
+	}{
+		"a change":                          {begin, remove, false},
+		"a silence after a delete":          {append(slices.Clone(begin), remove), logicalMessage(1, "walhook", "silence"), true},
+		"another delete after one":          {append(slices.Clone(begin), remove), remove, true},
+		"an end":                            {append(slices.Clone(begin), remove), commitMessage(0x30, 0x38), false},
+		"the end of one that has none":      {begin, commitMessage(0x30, 0x38), false},
+		"a report of how far the server is": {nil, nil, false},
+	} {
+		r := reading(t, tt.partitioned, tt.before...)
+		for range inboxItems - 1 - len(r.inbox.items) {
+			r.inbox.put(item{kind: itemChange})
+		}
+		message := wire("k").uint64(0x30).uint64(0).uint8(0)
+		if tt.last != nil {
+			message = append(wire("w").uint64(0).uint64(0).uint64(0), tt.last...)
+		}
+		if full, _, err := r.handle(message); !full || err != nil {
+			t.Errorf("%s: the inbox is full: %t, %v", name, full, err)
+		}
+	}
+}
+
+// Of a report that comes within a transaction nothing may follow: what was consumed of it would be forgotten.
+func TestReportWithinATransaction(t *testing.T) {
+	t.Parallel()
+	report := func(r *reader) []item {
+		t.Helper()
+		r.asked, r.heard = true, false
+		if _, reply, err := r.handle(wire("k").uint64(0x99).uint64(0).uint8(1)); !reply || err != nil {
+			t.Fatalf("a reply is requested: %t, %v", reply, err)
+		}
+		if r.asked || !r.heard || r.status.received != 0x99 {
+			t.Errorf("the server was heard: %t, and has sent %s", r.heard, r.status.received)
+		}
+		return r.inbox.take(nil)
+	}
+	begin := beginMessage(0x30, time.Now(), 7)
+	if items := report(reading(t, false, begin)); len(items) > 0 {
+		t.Errorf("%d items follow from it", len(items))
+	}
+	if items := report(reading(t, false, begin, commitMessage(0x30, 0x38))); len(items) != 1 || items[0].kind != itemHurry || items[0].end != 0x99 {
+		t.Errorf("%+v follow from one after its end", items)
+	}
+	for _, message := range []wire{nil, wire("w"), wire("w").uint64(0).uint64(0).uint64(0)[:24], wire("k").uint64(0), wire("x")} {
+		if _, _, err := reading(t, false).handle(message); err == nil {
+			t.Errorf("%q is taken", message)
+		}
+	}
+	// 25 bytes are a message with nothing in it, which the decoder refuses.
+	if _, _, err := reading(t, false).handle(wire("w").uint64(0).uint64(0).uint64(0)); cdc.SQLState(err) != "" || err == nil {
+		t.Errorf("an empty message: %v", err)
+	}
+}
+
+// The reader acknowledges what has become durable at once, and otherwise now and then, asks a silent server for a reply, and gives one up that
+// gives none.
+func TestReaderKeepsInTouch(t *testing.T) {
+	t.Parallel()
+	const silence = 8 * time.Second
+	now := time.Now()
+	long, short := now.Add(-3*time.Second), now
+	for name, tt := range map[string]struct {
+		durable             pglogrepl.LSN
+		heard, asked        bool
+		lastStatus          time.Time
+		lastHeard           time.Time
+		sends, asks, broken bool
+	}{
+		"all is well":                  {durable: 0x20, lastStatus: short, lastHeard: short},
+		"something has become durable": {durable: 0x30, lastStatus: short, lastHeard: short, sends: true},
+		"nothing was said for long":    {durable: 0x20, lastStatus: long, lastHeard: short, sends: true},
+		"nothing was heard for long":   {durable: 0x20, lastStatus: long, lastHeard: long, sends: true, asks: true},
+		"something was heard just now": {durable: 0x20, lastStatus: long, lastHeard: long, heard: true, sends: true},
+		"nothing is durable":           {durable: 0, lastStatus: long, lastHeard: long},
+		"it was asked":                 {durable: 0x20, lastStatus: short, lastHeard: now.Add(-silence / 2), asked: true},
+		"it was asked and is silent":   {durable: 0x20, lastStatus: short, lastHeard: now.Add(-silence - time.Second), asked: true, broken: true},
+		"it is silent, and not asked":  {durable: 0x20, lastStatus: short, lastHeard: now.Add(-silence - time.Second)},
+	} {
+		r, told := wired(t)
+		r.silence, r.acknowledged = silence, 0x20
+		r.durable.Store(uint64(tt.durable))
+		r.heard, r.asked, r.lastStatus, r.lastHeard = tt.heard, tt.asked, tt.lastStatus, tt.lastHeard
+		if err := r.keepInTouch(); (err != nil) != tt.broken {
+			t.Errorf("%s: %v", name, err)
+		}
+		if r.heard || tt.heard && r.lastHeard.Before(now) {
+			t.Errorf("%s: what was heard is not noted", name)
+		}
+		if wantAsked := tt.asked || tt.asks; r.asked != wantAsked {
+			t.Errorf("%s: a reply is awaited: %t", name, r.asked)
+		}
+		sent := told()
+		if (len(sent) > 0) != tt.sends {
+			t.Errorf("%s: %v was sent", name, sent)
+			continue
+		}
+		if tt.sends && (len(sent) != 1 || sent[0].at != tt.durable || sent[0].asks != tt.asks || r.acknowledged != tt.durable || r.lastStatus.Before(now)) {
+			t.Errorf("%s: %v was sent, %s noted, last at %s", name, sent, r.acknowledged, r.lastStatus)
+		}
+	}
+}
+
+// standbyStatus is what a server is told.
+type standbyStatus struct {
+	at   pglogrepl.LSN
+	asks bool
+}
+
+// wired returns a reader whose connection leads to the test, and what was sent there once it is over.
+func wired(t *testing.T) (r *reader, told func() []standbyStatus) {
+	t.Helper()
+	ours, server := net.Pipe()
+	config, err := pgconn.ParseConfig("host=nowhere")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgconn.Construct(&pgconn.HijackedConn{Conn: ours, Config: config, TxStatus: 'I'})
+	if err != nil {
+		t.Fatal(err)
+	}
+	received := make(chan []byte, 1)
+	go func() {
+		data, _ := io.ReadAll(server)
+		received <- data
+	}()
+	return &reader{conn: conn}, func() (sent []standbyStatus) {
+		ours.Close()
+		// CopyData with a standby status update: PostgreSQL manual, section 55.4.
+		for data := <-received; len(data) > 0; data = data[39:] {
+			if len(data) < 39 || data[0] != 'd' || data[5] != 'r' {
+				t.Fatalf("%q was sent", data)
+			}
+			written, flushed, applied := data[6:14], data[14:22], data[22:30]
+			if !bytes.Equal(written, flushed) || !bytes.Equal(written, applied) {
+				t.Errorf("the positions %x, %x and %x are acknowledged", written, flushed, applied)
+			}
+			sent = append(sent, standbyStatus{pglogrepl.LSN(binary.BigEndian.Uint64(flushed)), data[38] == 1})
+		}
+		return sent
+	}
+}

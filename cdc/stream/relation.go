@@ -1,0 +1,224 @@
+package stream
+
+import (
+	"fmt"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+)
+
+// MissingColumnError tells that a mapped column is not in the stream any more. The stream stops at it, and nothing is skipped.
+type MissingColumnError struct {
+	Table, Column, Variable string
+}
+
+func (e *MissingColumnError) Error() string {
+	return fmt.Sprintf("table %s has no column %q in the stream any more (%s): it was renamed, dropped, or left out of the publication; nothing was skipped: "+
+		"bring the column back or publish it, or, where it is gone for good, run `walhook detach` and `walhook attach` with the new mapping",
+		e.Table, e.Column, e.Variable)
+}
+
+// plan is how to read rows of one relation: for each of its columns, which mapped field it is.
+type plan struct {
+	table    cdc.Table
+	name     string
+	idColumn string
+	fields   []int // for each column of the relation the index of its field, -1: not mapped
+	count    int   // of fields
+	types    []uint32
+	mods     []int32
+
+	// Indexes of fields; -1 where none is mapped.
+	id, assessment, organization, started, finished, stamp, external, copied int
+
+	startedMarker, finishedMarker cdc.Marker
+}
+
+// field is a value as it came: kind is 't' for text, 'n' for NULL, 'u' for unchanged, 0 for not sent. Value is not a copy.
+type field struct {
+	kind  byte
+	value []byte
+}
+
+// columnBytes is the least that a column takes in a Relation message: flags, the end of its name, type and modifier.
+const columnBytes = 1 + 1 + 4 + 4
+
+// relation replaces the plan of a mapped relation: its columns may have been added, renamed or re-ordered.
+func (d *Decoder) relation(c *cursor) error {
+	oid := c.uint32()
+	schema, name := c.string(), c.string()
+	c.skip(1)
+	columns := int(c.uint16())
+	table := d.table(oid)
+	if table == 0 || c.err != nil {
+		return nil
+	}
+	delete(d.plans, oid) // should the new description not do, rows are not read by the old one
+	p := &plan{table: table, name: d.decodeText(c, schema+"."+name), fields: make([]int, 0, min(columns, (len(c.data)-c.at)/columnBytes))}
+	variables := catalog.RespondentVariables(d.mapping)
+	if table == cdc.Assessment {
+		variables = catalog.AssessmentVariables(d.mapping)
+	}
+	names := d.mapping.RespondentColumns()
+	if table == cdc.Assessment {
+		names = d.mapping.AssessmentColumns()
+	}
+	at := map[string]int{}
+	for i, column := range names {
+		at[column] = i
+	}
+	p.count, p.types, p.mods = len(names), make([]uint32, len(names)), make([]int32, len(names))
+	found := make([]bool, len(names))
+	for range columns {
+		c.skip(1)
+		column := d.decodeText(c, c.string())
+		typeOID := c.uint32()
+		modifier := int32(c.uint32())
+		if c.err != nil {
+			return c.err
+		}
+		index, mapped := at[column]
+		if !mapped {
+			p.fields = append(p.fields, -1)
+			continue
+		}
+		if base, domain := d.bases[typeOID]; domain {
+			typeOID = base
+		}
+		p.fields = append(p.fields, index)
+		p.types[index], p.mods[index], found[index] = typeOID, modifier, true
+	}
+	for _, v := range variables {
+		if v.Column != "" && !found[at[v.Column]] {
+			return &MissingColumnError{Table: p.name, Column: v.Column, Variable: v.Name}
+		}
+	}
+	index := func(column string) int {
+		if i, mapped := at[column]; mapped && column != "" {
+			return i
+		}
+		return -1
+	}
+	m := d.mapping
+	if table == cdc.Respondent {
+		p.idColumn = m.ID
+		p.startedMarker, p.finishedMarker = m.Started, m.Finished
+		p.assessment, p.organization = index(m.Assessment), index(m.Organization)
+		p.started, p.finished, p.stamp = index(m.Started.Column), index(m.Finished.Column), index(m.StampColumn())
+	} else {
+		p.idColumn = m.AssessmentID
+		p.external, p.copied = index(m.ExternalID), index(m.CopiedFrom)
+	}
+	p.id = index(p.idColumn)
+	d.plans[oid] = p
+	return nil
+}
+
+// read reads a tuple and returns the mapped fields.
+func (p *plan) read(d *Decoder, c *cursor) []field {
+	fields := d.fields
+	if cap(fields) < p.count {
+		fields = make([]field, p.count)
+	}
+	fields = fields[:p.count]
+	clear(fields)
+	columns := int(c.uint16())
+	if c.err == nil && columns != len(p.fields) {
+		_ = c.fail("a row of %s has %d columns and not %d", p.name, columns, len(p.fields))
+	}
+	if c.err != nil {
+		return fields
+	}
+	for _, index := range p.fields {
+		kind := c.uint8()
+		var value []byte
+		switch kind {
+		case 'n', 'u':
+		case 't':
+			value = c.bytes(int(c.uint32()))
+		default:
+			_ = c.fail("a value of %s is of the unknown kind %q", p.name, kind)
+		}
+		if c.err != nil {
+			return fields
+		}
+		if index < 0 {
+			continue
+		}
+		if d.text != nil {
+			value = []byte(d.decodeText(c, string(value)))
+		}
+		fields[index] = field{kind, value}
+	}
+	return fields
+}
+
+// row builds the row from the decoder's fields.
+func (p *plan) row(d *Decoder, id string) cdc.Row {
+	text := func(index int) cdc.Text {
+		if index < 0 {
+			return cdc.Text{Null: true}
+		}
+		switch f := d.fields[index]; f.kind {
+		case 't':
+			return cdc.Text{Value: d.intern(f.value)}
+		case 'u':
+			return cdc.Text{Unchanged: true}
+		default:
+			return cdc.Text{Null: true}
+		}
+	}
+	idOf := func(index int) cdc.Text {
+		value := text(index)
+		if value.Value != "" {
+			value.Value = p.typeOf(index).ID(value.Value)
+		}
+		return value
+	}
+	if p.table == cdc.Assessment {
+		return cdc.Row{ID: id, ExternalID: text(p.external), CopiedFrom: idOf(p.copied)}
+	}
+	row := cdc.Row{
+		ID: id, Assessment: idOf(p.assessment), Organization: idOf(p.organization),
+		Started: p.mark(d, p.started, p.startedMarker), Finished: p.mark(d, p.finished, p.finishedMarker),
+		Stamp: cdc.Text{Null: true},
+	}
+	if p.stamp >= 0 {
+		switch f := d.fields[p.stamp]; f.kind {
+		case 't':
+			row.StampValue = cdc.StampValue{Text: string(f.value), Type: p.typeOf(p.stamp)}
+			row.Stamp = cdc.Text{Value: row.StampValue.Type.StampOf(row.StampValue.Text)}
+		case 'u':
+			row.Stamp = cdc.Text{Unchanged: true}
+		}
+	}
+	return row
+}
+
+// typeOf returns the type of a field.
+func (p *plan) typeOf(index int) cdc.ColumnType {
+	return cdc.ColumnType{OID: p.types[index], Modifier: p.mods[index]}
+}
+
+// key returns the key in the decoder's fields, or of an old row, as it is stored.
+func (p *plan) key(value []byte) string {
+	if p.table == cdc.Assessment {
+		return p.typeOf(p.id).ID(string(value))
+	}
+	return string(value)
+}
+
+func (p *plan) mark(d *Decoder, index int, m cdc.Marker) cdc.Mark {
+	f := d.fields[index]
+	switch f.kind {
+	case 'u':
+		return cdc.MarkUnchanged
+	case 't':
+		if len(m.Values) == 0 && f.value != nil && cdc.AlwaysSet(p.types[index]) {
+			return cdc.MarkSet
+		}
+		return m.Mark(cdc.Text{Value: string(f.value)}, p.types[index])
+	default:
+		return cdc.MarkUnset
+	}
+}

@@ -1,0 +1,116 @@
+package stream
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/sql"
+)
+
+// cachedStates is how many states each half of the cache holds: about 4 MiB in all. Most updates concern responses that moved a
+// moment ago.
+const cachedStates = 1 << 14
+
+// stateCache keeps the states of responses as the store has them. Only the one writer changes states, so an entry stays
+// true until the writer loses its place.
+//
+// What is used goes into the younger half. Once that is full it becomes the older one, whose states are gone then: those used
+// last are kept, without a list of who was used when, which would take more than the states.
+type stateCache struct{ young, old map[string]*cdc.State }
+
+func newStateCache() *stateCache {
+	return &stateCache{young: map[string]*cdc.State{}, old: map[string]*cdc.State{}}
+}
+
+// get returns the state, nil for a response known to have none.
+func (c *stateCache) get(id string) (state *cdc.State, cached bool) {
+	if state, cached = c.young[id]; cached {
+		return state, true
+	}
+	if state, cached = c.old[id]; cached {
+		c.put(id, state)
+	}
+	return state, cached
+}
+
+func (c *stateCache) put(id string, state *cdc.State) {
+	if len(c.young) >= cachedStates {
+		c.young, c.old = c.old, c.young
+		clear(c.young)
+	}
+	c.young[id] = state
+}
+
+func (c *stateCache) purge() {
+	clear(c.young)
+	clear(c.old)
+}
+
+// scanState reads a row of ReadStates.
+func scanState(rows pgx.Rows) (id string, state *cdc.State, err error) {
+	var (
+		assessment, stamp *string
+		flags             int16
+	)
+	var organization, first *string
+	if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &first); err != nil {
+		return "", nil, fmt.Errorf("read a response's state: %w", err)
+	}
+	return id, newState(assessment, organization, stamp, flags, first), nil
+}
+
+// newState builds a state from its columns.
+func newState(assessment, organization, stamp *string, flags int16, first *string) *cdc.State {
+	state := &cdc.State{
+		AssessmentID:   assessment,
+		OrganizationID: organization,
+		FirstID:        first,
+		Started:        flags&cdc.FlagStarted != 0,
+		Completed:      flags&cdc.FlagCompleted != 0,
+		StartedNow:     flags&cdc.FlagStartedNow != 0,
+		FinishedNow:    flags&cdc.FlagFinishedNow != 0,
+		AwaitsStamp:    flags&cdc.FlagAwaitsStamp != 0,
+	}
+	if stamp != nil {
+		state.Stamp = *stamp
+	}
+	return state
+}
+
+// fate is what became of the events of a response, for the people who ask. Bit n - 1 stands for event type n.
+type fate struct {
+	fired, silenced int16
+	at              time.Time // commit of the last
+}
+
+// add takes the events of one change over.
+func (f fate) add(fired cdc.Fired, silenced bool, at time.Time) fate {
+	if fired == 0 {
+		return f
+	}
+	bits := int16(fired) >> cdc.Created
+	f.fired, f.silenced, f.at = f.fired|bits, f.silenced&^bits, at
+	if silenced {
+		f.silenced |= bits
+	}
+	return f
+}
+
+// addState adds a state as walhook.state_in has it; created is the commit LSN of the insert, 0 where it is not new.
+func addState(to *sql.Rows, id string, s *cdc.State, created pglogrepl.LSN, f fate) {
+	to.Row()
+	to.Text(id)
+	to.NullableText(s.AssessmentID)
+	to.NullableText(s.OrganizationID)
+	to.TextOrNull(s.Stamp)
+	to.Int2(s.Flags())
+	to.LSNOrNull(uint64(created))
+	to.Int2(f.fired)
+	to.Int2(f.silenced)
+	to.TimeOrNull(f.at)
+	to.NullableText(s.FirstID)
+}

@@ -1,0 +1,609 @@
+package stream
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/sethvargo/go-retry"
+	"go.opentelemetry.io/otel/trace"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/sql"
+)
+
+const (
+	reconnectMin = 200 * time.Millisecond
+	reconnectCap = 5 * time.Second
+
+	// steadyAfter is how long a session must have lasted for the next wait to be a short one again.
+	steadyAfter = 10 * time.Second
+
+	// senderGrace is how long a walsender that a dead connection of ours left behind may keep the slot before it is ended.
+	senderGrace = time.Second
+
+	// leftoverGrace is how long a session of ours that is ending may keep what it holds: the slot, or in the store the lock of the one
+	// who reads it.
+	leftoverGrace = 3 * time.Second
+
+	// drainTimeout bounds what a clean stop waits for in the store: the transaction under way and the last position. What the store has not
+	// taken by then is read from the slot again.
+	drainTimeout = 3 * time.Second
+)
+
+// Config is what a Stream needs. All fields are required but Mend.
+type Config struct {
+	SourceURL, StoreURL string
+	Original            *catalog.Original
+	Slot, Publication   string
+	Mapping             cdc.Mapping
+	Queue               cdc.Queue
+	Horizon             *Horizon
+	Status              *Status
+	Guard               *Guard // that somebody else runs
+	Log                 *slog.Logger
+	Tracer              trace.Tracer // takes a span of each store transaction; nil: no traces
+
+	// Mend closes a gap; after it returns nil the stream begins anew. Nil: a gap ends Run.
+	Mend func(context.Context, *cdc.GapError) error
+}
+
+// Stream reads the slot while no other daemon does, and waits otherwise.
+type Stream struct {
+	cfg      Config
+	yielded  bool   // the slot was given to a comparison, which is no daemon
+	elected  uint32 // the server process of the last session in which this daemon read the slot
+	patience patience
+
+	told         *cdc.GapError     // the last that was told of
+	lost         lastingIncident   // what attach required and holds no more
+	hidden       lastingIncident   // a table hides its key
+	retypeFailed time.Time         // when a comparison for a column's new type failed last
+	retypeOpen   *cdc.GapError     // the open incident of one of AlongsideKinds, as the session began
+	partitions   map[string]uint32 // the files of the partitions, as they were last seen
+	careful      bool              // the store refused something of what comes next
+	succeeds     bool              // another daemon read the slot before, which has not been told yet
+}
+
+// New returns a Stream that Run starts.
+func New(cfg Config) *Stream {
+	return &Stream{cfg: cfg, patience: patience{first: silenceLimit}}
+}
+
+// Run streams until the context ends, reconnecting whenever a connection breaks. It returns nil after a clean stop, a
+// *FatalError where trying again cannot help, a *CopyError once source or store is not what it was, and a *GapError where Mend is nil.
+func (s *Stream) Run(ctx context.Context) error {
+	defer s.cfg.Status.enter(PhaseStarting, "")
+	backoff := newReconnect()
+	var open *cdc.GapError // found, and not closed yet
+	for {
+		began := time.Now()
+		err := s.session(ctx, open)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, errYielded) {
+			s.yielded = true
+			s.cfg.Log.Info("gave the slot to a comparison that was asked for", "slot", s.cfg.Slot)
+			backoff = newReconnect()
+			continue
+		}
+		var refused *refusedBatchError
+		if errors.As(err, &refused) {
+			s.cfg.Log.Warn("the store refused a batch; looking for the row", "error", err)
+			continue
+		}
+		var fatal *cdc.FatalError
+		var copied *catalog.CopyError
+		var gap *cdc.GapError
+		switch {
+		case errors.As(err, &fatal), errors.As(err, &copied):
+			return err
+		case errors.As(err, &gap):
+			if s.cfg.Mend == nil {
+				return err
+			}
+			open = gap
+			s.found(gap)
+			s.cfg.Status.enter(PhaseMending, gap.Detail)
+			if err = s.cfg.Mend(ctx, gap); err == nil {
+				open = nil
+				backoff = newReconnect()
+				continue
+			}
+			if errors.As(err, &fatal) || errors.As(err, &copied) {
+				return err
+			}
+			var entrusted *entrustedError
+			if gap.Alongside() {
+				open, s.retypeFailed = nil, time.Now() // the stream can go on without
+			}
+			if errors.As(err, &entrusted) {
+				open = nil // somebody else may close it before this daemon reads the slot again
+			}
+		}
+		if time.Since(began) > steadyAfter {
+			backoff = newReconnect()
+		}
+		pause, _ := backoff.Next()
+		s.cfg.Status.enter(PhaseRetrying, err.Error())
+		s.cfg.Log.Warn("the stream broke; connecting again", "error", err, "in", pause.Round(time.Millisecond))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// found tells of a gap as soon as it is known. Until the store has answered to what is under way the stream can do no more about it, and
+// the guard looks after the source.
+func (s *Stream) found(gap *cdc.GapError) {
+	if s.told == gap {
+		return
+	}
+	s.told = gap
+	s.cfg.Status.enter(PhaseRetrying, gap.Detail)
+	if gap.Alongside() {
+		s.cfg.Log.Warn("comparing the table", "kind", gap.Kind, "detail", gap.Detail)
+		return
+	}
+	s.cfg.Log.Error("the stream may have missed changes", "kind", gap.Kind, "detail", gap.Detail)
+}
+
+func newReconnect() retry.Backoff {
+	return retry.WithJitterPercent(20, retry.WithCappedDuration(reconnectCap, retry.NewExponential(reconnectMin)))
+}
+
+// session is one life of both connections: elect, check, stream.
+func (s *Stream) session(ctx context.Context, open *cdc.GapError) error {
+	store, err := catalog.ConnectLocking(ctx, s.cfg.StoreURL)
+	if err != nil {
+		return err
+	}
+	defer catalog.CloseLocking(store)
+	if err := sql.CheckVersion(ctx, store); err != nil {
+		var version *sql.VersionError
+		if errors.As(err, &version) {
+			return &cdc.FatalError{Err: err}
+		}
+		return err
+	}
+	// Before it stands by or takes anything. The connections may lead elsewhere than the last ones.
+	if err := s.cfg.Original.CheckStore(ctx, store); err != nil {
+		return err
+	}
+	source, err := s.cfg.Original.ConnectSource(ctx, s.cfg.SourceURL)
+	if err != nil {
+		return err
+	}
+	catalog.CloseQuietly(source)
+	if err := s.elect(ctx, store); err != nil {
+		return err
+	}
+	s.cfg.Status.enter(PhaseStarting, "opening the stream")
+	return s.stream(ctx, store, open, 0)
+}
+
+// stream consumes the slot from where the store ends: until a point, or without one until something ends it. It streams only
+// where no gap is open: what made it may be gone while what it hid is still missing. The caller holds the reader lock.
+func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError, until pglogrepl.LSN) error {
+	links := s.dial(ctx)
+	defer links.close()
+	if err := sql.ByIndex(ctx, store); err != nil {
+		return err
+	}
+	// Read under the lock: before it another daemon may write.
+	attachment, err := catalog.ReadAttachment(ctx, store)
+	if err != nil {
+		return err
+	}
+	if err := attachment.Ready(); err != nil {
+		return err
+	}
+	if err := attachment.Matches(catalog.Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: attachment.Publish, Mapping: s.cfg.Mapping}); err != nil {
+		return err
+	}
+	if o := s.cfg.Original; o != nil && o.Moved {
+		if err := catalog.RecordPlaces(ctx, store, o.Source, o.Store); err != nil {
+			return err
+		}
+	}
+	if s.succeeds {
+		if err := s.noteTakeover(ctx, store); err != nil {
+			return err
+		}
+		s.succeeds = false
+	}
+	position, turn, err := takeTurn(ctx, store)
+	if err != nil {
+		return err
+	}
+
+	if err := links.await(); err != nil {
+		return err
+	}
+	replication := links.replication
+	table, err := s.verify(ctx, links.source, replication, attachment, position)
+	catalog.CloseQuietly(links.source)
+	links.source = nil
+	if err != nil {
+		return err
+	}
+	if open == nil {
+		if open, err = openGap(ctx, store, cdc.GapKinds); err != nil {
+			return err
+		}
+	}
+	if open == nil {
+		open = s.emptied(table)
+	}
+	if open != nil {
+		return open
+	}
+	// The source may be another server than that of the session before, whose connections live on.
+	s.cfg.Guard.reconnect()
+	if s.retypeOpen, err = openGap(ctx, store, cdc.AlongsideKinds); err != nil {
+		return err
+	}
+	text, err := catalog.SendRawText(ctx, replication, s.cfg.SourceURL)
+	if err != nil {
+		return err
+	}
+	defer text.Close()
+	if err := s.start(ctx, replication, text, position); err != nil {
+		return err
+	}
+	reader := newReader(s.cfg, attachment, position, table.Partitioned())
+	reader.conn, reader.until, reader.silence, reader.decoder.text = replication, until, s.patience.from(position), text
+	return s.pump(ctx, store, reader, attachment, turn)
+}
+
+// links are what a session needs of the source. They are opened at once, while the store is asked: each takes several round trips.
+type links struct {
+	replication *pgconn.PgConn
+	source      *pgx.Conn
+
+	opening sync.WaitGroup
+	cancel  context.CancelFunc
+	errs    [3]error
+}
+
+func (s *Stream) dial(ctx context.Context) *links {
+	l := &links{}
+	ctx, l.cancel = context.WithCancel(ctx)
+	l.opening.Go(func() { l.replication, l.errs[0] = ConnectReplication(ctx, s.cfg.SourceURL) })
+	l.opening.Go(func() { l.source, l.errs[1] = catalog.ConnectSource(ctx, s.cfg.SourceURL) })
+	l.opening.Go(func() { l.errs[2] = s.cfg.Horizon.Renew(ctx) })
+	return l
+}
+
+// await waits until all are open, or one has failed.
+func (l *links) await() error {
+	l.opening.Wait()
+	return cmp.Or(l.errs[:]...)
+}
+
+func (l *links) close() {
+	l.cancel()
+	l.opening.Wait()
+	if l.replication != nil {
+		catalog.CloseQuietly(l.replication)
+	}
+	if l.source != nil {
+		catalog.CloseQuietly(l.source)
+	}
+}
+
+// elect waits until this daemon is the one that reads the slot, and remembers whether another was before, until that has been told.
+func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
+	other, last := false, ""
+	for {
+		var won bool
+		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", catalog.ReaderLock).Scan(&won); err != nil {
+			return fmt.Errorf("become the reader of slot %q: %w", s.cfg.Slot, err)
+		}
+		if won {
+			s.succeeds = s.succeeds || other && !s.yielded
+			s.yielded = false
+			s.elected = store.PgConn().PID()
+			return nil
+		}
+		reason, err := s.occupied(ctx, store)
+		if err != nil {
+			return err
+		}
+		if reason == "" {
+			continue
+		}
+		other = other || reason == AnotherReads
+		phase := PhaseStandby
+		if reason == leftoverReads {
+			phase = PhaseRetrying
+		}
+		if reason != last {
+			s.cfg.Log.Info("standing by", "detail", reason)
+			last = reason
+		}
+		s.cfg.Status.enter(phase, reason)
+		select {
+		case <-time.After(catalog.LockPoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+const (
+	// AnotherReads is a Status's reason while it stands by for another daemon.
+	AnotherReads = "another daemon reads the slot"
+
+	leftoverReads = "the store has not ended the last session of this daemon yet"
+)
+
+// occupied tells who has the lock of the slot's reader: another daemon, a comparison, or a session of this daemon's own that broke. It is
+// "" where nobody has it any more.
+func (s *Stream) occupied(ctx context.Context, store *pgx.Conn) (string, error) {
+	readers, err := lockSessions(ctx, store, catalog.ReaderLock, true)
+	if err != nil {
+		return "", err
+	}
+	comparing, err := lockSessions(ctx, store, catalog.AttachLock, true)
+	if err != nil {
+		return "", err
+	}
+	if len(readers) == 0 {
+		return "", nil
+	}
+	switch reader := readers[0]; {
+	case slices.Contains(comparing, reader):
+		return "the table is being compared with the recorded state", nil
+	case reader == s.elected:
+		return leftoverReads, nil
+	}
+	return AnotherReads, nil
+}
+
+// noteTakeover lets people see since when which daemon reads the slot.
+func (s *Stream) noteTakeover(ctx context.Context, store *pgx.Conn) error {
+	detail := fmt.Sprintf("daemon %s reads the slot, since the one that read it before has ended", DaemonName())
+	if _, err := store.Exec(ctx, sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentTakeover, "detail": detail})...); err != nil {
+		return fmt.Errorf("note the takeover: %w", err)
+	}
+	return nil
+}
+
+// DaemonName is how this process is called where people see several: host and process id.
+func DaemonName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
+}
+
+// verify makes sure that the slot continues exactly where the store ends.
+func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgconn.PgConn, a *catalog.Attachment, position cdc.Position) (*catalog.TableInfo, error) {
+	system, err := pglogrepl.IdentifySystem(ctx, replication)
+	if err != nil {
+		return nil, fmt.Errorf("identify the source: %w", err)
+	}
+	here, same, err := catalog.Locate(ctx, source, a.Place())
+	if err != nil {
+		return nil, err
+	}
+	if !same || system.SystemID != a.SystemIdentifier {
+		return nil, &catalog.CopyError{Detail: fmt.Sprintf("walhook is attached to %s, and the application's database is %s, or server %s for replication", a.Place(), here, system.SystemID)}
+	}
+	slot, err := catalog.InspectSlot(ctx, source, s.cfg.Slot)
+	if err != nil {
+		return nil, err
+	}
+	if !slot.Exists {
+		return nil, s.cfg.Guard.missingSlot()
+	}
+	if err := slot.Continues(position, position); err != nil {
+		return nil, err
+	}
+	tables, gap, err := s.lookAround(ctx, source, a)
+	if gap != nil {
+		return nil, gap
+	}
+	if err != nil {
+		return nil, err
+	}
+	return tables[0], nil
+}
+
+// openGap returns the gap of one of these kinds that an earlier session or another daemon found and did not close, nil where there
+// is none.
+func openGap(ctx context.Context, store *pgx.Conn, kinds []string) (*cdc.GapError, error) {
+	var gap cdc.GapError
+	err := store.QueryRow(ctx, sql.OpenGap.SQL, sql.OpenGap.Bind(sql.Args{"kinds": kinds})...).Scan(&gap.Kind, &gap.Detail)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for open gaps: %w", err)
+	}
+	return &gap, nil
+}
+
+// start begins the replication. A slot that is still active belongs to a walsender that a dead connection left behind,
+// since this daemon holds the reader lock: it is waited for, then ended where it is ours, which may take it a moment.
+func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *catalog.SourceText, position cdc.Position) error {
+	publication, err := text.Encode(catalog.QuotePublication(s.cfg.Publication))
+	if err != nil {
+		return err
+	}
+	began, told := time.Now(), false
+	for {
+		err := pglogrepl.StartReplication(ctx, replication, s.cfg.Slot, position.LSN, pglogrepl.StartReplicationOptions{
+			Mode: pglogrepl.LogicalReplication,
+			PluginArgs: []string{
+				"proto_version '1'",
+				"publication_names '" + publication + "'",
+				"messages 'true'",
+			},
+		})
+		switch cdc.SQLState(err) {
+		case "":
+			if err != nil {
+				return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
+			}
+			return nil
+		case pgerrcode.ObjectInUse:
+			reason := fmt.Sprintf("slot %q is in use by another connection", s.cfg.Slot)
+			s.cfg.Status.enter(PhaseRetrying, reason)
+			switch waited := time.Since(began); {
+			case waited > senderGrace+leftoverGrace:
+				return errors.New(reason)
+			case waited > senderGrace:
+				// One that cannot write its last words to a machine that is gone ends only when it is told once more.
+				ours, err := s.endLeftover(ctx)
+				if err != nil {
+					return err
+				}
+				if ours && !told {
+					told = true
+					s.cfg.Log.Warn("told a walsender that a dead connection had left behind to end", "slot", s.cfg.Slot)
+				}
+			}
+		case pgerrcode.UndefinedObject:
+			return s.cfg.Guard.missingSlot()
+		case pgerrcode.ObjectNotInPrerequisiteState:
+			return &cdc.GapError{Kind: cdc.SlotLost, Detail: fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
+		default:
+			return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
+		}
+		select {
+		case <-time.After(catalog.LockPoll / 2):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// endLeftover tells the walsender that holds the slot to end when it runs as our own role under our own name, and reports whether it does.
+func (s *Stream) endLeftover(ctx context.Context) (ours bool, err error) {
+	source, err := catalog.ConnectSource(ctx, s.cfg.SourceURL)
+	if err != nil {
+		return false, err
+	}
+	defer catalog.CloseQuietly(source)
+	tag, err := source.Exec(ctx, catalog.EndLeftoverSQL, s.cfg.Slot)
+	if err != nil {
+		return false, fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", s.cfg.Slot, err)
+	}
+	return tag.RowsAffected() > 0, nil
+}
+
+// pump runs reader and writer until one of them fails, the context ends, or all before a point has been consumed, where the reader has
+// one.
+func (s *Stream) pump(ctx context.Context, store *pgx.Conn, r *reader, a *catalog.Attachment, turn int64) error {
+	// The reader outlives the context by the writer's last transaction, so that a clean stop is acknowledged.
+	readerCtx, stopReader := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopReader()
+	writerCtx, stopWriter := context.WithCancel(ctx)
+	defer stopWriter()
+	storeCtx, giveUp := outlive(ctx, drainTimeout)
+	defer giveUp()
+
+	aside, err := readAside(ctx, store)
+	if err != nil {
+		return err
+	}
+	w := newWriter(s.cfg, store, r, turn)
+	w.aside = aside
+	w.key = a.Types[catalog.RoleKey]
+	w.storeCtx = storeCtx
+	if s.careful {
+		w.careful, s.careful = carefulItems, false
+	}
+	s.cfg.Queue.Began()
+	s.cfg.Status.stored(r.from)
+	s.cfg.Status.enter(PhaseStreaming, "")
+	s.cfg.Log.Info("streaming", "slot", s.cfg.Slot, "lsn", r.from.String())
+
+	readerDone := make(chan error, 1)
+	go func() {
+		err := r.run(readerCtx)
+		stopWriter()
+		readerDone <- err
+	}()
+	watchDone := make(chan error, 1)
+	go func() {
+		err := s.watch(writerCtx, a)
+		var gap *cdc.GapError
+		if errors.As(err, &gap) && s.cfg.Mend != nil {
+			s.found(gap)
+		}
+		stopWriter()
+		watchDone <- err
+	}()
+	writerErr := w.run(writerCtx)
+	stopWriter()
+	if ctx.Err() != nil && errors.Is(writerErr, context.Canceled) {
+		writerErr = w.settle(storeCtx)
+	}
+	if cdc.Untakable(writerErr) {
+		s.careful = true
+		if w.careful == 0 {
+			writerErr = &refusedBatchError{writerErr}
+		}
+	}
+	stopReader()
+	readerErr := <-readerDone
+	// What the watch saw explains what the others stumbled over.
+	for _, err := range []error{<-watchDone, readerErr, writerErr} {
+		if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errReached) {
+			var silent *silentError
+			if errors.As(err, &silent) {
+				s.patience.ranOut(r.from, silent)
+			}
+			return s.explain(err)
+		}
+	}
+	if errors.Is(writerErr, errReached) {
+		return nil
+	}
+	return ctx.Err()
+}
+
+// outlive returns a context that ends a while after another one.
+func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(by, cancel)
+		context.AfterFunc(longer, func() { timer.Stop() })
+	})
+	return longer, func() {
+		stop()
+		cancel()
+	}
+}
+
+// explain tells a gap from a broken connection.
+func (s *Stream) explain(err error) error {
+	var missing *MissingColumnError
+	switch {
+	case errors.As(err, &missing):
+		return &cdc.GapError{Kind: cdc.ColumnMissing, Detail: err.Error()}
+	case cdc.SQLState(err) == pgerrcode.UndefinedObject:
+		return &cdc.GapError{Kind: cdc.PublicationChanged, Detail: fmt.Sprintf("publication %q does not exist where the stream stands: %s", s.cfg.Publication, err)}
+	case cdc.SQLState(err) == pgerrcode.ObjectNotInPrerequisiteState:
+		return &cdc.GapError{Kind: cdc.SlotLost, Detail: fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
+	}
+	return err
+}

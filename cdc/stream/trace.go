@@ -1,0 +1,27 @@
+package stream
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// traced commits a batch within a span of its own. Without a tracer it costs nothing.
+func (w *writer) traced(ctx context.Context, b *batch) error {
+	if w.tracer == nil {
+		return w.conclude(ctx, b)
+	}
+	ctx, span := w.tracer.Start(ctx, "walhook.batch", trace.WithAttributes(
+		attribute.Int("walhook.changes", b.changes),
+		attribute.Int64("walhook.events", b.events.All()),
+		attribute.String("walhook.end_lsn", b.to.LSN.String()),
+	))
+	defer span.End()
+	err := w.conclude(ctx, b)
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	return err
+}

@@ -1,0 +1,162 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// snapshotTimeout is how long the source may take to tell its snapshot, which waits for nothing, before its connection counts as dead.
+const snapshotTimeout = 10 * time.Second
+
+// Horizon knows which transactions of the source a new transaction there would see. Logical decoding may hand over a commit
+// before other sessions can see it: by a moment, or for as long as it waits for a synchronous standby.
+//
+// It is safe for concurrent use.
+type Horizon struct {
+	connect func(context.Context) (*pgx.Conn, error)
+
+	refreshing sync.Mutex // held across the query; owns conn
+	conn       *pgx.Conn
+
+	mu       sync.RWMutex
+	snapshot snapshot
+}
+
+// snapshot is what pg_current_snapshot returned: transactions below xmin and those below xmax that are not in xip are visible.
+type snapshot struct {
+	xmin, xmax int64
+	xip        map[int64]struct{}
+}
+
+// NewHorizon returns a Horizon that asks the source through a connection of its own, opened when first needed.
+func NewHorizon(connect func(context.Context) (*pgx.Conn, error)) *Horizon {
+	return &Horizon{connect: connect}
+}
+
+// Refresh takes a new snapshot of the source.
+func (h *Horizon) Refresh(ctx context.Context) error {
+	h.refreshing.Lock()
+	defer h.refreshing.Unlock()
+	text, err := h.ask(ctx)
+	if err != nil && h.conn != nil && ctx.Err() == nil {
+		// The connection may have been dead for long: only a new one tells whether the source is.
+		_ = h.conn.Close(ctx)
+		text, err = h.ask(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	s, err := parseSnapshot(text)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	h.snapshot = s
+	h.mu.Unlock()
+	return nil
+}
+
+// Renew takes a new snapshot on a new connection: the one before may lead to a server that is the source no more.
+func (h *Horizon) Renew(ctx context.Context) error {
+	closing, cancel := context.WithTimeout(ctx, time.Second)
+	h.Close(closing)
+	cancel()
+	return h.Refresh(ctx)
+}
+
+func (h *Horizon) ask(ctx context.Context) (text string, err error) {
+	if h.conn == nil || h.conn.IsClosed() {
+		conn, err := h.connect(ctx)
+		if err != nil {
+			return "", err
+		}
+		h.conn = conn
+	}
+	asking, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	defer cancel()
+	if err := h.conn.QueryRow(asking, "select pg_current_snapshot()::text").Scan(&text); err != nil {
+		return "", fmt.Errorf("read the snapshot of the source: %w", err)
+	}
+	return text, nil
+}
+
+// Close closes the connection. Refresh opens another one.
+func (h *Horizon) Close(ctx context.Context) {
+	h.refreshing.Lock()
+	defer h.refreshing.Unlock()
+	if h.conn != nil {
+		_ = h.conn.Close(ctx)
+		h.conn = nil
+	}
+}
+
+// Visible reports whether the last snapshot shows the transaction with this 64-bit id; 0 stands for one that is known to be.
+func (h *Horizon) Visible(xid int64) bool {
+	if xid == 0 {
+		return true
+	}
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.snapshot.shows(xid)
+}
+
+// Widen gives a transaction id of the replication protocol, which has 32 bits, the epoch of the last snapshot. A decoded
+// transaction is younger than 2^31 transactions, so the nearest epoch is the right one.
+func (h *Horizon) Widen(xid uint32) int64 {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return widen(xid, h.snapshot.xmax)
+}
+
+func widen(xid uint32, near int64) int64 {
+	if xid == 0 {
+		return 0
+	}
+	wide := near + int64(int32(xid-uint32(near)))
+	if wide <= 0 {
+		return int64(xid)
+	}
+	return wide
+}
+
+func (s snapshot) shows(xid int64) bool {
+	if xid < s.xmin {
+		return true
+	}
+	if xid >= s.xmax {
+		return false
+	}
+	_, running := s.xip[xid]
+	return !running
+}
+
+// parseSnapshot reads the text form of a pg_snapshot, "xmin:xmax:xip,xip..." (PostgreSQL manual, table 9.80).
+func parseSnapshot(text string) (snapshot, error) {
+	parts := strings.Split(text, ":")
+	if len(parts) != 3 {
+		return snapshot{}, fmt.Errorf("parse the snapshot %q: it has not three parts", text)
+	}
+	xmin, errMin := strconv.ParseInt(parts[0], 10, 64)
+	xmax, errMax := strconv.ParseInt(parts[1], 10, 64)
+	if errMin != nil || errMax != nil {
+		return snapshot{}, fmt.Errorf("parse the snapshot %q: its bounds are no numbers", text)
+	}
+	s := snapshot{xmin: xmin, xmax: xmax}
+	if parts[2] != "" {
+		s.xip = map[int64]struct{}{}
+		for _, item := range strings.Split(parts[2], ",") {
+			xid, err := strconv.ParseInt(item, 10, 64)
+			if err != nil {
+				return snapshot{}, fmt.Errorf("parse the snapshot %q: %q is no transaction id", text, item)
+			}
+			s.xip[xid] = struct{}{}
+		}
+	}
+	return s, nil
+}

@@ -1,0 +1,145 @@
+package stream
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+)
+
+const (
+	// watchInterval is how often the catalog is looked at: what goes wrong there gives no signal in the stream.
+	watchInterval = 3 * time.Second
+
+	// preconditionLooks is how many looks there are to one at what attach requires.
+	preconditionLooks = 2
+)
+
+// watch looks at slot, publication and tables from the side while the stream runs, and returns a *GapError when it may have
+// missed something. A broken connection is opened again: the stream itself notices when the server is gone.
+func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
+	var source *pgx.Conn
+	s.lost.known, s.hidden.known = false, false
+	defer func() {
+		if source != nil {
+			catalog.CloseQuietly(source)
+		}
+	}()
+	for looks := 0; ; looks++ {
+		select {
+		case <-time.After(watchInterval):
+		case <-ctx.Done():
+			return nil
+		}
+		if source == nil || source.IsClosed() {
+			var err error
+			if source, err = s.cfg.Original.ConnectSource(ctx, s.cfg.SourceURL); err != nil {
+				s.cfg.Log.Debug("the watch cannot connect", "error", err)
+				source = nil
+				continue
+			}
+		}
+		tables, gap, err := s.lookAround(ctx, source, a)
+		if err == nil && gap == nil {
+			gap, err = s.watchKeys(ctx, tables)
+		}
+		if err == nil && gap == nil {
+			gap = cmp.Or(s.emptied(tables[0]), s.retyped(a, tables))
+		}
+		if err == nil && gap == nil && looks%preconditionLooks == 0 {
+			err = s.watchPreconditions(ctx, source, a)
+		}
+		if err != nil {
+			s.cfg.Log.Debug("the watch cannot look", "error", err)
+			catalog.CloseQuietly(source)
+			source = nil
+			continue
+		}
+		if gap != nil {
+			return gap
+		}
+	}
+}
+
+// lookAround returns the mapped tables and what it finds wrong, nil where all is well. What harms the application comes
+// before what harms the stream.
+func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *catalog.Attachment) ([]*catalog.TableInfo, *cdc.GapError, error) {
+	m := s.cfg.Mapping
+	respondent, err := catalog.InspectTable(ctx, source, m.Respondent)
+	if err != nil {
+		return nil, nil, err
+	}
+	if respondent == nil || respondent.OID != a.RespondentOID {
+		return nil, replaced(m.Respondent), nil
+	}
+	published := []*catalog.TableInfo{respondent}
+	var assessment *catalog.TableInfo
+	if m.HasAssessmentTable() {
+		if assessment, err = catalog.InspectTable(ctx, source, m.AssessmentTable); err != nil {
+			return nil, nil, err
+		}
+		if assessment == nil || assessment.OID != a.AssessmentOID {
+			return nil, replaced(m.AssessmentTable), nil
+		}
+		published = append(published, assessment)
+	}
+	have, err := catalog.InspectPublication(ctx, source, s.cfg.Publication)
+	if err != nil {
+		return nil, nil, err
+	}
+	if gap := s.cfg.Guard.protect(ctx, source, have, published...); gap != nil {
+		return nil, gap, nil
+	}
+	slot, err := catalog.InspectSlot(ctx, source, s.cfg.Slot)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !slot.Exists {
+		return nil, s.cfg.Guard.missingSlot(), nil
+	}
+	if slot.WALStatus == "lost" {
+		return nil, &cdc.GapError{Kind: cdc.SlotLost, Detail: slot.Lost()}, nil
+	}
+	spec := catalog.NewPublicationSpec(s.cfg.Publication, s.cfg.Slot, a.Publish, m, respondent, assessment)
+	if drift := spec.Drift(have); len(drift) > 0 {
+		return nil, &cdc.GapError{Kind: cdc.PublicationChanged, Detail: strings.Join(drift, "; ")}, nil
+	}
+	if have.RowsOf(respondent, assessment) != a.PublicationRows {
+		partition := ""
+		if respondent.Adopted != "" {
+			partition = ", or a table became a partition, whose changes PostgreSQL 14 may leave out"
+		}
+		return nil, &cdc.GapError{Kind: cdc.PublicationChanged, Detail: fmt.Sprintf("publication %q was changed or made again%s; as it is now it publishes what it should", s.cfg.Publication, partition)}, nil
+	}
+	return published, nil, nil
+}
+
+// emptied returns a gap if a partition was truncated since it was last seen: PostgreSQL does not publish that through the partitioned table.
+func (s *Stream) emptied(table *catalog.TableInfo) *cdc.GapError {
+	if s.cfg.Mend == nil || !table.Partitioned() {
+		return nil
+	}
+	var names []string
+	files := map[string]uint32{}
+	for _, p := range table.Identities {
+		if before, known := s.partitions[p.Table]; known && before != p.File && p.Empty {
+			names = append(names, p.Table)
+		}
+		files[p.Table] = p.File
+	}
+	s.partitions = files
+	if len(names) == 0 {
+		return nil
+	}
+	return &cdc.GapError{Kind: cdc.PartitionEmptied, Detail: "truncated on its own, which PostgreSQL does not publish: partition " + strings.Join(names, ", ")}
+}
+
+func replaced(name cdc.Name) *cdc.GapError {
+	return &cdc.GapError{Kind: cdc.TableReplaced, Detail: "table " + name.Display() + " is gone or another one stands under its name"}
+}
