@@ -1034,6 +1034,9 @@ func (w *world) checkTrouble() {
 			}
 			failed, succeeded = failed || a.failed, succeeded || !a.failed
 		}
+		for _, a := range w.ended[id] { // one that failed before the webhook was enabled again, at that very moment
+			failed = failed || a.failed && a.begun.Equal(latest)
+		}
 		if is := w.trouble[id] == h.activation && w.trouble[id] != 0; is && !failed || !is && failed && !succeeded {
 			w.fail("webhook %d is in trouble: %t; its latest attempt failed: %t", id, is, failed)
 		}
