@@ -21,3 +21,22 @@ func Eventually(t testing.TB, within time.Duration, what string, condition func(
 		time.Sleep(pause)
 	}
 }
+
+// EventuallyWhileMoving waits as long as there is progress: it fails when the condition's last word has been the same for a time.
+func EventuallyWhileMoving(t testing.TB, still time.Duration, what string, condition func() (bool, string)) {
+	t.Helper()
+	last, since := "", time.Now()
+	for {
+		ok, detail := condition()
+		if ok {
+			return
+		}
+		if detail != last {
+			last, since = detail, time.Now()
+		}
+		if time.Since(since) > still {
+			t.Fatalf("%s: nothing has changed for %s: %s", what, still, detail)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
