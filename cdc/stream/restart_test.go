@@ -517,7 +517,12 @@ func (p *play) gather() {
 
 func (p *play) proceed() {
 	w, inserted := p.writer, p.storeWAL("insert")
-	commits, worth, stored := w.committing, w.wrote.IsZero(), w.stored
+	commits := w.committing
+	var worth bool
+	var stored cdc.Position
+	if commits == nil { // else they belong to the commit
+		worth, stored = w.wrote.IsZero(), w.stored
+	}
 	err := w.proceed(context.Background())
 	if w.committing != nil && commits == nil && w.consumed.LSN > stored.LSN {
 		p.begun[w.consumed.LSN] = inserted
