@@ -31,7 +31,7 @@ type Finding struct {
 	Found  string `json:"found"`
 	Remedy string `json:"remedy,omitempty"`
 
-	Absent bool // nothing has the name that a variable gives
+	Absent bool `json:"-"` // nothing has the name that a variable gives
 }
 
 // Target is what is to be attached.

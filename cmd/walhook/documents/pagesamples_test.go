@@ -91,7 +91,7 @@ func TestPagesListIncidents(t *testing.T) {
 	}
 	noted := map[string]bool{}
 	for _, source := range []struct{ glob, kind string }{
-		{"../../../cdc/*/*.go", `(?m)^\s*incident[A-Z]\w* *= "([a-z_]+)"`},
+		{"../../../cdc/*/*.go", `(?m)^\s*[iI]ncident[A-Z]\w* *= "([a-z_]+)"`},
 		{"../../../sql/queries/*.sql", `insert into walhook\.incident_log \(kind, detail, resolved_at\)\s+select '([a-z_]+)'`},
 		{"../../../sql/code/*.sql", `insert into walhook\.incident_log \(kind, detail, resolved_at\)\s+select '([a-z_]+)'`},
 	} {
