@@ -46,8 +46,8 @@ type Text struct {
 	Unchanged bool
 }
 
-// over returns what a column that was before has become, nil for NULL.
-func (t Text) over(before *string) *string {
+// applyTo returns what a column that was before has become, nil for NULL.
+func (t Text) applyTo(before *string) *string {
 	switch {
 	case t.Unchanged:
 		return before
@@ -85,13 +85,13 @@ type Change struct {
 	New Row
 
 	// Moved reports that the key changed: OldID is the one before, which may be an empty text.
-	Moved bool
-	OldID string
+	KeyChanged bool
+	OldID      string
 }
 
-// Before returns the key of the row before the change.
-func (c *Change) Before() string {
-	if c.Moved {
+// PriorID returns the key of the row before the change.
+func (c *Change) PriorID() string {
+	if c.KeyChanged {
 		return c.OldID
 	}
 	return c.New.ID

@@ -1,13 +1,13 @@
 package cdc
 
-// Fired are the events of one row change.
-type Fired uint8
+// EventSet are the events of one row change.
+type EventSet uint8
 
 // Has reports whether the event is among them.
-func (f Fired) Has(t EventType) bool { return f&(1<<t) != 0 }
+func (f EventSet) Has(t EventType) bool { return f&(1<<t) != 0 }
 
 // Types returns them in the order in which they fire.
-func (f Fired) Types() []EventType {
+func (f EventSet) Types() []EventType {
 	if f == 0 {
 		return nil
 	}
@@ -20,14 +20,14 @@ func (f Fired) Types() []EventType {
 	return types
 }
 
-func (f *Fired) add(t EventType) { *f |= 1 << t }
+func (f *EventSet) add(t EventType) { *f |= 1 << t }
 
 // Classify tells what a change of a respondent row fires and what is remembered afterwards. It is a pure function and takes
 // any input. prev is nil for a response that was never seen, next is nil for one that is forgotten.
 //
 // A change of the key (Moved) says nothing here: the caller passes the state under the old key and keeps the result under
 // the new one.
-func Classify(prev *State, c Change) (next *State, fired Fired) {
+func Classify(prev *State, c Change) (next *State, fired EventSet) {
 	switch c.Kind {
 	case Insert:
 		prev = nil // what was there before under this key is another row
@@ -40,21 +40,21 @@ func Classify(prev *State, c Change) (next *State, fired Fired) {
 	return follow(prev, &c.New)
 }
 
-// Existing is the state of a row found at attach: what already happened to it fires nothing.
-func Existing(row Row) State {
+// InitialState is the state of a row found at attach: what already happened to it fires nothing.
+func InitialState(row Row) State {
 	state, _ := follow(nil, &row)
 	return *state
 }
 
 // Missed tells what a comparison of a row with the recorded state must fire, and what is remembered afterwards.
-func Missed(prev *State, row Row) (State, Fired) {
+func Missed(prev *State, row Row) (State, EventSet) {
 	state, fired := follow(prev, &row)
 	return *state, fired
 }
 
 // follow takes a row image over into the state. A row never seen counts as created.
-func follow(prev *State, row *Row) (*State, Fired) {
-	var fired Fired
+func follow(prev *State, row *Row) (*State, EventSet) {
+	var fired EventSet
 	next := State{}
 	if prev == nil {
 		fired.add(Created)
@@ -62,9 +62,9 @@ func follow(prev *State, row *Row) (*State, Fired) {
 		next = *prev
 	}
 
-	next.Stamp = row.respell(next.Stamp)
-	next.AssessmentID = row.Assessment.over(next.AssessmentID)
-	next.OrganizationID = row.Organization.over(next.OrganizationID)
+	next.Stamp = row.currentStamp(next.Stamp)
+	next.AssessmentID = row.Assessment.applyTo(next.AssessmentID)
+	next.OrganizationID = row.Organization.applyTo(next.OrganizationID)
 
 	if row.Started != MarkUnchanged {
 		next.StartedNow = row.Started == MarkSet

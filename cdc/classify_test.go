@@ -28,7 +28,7 @@ func updated(started, finished string, stamp Text) Change {
 	return Change{Kind: Update, Table: Respondent, New: image(started, finished, stamp)}
 }
 
-func events(types ...EventType) (fired Fired) {
+func events(types ...EventType) (fired EventSet) {
 	for _, t := range types {
 		fired.add(t)
 	}
@@ -38,7 +38,7 @@ func events(types ...EventType) (fired Fired) {
 // step is a change and what it must fire.
 type step struct {
 	change Change
-	fires  Fired
+	fires  EventSet
 }
 
 func TestClassifyFollowsALife(t *testing.T) {
@@ -240,7 +240,7 @@ func TestClassifyFollowsALife(t *testing.T) {
 			t.Parallel()
 			var state *State
 			for i, s := range life {
-				var fired Fired
+				var fired EventSet
 				if state, fired = Classify(state, s.change); fired != s.fires {
 					t.Fatalf("step %d fires %v, not %v", i+1, fired.Types(), s.fires.Types())
 				}
@@ -251,7 +251,7 @@ func TestClassifyFollowsALife(t *testing.T) {
 
 func TestEventsComeInTheOrderOfALife(t *testing.T) {
 	t.Parallel()
-	for fired, want := range map[Fired]string{
+	for fired, want := range map[EventSet]string{
 		0:                                   "",
 		events(Completed, Started, Created): "response.created response.started response.completed ",
 		events(Changed, Started):            "response.started response.changed ",
@@ -296,7 +296,7 @@ func TestExistingRowsFireOnlyWhatComesAfter(t *testing.T) {
 	for name, tt := range map[string]struct {
 		existing Row
 		then     Change
-		fires    Fired
+		fires    EventSet
 	}{
 		"nothing moves":           {image("s", "s", text("x")), updated("s", "s", text("x")), 0},
 		"finished again":          {image("s", "s", text("x")), updated("s", "s", text("y")), events(Changed)},
@@ -305,7 +305,7 @@ func TestExistingRowsFireOnlyWhatComesAfter(t *testing.T) {
 		"finished without stamp":  {image("s", "s", null), updated("s", "s", text("x")), 0},
 		"finished, then reopened": {image("s", "s", text("x")), updated("s", "-", null), 0},
 	} {
-		state := Existing(tt.existing)
+		state := InitialState(tt.existing)
 		if _, fired := Classify(&state, tt.then); fired != tt.fires {
 			t.Errorf("%s: fires %v, not %v", name, fired.Types(), tt.fires.Types())
 		}
@@ -314,11 +314,11 @@ func TestExistingRowsFireOnlyWhatComesAfter(t *testing.T) {
 
 func TestMissedFiresTheDifference(t *testing.T) {
 	t.Parallel()
-	recorded := Existing(image("s", "-", null))
+	recorded := InitialState(image("s", "-", null))
 	for name, tt := range map[string]struct {
 		recorded *State
 		row      Row
-		fires    Fired
+		fires    EventSet
 	}{
 		"unknown":        {nil, image("s", "s", text("x")), events(Created, Started, Completed)},
 		"as recorded":    {&recorded, image("s", "-", null), 0},
@@ -342,7 +342,7 @@ type pastRow struct {
 
 // naive says by section 2 of the contract what a row fires, from everything that the row ever was: each finish has one stamp, the one
 // that it finds, where no finish before has it, or else the first that follows.
-func naive(history []pastRow, row pastRow) (fired Fired) {
+func naive(history []pastRow, row pastRow) (fired EventSet) {
 	if len(history) == 0 {
 		fired.add(Created)
 	}
@@ -517,7 +517,7 @@ func TestClassifyTakesAnyState(t *testing.T) {
 }
 
 func BenchmarkClassify(b *testing.B) {
-	state := Existing(image("s", "s", text("2026-03-18 18:44:09+00")))
+	state := InitialState(image("s", "s", text("2026-03-18 18:44:09+00")))
 	c := updated("s", "s", text("2026-03-18 18:44:09+00"))
 	b.ReportAllocs()
 	for b.Loop() {

@@ -29,14 +29,14 @@ const (
 // GapKinds are those at which the stream stops: a comparison of the whole table closes every gap.
 var GapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChanged, TableReplaced, ColumnMissing, IdentityLost, KeyRetyped}
 
-// AlongsideKinds are gaps that the slot does not have: it is kept, and the table is compared at a point of its stream.
-var AlongsideKinds = []string{ColumnRetyped, PartitionEmptied}
+// SlotKeptKinds are gaps that the slot does not have: it is kept, and the table is compared at a point of its stream.
+var SlotKeptKinds = []string{ColumnRetyped, PartitionEmptied}
 
-// ComparedKinds are what a comparison is the end of.
+// ReconciledKinds are what a comparison is the end of.
 var (
-	ComparedKinds = append(append(slices.Clone(GapKinds), KeyHidden), AlongsideKinds...)
+	ReconciledKinds = append(append(slices.Clone(GapKinds), KeyHidden), SlotKeptKinds...)
 	// IncidentKinds are the kinds of incidents that last until they are resolved. Others are noted when they are over.
-	IncidentKinds = append([]string{"retention", SwitchedOff, SetAside, PreconditionLost, DeliveriesStopped, LogUpkeep}, ComparedKinds...)
+	IncidentKinds = append([]string{"retention", SwitchedOff, SetAside, PreconditionLost, DeliveriesStopped, LogUpkeep}, ReconciledKinds...)
 )
 
 // GapError tells that the stream may have missed something: it is not enough to connect again.
@@ -45,8 +45,8 @@ type GapError struct {
 	Detail string // a sentence for people
 }
 
-// Alongside reports whether the slot is kept.
-func (e *GapError) Alongside() bool { return slices.Contains(AlongsideKinds, e.Kind) }
+// KeepsSlot reports whether the slot is kept.
+func (e *GapError) KeepsSlot() bool { return slices.Contains(SlotKeptKinds, e.Kind) }
 
 func (e *GapError) Error() string { return e.Detail }
 
@@ -69,9 +69,9 @@ func SQLState(err error) string {
 	return ""
 }
 
-// Untakable reports whether the store refused what it was given, and would refuse it again: a data exception, a violated constraint
+// IsRejected reports whether the store refused what it was given, and would refuse it again: a data exception, a violated constraint
 // or a limit of the server (classes 22, 23 and 54 of SQLSTATE).
-func Untakable(err error) bool {
+func IsRejected(err error) bool {
 	state := SQLState(err)
 	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23") || strings.HasPrefix(state, "54")
 }
@@ -90,8 +90,8 @@ const ColumnRetyped = "column_retyped"
 // KeyRetyped is the kind of gap that a new type of the key is where rows cannot be told apart any more.
 const KeyRetyped = "key_retyped"
 
-// NotText reports whether the store's encoding cannot hold a text.
-func NotText(err error) bool {
+// IsEncodingError reports whether the store's encoding cannot hold a text.
+func IsEncodingError(err error) bool {
 	state := SQLState(err)
 	return state == pgerrcode.CharacterNotInRepertoire || state == pgerrcode.UntranslatableCharacter
 }

@@ -7,13 +7,13 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// RespellWebhooks lets webhooks name their assessments and organizations as ColumnType.id spells them.
-const RespellWebhooks = "select walhook.respell_webhooks()"
+// NormalizeWebhookIDs lets webhooks name their assessments and organizations as ColumnType.CanonicalID spells them.
+const NormalizeWebhookIDs = "select walhook.respell_webhooks()"
 
-// ID returns the id of an assessment or organization without what its column does not tell apart, such as a scale or padding, so that
+// CanonicalID returns the id of an assessment or organization without what its column does not tell apart, such as a scale or padding, so that
 // ids that SQL finds equal are the same text, also where two columns are of different types. walhook.column_id does the same for
 // ids that people write.
-func (t ColumnType) ID(text string) string {
+func (t ColumnType) CanonicalID(text string) string {
 	switch t.OID {
 	case pgtype.BPCharOID:
 		return strings.TrimRight(text, " ")

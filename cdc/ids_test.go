@@ -28,7 +28,7 @@ func TestIDsWithoutTheirSpelling(t *testing.T) {
 		{uuid, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"},
 		{70000, "17.00", "17.00"},
 	} {
-		if got := (ColumnType{c.oid, -1}).ID(c.text); got != c.want {
+		if got := (ColumnType{c.oid, -1}).CanonicalID(c.text); got != c.want {
 			t.Errorf("type %d: %q is stored as %q, not %q", c.oid, c.text, got, c.want)
 		}
 	}

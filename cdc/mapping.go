@@ -22,11 +22,11 @@ func (n Name) setting() string {
 	if n == (Name{}) {
 		return ""
 	}
-	return quoteWhere(n.Schema, `."`) + "." + quoteWhere(n.Table, `."`)
+	return quoteIfNeeded(n.Schema, `."`) + "." + quoteIfNeeded(n.Table, `."`)
 }
 
-// quoteWhere quotes an identifier that holds one of the special characters, or begins or ends with a blank.
-func quoteWhere(identifier, special string) string {
+// quoteIfNeeded quotes an identifier that holds one of the special characters, or begins or ends with a blank.
+func quoteIfNeeded(identifier, special string) string {
 	if strings.ContainsAny(identifier, special) || strings.TrimSpace(identifier) != identifier {
 		return pgx.Identifier{identifier}.Sanitize()
 	}
@@ -41,7 +41,7 @@ type Marker struct {
 
 // String returns the marker as ParseMarker reads it.
 func (m Marker) String() string {
-	column := quoteWhere(m.Column, `="`)
+	column := quoteIfNeeded(m.Column, `="`)
 	if len(m.Values) == 0 {
 		return column
 	}

@@ -1,22 +1,22 @@
 package cdc
 
-// farthest bounds the edits between a name and the one that may be meant.
-const farthest = 3
+// maxEdits bounds the edits between a name and the one that may be meant.
+const maxEdits = 3
 
 // Nearest returns the candidate that is the fewest edits away from a name, "" where none is close: at most three edits, and at most a third
 // of the name.
 func Nearest(name string, candidates []string) string {
-	best, distance := "", min(farthest, (len(name)+2)/3)+1
+	best, distance := "", min(maxEdits, (len(name)+2)/3)+1
 	for _, candidate := range candidates {
-		if d := edits(name, candidate); d < distance || d == distance && best != "" && candidate < best {
+		if d := levenshtein(name, candidate); d < distance || d == distance && best != "" && candidate < best {
 			best, distance = candidate, d
 		}
 	}
 	return best
 }
 
-// edits is the Levenshtein distance.
-func edits(a, b string) int {
+// levenshtein is the Levenshtein distance.
+func levenshtein(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

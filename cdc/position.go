@@ -38,9 +38,9 @@ func (p Position) Skip(commit pglogrepl.LSN) (changes int64, all bool) {
 	}
 }
 
-// UpTo returns the position once every transaction that commits before end has been consumed. What was consumed of a transaction that
+// AdvanceTo returns the position once every transaction that commits before end has been consumed. What was consumed of a transaction that
 // commits later stays known: after a restart the server reports how far it has read before that transaction comes again.
-func (p Position) UpTo(end pglogrepl.LSN) Position {
+func (p Position) AdvanceTo(end pglogrepl.LSN) Position {
 	p.LSN = max(p.LSN, end)
 	if p.Partial < p.LSN {
 		p.Partial, p.PartialChanges = 0, 0
@@ -48,8 +48,8 @@ func (p Position) UpTo(end pglogrepl.LSN) Position {
 	return p
 }
 
-// Nullable returns the LSN as an argument that is NULL when it is 0.
-func Nullable(lsn pglogrepl.LSN) any {
+// NullableLSN returns the LSN as an argument that is NULL when it is 0.
+func NullableLSN(lsn pglogrepl.LSN) any {
 	if lsn == 0 {
 		return nil
 	}

@@ -29,7 +29,7 @@ func TestPositionSkipsWhatWasConsumed(t *testing.T) {
 	if p := (Position{LSN: 0x20, Partial: 0x30, PartialChanges: 5}).String(); p != "0/20+5 of 0/30" {
 		t.Errorf("%s", p)
 	}
-	if Nullable(0) != nil || Nullable(0x20) != "0/20" {
-		t.Errorf("%v, %v", Nullable(0), Nullable(0x20))
+	if NullableLSN(0) != nil || NullableLSN(0x20) != "0/20" {
+		t.Errorf("%v, %v", NullableLSN(0), NullableLSN(0x20))
 	}
 }

@@ -12,16 +12,16 @@ import (
 // called before the first Add of a session, when no other writer lives any more. The context of Committed holds the span of the
 // transaction, where traces are taken.
 type Queue struct {
-	Began     func()
-	Add       func(batch *pgx.Batch, events []Event)
-	Committed func(context.Context)
-	Discarded func()
-	Keyed     func(numeric bool) // tells whether the key is a JSON number from here on; nil: nobody asks
+	Began         func()
+	Add           func(batch *pgx.Batch, events []Event)
+	Committed     func(context.Context)
+	Discarded     func()
+	SetNumericKey func(numeric bool) // tells whether the key is a JSON number from here on; nil: nobody asks
 }
 
-// ReportKey tells of the type that the key has from here on.
-func (q Queue) ReportKey(key ColumnType) {
-	if q.Keyed != nil {
-		q.Keyed(key.IsInteger())
+// ReportKeyType tells of the type that the key has from here on.
+func (q Queue) ReportKeyType(key ColumnType) {
+	if q.SetNumericKey != nil {
+		q.SetNumericKey(key.IsInteger())
 	}
 }

@@ -79,7 +79,7 @@ func TestReplayFromAStoredStateFiresTheSame(t *testing.T) {
 			c.New.Organization = stamps.Draw(t, "organization")
 			changes = append(changes, c)
 		}
-		states, fired := []*State{&before}, []Fired{}
+		states, fired := []*State{&before}, []EventSet{}
 		for _, c := range changes {
 			next, f := Classify(states[len(states)-1], c)
 			states, fired = append(states, next), append(fired, f)
@@ -87,7 +87,7 @@ func TestReplayFromAStoredStateFiresTheSame(t *testing.T) {
 		from := rapid.IntRange(0, len(changes)-1).Draw(t, "from")
 		state := stored(states[from])
 		for i := from; i < len(changes); i++ {
-			var f Fired
+			var f EventSet
 			if state, f = Classify(state, changes[i]); f != fired[i] {
 				t.Fatalf("change %d fires %v, and from the stored state %v", i+1, fired[i].Types(), f.Types())
 			}

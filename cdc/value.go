@@ -47,62 +47,62 @@ type Family uint8
 
 // Families of types.
 const (
-	Opaque   Family = iota // compared by its text alone
-	Number                 // integers, numeric, floats
-	Moment                 // dates and timestamps
-	Letters                // texts
-	Document               // json, jsonb
-	Boolean                // boolean
-	UUID
+	FamilyOpaque Family = iota // compared by its text alone
+	FamilyNumber               // integers, numeric, floats
+	FamilyTime                 // dates and timestamps
+	FamilyText                 // texts
+	FamilyJSON                 // json, jsonb
+	FamilyBool                 // boolean
+	FamilyUUID
 )
 
 // Family returns the family of the type.
 func (t ColumnType) Family() Family {
 	switch t.OID {
 	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.NumericOID, pgtype.Float4OID, pgtype.Float8OID:
-		return Number
+		return FamilyNumber
 	case pgtype.DateOID, pgtype.TimestampOID, pgtype.TimestamptzOID:
-		return Moment
+		return FamilyTime
 	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID, pgtype.NameOID:
-		return Letters
+		return FamilyText
 	case pgtype.JSONOID, pgtype.JSONBOID:
-		return Document
+		return FamilyJSON
 	case pgtype.BoolOID:
-		return Boolean
+		return FamilyBool
 	case pgtype.UUIDOID:
-		return UUID
+		return FamilyUUID
 	}
-	return Opaque
+	return FamilyOpaque
 }
 
 // canonical returns a value's text without what the type does not tell apart: scale, padding, order and blanks of a document.
 func (t ColumnType) canonical(text string) string {
 	switch t.Family() {
-	case Number:
+	case FamilyNumber:
 		return canonicalNumber(text)
-	case Moment:
+	case FamilyTime:
 		local := strings.Replace(text, "+00", "", 1) // sessions are in UTC
 		if t.OID == pgtype.DateOID && !strings.HasSuffix(text, "infinity") {
 			day, era, _ := strings.Cut(local, " ")
 			local = strings.TrimSpace(day + " 00:00:00 " + era)
 		}
 		return local
-	case Letters:
+	case FamilyText:
 		if t.OID == pgtype.BPCharOID {
 			return strings.TrimRight(text, " ")
 		}
-	case Document:
+	case FamilyJSON:
 		return canonicalDocument(text)
-	case Boolean:
+	case FamilyBool:
 		switch text {
 		case "t":
 			return "true"
 		case "f":
 			return "false"
 		}
-	case UUID:
+	case FamilyUUID:
 		return strings.ToLower(text)
-	case Opaque:
+	case FamilyOpaque:
 	}
 	return text
 }
@@ -171,8 +171,8 @@ func canonicalNumbers(value any) any {
 	return value
 }
 
-// StampOf returns a finish stamp as it is stored: the column's type, and a hash of the value, from which nobody reads an answer.
-func (t ColumnType) StampOf(text string) string {
+// EncodeStamp returns a finish stamp as it is stored: the column's type, and a hash of the value, from which nobody reads an answer.
+func (t ColumnType) EncodeStamp(text string) string {
 	return t.String() + ":" + HashValue(t.canonical(text))
 }
 
@@ -182,15 +182,15 @@ func HashValue(value string) string {
 	return base64.StdEncoding.EncodeToString(sum[:12])
 }
 
-// typeOfStamp returns the type that a stamp was stored with.
-func typeOfStamp(stored string) string {
+// stampType returns the type that a stamp was stored with.
+func stampType(stored string) string {
 	kept, _, _ := strings.Cut(stored, ":")
 	return kept
 }
 
-// OtherType reports whether a stamp that is stored and one of a row are of different types.
-func OtherType(stored string, row Text) bool {
-	return stored != "" && !row.Null && !row.Unchanged && typeOfStamp(stored) != typeOfStamp(row.Value)
+// StampTypesDiffer reports whether a stamp that is stored and one of a row are of different types.
+func StampTypesDiffer(stored string, row Text) bool {
+	return stored != "" && !row.Null && !row.Unchanged && stampType(stored) != stampType(row.Value)
 }
 
 // StampValue is a stamp of a row image, as far as it takes to compare it with one that was stored with another type.
@@ -199,52 +199,52 @@ type StampValue struct {
 	Type ColumnType
 }
 
-// respell returns a stored stamp as it would be stored of the row's column: the row's own stamp where the value is the same, or where
+// currentStamp returns a stored stamp as it would be stored of the row's column: the row's own stamp where the value is the same, or where
 // nobody can tell whether it is, and the stored one where the value has really changed.
-func (r *Row) respell(stored string) string {
+func (r *Row) currentStamp(stored string) string {
 	kept, hash, typed := strings.Cut(stored, ":")
-	if !typed || !OtherType(stored, r.Stamp) {
+	if !typed || !StampTypesDiffer(stored, r.Stamp) {
 		return stored
 	}
-	if !r.StampValue.couldBe(kept, hash) && (kept == legacyType || r.StampValue.Type.keeps(parseColumnType(kept))) {
+	if !r.StampValue.mayEqual(kept, hash) && (kept == legacyType || r.StampValue.Type.preserves(parseColumnType(kept))) {
 		return stored
 	}
 	return r.Stamp.Value
 }
 
-// couldBe reports whether a hash that was stored with another type is of the same value.
-func (v StampValue) couldBe(kept, hash string) bool {
+// mayEqual reports whether a hash that was stored with another type is of the same value.
+func (v StampValue) mayEqual(kept, hash string) bool {
 	same := func(text string) bool { return HashValue(text) == hash }
 	if kept == legacyType {
-		return same(v.Text) || v.Type.Family() == Moment &&
-			(v.Type.shifted(v.Text, same) || v.Type.shifted(v.Text, func(text string) bool { return same(text + "+00") }))
+		return same(v.Text) || v.Type.Family() == FamilyTime &&
+			(v.Type.equalInSomeZone(v.Text, same) || v.Type.equalInSomeZone(v.Text, func(text string) bool { return same(text + "+00") }))
 	}
 	before := parseColumnType(kept)
 	if same(v.Text) || same(v.Type.canonical(v.Text)) || same(before.canonical(v.Text)) {
 		return true
 	}
 	switch before.Family() {
-	case Moment:
+	case FamilyTime:
 		zoned := before.OID == pgtype.TimestamptzOID || v.Type.OID == pgtype.TimestamptzOID
-		return zoned && v.Type.Family() == Moment && v.Type.shifted(v.Text, same)
-	case Number:
+		return zoned && v.Type.Family() == FamilyTime && v.Type.equalInSomeZone(v.Text, same)
+	case FamilyNumber:
 		switch before.OID {
 		case pgtype.Float4OID:
 			f, err := strconv.ParseFloat(v.Text, 64)
 			return err == nil && same(canonicalNumber(strconv.FormatFloat(f, 'g', -1, 32)))
 		default:
-			return v.Type.Family() == Boolean && same(map[string]string{"t": "1e0", "f": "0"}[v.Text])
+			return v.Type.Family() == FamilyBool && same(map[string]string{"t": "1e0", "f": "0"}[v.Text])
 		}
-	case Boolean:
+	case FamilyBool:
 		return same(map[string]string{"1e0": "true", "0": "false"}[canonicalNumber(v.Text)])
-	case Opaque, Letters, Document, UUID:
+	case FamilyOpaque, FamilyText, FamilyJSON, FamilyUUID:
 	}
 	return false
 }
 
-// shifted reports whether a moment is the one sought in some time zone: a conversion between timestamp and timestamptz shifts it by
+// equalInSomeZone reports whether a moment is the one sought in some time zone: a conversion between timestamp and timestamptz shifts it by
 // the offset of the zone that the conversion was made in, a multiple of a quarter of an hour.
-func (t ColumnType) shifted(text string, same func(string) bool) bool {
+func (t ColumnType) equalInSomeZone(text string, same func(string) bool) bool {
 	const layout = "2006-01-02 15:04:05.999999"
 	local, err := time.Parse(layout, t.canonical(text))
 	if err != nil {
@@ -258,21 +258,21 @@ func (t ColumnType) shifted(text string, same func(string) bool) bool {
 	return false
 }
 
-// keeps reports whether values of the type before are still told apart in this one, and can be compared: one that differs was changed.
-func (t ColumnType) keeps(before ColumnType) bool {
-	if t.Family() == Letters {
-		return before.Family() != Opaque || before.OID >= firstUserOID // an enum
+// preserves reports whether values of the type before are still told apart in this one, and can be compared: one that differs was changed.
+func (t ColumnType) preserves(before ColumnType) bool {
+	if t.Family() == FamilyText {
+		return before.Family() != FamilyOpaque || before.OID >= firstUserOID // an enum
 	}
 	switch before.Family() {
-	case Number:
-		return t.Family() == Number && t.scale() >= before.scale()
-	case Moment:
-		return t.Family() == Moment && t.OID != pgtype.DateOID && t.precision() >= before.precision()
-	case Boolean:
-		return t.Family() == Number
-	case Document:
-		return t.Family() == Document
-	case Letters, UUID, Opaque:
+	case FamilyNumber:
+		return t.Family() == FamilyNumber && t.scale() >= before.scale()
+	case FamilyTime:
+		return t.Family() == FamilyTime && t.OID != pgtype.DateOID && t.precision() >= before.precision()
+	case FamilyBool:
+		return t.Family() == FamilyNumber
+	case FamilyJSON:
+		return t.Family() == FamilyJSON
+	case FamilyText, FamilyUUID, FamilyOpaque:
 	}
 	return false
 }

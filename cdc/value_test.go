@@ -4,7 +4,7 @@ import "testing"
 
 // stampFrom is the row image of a finished row with a stamp.
 func stampFrom(t ColumnType, value string) Row {
-	return Row{ID: "7", Finished: MarkSet, Started: MarkSet, Stamp: Text{Value: t.StampOf(value)}, StampValue: StampValue{value, t}}
+	return Row{ID: "7", Finished: MarkSet, Started: MarkSet, Stamp: Text{Value: t.EncodeStamp(value)}, StampValue: StampValue{value, t}}
 }
 
 // A stamp is compared by value whatever the type of its column was, and only what is certain counts as a change.
@@ -59,13 +59,13 @@ func TestStampsAreComparedByValue(t *testing.T) {
 		{of(boolean), "t", of(text), "true", "false"},
 		{of(int4), "1", of(boolean), "t", ""},
 	} {
-		before := Existing(stampFrom(c.before, c.value))
+		before := InitialState(stampFrom(c.before, c.value))
 		for _, value := range []string{c.same, c.other} {
 			next, fired := Classify(&before, Change{Kind: Update, New: stampFrom(c.now, value)})
 			if want := value == c.other && value != c.same && c.other != ""; fired.Has(Changed) != want {
 				t.Errorf("%v %q became %v %q: fires %v, not %v", c.before, c.value, c.now, value, fired.Types(), want)
 			}
-			if want := c.now.StampOf(value); next.Stamp != want {
+			if want := c.now.EncodeStamp(value); next.Stamp != want {
 				t.Errorf("%v %q became %v %q: the stamp is %q, not %q", c.before, c.value, c.now, value, next.Stamp, want)
 			}
 			if value == "" {
@@ -94,14 +94,14 @@ func TestSpellingsOfOneValue(t *testing.T) {
 		{114, []string{`{"a": 1, "b": 2}`, `{"b":2.0,"a":1}`}, []string{`[]`}},
 	} {
 		kind := ColumnType{c.oid, -1}
-		first := kind.StampOf(c.same[0])
+		first := kind.EncodeStamp(c.same[0])
 		for _, value := range c.same {
-			if kind.StampOf(value) != first {
+			if kind.EncodeStamp(value) != first {
 				t.Errorf("type %d: %q is not %q", c.oid, value, c.same[0])
 			}
 		}
 		for _, value := range c.other {
-			if kind.StampOf(value) == first {
+			if kind.EncodeStamp(value) == first {
 				t.Errorf("type %d: %q is %q", c.oid, value, c.same[0])
 			}
 		}
@@ -124,7 +124,7 @@ func TestStampsWithoutTypes(t *testing.T) {
 		{"17", ColumnType{20, -1}, "17", false},
 		{"17", ColumnType{20, -1}, "18", true},
 	} {
-		before := Existing(stampFrom(c.now, "x"))
+		before := InitialState(stampFrom(c.now, "x"))
 		before.Stamp = legacyType + ":" + HashValue(c.text)
 		if _, fired := Classify(&before, Change{Kind: Update, New: stampFrom(c.now, c.value)}); fired.Has(Changed) != c.fires {
 			t.Errorf("%q became %v %q: fires %v, not %v", c.text, c.now, c.value, fired.Types(), c.fires)

@@ -287,7 +287,7 @@ func (s *Scheduler) gateLoop(ctx context.Context) {
 				passed = time.Now()
 			} else if left > 0 && time.Since(passed) > horizonPatience {
 				s.cfg.Log.Warn("deliveries wait: the source does not show their transactions; connecting again", "deliveries", left)
-				passed, refresh = time.Now(), s.cfg.Horizon.Renew
+				passed, refresh = time.Now(), s.cfg.Horizon.Reconnect
 			}
 			if left == 0 || ctx.Err() != nil {
 				break

@@ -19,12 +19,12 @@ func Connect(ctx context.Context, url, what string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse the URL of %s: %w", what, err)
 	}
-	prepare(&config.Config)
+	configure(&config.Config)
 	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, explain(err, "connect to "+what+" at", &config.Config)
+		return nil, wrapConnectError(err, "connect to "+what+" at", &config.Config)
 	}
 	return conn, nil
 }
@@ -37,12 +37,12 @@ func ConnectReplication(ctx context.Context, url string, customize func(*pgconn.
 	}
 	config.RuntimeParams["replication"] = "database"
 	customize(config)
-	prepare(config)
+	configure(config)
 	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, explain(err, "open a replication connection to", config)
+		return nil, wrapConnectError(err, "open a replication connection to", config)
 	}
 	return conn, nil
 }
@@ -55,13 +55,13 @@ func NewPool(ctx context.Context, url string, conns int32, setUp func(context.Co
 	}
 	config.MaxConns = conns
 	config.AfterConnect = setUp
-	prepare(&config.ConnConfig.Config)
+	configure(&config.ConnConfig.Config)
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
-// prepare pins the settings of a connection, lets others tell it by its name, and lets it end when the server's machine is gone.
-func prepare(config *pgconn.Config) {
-	noticeVanished(config)
+// configure pins the settings of a connection, lets others tell it by its name, and lets it end when the server's machine is gone.
+func configure(config *pgconn.Config) {
+	detectDeadPeer(config)
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "walhook"
 	}

@@ -12,17 +12,17 @@ import (
 // PoolerAdvice is the remedy where a pooler cannot carry what walhook needs.
 const PoolerAdvice = "a connection pooler such as PgBouncer stands in between and cannot carry it; let the URL name the PostgreSQL server itself"
 
-// explain says in one line why a connection could not be opened.
-func explain(err error, doing string, config *pgconn.Config) error {
-	err = concise(err, config)
-	if poolerRefuses(err) {
+// wrapConnectError says in one line why a connection could not be opened.
+func wrapConnectError(err error, doing string, config *pgconn.Config) error {
+	err = summarize(err, config)
+	if isPoolerRefusal(err) {
 		return fmt.Errorf("%s %s: %s: %w", doing, Address(config), PoolerAdvice, err)
 	}
 	return fmt.Errorf("%s %s: %w", doing, Address(config), err)
 }
 
-// poolerRefuses recognises what PgBouncer says of settings, and of replication, in a connection's first message.
-func poolerRefuses(err error) bool {
+// isPoolerRefusal recognises what PgBouncer says of settings, and of replication, in a connection's first message.
+func isPoolerRefusal(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, "unsupported startup parameter") || strings.Contains(text, "replication connections")
 }
@@ -41,9 +41,9 @@ type conciseError struct {
 func (e *conciseError) Error() string { return e.text }
 func (e *conciseError) Unwrap() error { return e.err }
 
-// concise picks from the attempts of one connection, with TLS and without and for each address of the host, the last that a
+// summarize picks from the attempts of one connection, with TLS and without and for each address of the host, the last that a
 // server answered, or else the last. Should a server repeat the password, that is left out.
-func concise(err error, config *pgconn.Config) error {
+func summarize(err error, config *pgconn.Config) error {
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &connect) {
 		return err

@@ -17,9 +17,9 @@ var ErrTransactionPool = errors.New("a connection pooler such as PgBouncer stand
 // probeTimeout bounds how long a pooler may take to open a second connection. One that has no server left for it pools sessions.
 const probeTimeout = 3 * time.Second
 
-// refuseTransactionPool returns ErrTransactionPool where a pooler gives others the server of this connection between two transactions:
+// rejectTransactionPool returns ErrTransactionPool where a pooler gives others the server of this connection between two transactions:
 // a transaction of a second connection then gets that server, or the first connection gets another.
-func refuseTransactionPool(ctx context.Context, conn *pgconn.PgConn, config *pgconn.Config) error {
+func rejectTransactionPool(ctx context.Context, conn *pgconn.PgConn, config *pgconn.Config) error {
 	if config.RuntimeParams["replication"] != "" {
 		return nil // poolers that carry these at all give them a server of their own
 	}

@@ -92,23 +92,23 @@ var pinned = []setting{
 // pin sets what is pinned, as the first statements of a connection. Until it has run, names resolve as the role or the database
 // says, so that each is qualified here, operators included.
 func pin(ctx context.Context, conn *pgconn.PgConn, config *pgconn.Config) error {
-	pinned, err := pinWhere(ctx, conn, fmt.Sprint("pg_catalog.pg_backend_pid() operator(pg_catalog.=) ", conn.PID()))
+	pinned, err := pinIf(ctx, conn, fmt.Sprint("pg_catalog.pg_backend_pid() operator(pg_catalog.=) ", conn.PID()))
 	if err != nil || pinned {
 		return err
 	}
 	// Something stands between and has told another process id. What one session of a pool of transactions sets, the next one finds.
-	if err := refuseTransactionPool(ctx, conn, config); err != nil {
+	if err := rejectTransactionPool(ctx, conn, config); err != nil {
 		return err
 	}
-	_, err = pinWhere(ctx, conn, "true")
+	_, err = pinIf(ctx, conn, "true")
 	return err
 }
 
-// pinWhere sets what is pinned where the condition holds, and reports whether it did.
-func pinWhere(ctx context.Context, conn *pgconn.PgConn, condition string) (done bool, err error) {
+// pinIf sets what is pinned where the condition holds, and reports whether it did.
+func pinIf(ctx context.Context, conn *pgconn.PgConn, condition string) (done bool, err error) {
 	values := make([]string, len(pinned))
 	for i, s := range pinned {
-		values[i] = "(" + Literal(s.name) + ", " + Literal(s.value) + ")"
+		values[i] = "(" + QuoteLiteral(s.name) + ", " + QuoteLiteral(s.value) + ")"
 	}
 	// As long as it takes, and without compiling it. A standby reads nothing in a transaction that is serializable by default.
 	results, err := conn.Exec(ctx, `set local statement_timeout = 0; set local jit = off; set transaction_isolation = 'read committed';
@@ -147,21 +147,21 @@ func Unpinned(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// Literal writes a text as a literal of SQL. Where it may hold a backslash, standard_conforming_strings must be on, as it is pinned.
-func Literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+// QuoteLiteral writes a text as a literal of SQL. Where it may hold a backslash, standard_conforming_strings must be on, as it is pinned.
+func QuoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// scripted are those of the pinned settings on which statements depend that people run in psql. Each supported server knows them.
-var scripted = []string{
+// scriptSettings are those of the pinned settings on which statements depend that people run in psql. Each supported server knows them.
+var scriptSettings = []string{
 	"search_path", "client_encoding", "standard_conforming_strings", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
 	"default_transaction_isolation", "default_transaction_read_only", "default_tablespace", "default_table_access_method",
 }
 
-// Script returns the statements that pin the settings of a psql session, to stand before all others.
-func Script() []string {
-	statements := make([]string, len(scripted))
-	for i, name := range scripted {
+// PinScript returns the statements that pin the settings of a psql session, to stand before all others.
+func PinScript() []string {
+	statements := make([]string, len(scriptSettings))
+	for i, name := range scriptSettings {
 		at := slices.IndexFunc(pinned, func(s setting) bool { return s.name == name })
-		value := Literal(pinned[at].value)
+		value := QuoteLiteral(pinned[at].value)
 		if name == "search_path" {
 			value = pinned[at].value // a list: quoted, it would be one name
 		}

@@ -27,7 +27,7 @@ func (e *URLError) Error() string {
 
 // CheckURL returns a *URLError unless a connection string is accepted, together with what PostgreSQL's own variables add to it.
 func CheckURL(url string) error {
-	reason, ok := parses(url)
+	reason, ok := parseURL(url)
 	if ok {
 		return nil
 	}
@@ -37,7 +37,7 @@ func CheckURL(url string) error {
 			continue
 		}
 		_ = os.Unsetenv(name)
-		_, without := parses(url)
+		_, without := parseURL(url)
 		_ = os.Setenv(name, value)
 		if without {
 			return &URLError{reason, name}
@@ -46,8 +46,8 @@ func CheckURL(url string) error {
 	return &URLError{Reason: reason}
 }
 
-// parses reports whether a connection string can be taken apart, and otherwise what is wrong with the settings in it.
-func parses(url string) (reason string, ok bool) {
+// parseURL reports whether a connection string can be taken apart, and otherwise what is wrong with the settings in it.
+func parseURL(url string) (reason string, ok bool) {
 	_, err := pgconn.ParseConfig(url)
 	var parse *pgconn.ParseConfigError
 	if !errors.As(err, &parse) {

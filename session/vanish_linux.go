@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limitUnacknowledged bounds how long what was sent may go without an acknowledgement.
-func limitUnacknowledged(conn *net.TCPConn, limit time.Duration) error {
+// setUserTimeout bounds how long what was sent may go without an acknowledgement.
+func setUserTimeout(conn *net.TCPConn, limit time.Duration) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err

@@ -30,7 +30,7 @@ type Attachment struct {
 	Mapping            cdc.Mapping `json:"mapping"`
 	RespondentOID      uint32      `json:"respondent_oid"`
 	AssessmentOID      uint32      `json:"assessment_oid"`   // 0: no assessment table
-	PublicationRows    string      `json:"publication_rows"` // as PublicationInfo.RowsOf told them when the slot was made
+	PublicationRows    string      `json:"publication_rows"` // as Publication.CatalogRows told them when the slot was made
 	Types              ColumnTypes `json:"column_types"`     // of the mapped columns, as what is stored is of; nil: not known
 	NumericID          bool        `json:"numeric_id"`       // the respondent's key is an integer, so that it appears as a JSON number
 	BegunAt            time.Time   `json:"begun_at"`
@@ -78,15 +78,15 @@ func ReadAttached(ctx context.Context, store *pgx.Conn) (*Attachment, cdc.Positi
 	if err != nil {
 		return nil, cdc.Position{}, err
 	}
-	if err := a.Ready(); err != nil {
+	if err := a.CheckComplete(); err != nil {
 		return nil, cdc.Position{}, err
 	}
 	position, _, err := ReadPosition(ctx, store)
 	return a, position, err
 }
 
-// Ready returns a *FatalError unless an attach has ended.
-func (a *Attachment) Ready() error {
+// CheckComplete returns a *FatalError unless an attach has ended.
+func (a *Attachment) CheckComplete() error {
 	switch {
 	case a == nil:
 		return cdc.Fatalf("nothing is attached yet; run `walhook attach` first, or set WALHOOK_AUTO_ATTACH=true")
@@ -105,9 +105,9 @@ func RecordOrigin(ctx context.Context, store *pgx.Conn) error {
 	return nil
 }
 
-// Matches returns a *FatalError that names what differs from the configuration that was attached, and the remedy. Fewer columns may be
+// CheckTarget returns a *FatalError that names what differs from the configuration that was attached, and the remedy. Fewer columns may be
 // published than the configuration lets, and not more.
-func (a *Attachment) Matches(target Target) error {
+func (a *Attachment) CheckTarget(target Target) error {
 	var differs []string
 	if a.Slot != target.Slot {
 		differs = append(differs, fmt.Sprintf("WALHOOK_SLOT was %q and is %q", a.Slot, target.Slot))
@@ -126,8 +126,8 @@ func (a *Attachment) Matches(target Target) error {
 		"or run `walhook detach` with what was attached and then `walhook attach` (webhooks and log are kept; what already happened fires nothing)", strings.Join(differs, "; "))
 }
 
-// ExistingAttachment reads the attachment of a store that may be empty yet.
-func ExistingAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
+// ReadAttachmentIfInstalled reads the attachment of a store that may be empty yet.
+func ReadAttachmentIfInstalled(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
 	version, err := sql.Version(ctx, store)
 	if err != nil || version == 0 {
 		return nil, err

@@ -19,14 +19,14 @@ const (
 // ColumnTypes are the types of the mapped columns by their roles.
 type ColumnTypes map[string]cdc.ColumnType
 
-type mappedColumn struct {
+type MappedColumn struct {
 	Role, Column string
-	Table        *TableInfo
+	Table        *Table
 }
 
 // MappedColumns are the mapped columns of the tables; assessment may be nil.
-func MappedColumns(m cdc.Mapping, respondent, assessment *TableInfo) []mappedColumn {
-	columns := []mappedColumn{
+func MappedColumns(m cdc.Mapping, respondent, assessment *Table) []MappedColumn {
+	columns := []MappedColumn{
 		{RoleKey, m.ID, respondent},
 		{RoleAssessment, m.Assessment, respondent},
 		{roleOrganization, m.Organization, respondent},
@@ -35,17 +35,17 @@ func MappedColumns(m cdc.Mapping, respondent, assessment *TableInfo) []mappedCol
 		{RoleStamp, m.StampColumn(), respondent},
 	}
 	if assessment != nil {
-		columns = append(columns, mappedColumn{"assessment_key", m.AssessmentID, assessment},
-			mappedColumn{"external_id", m.ExternalID, assessment}, mappedColumn{"copied_from", m.CopiedFrom, assessment})
+		columns = append(columns, MappedColumn{"assessment_key", m.AssessmentID, assessment},
+			MappedColumn{"external_id", m.ExternalID, assessment}, MappedColumn{"copied_from", m.CopiedFrom, assessment})
 	}
-	return slices.DeleteFunc(columns, func(c mappedColumn) bool { return c.Column == "" })
+	return slices.DeleteFunc(columns, func(c MappedColumn) bool { return c.Column == "" })
 }
 
 // ColumnTypesOf returns the types as the catalog has them.
-func ColumnTypesOf(m cdc.Mapping, respondent, assessment *TableInfo) ColumnTypes {
+func ColumnTypesOf(m cdc.Mapping, respondent, assessment *Table) ColumnTypes {
 	types := ColumnTypes{}
 	for _, c := range MappedColumns(m, respondent, assessment) {
-		types[c.Role] = c.Table.typeOf(c.Column)
+		types[c.Role] = c.Table.columnType(c.Column)
 	}
 	return types
 }

@@ -3,5 +3,5 @@
 // snapshot.
 //
 // Every function works on the connection that it is given, and a connection is used by one goroutine at a time. Only what
-// creates or drops an object by its name, such as [CreateSlot] or [MendPublication], changes the source.
+// creates or drops an object by its name, such as [CreateSlot] or [RepairPublication], changes the source.
 package catalog

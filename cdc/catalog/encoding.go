@@ -81,7 +81,7 @@ func (t *SourceText) Encode(text string) (string, error) {
 		return text, nil
 	}
 	var encoded []byte
-	if err := t.ask(&encoded, "select pg_catalog.convert_to($1, $2)", text, t.encoding); err != nil {
+	if err := t.query(&encoded, "select pg_catalog.convert_to($1, $2)", text, t.encoding); err != nil {
 		return "", err
 	}
 	return string(encoded), nil
@@ -93,14 +93,14 @@ func (t *SourceText) character(raw string) (string, error) {
 	if known {
 		return character, nil
 	}
-	if err := t.ask(&character, "select pg_catalog.convert_from($1, $2)", []byte(raw), t.encoding); err != nil && !cdc.NotText(err) {
+	if err := t.query(&character, "select pg_catalog.convert_from($1, $2)", []byte(raw), t.encoding); err != nil && !cdc.IsEncodingError(err) {
 		return "", err
 	}
 	t.characters[raw] = character
 	return character, nil
 }
 
-func (t *SourceText) ask(answer any, query string, args ...any) (err error) {
+func (t *SourceText) query(answer any, query string, args ...any) (err error) {
 	if t.conn == nil {
 		if t.conn, err = t.connect(); err != nil {
 			return err

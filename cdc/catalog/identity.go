@@ -22,11 +22,11 @@ type Place struct {
 
 func (p Place) String() string { return fmt.Sprintf("database %q of server %s", p.Database, p.System) }
 
-// IsDatabase reports whether both are the same database, whatever its name is by now.
-func (p Place) IsDatabase(other Place) bool { return p.System == other.System && p.OID == other.OID }
+// SameDatabase reports whether both are the same database, whatever its name is by now.
+func (p Place) SameDatabase(other Place) bool { return p.System == other.System && p.OID == other.OID }
 
-// recorded is the place as the store keeps it.
-func (p Place) recorded() Place {
+// withoutAddress is the place as the store keeps it.
+func (p Place) withoutAddress() Place {
 	p.Address = ""
 	return p
 }
@@ -49,7 +49,7 @@ func Locate(ctx context.Context, conn *pgx.Conn, recorded Place) (here Place, sa
 	if err != nil {
 		return here, false, fmt.Errorf("identify the server at %s: %w", here.Address, err)
 	}
-	same = here.IsDatabase(recorded) ||
+	same = here.SameDatabase(recorded) ||
 		here.System == recorded.System && here.Database == recorded.Database && (recorded.OID == 0 || !recordedExists)
 	return here, same, nil
 }
@@ -102,7 +102,7 @@ func (id Provenance) Err() error {
 	if len(found) == 0 {
 		return nil
 	}
-	if id.SourceCopied && !id.StoreCopied && !id.Source.IsDatabase(id.Store) {
+	if id.SourceCopied && !id.StoreCopied && !id.Source.SameDatabase(id.Store) {
 		found = append(found, "a copy beside the original needs a store of its own (WALHOOK_STORE_URL)")
 	}
 	return &CopyError{"this is a copy: " + strings.Join(found, "; ")}
@@ -118,7 +118,7 @@ func (id Provenance) Original() Place {
 
 // CheckOriginal returns a *CopyError unless source and store are those that were attached. It takes and changes nothing.
 func CheckOriginal(ctx context.Context, source, store *pgx.Conn) error {
-	a, err := ExistingAttachment(ctx, store)
+	a, err := ReadAttachmentIfInstalled(ctx, store)
 	if err != nil {
 		return err
 	}
@@ -176,11 +176,11 @@ func OpenOriginal(ctx context.Context, sourceURL, storeURL string, target Target
 	if err := id.Err(); err != nil {
 		return nil, err
 	}
-	if err := a.Ready(); err != nil {
+	if err := a.CheckComplete(); err != nil {
 		return nil, err
 	}
-	moved := id.AttachedTo != id.Source.recorded() || id.installedIn != id.Store.recorded()
-	return &Original{Attachment: a, Source: id.Source, Store: id.Store, Moved: moved}, a.Matches(target)
+	moved := id.AttachedTo != id.Source.withoutAddress() || id.installedIn != id.Store.withoutAddress()
+	return &Original{Attachment: a, Source: id.Source, Store: id.Store, Moved: moved}, a.CheckTarget(target)
 }
 
 // CheckSource returns a *CopyError unless the connection leads to the application's database as it was found.
@@ -188,7 +188,7 @@ func (o *Original) CheckSource(ctx context.Context, conn *pgx.Conn) error {
 	if o == nil {
 		return nil
 	}
-	return check(ctx, conn, "the application's database", o.Source)
+	return checkPlace(ctx, conn, "the application's database", o.Source)
 }
 
 // CheckStore is the same for the store.
@@ -196,12 +196,12 @@ func (o *Original) CheckStore(ctx context.Context, conn *pgx.Conn) error {
 	if o == nil {
 		return nil
 	}
-	return check(ctx, conn, "the store", o.Store)
+	return checkPlace(ctx, conn, "the store", o.Store)
 }
 
-func check(ctx context.Context, conn *pgx.Conn, what string, found Place) error {
+func checkPlace(ctx context.Context, conn *pgx.Conn, what string, found Place) error {
 	here, err := PlaceOf(ctx, conn)
-	if err == nil && !here.IsDatabase(found) {
+	if err == nil && !here.SameDatabase(found) {
 		err = &CopyError{fmt.Sprintf("%s was %s and is %s", what, found, here)}
 	}
 	return err

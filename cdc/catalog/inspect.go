@@ -13,8 +13,8 @@ import (
 	"walhook/cdc"
 )
 
-// TableInfo is what the catalog says of a table.
-type TableInfo struct {
+// Table is what the catalog says of a table.
+type Table struct {
 	OID         uint32
 	Name        cdc.Name
 	Kind        string // pg_class.relkind: r plain, p partitioned, ...
@@ -33,7 +33,7 @@ type TableInfo struct {
 
 	// Adopted tells which partitions were tables of their own before, as the catalog's rows that made them partitions. Only
 	// PostgreSQL 14 is asked: its walsender goes on leaving out what it has once left out.
-	Adopted string
+	AttachedPartitions string
 }
 
 // Identity is the replica identity of a plain table or of a partition.
@@ -54,8 +54,8 @@ func (i *Identity) Covering(column string) (string, bool) {
 	return fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY %s", i.Table, setting), ok
 }
 
-// typeOf returns the type of a column.
-func (t *TableInfo) typeOf(column string) cdc.ColumnType {
+// columnType returns the type of a column.
+func (t *Table) columnType(column string) cdc.ColumnType {
 	modifier, limited := t.Modifiers[column]
 	if !limited {
 		modifier = -1
@@ -64,11 +64,11 @@ func (t *TableInfo) typeOf(column string) cdc.ColumnType {
 }
 
 // Partitioned reports whether the table is partitioned.
-func (t *TableInfo) Partitioned() bool { return t.Kind == "p" }
+func (t *Table) Partitioned() bool { return t.Kind == "p" }
 
-// partitionsOf begins a query on the table tree: a table and, where it is partitioned, all its partitions. It takes no lock on them, as
+// partitionTree begins a query on the table tree: a table and, where it is partitioned, all its partitions. It takes no lock on them, as
 // pg_partition_tree does.
-func partitionsOf(oid string) string {
+func partitionTree(oid string) string {
 	return `with recursive tree (relid) as (
 		select ` + oid + ` union all
 		select i.inhrelid from tree t
@@ -77,10 +77,10 @@ func partitionsOf(oid string) string {
 }
 
 // measure finds the table's size. That needs a lock, which is not waited for where the application alters the table.
-func (t *TableInfo) measure(ctx context.Context, conn *pgx.Conn) error {
+func (t *Table) measure(ctx context.Context, conn *pgx.Conn) error {
 	work := &pgx.Batch{}
 	work.Queue("select pg_catalog.set_config('lock_timeout', '500ms', true)")
-	work.Queue(partitionsOf("$1::oid")+" select coalesce(sum(pg_catalog.pg_table_size(relid)), 0)::bigint from tree", t.OID).
+	work.Queue(partitionTree("$1::oid")+" select coalesce(sum(pg_catalog.pg_table_size(relid)), 0)::bigint from tree", t.OID).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&t.Bytes) })
 	err := conn.SendBatch(ctx, work).Close()
 	if cdc.SQLState(err) == pgerrcode.LockNotAvailable {
@@ -93,11 +93,11 @@ func (t *TableInfo) measure(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // InspectTable reads a table from the catalog, nil where there is none of that name. It waits for no lock on the table.
-func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*TableInfo, error) {
-	t := &TableInfo{Name: name, Columns: map[string]uint32{}, Modifiers: map[string]int32{}, Generated: map[string]bool{}}
+func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*Table, error) {
+	t := &Table{Name: name, Columns: map[string]uint32{}, Modifiers: map[string]int32{}, Generated: map[string]bool{}}
 	err := conn.QueryRow(ctx, `
 		select c.oid, c.relkind::text, c.relpersistence::text, pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'usage'),
-		       (`+partitionsOf("c.oid")+`
+		       (`+partitionTree("c.oid")+`
 		        select coalesce(sum(greatest(l.reltuples, 0)), 0) from pg_catalog.pg_class l join tree on tree.relid = l.oid),
 		       c.relkind <> 'p' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid)
 		  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -137,30 +137,30 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*TableInf
 	if err := t.readIndexes(ctx, conn); err != nil {
 		return nil, err
 	}
-	if err := t.readAdopted(ctx, conn); err != nil {
+	if err := t.readAttachedPartitions(ctx, conn); err != nil {
 		return nil, err
 	}
 	return t, t.readIdentities(ctx, conn)
 }
 
-// readAdopted tells partitions that were made as such from others by a system column, whose row is as old as the table.
-func (t *TableInfo) readAdopted(ctx context.Context, conn *pgx.Conn) error {
+// readAttachedPartitions tells partitions that were made as such from others by a system column, whose row is as old as the table.
+func (t *Table) readAttachedPartitions(ctx context.Context, conn *pgx.Conn) error {
 	if t.Kind != "p" {
 		return nil
 	}
-	err := conn.QueryRow(ctx, partitionsOf("$1::oid")+`
+	err := conn.QueryRow(ctx, partitionTree("$1::oid")+`
 		select coalesce(string_agg(i.inhrelid || ':' || i.xmin, ' ' order by i.inhrelid), '')
 		  from tree p
 		  join pg_catalog.pg_inherits i on i.inhrelid = p.relid
 		  join pg_catalog.pg_attribute a on a.attrelid = p.relid and a.attname = 'tableoid' and a.attnum < 0
-		 where current_setting('server_version_num')::int < 150000 and a.xmin <> i.xmin`, t.OID).Scan(&t.Adopted)
+		 where current_setting('server_version_num')::int < 150000 and a.xmin <> i.xmin`, t.OID).Scan(&t.AttachedPartitions)
 	if err != nil {
 		return fmt.Errorf("look up the partitions of %s: %w", t.Name.Display(), err)
 	}
 	return nil
 }
 
-func (t *TableInfo) readIndexes(ctx context.Context, conn *pgx.Conn) error {
+func (t *Table) readIndexes(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `
 		select i.indisprimary, array(select a.attname::text from pg_catalog.pg_attribute a
 		                              where a.attrelid = i.indrelid and a.attnum = any(i.indkey[0:i.indnkeyatts - 1]))
@@ -185,8 +185,8 @@ func (t *TableInfo) readIndexes(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // readIdentities reads the replica identity where it counts: PostgreSQL checks that of the partition a row lies in.
-func (t *TableInfo) readIdentities(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, partitionsOf("$1::oid")+`
+func (t *Table) readIdentities(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, partitionTree("$1::oid")+`
 		select c.oid::regclass::text, c.relreplident::text, c.relfilenode, c.relpages = 0,
 		       case c.relreplident
 		         when 'f' then array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
@@ -224,14 +224,14 @@ func (t *TableInfo) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// SlotInfo is what pg_replication_slots says of our slot.
-type SlotInfo struct {
+// Slot is what pg_replication_slots says of our slot.
+type Slot struct {
 	Name      string
 	Exists    bool
 	Plugin    string
 	Type      string
 	Database  string // that it belongs to; empty: to none, as it is a physical one
-	Here      bool   // that is the connected database
+	Local     bool   // that is the connected database
 	ActivePID *int32
 	Confirmed pglogrepl.LSN
 	WALStatus string        // reserved, extended, unreserved or lost
@@ -241,8 +241,8 @@ type SlotInfo struct {
 }
 
 // InspectSlot returns the slot of that name; where there is none, Exists is false.
-func InspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*SlotInfo, error) {
-	s := &SlotInfo{Name: name}
+func InspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*Slot, error) {
+	s := &Slot{Name: name}
 	var (
 		plugin, kind, status *string
 		database             *string
@@ -268,7 +268,7 @@ func InspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*SlotInfo, e
 		}
 	}
 	if here != nil {
-		s.Here = *here
+		s.Local = *here
 	}
 	if confirmed != nil {
 		s.Confirmed = *confirmed
@@ -279,18 +279,18 @@ func InspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*SlotInfo, e
 	return s, nil
 }
 
-// Foreign reports whether the slot is there and none of this database that walhook could have made. Names of slots are those of the
+// IsForeign reports whether the slot is there and none of this database that walhook could have made. Names of slots are those of the
 // whole server.
-func (s *SlotInfo) Foreign() bool {
-	return s.Exists && (s.Type != "logical" || s.Plugin != "pgoutput" || !s.Here)
+func (s *Slot) IsForeign() bool {
+	return s.Exists && (s.Type != "logical" || s.Plugin != "pgoutput" || !s.Local)
 }
 
-// Whose says what a foreign slot is.
-func (s *SlotInfo) Whose() string {
+// DescribeForeign says what a foreign slot is.
+func (s *Slot) DescribeForeign() string {
 	switch {
 	case s.Type != "logical":
 		return fmt.Sprintf("slot %q is a physical one", s.Name)
-	case !s.Here:
+	case !s.Local:
 		return fmt.Sprintf("slot %q belongs to database %q of this server", s.Name, s.Database)
 	default:
 		return fmt.Sprintf("slot %q is one of the plugin %s", s.Name, s.Plugin)
@@ -300,14 +300,14 @@ func (s *SlotInfo) Whose() string {
 // OtherSlotRemedy never says to drop a slot: somebody may depend on it.
 const OtherSlotRemedy = "slot names are shared by all databases of a server: choose another WALHOOK_SLOT"
 
-// Continues returns a *GapError unless the slot goes on exactly where the store ends, or before. The stored position stood at before and after
+// CheckPosition returns a *GapError unless the slot goes on exactly where the store ends, or before. The stored position stood at before and after
 // when it was read before and after the slot: a daemon that runs moves both.
-func (s *SlotInfo) Continues(before, after cdc.Position) error {
+func (s *Slot) CheckPosition(before, after cdc.Position) error {
 	switch {
-	case s.Foreign():
-		return &cdc.GapError{Kind: cdc.SlotForeign, Detail: s.Whose()}
+	case s.IsForeign():
+		return &cdc.GapError{Kind: cdc.SlotForeign, Detail: s.DescribeForeign()}
 	case s.WALStatus == "lost":
-		return &cdc.GapError{Kind: cdc.SlotLost, Detail: s.Lost()}
+		return &cdc.GapError{Kind: cdc.SlotLost, Detail: s.DescribeLost()}
 	case s.WALEnd < before.LSN:
 		return &cdc.GapError{Kind: cdc.ServerRestored, Detail: fmt.Sprintf("the server's WAL ends at %s, before the stored position %s: it was restored to an earlier point", s.WALEnd, before.LSN)}
 	case s.Confirmed > after.LSN:
@@ -316,8 +316,8 @@ func (s *SlotInfo) Continues(before, after cdc.Position) error {
 	return nil
 }
 
-// Lost says that the slot was invalidated.
-func (s *SlotInfo) Lost() string {
+// DescribeLost says that the slot was invalidated.
+func (s *Slot) DescribeLost() string {
 	return fmt.Sprintf("slot %q was invalidated: the server has removed WAL that it still needed", s.Name)
 }
 

@@ -12,12 +12,12 @@ import (
 	"walhook/cdc"
 )
 
-// LockPoll is how often a lock that somebody else holds is tried again.
-const LockPoll = 500 * time.Millisecond
+// LockRetryInterval is how often a lock that somebody else holds is tried again.
+const LockRetryInterval = 500 * time.Millisecond
 
-// mortal are settings with which the store's server ends a session within five seconds of the end of its client's machine, also where it
+// deadClientSettings are settings with which the store's server ends a session within five seconds of the end of its client's machine, also where it
 // is at a statement.
-var mortal = [...][2]string{
+var deadClientSettings = [...][2]string{
 	{"tcp_keepalives_idle", "1"},
 	{"tcp_keepalives_interval", "1"},
 	{"tcp_keepalives_count", "3"},
@@ -31,7 +31,7 @@ func ConnectLocking(ctx context.Context, url string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, setting := range mortal {
+	for _, setting := range deadClientSettings {
 		// A server may refuse what its system does not support.
 		if _, err := store.Exec(ctx, "select pg_catalog.set_config($1, $2, false)", setting[0], setting[1]); err != nil && cdc.SQLState(err) != pgerrcode.InvalidParameterValue {
 			CloseQuietly(store)
@@ -78,7 +78,7 @@ func TryLock(ctx context.Context, store *pgx.Conn, key int64, patience time.Dura
 			return locked, nil
 		}
 		select {
-		case <-time.After(LockPoll / 5):
+		case <-time.After(LockRetryInterval / 5):
 		case <-ctx.Done():
 			return false, ctx.Err()
 		}

@@ -31,7 +31,7 @@ type Finding struct {
 	Found  string `json:"found"`
 	Remedy string `json:"remedy,omitempty"`
 
-	Absent bool `json:"-"` // nothing has the name that a variable gives
+	NotFound bool `json:"-"` // nothing has the name that a variable gives
 }
 
 // Target is what is to be attached.
@@ -46,12 +46,12 @@ type Preflight struct {
 	Version    int // server_version_num
 	User       string
 	Superuser  bool
-	Respondent *TableInfo
-	Assessment *TableInfo // nil where none is mapped or none exists
-	Slot       *SlotInfo
+	Respondent *Table
+	Assessment *Table // nil where none is mapped or none exists
+	Slot       *Slot
 
-	Publication     publicationSpec
-	HavePublication *PublicationInfo
+	PublicationSpec PublicationSpec
+	Publication     *Publication
 }
 
 // Refusals returns the findings for which attach refuses.
@@ -65,12 +65,12 @@ func (p *Preflight) note(level Level, check, found, remedy string) {
 
 // noteAbsent notes that nothing has the name that a variable gives.
 func (p *Preflight) noteAbsent(check, found, remedy string) {
-	p.Findings = append(p.Findings, Finding{Check: check, Level: Fail, Found: found, Remedy: remedy, Absent: true})
+	p.Findings = append(p.Findings, Finding{Check: check, Level: Fail, Found: found, Remedy: remedy, NotFound: true})
 }
 
-// Inspect looks at the source and changes nothing. The error is one of the connection; what stands in the way of an attach is
+// InspectSource looks at the source and changes nothing. The error is one of the connection; what stands in the way of an attach is
 // among the findings. WAL senders of replication connections that are open already count as free.
-func Inspect(ctx context.Context, source *pgx.Conn, target Target, open ...*pgconn.PgConn) (*Preflight, error) {
+func InspectSource(ctx context.Context, source *pgx.Conn, target Target, open ...*pgconn.PgConn) (*Preflight, error) {
 	p := &Preflight{}
 	if err := p.checkServer(ctx, source, target, open); err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func Inspect(ctx context.Context, source *pgx.Conn, target Target, open ...*pgco
 	if p.Respondent == nil || m.HasAssessmentTable() && p.Assessment == nil {
 		return p, nil
 	}
-	p.Publication = NewPublicationSpec(target.Publication, target.Slot, target.Publish, m, p.Respondent, p.Assessment)
+	p.PublicationSpec = NewPublicationSpec(target.Publication, target.Slot, target.Publish, m, p.Respondent, p.Assessment)
 	return p, p.checkPublication(ctx, source)
 }
 
@@ -153,12 +153,12 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 	return nil
 }
 
-// variable is a mapped column with the variable that names it.
-type variable struct{ Name, Column string }
+// Variable is a mapped column with the variable that names it.
+type Variable struct{ Name, Column string }
 
 // RespondentVariables are the mapped columns of the respondent table, by the variables that name them.
-func RespondentVariables(m cdc.Mapping) []variable {
-	return []variable{
+func RespondentVariables(m cdc.Mapping) []Variable {
+	return []Variable{
 		{"WALHOOK_RESPONDENT_ID", m.ID},
 		{"WALHOOK_RESPONDENT_ASSESSMENT", m.Assessment},
 		{"WALHOOK_RESPONDENT_ORGANIZATION", m.Organization},
@@ -169,15 +169,15 @@ func RespondentVariables(m cdc.Mapping) []variable {
 }
 
 // AssessmentVariables are those of the assessment table.
-func AssessmentVariables(m cdc.Mapping) []variable {
-	return []variable{
+func AssessmentVariables(m cdc.Mapping) []Variable {
+	return []Variable{
 		{"WALHOOK_ASSESSMENT_ID", m.AssessmentID},
 		{"WALHOOK_ASSESSMENT_EXTERNAL_ID", m.ExternalID},
 		{"WALHOOK_ASSESSMENT_COPIED_FROM", m.CopiedFrom},
 	}
 }
 
-func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish string, name cdc.Name, variableName, id string, columns []variable) (*TableInfo, error) {
+func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish string, name cdc.Name, variableName, id string, columns []Variable) (*Table, error) {
 	t, err := InspectTable(ctx, source, name)
 	if err != nil {
 		return nil, err
@@ -208,7 +208,7 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 	if err := t.measure(ctx, source); err != nil {
 		return nil, err
 	}
-	p.note(OK, "table", fmt.Sprintf("table %s, %s, %s", shown, RowsText(t.Rows), t.Size()), "")
+	p.note(OK, "table", fmt.Sprintf("table %s, %s, %s", shown, FormatRows(t.Rows), t.Size()), "")
 
 	complete := true
 	for _, v := range columns {
@@ -244,7 +244,7 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 }
 
 // checkSelect makes sure that the snapshot can be read. It takes no more than the mapped columns.
-func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *TableInfo, columns []variable) error {
+func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *Table, columns []Variable) error {
 	var lacking, quoted []string
 	for _, v := range columns {
 		if v.Column == "" {
@@ -272,7 +272,7 @@ func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *TableI
 }
 
 // CheckOriginal refuses a table whose updates and deletes would fail, or not tell the row, once it is published.
-func (p *Preflight) checkIdentity(t *TableInfo, key variable, publish string) {
+func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 	shown, id := t.Name.Display(), key.Column
 	unique := slices.ContainsFunc(t.Uniques, func(columns []string) bool { return len(columns) == 1 && columns[0] == id })
 	if !unique && !(t.Partitioned() && slices.Contains(t.PrimaryKey, id)) {
@@ -304,7 +304,7 @@ func (p *Preflight) checkIdentity(t *TableInfo, key variable, publish string) {
 }
 
 // uniqueAdvice says how to map a column that identifies a row. A unique index may forbid what the application does.
-func uniqueAdvice(t *TableInfo, key variable) string {
+func uniqueAdvice(t *Table, key Variable) string {
 	index := fmt.Sprintf("a unique index on %q would do as well, but forbids rows that share a value of it", key.Column)
 	switch len(t.PrimaryKey) {
 	case 0:
@@ -335,7 +335,7 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 		if len(marker.Values) == 0 {
 			continue
 		}
-		values, err := valuesOf(ctx, source, p.Respondent.Columns[marker.Column])
+		values, err := possibleValues(ctx, source, p.Respondent.Columns[marker.Column])
 		if err != nil {
 			return fmt.Errorf("look up the values of column %q: %w", marker.Column, err)
 		}
@@ -349,8 +349,8 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 	return nil
 }
 
-// valuesOf lists all values that a type has, as text; none where they are not to be listed.
-func valuesOf(ctx context.Context, source *pgx.Conn, typeOID uint32) ([]string, error) {
+// possibleValues lists all values that a type has, as text; none where they are not to be listed.
+func possibleValues(ctx context.Context, source *pgx.Conn, typeOID uint32) ([]string, error) {
 	if typeOID == pgtype.BoolOID {
 		return []string{"true", "false", "t", "f"}, nil
 	}
@@ -368,30 +368,30 @@ func (p *Preflight) checkStamp(m cdc.Mapping) {
 
 func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) error {
 	var err error
-	if p.HavePublication, err = InspectPublication(ctx, source, p.Publication.Name); err != nil {
+	if p.Publication, err = InspectPublication(ctx, source, p.PublicationSpec.Name); err != nil {
 		return err
 	}
-	drift := p.Publication.Drift(p.HavePublication)
+	drift := p.PublicationSpec.Drift(p.Publication)
 	if len(drift) == 0 {
-		p.note(OK, "publication", fmt.Sprintf("publication %q publishes the mapped tables", p.Publication.Name), "")
+		p.note(OK, "publication", fmt.Sprintf("publication %q publishes the mapped tables", p.PublicationSpec.Name), "")
 		return nil
 	}
 	var mayCreate bool
 	if err := source.QueryRow(ctx, "select has_database_privilege(current_database(), 'create')").Scan(&mayCreate); err != nil {
 		return fmt.Errorf("look up the rights on the database: %w", err)
 	}
-	byHand := "let the owner run: " + strings.Join(p.Publication.MendSQL(p.HavePublication), "; ") + ";"
-	if p.HavePublication == nil {
+	byHand := "let the owner run: " + strings.Join(p.PublicationSpec.RepairSQL(p.Publication), "; ") + ";"
+	if p.Publication == nil {
 		byHand += fmt.Sprintf(" (walhook plan --role %s prints this and all else that the role lacks: docs/how-to/roles.md)", shellWord(p.User))
 	}
-	if p.HavePublication != nil {
+	if p.Publication != nil {
 		p.note(Warn, "publication", strings.Join(drift, "; "), "walhook attach mends it, as its owner, if walhook created it")
 	} else if mayCreate {
-		p.note(OK, "publication", fmt.Sprintf("publication %q does not exist, and can be made", p.Publication.Name), "")
+		p.note(OK, "publication", fmt.Sprintf("publication %q does not exist, and can be made", p.PublicationSpec.Name), "")
 	} else {
 		p.note(Fail, "publication", "the publication does not exist, and this role may not create one in this database", byHand)
 	}
-	for _, table := range p.Publication.tables {
+	for _, table := range p.PublicationSpec.tables {
 		if !table.info.IsOwner {
 			p.note(Fail, "publication", fmt.Sprintf("this role does not own %s, so it cannot publish it", table.info.Name.Display()), byHand)
 		}
@@ -413,23 +413,23 @@ func shellWord(word string) string {
 }
 
 // Size tells how large the table is.
-func (t *TableInfo) Size() string {
+func (t *Table) Size() string {
 	if t.Bytes < 0 {
 		return "of unknown size, since somebody has locked it"
 	}
-	return BytesText(t.Bytes)
+	return FormatBytes(t.Bytes)
 }
 
-// RowsText tells how many rows a table has by its statistics, which are 0 as long as nobody has counted.
-func RowsText(rows float64) string {
+// FormatRows tells how many rows a table has by its statistics, which are 0 as long as nobody has counted.
+func FormatRows(rows float64) string {
 	if rows < 1 {
 		return "empty or never analysed"
 	}
 	return fmt.Sprintf("about %.0f rows by its statistics", rows)
 }
 
-// BytesText tells a number of bytes as people read it, such as 1.5 MB.
-func BytesText(n int64) string {
+// FormatBytes tells a number of bytes as people read it, such as 1.5 MB.
+func FormatBytes(n int64) string {
 	const unit = 1024
 	value, suffix := float64(n), "bytes"
 	for _, s := range []string{"kB", "MB", "GB", "TB"} {
@@ -453,8 +453,8 @@ func closest(name string, columns map[string]uint32) string {
 	return folded[cdc.Nearest(fold(name), slices.Collect(maps.Keys(folded)))]
 }
 
-// Reasons is one line of findings and their remedies.
-func Reasons(findings []Finding) string {
+// FormatFindings is one line of findings and their remedies.
+func FormatFindings(findings []Finding) string {
 	texts := make([]string, len(findings))
 	for i, f := range findings {
 		texts[i] = f.Found

@@ -21,8 +21,8 @@ const (
 // columnListVersion is the first server version with column lists in publications.
 const columnListVersion = 150000
 
-// publicationSpec is the publication as it should be.
-type publicationSpec struct {
+// PublicationSpec is the publication as it should be.
+type PublicationSpec struct {
 	Name    string
 	Slot    string // whose daemon reads it
 	publish string
@@ -30,15 +30,15 @@ type publicationSpec struct {
 }
 
 type publishedTable struct {
-	info    *TableInfo
+	info    *Table
 	needed  []string // the mapped columns and those of the replica identity
 	columns []string // the column list; nil: none
 }
 
 // NewPublicationSpec returns the publication that the mapping needs; assessment may be nil.
-func NewPublicationSpec(name, slot, publish string, m cdc.Mapping, respondent, assessment *TableInfo) publicationSpec {
-	spec := publicationSpec{Name: name, Slot: slot, publish: publish}
-	add := func(info *TableInfo, mapped []string) {
+func NewPublicationSpec(name, slot, publish string, m cdc.Mapping, respondent, assessment *Table) PublicationSpec {
+	spec := PublicationSpec{Name: name, Slot: slot, publish: publish}
+	add := func(info *Table, mapped []string) {
 		table := publishedTable{info: info, needed: slices.Clone(mapped)}
 		// PostgreSQL refuses updates of the application when a list lacks a column of the replica identity.
 		for _, identity := range info.Identities {
@@ -72,7 +72,7 @@ func (t publishedTable) sql() string {
 }
 
 // createSQL is the statement that makes the publication.
-func (p publicationSpec) createSQL() string {
+func (p PublicationSpec) createSQL() string {
 	tables := make([]string, len(p.tables))
 	for i, table := range p.tables {
 		tables[i] = table.sql()
@@ -86,12 +86,12 @@ func (p publicationSpec) createSQL() string {
 const PublicationMark = "walhook, for slot "
 
 // MarkSQL is the statement that marks the publication as created for the slot.
-func (p publicationSpec) MarkSQL() string {
+func (p PublicationSpec) MarkSQL() string {
 	return fmt.Sprintf("comment on publication %s is '%s%s'", pgx.Identifier{p.Name}.Sanitize(), PublicationMark, p.Slot)
 }
 
-// PublicationInfo is the publication as it is.
-type PublicationInfo struct {
+// Publication is the publication as it is.
+type Publication struct {
 	name               string
 	Owner              bool   // the connected role may do what the owner may
 	Slot               string // for which walhook created it; empty: walhook did not, or an earlier version did
@@ -101,38 +101,38 @@ type PublicationInfo struct {
 	tables             map[uint32][]string
 	filtered           map[uint32]bool // tables of which a row filter holds rows back
 
-	row       string            // oid and xmin of its row in pg_publication
-	tableRows map[uint32]string // the same of the tables' rows in pg_publication_rel
+	catalogRow string            // oid and xmin of its row in pg_publication
+	tableRows  map[uint32]string // the same of the tables' rows in pg_publication_rel
 }
 
-// sweeping reports whether it publishes whole schemas, or all tables.
-func (p *PublicationInfo) sweeping() bool { return p.allTables || len(p.schemas) > 0 }
+// publishesSchemas reports whether it publishes whole schemas, or all tables.
+func (p *Publication) publishesSchemas() bool { return p.allTables || len(p.schemas) > 0 }
 
-// has reports whether the publication has the table, by name or with others.
-func (p *PublicationInfo) has(table *TableInfo) bool {
+// includes reports whether the publication has the table, by name or with others.
+func (p *Publication) includes(table *Table) bool {
 	_, named := p.tables[table.OID]
-	return named || p.Sweeps(table)
+	return named || p.IncludesImplicitly(table)
 }
 
-// Sweeps reports whether the table is published with others, as one of a schema or of all, and so without list and filter.
-func (p *PublicationInfo) Sweeps(table *TableInfo) bool {
+// IncludesImplicitly reports whether the table is published with others, as one of a schema or of all, and so without list and filter.
+func (p *Publication) IncludesImplicitly(table *Table) bool {
 	_, schema := p.schemas[table.Name.Schema]
 	return schema || p.allTables
 }
 
-// RowsOf tells the catalog's rows that publish these tables, with the transactions that wrote them. They are others once
+// CatalogRows tells the catalog's rows that publish these tables, with the transactions that wrote them. They are others once
 // the publication was made again, or a table taken out and in, however soon: what happened in between was not streamed. So are
 // they where PostgreSQL 14 does not stream a partition since it was a table of its own before.
-func (p *PublicationInfo) RowsOf(tables ...*TableInfo) string {
+func (p *Publication) CatalogRows(tables ...*Table) string {
 	if p == nil {
 		return ""
 	}
-	rows := []string{p.row}
+	rows := []string{p.catalogRow}
 	for _, table := range tables {
 		if table != nil {
 			rows = append(rows, p.tableRows[table.OID]+p.schemas[table.Name.Schema])
-			if table.Adopted != "" {
-				rows = append(rows, table.Adopted)
+			if table.AttachedPartitions != "" {
+				rows = append(rows, table.AttachedPartitions)
 			}
 		}
 	}
@@ -140,14 +140,14 @@ func (p *PublicationInfo) RowsOf(tables ...*TableInfo) string {
 }
 
 // InspectPublication reads the publication, nil where there is none.
-func InspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*PublicationInfo, error) {
-	p := &PublicationInfo{name: name, schemas: map[string]string{}, tables: map[uint32][]string{}, filtered: map[uint32]bool{}, tableRows: map[uint32]string{}}
+func InspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*Publication, error) {
+	p := &Publication{name: name, schemas: map[string]string{}, tables: map[uint32][]string{}, filtered: map[uint32]bool{}, tableRows: map[uint32]string{}}
 	var oid uint32
 	var comment string
 	err := conn.QueryRow(ctx, `select oid, oid || ':' || xmin, puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
 		pg_catalog.pg_has_role(pubowner, 'usage'), coalesce(pg_catalog.obj_description(oid, 'pg_publication'), '')
 		from pg_catalog.pg_publication where pubname = $1`, name).
-		Scan(&oid, &p.row, &p.allTables, &p.viaRoot, &p.actions[0], &p.actions[1], &p.actions[2], &p.actions[3], &p.Owner, &comment)
+		Scan(&oid, &p.catalogRow, &p.allTables, &p.viaRoot, &p.actions[0], &p.actions[1], &p.actions[2], &p.actions[3], &p.Owner, &comment)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -191,7 +191,7 @@ func InspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*Publ
 	return p, nil
 }
 
-func (p *PublicationInfo) inspectSchemas(ctx context.Context, conn *pgx.Conn, oid uint32) error {
+func (p *Publication) inspectSchemas(ctx context.Context, conn *pgx.Conn, oid uint32) error {
 	rows, err := conn.Query(ctx, `select n.nspname, p.oid || ':' || p.xmin
 		from pg_catalog.pg_publication_namespace p join pg_catalog.pg_namespace n on n.oid = p.pnnspid where p.pnpubid = $1`, oid)
 	if err != nil {
@@ -206,7 +206,7 @@ func (p *PublicationInfo) inspectSchemas(ctx context.Context, conn *pgx.Conn, oi
 }
 
 // Drift says in sentences how the publication differs from what it should be, nothing where it does not.
-func (p publicationSpec) Drift(have *PublicationInfo) []string {
+func (p PublicationSpec) Drift(have *Publication) []string {
 	if have == nil {
 		return []string{fmt.Sprintf("publication %q does not exist", p.Name)}
 	}
@@ -225,12 +225,12 @@ func (p publicationSpec) Drift(have *PublicationInfo) []string {
 		}
 	}
 	for _, table := range p.tables {
-		if have.Sweeps(table.info) {
+		if have.IncludesImplicitly(table.info) {
 			continue
 		}
 		columns := have.tables[table.info.OID]
 		switch {
-		case !have.has(table.info):
+		case !have.includes(table.info):
 			drift = append(drift, fmt.Sprintf("publication %q lacks table %s", p.Name, table.info.Name.Display()))
 		case columns != nil && !covers(columns, table):
 			drift = append(drift, fmt.Sprintf("the column list of %s in publication %q lacks mapped columns", table.info.Name.Display(), p.Name))
@@ -242,14 +242,14 @@ func (p publicationSpec) Drift(have *PublicationInfo) []string {
 	return drift
 }
 
-// exposes says in sentences what the publication publishes beyond the mapped columns although WALHOOK_PUBLISH is mapped.
-func (p publicationSpec) exposes(have *PublicationInfo) []string {
+// excess says in sentences what the publication publishes beyond the mapped columns although WALHOOK_PUBLISH is mapped.
+func (p PublicationSpec) excess(have *Publication) []string {
 	var found []string
 	for _, table := range p.tables {
 		columns := have.tables[table.info.OID]
 		switch {
-		case p.publish != PublishMapped || !have.has(table.info):
-		case have.Sweeps(table.info) || columns == nil:
+		case p.publish != PublishMapped || !have.includes(table.info):
+		case have.IncludesImplicitly(table.info) || columns == nil:
 			found = append(found, fmt.Sprintf("publication %q publishes every column of %s", p.Name, table.info.Name.Display()))
 		case slices.ContainsFunc(columns, func(c string) bool { return !slices.Contains(table.needed, c) }):
 			found = append(found, fmt.Sprintf("publication %q publishes more than the mapped columns of %s", p.Name, table.info.Name.Display()))
@@ -260,27 +260,27 @@ func (p publicationSpec) exposes(have *PublicationInfo) []string {
 
 // Refusals are why this installation does not take the publication that is there. recorded is the attachment whose publication it may be, nil
 // where none is.
-func (p publicationSpec) Refusals(have *PublicationInfo, recorded *Attachment) []Finding {
+func (p PublicationSpec) Refusals(have *Publication, recorded *Attachment) []Finding {
 	refuse := func(what, remedy string) []Finding {
 		return []Finding{{Check: "publication", Level: Fail, Found: what, Remedy: remedy}}
 	}
 	const another = "set WALHOOK_PUBLICATION to another name, under which walhook creates its own"
 	switch {
-	case have == nil || recorded.Created(have, p.Slot):
+	case have == nil || recorded.OwnsPublication(have, p.Slot):
 	case have.Slot != "":
 		return refuse(fmt.Sprintf("publication %q is that of another walhook, which reads slot %q", p.Name, have.Slot), another)
 	case recorded.Complete():
 		// It was taken as it was, and may have been changed since to protect the application.
 	case len(p.Drift(have)) > 0:
 		return refuse(fmt.Sprintf("publication %q is there, and walhook did not create it: %s", p.Name, strings.Join(p.Drift(have), "; ")), another)
-	case len(p.exposes(have)) > 0:
-		return refuse(fmt.Sprintf("WALHOOK_PUBLISH is mapped, and walhook did not create this publication: %s", strings.Join(p.exposes(have), "; ")), another)
+	case len(p.excess(have)) > 0:
+		return refuse(fmt.Sprintf("WALHOOK_PUBLISH is mapped, and walhook did not create this publication: %s", strings.Join(p.excess(have), "; ")), another)
 	}
 	return nil
 }
 
-// Created reports whether this installation created the publication, and may change and drop it.
-func (a *Attachment) Created(have *PublicationInfo, slot string) bool {
+// OwnsPublication reports whether this installation created the publication, and may change and drop it.
+func (a *Attachment) OwnsPublication(have *Publication, slot string) bool {
 	switch {
 	case have.Slot == slot:
 		return true
@@ -290,7 +290,7 @@ func (a *Attachment) Created(have *PublicationInfo, slot string) bool {
 		return have.Slot == a.Slot || have.Slot == a.NextSlot
 	}
 	// An earlier version did not mark it, and dropped whatever had the name.
-	return a.Publication == have.name && (a.PublicationCreated == nil || *a.PublicationCreated) && !have.sweeping()
+	return a.Publication == have.name && (a.PublicationCreated == nil || *a.PublicationCreated) && !have.publishesSchemas()
 }
 
 func covers(columns []string, table publishedTable) bool {
@@ -302,8 +302,8 @@ func covers(columns []string, table publishedTable) bool {
 	return true
 }
 
-// MendSQL are the statements that make the publication what it should be.
-func (p publicationSpec) MendSQL(have *PublicationInfo) []string {
+// RepairSQL are the statements that make the publication what it should be.
+func (p PublicationSpec) RepairSQL(have *Publication) []string {
 	if have == nil {
 		return []string{p.createSQL(), p.MarkSQL()}
 	}
@@ -314,10 +314,10 @@ func (p publicationSpec) MendSQL(have *PublicationInfo) []string {
 	case len(have.schemas) > 0:
 		// Setting the tables would take the schemas out.
 		for _, table := range p.tables {
-			if have.Sweeps(table.info) {
+			if have.IncludesImplicitly(table.info) {
 				continue
 			}
-			if have.has(table.info) {
+			if have.includes(table.info) {
 				statements = append(statements, fmt.Sprintf("alter publication %s drop table %s", quoted, table.info.Name))
 			}
 			statements = append(statements, fmt.Sprintf("alter publication %s add table %s", quoted, table.sql()))
@@ -337,26 +337,26 @@ func QuotePublication(name string) string {
 	return strings.ReplaceAll(pgx.Identifier{name}.Sanitize(), "'", "''")
 }
 
-// MendPublication makes the publication what it should be, and marks it where this installation created it.
-func MendPublication(ctx context.Context, source *pgx.Conn, p *Preflight, recorded *Attachment) error {
+// RepairPublication makes the publication what it should be, and marks it where this installation created it.
+func RepairPublication(ctx context.Context, source *pgx.Conn, p *Preflight, recorded *Attachment) error {
 	var statements []string
-	if len(p.Publication.Drift(p.HavePublication)) > 0 {
-		statements = p.Publication.MendSQL(p.HavePublication)
+	if len(p.PublicationSpec.Drift(p.Publication)) > 0 {
+		statements = p.PublicationSpec.RepairSQL(p.Publication)
 	}
-	if have := p.HavePublication; have != nil && have.Owner && have.Slot != p.Publication.Slot && recorded.Created(have, p.Publication.Slot) {
-		statements = append(statements, p.Publication.MarkSQL())
+	if have := p.Publication; have != nil && have.Owner && have.Slot != p.PublicationSpec.Slot && recorded.OwnsPublication(have, p.PublicationSpec.Slot) {
+		statements = append(statements, p.PublicationSpec.MarkSQL())
 	}
 	for _, statement := range statements {
 		if _, err := source.Exec(ctx, statement); err != nil {
-			return fmt.Errorf("make publication %q (%s): %w", p.Publication.Name, statement, err)
+			return fmt.Errorf("make publication %q (%s): %w", p.PublicationSpec.Name, statement, err)
 		}
 	}
 	return nil
 }
 
-// Harm says why PostgreSQL would refuse updates of the table while the publication has it as it is, or as it would be without
+// WriteRefusal says why PostgreSQL would refuse updates of the table while the publication has it as it is, or as it would be without
 // a column list where it is not in it; "" where it would not. The rules are those of CheckCmdReplicaIdentity.
-func (t *TableInfo) Harm(have *PublicationInfo) string {
+func (t *Table) WriteRefusal(have *Publication) string {
 	var list []string
 	if have != nil {
 		list = have.tables[t.OID]
@@ -382,9 +382,9 @@ func (t *TableInfo) Harm(have *PublicationInfo) string {
 }
 
 // Publishes reports whether updates or deletes of the table are published.
-func (p *PublicationInfo) Publishes(t *TableInfo) bool {
+func (p *Publication) Publishes(t *Table) bool {
 	if p == nil || !p.actions[1] && !p.actions[2] {
 		return false
 	}
-	return p.has(t)
+	return p.includes(t)
 }

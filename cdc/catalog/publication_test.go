@@ -8,12 +8,12 @@ import (
 	"walhook/cdc"
 )
 
-func testPublication(publish string) publicationSpec {
-	respondent := &TableInfo{
+func testPublication(publish string) PublicationSpec {
+	respondent := &Table{
 		OID: respondentOID, Name: cdc.Name{Schema: "public", Table: "Respondent"}, Kind: "p",
 		Identities: []Identity{{Table: "public.r1", Setting: "i", Columns: []string{"id", "tenant"}}, {Table: "public.r2", Setting: "d", Columns: []string{"id"}}},
 	}
-	assessment := &TableInfo{OID: assessmentOID, Name: cdc.Name{Schema: "public", Table: "assessment"}, Kind: "r", Identities: []Identity{{Table: "public.assessment", Columns: []string{"id"}}}}
+	assessment := &Table{OID: assessmentOID, Name: cdc.Name{Schema: "public", Table: "assessment"}, Kind: "r", Identities: []Identity{{Table: "public.assessment", Columns: []string{"id"}}}}
 	return NewPublicationSpec("wal's hook", "the_slot", publish, testMapping, respondent, assessment)
 }
 
@@ -39,7 +39,7 @@ func TestPublicationOfMappedColumnsCarriesEveryReplicaIdentity(t *testing.T) {
 
 func TestPublicationWithoutAssessmentTable(t *testing.T) {
 	t.Parallel()
-	spec := NewPublicationSpec("walhook", "the_slot", PublishAll, testMapping, &TableInfo{Name: testMapping.Respondent}, nil)
+	spec := NewPublicationSpec("walhook", "the_slot", PublishAll, testMapping, &Table{Name: testMapping.Respondent}, nil)
 	if got, want := spec.createSQL(), `create publication "walhook" for table "public"."respondent"`+publishedHow; got != want {
 		t.Errorf("%s\nand not\n%s", got, want)
 	}
@@ -50,32 +50,32 @@ func TestDriftTellsHowAPublicationDiffers(t *testing.T) {
 	every := [4]bool{true, true, true, true}
 	needed := []string{"id", "assessment_id", "organization_id", "started_at", "status", "finished_at", "tenant"}
 	for name, tt := range map[string]struct {
-		have *PublicationInfo
+		have *Publication
 		want []string
 	}{
-		"as it should be":    {&PublicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: nil, assessmentOID: nil}}, nil},
-		"more tables":        {&PublicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: nil, assessmentOID: nil, otherOID: nil}}, nil},
-		"all tables":         {&PublicationInfo{viaRoot: true, actions: every, allTables: true}, nil},
-		"a list that covers": {&PublicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: append(needed, "more"), assessmentOID: nil}}, nil},
+		"as it should be":    {&Publication{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: nil, assessmentOID: nil}}, nil},
+		"more tables":        {&Publication{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: nil, assessmentOID: nil, otherOID: nil}}, nil},
+		"all tables":         {&Publication{viaRoot: true, actions: every, allTables: true}, nil},
+		"a list that covers": {&Publication{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: append(needed, "more"), assessmentOID: nil}}, nil},
 		"a row filter": {
-			&PublicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: nil, assessmentOID: nil}, filtered: map[uint32]bool{assessmentOID: true}},
+			&Publication{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: nil, assessmentOID: nil}, filtered: map[uint32]bool{assessmentOID: true}},
 			[]string{"row filter in publication \"wal's hook\" holds back rows of public.assessment"},
 		},
 		"none":           {nil, []string{"does not exist"}},
-		"emptied":        {&PublicationInfo{viaRoot: true, actions: every}, []string{"lacks table public.Respondent", "lacks table public.assessment"}},
-		"one table less": {&PublicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{assessmentOID: nil}}, []string{"lacks table public.Respondent"}},
+		"emptied":        {&Publication{viaRoot: true, actions: every}, []string{"lacks table public.Respondent", "lacks table public.assessment"}},
+		"one table less": {&Publication{viaRoot: true, actions: every, tables: map[uint32][]string{assessmentOID: nil}}, []string{"lacks table public.Respondent"}},
 		"actions less": {
-			&PublicationInfo{viaRoot: true, actions: [4]bool{true, false, true, false}, allTables: true},
+			&Publication{viaRoot: true, actions: [4]bool{true, false, true, false}, allTables: true},
 			[]string{"does not publish update", "does not publish truncate"},
 		},
-		"a schema": {&PublicationInfo{viaRoot: true, actions: every, schemas: map[string]string{"public": ""}}, nil},
+		"a schema": {&Publication{viaRoot: true, actions: every, schemas: map[string]string{"public": ""}}, nil},
 		"another schema": {
-			&PublicationInfo{viaRoot: true, actions: every, schemas: map[string]string{"other": ""}, tables: map[uint32][]string{assessmentOID: nil}},
+			&Publication{viaRoot: true, actions: every, schemas: map[string]string{"other": ""}, tables: map[uint32][]string{assessmentOID: nil}},
 			[]string{"lacks table public.Respondent"},
 		},
-		"by partition": {&PublicationInfo{actions: every, allTables: true}, []string{"partition root"}},
+		"by partition": {&Publication{actions: every, allTables: true}, []string{"partition root"}},
 		"a list without the replica identity": {
-			&PublicationInfo{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: needed[:6], assessmentOID: nil}},
+			&Publication{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: needed[:6], assessmentOID: nil}},
 			[]string{"column list of public.Respondent"},
 		},
 	} {
@@ -97,22 +97,22 @@ func TestMendingMakesWhatIsMissing(t *testing.T) {
 	spec := testPublication(PublishAll)
 	const how = `alter publication "wal's hook" set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)`
 	for name, tt := range map[string]struct {
-		have *PublicationInfo
+		have *Publication
 		want []string
 	}{
 		"none":       {nil, []string{spec.createSQL(), `comment on publication "wal's hook" is 'walhook, for slot the_slot'`}},
-		"all tables": {&PublicationInfo{allTables: true}, []string{how}},
-		"a schema":   {&PublicationInfo{schemas: map[string]string{"public": ""}}, []string{how}},
+		"all tables": {&Publication{allTables: true}, []string{how}},
+		"a schema":   {&Publication{schemas: map[string]string{"public": ""}}, []string{how}},
 		"another schema": {
-			&PublicationInfo{schemas: map[string]string{"other": ""}, tables: map[uint32][]string{assessmentOID: {"id"}}},
+			&Publication{schemas: map[string]string{"other": ""}, tables: map[uint32][]string{assessmentOID: {"id"}}},
 			[]string{
 				how, `alter publication "wal's hook" add table "public"."Respondent"`,
 				`alter publication "wal's hook" drop table "public"."assessment"`, `alter publication "wal's hook" add table "public"."assessment"`,
 			},
 		},
-		"emptied": {&PublicationInfo{}, []string{how, `alter publication "wal's hook" set table "public"."Respondent", "public"."assessment"`}},
+		"emptied": {&Publication{}, []string{how, `alter publication "wal's hook" set table "public"."Respondent", "public"."assessment"`}},
 	} {
-		if got := spec.MendSQL(tt.have); !slices.Equal(got, tt.want) {
+		if got := spec.RepairSQL(tt.have); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}

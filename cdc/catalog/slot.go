@@ -18,8 +18,8 @@ import (
 // FailoverVersion is the first server version whose logical slots can be synchronised to a standby.
 const FailoverVersion = 170000
 
-// waitNotice is how often a slow slot creation says what it waits for.
-const waitNotice = 3 * time.Second
+// waitNoticeInterval is how often a slow slot creation says what it waits for.
+const waitNoticeInterval = 3 * time.Second
 
 // CreatedSlot is a slot just created, with the snapshot of the very point where it begins. The snapshot lives as long as the
 // replication connection stays idle.
@@ -35,8 +35,8 @@ type SlotSpec struct {
 	Temporary bool // it ends with its connection
 }
 
-// LastingSlot is the slot that the daemon reads, on a server of this version.
-func LastingSlot(name string, version int) SlotSpec {
+// PermanentSlot is the slot that the daemon reads, on a server of this version.
+func PermanentSlot(name string, version int) SlotSpec {
 	return SlotSpec{Name: name, failover: version >= FailoverVersion}
 }
 
@@ -52,8 +52,8 @@ func (s SlotSpec) SQL() string {
 	return fmt.Sprintf("CREATE_REPLICATION_SLOT %s %sLOGICAL pgoutput %s", quoteSlot(s.Name), temporary, options)
 }
 
-// TemporarySlot names a slot beside another one. Names have at most 63 bytes.
-func TemporarySlot(beside string) string {
+// TemporarySlotName names a slot beside another one. Names have at most 63 bytes.
+func TemporarySlotName(beside string) string {
 	return fmt.Sprintf("%.40s_compare_%d", beside, os.Getpid())
 }
 
@@ -68,7 +68,7 @@ func CreateSlot(ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn
 			select {
 			case <-done:
 				return
-			case <-time.After(waitNotice):
+			case <-time.After(waitNoticeInterval):
 			}
 			if blockers, err := RunningTransactions(ctx, watch); err == nil && blockers != "" {
 				note("creating the slot waits for transactions that are running: " + blockers)
@@ -79,8 +79,8 @@ func CreateSlot(ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn
 	close(done)
 	<-watched
 	if cdc.SQLState(err) == pgerrcode.DuplicateObject { // since it was looked for
-		if there, lookErr := InspectSlot(ctx, watch, slot.Name); lookErr == nil && there.Foreign() {
-			err = fmt.Errorf("%w; %s", err, there.Whose())
+		if there, lookErr := InspectSlot(ctx, watch, slot.Name); lookErr == nil && there.IsForeign() {
+			err = fmt.Errorf("%w; %s", err, there.DescribeForeign())
 		}
 		return CreatedSlot{}, fmt.Errorf("create slot %q: %w; %s", slot.Name, err, OtherSlotRemedy)
 	}
@@ -129,7 +129,7 @@ func RunningTransactions(ctx context.Context, conn *pgx.Conn) (string, error) {
 func DropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 	deadline := time.Now().Add(DialTimeout)
 	for {
-		if _, err := source.Exec(ctx, EndLeftoverSQL, name); err != nil {
+		if _, err := source.Exec(ctx, TerminateStaleWalsenderSQL, name); err != nil {
 			return fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", name, err)
 		}
 		_, err := source.Exec(ctx, dropSlotSQL, name)
@@ -140,7 +140,7 @@ func DropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 			return fmt.Errorf("drop slot %q: %w", name, err)
 		}
 		select {
-		case <-time.After(LockPoll / 2):
+		case <-time.After(LockRetryInterval / 2):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -148,15 +148,15 @@ func DropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 }
 
 const (
-	// OwnSlots are those of the connected database that walhook may have created.
-	OwnSlots = "s.database = current_database() and s.slot_type = 'logical' and s.plugin = 'pgoutput'"
+	// OwnSlotCondition are those of the connected database that walhook may have created.
+	OwnSlotCondition = "s.database = current_database() and s.slot_type = 'logical' and s.plugin = 'pgoutput'"
 
-	dropSlotSQL = "select pg_drop_replication_slot(s.slot_name) from pg_catalog.pg_replication_slots s where s.slot_name = $1 and " + OwnSlots
+	dropSlotSQL = "select pg_drop_replication_slot(s.slot_name) from pg_catalog.pg_replication_slots s where s.slot_name = $1 and " + OwnSlotCondition
 
-	// EndLeftoverSQL ends the walsender that holds a slot when it runs as our own role under our own name.
-	EndLeftoverSQL = `select pg_terminate_backend(a.pid)
+	// TerminateStaleWalsenderSQL ends the walsender that holds a slot when it runs as our own role under our own name.
+	TerminateStaleWalsenderSQL = `select pg_terminate_backend(a.pid)
 	from pg_catalog.pg_replication_slots s join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
-	where s.slot_name = $1 and a.usename = current_user and a.application_name = current_setting('application_name') and ` + OwnSlots
+	where s.slot_name = $1 and a.usename = current_user and a.application_name = current_setting('application_name') and ` + OwnSlotCondition
 )
 
 // quoteSlot writes a slot name for the replication grammar. Names hold only lower-case letters, digits and underscores.

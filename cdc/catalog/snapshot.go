@@ -14,13 +14,13 @@ import (
 	"walhook/cdc"
 )
 
-// copyFlush is how many bytes of converted rows are handed to the store at a time.
-const copyFlush = 64 << 10
+// copyBufferSize is how many bytes of converted rows are handed to the store at a time.
+const copyBufferSize = 64 << 10
 
-// copyPart is how many bytes of converted rows go into one statement of the store where it may be several. A transaction of so
+// copyChunk is how many bytes of converted rows go into one statement of the store where it may be several. A transaction of so
 // many rows, which take 11 bytes at least, is decoded in memory: logical_decoding_work_mem is 64 MB by default, and a change takes some
 // 200 bytes of it.
-const copyPart = 2 << 20
+const copyChunk = 2 << 20
 
 // CopyRows reads the given columns of a table at the snapshot that the source transaction has, converts each row and writes
 // it to the target, a `table (columns)` of the store. Memory stays bounded by one row and a buffer, whatever the table's size.
@@ -66,19 +66,19 @@ func CopyRows(ctx context.Context, source, store *pgx.Conn, from cdc.Name, colum
 	return converter.rows, nil
 }
 
-// copyIn writes rows in COPY's text format, copyPart bytes and the rest of the row with each statement.
+// copyIn writes rows in COPY's text format, copyChunk bytes and the rest of the row with each statement.
 func copyIn(ctx context.Context, store *pgx.Conn, rows io.Reader, target string, refused func([]byte, error) error) error {
-	lines := &linesReader{from: bufio.NewReaderSize(rows, copyFlush)}
+	lines := &chunkReader{from: bufio.NewReaderSize(rows, copyBufferSize)}
 	var part bytes.Buffer // what was read of the part that is being written
 	for {
-		lines.left = copyPart
+		lines.left = copyChunk
 		part.Reset()
 		err := copyLines(ctx, store, io.TeeReader(lines, &part), target)
-		if cdc.Untakable(err) {
+		if cdc.IsRejected(err) {
 			if _, err := part.ReadFrom(lines); err != nil {
 				return err
 			}
-			err = copyHalves(ctx, store, part.Bytes(), target, err, refused)
+			err = copyBisect(ctx, store, part.Bytes(), target, err, refused)
 		}
 		if err != nil || lines.ended() {
 			return err
@@ -94,8 +94,8 @@ func copyLines(ctx context.Context, store *pgx.Conn, rows io.Reader, target stri
 	})
 }
 
-// copyHalves writes rows that the store has refused together, until the one that it refuses is alone.
-func copyHalves(ctx context.Context, store *pgx.Conn, rows []byte, target string, cause error, refused func([]byte, error) error) error {
+// copyBisect writes rows that the store has refused together, until the one that it refuses is alone.
+func copyBisect(ctx context.Context, store *pgx.Conn, rows []byte, target string, cause error, refused func([]byte, error) error) error {
 	half := len(rows) / 2
 	end := half + 1 + bytes.IndexByte(rows[half:], '\n') // of the line in the middle
 	if end == len(rows) {
@@ -106,8 +106,8 @@ func copyHalves(ctx context.Context, store *pgx.Conn, rows []byte, target string
 	}
 	for _, some := range [][]byte{rows[:end], rows[end:]} {
 		err := copyLines(ctx, store, bytes.NewReader(some), target)
-		if cdc.Untakable(err) {
-			err = copyHalves(ctx, store, some, target, err, refused)
+		if cdc.IsRejected(err) {
+			err = copyBisect(ctx, store, some, target, err, refused)
 		}
 		if err != nil {
 			return err
@@ -116,14 +116,14 @@ func copyHalves(ctx context.Context, store *pgx.Conn, rows []byte, target string
 	return nil
 }
 
-// linesReader reads so many bytes and the rest of the line in which they end.
-type linesReader struct {
+// chunkReader reads so many bytes and the rest of the line in which they end.
+type chunkReader struct {
 	from *bufio.Reader
 	left int
 	last byte // that was read
 }
 
-func (r *linesReader) Read(p []byte) (int, error) {
+func (r *chunkReader) Read(p []byte) (int, error) {
 	if r.left > 0 {
 		n, err := r.from.Read(p[:min(len(p), r.left)])
 		if r.left -= n; n > 0 {
@@ -145,7 +145,7 @@ func (r *linesReader) Read(p []byte) (int, error) {
 }
 
 // ended reports whether there are no more lines. What keeps them from being read counts as more: the next Read tells.
-func (r *linesReader) ended() bool {
+func (r *chunkReader) ended() bool {
 	_, err := r.from.Peek(1)
 	return errors.Is(err, io.EOF)
 }
@@ -170,7 +170,7 @@ func CopyOutSQL(ctx context.Context, source *pgx.Conn, from cdc.Name, columns []
 		readable, hidden bool
 	)
 	_, err = pgx.ForEachRow(rows, []any{&name, &readable}, func() error {
-		statements = append(statements, fmt.Sprintf("copy %s (%s) to stdout (encoding 'SQL_ASCII')", name, QuotedList(columns)))
+		statements = append(statements, fmt.Sprintf("copy %s (%s) to stdout (encoding 'SQL_ASCII')", name, QuoteIdentifiers(columns)))
 		hidden = hidden || !readable
 		return nil
 	})
@@ -178,7 +178,7 @@ func CopyOutSQL(ctx context.Context, source *pgx.Conn, from cdc.Name, columns []
 		return nil, fmt.Errorf("look up the partitions of %s: %w", from.Display(), err)
 	}
 	if hidden {
-		return []string{fmt.Sprintf("copy (select %s from %s) to stdout (encoding 'SQL_ASCII')", QuotedList(columns), from)}, nil
+		return []string{fmt.Sprintf("copy (select %s from %s) to stdout (encoding 'SQL_ASCII')", QuoteIdentifiers(columns), from)}, nil
 	}
 	return statements, nil
 }
@@ -238,7 +238,7 @@ func (c *rowConverter) row(line []byte) (err error) {
 	if c.rows++; c.rows%10000 == 0 {
 		c.progress(c.rows)
 	}
-	if len(c.out) >= copyFlush {
+	if len(c.out) >= copyBufferSize {
 		return c.flush()
 	}
 	return nil
@@ -299,30 +299,30 @@ func appendCopyNull(dst []byte) []byte { return append(dst, '\\', 'N') }
 const StateColumns = "(response_id, assessment_id, organization_id, stamp, flags)"
 
 // StateConverter turns the mapped columns of a respondent into a row of the state that fires nothing.
-func StateConverter(m cdc.Mapping, t *TableInfo) func([]byte, []cdc.Text) ([]byte, error) {
+func StateConverter(m cdc.Mapping, t *Table) func([]byte, []cdc.Text) ([]byte, error) {
 	row := NewRowReader(m, t)
 	return func(dst []byte, fields []cdc.Text) ([]byte, error) {
 		r, err := row(fields)
 		if err != nil {
 			return dst, err
 		}
-		return AppendState(dst, r.ID, cdc.Existing(r)), nil
+		return AppendState(dst, r.ID, cdc.InitialState(r)), nil
 	}
 }
 
-// comparedValue is the longest stamp of which a comparison stages the value, for as long as its transaction lasts.
-const comparedValue = 256
+// maxStagedStamp is the longest stamp of which a comparison stages the value, for as long as its transaction lasts.
+const maxStagedStamp = 256
 
 // SnapshotConverter is StateConverter for a comparison. With values, the stamps' own values follow.
-func SnapshotConverter(m cdc.Mapping, t *TableInfo, values bool) func([]byte, []cdc.Text) ([]byte, error) {
+func SnapshotConverter(m cdc.Mapping, t *Table, values bool) func([]byte, []cdc.Text) ([]byte, error) {
 	row := NewRowReader(m, t)
 	return func(dst []byte, fields []cdc.Text) ([]byte, error) {
 		r, err := row(fields)
 		if err != nil {
 			return dst, err
 		}
-		dst = append(AppendState(dst, r.ID, cdc.Existing(r)), '\t')
-		if value := r.StampValue.Text; values && !r.Stamp.Null && len(value) <= comparedValue {
+		dst = append(AppendState(dst, r.ID, cdc.InitialState(r)), '\t')
+		if value := r.StampValue.Text; values && !r.Stamp.Null && len(value) <= maxStagedStamp {
 			return AppendCopyField(dst, value), nil
 		}
 		return appendCopyNull(dst), nil
@@ -332,7 +332,7 @@ func SnapshotConverter(m cdc.Mapping, t *TableInfo, values bool) func([]byte, []
 // AppendState appends a state as a line of COPY, without its end.
 func AppendState(dst []byte, id string, s cdc.State) []byte {
 	dst = AppendCopyField(dst, id)
-	for _, value := range []*string{s.AssessmentID, s.OrganizationID, emptyNull(s.Stamp)} {
+	for _, value := range []*string{s.AssessmentID, s.OrganizationID, nilIfEmpty(s.Stamp)} {
 		dst = append(dst, '\t')
 		if value == nil {
 			dst = appendCopyNull(dst)
@@ -345,13 +345,13 @@ func AppendState(dst []byte, id string, s cdc.State) []byte {
 }
 
 // NewRowReader returns a function that reads RespondentColumns as the decoder would have read them from the stream.
-func NewRowReader(m cdc.Mapping, t *TableInfo) func(fields []cdc.Text) (cdc.Row, error) {
+func NewRowReader(m cdc.Mapping, t *Table) func(fields []cdc.Text) (cdc.Row, error) {
 	at := map[string]int{}
 	for i, column := range m.RespondentColumns() {
 		at[column] = i
 	}
 	stamp := m.StampColumn()
-	assessment, organization := t.typeOf(m.Assessment), t.typeOf(m.Organization)
+	assessment, organization := t.columnType(m.Assessment), t.columnType(m.Organization)
 	return func(fields []cdc.Text) (cdc.Row, error) {
 		id := fields[at[m.ID]]
 		if id.Null {
@@ -365,15 +365,15 @@ func NewRowReader(m cdc.Mapping, t *TableInfo) func(fields []cdc.Text) (cdc.Row,
 			Finished:     m.Finished.Mark(fields[at[m.Finished.Column]], t.Columns[m.Finished.Column]),
 			Stamp:        cdc.Text{Null: true},
 		}
-		row.Assessment.Value = assessment.ID(row.Assessment.Value)
+		row.Assessment.Value = assessment.CanonicalID(row.Assessment.Value)
 		if m.Organization != "" {
 			row.Organization = fields[at[m.Organization]]
-			row.Organization.Value = organization.ID(row.Organization.Value)
+			row.Organization.Value = organization.CanonicalID(row.Organization.Value)
 		}
 		if stamp != "" {
 			if row.Stamp = fields[at[stamp]]; !row.Stamp.Null {
-				row.StampValue = cdc.StampValue{Text: row.Stamp.Value, Type: t.typeOf(stamp)}
-				row.Stamp.Value = row.StampValue.Type.StampOf(row.StampValue.Text)
+				row.StampValue = cdc.StampValue{Text: row.Stamp.Value, Type: t.columnType(stamp)}
+				row.Stamp.Value = row.StampValue.Type.EncodeStamp(row.StampValue.Text)
 			}
 		}
 		return row, nil
@@ -385,7 +385,7 @@ const AssessmentColumns = "(assessment_id, external_id)"
 
 // AssessmentConverter turns the mapped columns of an assessment into its id and external id, and with copies into what it was
 // copied from as well.
-func AssessmentConverter(m cdc.Mapping, t *TableInfo, copies bool) func([]byte, []cdc.Text) ([]byte, error) {
+func AssessmentConverter(m cdc.Mapping, t *Table, copies bool) func([]byte, []cdc.Text) ([]byte, error) {
 	at := map[string]int{}
 	for i, column := range m.AssessmentColumns() {
 		at[column] = i
@@ -402,7 +402,7 @@ func AssessmentConverter(m cdc.Mapping, t *TableInfo, copies bool) func([]byte, 
 		if id.Null {
 			return dst, nil
 		}
-		dst = append(AppendCopyField(dst, t.typeOf(m.AssessmentID).ID(id.Value)), '\t')
+		dst = append(AppendCopyField(dst, t.columnType(m.AssessmentID).CanonicalID(id.Value)), '\t')
 		dst = appendText(dst, fields[at[m.ExternalID]])
 		if !copies {
 			return dst, nil
@@ -412,12 +412,12 @@ func AssessmentConverter(m cdc.Mapping, t *TableInfo, copies bool) func([]byte, 
 			return appendCopyNull(dst), nil
 		}
 		from := fields[at[m.CopiedFrom]]
-		from.Value = t.typeOf(m.CopiedFrom).ID(from.Value)
+		from.Value = t.columnType(m.CopiedFrom).CanonicalID(from.Value)
 		return appendText(dst, from), nil
 	}
 }
 
-func emptyNull(s string) *string {
+func nilIfEmpty(s string) *string {
 	if s == "" {
 		return nil
 	}
@@ -437,8 +437,8 @@ func BeginAtSnapshot(ctx context.Context, source *pgx.Conn, snapshot string) err
 	return nil
 }
 
-// QuotedList returns the names as a list of SQL.
-func QuotedList(names []string) string {
+// QuoteIdentifiers returns the names as a list of SQL.
+func QuoteIdentifiers(names []string) string {
 	quoted := make([]string, len(names))
 	for i, name := range names {
 		quoted[i] = pgx.Identifier{name}.Sanitize()

@@ -86,7 +86,7 @@ func TestRowsAreConvertedHoweverTheyArrive(t *testing.T) {
 
 func TestStateOfASnapshotRow(t *testing.T) {
 	t.Parallel()
-	info := &TableInfo{Name: testMapping.Respondent, Columns: map[string]uint32{
+	info := &Table{Name: testMapping.Respondent, Columns: map[string]uint32{
 		"id": pgtype.Int8OID, "assessment_id": pgtype.Int4OID, "organization_id": pgtype.Int4OID, "started_at": pgtype.TimestamptzOID,
 		"status": pgtype.TextOID, "finished_at": pgtype.TimestamptzOID,
 	}}
@@ -114,7 +114,7 @@ func TestPartsAreWholeLines(t *testing.T) {
 		lines := rapid.SliceOf(rapid.StringMatching(`[a-z]{0,40}\n`)).Draw(t, "lines")
 		want := strings.Join(lines, "")
 		size, at := rapid.IntRange(1, 100).Draw(t, "part"), rapid.IntRange(1, 50).Draw(t, "read")
-		reader := &linesReader{from: bufio.NewReaderSize(iotest.HalfReader(strings.NewReader(want)), 16)}
+		reader := &chunkReader{from: bufio.NewReaderSize(iotest.HalfReader(strings.NewReader(want)), 16)}
 		var got strings.Builder
 		for !reader.ended() {
 			reader.left = size
@@ -144,7 +144,7 @@ func TestPartsAreWholeLines(t *testing.T) {
 func TestPartsKeepErrors(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
-	reader := &linesReader{from: bufio.NewReader(io.MultiReader(strings.NewReader("a\n"), iotest.ErrReader(broken))), left: 2}
+	reader := &chunkReader{from: bufio.NewReader(io.MultiReader(strings.NewReader("a\n"), iotest.ErrReader(broken))), left: 2}
 	if got, err := io.ReadAll(reader); string(got) != "a\n" || err != nil {
 		t.Errorf("the first part is %q, %v", got, err)
 	}

@@ -24,8 +24,8 @@ import (
 type AttachConfig struct {
 	SourceURL, StoreURL string
 	Target              catalog.Target
-	OnlyIfNone          bool // leave what is attached as it is, whatever state it is in, but for an upgrade of the store
-	Way                 Way  // on in a copy
+	OnlyIfNone          bool     // leave what is attached as it is, whatever state it is in, but for an upgrade of the store
+	CopyMode            CopyMode // on in a copy
 	Log                 *slog.Logger
 
 	Note     func(string)            // what is being done or waited for
@@ -36,19 +36,19 @@ type AttachConfig struct {
 	Horizon *stream.Horizon
 }
 
-// Way is how an attach goes on in a copy. The zero value refuses.
-type Way string
+// CopyMode is how an attach goes on in a copy. The zero value refuses.
+type CopyMode string
 
 // The ways on in a copy. Both change nothing elsewhere.
 const (
-	WayAdopt Way = "adopt" // it is the original now: state, webhooks and pending deliveries go on, by a comparison
-	WayFresh Way = "fresh" // it starts anew: pending deliveries are dropped, and webhooks are kept disabled
+	CopyAdopt CopyMode = "adopt" // it is the original now: state, webhooks and pending deliveries go on, by a comparison
+	CopyFresh CopyMode = "fresh" // it starts anew: pending deliveries are dropped, and webhooks are kept disabled
 )
 
 // RefusedError tells why attach refuses. Nothing was changed.
 type RefusedError struct{ Findings []catalog.Finding }
 
-func (e *RefusedError) Error() string { return "attach refuses: " + catalog.Reasons(e.Findings) }
+func (e *RefusedError) Error() string { return "attach refuses: " + catalog.FormatFindings(e.Findings) }
 
 // Attach makes schema, publication and slot, and records the state of the rows that exist at the slot's own snapshot. It may
 // be repeated, and begins anew where an earlier one was interrupted. It reports whether anything was attached: false when it
@@ -64,7 +64,7 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		return false, err
 	}
 	defer catalog.CloseQuietly(source)
-	if cfg.Way == "" {
+	if cfg.CopyMode == "" {
 		// Before any lock is taken. What else is wrong is found below.
 		var copied *catalog.CopyError
 		if err := catalog.CheckOriginal(ctx, source, store); errors.As(err, &copied) {
@@ -72,7 +72,7 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		}
 	}
 	if cfg.OnlyIfNone {
-		before, err := catalog.ExistingAttachment(ctx, store)
+		before, err := catalog.ReadAttachmentIfInstalled(ctx, store)
 		if err != nil {
 			return false, err
 		}
@@ -89,11 +89,11 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	if err := catalog.LockAttach(ctx, store); err != nil {
 		return false, err
 	}
-	preflight, err := catalog.Inspect(ctx, source, cfg.Target, replication)
+	preflight, err := catalog.InspectSource(ctx, source, cfg.Target, replication)
 	if err != nil {
 		return false, err
 	}
-	view, refusals, err := lookBeforeAttach(ctx, source, store, cfg.Target, preflight, cfg.Way)
+	view, refusals, err := inspectForAttach(ctx, source, store, cfg.Target, preflight, cfg.CopyMode)
 	if err != nil {
 		return false, err
 	}
@@ -102,7 +102,7 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	}
 	before, copied := view.attachment, view.Err() != nil
 	if copied {
-		if err := noDaemonLives(ctx, store); err != nil {
+		if err := requireNoDaemon(ctx, store); err != nil {
 			return false, err
 		}
 	}
@@ -118,7 +118,7 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	if err := sql.InstallSource(ctx, source, cfg.Target.Publication); err != nil {
 		return false, err
 	}
-	if err := noteMissingGroups(ctx, cfg, store, view); err != nil {
+	if err := reportMissingGroups(ctx, cfg, store, view); err != nil {
 		return false, err
 	}
 	if before.Complete() && !copied {
@@ -128,16 +128,16 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		if err := markPublication(ctx, source, preflight, before); err != nil {
 			return false, err
 		}
-		lost := recheck(cfg, preflight)
-		if lost == nil || cfg.Way != WayAdopt {
+		lost := checkAttached(cfg, preflight)
+		if lost == nil || cfg.CopyMode != CopyAdopt {
 			return false, lost
 		}
-		if err := noDaemonLives(ctx, store); err != nil {
+		if err := requireNoDaemon(ctx, store); err != nil {
 			return false, err
 		}
 		return true, adopt(ctx, cfg, store, view.Provenance, &cdc.GapError{Kind: cdc.SlotLost, Detail: lost.Error()})
 	}
-	if before.Complete() && cfg.Way == WayAdopt {
+	if before.Complete() && cfg.CopyMode == CopyAdopt {
 		gap := &cdc.GapError{Kind: cdc.ServerRestored, Detail: fmt.Sprintf("%s was adopted as the original; walhook was attached to %s", view.Source, view.AttachedTo)}
 		if err := adopt(ctx, cfg, store, view.Provenance, gap); err != nil {
 			return false, err
@@ -148,8 +148,8 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		return true, nil
 	}
 	a := &attacher{
-		cfg: cfg, source: source, store: store, replication: replication, preflight: preflight, identity: view.Provenance,
-		recorded: view.publisher(preflight, cfg.Way), fresh: copied && cfg.Way == WayFresh,
+		cfg: cfg, source: source, store: store, replication: replication, preflight: preflight, provenance: view.Provenance,
+		recorded: view.publicationCreator(preflight, cfg.CopyMode), fresh: copied && cfg.CopyMode == CopyFresh,
 	}
 	if copied && before != nil {
 		if err := catalog.DropSlot(ctx, source, before.NextSlot); err != nil { // of an adoption that was interrupted here
@@ -160,8 +160,8 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	return true, a.run(ctx, before)
 }
 
-// noDaemonLives returns an error while a daemon works on this store, and keeps another one from reading the slot until the session ends.
-func noDaemonLives(ctx context.Context, store *pgx.Conn) error {
+// requireNoDaemon returns an error while a daemon works on this store, and keeps another one from reading the slot until the session ends.
+func requireNoDaemon(ctx context.Context, store *pgx.Conn) error {
 	free, err := catalog.TryLock(ctx, store, catalog.ReaderLock, 0)
 	if err != nil {
 		return err
@@ -187,8 +187,8 @@ func adopt(ctx context.Context, cfg AttachConfig, store *pgx.Conn, id catalog.Pr
 	}, store, id)
 }
 
-// noteMissingGroups says that nobody else can be given rights yet, where this role may not create the group roles.
-func noteMissingGroups(ctx context.Context, cfg AttachConfig, store *pgx.Conn, view *storeView) error {
+// reportMissingGroups says that nobody else can be given rights yet, where this role may not create the group roles.
+func reportMissingGroups(ctx context.Context, cfg AttachConfig, store *pgx.Conn, view *storeView) error {
 	missing, err := sql.MissingGroups(ctx, store)
 	if err != nil || len(missing) == 0 {
 		return err
@@ -198,14 +198,14 @@ func noteMissingGroups(ctx context.Context, cfg AttachConfig, store *pgx.Conn, v
 	return nil
 }
 
-// lookBeforeAttach looks at the store, and gathers all that an attach refuses for.
-func lookBeforeAttach(ctx context.Context, source, store *pgx.Conn, target catalog.Target, preflight *catalog.Preflight, way Way) (*storeView, []catalog.Finding, error) {
+// inspectForAttach looks at the store, and gathers all that an attach refuses for.
+func inspectForAttach(ctx context.Context, source, store *pgx.Conn, target catalog.Target, preflight *catalog.Preflight, way CopyMode) (*storeView, []catalog.Finding, error) {
 	view, err := inspectStore(ctx, source, store)
 	if err != nil {
 		return nil, nil, err
 	}
 	refusals := append(preflight.Refusals(), view.refusals(target, preflight, way)...)
-	if view.elsewhere() {
+	if view.separate() {
 		more, err := sourceSchemaRefusal(ctx, source, preflight.User)
 		if err != nil {
 			return nil, nil, err
@@ -227,12 +227,12 @@ func upgrade(ctx context.Context, store *pgx.Conn) error {
 	return sql.Install(ctx, store)
 }
 
-// recheck is what attach does where everything is attached: it mends the publication, and tells of a slot that is gone.
-func recheck(cfg AttachConfig, preflight *catalog.Preflight) error {
+// checkAttached is what attach does where everything is attached: it mends the publication, and tells of a slot that is gone.
+func checkAttached(cfg AttachConfig, preflight *catalog.Preflight) error {
 	if !preflight.Slot.Exists || preflight.Slot.WALStatus == "lost" {
 		return fmt.Errorf("slot %q is gone or was invalidated; `walhook run` or `walhook reconcile` makes a new one and fires what was missed", cfg.Target.Slot)
 	}
-	if drift := preflight.Publication.Drift(preflight.HavePublication); len(drift) > 0 {
+	if drift := preflight.PublicationSpec.Drift(preflight.Publication); len(drift) > 0 {
 		return fmt.Errorf("%s; `walhook run` or `walhook reconcile` mends it and fires what was missed", strings.Join(drift, "; "))
 	}
 	return nil
@@ -240,9 +240,9 @@ func recheck(cfg AttachConfig, preflight *catalog.Preflight) error {
 
 // markPublication marks a publication that an earlier version created and did not mark.
 func markPublication(ctx context.Context, source *pgx.Conn, p *catalog.Preflight, recorded *catalog.Attachment) error {
-	if have := p.HavePublication; have != nil && have.Owner && have.Slot == "" && recorded.Created(have, p.Publication.Slot) {
-		if _, err := source.Exec(ctx, p.Publication.MarkSQL()); err != nil {
-			return fmt.Errorf("mark publication %q as walhook's: %w", p.Publication.Name, err)
+	if have := p.Publication; have != nil && have.Owner && have.Slot == "" && recorded.OwnsPublication(have, p.PublicationSpec.Slot) {
+		if _, err := source.Exec(ctx, p.PublicationSpec.MarkSQL()); err != nil {
+			return fmt.Errorf("mark publication %q as walhook's: %w", p.PublicationSpec.Name, err)
 		}
 	}
 	return nil
@@ -253,7 +253,7 @@ type attacher struct {
 	source, store *pgx.Conn
 	replication   *pgconn.PgConn
 	preflight     *catalog.Preflight
-	identity      catalog.Provenance
+	provenance    catalog.Provenance
 	recorded      *catalog.Attachment // before; nil: none
 	fresh         bool                // a copy that starts anew
 
@@ -268,8 +268,8 @@ func (a *attacher) run(ctx context.Context, before *catalog.Attachment) error {
 	if err != nil {
 		return fmt.Errorf("identify the source: %w", err)
 	}
-	if system.SystemID != a.identity.Source.System {
-		return fmt.Errorf("the replication connection leads to server %s and not to %s; let WALHOOK_DATABASE_URL name one server", system.SystemID, a.identity.Source.System)
+	if system.SystemID != a.provenance.Source.System {
+		return fmt.Errorf("the replication connection leads to server %s and not to %s; let WALHOOK_DATABASE_URL name one server", system.SystemID, a.provenance.Source.System)
 	}
 	if before != nil {
 		a.cfg.Note("an earlier attach was interrupted; starting over")
@@ -286,19 +286,19 @@ func (a *attacher) run(ctx context.Context, before *catalog.Attachment) error {
 		return err
 	}
 	// The publication comes first: the slot decodes with the catalog of its own time.
-	if err := catalog.MendPublication(ctx, a.source, a.preflight, a.recorded); err != nil {
+	if err := catalog.RepairPublication(ctx, a.source, a.preflight, a.recorded); err != nil {
 		return err
 	}
 	published, err := catalog.InspectPublication(ctx, a.source, target.Publication)
 	if err != nil {
 		return err
 	}
-	a.publicationRows = published.RowsOf(a.preflight.Respondent, a.preflight.Assessment)
+	a.publicationRows = published.CatalogRows(a.preflight.Respondent, a.preflight.Assessment)
 	a.cfg.Note(fmt.Sprintf("creating slot %q", slot))
-	created, err := catalog.CreateSlot(ctx, a.replication, a.source, catalog.LastingSlot(slot, a.preflight.Version), a.cfg.Note)
+	created, err := catalog.CreateSlot(ctx, a.replication, a.source, catalog.PermanentSlot(slot, a.preflight.Version), a.cfg.Note)
 	if err != nil {
 		if cdc.SQLState(err) != "" { // the server refused: there is no slot of ours
-			err = errors.Join(err, a.abandon(ctx))
+			err = errors.Join(err, a.undoBegin(ctx))
 		}
 		return err
 	}
@@ -319,8 +319,8 @@ func (a *attacher) run(ctx context.Context, before *catalog.Attachment) error {
 	return nil
 }
 
-// abandon takes back what begin recorded, and the publication, where the slot cannot be created.
-func (a *attacher) abandon(ctx context.Context) error {
+// undoBegin takes back what begin recorded, and the publication, where the slot cannot be created.
+func (a *attacher) undoBegin(ctx context.Context) error {
 	begun, err := catalog.ReadAttachment(ctx, a.store)
 	if err != nil || begun == nil {
 		return err
@@ -336,13 +336,13 @@ func (a *attacher) abandon(ctx context.Context) error {
 
 // begin records what is going to be attached, so that a later attach knows the slot as ours.
 func (a *attacher) begin(ctx context.Context) error {
-	target, source := a.cfg.Target, a.identity.Source
+	target, source := a.cfg.Target, a.provenance.Source
 	mapping, err := json.Marshal(target.Mapping)
 	if err != nil {
 		return fmt.Errorf("record the mapping: %w", err)
 	}
 	if a.fresh {
-		if err := a.startAnew(ctx); err != nil {
+		if err := a.resetCopy(ctx); err != nil {
 			return err
 		}
 	}
@@ -355,8 +355,8 @@ func (a *attacher) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	have := a.preflight.HavePublication
-	created := have == nil || a.recorded.Created(have, target.Slot)
+	have := a.preflight.Publication
+	created := have == nil || a.recorded.OwnsPublication(have, target.Slot)
 	_, err = a.store.Exec(ctx, sql.BeginAttachment.SQL, sql.BeginAttachment.Bind(sql.Args{
 		"system_identifier": source.System, "database": source.Database, "database_oid": int64(source.OID), "slot": target.Slot,
 		"publication": target.Publication, "publication_created": created, "publish": target.Publish, "mapping": mapping,
@@ -366,11 +366,11 @@ func (a *attacher) begin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("record the attachment in the store: %w", err)
 	}
-	return catalog.RecordPlaces(ctx, a.store, source, a.identity.Store)
+	return catalog.RecordPlaces(ctx, a.store, source, a.provenance.Store)
 }
 
-// startAnew drops what a copy has of the original's deliveries, and keeps its webhooks from sending to the original's receivers.
-func (a *attacher) startAnew(ctx context.Context) error {
+// resetCopy drops what a copy has of the original's deliveries, and keeps its webhooks from sending to the original's receivers.
+func (a *attacher) resetCopy(ctx context.Context) error {
 	if err := forgetDaemons(ctx, a.store); err != nil {
 		return err
 	}
@@ -378,7 +378,7 @@ func (a *attacher) startAnew(ctx context.Context) error {
 	if err := a.store.QueryRow(ctx, sql.StartAnew.SQL).Scan(&pending, &webhooks); err != nil {
 		return fmt.Errorf("drop what is pending and disable the webhooks: %w", err)
 	}
-	detail := fmt.Sprintf("this copy of %s was attached anew: %d pending deliveries were dropped and %d webhooks disabled", a.identity.Original(), pending, webhooks)
+	detail := fmt.Sprintf("this copy of %s was attached anew: %d pending deliveries were dropped and %d webhooks disabled", a.provenance.Original(), pending, webhooks)
 	if _, err := a.store.Exec(ctx, sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": stream.IncidentCopy, "detail": detail})...); err != nil {
 		return fmt.Errorf("note what was dropped: %w", err)
 	}
@@ -450,7 +450,7 @@ func (a *attacher) complete(ctx context.Context, slot catalog.CreatedSlot) error
 	if _, err := a.store.Exec(ctx, sql.ForgetXids.SQL); err != nil {
 		return fmt.Errorf("let pending deliveries go on: %w", err)
 	}
-	if _, err := a.store.Exec(ctx, cdc.RespellWebhooks); err != nil {
+	if _, err := a.store.Exec(ctx, cdc.NormalizeWebhookIDs); err != nil {
 		return fmt.Errorf("spell the ids of webhooks as the columns do: %w", err)
 	}
 	_, err = a.store.Exec(ctx, "update walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1", a.publicationRows)
@@ -460,7 +460,7 @@ func (a *attacher) complete(ctx context.Context, slot catalog.CreatedSlot) error
 // setAside returns what records a row of the table that the store cannot take.
 func (a *attacher) setAside(ctx context.Context, table cdc.Name, slot catalog.CreatedSlot) func(row []byte, cause error) error {
 	return func(row []byte, cause error) error {
-		refused := stream.RefusedRow{Table: table, Key: stream.KeyOf(row), LSN: slot.Consistent, Cause: cause}
+		refused := stream.RejectedRow{Table: table, Key: stream.KeyOf(row), LSN: slot.Consistent, Cause: cause}
 		a.cfg.Note(refused.String())
 		return refused.Record(ctx, a.store)
 	}
@@ -504,7 +504,7 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 	if !free {
 		return errors.New("a daemon is running on this store; stop it first")
 	}
-	attachment, err := catalog.ExistingAttachment(ctx, store)
+	attachment, err := catalog.ReadAttachmentIfInstalled(ctx, store)
 	if err != nil {
 		return err
 	}
@@ -513,7 +513,7 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 			attachment.Slot, attachment.Publication, cfg.Slot, cfg.Publication)
 	}
 	if cfg.DropSchema {
-		if err := mayDropSchema(ctx, store); err != nil {
+		if err := checkSchemaOwned(ctx, store); err != nil {
 			return err
 		}
 	}
@@ -552,7 +552,7 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 	if err != nil {
 		return err
 	}
-	if !inSource.IsDatabase(inStore) {
+	if !inSource.SameDatabase(inStore) {
 		if err := dropSchema(ctx, cfg, source, false); err != nil {
 			return err
 		}
@@ -570,7 +570,7 @@ func dropPublication(ctx context.Context, source *pgx.Conn, a *catalog.Attachmen
 	if err != nil || have == nil {
 		return err
 	}
-	if !a.Created(have, a.Slot) {
+	if !a.OwnsPublication(have, a.Slot) {
 		note(fmt.Sprintf("publication %q stays: walhook did not create it", a.Publication))
 		return nil
 	}
@@ -588,10 +588,10 @@ func detachSlots(ctx context.Context, cfg DetachConfig, source *pgx.Conn, a *cat
 		if err != nil {
 			return err
 		}
-		if slot.Foreign() {
-			cfg.Note(slot.Whose() + ", and is left alone")
+		if slot.IsForeign() {
+			cfg.Note(slot.DescribeForeign() + ", and is left alone")
 		}
-		if !slot.Exists || slot.Foreign() {
+		if !slot.Exists || slot.IsForeign() {
 			continue
 		}
 		if err := catalog.DropSlot(ctx, source, name); err != nil {
@@ -611,8 +611,8 @@ func detachAdvice(ctx context.Context, source *pgx.Conn, publication string) str
 	return fmt.Sprintf("detach as %s, or, where a script of walhook plan made it, let its undo be run (docs/how-to/roles.md)", owner)
 }
 
-// mayDropSchema returns an error where the schema walhook belongs to somebody else, or is not walhook's.
-func mayDropSchema(ctx context.Context, conn *pgx.Conn) error {
+// checkSchemaOwned returns an error where the schema walhook belongs to somebody else, or is not walhook's.
+func checkSchemaOwned(ctx context.Context, conn *pgx.Conn) error {
 	foreign, err := sql.ForeignObject(ctx, conn)
 	if err == nil && foreign != "" {
 		err = fmt.Errorf("schema walhook in the store is not walhook's: it holds the %s; nothing was changed", foreign)

@@ -26,12 +26,12 @@ type ExamineConfig struct {
 
 // examiner looks at source and store, before and after attach, and writes down what it finds. It changes nothing.
 type examiner struct {
-	cfg      ExamineConfig
-	source   *pgx.Conn
-	store    *pgx.Conn
-	p        *catalog.Preflight
-	view     *storeView
-	findings []catalog.Finding
+	cfg       ExamineConfig
+	source    *pgx.Conn
+	store     *pgx.Conn
+	preflight *catalog.Preflight
+	view      *storeView
+	findings  []catalog.Finding
 }
 
 func (e *examiner) note(level catalog.Level, check, found, remedy string) {
@@ -46,13 +46,13 @@ func (e *examiner) grade(bad bool, level catalog.Level, check, found, remedy str
 	e.note(level, check, found, remedy)
 }
 
-// unknown notes what could not be looked at.
-func (e *examiner) unknown(check string, err error) {
-	e.note(catalog.Warn, check, fmt.Sprintf("this could not be checked: %v", err), remedyOf(err, "grant the role what the message names, or look as a superuser"))
+// cannotCheck notes what could not be looked at.
+func (e *examiner) cannotCheck(check string, err error) {
+	e.note(catalog.Warn, check, fmt.Sprintf("this could not be checked: %v", err), remedyFor(err, "grant the role what the message names, or look as a superuser"))
 }
 
-// remedyOf is a remedy, but for errors that come of a pooler which changes servers between transactions.
-func remedyOf(err error, otherwise string) string {
+// remedyFor is a remedy, but for errors that come of a pooler which changes servers between transactions.
+func remedyFor(err error, otherwise string) string {
 	if state := cdc.SQLState(err); state == "42P05" || state == "26000" { // duplicate_prepared_statement, invalid_sql_statement_name
 		return session.PoolerAdvice
 	}
@@ -73,11 +73,11 @@ func (e *examiner) run(ctx context.Context) {
 		return
 	}
 	defer catalog.CloseQuietly(e.source)
-	if e.p, err = catalog.Inspect(ctx, e.source, e.cfg.Target); err != nil {
+	if e.preflight, err = catalog.InspectSource(ctx, e.source, e.cfg.Target); err != nil {
 		e.note(catalog.Fail, "source_connection", err.Error(), "check WALHOOK_DATABASE_URL")
 		return
 	}
-	e.findings = append(e.findings, e.p.Findings...)
+	e.findings = append(e.findings, e.preflight.Findings...)
 	e.pooler(ctx, e.source, "the application's database", "WALHOOK_DATABASE_URL")
 	e.settings(ctx, e.source, "the application's database")
 	e.sourceHazards(ctx)
@@ -97,7 +97,7 @@ func (e *examiner) run(ctx context.Context) {
 	e.clocks(ctx)
 	e.storeServer(ctx)
 	if e.view, err = inspectStore(ctx, e.source, e.store); err != nil {
-		e.note(catalog.Fail, "store_connection", err.Error(), remedyOf(err, "grant the role what the message names; run walhook attach with the walhook that wrote the store"))
+		e.note(catalog.Fail, "store_connection", err.Error(), remedyFor(err, "grant the role what the message names; run walhook attach with the walhook that wrote the store"))
 		return
 	}
 	if !e.attachment(ctx) {
@@ -121,13 +121,13 @@ func (e *examiner) attachment(ctx context.Context) bool {
 		e.note(catalog.Fail, "store_rights", fmt.Sprintf("role %s may not read the schema walhook, which belongs to %s", e.view.user, e.view.schemaOwner), e.view.grantDaemon)
 		return false
 	case e.view.Err() != nil:
-		e.findings = append(e.findings, e.view.refusals(e.cfg.Target, e.p, "")...)
+		e.findings = append(e.findings, e.view.refusals(e.cfg.Target, e.preflight, "")...)
 		return false
 	case e.view.newer != nil:
 		e.note(catalog.Fail, "store_version", e.view.newer.Error(), "use the newer walhook, or restore the store from before its upgrade")
 		return false
 	case e.view.attachment == nil:
-		refusals := e.view.refusals(e.cfg.Target, e.p, "")
+		refusals := e.view.refusals(e.cfg.Target, e.preflight, "")
 		e.findings = append(e.findings, refusals...)
 		e.note(catalog.Warn, "attachment", "nothing is attached yet", "walhook plan, then walhook attach")
 		return false
@@ -142,19 +142,19 @@ func (e *examiner) attachment(ctx context.Context) bool {
 		e.note(catalog.Fail, "attachment", "an attach was interrupted", "run walhook attach again; it starts over by itself")
 		return false
 	}
-	if err := a.Matches(e.cfg.Target); err != nil {
+	if err := a.CheckTarget(e.cfg.Target); err != nil {
 		e.note(catalog.Fail, "mapping", err.Error(), "set the variables back, or detach and attach")
 		return false
 	}
 	e.note(catalog.OK, "attachment", fmt.Sprintf("attached since %s", a.AttachedAt.UTC().Format(time.RFC3339)), "")
-	e.renamed()
+	e.adviseRename()
 	return true
 }
 
-// renamed corrects what is advised before an attach where a mapped table or column is absent: now the mapping has to stay.
-func (e *examiner) renamed() {
+// adviseRename corrects what is advised before an attach where a mapped table or column is absent: now the mapping has to stay.
+func (e *examiner) adviseRename() {
 	for i, f := range e.findings {
-		if f.Absent {
+		if f.NotFound {
 			e.findings[i].Remedy = "give it back its name; or stop the daemons, walhook detach, change the variable, walhook attach (what happens in between fires nothing)"
 		}
 	}
@@ -164,61 +164,61 @@ func (e *examiner) renamed() {
 func (e *examiner) slot(ctx context.Context) {
 	position, _, err := catalog.ReadPosition(ctx, e.store)
 	if err != nil {
-		e.unknown("slot", err)
+		e.cannotCheck("slot", err)
 		return
 	}
-	if e.p.Slot, err = catalog.InspectSlot(ctx, e.source, e.cfg.Target.Slot); err != nil {
-		e.unknown("slot", err)
+	if e.preflight.Slot, err = catalog.InspectSlot(ctx, e.source, e.cfg.Target.Slot); err != nil {
+		e.cannotCheck("slot", err)
 		return
 	}
 	after, _, err := catalog.ReadPosition(ctx, e.store)
 	if err != nil {
-		e.unknown("slot", err)
+		e.cannotCheck("slot", err)
 		return
 	}
 	const mend = "walhook run or walhook reconcile makes a new slot and fires what was missed"
-	if !e.p.Slot.Exists {
+	if !e.preflight.Slot.Exists {
 		e.note(catalog.Fail, "slot", fmt.Sprintf("slot %q does not exist", e.cfg.Target.Slot), mend)
 		return
 	}
-	if e.p.Slot.Foreign() {
-		e.note(catalog.Fail, "slot", e.p.Slot.Whose(), catalog.OtherSlotRemedy)
+	if e.preflight.Slot.IsForeign() {
+		e.note(catalog.Fail, "slot", e.preflight.Slot.DescribeForeign(), catalog.OtherSlotRemedy)
 		return
 	}
-	if err := e.p.Slot.Continues(position, after); err != nil {
+	if err := e.preflight.Slot.CheckPosition(position, after); err != nil {
 		e.note(catalog.Fail, "slot", err.Error(), mend)
 		return
 	}
 	const stuck = "start walhook run, or look in its log for why it makes no progress"
-	lag := fmt.Sprintf("slot %q holds back %s of WAL", e.cfg.Target.Slot, catalog.BytesText(e.p.Slot.Retained))
+	lag := fmt.Sprintf("slot %q holds back %s of WAL", e.cfg.Target.Slot, catalog.FormatBytes(e.preflight.Slot.Retained))
 	var maxWAL int64
 	if err := e.source.QueryRow(ctx, "select pg_size_bytes(current_setting('max_wal_size'))").Scan(&maxWAL); err != nil {
-		e.unknown("slot", err)
+		e.cannotCheck("slot", err)
 		return
 	}
-	danger := stream.DangerOf(e.p.Slot, e.cfg.MaxSlotLag)
+	danger := stream.SlotDanger(e.preflight.Slot, e.cfg.MaxSlotLag)
 	switch {
-	case e.p.Slot.WALStatus == "unreserved":
+	case e.preflight.Slot.WALStatus == "unreserved":
 		e.note(catalog.Fail, "slot", danger, stuck)
 	case danger != "":
 		e.note(catalog.Warn, "slot", danger, stuck)
-	case e.p.Slot.Retained > maxWAL:
-		e.note(catalog.Warn, "slot", fmt.Sprintf("%s, more than max_wal_size (%s), which the server keeps in any case", lag, catalog.BytesText(maxWAL)), stuck)
+	case e.preflight.Slot.Retained > maxWAL:
+		e.note(catalog.Warn, "slot", fmt.Sprintf("%s, more than max_wal_size (%s), which the server keeps in any case", lag, catalog.FormatBytes(maxWAL)), stuck)
 	default:
 		e.note(catalog.OK, "slot", lag, "")
 	}
-	e.grade(e.p.Slot.ActivePID == nil, catalog.Warn, "daemon", map[bool]string{
+	e.grade(e.preflight.Slot.ActivePID == nil, catalog.Warn, "daemon", map[bool]string{
 		true: "nobody reads the slot, so the server keeps WAL for it", false: "the slot is being read",
-	}[e.p.Slot.ActivePID == nil], "start walhook run, or walhook detach")
+	}[e.preflight.Slot.ActivePID == nil], "start walhook run, or walhook detach")
 }
 
 // publication takes what Inspect found before as a failure now that the stream depends on it.
 func (e *examiner) publication() {
-	drift := e.p.Publication.Drift(e.p.HavePublication)
-	if e.p.Respondent == nil || len(drift) == 0 {
+	drift := e.preflight.PublicationSpec.Drift(e.preflight.Publication)
+	if e.preflight.Respondent == nil || len(drift) == 0 {
 		return
 	}
 	e.findings = slices.DeleteFunc(e.findings, func(f catalog.Finding) bool { return f.Check == "publication" })
 	e.note(catalog.Fail, "publication", strings.Join(drift, "; "),
-		"walhook run or walhook reconcile mends it if run as its owner; or let the owner run: "+strings.Join(e.p.Publication.MendSQL(e.p.HavePublication), "; ")+";")
+		"walhook run or walhook reconcile mends it if run as its owner; or let the owner run: "+strings.Join(e.preflight.PublicationSpec.RepairSQL(e.preflight.Publication), "; ")+";")
 }

@@ -23,7 +23,7 @@ func TestRemedyTellsOfAPooler(t *testing.T) {
 		if err == nil {
 			t.Fatalf("%s does not fail", statement)
 		}
-		if got := remedyOf(err, "something else"); strings.Contains(got, "PgBouncer") != pooler {
+		if got := remedyFor(err, "something else"); strings.Contains(got, "PgBouncer") != pooler {
 			t.Errorf("%s: %s", err, got)
 		}
 	}

@@ -17,7 +17,7 @@ func (e *examiner) settings(ctx context.Context, conn *pgx.Conn, what string) {
 	const check = "session_settings"
 	others, err := session.Unpinned(ctx, conn)
 	if err != nil {
-		e.unknown(check, err)
+		e.cannotCheck(check, err)
 		return
 	}
 	if len(others) == 0 {
@@ -35,7 +35,7 @@ func (e *examiner) othersRights(ctx context.Context) {
 	var found, remedies []string
 	err := e.store.QueryRow(ctx, sql.OthersRights.SQL).Scan(&found, &remedies)
 	if err != nil {
-		e.unknown(check, err)
+		e.cannotCheck(check, err)
 		return
 	}
 	e.grade(len(found) > 0, catalog.Warn, check, map[bool]string{

@@ -17,12 +17,12 @@ import (
 func (e *examiner) rights(ctx context.Context) {
 	lacking, err := sql.LackingRights(ctx, e.store)
 	if err != nil {
-		e.unknown("store_rights", err)
+		e.cannotCheck("store_rights", err)
 		return
 	}
-	e.grade(len(lacking) > 0, catalog.Fail, "store_rights", found(fmt.Sprintf("role %s has the rights in the store that a daemon needs", e.view.user), fmt.Sprintf("role %s lacks ", e.view.user), lacking),
+	e.grade(len(lacking) > 0, catalog.Fail, "store_rights", listOrNone(fmt.Sprintf("role %s has the rights in the store that a daemon needs", e.view.user), fmt.Sprintf("role %s lacks ", e.view.user), lacking),
 		fmt.Sprintf("%s Where that does not help, walhook attach as %s restores the grants", e.view.grantDaemon, e.view.schemaOwner))
-	e.grade(len(e.view.missingGroups) > 0, catalog.Warn, "group_roles", found("the group roles for administrators, viewers and daemons exist",
+	e.grade(len(e.view.missingGroups) > 0, catalog.Warn, "group_roles", listOrNone("the group roles for administrators, viewers and daemons exist",
 		fmt.Sprintf("group roles are missing, so %s can give nobody rights in the schema walhook: ", e.view.schemaOwner), e.view.missingGroups), sql.GroupsRemedy(e.view.missingGroups, e.view.schemaOwner))
 	e.grade(!e.view.temporary, catalog.Fail, "temporary_right", fmt.Sprintf("role %s may%s make temporary tables in the store, which a comparison needs", e.view.user, map[bool]string{true: "", false: " not"}[e.view.temporary]),
 		fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", pgx.Identifier{e.store.Config().Database}.Sanitize(), pgx.Identifier{e.view.user}.Sanitize()))
@@ -32,16 +32,16 @@ func (e *examiner) rights(ctx context.Context) {
 func (e *examiner) daemons(ctx context.Context) {
 	reports, err := readDaemonReports(ctx, e.store)
 	if err != nil {
-		e.unknown("daemons", err)
+		e.cannotCheck("daemons", err)
 		return
 	}
 	var stuck []string
 	for _, r := range reports {
-		if trouble := r.trouble(); trouble != "" {
+		if trouble := r.problem(); trouble != "" {
 			stuck = append(stuck, trouble)
 		}
 	}
-	e.grade(len(stuck) > 0, catalog.Fail, "daemons", found("no daemon reports that it is not ready", "daemons that do not work: ", stuck), "mend what the text names; the daemon's log has more")
+	e.grade(len(stuck) > 0, catalog.Fail, "daemons", listOrNone("no daemon reports that it is not ready", "daemons that do not work: ", stuck), "mend what the text names; the daemon's log has more")
 }
 
 // partitions looks ahead: what would refuse the log its next partition, such as a right or an event trigger, does so long before the last one ends.
@@ -50,18 +50,18 @@ func (e *examiner) partitions(ctx context.Context) {
 	var refusal *string
 	tx, err := e.store.Begin(ctx)
 	if err != nil {
-		e.unknown("log_partitions", err)
+		e.cannotCheck("log_partitions", err)
 		return
 	}
 	err = tx.QueryRow(ctx, "select walhook.log_covered_until() - now(), walhook.partition_refusal()").Scan(&ahead, &refusal)
 	// A commit of what was tried and taken back might wait for a standby.
 	if err = errors.Join(err, tx.Rollback(ctx)); err != nil {
-		e.unknown("log_partitions", err)
+		e.cannotCheck("log_partitions", err)
 		return
 	}
 	reach := "the log has no partition for now"
 	if ahead != nil {
-		reach = fmt.Sprintf("the log has partitions for the next %s", aheadText(*ahead))
+		reach = fmt.Sprintf("the log has partitions for the next %s", formatAhead(*ahead))
 	}
 	if refusal != nil {
 		e.note(catalog.Fail, "log_partitions", reach+", and can get no other: "+*refusal,
@@ -75,14 +75,14 @@ func (e *examiner) partitions(ctx context.Context) {
 func (e *examiner) administration(ctx context.Context) {
 	var enabled bool
 	if err := e.store.QueryRow(ctx, "select enabled from walhook.settings").Scan(&enabled); err != nil {
-		e.unknown("settings", err)
+		e.cannotCheck("settings", err)
 		return
 	}
 	e.grade(!enabled, catalog.Warn, "settings", map[bool]string{true: "webhooks are switched on", false: "webhooks are switched off: nothing is queued and nothing is sent"}[enabled],
 		"UPDATE walhook.settings SET enabled = true;")
-	queue, err := lookAtQueue(ctx, e.store)
+	queue, err := readQueueDepth(ctx, e.store)
 	if err != nil {
-		e.unknown("queue", err)
+		e.cannotCheck("queue", err)
 	} else {
 		e.grade(queue.oldestSeconds > 3600, catalog.Warn, "queue", fmt.Sprintf("%s deliveries are pending, the oldest of those for webhooks that are enabled for %s", queue, time.Duration(queue.oldestSeconds)*time.Second),
 			"SELECT * FROM walhook.pending ORDER BY delivery_id LIMIT 50;")
@@ -93,30 +93,30 @@ func (e *examiner) administration(ctx context.Context) {
 		 where failures > 0 and exists (select from walhook.webhook w where w.endpoint_id = e.id and w.enabled) order by failures desc limit 5`)
 	endpoints, err := catalog.CollectStrings(rows, err)
 	if err != nil {
-		e.unknown("endpoints", err)
+		e.cannotCheck("endpoints", err)
 	} else {
-		e.grade(len(endpoints) > 0, catalog.Warn, "endpoints", found("every endpoint answered its last attempt", "endpoints fail at the moment: ", endpoints), "SELECT * FROM walhook.endpoint_health WHERE failures > 0;")
+		e.grade(len(endpoints) > 0, catalog.Warn, "endpoints", listOrNone("every endpoint answered its last attempt", "endpoints fail at the moment: ", endpoints), "SELECT * FROM walhook.endpoint_health WHERE failures > 0;")
 	}
 	var stopped bool
 	err = e.store.QueryRow(ctx, "select exists (select from walhook.incident where resolved_at is null and kind = any($1))", []string{cdc.DeliveriesStopped, cdc.LogUpkeep}).Scan(&stopped)
 	if err != nil {
-		e.unknown("incidents", err)
+		e.cannotCheck("incidents", err)
 		return
 	}
 	rows, err = e.store.Query(ctx, "select format('%s since %s: %s', kind, date_trunc('second', at), detail) from walhook.incident where resolved_at is null order by at desc limit 5")
 	incidents, err := catalog.CollectStrings(rows, err)
 	if err != nil {
-		e.unknown("incidents", err)
+		e.cannotCheck("incidents", err)
 		return
 	}
-	e.grade(len(incidents) > 0, map[bool]catalog.Level{true: catalog.Fail, false: catalog.Warn}[stopped], "incidents", found("no incident is open", "open incidents: ", incidents), "SELECT * FROM walhook.incident WHERE resolved_at IS NULL; the detail says what to do")
+	e.grade(len(incidents) > 0, map[bool]catalog.Level{true: catalog.Fail, false: catalog.Warn}[stopped], "incidents", listOrNone("no incident is open", "open incidents: ", incidents), "SELECT * FROM walhook.incident WHERE resolved_at IS NULL; the detail says what to do")
 }
 
 // webhooks looks for those that can never match.
 func (e *examiner) webhooks(ctx context.Context) {
 	var all, disabled int64
 	if err := e.store.QueryRow(ctx, "select count(*), count(*) filter (where not enabled) from walhook.webhook").Scan(&all, &disabled); err != nil {
-		e.unknown("webhooks", err)
+		e.cannotCheck("webhooks", err)
 		return
 	}
 	text := fmt.Sprintf("webhooks: %d, disabled ones: %d", all, disabled)
@@ -125,7 +125,7 @@ func (e *examiner) webhooks(ctx context.Context) {
 	}
 	e.grade(all == 0, catalog.Warn, "webhooks", text, "INSERT INTO walhook.webhook (url, event_type) VALUES ('https://...', 'response.completed');")
 	m := e.cfg.Target.Mapping
-	_, _, repeats := catalog.StampHazard(m, e.p.Respondent)
+	_, _, repeats := catalog.StampHazard(m, e.preflight.Respondent)
 	for _, c := range []struct {
 		applies                          bool
 		check, where, none, some, remedy string
@@ -166,16 +166,16 @@ func (e *examiner) webhooks(ctx context.Context) {
 			fmt.Sprint(c.check == "webhooks_disabled")+") and "+c.where+") found where n <= 21 order by n")
 		ids, err := catalog.CollectStrings(rows, err)
 		if err != nil {
-			e.unknown(c.check, err)
+			e.cannotCheck(c.check, err)
 			continue
 		}
-		e.grade(len(ids) > 0, catalog.Warn, c.check, found(c.none, c.some, ids), c.remedy)
+		e.grade(len(ids) > 0, catalog.Warn, c.check, listOrNone(c.none, c.some, ids), c.remedy)
 	}
 }
 
 const (
-	// manyDead is the number of dead rows from which on a table is worth a look.
-	manyDead = 50000
+	// deadRowsLimit is the number of dead rows from which on a table is worth a look.
+	deadRowsLimit = 50000
 
 	// largeLog is the size in bytes from which on a log that is kept for ever is worth a decision.
 	largeLog = 100 << 20
@@ -191,7 +191,7 @@ func (e *examiner) sizes(ctx context.Context) {
 		  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace left join pg_catalog.pg_stat_all_tables s on s.relid = c.oid
 		 where n.nspname = 'walhook' and c.relname in ('queue', 'response_state', 'endpoint', 'position', 'daemon') order by 1`)
 	if err != nil {
-		e.unknown("bloat", err)
+		e.cannotCheck("bloat", err)
 		return
 	}
 	var (
@@ -199,14 +199,14 @@ func (e *examiner) sizes(ctx context.Context) {
 		size, live, dead int64
 	)
 	_, err = pgx.ForEachRow(rows, []any{&name, &size, &live, &dead}, func() error {
-		if bloated := dead > manyDead && dead > live; bloated || name == "queue" || name == "response_state" {
-			e.grade(bloated, catalog.Warn, "bloat", fmt.Sprintf("walhook.%s takes %s, with about %d rows and %d dead ones", name, catalog.BytesText(size), live, dead),
+		if bloated := dead > deadRowsLimit && dead > live; bloated || name == "queue" || name == "response_state" {
+			e.grade(bloated, catalog.Warn, "bloat", fmt.Sprintf("walhook.%s takes %s, with about %d rows and %d dead ones", name, catalog.FormatBytes(size), live, dead),
 				fmt.Sprintf("end what holds VACUUM back (old transactions, slots with an xmin, prepared transactions), then VACUUM walhook.%s;", name))
 		}
 		return nil
 	})
 	if err != nil {
-		e.unknown("bloat", err)
+		e.cannotCheck("bloat", err)
 	}
 	e.log(ctx)
 }
@@ -221,13 +221,13 @@ func (e *examiner) log(ctx context.Context) {
 		  from (select relid from pg_catalog.pg_partition_tree('walhook.log') union all select relid from pg_catalog.pg_partition_tree('walhook.attempt')) t
 		 where pg_catalog.pg_table_size(t.relid) >= 0`, e.cfg.Retention).Scan(&size, &overdue)
 	if err != nil {
-		e.unknown("retention", err)
+		e.cannotCheck("retention", err)
 		return
 	}
-	text := fmt.Sprintf("log and attempts take %s and are kept for %s", catalog.BytesText(size), e.cfg.Retention)
+	text := fmt.Sprintf("log and attempts take %s and are kept for %s", catalog.FormatBytes(size), e.cfg.Retention)
 	switch {
 	case e.cfg.Retention == 0:
-		e.grade(size > largeLog, catalog.Warn, "retention", fmt.Sprintf("log and attempts take %s and are kept for ever", catalog.BytesText(size)), "set WALHOOK_RETENTION, such as 2160h for 90 days")
+		e.grade(size > largeLog, catalog.Warn, "retention", fmt.Sprintf("log and attempts take %s and are kept for ever", catalog.FormatBytes(size)), "set WALHOOK_RETENTION, such as 2160h for 90 days")
 	case overdue != nil:
 		e.note(catalog.Warn, "retention", text+", but the oldest entry is of "+overdue.UTC().Format(time.RFC3339), "SELECT * FROM walhook.incident WHERE kind = 'retention'; a daemon drops old partitions, while one runs")
 	default:

@@ -26,7 +26,7 @@ func (e *examiner) sourceHazards(ctx context.Context) {
 func (e *examiner) transactions(ctx context.Context) {
 	running, err := catalog.RunningTransactions(ctx, e.source)
 	if err != nil {
-		e.unknown("running_transactions", err)
+		e.cannotCheck("running_transactions", err)
 	} else if running == "" {
 		e.note(catalog.OK, "running_transactions", "no transaction is running that a new slot would wait for", "")
 	} else {
@@ -36,15 +36,15 @@ func (e *examiner) transactions(ctx context.Context) {
 	rows, err := e.source.Query(ctx, `select format('%L since %s in %I', gid, date_trunc('second', prepared), database) from pg_catalog.pg_prepared_xacts order by prepared limit 5`)
 	prepared, err := catalog.CollectStrings(rows, err)
 	if err != nil {
-		e.unknown("prepared_transactions", err)
+		e.cannotCheck("prepared_transactions", err)
 		return
 	}
-	e.grade(len(prepared) > 0, catalog.Warn, "prepared_transactions", found("no transaction is prepared", "prepared transactions keep a new slot from being made, and the slot from releasing WAL: ", prepared),
+	e.grade(len(prepared) > 0, catalog.Warn, "prepared_transactions", listOrNone("no transaction is prepared", "prepared transactions keep a new slot from being made, and the slot from releasing WAL: ", prepared),
 		"in the database named, COMMIT PREPARED or ROLLBACK PREPARED each one that nobody is going to finish")
 }
 
-// found is a sentence about some things, and another where there are none.
-func found(none, some string, things []string) string {
+// listOrNone is a sentence about some things, and another where there are none.
+func listOrNone(none, some string, things []string) string {
 	if len(things) == 0 {
 		return none
 	}
@@ -57,14 +57,14 @@ func (e *examiner) walSettings(ctx context.Context) {
 	err := e.source.QueryRow(ctx, `select current_setting('max_slot_wal_keep_size'), coalesce(current_setting('idle_replication_slot_timeout', true), '0')`).
 		Scan(&keep, &idle)
 	if err != nil {
-		e.unknown("slot_limit", err)
+		e.cannotCheck("slot_limit", err)
 		return
 	}
 	switch {
 	case keep != "-1":
 		e.note(catalog.OK, "slot_limit", "a slot that nobody reads holds back at most max_slot_wal_keep_size, "+keep, "")
 	case e.cfg.MaxSlotLag > 0:
-		e.note(catalog.Warn, "slot_limit", fmt.Sprintf("the daemon gives the slot up beyond %s, but while no daemon runs nothing keeps it from filling the server's disk with WAL", catalog.BytesText(e.cfg.MaxSlotLag)),
+		e.note(catalog.Warn, "slot_limit", fmt.Sprintf("the daemon gives the slot up beyond %s, but while no daemon runs nothing keeps it from filling the server's disk with WAL", catalog.FormatBytes(e.cfg.MaxSlotLag)),
 			slotLimitRemedy)
 	default:
 		e.note(catalog.Warn, "slot_limit", "max_slot_wal_keep_size is -1: while no daemon reads the slot, WAL is kept until the server's disk is full", slotLimitRemedy)
@@ -81,7 +81,7 @@ func (e *examiner) synchronous(ctx context.Context) {
 	var names, ours string
 	err := e.source.QueryRow(ctx, "select current_setting('synchronous_standby_names'), current_setting('application_name')").Scan(&names, &ours)
 	if err != nil {
-		e.unknown(check, err)
+		e.cannotCheck(check, err)
 		return
 	}
 	const remedy = "name the standbys alone, or give walhook another name in its URL: ?application_name=..."
@@ -118,11 +118,11 @@ func (e *examiner) failover(ctx context.Context) {
 	err := e.source.QueryRow(ctx, `select count(*) from pg_catalog.pg_stat_replication r where coalesce(r.state, 'streaming') in ('streaming', 'catchup')
 		and not exists (select from pg_catalog.pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')`).Scan(&standbys)
 	if err != nil {
-		e.unknown(check, err)
+		e.cannotCheck(check, err)
 		return
 	}
 	const compares = "; after a failover the daemon makes a new slot and compares the whole table"
-	if e.p.Version < catalog.FailoverVersion {
+	if e.preflight.Version < catalog.FailoverVersion {
 		e.grade(standbys > 0, catalog.Warn, check, map[bool]string{true: "a standby does not get the slot before PostgreSQL 17" + compares, false: "no standby streams from this server"}[standbys > 0],
 			"nothing needs to be done; from 17 on slots can be synchronised")
 		return
@@ -132,7 +132,7 @@ func (e *examiner) failover(ctx context.Context) {
 	err = e.source.QueryRow(ctx, "select coalesce((select failover from pg_catalog.pg_replication_slots where slot_name = $1), true), current_setting('synchronized_standby_slots')", e.cfg.Target.Slot).Scan(&made, &waits)
 	switch {
 	case err != nil:
-		e.unknown(check, err)
+		e.cannotCheck(check, err)
 	case !made:
 		e.note(catalog.Warn, check, fmt.Sprintf("slot %q was made without failover, so no standby gets it%s", e.cfg.Target.Slot, compares),
 			fmt.Sprintf("with the daemons stopped, over a replication connection: ALTER_REPLICATION_SLOT %s (FAILOVER true)", e.cfg.Target.Slot))
@@ -146,7 +146,7 @@ func (e *examiner) failover(ctx context.Context) {
 
 // unpublishRight looks whether the daemon could take a harmful table out of the publication.
 func (e *examiner) unpublishRight(ctx context.Context) {
-	if e.p.HavePublication == nil {
+	if e.preflight.Publication == nil {
 		return
 	}
 	var may bool
@@ -157,14 +157,14 @@ func (e *examiner) unpublishRight(ctx context.Context) {
 		                  and pg_catalog.pg_has_role(f.proowner, p.pubowner, 'usage')
 		                  and pg_catalog.obj_description(p.oid, 'pg_publication') like $3 || '%')`, e.cfg.Target.Publication, sql.UnpublishSignature, catalog.PublicationMark).Scan(&may)
 	if err != nil {
-		e.unknown("unpublish_right", err)
+		e.cannotCheck("unpublish_right", err)
 		return
 	}
 	e.grade(!may, catalog.Warn, "unpublish_right", map[bool]string{
 		true:  "if a table loses its replica identity, the daemon can take it out of the publication",
 		false: "if a table loses its replica identity, the application's updates fail until somebody else takes it out of the publication",
 	}[may], fmt.Sprintf("as the publication's owner: GRANT EXECUTE ON FUNCTION walhook.unpublish(name, regclass) TO %s; the function, which walhook plan prints, "+
-		"must belong to that owner, and the publication be one that walhook created", pgx.Identifier{e.p.User}.Sanitize()))
+		"must belong to that owner, and the publication be one that walhook created", pgx.Identifier{e.preflight.User}.Sanitize()))
 }
 
 // maxSkew is how far clocks may be apart.
@@ -179,7 +179,7 @@ func (e *examiner) clocks(ctx context.Context) {
 		before := time.Now()
 		var theirs time.Time
 		if err := c.conn.QueryRow(ctx, "select pg_catalog.clock_timestamp()").Scan(&theirs); err != nil {
-			e.unknown("clock", err)
+			e.cannotCheck("clock", err)
 			continue
 		}
 		took := time.Since(before)
@@ -195,7 +195,7 @@ func (e *examiner) pooler(ctx context.Context, conn *pgx.Conn, what, variable st
 	var pid uint32
 	// The simple protocol, since a pooler may hand over a server that has somebody else's prepared statements.
 	if err := conn.QueryRow(ctx, "select pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid); err != nil {
-		e.unknown("pooler", err)
+		e.cannotCheck("pooler", err)
 		return
 	}
 	e.grade(pid != conn.PgConn().PID(), catalog.Warn, "pooler", map[bool]string{
@@ -208,7 +208,7 @@ func (e *examiner) storeServer(ctx context.Context) {
 	var fsync, pages string
 	err := e.store.QueryRow(ctx, "select current_setting('fsync'), current_setting('full_page_writes')").Scan(&fsync, &pages)
 	if err != nil {
-		e.unknown("store_durability", err)
+		e.cannotCheck("store_durability", err)
 		return
 	}
 	e.grade(fsync == "off" || pages == "off", catalog.Warn, "store_durability", fmt.Sprintf("the store has fsync = %s, full_page_writes = %s", fsync, pages),

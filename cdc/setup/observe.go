@@ -19,23 +19,23 @@ import (
 
 // Observation is where stream and queue stand, as the databases tell. docs/reference/status.md has its JSON.
 type Observation struct {
-	At            time.Time        `json:"at"`
-	OK            bool             `json:"ok"`       // no line fails
-	Problems      []string         `json:"problems"` // the texts of those that do
-	Lines         []StatusLine     `json:"lines"`
-	Position      string           `json:"position"`    // "" where the store cannot tell
-	SlotStatus    string           `json:"slot_status"` // one of SlotStatuses, or slotUnknown
-	SlotActive    bool             `json:"slot_active"`
-	LagBytes      int64            `json:"lag_bytes"` // WAL that the slot holds back
-	Daemons       int64            `json:"daemons"`
-	SwitchedOn    bool             `json:"switched_on"` // the site's Use Webhooks switch
-	Pending       int64            `json:"pending"`
-	Estimated     bool             `json:"pending_estimated"` // Pending is one from the server's statistics, as it is beyond 10,000
-	OldestSeconds float64          `json:"oldest_seconds"`    // age of the oldest that does not wait for a disabled webhook
-	Troubled      int64            `json:"endpoints_in_trouble_count"`
-	Endpoints     []TroubledTarget `json:"endpoints_in_trouble"` // at most observedRows
-	Open          int64            `json:"open_incidents_count"`
-	Incidents     []OpenIncident   `json:"open_incidents"` // at most observedRows
+	At            time.Time         `json:"at"`
+	OK            bool              `json:"ok"`       // no line fails
+	Problems      []string          `json:"problems"` // the texts of those that do
+	Lines         []StatusLine      `json:"lines"`
+	Position      string            `json:"position"`    // "" where the store cannot tell
+	SlotStatus    string            `json:"slot_status"` // one of SlotStatuses, or slotUnknown
+	SlotActive    bool              `json:"slot_active"`
+	LagBytes      int64             `json:"lag_bytes"` // WAL that the slot holds back
+	Daemons       int64             `json:"daemons"`
+	SwitchedOn    bool              `json:"switched_on"` // the site's Use Webhooks switch
+	Pending       int64             `json:"pending"`
+	Estimated     bool              `json:"pending_estimated"` // Pending is one from the server's statistics, as it is beyond 10,000
+	OldestSeconds float64           `json:"oldest_seconds"`    // age of the oldest that does not wait for a disabled webhook
+	FailingCount  int64             `json:"endpoints_in_trouble_count"`
+	Endpoints     []FailingEndpoint `json:"endpoints_in_trouble"` // at most maxListed
+	OpenCount     int64             `json:"open_incidents_count"`
+	Incidents     []OpenIncident    `json:"open_incidents"` // at most maxListed
 }
 
 // StatusLine is one thing that status looks at, and its verdict.
@@ -48,10 +48,10 @@ type StatusLine struct {
 // slotUnknown is the status of a slot that could not be looked at.
 const slotUnknown = "unknown"
 
-// TroubledTarget is an endpoint whose last attempts failed.
-type TroubledTarget struct {
+// FailingEndpoint is an endpoint whose last attempts failed.
+type FailingEndpoint struct {
 	Host         string  `json:"host"`     // scheme and host
-	Webhooks     []int64 `json:"webhooks"` // ids of those enabled that go there, at most observedRows
+	Webhooks     []int64 `json:"webhooks"` // ids of those enabled that go there, at most maxListed
 	Failures     int     `json:"failures"`
 	Error        string  `json:"error"`
 	SinceSeconds float64 `json:"since_seconds"`
@@ -64,14 +64,14 @@ type OpenIncident struct {
 	Detail string    `json:"detail"`
 }
 
-// observedRows bounds how many endpoints and incidents are told of.
-const observedRows = 20
+// maxListed bounds how many endpoints and incidents are told of.
+const maxListed = 20
 
 // Observe reads it. What cannot be looked at fails. The cost does not grow with the queue.
 func Observe(ctx context.Context, sourceURL, storeURL, slot string) *Observation {
 	o := &Observation{
 		At: time.Now().UTC(), Problems: []string{}, SlotStatus: slotUnknown,
-		Endpoints: []TroubledTarget{}, Incidents: []OpenIncident{},
+		Endpoints: []FailingEndpoint{}, Incidents: []OpenIncident{},
 	}
 	o.observe(ctx, sourceURL, storeURL, slot)
 	order := []string{"store", "attachment", "source", "slot", "lag", "daemons", "daemon", "log", "switch", "queue", "endpoint", "incident"}
@@ -166,9 +166,9 @@ func (o *Observation) observeStore(ctx context.Context, store *pgx.Conn, slot st
 // observeSource looks at the slot. Without a position it cannot be told whether that continues where the store ends, nor who reads it.
 func (o *Observation) observeSource(ctx context.Context, source, store *pgx.Conn, slot string, position *cdc.Position) {
 	s, err := catalog.InspectSlot(ctx, source, slot)
-	var stored *storeStand
+	var stored *storeReading
 	if err == nil && position != nil {
-		stored = &storeStand{before: *position, daemons: o.Daemons}
+		stored = &storeReading{before: *position, daemons: o.Daemons}
 		stored.after, _, err = catalog.ReadPosition(ctx, store)
 	}
 	if err != nil {
@@ -179,42 +179,42 @@ func (o *Observation) observeSource(ctx context.Context, source, store *pgx.Conn
 	verdict, text := slotVerdict(s, stored)
 	o.line(verdict, "slot", "%s", text)
 	if s.Exists {
-		verdict, text := catalog.OK, catalog.BytesText(s.Retained)+" of WAL are held back"
+		verdict, text := catalog.OK, catalog.FormatBytes(s.Retained)+" of WAL are held back"
 		if position != nil {
 			text += "; the stored position is " + position.String()
 		}
-		if danger := stream.DangerOf(s, 0); danger != "" {
+		if danger := stream.SlotDanger(s, 0); danger != "" {
 			verdict, text = catalog.Warn, danger
 		}
 		o.line(verdict, "lag", "%s", text)
 	}
 }
 
-// storeStand is what the store says of the slot's reader: its position before and after the slot was looked at, and how many daemons live.
-type storeStand struct {
+// storeReading is what the store says of the slot's reader: its position before and after the slot was looked at, and how many daemons live.
+type storeReading struct {
 	before, after cdc.Position
 	daemons       int64
 }
 
 // slotVerdict says how the slot stands. Nothing is known of the store where stored is nil.
-func slotVerdict(s *catalog.SlotInfo, stored *storeStand) (catalog.Level, string) {
+func slotVerdict(s *catalog.Slot, stored *storeReading) (catalog.Level, string) {
 	switch {
 	case !s.Exists && stored == nil:
 		return catalog.Fail, fmt.Sprintf("%q does not exist", s.Name)
 	case !s.Exists:
 		return catalog.Fail, fmt.Sprintf("%q does not exist: walhook run or walhook reconcile makes a new one and fires what was missed", s.Name)
-	case s.Foreign():
-		return catalog.Fail, s.Whose() + "; " + catalog.OtherSlotRemedy
+	case s.IsForeign():
+		return catalog.Fail, s.DescribeForeign() + "; " + catalog.OtherSlotRemedy
 	case stored != nil:
-		if err := s.Continues(stored.before, stored.after); err != nil {
+		if err := s.CheckPosition(stored.before, stored.after); err != nil {
 			return catalog.Fail, err.Error()
 		}
 	}
 	switch {
 	case s.WALStatus == "lost":
-		return catalog.Fail, s.Lost()
+		return catalog.Fail, s.DescribeLost()
 	case s.WALStatus == "unreserved":
-		return catalog.Fail, stream.DangerOf(s, 0)
+		return catalog.Fail, stream.SlotDanger(s, 0)
 	case stored == nil && s.ActivePID == nil:
 		return catalog.Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile", s.Name)
 	case stored == nil:
@@ -230,7 +230,7 @@ func slotVerdict(s *catalog.SlotInfo, stored *storeStand) (catalog.Level, string
 }
 
 func (o *Observation) observeDaemons(ctx context.Context, store *pgx.Conn) error {
-	if err := store.QueryRow(ctx, sql.Overview.SQL).Scan(&o.Troubled, nil, nil, &o.Daemons, &o.SwitchedOn); err != nil {
+	if err := store.QueryRow(ctx, sql.Overview.SQL).Scan(&o.FailingCount, nil, nil, &o.Daemons, &o.SwitchedOn); err != nil {
 		return fmt.Errorf("look at the daemons and endpoints: %w", err)
 	}
 	if !o.SwitchedOn {
@@ -247,7 +247,7 @@ func (o *Observation) observeDaemons(ctx context.Context, store *pgx.Conn) error
 	var names []string
 	for _, r := range reports {
 		names = append(names, r.name)
-		if trouble := r.trouble(); trouble != "" {
+		if trouble := r.problem(); trouble != "" {
 			o.line(catalog.Fail, "daemon", "%s", trouble)
 		}
 	}
@@ -270,13 +270,13 @@ func (o *Observation) observeLog(ctx context.Context, store *pgx.Conn) error {
 	case ahead == nil:
 		o.line(catalog.OK, "log", "it has no partition for now: a daemon makes some")
 	default:
-		o.line(catalog.OK, "log", "it has partitions for the next %s", aheadText(*ahead))
+		o.line(catalog.OK, "log", "it has partitions for the next %s", formatAhead(*ahead))
 	}
 	return nil
 }
 
-// aheadText is a long time in days.
-func aheadText(d time.Duration) string {
+// formatAhead is a long time in days.
+func formatAhead(d time.Duration) string {
 	if days := d / (24 * time.Hour); days > 2 {
 		return fmt.Sprintf("%d days", days)
 	}
@@ -284,7 +284,7 @@ func aheadText(d time.Duration) string {
 }
 
 func (o *Observation) observeQueue(ctx context.Context, store *pgx.Conn) error {
-	depth, err := lookAtQueue(ctx, store)
+	depth, err := readQueueDepth(ctx, store)
 	if err != nil {
 		return err
 	}
@@ -298,11 +298,11 @@ func (o *Observation) observeQueue(ctx context.Context, store *pgx.Conn) error {
 }
 
 func (o *Observation) observeEndpoints(ctx context.Context, store *pgx.Conn) error {
-	rows, err := store.Query(ctx, sql.TroubledEndpoints.SQL, sql.TroubledEndpoints.Bind(sql.Args{"max": observedRows})...)
+	rows, err := store.Query(ctx, sql.TroubledEndpoints.SQL, sql.TroubledEndpoints.Bind(sql.Args{"max": maxListed})...)
 	if err != nil {
 		return fmt.Errorf("look at the endpoints: %w", err)
 	}
-	if o.Endpoints, err = pgx.CollectRows(rows, pgx.RowToStructByPos[TroubledTarget]); err != nil {
+	if o.Endpoints, err = pgx.CollectRows(rows, pgx.RowToStructByPos[FailingEndpoint]); err != nil {
 		return fmt.Errorf("look at the endpoints: %w", err)
 	}
 	for _, e := range o.Endpoints {
@@ -312,19 +312,19 @@ func (o *Observation) observeEndpoints(ctx context.Context, store *pgx.Conn) err
 		}
 		o.line(catalog.Warn, "endpoint", "%s (webhook %s): %s, %s", e.Host, strings.Trim(fmt.Sprint(e.Webhooks), "[]"), failures, e.Error)
 	}
-	if more := o.Troubled - int64(len(o.Endpoints)); more > 0 {
+	if more := o.FailingCount - int64(len(o.Endpoints)); more > 0 {
 		o.line(catalog.Warn, "endpoint", "and %d more", more)
 	}
 	return nil
 }
 
 func (o *Observation) observeIncidents(ctx context.Context, store *pgx.Conn) error {
-	rows, err := store.Query(ctx, sql.OpenIncidents.SQL, sql.OpenIncidents.Bind(sql.Args{"max": observedRows})...)
+	rows, err := store.Query(ctx, sql.OpenIncidents.SQL, sql.OpenIncidents.Bind(sql.Args{"max": maxListed})...)
 	if err != nil {
 		return fmt.Errorf("look at the incidents: %w", err)
 	}
 	var i OpenIncident
-	_, err = pgx.ForEachRow(rows, []any{&i.At, &i.Kind, &i.Detail, &o.Open}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&i.At, &i.Kind, &i.Detail, &o.OpenCount}, func() error {
 		i.At = i.At.UTC()
 		o.Incidents = append(o.Incidents, i)
 		verdict := catalog.Fail
@@ -337,7 +337,7 @@ func (o *Observation) observeIncidents(ctx context.Context, store *pgx.Conn) err
 	if err != nil {
 		return fmt.Errorf("look at the incidents: %w", err)
 	}
-	if more := o.Open - int64(len(o.Incidents)); more > 0 {
+	if more := o.OpenCount - int64(len(o.Incidents)); more > 0 {
 		o.line(catalog.Fail, "incident", "and %d more are open", more)
 	}
 	return nil
@@ -350,8 +350,8 @@ type queueDepth struct {
 	oldestSeconds float64 // age of the oldest that does not wait for a disabled webhook
 }
 
-// lookAtQueue asks for it, and leaves the session one that looks rows up by index.
-func lookAtQueue(ctx context.Context, store *pgx.Conn) (d queueDepth, err error) {
+// readQueueDepth asks for it, and leaves the session one that looks rows up by index.
+func readQueueDepth(ctx context.Context, store *pgx.Conn) (d queueDepth, err error) {
 	if err := sql.ByIndex(ctx, store); err != nil {
 		return d, err
 	}
@@ -362,10 +362,10 @@ func lookAtQueue(ctx context.Context, store *pgx.Conn) (d queueDepth, err error)
 }
 
 // String is the number of deliveries in words.
-func (d queueDepth) String() string { return PendingText(d.pending, d.estimated) }
+func (d queueDepth) String() string { return FormatPending(d.pending, d.estimated) }
 
-// PendingText tells how many deliveries are pending, and that it is an estimate where it is one.
-func PendingText(pending int64, estimated bool) string {
+// FormatPending tells how many deliveries are pending, and that it is an estimate where it is one.
+func FormatPending(pending int64, estimated bool) string {
 	if estimated {
 		return fmt.Sprintf("about %d", pending)
 	}

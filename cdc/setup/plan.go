@@ -60,17 +60,17 @@ func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
 		return nil, err
 	}
 	defer catalog.CloseQuietly(store)
-	preflight, err := catalog.Inspect(ctx, source, cfg.Target)
+	preflight, err := catalog.InspectSource(ctx, source, cfg.Target)
 	if err != nil {
 		return nil, err
 	}
-	view, refusals, err := lookBeforeAttach(ctx, source, store, cfg.Target, preflight, "")
+	view, refusals, err := inspectForAttach(ctx, source, store, cfg.Target, preflight, "")
 	if err != nil {
 		return nil, err
 	}
 	m := &planner{source: source, store: store, cfg: cfg, preflight: preflight, view: view}
 	p := &Plan{
-		Preflight: preflight, Refusals: refusals, Copy: view.Err() != nil, Attached: view.attached(), Source: view.Source, Store: view.Store, Elsewhere: view.elsewhere(),
+		Preflight: preflight, Refusals: refusals, Copy: view.Err() != nil, Attached: view.attached(), Source: view.Source, Store: view.Store, Elsewhere: view.separate(),
 	}
 	if p.Role, p.StoreRole = cfg.Role, cfg.Role; cfg.Role == "" {
 		p.Role, p.StoreRole = preflight.User, view.user
@@ -95,7 +95,7 @@ type planner struct {
 }
 
 func (m *planner) fill(ctx context.Context, p *Plan) error {
-	inSource, err := rightsOf(ctx, m.source, p.Role)
+	inSource, err := readRoleRights(ctx, m.source, p.Role)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 	}
 	database.Steps = append(database.Steps, tables...)
 	if p.Elsewhere {
-		inStore, err := rightsOf(ctx, m.store, p.StoreRole)
+		inStore, err := readRoleRights(ctx, m.store, p.StoreRole)
 		if err != nil {
 			return err
 		}
@@ -178,7 +178,7 @@ func (m *planner) restSteps(ctx context.Context) ([]PlanStep, error) {
 			"In the store: what is being attached, so that an interrupted attach can be taken up again.",
 			"insert into walhook.attachment (phase, ...) values ('attaching', ...);",
 		},
-		{slotNote, catalog.LastingSlot(target.Slot, m.preflight.Version).SQL()},
+		{slotNote, catalog.PermanentSlot(target.Slot, m.preflight.Version).SQL()},
 		{snapshotNote, read},
 		{"In the store, meanwhile: the state of the rows. Only the last commit makes the attachment complete. Locks nothing of the application.", write},
 	}, nil

@@ -37,7 +37,7 @@ func (c *lineCounter) Write(p []byte) (int, error) {
 }
 
 // sample reads so many rows as attach would. The connection is of no use afterwards.
-func sample(ctx context.Context, source *pgx.Conn, t *catalog.TableInfo, columns []string) (rows lineCounter, err error) {
+func sample(ctx context.Context, source *pgx.Conn, t *catalog.Table, columns []string) (rows lineCounter, err error) {
 	statements, err := catalog.CopyOutSQL(ctx, source, t.Name, columns)
 	for _, statement := range statements {
 		if _, err = source.PgConn().CopyTo(ctx, &rows, statement); err != nil {
@@ -51,8 +51,8 @@ func sample(ctx context.Context, source *pgx.Conn, t *catalog.TableInfo, columns
 }
 
 // estimateSnapshot reads some rows, and says how long all of them are going to take, and how that is known.
-func estimateSnapshot(ctx context.Context, url string, t *catalog.TableInfo, columns []string) string {
-	size := fmt.Sprintf("Table %s: %s, %s.", t.Name.Display(), catalog.RowsText(t.Rows), t.Size())
+func estimateSnapshot(ctx context.Context, url string, t *catalog.Table, columns []string) string {
+	size := fmt.Sprintf("Table %s: %s, %s.", t.Name.Display(), catalog.FormatRows(t.Rows), t.Size())
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
 	var rows lineCounter

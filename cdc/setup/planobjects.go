@@ -25,7 +25,7 @@ func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 	switch owner := m.view.schemaOwner; {
 	case owner == "":
 		if !r.super {
-			steps = append(steps, becomeStep(r, undo))
+			steps = append(steps, setRoleStep(r, undo))
 		}
 		steps = append(steps, PlanStep{schemaNote, "create schema walhook authorization " + r.quoted() + ";"})
 	case m.view.attached() && owner != r.name && !r.daemon && !r.super:
@@ -40,7 +40,7 @@ func (m *planner) silenceSteps(ctx context.Context) ([]PlanStep, error) {
 	if err := m.source.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'walhook')").Scan(&schema); err != nil {
 		return nil, fmt.Errorf("look for schema walhook: %w", err)
 	}
-	function, _, err := m.function(ctx, "walhook.silence()", "")
+	function, _, err := m.lookUpFunction(ctx, "walhook.silence()", "")
 	if err != nil || function {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (m *planner) silenceSteps(ctx context.Context) ([]PlanStep, error) {
 
 // unpublishSteps makes the function by which a daemon that owns nothing can take a harmful table out of the publication.
 func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, error) {
-	function, may, err := m.function(ctx, sql.UnpublishSignature, role)
+	function, may, err := m.lookUpFunction(ctx, sql.UnpublishSignature, role)
 	if err != nil {
 		return nil, err
 	}
@@ -75,8 +75,8 @@ func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, 
 	return steps, nil
 }
 
-// function looks for a function of schema walhook in the application's database, and whether the role may call it.
-func (m *planner) function(ctx context.Context, signature, role string) (exists, may bool, err error) {
+// lookUpFunction looks for a function of schema walhook in the application's database, and whether the role may call it.
+func (m *planner) lookUpFunction(ctx context.Context, signature, role string) (exists, may bool, err error) {
 	err = m.source.QueryRow(ctx, `
 		select exists (select from pg_catalog.pg_roles r where r.rolname = $2 and pg_catalog.has_function_privilege(r.oid, p.oid, 'execute'))
 		  from pg_catalog.pg_proc p where p.oid = pg_catalog.to_regprocedure($1)`, signature, role).Scan(&may)
@@ -91,11 +91,11 @@ func (m *planner) function(ctx context.Context, signature, role string) (exists,
 
 // publicationSteps makes the publication what it should be.
 func (m *planner) publicationSteps() []PlanStep {
-	if len(m.preflight.Publication.Drift(m.preflight.HavePublication)) == 0 {
+	if len(m.preflight.PublicationSpec.Drift(m.preflight.Publication)) == 0 {
 		return nil
 	}
 	var steps []PlanStep
-	for _, statement := range m.preflight.Publication.MendSQL(m.preflight.HavePublication) {
+	for _, statement := range m.preflight.PublicationSpec.RepairSQL(m.preflight.Publication) {
 		steps = append(steps, PlanStep{"", statement + ";"})
 	}
 	steps[0].Note = publicationNote
@@ -106,9 +106,9 @@ func (m *planner) publicationSteps() []PlanStep {
 func (m *planner) undo(p *Plan) error {
 	target := m.cfg.Target
 	gone := []PlanStep{
-		{"", fmt.Sprintf("select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;", target.Slot, catalog.OwnSlots)},
+		{"", fmt.Sprintf("select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;", target.Slot, catalog.OwnSlotCondition)},
 	}
-	if have := m.preflight.HavePublication; have == nil || m.view.attachment.Created(have, target.Slot) {
+	if have := m.preflight.Publication; have == nil || m.view.attachment.OwnsPublication(have, target.Slot) {
 		gone = append(gone, PlanStep{"", fmt.Sprintf("drop publication if exists %s;", pgx.Identifier{target.Publication}.Sanitize())})
 	}
 	schema, err := sql.DropScript(target.Slot, !p.Elsewhere)

@@ -25,8 +25,8 @@ type roleRights struct {
 	selfGranted        []string // roles that have granted themselves membership in it
 }
 
-// who is whom to ask for: what everybody may, a role that is yet to be made may, too.
-func (r *roleRights) who() string {
+// grantee is whom to ask for: what everybody may, a role that is yet to be made may, too.
+func (r *roleRights) grantee() string {
 	if r.exists {
 		return r.name
 	}
@@ -35,7 +35,7 @@ func (r *roleRights) who() string {
 
 func (r *roleRights) quoted() string { return pgx.Identifier{r.name}.Sanitize() }
 
-func rightsOf(ctx context.Context, conn *pgx.Conn, role string) (*roleRights, error) {
+func readRoleRights(ctx context.Context, conn *pgx.Conn, role string) (*roleRights, error) {
 	r := &roleRights{name: role}
 	fail := func(err error) (*roleRights, error) {
 		return nil, fmt.Errorf("look up the rights of role %s: %w", role, err)
@@ -45,7 +45,7 @@ func rightsOf(ctx context.Context, conn *pgx.Conn, role string) (*roleRights, er
 	}
 	err := conn.QueryRow(ctx, `
 		select pg_catalog.has_database_privilege($1, current_database(), 'connect'), pg_catalog.has_database_privilege($1, current_database(), 'temporary'),
-		       array(select g from unnest($2::text[]) g where not exists (select from pg_catalog.pg_roles where rolname = g))`, r.who(), sql.GroupRoles).
+		       array(select g from unnest($2::text[]) g where not exists (select from pg_catalog.pg_roles where rolname = g))`, r.grantee(), sql.GroupRoles).
 		Scan(&r.connect, &r.temporary, &r.missingGroups)
 	if err != nil {
 		return fail(err)
@@ -103,12 +103,12 @@ func (m *planner) grant(steps, undo *[]PlanStep, note, right string, r *roleRigh
 func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, error) {
 	var steps []PlanStep
 	tables := []struct {
-		info    *catalog.TableInfo
+		info    *catalog.Table
 		columns []string
 	}{{m.preflight.Respondent, m.cfg.Target.Mapping.RespondentColumns()}}
 	if m.preflight.Assessment != nil {
 		tables = append(tables, struct {
-			info    *catalog.TableInfo
+			info    *catalog.Table
 			columns []string
 		}{m.preflight.Assessment, m.cfg.Target.Mapping.AssessmentColumns()})
 	}
@@ -120,7 +120,7 @@ func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, e
 			select pg_catalog.has_schema_privilege($1, c.relnamespace, 'usage'), c.relrowsecurity,
 			       exists (select from pg_catalog.pg_roles r where r.rolname = $1 and pg_catalog.pg_has_role(r.oid, c.relowner, 'usage')),
 			       array(select a from unnest($3::text[]) with ordinality u (a, n) where not pg_catalog.has_column_privilege($1, c.oid, a, 'select') order by n)
-			  from pg_catalog.pg_class c where c.oid = $2`, r.who(), table.info.OID, table.columns).Scan(&usage, &rowSecurity, &owner, &lacking)
+			  from pg_catalog.pg_class c where c.oid = $2`, r.grantee(), table.info.OID, table.columns).Scan(&usage, &rowSecurity, &owner, &lacking)
 		if err != nil {
 			return nil, fmt.Errorf("look up the rights on %s: %w", table.info.Name.Display(), err)
 		}
@@ -131,7 +131,7 @@ func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, e
 		}
 		if len(lacking) > 0 {
 			m.grant(&steps, &m.undoSource, "Needs ownership of the table. "+grantNote(m.preflight.Version),
-				fmt.Sprintf("select (%s) on table %s", catalog.QuotedList(lacking), table.info.Name), r)
+				fmt.Sprintf("select (%s) on table %s", catalog.QuoteIdentifiers(lacking), table.info.Name), r)
 		}
 		if rowSecurity && !owner && !r.bypassRLS {
 			steps = append(steps, PlanStep{"Needs a superuser. Row-level security would hide rows from the snapshot.", "alter role " + r.quoted() + " bypassrls;"})
@@ -144,20 +144,20 @@ func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, e
 	return steps, nil
 }
 
-// MayBecome is the condition that whoever runs a statement may SET ROLE to a role, given as a literal. From 16 on membership alone does not
+// MaySetRole is the condition that whoever runs a statement may SET ROLE to a role, given as a literal. From 16 on membership alone does not
 // allow that.
-func MayBecome(role string) string {
+func MaySetRole(role string) string {
 	return "pg_has_role(current_user, " + role + ", case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)"
 }
 
-// becomeStep lets whoever runs the script create a schema for the role, and drop it again: CREATEROLE alone does not. The membership goes
+// setRoleStep lets whoever runs the script create a schema for the role, and drop it again: CREATEROLE alone does not. The membership goes
 // with the role, or, where the role was there before, by the undo.
-func becomeStep(r *roleRights, undo *[]PlanStep) PlanStep {
-	role := session.Literal(r.name)
+func setRoleStep(r *roleRights, undo *[]PlanStep) PlanStep {
+	role := session.QuoteLiteral(r.name)
 	if r.exists {
 		before := make([]string, len(r.selfGranted))
 		for i, name := range r.selfGranted {
-			before[i] = session.Literal(name)
+			before[i] = session.QuoteLiteral(name)
 		}
 		*undo = append(*undo, PlanStep{"", `do $walhook$
 begin
@@ -173,7 +173,7 @@ $walhook$;`})
 		"Lets whoever runs this act as the role, if that needs a grant: only then can the schema be created for it. Locks no table.",
 		`do $walhook$
 begin
-  if not ` + MayBecome(role) + ` then
+  if not ` + MaySetRole(role) + ` then
     execute format('grant %I to %I', ` + role + `, current_user)
       || case when current_setting('server_version_num')::int < 160000 then '' else ' with inherit true, set true' end;
   end if;

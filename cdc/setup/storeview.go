@@ -35,8 +35,8 @@ type storeView struct {
 	catalog.Provenance
 }
 
-// elsewhere reports whether the store is another database than the application's.
-func (v *storeView) elsewhere() bool { return !v.Source.IsDatabase(v.Store) }
+// separate reports whether the store is another database than the application's.
+func (v *storeView) separate() bool { return !v.Source.SameDatabase(v.Store) }
 
 func (v *storeView) attached() bool { return v.attachment.Complete() || v.denied }
 
@@ -83,7 +83,7 @@ func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, err
 }
 
 // refusals are what in the store stands in the way of an attach as this role.
-func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Way) []catalog.Finding {
+func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way CopyMode) []catalog.Finding {
 	var found []catalog.Finding
 	refuse := func(check, what, remedy string) {
 		found = append(found, catalog.Finding{Check: check, Level: catalog.Fail, Found: what, Remedy: remedy})
@@ -98,7 +98,7 @@ func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Wa
 			refuse("copy", copied.Detail, catalog.CopyRemedy)
 			return found
 		}
-		if way == WayFresh {
+		if way == CopyFresh {
 			recorded = nil
 		}
 	}
@@ -107,7 +107,7 @@ func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Wa
 		if copied != nil { // an adoption may give slot and publication other names
 			was.Slot, was.Publication, was.Publish = target.Slot, target.Publication, target.Publish
 		}
-		if err := was.Matches(target); err != nil {
+		if err := was.CheckTarget(target); err != nil {
 			refuse("mapping", err.Error(), "")
 		}
 	}
@@ -121,7 +121,7 @@ func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Wa
 		}
 		found = append(found, slotRefusals(p.Slot, known, copied != nil)...)
 		if p.Respondent != nil {
-			found = append(found, p.Publication.Refusals(p.HavePublication, v.publisher(p, way))...)
+			found = append(found, p.PublicationSpec.Refusals(p.Publication, v.publicationCreator(p, way))...)
 		}
 	}
 	switch {
@@ -137,27 +137,27 @@ func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Wa
 	return found
 }
 
-// publisher is the attachment that may have created the publication that is there: that of a copied database was copied with it.
-func (v *storeView) publisher(p *catalog.Preflight, way Way) *catalog.Attachment {
+// publicationCreator is the attachment that may have created the publication that is there: that of a copied database was copied with it.
+func (v *storeView) publicationCreator(p *catalog.Preflight, way CopyMode) *catalog.Attachment {
 	switch {
-	case way == WayFresh && v.StoreCopied && !v.SourceCopied:
+	case way == CopyFresh && v.StoreCopied && !v.SourceCopied:
 		return nil // it is the original's
-	case v.restored && p.HavePublication != nil && !v.elsewhere():
-		return &catalog.Attachment{Slot: p.HavePublication.Slot} // restored as well, and the slot is not part of a dump
+	case v.restored && p.Publication != nil && !v.separate():
+		return &catalog.Attachment{Slot: p.Publication.Slot} // restored as well, and the slot is not part of a dump
 	}
 	return v.attachment
 }
 
 // slotRefusals refuse a slot of the name that this installation has not made, or that a copy finds in use.
-func slotRefusals(slot *catalog.SlotInfo, known []string, copied bool) []catalog.Finding {
+func slotRefusals(slot *catalog.Slot, known []string, copied bool) []catalog.Finding {
 	refuse := func(what, remedy string) []catalog.Finding {
 		return []catalog.Finding{{Check: "slot", Level: catalog.Fail, Found: what, Remedy: remedy}}
 	}
 	switch {
 	case !slot.Exists:
 		return nil
-	case slot.Foreign():
-		return refuse(slot.Whose(), catalog.OtherSlotRemedy)
+	case slot.IsForeign():
+		return refuse(slot.DescribeForeign(), catalog.OtherSlotRemedy)
 	case !slices.Contains(known, slot.Name):
 		return refuse(fmt.Sprintf("slot %q exists already, and this store knows nothing of it", slot.Name),
 			"choose another WALHOOK_SLOT, or point WALHOOK_STORE_URL at the store that it belongs to")

@@ -19,7 +19,7 @@ func TestSnapshotAndStreamReadARowAlike(t *testing.T) {
 	types := map[string]uint32{"id": pgtype.Int8OID, "assessment_id": pgtype.TextOID, "organization_id": pgtype.TextOID}
 	values := rapid.SampledFrom([]any{nil, "", "0", "f", "t", "done", "0.00", "  ", "a\tb\\", strings.Repeat("long", 20)})
 	rapid.Check(t, func(t *rapid.T) {
-		info := &catalog.TableInfo{Name: testMapping.Respondent, Columns: types}
+		info := &catalog.Table{Name: testMapping.Respondent, Columns: types}
 		row := []any{"7"}
 		var columns []wireColumn
 		line := "7"

@@ -15,20 +15,20 @@ type assessments struct {
 	copies []string // assessments inserted as copies, with what they were copied from
 }
 
-// take adds a change. What is rare is queued at once, after all that was collected before.
-func (a *assessments) take(work *pgx.Batch, c *cdc.Change) {
+// add adds a change. What is rare is queued at once, after all that was collected before.
+func (a *assessments) add(work *pgx.Batch, c *cdc.Change) {
 	switch c.Kind {
 	case cdc.Truncate:
-		a.queue(work)
+		a.flush(work)
 		work.Queue(sql.TruncateAssessments.SQL)
 	case cdc.Delete:
-		a.queue(work)
+		a.flush(work)
 		a.deleted = append(a.deleted, c.New.ID)
 	case cdc.Insert, cdc.Update:
-		if len(a.deleted) > 0 || c.Moved {
-			a.queue(work)
+		if len(a.deleted) > 0 || c.KeyChanged {
+			a.flush(work)
 		}
-		if c.Moved {
+		if c.KeyChanged {
 			work.Queue(sql.RenameAssessment.SQL, sql.RenameAssessment.Bind(sql.Args{"from_id": c.OldID, "to_id": c.New.ID})...)
 		}
 		if !c.New.ExternalID.Unchanged {
@@ -44,8 +44,8 @@ func (a *assessments) take(work *pgx.Batch, c *cdc.Change) {
 	}
 }
 
-// queue adds the statements for all that was collected.
-func (a *assessments) queue(work *pgx.Batch) {
+// flush adds the statements for all that was collected.
+func (a *assessments) flush(work *pgx.Batch) {
 	if len(a.external) > 0 {
 		ids := make([]string, 0, len(a.external))
 		external := make([]*string, 0, len(a.external))

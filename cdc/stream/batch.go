@@ -17,32 +17,32 @@ import (
 // batch folds a slice of the stream into one store transaction: the last state of each response, the events in order, and
 // the changes of assessments exactly between the events that they lie between.
 type batch struct {
-	w *writer
+	writer *writer
 
-	known   *known
-	cleared bool // the respondent table was truncated in this batch: what is not known has no state
+	responses *responseSet
+	truncated bool // the respondent table was truncated in this batch: what is not known has no state
 
-	work     *pgx.Batch
-	states   *sql.Rows     // that are written
-	segment  []cdc.Event   // events since the last change of an assessment
-	segments [][]cdc.Event // those before it, which the queue holds until the batch is committed
-	assessed assessments
-	items    int
-	changes  int
-	events   EventCounts
-	since    time.Time // commit of its first transaction; zero: it has none
-	to       cdc.Position
-	idle     bool
-	changed  bool
+	work        *pgx.Batch
+	states      *sql.Rows     // that are written
+	segment     []cdc.Event   // events since the last change of an assessment
+	segments    [][]cdc.Event // those before it, which the queue holds until the batch is committed
+	assessments assessments
+	items       int
+	changes     int
+	events      EventCounts
+	firstCommit time.Time // commit of its first transaction; zero: it has none
+	position    cdc.Position
+	idle        bool
+	changed     bool
 
-	taken        []string // incidents of rows that were set aside, and are taken now
+	resolved     []string // incidents of rows that were set aside, and are taken now
 	unidentified bool     // a delete came without its key
 }
 
 // newBatch begins a batch. What the one before it knew is gone: that one is sealed.
 func newBatch(w *writer) *batch {
-	w.known.clear()
-	return &batch{w: w, work: &pgx.Batch{}, to: w.consumed, idle: true, known: &w.known}
+	w.responses.clear()
+	return &batch{writer: w, work: &pgx.Batch{}, position: w.consumed, idle: true, responses: &w.responses}
 }
 
 // add classifies items.
@@ -51,7 +51,7 @@ func (b *batch) add(ctx context.Context, items []item) error {
 		return err
 	}
 	for i := range items {
-		b.take(&items[i])
+		b.apply(&items[i])
 	}
 	b.items += len(items)
 	return nil
@@ -60,11 +60,11 @@ func (b *batch) add(ctx context.Context, items []item) error {
 // seal makes the batch one that can be committed. What it says of the states is true for the batches that follow.
 func (b *batch) seal() {
 	b.endSegment()
-	b.assessed.queue(b.work)
+	b.assessments.flush(b.work)
 	b.writeStates()
-	b.remember()
-	if len(b.taken) > 0 {
-		b.work.Queue(sql.ResolveSetAside.SQL, b.taken)
+	b.cacheStates()
+	if len(b.resolved) > 0 {
+		b.work.Queue(sql.ResolveSetAside.SQL, b.resolved)
 	}
 }
 
@@ -72,14 +72,14 @@ func (b *batch) seal() {
 func (b *batch) loadStates(ctx context.Context, items []item) error {
 	var missing []string
 	want := func(id string) {
-		if b.cleared {
+		if b.truncated {
 			return
 		}
-		r, met := b.known.of(id)
+		r, met := b.responses.get(id)
 		if met {
 			return
 		}
-		state, cached := b.w.states.get(id)
+		state, cached := b.writer.states.get(id)
 		if r.state = state; !cached {
 			missing = append(missing, id)
 		}
@@ -91,7 +91,7 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 		}
 		switch it.change.Kind {
 		case cdc.Update:
-			want(it.change.Before())
+			want(it.change.PriorID())
 		case cdc.Insert, cdc.Delete, cdc.Truncate:
 			// What was there before does not matter.
 		}
@@ -100,10 +100,10 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 		return nil
 	}
 	// The store has the connection until then, and tells of what is being committed only afterwards.
-	if err := b.w.await(); err != nil {
+	if err := b.writer.awaitCommit(); err != nil {
 		return err
 	}
-	rows, err := b.w.store.Query(ctx, sql.ReadStates.SQL, sql.ReadStates.Bind(sql.Args{"response_ids": missing})...)
+	rows, err := b.writer.store.Query(ctx, sql.ReadStates.SQL, sql.ReadStates.Bind(sql.Args{"response_ids": missing})...)
 	if err != nil {
 		return fmt.Errorf("read the state of %d responses: %w", len(missing), err)
 	}
@@ -113,9 +113,9 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 		if err != nil {
 			return err
 		}
-		r, _ := b.known.of(id)
+		r, _ := b.responses.get(id)
 		r.state = state
-		b.w.states.put(id, state)
+		b.writer.states.put(id, state)
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("read the state of %d responses: %w", len(missing), err)
@@ -123,89 +123,89 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 	return nil
 }
 
-// take applies one item.
-func (b *batch) take(it *item) {
-	if b.since.IsZero() && it.kind != itemIdle && it.kind != itemHurry {
-		b.since = it.tx.CommitAt
+// apply applies one item.
+func (b *batch) apply(it *item) {
+	if b.firstCommit.IsZero() && it.kind != itemIdle && it.kind != itemReplyRequested {
+		b.firstCommit = it.tx.CommitAt
 	}
 	switch it.kind {
 	case itemCommit:
-		b.to, b.idle = b.to.UpTo(it.end), false
+		b.position, b.idle = b.position.AdvanceTo(it.end), false
 		return
-	case itemIdle, itemHurry:
-		b.to = b.to.UpTo(it.end)
-		b.w.hurry = b.w.hurry || it.kind == itemHurry
+	case itemIdle, itemReplyRequested:
+		b.position = b.position.AdvanceTo(it.end)
+		b.writer.replyRequested = b.writer.replyRequested || it.kind == itemReplyRequested
 		return
-	case itemReached:
-		b.to, b.w.reached = b.to.UpTo(it.end), true
+	case itemEndReached:
+		b.position, b.writer.endReached = b.position.AdvanceTo(it.end), true
 		return
-	case itemChange, itemUnstable, itemSetAside:
-		b.to.Partial, b.to.PartialChanges, b.idle = it.tx.CommitLSN, it.ordinal, false
+	case itemChange, itemUnidentifiedDelete, itemSetAside:
+		b.position.Partial, b.position.PartialChanges, b.idle = it.tx.CommitLSN, it.ordinal, false
 		b.changes++
 	}
 	switch it.kind {
-	case itemUnstable:
+	case itemUnidentifiedDelete:
 		b.unidentifiedDelete()
 		return
 	case itemSetAside:
 		if it.change.Kind == cdc.Delete {
-			b.noteTaken(&it.change)
+			b.resolveSetAside(&it.change)
 		}
 		return
 	default:
 	}
-	b.noteTaken(&it.change)
+	b.resolveSetAside(&it.change)
 	switch c := &it.change; {
 	case c.Table == cdc.Assessment:
 		b.endSegment() // events so far are matched without it
-		b.assessed.take(b.work, c)
+		b.assessments.add(b.work, c)
 		b.changed = true
 	case c.Kind == cdc.Truncate:
-		b.known.clear()
-		b.cleared, b.changed = true, true
+		b.responses.clear()
+		b.truncated, b.changed = true, true
 	default:
-		b.takeRespondent(it)
+		b.applyRespondent(it)
 	}
 }
 
-func (b *batch) takeRespondent(it *item) {
+func (b *batch) applyRespondent(it *item) {
 	c := &it.change
-	r, _ := b.known.of(c.Before())
+	r, _ := b.responses.get(c.PriorID())
 	prev := r.state
 	next, fired := cdc.Classify(prev, *c)
-	if c.Moved {
+	if c.KeyChanged {
 		if prev != nil && next != nil && next.FirstID == nil {
 			next.FirstID = new(c.OldID)
 		}
 		moved := *r
 		*r = response{id: c.OldID}
-		b.set(r, nil)
-		r, _ = b.known.of(c.New.ID)
-		r.created, r.fate, r.moved = cmp.Or(moved.created, r.created), moved.fate, true
-		b.set(r, next)
+		b.setState(r, nil)
+		r, _ = b.responses.get(c.New.ID)
+		r.created, r.history, r.keyChanged = cmp.Or(moved.created, r.created), moved.history, true
+		b.setState(r, next)
 	} else if c.Kind == cdc.Insert || prev == nil || next == nil || !next.Equal(*prev) {
-		b.set(r, next)
+		b.setState(r, next)
 	}
 	if c.Kind == cdc.Insert || prev == nil && next != nil {
 		r.created = it.tx.CommitLSN
 	}
 	if next == nil || c.Kind == cdc.Insert {
-		r.fate = fate{}
+		r.history = eventHistory{}
 	}
 	if next != nil {
-		r.fate = r.fate.add(fired, it.silenced, it.tx.CommitAt)
+		r.history = r.history.add(fired, it.silenced, it.tx.CommitAt)
 	}
 	if it.silenced || next == nil {
 		return
 	}
-	if fired != 0 && r.moved {
+	if fired != 0 && r.keyChanged {
 		b.endSegment() // which may have events of the response under another key
-		r.moved = false
+		r.keyChanged = false
 	}
 	for _, event := range fired.Types() {
-		b.assessed.queue(b.work) // what was said of assessments before this event holds for it
+		b.assessments.flush(b.work) // what was said of assessments before this event holds for it
 		if b.segment == nil {
-			b.segment, b.w.spare = b.w.spare, nil
+			b.segment, b.writer.spareEvents = b.writer.spareEvents, nil
 		}
 		b.segment = append(b.segment, cdc.Event{
 			Type: event, ResponseID: c.New.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID, FirstID: next.FirstID,
@@ -216,15 +216,15 @@ func (b *batch) takeRespondent(it *item) {
 	}
 }
 
-func (b *batch) set(r *response, state *cdc.State) {
-	r.state, r.touched = state, true
+func (b *batch) setState(r *response, state *cdc.State) {
+	r.state, r.dirty = state, true
 	b.changed = true
 }
 
 // endSegment queues the matching of the events so far.
 func (b *batch) endSegment() {
 	if len(b.segment) > 0 {
-		b.w.queue.Add(b.work, b.segment)
+		b.writer.queue.Add(b.work, b.segment)
 		b.segments = append(b.segments, b.segment)
 		b.segment = nil
 	}
@@ -232,16 +232,16 @@ func (b *batch) endSegment() {
 
 // writeStates queues the states that are to be written.
 func (b *batch) writeStates() {
-	if b.cleared {
+	if b.truncated {
 		b.work.Queue(sql.TruncateStates.SQL)
 	}
 	var gone []string
 	b.states = sql.NewRows()
-	for r := range b.known.touched() {
+	for r := range b.responses.dirty() {
 		switch {
 		case r.state != nil:
-			addState(b.states, r.id, r.state, r.created, r.fate)
-		case !b.cleared:
+			addState(b.states, r.id, r.state, r.created, r.history)
+		case !b.truncated:
 			gone = append(gone, r.id)
 		}
 	}
@@ -253,13 +253,13 @@ func (b *batch) writeStates() {
 	}
 }
 
-// remember keeps the states for the batches that follow.
-func (b *batch) remember() {
-	if b.cleared {
-		b.w.states.purge()
+// cacheStates keeps the states for the batches that follow.
+func (b *batch) cacheStates() {
+	if b.truncated {
+		b.writer.states.purge()
 	}
-	for r := range b.known.touched() {
-		b.w.states.put(r.id, r.state)
+	for r := range b.responses.dirty() {
+		b.writer.states.put(r.id, r.state)
 	}
 }
 
@@ -267,37 +267,37 @@ func (b *batch) remember() {
 func (b *batch) release() {
 	b.states.Release()
 	for _, events := range b.segments {
-		if cap(events) > cap(b.w.spare) {
+		if cap(events) > cap(b.writer.spareEvents) {
 			clear(events)
-			b.w.spare = events[:0]
+			b.writer.spareEvents = events[:0]
 		}
 	}
 }
 
-// known is what a batch knows of responses, in the order in which it met them.
-type known struct {
+// responseSet is what a batch knows of responses, in the order in which it met them.
+type responseSet struct {
 	index map[string]int
 	all   []response
 }
 
 // response is one of them.
 type response struct {
-	id      string
-	state   *cdc.State    // nil: there is none
-	touched bool          // to be written
-	moved   bool          // its key has changed since its last event in this batch
-	created pglogrepl.LSN // commit LSN, where it was inserted in this batch
-	fate    fate
+	id         string
+	state      *cdc.State    // nil: there is none
+	dirty      bool          // to be written
+	keyChanged bool          // its key has changed since its last event in this batch
+	created    pglogrepl.LSN // commit LSN, where it was inserted in this batch
+	history    eventHistory
 }
 
-func (k *known) clear() {
+func (k *responseSet) clear() {
 	clear(k.index)
 	clear(k.all)
 	k.all = k.all[:0]
 }
 
-// of returns what is known of a response, until another one is asked for, and whether it was met before.
-func (k *known) of(id string) (r *response, met bool) {
+// get returns what is known of a response, until another one is asked for, and whether it was met before.
+func (k *responseSet) get(id string) (r *response, met bool) {
 	i, met := k.index[id]
 	if !met {
 		i = len(k.all)
@@ -310,11 +310,11 @@ func (k *known) of(id string) (r *response, met bool) {
 	return &k.all[i], met
 }
 
-// touched returns those that are to be written.
-func (k *known) touched() iter.Seq[*response] {
+// dirty returns those that are to be written.
+func (k *responseSet) dirty() iter.Seq[*response] {
 	return func(yield func(*response) bool) {
 		for i := range k.all {
-			if k.all[i].touched && !yield(&k.all[i]) {
+			if k.all[i].dirty && !yield(&k.all[i]) {
 				return
 			}
 		}

@@ -23,23 +23,23 @@ func TestIdlePositionKeepsThePartialTransaction(t *testing.T) {
 		want cdc.Position
 	}{
 		{"an idle position before the commit", item{kind: itemIdle, end: 0x28}, cdc.Position{LSN: 0x28, Partial: 0x30, PartialChanges: 5}},
-		{"one that is answered at once", item{kind: itemHurry, end: 0x28}, cdc.Position{LSN: 0x28, Partial: 0x30, PartialChanges: 5}},
+		{"one that is answered at once", item{kind: itemReplyRequested, end: 0x28}, cdc.Position{LSN: 0x28, Partial: 0x30, PartialChanges: 5}},
 		{"one at the commit", item{kind: itemIdle, end: 0x30}, cdc.Position{LSN: 0x30, Partial: 0x30, PartialChanges: 5}},
 		{"one that lies behind", item{kind: itemIdle, end: 0x18}, partial},
 		{"a further change", item{kind: itemChange, tx: cdc.Tx{CommitLSN: 0x30}, ordinal: 6, change: deleted}, cdc.Position{LSN: 0x20, Partial: 0x30, PartialChanges: 6}},
 		{"the commit", item{kind: itemCommit, tx: cdc.Tx{CommitLSN: 0x30}, end: 0x38}, cdc.Position{LSN: 0x38}},
-		{"the point where the stream is to end", item{kind: itemReached, end: 0x40}, cdc.Position{LSN: 0x40}},
-		{"an end before the commit", item{kind: itemReached, end: 0x28}, cdc.Position{LSN: 0x28, Partial: 0x30, PartialChanges: 5}},
+		{"the point where the stream is to end", item{kind: itemEndReached, end: 0x40}, cdc.Position{LSN: 0x40}},
+		{"an end before the commit", item{kind: itemEndReached, end: 0x28}, cdc.Position{LSN: 0x28, Partial: 0x30, PartialChanges: 5}},
 		{"an idle position behind the commit", item{kind: itemIdle, end: 0x31}, cdc.Position{LSN: 0x31}},
 	} {
 		w := &writer{consumed: partial, states: newStateCache()}
 		b := newBatch(w)
-		b.take(&tt.item)
-		if b.to != tt.want {
-			t.Errorf("%s leads to %s, not %s", tt.name, b.to, tt.want)
+		b.apply(&tt.item)
+		if b.position != tt.want {
+			t.Errorf("%s leads to %s, not %s", tt.name, b.position, tt.want)
 		}
-		if skip, all := b.to.Skip(0x30); b.to.Partial != 0 && (all || skip != b.to.PartialChanges) {
-			t.Errorf("%s: %s skips %d changes, all: %t", tt.name, b.to, skip, all)
+		if skip, all := b.position.Skip(0x30); b.position.Partial != 0 && (all || skip != b.position.PartialChanges) {
+			t.Errorf("%s: %s skips %d changes, all: %t", tt.name, b.position, skip, all)
 		}
 	}
 }
@@ -60,7 +60,7 @@ func TestProgressIsWrittenWhenItIsWorthIt(t *testing.T) {
 		if err := w.next.add(t.Context(), r.inbox.take(nil)); err != nil {
 			t.Fatal(err)
 		}
-		w.begin(t.Context(), w.next)
+		w.startCommit(t.Context(), w.next)
 		return w
 	}
 	wal := func(m wire) wire { return append(wire("w").uint64(0).uint64(0).uint64(0), m...) }
@@ -77,16 +77,16 @@ func TestProgressIsWrittenWhenItIsWorthIt(t *testing.T) {
 		"a change that moves nothing": {updated, false, false},
 	} {
 		w := handled(tt.messages...)
-		if w.consumed != (cdc.Position{LSN: 0x30}) || w.idle != tt.idle || w.hurry != tt.hurry {
-			t.Errorf("%s: at %s, idle: %t, in a hurry: %t", name, w.consumed, w.idle, w.hurry)
+		if w.consumed != (cdc.Position{LSN: 0x30}) || w.idle != tt.idle || w.replyRequested != tt.hurry {
+			t.Errorf("%s: at %s, idle: %t, in a hurry: %t", name, w.consumed, w.idle, w.replyRequested)
 		}
 		for after, want := range map[time.Duration]bool{
 			500 * time.Millisecond:  false,
 			1500 * time.Millisecond: !tt.idle || tt.hurry,
-			lazyTime:                true,
+			lazyWriteInterval:       true,
 		} {
-			w.wrote = time.Now().Add(-after)
-			if got := w.worthWriting(); got != want {
+			w.lastWrite = time.Now().Add(-after)
+			if got := w.shouldWritePosition(); got != want {
 				t.Errorf("%s: %s after the last write, writing is worth it: %t", name, after, got)
 			}
 		}
@@ -128,8 +128,8 @@ func TestLagIsThatOfTheOldestTransaction(t *testing.T) {
 	}
 	w := &writer{states: newStateCache(), status: &Status{}}
 	lag := func(b *batch) time.Time {
-		w.tellLag(b)
-		return w.status.behind
+		w.reportLag(b)
+		return w.status.oldestUnstored
 	}
 	b := newBatch(w)
 	for _, tt := range []struct {
@@ -137,36 +137,36 @@ func TestLagIsThatOfTheOldestTransaction(t *testing.T) {
 		want time.Time
 	}{
 		{item{kind: itemIdle, end: 1, tx: cdc.Tx{CommitAt: third}}, time.Time{}},
-		{item{kind: itemHurry, end: 2, tx: cdc.Tx{CommitAt: third}}, time.Time{}},
+		{item{kind: itemReplyRequested, end: 2, tx: cdc.Tx{CommitAt: third}}, time.Time{}},
 		{change(first), first},
 		{change(second), first},
 		{item{kind: itemCommit, tx: cdc.Tx{CommitAt: second}, end: 0x38}, first},
 	} {
-		if b.take(&tt.it); !lag(b).Equal(tt.want) {
-			t.Errorf("after an item of kind %d the store lags since %s, not %s", tt.it.kind, w.status.behind, tt.want)
+		if b.apply(&tt.it); !lag(b).Equal(tt.want) {
+			t.Errorf("after an item of kind %d the store lags since %s, not %s", tt.it.kind, w.status.oldestUnstored, tt.want)
 		}
 	}
 	next := newBatch(w)
-	w.committing, w.oldest = make(chan error), b.since
+	w.commitDone, w.inFlightSince = make(chan error), b.firstCommit
 	if !lag(next).Equal(first) {
-		t.Errorf("while it is committed the store lags since %s", w.status.behind)
+		t.Errorf("while it is committed the store lags since %s", w.status.oldestUnstored)
 	}
 	it := change(third)
-	if next.take(&it); !lag(next).Equal(first) {
-		t.Errorf("while more comes the store lags since %s", w.status.behind)
+	if next.apply(&it); !lag(next).Equal(first) {
+		t.Errorf("while more comes the store lags since %s", w.status.oldestUnstored)
 	}
-	if w.oldest = (time.Time{}); !lag(next).Equal(third) {
-		t.Errorf("while nothing but progress is committed the store lags since %s", w.status.behind)
+	if w.inFlightSince = (time.Time{}); !lag(next).Equal(third) {
+		t.Errorf("while nothing but progress is committed the store lags since %s", w.status.oldestUnstored)
 	}
-	w.committing, w.oldest = nil, first
+	w.commitDone, w.inFlightSince = nil, first
 	if !lag(next).Equal(third) {
-		t.Errorf("after the commit the store lags since %s", w.status.behind)
+		t.Errorf("after the commit the store lags since %s", w.status.oldestUnstored)
 	}
 	if !lag(newBatch(w)).IsZero() {
-		t.Errorf("when all is stored it lags since %s", w.status.behind)
+		t.Errorf("when all is stored it lags since %s", w.status.oldestUnstored)
 	}
-	w.status.behind = first
-	if lag(newBatch(w)); w.status.behind != first {
+	w.status.oldestUnstored = first
+	if lag(newBatch(w)); w.status.oldestUnstored != first {
 		t.Error("the status is told what it knows")
 	}
 }
@@ -175,31 +175,31 @@ func TestLagIsThatOfTheOldestTransaction(t *testing.T) {
 func TestLazyProgress(t *testing.T) {
 	t.Parallel()
 	// There is no store here: whoever writes fails.
-	w := &writer{states: newStateCache(), status: &Status{}, idle: true, wrote: time.Now()}
+	w := &writer{states: newStateCache(), status: &Status{}, idle: true, lastWrite: time.Now()}
 	b := newBatch(w)
-	for _, it := range []item{{kind: itemHurry, end: 0x28}, {kind: itemIdle, end: 0x30}} {
-		b.take(&it)
+	for _, it := range []item{{kind: itemReplyRequested, end: 0x28}, {kind: itemIdle, end: 0x30}} {
+		b.apply(&it)
 	}
-	if !w.hurry {
+	if !w.replyRequested {
 		t.Error("a report has made what was asked for before it less urgent")
 	}
-	w.progress(b.to, b.idle)
-	w.wrote = time.Now()
-	if err := w.persistLazily(t.Context()); err != nil || !w.hurry {
+	w.advance(b.position, b.idle)
+	w.lastWrite = time.Now()
+	if err := w.persistLazily(t.Context()); err != nil || !w.replyRequested {
 		t.Errorf("what was asked for a moment ago is forgotten: %v", err)
 	}
-	w.stored, w.wrote = w.consumed, time.Time{}
-	if err := w.persistLazily(t.Context()); err != nil || w.hurry {
+	w.stored, w.lastWrite = w.consumed, time.Time{}
+	if err := w.persistLazily(t.Context()); err != nil || w.replyRequested {
 		t.Errorf("in a hurry for nothing: %v", err)
 	}
-	w.wrote = time.Now()
-	for ahead, want := range map[pglogrepl.LSN]bool{lazyBytes - 1: false, lazyBytes: true, lazyBytes + 1: true} {
-		if w.consumed.LSN = w.stored.LSN + ahead; w.worthWriting() != want {
+	w.lastWrite = time.Now()
+	for ahead, want := range map[pglogrepl.LSN]bool{lazyWriteBytes - 1: false, lazyWriteBytes: true, lazyWriteBytes + 1: true} {
+		if w.consumed.LSN = w.stored.LSN + ahead; w.shouldWritePosition() != want {
 			t.Errorf("%d bytes ahead, writing is worth it: %t", ahead, !want)
 		}
 	}
-	w.progress(w.consumed, false)
-	if w.progress(w.consumed, true); w.idle {
+	w.advance(w.consumed, false)
+	if w.advance(w.consumed, true); w.idle {
 		t.Error("changes that moved nothing are forgotten over a report")
 	}
 }
@@ -249,11 +249,11 @@ func TestBatchAsksAndWritesOnlyWhatItNeeds(t *testing.T) {
 		if n := b.work.Len(); n != tt.statements || events != tt.events {
 			t.Errorf("%s: %d statements and %d events", name, n, events)
 		}
-		if _, cached := w.states.get("other"); cached != !b.cleared {
+		if _, cached := w.states.get("other"); cached != !b.truncated {
 			t.Errorf("%s: other states are cached: %t", name, cached)
 		}
-		if newBatch(w); len(w.known.all) > 0 || len(w.known.index) > 0 {
-			t.Errorf("%s: %d responses are known in the next batch", name, len(w.known.all))
+		if newBatch(w); len(w.responses.all) > 0 || len(w.responses.index) > 0 {
+			t.Errorf("%s: %d responses are known in the next batch", name, len(w.responses.all))
 		}
 		b.release()
 	}

@@ -18,38 +18,38 @@ import (
 type comparison struct {
 	source, store *pgx.Conn // source is in a transaction at the snapshot, which ends with it, store in the one to be committed
 	mapping       cdc.Mapping
-	respondent    *catalog.TableInfo
-	assessment    *catalog.TableInfo // nil where none is mapped
+	respondent    *catalog.Table
+	assessment    *catalog.Table // nil where none is mapped
 	queue         cdc.Queue
 	at            pglogrepl.LSN // of the snapshot
-	note          func(string)
+	report        func(string)
 	progress      func(rows, total int64)
 
 	before, types catalog.ColumnTypes // of the mapped columns: what is recorded is of, and as they are now; before may be nil
-	followed      bool                // the stream was consumed up to the snapshot
+	caughtUp      bool                // the stream was consumed up to the snapshot
 	replaced      bool                // the table is another one than before
 	restamp       bool                // some recorded stamps are of another type
 	unmatched     bool                // the rows' keys are not those that are recorded
 
-	refused func(*RefusedRow) error // takes a row that the store cannot take
+	rejected func(*RejectedRow) error // takes a row that the store cannot take
 }
 
 // compareChunk is how many differing responses are handled at a time.
 const compareChunk = 5000
 
 // Outcome of a comparison.
-type compared struct {
-	rows, differing, gone int64
-	refused               int64 // that the store cannot take
-	events                EventCounts
+type comparisonResult struct {
+	rows, differing, deleted int64
+	rejected                 int64 // that the store cannot take
+	events                   EventCounts
 }
 
-func (c *comparison) run(ctx context.Context) (compared, error) {
-	var result compared
-	c.refused = func(r *RefusedRow) error {
+func (c *comparison) run(ctx context.Context) (comparisonResult, error) {
+	var result comparisonResult
+	c.rejected = func(r *RejectedRow) error {
 		r.LSN = c.at
-		result.refused++
-		c.note(r.String())
+		result.rejected++
+		c.report(r.String())
 		return r.Record(ctx, c.store)
 	}
 	if _, err := c.store.Exec(ctx, sql.ResolveIncidents.SQL, []string{cdc.SetAside}); err != nil {
@@ -58,7 +58,7 @@ func (c *comparison) run(ctx context.Context) (compared, error) {
 	if err := c.assessments(ctx); err != nil {
 		return result, err
 	}
-	if err := c.retyped(ctx); err != nil {
+	if err := c.prepareRetyped(ctx); err != nil {
 		return result, err
 	}
 	if err := c.stage(ctx, &result); err != nil {
@@ -74,29 +74,29 @@ func (c *comparison) run(ctx context.Context) (compared, error) {
 	if err != nil {
 		return result, fmt.Errorf("forget the responses that are gone: %w", err)
 	}
-	result.gone = tag.RowsAffected()
-	if err := c.differences(ctx, &result); err != nil {
+	result.deleted = tag.RowsAffected()
+	if err := c.reconcileDifferences(ctx, &result); err != nil {
 		return result, err
 	}
 	return result, nil
 }
 
-// retyped prepares for columns whose types are not those that were recorded.
-func (c *comparison) retyped(ctx context.Context) error {
+// prepareRetyped prepares for columns whose types are not those that were recorded.
+func (c *comparison) prepareRetyped(ctx context.Context) error {
 	err := c.store.QueryRow(ctx, "select $1 or exists (select from walhook.response_state where stamp like '?:%')", c.before[catalog.RoleStamp] != c.types[catalog.RoleStamp]).Scan(&c.restamp)
 	if err != nil {
 		return fmt.Errorf("look at the recorded stamps: %w", err)
 	}
 	before, known := c.before[catalog.RoleKey]
 	if known {
-		known, err = rekey(ctx, c.store, before, c.types[catalog.RoleKey])
+		known, err = rekeyStates(ctx, c.store, before, c.types[catalog.RoleKey])
 		c.unmatched = !known
 	}
 	return err
 }
 
 // stage copies the snapshot beside the state.
-func (c *comparison) stage(ctx context.Context, result *compared) error {
+func (c *comparison) stage(ctx context.Context, result *comparisonResult) error {
 	_, err := c.store.PgConn().Exec(ctx, `create temporary table walhook_snapshot
 		(response_id text collate "C", assessment_id text collate "C", organization_id text collate "C", stamp text collate "C", flags smallint, stamp_value text) on commit drop;
 		create temporary table walhook_refused (response_id text collate "C") on commit drop`).ReadAll()
@@ -105,7 +105,7 @@ func (c *comparison) stage(ctx context.Context, result *compared) error {
 	}
 	total := int64(c.respondent.Rows)
 	result.rows, err = catalog.CopyRows(ctx, c.source, c.store, c.mapping.Respondent, c.mapping.RespondentColumns(), "pg_temp.walhook_snapshot",
-		catalog.SnapshotConverter(c.mapping, c.respondent, c.restamp), func(n int64) { c.progress(n, total) }, func(row []byte, cause error) error { return c.keep(ctx, KeyOf(row), cause) })
+		catalog.SnapshotConverter(c.mapping, c.respondent, c.restamp), func(n int64) { c.progress(n, total) }, func(row []byte, cause error) error { return c.rejectStaged(ctx, KeyOf(row), cause) })
 	if err != nil {
 		return err
 	}
@@ -115,9 +115,9 @@ func (c *comparison) stage(ctx context.Context, result *compared) error {
 	return nil
 }
 
-// differences classifies every response whose row is not what the state says, in the order of the table.
-func (c *comparison) differences(ctx context.Context, result *compared) error {
-	c.note("comparing the table with the recorded state")
+// reconcileDifferences classifies every response whose row is not what the state says, in the order of the table.
+func (c *comparison) reconcileDifferences(ctx context.Context, result *comparisonResult) error {
+	c.report("comparing the table with the recorded state")
 	_, err := c.store.Exec(ctx, `declare walhook_differences no scroll cursor for
 		select s.response_id, s.assessment_id, s.organization_id, s.stamp, s.flags, s.stamp_value,
 		       r.response_id is not null, r.assessment_id, r.organization_id, r.stamp, coalesce(r.flags, 0), r.first_id
@@ -150,7 +150,7 @@ func (c *comparison) differences(ctx context.Context, result *compared) error {
 }
 
 // fire takes differing rows over and fires what they have missed. What the store refuses is looked for in halves, and left as it was.
-func (c *comparison) fire(ctx context.Context, found []difference, now time.Time, result *compared) error {
+func (c *comparison) fire(ctx context.Context, found []difference, now time.Time, result *comparisonResult) error {
 	work := &pgx.Batch{}
 	var events []cdc.Event
 	var fires EventCounts
@@ -164,7 +164,7 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 		if d.recorded == nil && c.replaced {
 			created = c.at // a response that was recorded under its id is forgotten
 		}
-		addState(rows, d.row.ID, &next, created, fate{}.add(fired, false, now))
+		addState(rows, d.row.ID, &next, created, eventHistory{}.add(fired, false, now))
 		for _, event := range fired.Types() {
 			events = append(events, cdc.Event{
 				Type: event, ResponseID: d.row.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID, FirstID: next.FirstID,
@@ -185,13 +185,13 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 			result.events[i] += n
 		}
 		return nil
-	case !cdc.Untakable(err):
+	case !cdc.IsRejected(err):
 		return fmt.Errorf("fire what was missed: %w", err)
 	}
 	c.queue.Discarded() // and what was queued before is found in the store
 	c.queue.Began()
 	if len(found) == 1 {
-		return c.refused(&RefusedRow{Table: c.mapping.Respondent, Key: found[0].row.ID, Cause: err})
+		return c.rejected(&RejectedRow{Table: c.mapping.Respondent, Key: found[0].row.ID, Cause: err})
 	}
 	half := len(found) / 2
 	if err := c.fire(ctx, found[:half], now, result); err != nil {
@@ -200,16 +200,16 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 	return c.fire(ctx, found[half:], now, result)
 }
 
-// keep sets a row aside that could not be staged. Its state, where there is one, stays as it is.
-func (c *comparison) keep(ctx context.Context, id string, cause error) error {
+// rejectStaged sets a row aside that could not be staged. Its state, where there is one, stays as it is.
+func (c *comparison) rejectStaged(ctx context.Context, id string, cause error) error {
 	err := catalog.InSavepoint(ctx, c.store, func() error {
 		_, err := c.store.Exec(ctx, "insert into pg_temp.walhook_refused values ($1)", id)
 		return err
 	})
-	if err != nil && !cdc.Untakable(err) { // an id that no store can hold has no state
+	if err != nil && !cdc.IsRejected(err) { // an id that no store can hold has no state
 		return fmt.Errorf("stage the snapshot: %w", err)
 	}
-	return c.refused(&RefusedRow{Table: c.mapping.Respondent, Key: id, Cause: cause})
+	return c.rejected(&RejectedRow{Table: c.mapping.Respondent, Key: id, Cause: cause})
 }
 
 // difference is a row with what the state says of it, nil where it says nothing.
@@ -257,10 +257,10 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 		if recorded {
 			d.recorded = newState(recordedAssessment, recordedOrg, before, recordedFlags, first)
 		}
-		if d.recorded != nil && c.replaced && c.isAnother(d) {
+		if d.recorded != nil && c.replaced && c.isDifferentResponse(d) {
 			d.recorded = nil
 		}
-		if d.recorded != nil && (c.followed || value == nil) && cdc.OtherType(d.recorded.Stamp, d.row.Stamp) {
+		if d.recorded != nil && (c.caughtUp || value == nil) && cdc.StampTypesDiffer(d.recorded.Stamp, d.row.Stamp) {
 			d.recorded.Stamp = d.row.Stamp.Value // the stream has told of all changes, or nobody can tell
 		}
 		found = append(found, d)
@@ -271,9 +271,9 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 	return found, nil
 }
 
-// isAnother reports whether a row of a table that replaced the one before is another response under the same id: it is less far, or belongs
+// isDifferentResponse reports whether a row of a table that replaced the one before is another response under the same id: it is less far, or belongs
 // to another assessment. What is further may be a copy that was changed since.
-func (c *comparison) isAnother(d difference) bool {
+func (c *comparison) isDifferentResponse(d difference) bool {
 	before := d.recorded
 	return before.StartedNow && d.row.Started == cdc.MarkUnset || before.FinishedNow && d.row.Finished == cdc.MarkUnset ||
 		c.before[catalog.RoleAssessment] == c.types[catalog.RoleAssessment] && !cdc.EqualText(before.AssessmentID, d.row.Assessment.Pointer())
@@ -300,14 +300,14 @@ func (c *comparison) assessments(ctx context.Context) error {
 	_, err = catalog.CopyRows(ctx, c.source, c.store, c.mapping.AssessmentTable, columns,
 		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)", catalog.AssessmentConverter(c.mapping, c.assessment, true), func(int64) {},
 		func(row []byte, cause error) error {
-			return c.refused(&RefusedRow{Table: c.mapping.AssessmentTable, Key: KeyOf(row), Cause: cause})
+			return c.rejected(&RejectedRow{Table: c.mapping.AssessmentTable, Key: KeyOf(row), Cause: cause})
 		})
 	if err != nil {
 		return err
 	}
 	for _, step := range []struct{ sql, only string }{
 		{`select walhook.inherit_webhooks(s.copied_from, s.assessment_id) from pg_temp.walhook_assessments s
-		  where s.copied_from <> '' and not exists (select from walhook.assessment a where a.assessment_id = s.assessment_id)`, onlyCopies},
+		  where s.copied_from <> '' and not exists (select from walhook.assessment a where a.assessment_id = s.assessment_id)`, copiesPart},
 		{"delete from walhook.assessment", ""},
 		{"insert into walhook.assessment (assessment_id, external_id) select s.assessment_id, s.external_id from pg_temp.walhook_assessments s where true", ""},
 	} {
@@ -315,8 +315,8 @@ func (c *comparison) assessments(ctx context.Context) error {
 			_, err := c.store.Exec(ctx, step.sql)
 			return err
 		})
-		if cdc.Untakable(err) {
-			err = c.eachAssessment(ctx, step.sql, step.only)
+		if cdc.IsRejected(err) {
+			err = c.applyToEachAssessment(ctx, step.sql, step.only)
 		}
 		if err != nil {
 			return fmt.Errorf("take the assessments over: %w", err)
@@ -325,9 +325,9 @@ func (c *comparison) assessments(ctx context.Context) error {
 	return nil
 }
 
-// eachAssessment takes a step, which ends in a condition on s, for one assessment after the other, and sets those aside that the store
+// applyToEachAssessment takes a step, which ends in a condition on s, for one assessment after the other, and sets those aside that the store
 // refuses.
-func (c *comparison) eachAssessment(ctx context.Context, step, only string) error {
+func (c *comparison) applyToEachAssessment(ctx context.Context, step, only string) error {
 	rows, err := c.store.Query(ctx, "select assessment_id from pg_temp.walhook_assessments")
 	if err != nil {
 		return err
@@ -341,8 +341,8 @@ func (c *comparison) eachAssessment(ctx context.Context, step, only string) erro
 			_, err := c.store.Exec(ctx, step+" and s.assessment_id = $1", id)
 			return err
 		})
-		if cdc.Untakable(err) {
-			err = c.refused(&RefusedRow{Table: c.mapping.AssessmentTable, Key: id, only: only, Cause: err})
+		if cdc.IsRejected(err) {
+			err = c.rejected(&RejectedRow{Table: c.mapping.AssessmentTable, Key: id, part: only, Cause: err})
 		}
 		if err != nil {
 			return err

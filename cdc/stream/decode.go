@@ -50,19 +50,19 @@ type Decoder struct {
 	text        *catalog.SourceText
 	respondent  uint32
 	assessment  uint32
-	plans       map[uint32]*plan
-	bases       map[uint32]uint32 // built-in types beneath domains
+	layouts     map[uint32]*rowLayout
+	domainBases map[uint32]uint32 // built-in types beneath domains
 	interned    map[string]string
-	key         cdc.ColumnType // of the respondent's key in the last change
+	keyType     cdc.ColumnType // of the respondent's key in the last change
 	changes     [2]cdc.Change
 	fields      []field
-	identifiers []field
+	oldFields   []field
 }
 
 // NewDecoder returns a Decoder for tables with these OIDs. Tables are told by OID, so that a rename does not matter;
 // assessmentOID is 0 where none is mapped.
 func NewDecoder(m cdc.Mapping, respondentOID, assessmentOID uint32) *Decoder {
-	return &Decoder{mapping: m, respondent: respondentOID, assessment: assessmentOID, plans: map[uint32]*plan{}, bases: map[uint32]uint32{}, interned: map[string]string{}}
+	return &Decoder{mapping: m, respondent: respondentOID, assessment: assessmentOID, layouts: map[uint32]*rowLayout{}, domainBases: map[uint32]uint32{}, interned: map[string]string{}}
 }
 
 // microsecFromUnixToY2K is PostgreSQL's epoch, 2000-01-01, in unix microseconds.
@@ -97,7 +97,7 @@ func (d *Decoder) decode(c *cursor) (Message, error) {
 		c.skip(8)
 		return Message{Kind: MessageCommit, EndLSN: end}, nil
 	case 'R':
-		return Message{}, d.relation(c)
+		return Message{}, d.readRelation(c)
 	case 'I':
 		return d.insert(c)
 	case 'U':
@@ -116,7 +116,7 @@ func (d *Decoder) decode(c *cursor) (Message, error) {
 		}
 		return Message{}, nil
 	case 'Y':
-		d.describe(c)
+		d.readType(c)
 		return Message{}, nil
 	case 'O':
 		return Message{}, nil
@@ -125,27 +125,27 @@ func (d *Decoder) decode(c *cursor) (Message, error) {
 	}
 }
 
-// describe takes a Type message, which comes before the Relation that uses the type. Of a domain it names the type beneath,
+// readType takes a Type message, which comes before the Relation that uses the type. Of a domain it names the type beneath,
 // with an empty namespace for pg_catalog.
-func (d *Decoder) describe(c *cursor) {
+func (d *Decoder) readType(c *cursor) {
 	oid := c.uint32()
 	namespace, name := c.string(), c.string()
 	if c.err != nil {
 		return
 	}
-	delete(d.bases, oid)
+	delete(d.domainBases, oid)
 	if namespace != "" && namespace != "pg_catalog" {
 		return
 	}
 	if name == "money" {
-		d.bases[oid] = cdc.MoneyOID
+		d.domainBases[oid] = cdc.MoneyOID
 	} else if base, found := cdc.TypeNames.TypeForName(name); found {
-		d.bases[oid] = base.OID
+		d.domainBases[oid] = base.OID
 	}
 }
 
 func (d *Decoder) insert(c *cursor) (Message, error) {
-	p := d.plan(c)
+	p := d.layout(c)
 	if p == nil || c.err != nil {
 		return Message{}, nil
 	}
@@ -156,7 +156,7 @@ func (d *Decoder) insert(c *cursor) (Message, error) {
 }
 
 func (d *Decoder) update(c *cursor) (Message, error) {
-	p := d.plan(c)
+	p := d.layout(c)
 	if p == nil || c.err != nil {
 		return Message{}, nil
 	}
@@ -171,10 +171,10 @@ func (d *Decoder) update(c *cursor) (Message, error) {
 			key := p.key(id.value)
 			old = &key
 		}
-		d.identifiers = append(d.identifiers[:0], d.fields...)
+		d.oldFields = append(d.oldFields[:0], d.fields...)
 		tag = c.uint8()
 	} else {
-		d.identifiers = d.identifiers[:0]
+		d.oldFields = d.oldFields[:0]
 	}
 	if tag != 'N' {
 		return Message{}, c.fail("a new row was expected, not %q", tag)
@@ -183,16 +183,16 @@ func (d *Decoder) update(c *cursor) (Message, error) {
 }
 
 // change reads the new row.
-func (d *Decoder) change(c *cursor, p *plan, kind cdc.Kind, old *string) (Message, error) {
+func (d *Decoder) change(c *cursor, p *rowLayout, kind cdc.Kind, old *string) (Message, error) {
 	d.fields = p.read(d, c)
 	if c.err != nil {
 		return Message{}, c.err
 	}
-	if kind == cdc.Update && len(d.identifiers) == len(d.fields) {
+	if kind == cdc.Update && len(d.oldFields) == len(d.fields) {
 		// What the old row or key carries need not be sent again.
 		for i := range d.fields {
-			if d.fields[i].kind == 'u' && d.identifiers[i].kind == 't' {
-				d.fields[i] = d.identifiers[i]
+			if d.fields[i].kind == 'u' && d.oldFields[i].kind == 't' {
+				d.fields[i] = d.oldFields[i]
 			}
 		}
 	}
@@ -200,17 +200,17 @@ func (d *Decoder) change(c *cursor, p *plan, kind cdc.Kind, old *string) (Messag
 	if id.kind != 't' {
 		return Message{}, c.fail("the row of %s has no %s", p.name, p.idColumn)
 	}
-	d.noteKey(p)
+	d.noteKeyType(p)
 	change := &d.changes[0]
 	*change = cdc.Change{Kind: kind, Table: p.table, New: p.row(d, p.key(id.value))}
 	if old != nil && *old != change.New.ID {
-		change.Moved, change.OldID = true, *old
+		change.KeyChanged, change.OldID = true, *old
 	}
 	return Message{Kind: MessageChange, Changes: d.changes[:1]}, nil
 }
 
 func (d *Decoder) delete(c *cursor) (Message, error) {
-	p := d.plan(c)
+	p := d.layout(c)
 	if p == nil || c.err != nil {
 		return Message{}, nil
 	}
@@ -225,14 +225,14 @@ func (d *Decoder) delete(c *cursor) (Message, error) {
 	if id.kind != 't' {
 		return Message{Kind: MessageUnidentifiedDelete}, nil
 	}
-	d.noteKey(p)
+	d.noteKeyType(p)
 	d.changes[0] = cdc.Change{Kind: cdc.Delete, Table: p.table, New: cdc.Row{ID: p.key(id.value)}}
 	return Message{Kind: MessageChange, Changes: d.changes[:1]}, nil
 }
 
-func (d *Decoder) noteKey(p *plan) {
+func (d *Decoder) noteKeyType(p *rowLayout) {
 	if p.table == cdc.Respondent {
-		d.key = p.typeOf(p.id)
+		d.keyType = p.typeOf(p.id)
 	}
 }
 
@@ -278,13 +278,13 @@ func (d *Decoder) table(oid uint32) cdc.Table {
 	}
 }
 
-// plan returns how to read rows of the message's relation, nil where it is not mapped.
-func (d *Decoder) plan(c *cursor) *plan {
+// layout returns how to read rows of the message's relation, nil where it is not mapped.
+func (d *Decoder) layout(c *cursor) *rowLayout {
 	oid := c.uint32()
 	if d.table(oid) == 0 {
 		return nil
 	}
-	p := d.plans[oid]
+	p := d.layouts[oid]
 	if p == nil {
 		_ = c.fail("relation %d has not been described", oid)
 	}

@@ -218,7 +218,7 @@ var validMessages = map[string]struct {
 	},
 	"assessment updated": {
 		updateFromMessage(assessmentOID, 'K', []any{"3", nil, nil, nil}, "4", notSent, notSent, nil),
-		Message{Kind: MessageChange, Changes: []cdc.Change{{Kind: cdc.Update, Table: cdc.Assessment, Moved: true, OldID: "3", New: cdc.Row{ID: "4", ExternalID: unchanged, CopiedFrom: null}}}},
+		Message{Kind: MessageChange, Changes: []cdc.Change{{Kind: cdc.Update, Table: cdc.Assessment, KeyChanged: true, OldID: "3", New: cdc.Row{ID: "4", ExternalID: unchanged, CopiedFrom: null}}}},
 	},
 	"assessment deleted": {
 		deleteMessage(assessmentOID, 'K', "3", nil, nil, nil),
@@ -233,12 +233,12 @@ func withStamp(row cdc.Row, value string) cdc.Row {
 
 func withStampOf(row cdc.Row, oid uint32, value string) cdc.Row {
 	of := cdc.ColumnType{OID: oid, Modifier: -1}
-	row.Stamp, row.StampValue = text(of.StampOf(value)), cdc.StampValue{Text: value, Type: of}
+	row.Stamp, row.StampValue = text(of.EncodeStamp(value)), cdc.StampValue{Text: value, Type: of}
 	return row
 }
 
 func oneChange(kind cdc.Kind, oldID string, row cdc.Row) Message {
-	return Message{Kind: MessageChange, Changes: []cdc.Change{{Kind: kind, Table: cdc.Respondent, New: row, Moved: oldID != "", OldID: oldID}}}
+	return Message{Kind: MessageChange, Changes: []cdc.Change{{Kind: kind, Table: cdc.Respondent, New: row, KeyChanged: oldID != "", OldID: oldID}}}
 }
 
 func TestDecodeEveryMessage(t *testing.T) {

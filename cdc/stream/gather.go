@@ -7,21 +7,21 @@ import (
 // A server under load sends many small pieces, and to wake up for each costs more than the work on it. So whoever finds himself
 // woken again and again, each time for little, rests for a moment and lets things gather. Lone changes wait for nothing.
 const (
-	gatherRest   = 200 * time.Microsecond // the rest
-	gatherWithin = time.Millisecond       // wake-ups this close make a series
-	gatherAfter  = 32                     // wake-ups in a series before the first rest
+	coalesceDelay  = 200 * time.Microsecond // the rest
+	coalesceWindow = time.Millisecond       // wake-ups this close make a series
+	coalesceAfter  = 32                     // wake-ups in a series before the first rest
 )
 
-// series counts wake-ups that come one soon after the other.
-type series struct {
+// wakeups counts wake-ups that come one soon after the other.
+type wakeups struct {
 	last   time.Time
 	length int
 }
 
-// wake notes a wake-up, and whether it was for little.
-func (s *series) wake(little bool) {
+// record notes a wake-up, and whether it was for little.
+func (s *wakeups) record(little bool) {
 	now := time.Now()
-	if little && now.Sub(s.last) < gatherWithin {
+	if little && now.Sub(s.last) < coalesceWindow {
 		s.length++
 	} else {
 		s.length = 0
@@ -29,9 +29,9 @@ func (s *series) wake(little bool) {
 	s.last = now
 }
 
-// rest rests where the series has become long.
-func (s *series) rest() {
-	if s.length >= gatherAfter {
-		time.Sleep(gatherRest)
+// pause rests where the series has become long.
+func (s *wakeups) pause() {
+	if s.length >= coalesceAfter {
+		time.Sleep(coalesceDelay)
 	}
 }

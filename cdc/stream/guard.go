@@ -27,17 +27,17 @@ type GuardConfig struct {
 // source's disk unseen nor let the application's writes fail. Beyond MaxSlotLag it gives the slot up, once the stream has begun,
 // which then closes the gap.
 type Guard struct {
-	cfg     GuardConfig
-	subject atomic.Pointer[subject]
-	stale   atomic.Bool            // its connection may lead to a server that is the source no more
-	gaveUp  atomic.Pointer[string] // why it dropped the slot itself; nil once one of the name is there
-	harmed  atomic.Pointer[string] // what it last told of a table that refuses the application's updates
+	cfg          GuardConfig
+	target       atomic.Pointer[guardTarget]
+	reconnectDue atomic.Bool            // its connection may lead to a server that is the source no more
+	dropReason   atomic.Pointer[string] // why it dropped the slot itself; nil once one of the name is there
+	lastWarning  atomic.Pointer[string] // what it last told of a table that refuses the application's updates
 }
 
-// subject is what a Guard knows of the source that it looks at.
-type subject struct {
+// guardTarget is what a Guard knows of the source that it looks at.
+type guardTarget struct {
 	original *catalog.Original // nil: this is a copy, in which nothing is done
-	moved    func(error)       // is told when the source is not the original any more
+	onCopy   func(error)       // is told when the source is not the original any more
 }
 
 // NewGuard returns a Guard that Run starts. Until it is told otherwise, it takes the source for the original: the application's writes may
@@ -46,15 +46,15 @@ func NewGuard(cfg GuardConfig) *Guard { return &Guard{cfg: cfg} }
 
 // Watch lets the guard look after the original, and tell moved with a *CopyError when the source is another database.
 func (g *Guard) Watch(original *catalog.Original, moved func(error)) {
-	g.subject.Store(&subject{original: original, moved: moved})
+	g.target.Store(&guardTarget{original: original, onCopy: moved})
 }
 
-// Idle lets the guard leave a copy alone.
-func (g *Guard) Idle() { g.subject.Store(&subject{}) }
+// Pause lets the guard leave a copy alone.
+func (g *Guard) Pause() { g.target.Store(&guardTarget{}) }
 
 // isOriginal reports whether the guard may do anything at the source.
 func (g *Guard) isOriginal(ctx context.Context, source *pgx.Conn) (bool, error) {
-	s := g.subject.Load()
+	s := g.target.Load()
 	if s == nil {
 		return true, nil
 	}
@@ -63,7 +63,7 @@ func (g *Guard) isOriginal(ctx context.Context, source *pgx.Conn) (bool, error) 
 	}
 	err := s.original.CheckSource(ctx, source)
 	if copied := (*catalog.CopyError)(nil); errors.As(err, &copied) {
-		s.moved(err)
+		s.onCopy(err)
 	}
 	return err == nil, err
 }
@@ -83,7 +83,7 @@ func (g *Guard) Run(ctx context.Context) {
 			return
 		}
 		var err error
-		if g.stale.Swap(false) && source != nil {
+		if g.reconnectDue.Swap(false) && source != nil {
 			catalog.CloseQuietly(source)
 			source = nil
 		}
@@ -95,14 +95,14 @@ func (g *Guard) Run(ctx context.Context) {
 			acts, err = g.isOriginal(ctx, source)
 		}
 		if err == nil && acts {
-			err = g.weigh(ctx, source)
+			err = g.checkSlot(ctx, source)
 		}
 		if phase := g.cfg.Status.View().Phase; err == nil && acts && phase != PhaseStreaming && phase != PhaseStandby {
-			err = g.shield(ctx, source)
+			err = g.protectWhileIdle(ctx, source)
 		}
 		if err != nil {
 			// The stream tells of a source that cannot be reached.
-			g.cfg.Status.unreached()
+			g.cfg.Status.recordSourceDown()
 			g.cfg.Log.Debug("the guard cannot look", "error", err)
 			if source != nil {
 				catalog.CloseQuietly(source)
@@ -113,27 +113,27 @@ func (g *Guard) Run(ctx context.Context) {
 }
 
 // reconnect lets the guard look at the source through a new connection from now on.
-func (g *Guard) reconnect() { g.stale.Store(true) }
+func (g *Guard) reconnect() { g.reconnectDue.Store(true) }
 
-// weigh looks at the slot once.
-func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {
+// checkSlot looks at the slot once.
+func (g *Guard) checkSlot(ctx context.Context, source *pgx.Conn) error {
 	slot, err := catalog.InspectSlot(ctx, source, g.cfg.Slot)
 	if err != nil {
 		return err
 	}
 	if slot.Exists {
-		g.gaveUp.Store(nil)
+		g.dropReason.Store(nil)
 	}
-	if slot.Foreign() {
-		slot = &catalog.SlotInfo{Name: slot.Name} // another database's may be in any danger
+	if slot.IsForeign() {
+		slot = &catalog.Slot{Name: slot.Name} // another database's may be in any danger
 	}
-	danger := DangerOf(slot, g.cfg.MaxSlotLag)
-	before := g.cfg.Status.weighed(SlotView{Status: SlotStatus(slot), Active: slot.ActivePID != nil, Retained: slot.Retained}, danger)
+	danger := SlotDanger(slot, g.cfg.MaxSlotLag)
+	before := g.cfg.Status.recordSlot(SlotView{Status: SlotStatus(slot), Active: slot.ActivePID != nil, Retained: slot.Retained}, danger)
 	switch {
 	case danger != "" && before == "":
 		g.cfg.Log.Warn("the slot nears the end of what it may hold back", "detail", danger)
 	case danger == "" && before != "":
-		g.cfg.Log.Info("the slot holds back little again", "slot", g.cfg.Slot, "retained", catalog.BytesText(slot.Retained))
+		g.cfg.Log.Info("the slot holds back little again", "slot", g.cfg.Slot, "retained", catalog.FormatBytes(slot.Retained))
 	}
 	if g.cfg.MaxSlotLag == 0 || slot.Retained <= g.cfg.MaxSlotLag {
 		return nil
@@ -142,31 +142,31 @@ func (g *Guard) weigh(ctx context.Context, source *pgx.Conn) error {
 		return nil // it may be another daemon's
 	}
 	reason := fmt.Sprintf("slot %q was given up: it held back %s of WAL, and WALHOOK_MAX_SLOT_LAG allows %s",
-		g.cfg.Slot, catalog.BytesText(slot.Retained), catalog.BytesText(g.cfg.MaxSlotLag))
-	g.gaveUp.Store(&reason)
+		g.cfg.Slot, catalog.FormatBytes(slot.Retained), catalog.FormatBytes(g.cfg.MaxSlotLag))
+	g.dropReason.Store(&reason)
 	g.cfg.Log.Error("dropping the slot", "detail", reason)
 	return catalog.DropSlot(ctx, source, g.cfg.Slot)
 }
 
-// DangerOf says what the slot comes near to, "" while it is far from it.
-func DangerOf(s *catalog.SlotInfo, limit int64) string {
-	held := fmt.Sprintf("slot %q holds back %s of WAL", s.Name, catalog.BytesText(s.Retained))
+// SlotDanger says what the slot comes near to, "" while it is far from it.
+func SlotDanger(s *catalog.Slot, limit int64) string {
+	held := fmt.Sprintf("slot %q holds back %s of WAL", s.Name, catalog.FormatBytes(s.Retained))
 	switch {
 	case !s.Exists:
 		return ""
 	case limit > 0 && s.Retained >= limit/5*4:
-		return held + fmt.Sprintf(", and is given up beyond %s (WALHOOK_MAX_SLOT_LAG)", catalog.BytesText(limit))
+		return held + fmt.Sprintf(", and is given up beyond %s (WALHOOK_MAX_SLOT_LAG)", catalog.FormatBytes(limit))
 	case s.WALStatus == "unreserved":
 		return held + ", more than max_slot_wal_keep_size allows: the server may invalidate it at its next checkpoint"
 	case s.SafeBytes != nil && *s.SafeBytes < s.Retained/4:
-		return held + fmt.Sprintf(", and the server invalidates it %s further on (max_slot_wal_keep_size)", catalog.BytesText(max(*s.SafeBytes, 0)))
+		return held + fmt.Sprintf(", and the server invalidates it %s further on (max_slot_wal_keep_size)", catalog.FormatBytes(max(*s.SafeBytes, 0)))
 	}
 	return ""
 }
 
-// missingSlot is the gap of a slot that is not there.
-func (g *Guard) missingSlot() *cdc.GapError {
-	if reason := g.gaveUp.Load(); reason != nil {
+// missingSlotGap is the gap of a slot that is not there.
+func (g *Guard) missingSlotGap() *cdc.GapError {
+	if reason := g.dropReason.Load(); reason != nil {
 		return &cdc.GapError{Kind: cdc.SlotLost, Detail: *reason}
 	}
 	return &cdc.GapError{Kind: cdc.SlotLost, Detail: fmt.Sprintf("slot %q does not exist any more", g.cfg.Slot)}

@@ -16,7 +16,7 @@ func TestReasonIsOfTheSlotThatWasGivenUp(t *testing.T) {
 	url := testenv.Database(t, testenv.Postgres(t), "create table t (x text)")
 	slot := "heavy_" + testenv.Value[string](t, url, "select current_database()")
 	status := &Status{}
-	status.enter(PhaseMending, "")
+	status.setPhase(PhaseReconciling, "")
 	guard := NewGuard(GuardConfig{SourceURL: url, Slot: slot, Status: status, MaxSlotLag: 1 << 40, Log: slog.New(slog.DiscardHandler)})
 	source, err := catalog.ConnectSource(t.Context(), url)
 	if err != nil {
@@ -25,10 +25,10 @@ func TestReasonIsOfTheSlotThatWasGivenUp(t *testing.T) {
 	defer catalog.CloseQuietly(source)
 	look := func(want string) {
 		t.Helper()
-		if err := guard.weigh(t.Context(), source); err != nil {
+		if err := guard.checkSlot(t.Context(), source); err != nil {
 			t.Fatal(err)
 		}
-		if gap := guard.missingSlot(); gap.Kind != cdc.SlotLost || !strings.Contains(gap.Detail, want) {
+		if gap := guard.missingSlotGap(); gap.Kind != cdc.SlotLost || !strings.Contains(gap.Detail, want) {
 			t.Errorf("a missing slot is told of as %q, %q, and not as one that %s", gap.Kind, gap.Detail, want)
 		}
 	}

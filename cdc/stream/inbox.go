@@ -15,20 +15,20 @@ type item struct {
 	tx       cdc.Tx
 	ordinal  int64          // of the change in its transaction, from 1
 	change   cdc.Change     // itemChange only
-	key      cdc.ColumnType // of the respondent's key, as the change has it
+	keyType  cdc.ColumnType // of the respondent's key, as the change has it
 	end      pglogrepl.LSN  // itemCommit and itemIdle: everything before it has been handed over
 }
 
 type itemKind uint8
 
 const (
-	itemChange   itemKind = iota + 1
-	itemCommit            // the transaction has been handed over whole
-	itemIdle              // no transaction ends between the last one and end
-	itemHurry             // like itemIdle, and the server waits for the answer
-	itemUnstable          // a delete that carried no key: something of the row's history cannot be followed
-	itemSetAside          // a change that the store cannot take: only the position passes it
-	itemReached           // all that commits before end has been handed over, and nothing else is going to be
+	itemChange             itemKind = iota + 1
+	itemCommit                      // the transaction has been handed over whole
+	itemIdle                        // no transaction ends between the last one and end
+	itemReplyRequested              // like itemIdle, and the server waits for the answer
+	itemUnidentifiedDelete          // a delete that carried no key: something of the row's history cannot be followed
+	itemSetAside                    // a change that the store cannot take: only the position passes it
+	itemEndReached                  // all that commits before end has been handed over, and nothing else is going to be
 )
 
 // inboxItems bounds the inbox: about 2 MiB of row changes.
@@ -37,20 +37,20 @@ const inboxItems = 4096
 // inbox hands items from the reader to the writer, a slice at a time, so that neither pays a channel operation for each.
 // One goroutine puts, one takes.
 type inbox struct {
-	mu     sync.Mutex
-	items  []item
-	full   chan struct{} // capacity 1: room was made
-	filled chan struct{} // capacity 1: something was put
+	mu    sync.Mutex
+	items []item
+	room  chan struct{} // capacity 1: room was made
+	added chan struct{} // capacity 1: something was put
 }
 
 func newInbox() *inbox {
-	return &inbox{full: make(chan struct{}, 1), filled: make(chan struct{}, 1)}
+	return &inbox{room: make(chan struct{}, 1), added: make(chan struct{}, 1)}
 }
 
 // put adds an item and reports whether the inbox is now full; the reader then waits for room before it reads on.
 func (b *inbox) put(it item) (full bool) {
 	b.mu.Lock()
-	idle := it.kind == itemIdle || it.kind == itemHurry
+	idle := it.kind == itemIdle || it.kind == itemReplyRequested
 	if n := len(b.items); idle && n > 0 && b.items[n-1].kind == itemIdle {
 		b.items[n-1] = it
 	} else {
@@ -58,7 +58,7 @@ func (b *inbox) put(it item) (full bool) {
 	}
 	full = len(b.items) >= inboxItems
 	b.mu.Unlock()
-	signal(b.filled)
+	signal(b.added)
 	return full
 }
 
@@ -66,7 +66,7 @@ func (b *inbox) put(it item) (full bool) {
 func (b *inbox) hasRoom() (bool, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return len(b.items) < inboxItems, b.full
+	return len(b.items) < inboxItems, b.room
 }
 
 // take returns all items there are, in the slice that spare gives up for it. filled tells when to look again.
@@ -75,7 +75,7 @@ func (b *inbox) take(spare []item) []item {
 	items := b.items
 	b.items = spare[:0]
 	b.mu.Unlock()
-	signal(b.full)
+	signal(b.room)
 	return items
 }
 

@@ -28,7 +28,7 @@ func TestInboxHandsOverInOrder(t *testing.T) {
 	var items []item
 	for next := int64(1); next <= total; {
 		select {
-		case <-b.filled:
+		case <-b.added:
 		case <-time.After(time.Minute):
 			t.Fatalf("nothing came after item %d", next-1)
 		}
@@ -72,7 +72,7 @@ func TestInboxKeepsTheLastOfIdlePositions(t *testing.T) {
 	for _, it := range []item{
 		{kind: itemIdle, end: 1},
 		{kind: itemIdle, end: 2},
-		{kind: itemHurry, end: 3},
+		{kind: itemReplyRequested, end: 3},
 		{kind: itemIdle, end: 4},
 		{kind: itemIdle, end: 5},
 		{kind: itemCommit, end: 6},
@@ -86,7 +86,7 @@ func TestInboxKeepsTheLastOfIdlePositions(t *testing.T) {
 	hurry := false
 	for _, it := range items {
 		ends = append(ends, it.end)
-		hurry = hurry || it.kind == itemHurry
+		hurry = hurry || it.kind == itemReplyRequested
 	}
 	if len(ends) != 4 || ends[0] != 3 || ends[1] != 5 || ends[2] != 6 || ends[3] != 8 || !hurry {
 		t.Errorf("%v, in a hurry: %v", ends, hurry)

@@ -13,9 +13,9 @@ import (
 	"walhook/sql"
 )
 
-// hiddenKey says that deletes and changed keys of the table do not tell which row they are about, since somebody gave it a replica
+// keyHiddenDetail says that deletes and changed keys of the table do not tell which row they are about, since somebody gave it a replica
 // identity that lacks the mapped key; "" where they do. The application can write, so the table stays published.
-func hiddenKey(t *catalog.TableInfo, key string) string {
+func keyHiddenDetail(t *catalog.Table, key string) string {
 	for _, identity := range t.Identities {
 		if len(identity.Columns) > 0 && identity.Setting != "n" && !slices.Contains(identity.Columns, key) {
 			remedy, ok := identity.Covering(key)
@@ -35,38 +35,38 @@ func (b *batch) unidentifiedDelete() {
 		return
 	}
 	b.unidentified, b.changed = true, true
-	detail := fmt.Sprintf("a deleted row of %s came without its key, so it stays recorded until the table is compared", b.w.mapping.Respondent.Display())
+	detail := fmt.Sprintf("a deleted row of %s came without its key, so it stays recorded until the table is compared", b.writer.mapping.Respondent.Display())
 	b.work.Queue(sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": cdc.KeyHidden, "detail": detail})...)
-	b.w.status.keyHidden.Store(true)
+	b.writer.status.keyHidden.Store(true)
 }
 
-// watchKeys keeps an incident open while a table hides its key, and returns the gap that is left of it once none does any more.
-func (s *Stream) watchKeys(ctx context.Context, tables []*catalog.TableInfo) (*cdc.GapError, error) {
+// watchKeyHidden keeps an incident open while a table hides its key, and returns the gap that is left of it once none does any more.
+func (s *Stream) watchKeyHidden(ctx context.Context, tables []*catalog.Table) (*cdc.GapError, error) {
 	keys := []string{s.cfg.Mapping.ID, s.cfg.Mapping.AssessmentID}
 	for i, table := range tables {
-		detail := hiddenKey(table, keys[i])
+		detail := keyHiddenDetail(table, keys[i])
 		if detail == "" {
 			continue
 		}
-		changed, err := s.keep(ctx, &s.hidden, cdc.KeyHidden, detail)
+		changed, err := s.trackIncident(ctx, &s.hiddenKey, cdc.KeyHidden, detail)
 		if changed {
 			s.cfg.Status.keyHidden.Store(true)
 			s.cfg.Log.Error("a table hides its key", "table", table.Name.Display(), "detail", detail)
 		}
 		return nil, err
 	}
-	if s.hidden.known && !s.cfg.Status.keyHidden.Load() {
+	if s.hiddenKey.known && !s.cfg.Status.keyHidden.Load() {
 		return nil, nil
 	}
 	var open *cdc.GapError
-	err := s.atStore(ctx, func(store *pgx.Conn) (err error) {
+	err := s.withStore(ctx, func(store *pgx.Conn) (err error) {
 		open, err = openGap(ctx, store, []string{cdc.KeyHidden})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.hidden = lastingIncident{known: true}
+	s.hiddenKey = trackedIncident{known: true}
 	if open == nil {
 		return nil, nil // the batch that tells of it is on its way, or there is nothing
 	}
@@ -74,14 +74,14 @@ func (s *Stream) watchKeys(ctx context.Context, tables []*catalog.TableInfo) (*c
 	return &cdc.GapError{Kind: cdc.KeyHidden, Detail: "deletes or changed keys came without the key of their rows, since a replica identity lacked it; now it has it again"}, nil
 }
 
-// lastingIncident is an incident that stays open while the watch sees its cause.
-type lastingIncident struct {
+// trackedIncident is an incident that stays open while the watch sees its cause.
+type trackedIncident struct {
 	known  bool   // the store was asked or told since the watch began
 	detail string // as the store has it; "": none is open
 }
 
-// keep brings the incident of a kind in the store to this detail, "" where its cause has ended, and reports whether that is another one.
-func (s *Stream) keep(ctx context.Context, i *lastingIncident, kind, detail string) (changed bool, err error) {
+// trackIncident brings the incident of a kind in the store to this detail, "" where its cause has ended, and reports whether that is another one.
+func (s *Stream) trackIncident(ctx context.Context, i *trackedIncident, kind, detail string) (changed bool, err error) {
 	if i.known && i.detail == detail {
 		return false, nil
 	}
@@ -89,7 +89,7 @@ func (s *Stream) keep(ctx context.Context, i *lastingIncident, kind, detail stri
 	if detail == "" {
 		query, args = sql.ResolveIncidents, sql.Args{"kinds": []string{kind}}
 	}
-	err = s.atStore(ctx, func(store *pgx.Conn) error {
+	err = s.withStore(ctx, func(store *pgx.Conn) error {
 		_, err := store.Exec(ctx, query.SQL, query.Bind(args)...)
 		return err
 	})
@@ -97,12 +97,12 @@ func (s *Stream) keep(ctx context.Context, i *lastingIncident, kind, detail stri
 		return false, fmt.Errorf("record the incident: %w", err)
 	}
 	changed = i.detail != detail
-	*i = lastingIncident{true, detail}
+	*i = trackedIncident{true, detail}
 	return changed, nil
 }
 
-// atStore does something on a connection of its own: that of the stream belongs to the writer.
-func (s *Stream) atStore(ctx context.Context, do func(*pgx.Conn) error) error {
+// withStore does something on a connection of its own: that of the stream belongs to the writer.
+func (s *Stream) withStore(ctx context.Context, do func(*pgx.Conn) error) error {
 	store, err := catalog.ConnectStore(ctx, s.cfg.StoreURL)
 	if err != nil {
 		return err

@@ -40,7 +40,7 @@ func TestLedgerCallsOnlyDurableWhatIsOnDisk(t *testing.T) {
 			}
 			durable = d
 		}
-		tell := func() { check(l.told(inserted, flushed)) }
+		tell := func() { check(l.observe(inserted, flushed)) }
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			switch rapid.IntRange(0, 3).Draw(t, "step") {
 			case 0:
@@ -61,8 +61,8 @@ func TestLedgerCallsOnlyDurableWhatIsOnDisk(t *testing.T) {
 		tell()
 		flushed = inserted
 		tell()
-		if durable != position || !l.settled() {
-			t.Fatalf("with all on disk, durable is %s and not %s, settled is %t", durable, position, l.settled())
+		if durable != position || !l.isEmpty() {
+			t.Fatalf("with all on disk, durable is %s and not %s, settled is %t", durable, position, l.isEmpty())
 		}
 	})
 }

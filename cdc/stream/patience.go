@@ -8,42 +8,42 @@ import (
 )
 
 const (
-	// senderTimeout is the wal_sender_timeout of our replication connections. Inside a huge transaction, of which it may send
+	// walSenderTimeout is the wal_sender_timeout of our replication connections. Inside a huge transaction, of which it may send
 	// nothing, a server looks for what we say only each half of it, and is silent until then. At the same time it is after how
 	// long a server gives up a daemon whose machine is gone.
-	senderTimeout = 16 * time.Second
+	walSenderTimeout = 16 * time.Second
 
 	// silenceLimit is how long the server may say nothing, though it was asked for a reply, before the wire counts as dead:
 	// until it is asked, until it is asked once more, and until it looks.
-	silenceLimit = 2*statusInterval + senderTimeout/2 + 2*time.Second
+	silenceLimit = 2*statusInterval + walSenderTimeout/2 + 2*time.Second
 
 	// silenceCap bounds what the limit grows to.
 	silenceCap = time.Hour
 )
 
-// patience is how long a silent server is waited for. One that waits for its disk, or takes over a huge transaction without looking
+// adaptiveTimeout is how long a silent server is waited for. One that waits for its disk, or takes over a huge transaction without looking
 // up, is silent for long where nothing is wrong, and a new connection would get no further in the same time. So at the same position
 // each try is given twice the time of the one before.
-type patience struct {
-	first time.Duration
-	at    cdc.Position  // where the server last said nothing for too long
-	limit time.Duration // that long
+type adaptiveTimeout struct {
+	initial time.Duration
+	at      cdc.Position  // where the server last said nothing for too long
+	limit   time.Duration // that long
 }
 
-// from returns how long the server may be silent in a stream that begins at a position.
-func (p *patience) from(at cdc.Position) time.Duration {
+// forPosition returns how long the server may be silent in a stream that begins at a position.
+func (p *adaptiveTimeout) forPosition(at cdc.Position) time.Duration {
 	if p.limit == 0 || at != p.at {
-		return p.first
+		return p.initial
 	}
 	return min(2*p.limit, silenceCap)
 }
 
-// ranOut notes that the server said nothing for that long in a stream that began at a position.
-func (p *patience) ranOut(at cdc.Position, e *silentError) { p.at, p.limit = at, e.limit }
+// expired notes that the server said nothing for that long in a stream that began at a position.
+func (p *adaptiveTimeout) expired(at cdc.Position, e *silenceError) { p.at, p.limit = at, e.limit }
 
-// silentError tells that the server said nothing for too long.
-type silentError struct{ limit time.Duration }
+// silenceError tells that the server said nothing for too long.
+type silenceError struct{ limit time.Duration }
 
-func (e *silentError) Error() string {
+func (e *silenceError) Error() string {
 	return fmt.Sprintf("read the replication stream: the server has been silent for %s though a reply was requested", e.limit)
 }

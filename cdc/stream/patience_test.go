@@ -37,18 +37,18 @@ func TestReplicationConnectionsBoundTheServersSilence(t *testing.T) {
 func TestPatienceGrowsWhereTheStreamGetsNoFurther(t *testing.T) {
 	t.Parallel()
 	here, there := cdc.Position{LSN: 1}, cdc.Position{LSN: 2}
-	p := patience{first: time.Second}
+	p := adaptiveTimeout{initial: time.Second}
 	for _, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
-		if got := p.from(here); got != want {
+		if got := p.forPosition(here); got != want {
 			t.Fatalf("waits %s and not %s", got, want)
 		}
-		p.ranOut(here, &silentError{want})
+		p.expired(here, &silenceError{want})
 	}
-	if got := p.from(there); got != time.Second {
+	if got := p.forPosition(there); got != time.Second {
 		t.Errorf("after progress it waits %s", got)
 	}
-	p.ranOut(there, &silentError{silenceCap})
-	if got := p.from(there); got != silenceCap {
+	p.expired(there, &silenceError{silenceCap})
+	if got := p.forPosition(there); got != silenceCap {
 		t.Errorf("waits %s, more than the longest", got)
 	}
 }
@@ -73,13 +73,13 @@ func TestSilentServerIsGotPast(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	p := patience{first: 5 * time.Millisecond}
+	p := adaptiveTimeout{initial: 5 * time.Millisecond}
 	var tries []error
 	testenv.Eventually(t, time.Minute, "the transaction after the silence", func() (bool, string) {
-		err := readUntil(t, url, slot, cdc.Position{LSN: from}, until, p.from(cdc.Position{LSN: from}))
-		var silent *silentError
+		err := readUntil(t, url, slot, cdc.Position{LSN: from}, until, p.forPosition(cdc.Position{LSN: from}))
+		var silent *silenceError
 		if errors.As(err, &silent) {
-			p.ranOut(cdc.Position{LSN: from}, silent)
+			p.expired(cdc.Position{LSN: from}, silent)
 		} else if err != nil {
 			t.Fatal(err)
 		}
@@ -107,14 +107,14 @@ func readUntil(t *testing.T, url, slot string, from cdc.Position, until pglogrep
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	r := &reader{
-		conn: conn, decoder: NewDecoder(testMapping, 0, 0), inbox: newInbox(), from: from, until: until, status: s.cfg.Status, silence: silence,
+		conn: conn, decoder: NewDecoder(testMapping, 0, 0), inbox: newInbox(), from: from, endLSN: until, status: s.cfg.Status, silence: silence,
 	}
 	r.durable.Store(uint64(from.LSN))
 	ended := make(chan error, 1)
 	go func() { ended <- r.run(ctx) }()
 	for {
 		for _, it := range r.inbox.take(nil) {
-			if it.kind == itemReached {
+			if it.kind == itemEndReached {
 				stop()
 				<-ended
 				return nil
@@ -123,7 +123,7 @@ func readUntil(t *testing.T, url, slot string, from cdc.Position, until pglogrep
 		select {
 		case err := <-ended:
 			return err
-		case <-r.inbox.filled:
+		case <-r.inbox.added:
 		}
 	}
 }

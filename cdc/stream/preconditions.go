@@ -11,26 +11,26 @@ import (
 	"walhook/cdc/catalog"
 )
 
-// watchedElsewhere are the checks whose end the watch finds as a gap or the guard mends, and those that are of the moment alone.
-var watchedElsewhere = []string{"publication", "replica_identity", "free_slots", "free_senders"}
+// checkedElsewhere are the checks whose end the watch finds as a gap or the guard mends, and those that are of the moment alone.
+var checkedElsewhere = []string{"publication", "replica_identity", "free_slots", "free_senders"}
 
 // lostPreconditions returns what of attach's preconditions holds no more, with the remedies; "" where all do.
 func lostPreconditions(p *catalog.Preflight) string {
-	lost := slices.DeleteFunc(p.Refusals(), func(f catalog.Finding) bool { return slices.Contains(watchedElsewhere, f.Check) })
+	lost := slices.DeleteFunc(p.Refusals(), func(f catalog.Finding) bool { return slices.Contains(checkedElsewhere, f.Check) })
 	if len(lost) == 0 {
 		return ""
 	}
-	return strings.TrimSuffix(catalog.Reasons(lost), ".") + "; until then the table cannot be compared with the recorded state, should the slot be lost"
+	return strings.TrimSuffix(catalog.FormatFindings(lost), ".") + "; until then the table cannot be compared with the recorded state, should the slot be lost"
 }
 
 // watchPreconditions keeps an incident open while something that attach required has changed.
 func (s *Stream) watchPreconditions(ctx context.Context, source *pgx.Conn, a *catalog.Attachment) error {
-	preflight, err := catalog.Inspect(ctx, source, catalog.Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: a.Publish, Mapping: s.cfg.Mapping})
+	preflight, err := catalog.InspectSource(ctx, source, catalog.Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: a.Publish, Mapping: s.cfg.Mapping})
 	if err != nil {
 		return err
 	}
 	lost := lostPreconditions(preflight)
-	changed, err := s.keep(ctx, &s.lost, cdc.PreconditionLost, lost)
+	changed, err := s.trackIncident(ctx, &s.lostPrecondition, cdc.PreconditionLost, lost)
 	if changed && lost != "" {
 		s.cfg.Log.Warn("should the slot be lost, the table could not be compared with the recorded state", "detail", lost)
 	}

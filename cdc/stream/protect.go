@@ -11,12 +11,12 @@ import (
 	"walhook/cdc/catalog"
 )
 
-// protect looks for published tables whose updates and deletes PostgreSQL refuses, since somebody changed their replica
+// protectWrites looks for published tables whose updates and deletes PostgreSQL refuses, since somebody changed their replica
 // identity, and takes them out of the publication: the application's writes go before the stream. It returns the gap that
 // this makes, nil where there is none.
-func (g *Guard) protect(ctx context.Context, source *pgx.Conn, have *catalog.PublicationInfo, tables ...*catalog.TableInfo) *cdc.GapError {
+func (g *Guard) protectWrites(ctx context.Context, source *pgx.Conn, have *catalog.Publication, tables ...*catalog.Table) *cdc.GapError {
 	for _, table := range tables {
-		why := table.Harm(have)
+		why := table.WriteRefusal(have)
 		if why == "" {
 			continue
 		}
@@ -29,12 +29,12 @@ func (g *Guard) protect(ctx context.Context, source *pgx.Conn, have *catalog.Pub
 		switch {
 		case err != nil:
 			gap.Detail += fmt.Sprintf("; PostgreSQL refuses the application's updates until the publication's owner runs: %s; (this role may not: %s)", remove, err)
-		case have.Sweeps(table):
+		case have.IncludesImplicitly(table):
 			gap.Detail += fmt.Sprintf("; publication %q, which has it among others, publishes no updates and deletes until that is mended, so that the application can go on writing", g.cfg.Publication)
 		default:
 			gap.Detail += fmt.Sprintf("; it was taken out of publication %q, so that the application can go on writing", g.cfg.Publication)
 		}
-		if told := g.harmed.Swap(&gap.Detail); told == nil || *told != gap.Detail {
+		if told := g.lastWarning.Swap(&gap.Detail); told == nil || *told != gap.Detail {
 			g.cfg.Log.Error("a published table would refuse the application's updates", "table", table.Name.Display(), "detail", gap.Detail)
 		}
 		return gap
@@ -42,14 +42,14 @@ func (g *Guard) protect(ctx context.Context, source *pgx.Conn, have *catalog.Pub
 	return nil
 }
 
-// shield does the same while nothing is streamed, when the watch does not look. The stream finds the gap when it begins, also where a
+// protectWhileIdle does the same while nothing is streamed, when the watch does not look. The stream finds the gap when it begins, also where a
 // comparison was under way.
-func (g *Guard) shield(ctx context.Context, source *pgx.Conn) error {
+func (g *Guard) protectWhileIdle(ctx context.Context, source *pgx.Conn) error {
 	have, err := catalog.InspectPublication(ctx, source, g.cfg.Publication)
 	if err != nil || have == nil {
 		return err
 	}
-	var published []*catalog.TableInfo
+	var published []*catalog.Table
 	for _, name := range []cdc.Name{g.cfg.Mapping.Respondent, g.cfg.Mapping.AssessmentTable} {
 		table, err := catalog.InspectTable(ctx, source, name)
 		if err != nil {
@@ -59,15 +59,15 @@ func (g *Guard) shield(ctx context.Context, source *pgx.Conn) error {
 			published = append(published, table)
 		}
 	}
-	_ = g.protect(ctx, source, have, published...)
+	_ = g.protectWrites(ctx, source, have, published...)
 	return nil
 }
 
 // unpublish takes a table out of the publication, as its owner or by the function that attach made for those who are not. A
 // publication that has it among others publishes no updates and deletes instead. It returns the statement that does it.
-func (g *Guard) unpublish(ctx context.Context, source *pgx.Conn, have *catalog.PublicationInfo, table *catalog.TableInfo) (string, error) {
+func (g *Guard) unpublish(ctx context.Context, source *pgx.Conn, have *catalog.Publication, table *catalog.Table) (string, error) {
 	remove := "ALTER PUBLICATION " + pgx.Identifier{g.cfg.Publication}.Sanitize()
-	if have.Sweeps(table) {
+	if have.IncludesImplicitly(table) {
 		remove += " SET (publish = 'insert, truncate')"
 	} else {
 		remove += " DROP TABLE " + table.Name.String()

@@ -20,19 +20,19 @@ const (
 	// tick is how often the reader looks up from a silent connection: the longest that an acknowledgement is late.
 	tick = 200 * time.Millisecond
 
-	// statusInterval is how often the server hears from us without being asked, far below senderTimeout.
+	// statusInterval is how often the server hears from us without being asked, far below walSenderTimeout.
 	statusInterval = 5 * time.Second
 )
 
 // reader owns the replication connection: it receives, decodes, hands over, and answers keepalives. Nothing else touches the
 // connection, and a slow store never keeps it from answering.
 type reader struct {
-	conn    *pgconn.PgConn
-	decoder *Decoder
-	inbox   *inbox
-	from    cdc.Position  // where the writer stands as the stream begins
-	until   pglogrepl.LSN // nothing is taken that commits from here on; 0: no such point
-	reached bool          // until
+	conn       *pgconn.PgConn
+	decoder    *Decoder
+	inbox      *inbox
+	from       cdc.Position  // where the writer stands as the stream begins
+	endLSN     pglogrepl.LSN // nothing is taken that commits from here on; 0: no such point
+	endReached bool          // until
 
 	durable atomic.Uint64 // LSN up to which the store has committed: what may be acknowledged
 	status  *Status
@@ -49,13 +49,13 @@ type reader struct {
 	// partitioned tells that an update which moves a row to another partition arrives as a delete and an insert of the
 	// same key, one right after the other. moving is such a delete, held back until the next message tells.
 	partitioned bool
-	moving      *item
+	heldDelete  *item
 
 	acknowledged pglogrepl.LSN
 	lastStatus   time.Time
-	lastHeard    time.Time
-	heard        bool // something arrived since lastHeard was set
-	asked        bool // a reply was requested and nothing has been heard since
+	lastReceived time.Time
+	received     bool // something arrived since lastReceived was set
+	replyPending bool // a reply was requested and nothing has been heard since
 }
 
 // newReader returns the reader of a stream that continues at a position.
@@ -71,14 +71,14 @@ func newReader(cfg Config, a *catalog.Attachment, from cdc.Position, partitioned
 func (r *reader) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = r.conn.Conn().SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	r.lastHeard = time.Now()
+	r.lastReceived = time.Now()
 	r.acknowledged = r.from.LSN
 	for {
 		if ctx.Err() != nil {
 			_ = r.sendStatus(false)
 			return ctx.Err()
 		}
-		if err := r.keepInTouch(); err != nil {
+		if err := r.keepAlive(); err != nil {
 			return err
 		}
 		// One deadline serves many messages: setting it for each would cost more than decoding one.
@@ -112,8 +112,8 @@ func (r *reader) drain(ctx context.Context) error {
 				return err
 			}
 			switch {
-			case r.reached:
-				return r.rest(ctx)
+			case r.endReached:
+				return r.waitForStore(ctx)
 			case full:
 				return r.waitForRoom(ctx)
 			}
@@ -129,7 +129,7 @@ func (r *reader) drain(ctx context.Context) error {
 // handle takes one message of the streaming replication protocol (PostgreSQL manual, section 55.4). It reports whether the inbox is
 // full now, and whether the server requests a reply.
 func (r *reader) handle(data []byte) (full, reply bool, err error) {
-	r.asked, r.heard = false, true
+	r.replyPending, r.received = false, true
 	if len(data) == 0 {
 		return false, false, errors.New("read the replication stream: empty message")
 	}
@@ -142,17 +142,17 @@ func (r *reader) handle(data []byte) (full, reply bool, err error) {
 		if err != nil {
 			return false, false, err
 		}
-		return r.take(message), false, nil
+		return r.enqueue(message), false, nil
 	case pglogrepl.PrimaryKeepaliveMessageByteID:
 		keepalive, err := pglogrepl.ParsePrimaryKeepaliveMessage(data[1:])
 		if err != nil {
 			return false, false, fmt.Errorf("read the replication stream: %w", err)
 		}
-		r.status.heard(keepalive.ServerWALEnd)
-		if !r.inTx && !r.passes(keepalive.ServerWALEnd) {
+		r.status.recordWALEnd(keepalive.ServerWALEnd)
+		if !r.inTx && !r.checkEnd(keepalive.ServerWALEnd) {
 			kind := itemIdle
 			if keepalive.ReplyRequested {
-				kind = itemHurry
+				kind = itemReplyRequested
 			}
 			full = r.inbox.put(item{kind: kind, end: keepalive.ServerWALEnd})
 		}
@@ -162,18 +162,18 @@ func (r *reader) handle(data []byte) (full, reply bool, err error) {
 	}
 }
 
-// take turns a decoded message into items, leaving out what was consumed before. It reports whether the inbox was full after the last of them.
-func (r *reader) take(m Message) (full bool) {
+// enqueue turns a decoded message into items, leaving out what was consumed before. It reports whether the inbox was full after the last of them.
+func (r *reader) enqueue(m Message) (full bool) {
 	switch m.Kind {
 	case MessageBegin:
-		if r.passes(m.Tx.CommitLSN) {
+		if r.checkEnd(m.Tx.CommitLSN) {
 			return false
 		}
 		r.inTx, r.tx, r.ordinal, r.silenced = true, m.Tx, 0, false
 		r.skip, r.skipAll = r.from.Skip(m.Tx.CommitLSN)
 	case MessageCommit:
 		r.inTx = false
-		full = r.release()
+		full = r.releaseHeld()
 		switch {
 		case r.skipAll:
 		case r.ordinal == 0:
@@ -184,68 +184,68 @@ func (r *reader) take(m Message) (full bool) {
 			full = r.inbox.put(item{kind: itemCommit, tx: r.tx, end: m.EndLSN})
 		}
 	case MessageSilence:
-		full = r.release()
+		full = r.releaseHeld()
 		r.silenced = true
 	case MessageChange:
 		for _, change := range m.Changes {
-			full = r.takeChange(item{kind: itemChange, change: change})
+			full = r.enqueueChange(item{kind: itemChange, change: change})
 		}
 	case MessageUnidentifiedDelete:
-		full = r.takeChange(item{kind: itemUnstable})
+		full = r.enqueueChange(item{kind: itemUnidentifiedDelete})
 	case MessageIgnored:
 	}
 	return full
 }
 
-func (r *reader) takeChange(it item) (full bool) {
+func (r *reader) enqueueChange(it item) (full bool) {
 	r.ordinal++
-	it.tx, it.ordinal, it.silenced, it.key = r.tx, r.ordinal, r.silenced, r.decoder.key
+	it.tx, it.ordinal, it.silenced, it.keyType = r.tx, r.ordinal, r.silenced, r.decoder.keyType
 	if r.skipAll || r.ordinal <= r.skip {
 		return false
 	}
-	if held := r.moving; held != nil && it.change.Kind == cdc.Insert &&
+	if held := r.heldDelete; held != nil && it.change.Kind == cdc.Insert &&
 		it.change.Table == held.change.Table && it.change.New.ID == held.change.New.ID {
-		r.moving = nil
+		r.heldDelete = nil
 		it.change.Kind = cdc.Update
 		return r.inbox.put(it)
 	}
-	full = r.release()
+	full = r.releaseHeld()
 	if r.partitioned && it.change.Kind == cdc.Delete && it.change.Table == cdc.Respondent {
-		r.moving = &it
+		r.heldDelete = &it
 		return full
 	}
 	return r.inbox.put(it)
 }
 
-// release hands over a delete that turned out to be one.
-func (r *reader) release() (full bool) {
-	if r.moving == nil {
+// releaseHeld hands over a delete that turned out to be one.
+func (r *reader) releaseHeld() (full bool) {
+	if r.heldDelete == nil {
 		return false
 	}
-	full = r.inbox.put(*r.moving)
-	r.moving = nil
+	full = r.inbox.put(*r.heldDelete)
+	r.heldDelete = nil
 	return full
 }
 
-// passes reports whether the stream has come to the point where it is to end, and tells the writer.
-func (r *reader) passes(at pglogrepl.LSN) bool {
-	if r.until == 0 || at < r.until {
+// checkEnd reports whether the stream has come to the point where it is to end, and tells the writer.
+func (r *reader) checkEnd(at pglogrepl.LSN) bool {
+	if r.endLSN == 0 || at < r.endLSN {
 		return false
 	}
-	r.reached = true
-	r.inbox.put(item{kind: itemReached, end: r.until})
+	r.endReached = true
+	r.inbox.put(item{kind: itemEndReached, end: r.endLSN})
 	return true
 }
 
-// rest reads nothing any more, and keeps the server informed until the writer has stored everything.
-func (r *reader) rest(ctx context.Context) error {
+// waitForStore reads nothing any more, and keeps the server informed until the writer has stored everything.
+func (r *reader) waitForStore(ctx context.Context) error {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-time.After(tick):
 		}
-		r.heard = true // it is we who do not listen
-		if err := r.keepInTouch(); err != nil {
+		r.received = true // it is we who do not listen
+		if err := r.keepAlive(); err != nil {
 			return err
 		}
 	}
@@ -265,29 +265,29 @@ func (r *reader) waitForRoom(ctx context.Context) error {
 			return nil
 		case <-time.After(tick):
 		}
-		r.heard = true // it is we who do not listen
-		if err := r.keepInTouch(); err != nil {
+		r.received = true // it is we who do not listen
+		if err := r.keepAlive(); err != nil {
 			return err
 		}
 	}
 }
 
-// keepInTouch acknowledges what has become durable, and finds out whether a silent server is still there.
-func (r *reader) keepInTouch() error {
+// keepAlive acknowledges what has become durable, and finds out whether a silent server is still there.
+func (r *reader) keepAlive() error {
 	now := time.Now()
-	if r.heard {
-		r.lastHeard, r.heard = now, false
+	if r.received {
+		r.lastReceived, r.received = now, false
 	}
 	interval := min(statusInterval, r.silence/4)
 	due := now.Sub(r.lastStatus) >= interval
 	if pglogrepl.LSN(r.durable.Load()) > r.acknowledged || due {
-		ask := now.Sub(r.lastHeard) >= interval
+		ask := now.Sub(r.lastReceived) >= interval
 		if err := r.sendStatus(ask); err != nil {
 			return err
 		}
 	}
-	if r.asked && now.Sub(r.lastHeard) > r.silence {
-		return &silentError{r.silence}
+	if r.replyPending && now.Sub(r.lastReceived) > r.silence {
+		return &silenceError{r.silence}
 	}
 	return nil
 }
@@ -310,6 +310,6 @@ func (r *reader) sendStatus(ask bool) error {
 	}
 	r.acknowledged = durable
 	r.lastStatus = time.Now()
-	r.asked = r.asked || ask
+	r.replyPending = r.replyPending || ask
 	return nil
 }

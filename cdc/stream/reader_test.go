@@ -103,12 +103,12 @@ func TestReportWithinATransaction(t *testing.T) {
 	t.Parallel()
 	report := func(r *reader) []item {
 		t.Helper()
-		r.asked, r.heard = true, false
+		r.replyPending, r.received = true, false
 		if _, reply, err := r.handle(wire("k").uint64(0x99).uint64(0).uint8(1)); !reply || err != nil {
 			t.Fatalf("a reply is requested: %t, %v", reply, err)
 		}
-		if r.asked || !r.heard || r.status.received != 0x99 {
-			t.Errorf("the server was heard: %t, and has sent %s", r.heard, r.status.received)
+		if r.replyPending || !r.received || r.status.received != 0x99 {
+			t.Errorf("the server was heard: %t, and has sent %s", r.received, r.status.received)
 		}
 		return r.inbox.take(nil)
 	}
@@ -116,7 +116,7 @@ func TestReportWithinATransaction(t *testing.T) {
 	if items := report(reading(t, false, begin)); len(items) > 0 {
 		t.Errorf("%d items follow from it", len(items))
 	}
-	if items := report(reading(t, false, begin, commitMessage(0x30, 0x38))); len(items) != 1 || items[0].kind != itemHurry || items[0].end != 0x99 {
+	if items := report(reading(t, false, begin, commitMessage(0x30, 0x38))); len(items) != 1 || items[0].kind != itemReplyRequested || items[0].end != 0x99 {
 		t.Errorf("%+v follow from one after its end", items)
 	}
 	for _, message := range []wire{nil, wire("w"), wire("w").uint64(0).uint64(0).uint64(0)[:24], wire("k").uint64(0), wire("x")} {
@@ -157,15 +157,15 @@ func TestReaderKeepsInTouch(t *testing.T) {
 		r, told := wired(t)
 		r.silence, r.acknowledged = silence, 0x20
 		r.durable.Store(uint64(tt.durable))
-		r.heard, r.asked, r.lastStatus, r.lastHeard = tt.heard, tt.asked, tt.lastStatus, tt.lastHeard
-		if err := r.keepInTouch(); (err != nil) != tt.broken {
+		r.received, r.replyPending, r.lastStatus, r.lastReceived = tt.heard, tt.asked, tt.lastStatus, tt.lastHeard
+		if err := r.keepAlive(); (err != nil) != tt.broken {
 			t.Errorf("%s: %v", name, err)
 		}
-		if r.heard || tt.heard && r.lastHeard.Before(now) {
+		if r.received || tt.heard && r.lastReceived.Before(now) {
 			t.Errorf("%s: what was heard is not noted", name)
 		}
-		if wantAsked := tt.asked || tt.asks; r.asked != wantAsked {
-			t.Errorf("%s: a reply is awaited: %t", name, r.asked)
+		if wantAsked := tt.asked || tt.asks; r.replyPending != wantAsked {
+			t.Errorf("%s: a reply is awaited: %t", name, r.replyPending)
 		}
 		sent := told()
 		if (len(sent) > 0) != tt.sends {

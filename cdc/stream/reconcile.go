@@ -37,11 +37,11 @@ type ReconcileConfig struct {
 	Gap *cdc.GapError
 }
 
-// Reconciled is what came of it.
-type Reconciled struct {
-	Rows, Differing, Gone int64
-	Events                EventCounts
-	Elsewhere             bool // nothing was done, since another daemon reads the slot by now, or somebody has closed the gap
+// ReconcileResult is what came of it.
+type ReconcileResult struct {
+	Rows, Differing, Deleted int64
+	Events                   EventCounts
+	Skipped                  bool // nothing was done, since another daemon reads the slot by now, or somebody has closed the gap
 }
 
 // Reconcile compares a snapshot of the table with the recorded state, fires what was missed and lets the stream go on from
@@ -51,66 +51,66 @@ type Reconciled struct {
 // always; a daemon that reads it steps aside meanwhile. Otherwise a new slot is made, and what an interrupted attempt leaves is
 // found as a gap and closed by the next one; the rows then tell the last of several changes: where a response finished twice
 // since the old position, one event fires. A gap is left to another daemon that reads the slot by now.
-func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
+func Reconcile(ctx context.Context, cfg ReconcileConfig) (ReconcileResult, error) {
 	began := time.Now()
 	store, err := catalog.ConnectLocking(ctx, cfg.StoreURL)
 	if err != nil {
-		return Reconciled{}, err
+		return ReconcileResult{}, err
 	}
 	defer catalog.CloseLocking(store)
 	if err := sql.CheckVersion(ctx, store); err != nil {
-		return Reconciled{}, err
+		return ReconcileResult{}, err
 	}
 	r := &reconciler{cfg: cfg, store: store}
-	if err := r.checkIdentity(ctx); err != nil {
-		return Reconciled{}, err
+	if err := r.checkOriginal(ctx); err != nil {
+		return ReconcileResult{}, err
 	}
 	reader, err := r.lockReader(ctx)
 	if err != nil || !reader {
-		return Reconciled{Elsewhere: err == nil}, err
+		return ReconcileResult{Skipped: err == nil}, err
 	}
 	if err := catalog.LockAttach(ctx, store); err != nil {
-		return Reconciled{}, err
+		return ReconcileResult{}, err
 	}
 	if cfg.Gap != nil {
 		// Who had the locks may have closed it, as every comparison does, and what the slot has brought since must not be compared away.
 		var closed bool
-		args := sql.GapClosed.Bind(sql.Args{"kinds": cdc.ComparedKinds, "within": time.Since(began)})
+		args := sql.GapClosed.Bind(sql.Args{"kinds": cdc.ReconciledKinds, "within": time.Since(began)})
 		if err := store.QueryRow(ctx, sql.GapClosed.SQL, args...).Scan(&closed); err != nil || closed {
-			return Reconciled{Elsewhere: closed}, err
+			return ReconcileResult{Skipped: closed}, err
 		}
 	}
 	attachment, position, err := catalog.ReadAttached(ctx, store)
 	if err != nil {
-		return Reconciled{}, err
+		return ReconcileResult{}, err
 	}
-	if err := attachment.Matches(cfg.Target); err != nil {
-		return Reconciled{}, err
+	if err := attachment.CheckTarget(cfg.Target); err != nil {
+		return ReconcileResult{}, err
 	}
 	r.attachment = attachment
 	if cfg.Gap != nil {
 		if err := r.openIncident(ctx, cfg.Gap); err != nil {
-			return Reconciled{}, err
+			return ReconcileResult{}, err
 		}
 	}
-	if cfg.Gap == nil || cfg.Gap.Alongside() {
-		result, err := r.alongside(ctx, attachment, position)
+	if cfg.Gap == nil || cfg.Gap.KeepsSlot() {
+		result, err := r.reconcileInPlace(ctx, attachment, position)
 		if !errors.As(err, &r.cfg.Gap) {
 			if err != nil && cfg.Gap != nil {
-				r.tell(ctx, cfg.Gap, err)
+				r.recordObstacle(ctx, cfg.Gap, err)
 			}
 			return result, err
 		}
 		cfg.Note(r.cfg.Gap.Detail)
 		if err := r.openIncident(ctx, r.cfg.Gap); err != nil {
-			return Reconciled{}, err
+			return ReconcileResult{}, err
 		}
 	}
 	gap := r.cfg.Gap
-	result, err := r.anew(ctx)
+	result, err := r.reconcileAtNewSlot(ctx)
 	if err != nil {
-		r.tell(ctx, gap, err)
-		return result, &entrustedError{err}
+		r.recordObstacle(ctx, gap, err)
+		return result, &deferredGapError{err}
 	}
 	return result, nil
 }
@@ -118,8 +118,8 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (Reconciled, error) {
 // Adopt makes a copy the original, or creates a new slot for the original, by a comparison that fires what was missed. store is a
 // session that holds the locks of attach and of the reader.
 func Adopt(ctx context.Context, cfg ReconcileConfig, store *pgx.Conn, id catalog.Provenance) error {
-	r := &reconciler{cfg: cfg, store: store, adopting: &id}
-	_, err := r.anew(ctx)
+	r := &reconciler{cfg: cfg, store: store, adopted: &id}
+	_, err := r.reconcileAtNewSlot(ctx)
 	return err
 }
 
@@ -130,13 +130,13 @@ func (r *reconciler) openIncident(ctx context.Context, gap *cdc.GapError) error 
 	return nil
 }
 
-// entrustedError says that a gap was not closed, and that whoever reads the slot next finds it: recorded in the store, or by itself.
-type entrustedError struct{ error }
+// deferredGapError says that a gap was not closed, and that whoever reads the slot next finds it: recorded in the store, or by itself.
+type deferredGapError struct{ error }
 
-func (e *entrustedError) Unwrap() error { return e.error }
+func (e *deferredGapError) Unwrap() error { return e.error }
 
-// tell lets people read in the incident what keeps the gap open, which often is a statement that somebody has to run.
-func (r *reconciler) tell(ctx context.Context, gap *cdc.GapError, why error) {
+// recordObstacle lets people read in the incident what keeps the gap open, which often is a statement that somebody has to run.
+func (r *reconciler) recordObstacle(ctx context.Context, gap *cdc.GapError, why error) {
 	if _, err := r.store.Exec(ctx, sql.HinderIncident.SQL, sql.HinderIncident.Bind(sql.Args{"kind": gap.Kind, "hindrance": why.Error()})...); err != nil {
 		r.cfg.Log.Debug("the incident cannot be told more of", "error", err)
 	}
@@ -146,11 +146,11 @@ type reconciler struct {
 	cfg        ReconcileConfig
 	store      *pgx.Conn           // holds the locks
 	attachment *catalog.Attachment // as it was before
-	adopting   *catalog.Provenance // of a copy that becomes the original; nil: source and store are the original
+	adopted    *catalog.Provenance // of a copy that becomes the original; nil: source and store are the original
 }
 
 // CheckOriginal returns a *CopyError where there is nothing to compare with, before any lock is taken.
-func (r *reconciler) checkIdentity(ctx context.Context) error {
+func (r *reconciler) checkOriginal(ctx context.Context) error {
 	source, err := catalog.ConnectPrimary(ctx, r.cfg.SourceURL)
 	if err != nil {
 		return err
@@ -164,7 +164,7 @@ func (r *reconciler) checkIdentity(ctx context.Context) error {
 // take a moment to end: that another daemon has the lock is known only after.
 func (r *reconciler) lockReader(ctx context.Context) (won bool, err error) {
 	if r.cfg.Gap != nil {
-		return catalog.TryLock(ctx, r.store, catalog.ReaderLock, leftoverGrace)
+		return catalog.TryLock(ctx, r.store, catalog.ReaderLock, staleSessionGrace)
 	}
 	if won, err = catalog.TryLock(ctx, r.store, catalog.ReaderLock, 0); err != nil || won {
 		return won, err
@@ -176,18 +176,18 @@ func (r *reconciler) lockReader(ctx context.Context) (won bool, err error) {
 	return true, nil
 }
 
-// alongside compares where the slot is sound: at the snapshot of a slot that lives for the moment, up to which the stream is
+// reconcileInPlace compares where the slot is sound: at the snapshot of a slot that lives for the moment, up to which the stream is
 // consumed before. It returns a *GapError where the slot is not.
-func (r *reconciler) alongside(ctx context.Context, a *catalog.Attachment, position cdc.Position) (Reconciled, error) {
+func (r *reconciler) reconcileInPlace(ctx context.Context, a *catalog.Attachment, position cdc.Position) (ReconcileResult, error) {
 	cfg := r.cfg
 	source, err := catalog.ConnectPrimary(ctx, cfg.SourceURL)
 	if err != nil {
-		return Reconciled{}, err
+		return ReconcileResult{}, err
 	}
 	defer catalog.CloseQuietly(source)
 	exporter, err := ConnectReplication(ctx, cfg.SourceURL)
 	if err != nil {
-		return Reconciled{}, err
+		return ReconcileResult{}, err
 	}
 	defer catalog.CloseQuietly(exporter)
 	status := &Status{}
@@ -199,31 +199,31 @@ func (r *reconciler) alongside(ctx context.Context, a *catalog.Attachment, posit
 		}),
 	})
 	if _, err := stream.verify(ctx, source, exporter, a, position); err != nil {
-		return Reconciled{}, err
+		return ReconcileResult{}, err
 	}
-	preflight, err := catalog.Inspect(ctx, source, cfg.Target, exporter)
+	preflight, err := catalog.InspectSource(ctx, source, cfg.Target, exporter)
 	if err != nil {
-		return Reconciled{}, err
+		return ReconcileResult{}, err
 	}
 	if refusals := preflight.Refusals(); len(refusals) > 0 {
-		return Reconciled{}, fmt.Errorf("the table cannot be read: %s", catalog.Reasons(refusals))
+		return ReconcileResult{}, fmt.Errorf("the table cannot be read: %s", catalog.FormatFindings(refusals))
 	}
-	snapshot, err := catalog.CreateSlot(ctx, exporter, source, catalog.SlotSpec{Name: catalog.TemporarySlot(cfg.Target.Slot), Temporary: true}, cfg.Note)
+	snapshot, err := catalog.CreateSlot(ctx, exporter, source, catalog.SlotSpec{Name: catalog.TemporarySlotName(cfg.Target.Slot), Temporary: true}, cfg.Note)
 	if err != nil {
-		return Reconciled{}, err
+		return ReconcileResult{}, err
 	}
 	if err := catalog.BeginAtSnapshot(ctx, source, snapshot.Snapshot); err != nil {
-		return Reconciled{}, err
+		return ReconcileResult{}, err
 	}
 	catalog.CloseQuietly(exporter) // the snapshot lives on in our transaction
 	cfg.Note(fmt.Sprintf("consuming slot %q up to %s", cfg.Target.Slot, snapshot.Consistent))
 	if err := r.catchUp(ctx, stream, snapshot.Consistent); err != nil {
-		return Reconciled{}, err
+		return ReconcileResult{}, err
 	}
 	if r.attachment, err = catalog.ReadAttachment(ctx, r.store); err != nil { // the stream may have met another type of the key
-		return Reconciled{}, err
+		return ReconcileResult{}, err
 	}
-	return r.compare(ctx, source, preflight, snapshot.Consistent, false, alsoWrite{sql.ResolveIncidents.SQL, []any{cdc.AlongsideKinds}})
+	return r.compare(ctx, source, preflight, snapshot.Consistent, false, extraStatement{sql.ResolveIncidents.SQL, []any{cdc.SlotKeptKinds}})
 }
 
 // catchUp consumes the slot up to a point, through a store connection of its own: the stream sets its session up for look-ups,
@@ -236,8 +236,8 @@ func (r *reconciler) catchUp(ctx context.Context, stream *Stream, until pglogrep
 	defer catalog.CloseQuietly(store)
 	for {
 		err := stream.stream(ctx, store, nil, until)
-		var silent *silentError
-		var refused *refusedBatchError
+		var silent *silenceError
+		var refused *rejectedBatchError
 		if !errors.As(err, &refused) && (!errors.As(err, &silent) || silent.limit >= silenceCap) {
 			return err
 		}
@@ -245,8 +245,8 @@ func (r *reconciler) catchUp(ctx context.Context, stream *Stream, until pglogrep
 	}
 }
 
-// anew compares at the snapshot of a new slot, from which the stream goes on.
-func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
+// reconcileAtNewSlot compares at the snapshot of a new slot, from which the stream goes on.
+func (r *reconciler) reconcileAtNewSlot(ctx context.Context) (result ReconcileResult, err error) {
 	cfg := r.cfg
 	source, err := catalog.ConnectPrimary(ctx, cfg.SourceURL)
 	if err != nil {
@@ -264,7 +264,7 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 	}
 	r.attachment = attachment
 	id, err := catalog.InspectProvenance(ctx, source, r.store, attachment)
-	if err == nil && r.adopting == nil {
+	if err == nil && r.adopted == nil {
 		err = id.Err()
 	}
 	if err != nil {
@@ -277,20 +277,20 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 	if system.SystemID != id.Source.System {
 		return result, fmt.Errorf("the replication connection leads to server %s and not to %s; let WALHOOK_DATABASE_URL name one server", system.SystemID, id.Source.System)
 	}
-	preflight, err := catalog.Inspect(ctx, source, cfg.Target, replication)
+	preflight, err := catalog.InspectSource(ctx, source, cfg.Target, replication)
 	if err != nil {
 		return result, err
 	}
 	if refusals := preflight.Refusals(); len(refusals) > 0 {
-		return result, fmt.Errorf("the stream cannot be taken up again: %s", catalog.Reasons(refusals))
+		return result, fmt.Errorf("the stream cannot be taken up again: %s", catalog.FormatFindings(refusals))
 	}
-	if preflight.Slot.Foreign() {
-		return result, fmt.Errorf("%s; %s", preflight.Slot.Whose(), catalog.OtherSlotRemedy)
+	if preflight.Slot.IsForeign() {
+		return result, fmt.Errorf("%s; %s", preflight.Slot.DescribeForeign(), catalog.OtherSlotRemedy)
 	}
-	if refusals := preflight.Publication.Refusals(preflight.HavePublication, attachment); len(refusals) > 0 {
-		return result, fmt.Errorf("the stream cannot be taken up again: %s", catalog.Reasons(refusals))
+	if refusals := preflight.PublicationSpec.Refusals(preflight.Publication, attachment); len(refusals) > 0 {
+		return result, fmt.Errorf("the stream cannot be taken up again: %s", catalog.FormatFindings(refusals))
 	}
-	if err := catalog.MendPublication(ctx, source, preflight, attachment); err != nil {
+	if err := catalog.RepairPublication(ctx, source, preflight, attachment); err != nil {
 		return result, err
 	}
 	if preflight.Slot.Exists {
@@ -299,9 +299,9 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 			return result, err
 		}
 	}
-	created := preflight.HavePublication == nil || attachment.Created(preflight.HavePublication, cfg.Target.Slot)
+	created := preflight.Publication == nil || attachment.OwnsPublication(preflight.Publication, cfg.Target.Slot)
 	publish := attachment.Publish
-	if r.adopting != nil {
+	if r.adopted != nil {
 		if attachment.NextSlot != "" { // of an adoption that was interrupted
 			if err := catalog.DropSlot(ctx, source, attachment.NextSlot); err != nil {
 				return result, err
@@ -322,42 +322,42 @@ func (r *reconciler) anew(ctx context.Context) (result Reconciled, err error) {
 		assessmentOID = preflight.Assessment.OID
 	}
 	cfg.Note(fmt.Sprintf("creating slot %q", cfg.Target.Slot))
-	slot, err := catalog.CreateSlot(ctx, replication, source, catalog.LastingSlot(cfg.Target.Slot, preflight.Version), cfg.Note)
+	slot, err := catalog.CreateSlot(ctx, replication, source, catalog.PermanentSlot(cfg.Target.Slot, preflight.Version), cfg.Note)
 	if err != nil {
 		return result, err
 	}
 	if err := catalog.BeginAtSnapshot(ctx, source, slot.Snapshot); err != nil {
 		return result, err
 	}
-	also := []alsoWrite{
+	also := []extraStatement{
 		{sql.RenewAttachment.SQL, sql.RenewAttachment.Bind(sql.Args{
 			"system_identifier": id.Source.System, "database": id.Source.Database, "database_oid": int64(id.Source.OID), "slot": cfg.Target.Slot,
 			"publication": cfg.Target.Publication, "publication_created": created, "publish": publish,
-			"publication_rows": published.RowsOf(preflight.Respondent, preflight.Assessment),
+			"publication_rows": published.CatalogRows(preflight.Respondent, preflight.Assessment),
 			"respondent_oid":   int64(preflight.Respondent.OID), "assessment_oid": int64(assessmentOID),
 		})},
 		{sql.RecordStorePlace.SQL, sql.RecordStorePlace.Bind(id.Store.Args())},
 		// Transaction ids of before may mean nothing to this server, and what is pending was committed long ago.
 		{sql.ForgetXids.SQL, nil},
-		{sql.ResolveIncidents.SQL, []any{cdc.ComparedKinds}},
+		{sql.ResolveIncidents.SQL, []any{cdc.ReconciledKinds}},
 	}
-	if r.adopting != nil {
+	if r.adopted != nil {
 		for _, q := range []sql.Query{sql.ForgetDaemons, sql.ForgetOwners, sql.ForgetMoves} {
-			also = append(also, alsoWrite{q.SQL, nil})
+			also = append(also, extraStatement{q.SQL, nil})
 		}
 	}
 	return r.compare(ctx, source, preflight, slot.Consistent, true, also...)
 }
 
-// alsoWrite is a statement of the comparison's transaction.
-type alsoWrite struct {
+// extraStatement is a statement of the comparison's transaction.
+type extraStatement struct {
 	sql  string
 	args []any
 }
 
 // compare is the one store transaction, with what is to be written besides. The source is in one that sees the table as it was
 // at the given point, on a new slot's beginning or not.
-func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *catalog.Preflight, at pglogrepl.LSN, newSlot bool, also ...alsoWrite) (result Reconciled, err error) {
+func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *catalog.Preflight, at pglogrepl.LSN, newSlot bool, also ...extraStatement) (result ReconcileResult, err error) {
 	began := time.Now()
 	defer func() {
 		if err != nil {
@@ -382,17 +382,17 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *c
 	}
 	c := &comparison{
 		source: source, store: r.store, mapping: r.cfg.Target.Mapping, respondent: preflight.Respondent, assessment: preflight.Assessment,
-		queue: r.cfg.Queue, at: at, note: r.cfg.Note, progress: r.cfg.Progress,
-		before: r.attachment.Types, types: types, followed: !newSlot,
-		replaced: r.adopting == nil && preflight.Respondent.OID != r.attachment.RespondentOID,
+		queue: r.cfg.Queue, at: at, report: r.cfg.Note, progress: r.cfg.Progress,
+		before: r.attachment.Types, types: types, caughtUp: !newSlot,
+		replaced: r.adopted == nil && preflight.Respondent.OID != r.attachment.RespondentOID,
 	}
 	outcome, err := c.run(ctx)
 	if err != nil {
 		return result, err
 	}
-	text := fmt.Sprintf("compared %d rows with the recorded state: %d differed, %d were gone, %d events fired", outcome.rows, outcome.differing, outcome.gone, outcome.events.All())
-	if outcome.refused > 0 {
-		text += fmt.Sprintf(", %d were set aside", outcome.refused)
+	text := fmt.Sprintf("compared %d rows with the recorded state: %d differed, %d were gone, %d events fired", outcome.rows, outcome.differing, outcome.deleted, outcome.events.All())
+	if outcome.rejected > 0 {
+		text += fmt.Sprintf(", %d were set aside", outcome.rejected)
 	}
 	if c.unmatched {
 		text += "; rows whose keys could not be matched with what was recorded fired nothing"
@@ -405,11 +405,11 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *c
 		}
 	}
 	for _, w := range append(also,
-		alsoWrite{"update walhook.attachment set column_types = $1, numeric_id = $2", []any{typesJSON, types[catalog.RoleKey].IsInteger()}},
-		alsoWrite{cdc.RespellWebhooks, nil},
-		alsoWrite{sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": at.String()})},
-		alsoWrite{sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentReconcile, "detail": incident})},
-		alsoWrite{"select pg_notify('walhook', '')", nil}, // for the senders of other processes
+		extraStatement{"update walhook.attachment set column_types = $1, numeric_id = $2", []any{typesJSON, types[catalog.RoleKey].IsInteger()}},
+		extraStatement{cdc.NormalizeWebhookIDs, nil},
+		extraStatement{sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": at.String()})},
+		extraStatement{sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentReconcile, "detail": incident})},
+		extraStatement{"select pg_notify('walhook', '')", nil}, // for the senders of other processes
 	) {
 		if _, err := r.store.Exec(ctx, w.sql, w.args...); err != nil {
 			return result, fmt.Errorf("complete the comparison: %w", err)
@@ -418,26 +418,26 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *c
 	if err := tx.Commit(ctx); err != nil {
 		return result, fmt.Errorf("complete the comparison: %w", err)
 	}
-	r.cfg.Queue.ReportKey(types[catalog.RoleKey])
+	r.cfg.Queue.ReportKeyType(types[catalog.RoleKey])
 	r.cfg.Queue.Committed(ctx)
 	r.cfg.Note(text + " in " + time.Since(began).Round(time.Millisecond).String())
-	return Reconciled{Rows: outcome.rows, Differing: outcome.differing, Gone: outcome.gone, Events: outcome.events}, nil
+	return ReconcileResult{Rows: outcome.rows, Differing: outcome.differing, Deleted: outcome.deleted, Events: outcome.events}, nil
 }
 
-// Mender returns a Config.Mend that closes gaps with Reconcile, and counts them in the status.
-func Mender(cfg ReconcileConfig, status *Status) func(context.Context, *cdc.GapError) error {
+// NewReconcileFunc returns a Config.Mend that closes gaps with Reconcile, and counts them in the status.
+func NewReconcileFunc(cfg ReconcileConfig, status *Status) func(context.Context, *cdc.GapError) error {
 	return func(ctx context.Context, gap *cdc.GapError) error {
 		cfg.Gap = gap
 		result, err := Reconcile(ctx, cfg)
 		if ctx.Err() == nil {
-			status.compared(result, err)
+			status.recordReconcile(result, err)
 		}
 		var version *sql.VersionError
 		if errors.As(err, &version) {
 			return &cdc.FatalError{Err: err}
 		}
-		if err == nil && result.Elsewhere {
-			err = &entrustedError{errors.New("another daemon reads the slot by now and closes it, or somebody has closed it")}
+		if err == nil && result.Skipped {
+			err = &deferredGapError{errors.New("another daemon reads the slot by now and closes it, or somebody has closed it")}
 		}
 		if err != nil {
 			return fmt.Errorf("%s; %w", strings.TrimSuffix(gap.Detail, "."), err)

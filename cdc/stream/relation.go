@@ -18,8 +18,8 @@ func (e *MissingColumnError) Error() string {
 		e.Table, e.Column, e.Variable)
 }
 
-// plan is how to read rows of one relation: for each of its columns, which mapped field it is.
-type plan struct {
+// rowLayout is how to read rows of one relation: for each of its columns, which mapped field it is.
+type rowLayout struct {
 	table    cdc.Table
 	name     string
 	idColumn string
@@ -43,8 +43,8 @@ type field struct {
 // columnBytes is the least that a column takes in a Relation message: flags, the end of its name, type and modifier.
 const columnBytes = 1 + 1 + 4 + 4
 
-// relation replaces the plan of a mapped relation: its columns may have been added, renamed or re-ordered.
-func (d *Decoder) relation(c *cursor) error {
+// readRelation replaces the plan of a mapped relation: its columns may have been added, renamed or re-ordered.
+func (d *Decoder) readRelation(c *cursor) error {
 	oid := c.uint32()
 	schema, name := c.string(), c.string()
 	c.skip(1)
@@ -53,8 +53,8 @@ func (d *Decoder) relation(c *cursor) error {
 	if table == 0 || c.err != nil {
 		return nil
 	}
-	delete(d.plans, oid) // should the new description not do, rows are not read by the old one
-	p := &plan{table: table, name: d.decodeText(c, schema+"."+name), fields: make([]int, 0, min(columns, (len(c.data)-c.at)/columnBytes))}
+	delete(d.layouts, oid) // should the new description not do, rows are not read by the old one
+	p := &rowLayout{table: table, name: d.decodeText(c, schema+"."+name), fields: make([]int, 0, min(columns, (len(c.data)-c.at)/columnBytes))}
 	variables := catalog.RespondentVariables(d.mapping)
 	if table == cdc.Assessment {
 		variables = catalog.AssessmentVariables(d.mapping)
@@ -82,7 +82,7 @@ func (d *Decoder) relation(c *cursor) error {
 			p.fields = append(p.fields, -1)
 			continue
 		}
-		if base, domain := d.bases[typeOID]; domain {
+		if base, domain := d.domainBases[typeOID]; domain {
 			typeOID = base
 		}
 		p.fields = append(p.fields, index)
@@ -110,12 +110,12 @@ func (d *Decoder) relation(c *cursor) error {
 		p.external, p.copied = index(m.ExternalID), index(m.CopiedFrom)
 	}
 	p.id = index(p.idColumn)
-	d.plans[oid] = p
+	d.layouts[oid] = p
 	return nil
 }
 
 // read reads a tuple and returns the mapped fields.
-func (p *plan) read(d *Decoder, c *cursor) []field {
+func (p *rowLayout) read(d *Decoder, c *cursor) []field {
 	fields := d.fields
 	if cap(fields) < p.count {
 		fields = make([]field, p.count)
@@ -154,7 +154,7 @@ func (p *plan) read(d *Decoder, c *cursor) []field {
 }
 
 // row builds the row from the decoder's fields.
-func (p *plan) row(d *Decoder, id string) cdc.Row {
+func (p *rowLayout) row(d *Decoder, id string) cdc.Row {
 	text := func(index int) cdc.Text {
 		if index < 0 {
 			return cdc.Text{Null: true}
@@ -171,7 +171,7 @@ func (p *plan) row(d *Decoder, id string) cdc.Row {
 	idOf := func(index int) cdc.Text {
 		value := text(index)
 		if value.Value != "" {
-			value.Value = p.typeOf(index).ID(value.Value)
+			value.Value = p.typeOf(index).CanonicalID(value.Value)
 		}
 		return value
 	}
@@ -187,7 +187,7 @@ func (p *plan) row(d *Decoder, id string) cdc.Row {
 		switch f := d.fields[p.stamp]; f.kind {
 		case 't':
 			row.StampValue = cdc.StampValue{Text: string(f.value), Type: p.typeOf(p.stamp)}
-			row.Stamp = cdc.Text{Value: row.StampValue.Type.StampOf(row.StampValue.Text)}
+			row.Stamp = cdc.Text{Value: row.StampValue.Type.EncodeStamp(row.StampValue.Text)}
 		case 'u':
 			row.Stamp = cdc.Text{Unchanged: true}
 		}
@@ -196,19 +196,19 @@ func (p *plan) row(d *Decoder, id string) cdc.Row {
 }
 
 // typeOf returns the type of a field.
-func (p *plan) typeOf(index int) cdc.ColumnType {
+func (p *rowLayout) typeOf(index int) cdc.ColumnType {
 	return cdc.ColumnType{OID: p.types[index], Modifier: p.mods[index]}
 }
 
 // key returns the key in the decoder's fields, or of an old row, as it is stored.
-func (p *plan) key(value []byte) string {
+func (p *rowLayout) key(value []byte) string {
 	if p.table == cdc.Assessment {
-		return p.typeOf(p.id).ID(string(value))
+		return p.typeOf(p.id).CanonicalID(string(value))
 	}
 	return string(value)
 }
 
-func (p *plan) mark(d *Decoder, index int, m cdc.Marker) cdc.Mark {
+func (p *rowLayout) mark(d *Decoder, index int, m cdc.Marker) cdc.Mark {
 	f := d.fields[index]
 	switch f.kind {
 	case 'u':

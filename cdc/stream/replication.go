@@ -20,23 +20,23 @@ const receiveBuffer = 64 << 10
 func ConnectReplication(ctx context.Context, url string) (*pgconn.PgConn, error) {
 	return session.ConnectReplication(ctx, url, func(config *pgconn.Config) {
 		if config.RuntimeParams["wal_sender_timeout"] == "" {
-			config.RuntimeParams["wal_sender_timeout"] = strconv.FormatInt(senderTimeout.Milliseconds(), 10)
+			config.RuntimeParams["wal_sender_timeout"] = strconv.FormatInt(walSenderTimeout.Milliseconds(), 10)
 		}
 		config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-			return pgproto3.NewFrontend(bufio.NewReaderSize(&gatheringReader{from: r}, receiveBuffer), w)
+			return pgproto3.NewFrontend(bufio.NewReaderSize(&coalescingReader{from: r}, receiveBuffer), w)
 		}
 	})
 }
 
-// gatheringReader rests before it reads from a connection that brings little at a time and much in all.
-type gatheringReader struct {
+// coalescingReader rests before it reads from a connection that brings little at a time and much in all.
+type coalescingReader struct {
 	from io.Reader
-	series
+	wakeups
 }
 
-func (g *gatheringReader) Read(p []byte) (int, error) {
-	g.rest()
+func (g *coalescingReader) Read(p []byte) (int, error) {
+	g.pause()
 	n, err := g.from.Read(p)
-	g.wake(err == nil && n < len(p)/2)
+	g.record(err == nil && n < len(p)/2)
 	return n, err
 }

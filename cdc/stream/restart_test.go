@@ -47,12 +47,12 @@ func TestEveryChangeIsTakenOnce(t *testing.T) {
 					p.step()
 				}
 			}
-			if !p.broken && p.reader.until != 0 && rapid.Bool().Draw(t, "to its end") {
+			if !p.broken && p.reader.endLSN != 0 && rapid.Bool().Draw(t, "to its end") {
 				p.toEnd()
 			}
 			switch {
 			case p.broken:
-				_ = p.writer.settle(context.Background()) // it would write nothing of what was refused
+				_ = p.writer.flush(context.Background()) // it would write nothing of what was refused
 				p.verify()
 			case p.over:
 				p.atEnd()
@@ -163,7 +163,7 @@ func drawChanges(t *rapid.T, tx int, assessments map[string]bool) []walChange {
 		if to := id.Draw(t, "to"); to != key {
 			values, row := row(to)
 			old := []any{key, nil, nil, nil, nil, nil, nil}
-			return []walChange{{counts: true, sent: updateFromMessage(respondentOID, 'K', old, values...), change: cdc.Change{Kind: cdc.Update, Table: cdc.Respondent, New: row, Moved: true, OldID: key}}}
+			return []walChange{{counts: true, sent: updateFromMessage(respondentOID, 'K', old, values...), change: cdc.Change{Kind: cdc.Update, Table: cdc.Respondent, New: row, KeyChanged: true, OldID: key}}}
 		}
 		fallthrough
 	case "delete":
@@ -204,7 +204,7 @@ func drawAssessment(t *rapid.T, external string, there map[string]bool) walChang
 	case "rename":
 		if to := assessment.Draw(t, "to"); there[id] && !there[to] {
 			c.sent = updateFromMessage(assessmentOID, 'K', []any{id, nil, nil, nil}, to, value, "title", nil)
-			c.change.Moved, c.change.OldID, c.change.New.ID = true, id, to
+			c.change.KeyChanged, c.change.OldID, c.change.New.ID = true, id, to
 			delete(there, id)
 			there[to] = true
 			return c
@@ -261,7 +261,7 @@ type recordedState struct {
 func (h *history) expected(to cdc.Position) ([]queuedEvent, map[string]recordedState) {
 	var events []queuedEvent
 	states, external := map[string]*cdc.State{}, map[string]string{}
-	created, fates := map[string]string{}, map[string]fate{}
+	created, fates := map[string]string{}, map[string]eventHistory{}
 	for _, tx := range h.txs {
 		limit := int64(0)
 		switch {
@@ -281,7 +281,7 @@ func (h *history) expected(to cdc.Position) ([]queuedEvent, map[string]recordedS
 			case change.Table == cdc.Assessment && change.Kind == cdc.Delete:
 				delete(external, change.New.ID)
 			case change.Table == cdc.Assessment:
-				if change.Moved {
+				if change.KeyChanged {
 					external[change.New.ID] = external[change.OldID]
 					delete(external, change.OldID)
 				}
@@ -292,15 +292,15 @@ func (h *history) expected(to cdc.Position) ([]queuedEvent, map[string]recordedS
 				clear(states)
 				clear(created)
 			default:
-				old := change.Before()
+				old := change.PriorID()
 				next, fired := cdc.Classify(states[old], change)
 				if change.New.ID == refusedID && fired != 0 && !c.silenced {
 					continue // it is set aside
 				}
 				if change.Kind == cdc.Insert || states[old] == nil {
-					created[change.New.ID], fates[change.New.ID] = tx.commit.String(), fate{}
+					created[change.New.ID], fates[change.New.ID] = tx.commit.String(), eventHistory{}
 				}
-				if change.Moved {
+				if change.KeyChanged {
 					created[change.New.ID] = ""
 					if states[old] != nil && next != nil && next.FirstID == nil {
 						next.FirstID = &old
@@ -400,19 +400,19 @@ func (p *play) reset() {
 
 // begin lets a daemon go on from what the store has.
 func (p *play) begin(endless bool) {
-	from, turn, err := takeTurn(context.Background(), p.store)
+	from, turn, err := acquireFence(context.Background(), p.store)
 	p.must(err)
 	cfg := Config{Mapping: testMapping, Status: &Status{}, Log: slog.New(slog.DiscardHandler), Queue: cdc.Queue{
 		Began: func() {}, Add: addQueued, Committed: func(context.Context) {}, Discarded: func() {},
 	}}
 	p.reader = newReader(cfg, &catalog.Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, from, p.partitioned)
 	p.writer = newWriter(cfg, p.store, p.reader, turn)
-	cfg.Status.stored(from)
+	cfg.Status.recordPosition(from)
 	switch {
 	case p.broken:
-		p.writer.careful = carefulItems
+		p.writer.isolateLeft = isolateItems
 	case rapid.IntRange(0, 3).Draw(p.T, "careful") == 3:
-		p.writer.careful = rapid.IntRange(1, 6).Draw(p.T, "careful items")
+		p.writer.isolateLeft = rapid.IntRange(1, 6).Draw(p.T, "careful items")
 	}
 	p.over, p.broken, p.begun = false, false, map[pglogrepl.LSN]uint64{}
 	// The server may have heard of less than was acknowledged, and reads from further back.
@@ -420,10 +420,10 @@ func (p *play) begin(endless bool) {
 	p.ahead, p.read = p.from(heard), heard-0x20
 	if !endless && rapid.IntRange(0, 3).Draw(p.T, "until") == 3 {
 		// It is where a snapshot was taken after all that is consumed had been committed.
-		p.reader.until = pglogrepl.LSN(rapid.Uint64Range(uint64(max(from.LSN, from.Partial+1)), uint64(p.end())).Draw(p.T, "until"))
+		p.reader.endLSN = pglogrepl.LSN(rapid.Uint64Range(uint64(max(from.LSN, from.Partial+1)), uint64(p.end())).Draw(p.T, "until"))
 		for _, tx := range p.txs {
-			if tx.commit < p.reader.until && p.reader.until < tx.end {
-				p.reader.until = tx.end // it lies within no record
+			if tx.commit < p.reader.endLSN && p.reader.endLSN < tx.end {
+				p.reader.endLSN = tx.end // it lies within no record
 			}
 		}
 	}
@@ -455,15 +455,15 @@ func (p *play) step() {
 	case "proceed":
 		p.proceed()
 	case "commit":
-		if p.writer.committing != nil {
-			p.goes(p.writer.ended(<-p.writer.committing))
+		if p.writer.commitDone != nil {
+			p.goes(p.writer.finishCommit(<-p.writer.commitDone))
 		}
 	case "later": // progress is worth writing
-		if p.writer.committing == nil {
-			p.writer.wrote, p.writer.looked = time.Time{}, time.Time{}
+		if p.writer.commitDone == nil {
+			p.writer.lastWrite, p.writer.lastCheck = time.Time{}, time.Time{}
 		}
 	}
-	if p.writer.committing != nil {
+	if p.writer.commitDone != nil {
 		return // what is stored belongs to the commit until it has ended
 	}
 	if durable := pglogrepl.LSN(p.reader.durable.Load()); durable > p.writer.stored.LSN || durable < p.acked {
@@ -484,7 +484,7 @@ func (p *play) limit() pglogrepl.LSN {
 }
 
 func (p *play) send(n int) {
-	for ; n > 0 && len(p.ahead) > 0 && !p.reader.reached; n-- {
+	for ; n > 0 && len(p.ahead) > 0 && !p.reader.endReached; n-- {
 		header := wire("w").uint64(uint64(p.ahead[0].read)).uint64(uint64(p.ahead[0].read)).uint64(0)
 		_, _, err := p.reader.handle(append(header, p.ahead[0].message...))
 		p.must(err)
@@ -494,7 +494,7 @@ func (p *play) send(n int) {
 
 // report lets the server say how far it has read.
 func (p *play) report(at pglogrepl.LSN, reply bool) {
-	if p.reader.reached {
+	if p.reader.endReached {
 		return
 	}
 	p.read = at
@@ -511,26 +511,26 @@ func (p *play) report(at pglogrepl.LSN, reply bool) {
 
 func (p *play) gather() {
 	if items := p.reader.inbox.take(nil); len(items) > 0 {
-		p.goes(p.writer.gather(context.Background(), items))
+		p.goes(p.writer.addItems(context.Background(), items))
 	}
 }
 
 func (p *play) proceed() {
 	w, inserted := p.writer, p.storeWAL("insert")
-	commits := w.committing
+	commits := w.commitDone
 	var worth bool
 	var stored cdc.Position
 	if commits == nil { // else they belong to the commit
-		worth, stored = w.wrote.IsZero(), w.stored
+		worth, stored = w.lastWrite.IsZero(), w.stored
 	}
 	err := w.proceed(context.Background())
-	if w.committing != nil && commits == nil && w.consumed.LSN > stored.LSN {
+	if w.commitDone != nil && commits == nil && w.consumed.LSN > stored.LSN {
 		p.begun[w.consumed.LSN] = inserted
 	}
-	if err == nil && worth && w.committing == nil && (w.stored != w.consumed || w.stored != stored && w.wrote.IsZero()) {
+	if err == nil && worth && w.commitDone == nil && (w.stored != w.consumed || w.stored != stored && w.lastWrite.IsZero()) {
 		p.Fatalf("the store has %s, and %s was worth writing", w.stored, w.consumed)
 	}
-	if p.over = errors.Is(err, errReached); !p.over {
+	if p.over = errors.Is(err, errEndReached); !p.over {
 		p.goes(err)
 	}
 }
@@ -545,27 +545,27 @@ func (p *play) storeWAL(what string) (at uint64) {
 // goes takes an error of the stream. What the store refuses ends the session, and the next one looks for it.
 func (p *play) goes(err error) {
 	p.Helper()
-	if p.broken = p.broken || cdc.Untakable(err); !p.broken {
+	if p.broken = p.broken || cdc.IsRejected(err); !p.broken {
 		p.must(err)
 	}
 }
 
 // commit lets a writer commit what it has gathered.
 func (p *play) commit(w *writer) error {
-	if err := w.await(); err != nil {
+	if err := w.awaitCommit(); err != nil {
 		return err
 	}
-	w.wrote = time.Time{}
+	w.lastWrite = time.Time{}
 	if err := w.proceed(context.Background()); err != nil {
 		return err
 	}
-	return w.await()
+	return w.awaitCommit()
 }
 
 // crash ends the daemon, maybe while a commit is under way of which it never hears, or only as others see it.
 func (p *play) crash() {
-	if p.writer.committing != nil {
-		p.goes(<-p.writer.committing)
+	if p.writer.commitDone != nil {
+		p.goes(<-p.writer.commitDone)
 	} else if rapid.Bool().Draw(p.T, "lives") {
 		p.former = p.writer
 	}
@@ -574,7 +574,7 @@ func (p *play) crash() {
 
 // toEnd lets the stream go on to its end point, by itself.
 func (p *play) toEnd() {
-	if p.writer.committing == nil && !p.over {
+	if p.writer.commitDone == nil && !p.over {
 		p.proceed() // what was gathered
 	}
 	if p.over || p.broken {
@@ -582,14 +582,14 @@ func (p *play) toEnd() {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- p.writer.run(context.Background()) }()
-	for !p.reader.reached {
+	for !p.reader.endReached {
 		p.send(1)
 		if len(p.ahead) == 0 {
 			p.report(p.end(), false)
 		}
 	}
 	err := <-ended
-	if p.over = errors.Is(err, errReached); !p.over {
+	if p.over = errors.Is(err, errEndReached); !p.over {
 		p.goes(err)
 	}
 }
@@ -601,7 +601,7 @@ func (p *play) stop() {
 	go func() { ended <- p.writer.run(ctx) }()
 	p.send(rapid.IntRange(0, 8).Draw(p.T, "messages"))
 	stop()
-	if err := <-ended; !errors.Is(err, context.Canceled) && !errors.Is(err, errReached) {
+	if err := <-ended; !errors.Is(err, context.Canceled) && !errors.Is(err, errEndReached) {
 		if p.goes(err); !p.broken {
 			p.Fatal("the stream has ended by itself")
 		}
@@ -617,7 +617,7 @@ func (p *play) stop() {
 
 // atEnd verifies that what commits before the end point was taken, and nothing else.
 func (p *play) atEnd() {
-	until := p.reader.until
+	until := p.reader.endLSN
 	for _, tx := range p.txs {
 		if tx.commit < until {
 			until = max(until, tx.end)
@@ -625,7 +625,7 @@ func (p *play) atEnd() {
 	}
 	p.acked = pglogrepl.LSN(p.reader.durable.Load())
 	if position := p.verify(); position != (cdc.Position{LSN: until}) || p.acked != until {
-		p.Fatalf("%s is stored and %s acknowledged at the end point %s", position, p.acked, p.reader.until)
+		p.Fatalf("%s is stored and %s acknowledged at the end point %s", position, p.acked, p.reader.endLSN)
 	}
 }
 
@@ -693,15 +693,15 @@ func (p *play) takeAll() {
 // settle is what a clean stop ends with.
 func (p *play) settle() {
 	w, inserted := p.writer, p.storeWAL("insert")
-	writes := w.consumed != w.stored || !w.ledger.settled()
-	p.must(w.settle(context.Background()))
+	writes := w.consumed != w.stored || !w.ledger.isEmpty()
+	p.must(w.flush(context.Background()))
 	if writes && p.storeWAL("flush") <= inserted {
 		p.Fatal("the last commit is not on the store's disk")
 	}
-	turn := w.turn
-	p.must(w.settle(context.Background()))
-	if w.turn != turn || w.stored != w.consumed || writes && (!w.idle || w.hurry) || w.status.position != w.stored {
+	turn := w.fence
+	p.must(w.flush(context.Background()))
+	if w.fence != turn || w.stored != w.consumed || writes && (!w.idle || w.replyRequested) || w.status.position != w.stored {
 		p.Fatalf("settled at %s, the store has %s in turn %d, not %d; idle: %t, in a hurry: %t; the status has %s",
-			w.consumed, w.stored, w.turn, turn, w.idle, w.hurry, w.status.position)
+			w.consumed, w.stored, w.fence, turn, w.idle, w.replyRequested, w.status.position)
 	}
 }

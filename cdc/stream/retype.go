@@ -17,22 +17,22 @@ import (
 	"walhook/sql"
 )
 
-// retypedAgain is how soon a comparison that failed is tried again for a column's new type, which does not stop the stream.
-const retypedAgain = 30 * time.Second
+// retypeRetryInterval is how soon a comparison that failed is tried again for a column's new type, which does not stop the stream.
+const retypeRetryInterval = 30 * time.Second
 
-// retyped returns a *GapError where mapped columns have other types than what is stored is of, or had for a while and were not compared;
+// checkColumnTypes returns a *GapError where mapped columns have other types than what is stored is of, or had for a while and were not compared;
 // nil where neither is so.
-func (s *Stream) retyped(a *catalog.Attachment, tables []*catalog.TableInfo) *cdc.GapError {
-	if s.cfg.Mend == nil || time.Since(s.retypeFailed) < retypedAgain {
+func (s *Stream) checkColumnTypes(a *catalog.Attachment, tables []*catalog.Table) *cdc.GapError {
+	if s.cfg.Reconcile == nil || time.Since(s.retypeFailedAt) < retypeRetryInterval {
 		return nil // without Mend, this is the stream of a comparison, which closes the incident itself
 	}
-	var assessment *catalog.TableInfo
+	var assessment *catalog.Table
 	if len(tables) > 1 {
 		assessment = tables[1]
 	}
 	now := catalog.ColumnTypesOf(s.cfg.Mapping, tables[0], assessment)
 	if maps.Equal(now, a.Types) {
-		return s.retypeOpen // the types are the former ones again, and the comparison is still due
+		return s.openRetypeGap // the types are the former ones again, and the comparison is still due
 	}
 	if a.Types == nil {
 		return &cdc.GapError{Kind: cdc.ColumnRetyped, Detail: "the types of the mapped columns are not recorded yet"}
@@ -46,9 +46,9 @@ func (s *Stream) retyped(a *catalog.Attachment, tables []*catalog.TableInfo) *cd
 	return &cdc.GapError{Kind: cdc.ColumnRetyped, Detail: strings.Join(slices.Compact(changes), "; ")}
 }
 
-// rekeying returns SQL that makes a stored key of the type before one of the type now, "" where both are spelled alike, as the
+// rekeyExpression returns SQL that makes a stored key of the type before one of the type now, "" where both are spelled alike, as the
 // application's ALTER TYPE did without USING. It is not known where that cannot be told.
-func rekeying(before, now cdc.ColumnType) (expression string, known bool) {
+func rekeyExpression(before, now cdc.ColumnType) (expression string, known bool) {
 	if before == now {
 		return "", true
 	}
@@ -58,23 +58,23 @@ func rekeying(before, now cdc.ColumnType) (expression string, known bool) {
 	}
 	switch from, to := before.Family(), now.Family(); {
 	case now.OID == pgtype.BPCharOID && now.Modifier > 4:
-		return fmt.Sprintf("rpad(%s, %d)", stored, now.Modifier-4), from == cdc.Letters || from == cdc.Number || from == cdc.UUID
-	case to == cdc.Letters:
+		return fmt.Sprintf("rpad(%s, %d)", stored, now.Modifier-4), from == cdc.FamilyText || from == cdc.FamilyNumber || from == cdc.FamilyUUID
+	case to == cdc.FamilyText:
 		if stored == "response_id" {
 			stored = ""
 		}
 		return stored, true
-	case to == cdc.Number && (from == cdc.Number || from == cdc.Letters):
+	case to == cdc.FamilyNumber && (from == cdc.FamilyNumber || from == cdc.FamilyText):
 		return "(" + stored + "::" + now.CastName() + ")::text", true
-	case to == cdc.UUID && (from == cdc.UUID || from == cdc.Letters):
+	case to == cdc.FamilyUUID && (from == cdc.FamilyUUID || from == cdc.FamilyText):
 		return "(" + stored + "::uuid)::text", true
 	}
 	return "", before.OID == now.OID
 }
 
-// rekey lets the recorded states have the keys of the column as it is now. It reports whether they can have.
-func rekey(ctx context.Context, store *pgx.Conn, before, now cdc.ColumnType) (known bool, err error) {
-	expression, known := rekeying(before, now)
+// rekeyStates lets the recorded states have the keys of the column as it is now. It reports whether they can have.
+func rekeyStates(ctx context.Context, store *pgx.Conn, before, now cdc.ColumnType) (known bool, err error) {
+	expression, known := rekeyExpression(before, now)
 	if !known || expression == "" {
 		return known, nil
 	}
@@ -82,7 +82,7 @@ func rekey(ctx context.Context, store *pgx.Conn, before, now cdc.ColumnType) (kn
 		_, err := store.Exec(ctx, rekeySQL(expression))
 		return err
 	})
-	if cdc.Untakable(err) {
+	if cdc.IsRejected(err) {
 		return false, nil
 	}
 	if err != nil {
@@ -91,26 +91,26 @@ func rekey(ctx context.Context, store *pgx.Conn, before, now cdc.ColumnType) (kn
 	return true, nil
 }
 
-// isRekeyed reports whether the key of an item is of another type than the states have.
-func (w *writer) isRekeyed(it item) bool {
-	return it.kind == itemChange && it.change.Table == cdc.Respondent && it.change.Kind != cdc.Truncate && w.key.OID != 0 && it.key != w.key
+// keyTypeChanged reports whether the key of an item is of another type than the states have.
+func (w *writer) keyTypeChanged(it item) bool {
+	return it.kind == itemChange && it.change.Table == cdc.Respondent && it.change.Kind != cdc.Truncate && w.key.OID != 0 && it.keyType != w.key
 }
 
 // rekey stores what was gathered under the former type of the key, and lets the states have the keys of the new one, in the order of the
 // stream: the history follows the rows.
 func (w *writer) rekey(ctx context.Context, to cdc.ColumnType) error {
-	if err := w.await(); err != nil {
+	if err := w.awaitCommit(); err != nil {
 		return err
 	}
 	if w.next.items > 0 {
-		w.begin(ctx, w.next)
-		if err := w.await(); err != nil {
+		w.startCommit(ctx, w.next)
+		if err := w.awaitCommit(); err != nil {
 			return err
 		}
 	}
 	gap := &cdc.GapError{Kind: cdc.KeyRetyped, Detail: fmt.Sprintf("the key %s of %s has another type (%s, was %s), and which recorded response is which row cannot be told from it",
 		w.mapping.ID, w.mapping.Respondent.Display(), to.Name(), w.key.Name())}
-	expression, known := rekeying(w.key, to)
+	expression, known := rekeyExpression(w.key, to)
 	if !known {
 		return gap
 	}
@@ -125,7 +125,7 @@ func (w *writer) rekey(ctx context.Context, to cdc.ColumnType) error {
 	work.Queue(sql.RecordKeyType.SQL, sql.RecordKeyType.Bind(sql.Args{"numeric_id": to.IsInteger(), "key": key})...)
 	work.Queue("select pg_catalog.pg_notify('walhook', '')")
 	if err := w.commit(ctx, work, w.consumed); err != nil {
-		if cdc.Untakable(err) {
+		if cdc.IsRejected(err) {
 			return gap
 		}
 		return err
@@ -133,7 +133,7 @@ func (w *writer) rekey(ctx context.Context, to cdc.ColumnType) error {
 	w.key = to
 	w.states.purge()
 	w.next = newBatch(w)
-	w.queue.ReportKey(to)
+	w.queue.ReportKeyType(to)
 	return nil
 }
 

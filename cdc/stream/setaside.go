@@ -19,22 +19,22 @@ import (
 	"walhook/sql"
 )
 
-// carefulItems is how many items are stored carefully after one that the store refused: more than a failed batch can hold, and enough
+// isolateItems is how many items are stored carefully after one that the store refused: more than a failed batch can hold, and enough
 // that many such rows in a load do not cost a new connection each.
-const carefulItems = 1 << 16
+const isolateItems = 1 << 16
 
-// refusedBatchError tells that a batch holds what the store cannot take: the next session looks for it, and need not wait.
-type refusedBatchError struct{ error }
+// rejectedBatchError tells that a batch holds what the store cannot take: the next session looks for it, and need not wait.
+type rejectedBatchError struct{ error }
 
-func (e *refusedBatchError) Unwrap() error { return e.error }
+func (e *rejectedBatchError) Unwrap() error { return e.error }
 
 // isolate stores items in halves until the one that the store refuses is alone, which is set aside. The rest is stored as ever.
 func (w *writer) isolate(ctx context.Context, items []item) error {
-	err := w.storeNow(ctx, items, nil)
-	if !cdc.Untakable(err) {
+	err := w.storeSync(ctx, items, nil)
+	if !cdc.IsRejected(err) {
 		return err
 	}
-	w.careful = carefulItems
+	w.isolateLeft = isolateItems
 	w.states.purge() // the states of the failed batch are in it
 	w.queue.Began()  // what was queued before the failure may not be in memory
 	if len(items) > 1 {
@@ -48,62 +48,62 @@ func (w *writer) isolate(ctx context.Context, items []item) error {
 	if it.kind != itemChange || it.change.Kind == cdc.Truncate {
 		return err
 	}
-	if cdc.NotText(err) {
+	if cdc.IsEncodingError(err) {
 		// A key that the store cannot hold has no state.
 		switch {
 		case it.change.Kind == cdc.Delete: // nothing of it is left to take
 			it.kind = itemSetAside
-			return w.storeNow(ctx, []item{it}, nil)
-		case it.change.Moved:
-			it.change.Moved = false
-			if err = w.storeNow(ctx, []item{it}, nil); !cdc.Untakable(err) {
+			return w.storeSync(ctx, []item{it}, nil)
+		case it.change.KeyChanged:
+			it.change.KeyChanged = false
+			if err = w.storeSync(ctx, []item{it}, nil); !cdc.IsRejected(err) {
 				return err
 			}
 		}
 	}
-	refused := RefusedRow{Table: w.mapping.TableOf(it.change.Table), Key: it.change.New.ID, LSN: it.tx.CommitLSN, Cause: err}
+	refused := RejectedRow{Table: w.mapping.TableOf(it.change.Table), Key: it.change.New.ID, LSN: it.tx.CommitLSN, Cause: err}
 	if copied := it.change.New.CopiedFrom; it.change.Table == cdc.Assessment && !copied.Null && !copied.Unchanged {
-		refused.only = onlyCopies
+		refused.part = copiesPart
 		it.change.New.CopiedFrom = cdc.Text{Null: true}
-		if err := w.storeNow(ctx, []item{it}, &refused); !cdc.Untakable(err) {
+		if err := w.storeSync(ctx, []item{it}, &refused); !cdc.IsRejected(err) {
 			return err
 		}
-		refused.only = ""
+		refused.part = ""
 	}
 	it.kind = itemSetAside
-	return w.storeNow(ctx, []item{it}, &refused)
+	return w.storeSync(ctx, []item{it}, &refused)
 }
 
-// storeNow stores items, and what was refused of them, in one transaction that it waits for.
-func (w *writer) storeNow(ctx context.Context, items []item, refused *RefusedRow) error {
+// storeSync stores items, and what was refused of them, in one transaction that it waits for.
+func (w *writer) storeSync(ctx context.Context, items []item, refused *RejectedRow) error {
 	b := newBatch(w)
 	if err := b.add(ctx, items); err != nil {
 		return err
 	}
 	if refused != nil {
-		refused.note(b.work)
+		refused.queue(b.work)
 		b.changed = true
 		w.log.Warn("set a row aside that the store cannot take", "detail", refused.String())
 	}
 	if !b.changed {
-		w.progress(b.to, b.idle)
+		w.advance(b.position, b.idle)
 		return nil
 	}
 	b.seal()
 	defer b.release()
-	if err := w.conclude(ctx, b); err != nil {
+	if err := w.commitBatch(ctx, b); err != nil {
 		return err
 	}
-	w.taken(b)
+	w.forgetResolved(b)
 	if refused != nil {
-		w.aside = append(w.aside, refused.String())
+		w.setAside = append(w.setAside, refused.String())
 	}
-	w.consumed, w.idle, w.hurry = b.to, true, false
+	w.consumed, w.idle, w.replyRequested = b.position, true, false
 	return nil
 }
 
-// readAside returns the incidents of rows that are set aside.
-func readAside(ctx context.Context, store *pgx.Conn) ([]string, error) {
+// readSetAside returns the incidents of rows that are set aside.
+func readSetAside(ctx context.Context, store *pgx.Conn) ([]string, error) {
 	rows, err := store.Query(ctx, sql.RowsSetAside.SQL)
 	if err != nil {
 		return nil, fmt.Errorf("look for rows that are set aside: %w", err)
@@ -111,54 +111,54 @@ func readAside(ctx context.Context, store *pgx.Conn) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// noteTaken notes the incidents that end with a change, since the store takes the row, or it is gone.
-func (b *batch) noteTaken(c *cdc.Change) {
-	if len(b.w.aside) == 0 || c.Kind == cdc.Truncate {
+// resolveSetAside notes the incidents that end with a change, since the store takes the row, or it is gone.
+func (b *batch) resolveSetAside(c *cdc.Change) {
+	if len(b.writer.setAside) == 0 || c.Kind == cdc.Truncate {
 		return
 	}
 	keys := []string{c.New.ID}
-	if c.Moved || c.OldID != "" {
+	if c.KeyChanged || c.OldID != "" {
 		keys = append(keys, c.OldID)
 	}
 	for _, key := range keys {
-		row := RefusedRow{Table: b.w.mapping.TableOf(c.Table), Key: key}
-		begins := row.row() + asideWhole
-		for _, detail := range b.w.aside {
+		row := RejectedRow{Table: b.writer.mapping.TableOf(c.Table), Key: key}
+		begins := row.subject() + setAsideWhole
+		for _, detail := range b.writer.setAside {
 			if strings.HasPrefix(detail, begins) {
-				b.taken = append(b.taken, detail)
+				b.resolved = append(b.resolved, detail)
 			}
 		}
 	}
 }
 
-// taken forgets the incidents that a batch, which is committed, has resolved.
-func (w *writer) taken(b *batch) {
-	if len(b.taken) > 0 {
-		w.aside = slices.DeleteFunc(w.aside, func(detail string) bool { return slices.Contains(b.taken, detail) })
+// forgetResolved forgets the incidents that a batch, which is committed, has resolved.
+func (w *writer) forgetResolved(b *batch) {
+	if len(b.resolved) > 0 {
+		w.setAside = slices.DeleteFunc(w.setAside, func(detail string) bool { return slices.Contains(b.resolved, detail) })
 	}
 }
 
-// onlyCopies is what an assessment is taken without where a copy of a webhook is refused.
-const onlyCopies = "the copies of its original's webhooks"
+// copiesPart is what an assessment is taken without where a copy of a webhook is refused.
+const copiesPart = "the copies of its original's webhooks"
 
-// RefusedRow is a row, or a part of it, that the store cannot take.
-type RefusedRow struct {
+// RejectedRow is a row, or a part of it, that the store cannot take.
+type RejectedRow struct {
 	Table cdc.Name
 	Key   string
 	LSN   pglogrepl.LSN // of the commit, or of the snapshot that shows the row
-	only  string        // what of it was refused; empty: all
+	part  string        // what of it was refused; empty: all
 	Cause error
 }
 
 // args are those of the query that records it as an incident.
-func (r *RefusedRow) args() []any {
-	return sql.NoteSetAside.Bind(sql.Args{"row": r.row(), "detail": r.String()})
+func (r *RejectedRow) args() []any {
+	return sql.NoteSetAside.Bind(sql.Args{"row": r.subject(), "detail": r.String()})
 }
 
-func (r *RefusedRow) note(work *pgx.Batch) { work.Queue(sql.NoteSetAside.SQL, r.args()...) }
+func (r *RejectedRow) queue(work *pgx.Batch) { work.Queue(sql.NoteSetAside.SQL, r.args()...) }
 
 // Record is note for whoever has the store's session to itself.
-func (r *RefusedRow) Record(ctx context.Context, store *pgx.Conn) error {
+func (r *RejectedRow) Record(ctx context.Context, store *pgx.Conn) error {
 	if _, err := store.Exec(ctx, sql.NoteSetAside.SQL, r.args()...); err != nil {
 		return fmt.Errorf("record a row that the store cannot take: %w", err)
 	}
@@ -172,25 +172,25 @@ func KeyOf(row []byte) string {
 }
 
 // String names the row by key and position, says why, and what to do. It holds nothing else of the row.
-func (r *RefusedRow) String() string {
-	what := asideWhole
-	if r.only != "" {
-		what = "was taken without " + r.only
+func (r *RejectedRow) String() string {
+	what := setAsideWhole
+	if r.part != "" {
+		what = "was taken without " + r.part
 	}
 	reason, remedy := r.reason()
 	return fmt.Sprintf("%s%s, as of %s: the store refuses it (%s); everything else goes on; %s; "+
-		"the row's next change then makes up for it, or `walhook reconcile` does", r.row(), what, r.LSN, reason, remedy)
+		"the row's next change then makes up for it, or `walhook reconcile` does", r.subject(), what, r.LSN, reason, remedy)
 }
 
-// asideWhole is what became of a row of which nothing was taken.
-const asideWhole = "was set aside"
+// setAsideWhole is what became of a row of which nothing was taken.
+const setAsideWhole = "was set aside"
 
-// row begins all that is said of the row, and nothing that is said of another.
-func (r *RefusedRow) row() string {
-	return fmt.Sprintf("the row of %s with key %s ", r.Table.Display(), showKey(r.Key))
+// subject begins all that is said of the row, and nothing that is said of another.
+func (r *RejectedRow) subject() string {
+	return fmt.Sprintf("the row of %s with key %s ", r.Table.Display(), displayKey(r.Key))
 }
 
-func (r *RefusedRow) reason() (reason, remedy string) {
+func (r *RejectedRow) reason() (reason, remedy string) {
 	var refused *pgconn.PgError
 	if !errors.As(r.Cause, &refused) {
 		return r.Cause.Error(), "mend what the reason names"
@@ -208,13 +208,13 @@ func (r *RefusedRow) reason() (reason, remedy string) {
 	return reason, "change the row" // the message may repeat a value
 }
 
-// shownKey is how many bytes of a key people are shown.
-const shownKey = 64
+// maxDisplayedKey is how many bytes of a key people are shown.
+const maxDisplayedKey = 64
 
-// showKey spells a key in ASCII, which every store can hold, and cuts a long one.
-func showKey(key string) string {
-	if len(key) <= shownKey {
+// displayKey spells a key in ASCII, which every store can hold, and cuts a long one.
+func displayKey(key string) string {
+	if len(key) <= maxDisplayedKey {
 		return strconv.QuoteToASCII(key)
 	}
-	return fmt.Sprintf("%s... (%d bytes, hash %s)", strconv.QuoteToASCII(key[:shownKey]), len(key), cdc.HashValue(key))
+	return fmt.Sprintf("%s... (%d bytes, hash %s)", strconv.QuoteToASCII(key[:maxDisplayedKey]), len(key), cdc.HashValue(key))
 }

@@ -20,34 +20,34 @@ const cachedStates = 1 << 14
 //
 // What is used goes into the younger half. Once that is full it becomes the older one, whose states are gone then: those used
 // last are kept, without a list of who was used when, which would take more than the states.
-type stateCache struct{ young, old map[string]*cdc.State }
+type stateCache struct{ recent, older map[string]*cdc.State }
 
 func newStateCache() *stateCache {
-	return &stateCache{young: map[string]*cdc.State{}, old: map[string]*cdc.State{}}
+	return &stateCache{recent: map[string]*cdc.State{}, older: map[string]*cdc.State{}}
 }
 
 // get returns the state, nil for a response known to have none.
 func (c *stateCache) get(id string) (state *cdc.State, cached bool) {
-	if state, cached = c.young[id]; cached {
+	if state, cached = c.recent[id]; cached {
 		return state, true
 	}
-	if state, cached = c.old[id]; cached {
+	if state, cached = c.older[id]; cached {
 		c.put(id, state)
 	}
 	return state, cached
 }
 
 func (c *stateCache) put(id string, state *cdc.State) {
-	if len(c.young) >= cachedStates {
-		c.young, c.old = c.old, c.young
-		clear(c.young)
+	if len(c.recent) >= cachedStates {
+		c.recent, c.older = c.older, c.recent
+		clear(c.recent)
 	}
-	c.young[id] = state
+	c.recent[id] = state
 }
 
 func (c *stateCache) purge() {
-	clear(c.young)
-	clear(c.old)
+	clear(c.recent)
+	clear(c.older)
 }
 
 // scanState reads a row of ReadStates.
@@ -81,14 +81,14 @@ func newState(assessment, organization, stamp *string, flags int16, first *strin
 	return state
 }
 
-// fate is what became of the events of a response, for the people who ask. Bit n - 1 stands for event type n.
-type fate struct {
+// eventHistory is what became of the events of a response, for the people who ask. Bit n - 1 stands for event type n.
+type eventHistory struct {
 	fired, silenced int16
 	at              time.Time // commit of the last
 }
 
 // add takes the events of one change over.
-func (f fate) add(fired cdc.Fired, silenced bool, at time.Time) fate {
+func (f eventHistory) add(fired cdc.EventSet, silenced bool, at time.Time) eventHistory {
 	if fired == 0 {
 		return f
 	}
@@ -101,7 +101,7 @@ func (f fate) add(fired cdc.Fired, silenced bool, at time.Time) fate {
 }
 
 // addState adds a state as walhook.state_in has it; created is the commit LSN of the insert, 0 where it is not new.
-func addState(to *sql.Rows, id string, s *cdc.State, created pglogrepl.LSN, f fate) {
+func addState(to *sql.Rows, id string, s *cdc.State, created pglogrepl.LSN, f eventHistory) {
 	to.Row()
 	to.Text(id)
 	to.NullableText(s.AssessmentID)

@@ -24,7 +24,7 @@ func TestStateCacheKeepsWhatWasUsedLast(t *testing.T) {
 		if state, cached := c.get(hot); !cached || state != last[hot] {
 			t.Fatalf("after %d states the hot one is %v, cached: %v", i, state, cached)
 		}
-		if n := len(c.young) + len(c.old); n > 2*cachedStates {
+		if n := len(c.recent) + len(c.older); n > 2*cachedStates {
 			t.Fatalf("it holds %d states", n)
 		}
 	}

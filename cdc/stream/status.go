@@ -16,30 +16,30 @@ type Phase string
 
 // The phases of a Stream.
 const (
-	PhaseStarting  Phase = "starting"
-	PhaseStandby   Phase = "standby"   // another daemon reads the slot
-	PhaseStreaming Phase = "streaming" // this one does
-	PhaseRetrying  Phase = "retrying"  // the last connection broke
-	PhaseMending   Phase = "mending"   // a gap is being closed
+	PhaseStarting    Phase = "starting"
+	PhaseStandby     Phase = "standby"   // another daemon reads the slot
+	PhaseStreaming   Phase = "streaming" // this one does
+	PhaseRetrying    Phase = "retrying"  // the last connection broke
+	PhaseReconciling Phase = "mending"   // a gap is being closed
 )
 
 // Status is what a Stream says of itself while it runs. It is safe for concurrent use.
 type Status struct {
-	mu       sync.Mutex
-	phase    Phase
-	reason   string
-	since    time.Time
-	position cdc.Position
-	received pglogrepl.LSN
-	behind   time.Time // commit of the oldest transaction that was read and is not stored; zero: none
-	asked    time.Time // when the transaction that the store is at was sent; zero: it is at none
-	events   EventCounts
-	batches  int64
-	slot     SlotView
-	danger   string
-	reached  bool // the source answered when the slot was last looked at
-	mended   int64
-	unmended int64
+	mu              sync.Mutex
+	phase           Phase
+	reason          string
+	since           time.Time
+	position        cdc.Position
+	received        pglogrepl.LSN
+	oldestUnstored  time.Time // commit of the oldest transaction that was read and is not stored; zero: none
+	writeStarted    time.Time // when the transaction that the store is at was sent; zero: it is at none
+	events          EventCounts
+	batches         int64
+	slot            SlotView
+	danger          string
+	sourceReachable bool // the source answered when the slot was last looked at
+	reconciled      int64
+	reconcileFailed int64
 
 	keyHidden atomic.Bool // something came without its key, or is going to
 }
@@ -68,7 +68,7 @@ var SlotStatuses = []string{"reserved", "extended", "unreserved", "lost", slotMi
 const slotMissing = "missing"
 
 // SlotStatus is what is told of a slot's WAL.
-func SlotStatus(s *catalog.SlotInfo) string {
+func SlotStatus(s *catalog.Slot) string {
 	if !s.Exists {
 		return slotMissing
 	}
@@ -77,20 +77,20 @@ func SlotStatus(s *catalog.SlotInfo) string {
 
 // StatusView is a copy of a Status at one moment.
 type StatusView struct {
-	Phase    Phase
-	Reason   string // why it is not streaming; safe to show
-	Since    time.Time
-	Position cdc.Position  // as stored
-	Received pglogrepl.LSN // WAL end that the server last told
-	Behind   time.Duration // age of the oldest transaction that the store lacks, as far as it is known; 0: none
-	Writing  time.Duration // for how long the store has been at the transaction that was sent last; 0: it has answered
-	Events   EventCounts   // stored for matching since the process began
-	Batches  int64         // store transactions since the process began
-	Slot     SlotView
-	Danger   string // what the slot comes near to; "": nothing
-	Source   bool   // whether the source answered when the slot was last looked at
-	Mended   int64  // comparisons after a gap since the process began
-	Unmended int64  // those that failed
+	Phase           Phase
+	Reason          string // why it is not streaming; safe to show
+	Since           time.Time
+	Position        cdc.Position  // as stored
+	Received        pglogrepl.LSN // WAL end that the server last told
+	Lag             time.Duration // age of the oldest transaction that the store lacks, as far as it is known; 0: none
+	Writing         time.Duration // for how long the store has been at the transaction that was sent last; 0: it has answered
+	Events          EventCounts   // stored for matching since the process began
+	Batches         int64         // store transactions since the process began
+	Slot            SlotView
+	Danger          string // what the slot comes near to; "": nothing
+	SourceReachable bool   // whether the source answered when the slot was last looked at
+	Reconciled      int64  // comparisons after a gap since the process began
+	ReconcileFailed int64  // those that failed
 }
 
 // View returns a copy.
@@ -99,25 +99,25 @@ func (s *Status) View() StatusView {
 	defer s.mu.Unlock()
 	v := StatusView{
 		Phase: s.phase, Reason: s.reason, Since: s.since, Position: s.position, Received: s.received, Events: s.events, Batches: s.batches,
-		Slot: s.slot, Danger: s.danger, Source: s.reached, Mended: s.mended, Unmended: s.unmended,
+		Slot: s.slot, Danger: s.danger, SourceReachable: s.sourceReachable, Reconciled: s.reconciled, ReconcileFailed: s.reconcileFailed,
 	}
 	if v.Phase == "" {
 		v.Phase = PhaseStarting
 	}
-	since := s.behind
+	since := s.oldestUnstored
 	if v.Phase != PhaseStreaming && v.Phase != PhaseStandby && since.IsZero() {
 		since = s.since // while nothing is read, this much may wait
 	}
 	if v.Phase != PhaseStandby && !since.IsZero() {
-		v.Behind = max(time.Since(since), 0)
+		v.Lag = max(time.Since(since), 0)
 	}
-	if !s.asked.IsZero() {
-		v.Writing = time.Since(s.asked)
+	if !s.writeStarted.IsZero() {
+		v.Writing = time.Since(s.writeStarted)
 	}
 	return v
 }
 
-func (s *Status) enter(phase Phase, reason string) {
+func (s *Status) setPhase(phase Phase, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if was := s.phase; was != phase {
@@ -126,60 +126,60 @@ func (s *Status) enter(phase Phase, reason string) {
 			s.since = time.Now()
 		}
 		if phase == PhaseStreaming || phase == PhaseStandby {
-			s.behind = time.Time{}
+			s.oldestUnstored = time.Time{}
 		}
 	}
 	s.phase, s.reason = phase, reason
 }
 
-// writes notes that a transaction is sent to the store. What it returns notes that the store has answered.
-func (s *Status) writes() (answered func()) {
+// startWrite notes that a transaction is sent to the store. What it returns notes that the store has answered.
+func (s *Status) startWrite() (answered func()) {
 	note := func(at time.Time) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.asked = at
+		s.writeStarted = at
 	}
 	note(time.Now())
 	return func() { note(time.Time{}) }
 }
 
-func (s *Status) stored(to cdc.Position) {
+func (s *Status) recordPosition(to cdc.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.position = to
 	s.batches++
 }
 
-func (s *Status) heard(end pglogrepl.LSN) {
+func (s *Status) recordWALEnd(end pglogrepl.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.received = max(s.received, end)
 }
 
-// lags notes the commit time of the oldest transaction that was read and is not stored, zero where there is none.
-func (s *Status) lags(since time.Time) {
+// recordLag notes the commit time of the oldest transaction that was read and is not stored, zero where there is none.
+func (s *Status) recordLag(since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.behind = since
+	s.oldestUnstored = since
 }
 
-// weighed takes down what the slot holds back, and returns the danger it was in before.
-func (s *Status) weighed(slot SlotView, danger string) (before string) {
+// recordSlot takes down what the slot holds back, and returns the danger it was in before.
+func (s *Status) recordSlot(slot SlotView, danger string) (before string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before = s.danger
-	s.slot, s.danger, s.reached = slot, danger, true
+	s.slot, s.danger, s.sourceReachable = slot, danger, true
 	return before
 }
 
-// unreached notes that the source does not answer.
-func (s *Status) unreached() {
+// recordSourceDown notes that the source does not answer.
+func (s *Status) recordSourceDown() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reached = false
+	s.sourceReachable = false
 }
 
-func (s *Status) queued(events EventCounts) {
+func (s *Status) recordEvents(events EventCounts) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, n := range events {
@@ -187,19 +187,19 @@ func (s *Status) queued(events EventCounts) {
 	}
 }
 
-// compared counts a comparison after a gap.
-func (s *Status) compared(result Reconciled, err error) {
+// recordReconcile counts a comparison after a gap.
+func (s *Status) recordReconcile(result ReconcileResult, err error) {
 	if err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.unmended++
+		s.reconcileFailed++
 		return
 	}
-	if result.Elsewhere {
+	if result.Skipped {
 		return
 	}
-	s.queued(result.Events)
+	s.recordEvents(result.Events)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mended++
+	s.reconciled++
 }

@@ -27,15 +27,15 @@ const (
 	reconnectMin = 200 * time.Millisecond
 	reconnectCap = 5 * time.Second
 
-	// steadyAfter is how long a session must have lasted for the next wait to be a short one again.
-	steadyAfter = 10 * time.Second
+	// stableAfter is how long a session must have lasted for the next wait to be a short one again.
+	stableAfter = 10 * time.Second
 
-	// senderGrace is how long a walsender that a dead connection of ours left behind may keep the slot before it is ended.
-	senderGrace = time.Second
+	// staleWalsenderGrace is how long a walsender that a dead connection of ours left behind may keep the slot before it is ended.
+	staleWalsenderGrace = time.Second
 
-	// leftoverGrace is how long a session of ours that is ending may keep what it holds: the slot, or in the store the lock of the one
+	// staleSessionGrace is how long a session of ours that is ending may keep what it holds: the slot, or in the store the lock of the one
 	// who reads it.
-	leftoverGrace = 3 * time.Second
+	staleSessionGrace = 3 * time.Second
 
 	// drainTimeout bounds what a clean stop waits for in the store: the transaction under way and the last position. What the store has not
 	// taken by then is read from the slot again.
@@ -56,35 +56,35 @@ type Config struct {
 	Tracer              trace.Tracer // takes a span of each store transaction; nil: no traces
 
 	// Mend closes a gap; after it returns nil the stream begins anew. Nil: a gap ends Run.
-	Mend func(context.Context, *cdc.GapError) error
+	Reconcile func(context.Context, *cdc.GapError) error
 }
 
 // Stream reads the slot while no other daemon does, and waits otherwise.
 type Stream struct {
-	cfg      Config
-	yielded  bool   // the slot was given to a comparison, which is no daemon
-	elected  uint32 // the server process of the last session in which this daemon read the slot
-	patience patience
+	cfg           Config
+	yielded       bool   // the slot was given to a comparison, which is no daemon
+	lastReaderPID uint32 // the server process of the last session in which this daemon read the slot
+	silence       adaptiveTimeout
 
-	told         *cdc.GapError     // the last that was told of
-	lost         lastingIncident   // what attach required and holds no more
-	hidden       lastingIncident   // a table hides its key
-	retypeFailed time.Time         // when a comparison for a column's new type failed last
-	retypeOpen   *cdc.GapError     // the open incident of one of AlongsideKinds, as the session began
-	partitions   map[string]uint32 // the files of the partitions, as they were last seen
-	careful      bool              // the store refused something of what comes next
-	succeeds     bool              // another daemon read the slot before, which has not been told yet
+	reportedGap      *cdc.GapError     // the last that was told of
+	lostPrecondition trackedIncident   // what attach required and holds no more
+	hiddenKey        trackedIncident   // a table hides its key
+	retypeFailedAt   time.Time         // when a comparison for a column's new type failed last
+	openRetypeGap    *cdc.GapError     // the open incident of one of AlongsideKinds, as the session began
+	partitionFiles   map[string]uint32 // the files of the partitions, as they were last seen
+	isolateNext      bool              // the store refused something of what comes next
+	takeoverPending  bool              // another daemon read the slot before, which has not been told yet
 }
 
 // New returns a Stream that Run starts.
 func New(cfg Config) *Stream {
-	return &Stream{cfg: cfg, patience: patience{first: silenceLimit}}
+	return &Stream{cfg: cfg, silence: adaptiveTimeout{initial: silenceLimit}}
 }
 
 // Run streams until the context ends, reconnecting whenever a connection breaks. It returns nil after a clean stop, a
 // *FatalError where trying again cannot help, a *CopyError once source or store is not what it was, and a *GapError where Mend is nil.
 func (s *Stream) Run(ctx context.Context) error {
-	defer s.cfg.Status.enter(PhaseStarting, "")
+	defer s.cfg.Status.setPhase(PhaseStarting, "")
 	backoff := newReconnect()
 	var open *cdc.GapError // found, and not closed yet
 	for {
@@ -99,7 +99,7 @@ func (s *Stream) Run(ctx context.Context) error {
 			backoff = newReconnect()
 			continue
 		}
-		var refused *refusedBatchError
+		var refused *rejectedBatchError
 		if errors.As(err, &refused) {
 			s.cfg.Log.Warn("the store refused a batch; looking for the row", "error", err)
 			continue
@@ -111,13 +111,13 @@ func (s *Stream) Run(ctx context.Context) error {
 		case errors.As(err, &fatal), errors.As(err, &copied):
 			return err
 		case errors.As(err, &gap):
-			if s.cfg.Mend == nil {
+			if s.cfg.Reconcile == nil {
 				return err
 			}
 			open = gap
-			s.found(gap)
-			s.cfg.Status.enter(PhaseMending, gap.Detail)
-			if err = s.cfg.Mend(ctx, gap); err == nil {
+			s.reportGap(gap)
+			s.cfg.Status.setPhase(PhaseReconciling, gap.Detail)
+			if err = s.cfg.Reconcile(ctx, gap); err == nil {
 				open = nil
 				backoff = newReconnect()
 				continue
@@ -125,19 +125,19 @@ func (s *Stream) Run(ctx context.Context) error {
 			if errors.As(err, &fatal) || errors.As(err, &copied) {
 				return err
 			}
-			var entrusted *entrustedError
-			if gap.Alongside() {
-				open, s.retypeFailed = nil, time.Now() // the stream can go on without
+			var entrusted *deferredGapError
+			if gap.KeepsSlot() {
+				open, s.retypeFailedAt = nil, time.Now() // the stream can go on without
 			}
 			if errors.As(err, &entrusted) {
 				open = nil // somebody else may close it before this daemon reads the slot again
 			}
 		}
-		if time.Since(began) > steadyAfter {
+		if time.Since(began) > stableAfter {
 			backoff = newReconnect()
 		}
 		pause, _ := backoff.Next()
-		s.cfg.Status.enter(PhaseRetrying, err.Error())
+		s.cfg.Status.setPhase(PhaseRetrying, err.Error())
 		s.cfg.Log.Warn("the stream broke; connecting again", "error", err, "in", pause.Round(time.Millisecond))
 		select {
 		case <-time.After(pause):
@@ -147,15 +147,15 @@ func (s *Stream) Run(ctx context.Context) error {
 	}
 }
 
-// found tells of a gap as soon as it is known. Until the store has answered to what is under way the stream can do no more about it, and
+// reportGap tells of a gap as soon as it is known. Until the store has answered to what is under way the stream can do no more about it, and
 // the guard looks after the source.
-func (s *Stream) found(gap *cdc.GapError) {
-	if s.told == gap {
+func (s *Stream) reportGap(gap *cdc.GapError) {
+	if s.reportedGap == gap {
 		return
 	}
-	s.told = gap
-	s.cfg.Status.enter(PhaseRetrying, gap.Detail)
-	if gap.Alongside() {
+	s.reportedGap = gap
+	s.cfg.Status.setPhase(PhaseRetrying, gap.Detail)
+	if gap.KeepsSlot() {
 		s.cfg.Log.Warn("comparing the table", "kind", gap.Kind, "detail", gap.Detail)
 		return
 	}
@@ -192,7 +192,7 @@ func (s *Stream) session(ctx context.Context, open *cdc.GapError) error {
 	if err := s.elect(ctx, store); err != nil {
 		return err
 	}
-	s.cfg.Status.enter(PhaseStarting, "opening the stream")
+	s.cfg.Status.setPhase(PhaseStarting, "opening the stream")
 	return s.stream(ctx, store, open, 0)
 }
 
@@ -209,10 +209,10 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError
 	if err != nil {
 		return err
 	}
-	if err := attachment.Ready(); err != nil {
+	if err := attachment.CheckComplete(); err != nil {
 		return err
 	}
-	if err := attachment.Matches(catalog.Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: attachment.Publish, Mapping: s.cfg.Mapping}); err != nil {
+	if err := attachment.CheckTarget(catalog.Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: attachment.Publish, Mapping: s.cfg.Mapping}); err != nil {
 		return err
 	}
 	if o := s.cfg.Original; o != nil && o.Moved {
@@ -220,13 +220,13 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError
 			return err
 		}
 	}
-	if s.succeeds {
+	if s.takeoverPending {
 		if err := s.noteTakeover(ctx, store); err != nil {
 			return err
 		}
-		s.succeeds = false
+		s.takeoverPending = false
 	}
-	position, turn, err := takeTurn(ctx, store)
+	position, turn, err := acquireFence(ctx, store)
 	if err != nil {
 		return err
 	}
@@ -247,14 +247,14 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError
 		}
 	}
 	if open == nil {
-		open = s.emptied(table)
+		open = s.checkPartitions(table)
 	}
 	if open != nil {
 		return open
 	}
 	// The source may be another server than that of the session before, whose connections live on.
 	s.cfg.Guard.reconnect()
-	if s.retypeOpen, err = openGap(ctx, store, cdc.AlongsideKinds); err != nil {
+	if s.openRetypeGap, err = openGap(ctx, store, cdc.SlotKeptKinds); err != nil {
 		return err
 	}
 	text, err := catalog.SendRawText(ctx, replication, s.cfg.SourceURL)
@@ -266,7 +266,7 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError
 		return err
 	}
 	reader := newReader(s.cfg, attachment, position, table.Partitioned())
-	reader.conn, reader.until, reader.silence, reader.decoder.text = replication, until, s.patience.from(position), text
+	reader.conn, reader.endLSN, reader.silence, reader.decoder.text = replication, until, s.silence.forPosition(position), text
 	return s.pump(ctx, store, reader, attachment, turn)
 }
 
@@ -285,7 +285,7 @@ func (s *Stream) dial(ctx context.Context) *links {
 	ctx, l.cancel = context.WithCancel(ctx)
 	l.opening.Go(func() { l.replication, l.errs[0] = ConnectReplication(ctx, s.cfg.SourceURL) })
 	l.opening.Go(func() { l.source, l.errs[1] = catalog.ConnectSource(ctx, s.cfg.SourceURL) })
-	l.opening.Go(func() { l.errs[2] = s.cfg.Horizon.Renew(ctx) })
+	l.opening.Go(func() { l.errs[2] = s.cfg.Horizon.Reconnect(ctx) })
 	return l
 }
 
@@ -315,30 +315,30 @@ func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
 			return fmt.Errorf("become the reader of slot %q: %w", s.cfg.Slot, err)
 		}
 		if won {
-			s.succeeds = s.succeeds || other && !s.yielded
+			s.takeoverPending = s.takeoverPending || other && !s.yielded
 			s.yielded = false
-			s.elected = store.PgConn().PID()
+			s.lastReaderPID = store.PgConn().PID()
 			return nil
 		}
-		reason, err := s.occupied(ctx, store)
+		reason, err := s.readerHolder(ctx, store)
 		if err != nil {
 			return err
 		}
 		if reason == "" {
 			continue
 		}
-		other = other || reason == AnotherReads
+		other = other || reason == ReasonOtherDaemon
 		phase := PhaseStandby
-		if reason == leftoverReads {
+		if reason == reasonStaleSession {
 			phase = PhaseRetrying
 		}
 		if reason != last {
 			s.cfg.Log.Info("standing by", "detail", reason)
 			last = reason
 		}
-		s.cfg.Status.enter(phase, reason)
+		s.cfg.Status.setPhase(phase, reason)
 		select {
-		case <-time.After(catalog.LockPoll):
+		case <-time.After(catalog.LockRetryInterval):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -346,15 +346,15 @@ func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
 }
 
 const (
-	// AnotherReads is a Status's reason while it stands by for another daemon.
-	AnotherReads = "another daemon reads the slot"
+	// ReasonOtherDaemon is a Status's reason while it stands by for another daemon.
+	ReasonOtherDaemon = "another daemon reads the slot"
 
-	leftoverReads = "the store has not ended the last session of this daemon yet"
+	reasonStaleSession = "the store has not ended the last session of this daemon yet"
 )
 
-// occupied tells who has the lock of the slot's reader: another daemon, a comparison, or a session of this daemon's own that broke. It is
+// readerHolder tells who has the lock of the slot's reader: another daemon, a comparison, or a session of this daemon's own that broke. It is
 // "" where nobody has it any more.
-func (s *Stream) occupied(ctx context.Context, store *pgx.Conn) (string, error) {
+func (s *Stream) readerHolder(ctx context.Context, store *pgx.Conn) (string, error) {
 	readers, err := lockSessions(ctx, store, catalog.ReaderLock, true)
 	if err != nil {
 		return "", err
@@ -369,10 +369,10 @@ func (s *Stream) occupied(ctx context.Context, store *pgx.Conn) (string, error) 
 	switch reader := readers[0]; {
 	case slices.Contains(comparing, reader):
 		return "the table is being compared with the recorded state", nil
-	case reader == s.elected:
-		return leftoverReads, nil
+	case reader == s.lastReaderPID:
+		return reasonStaleSession, nil
 	}
-	return AnotherReads, nil
+	return ReasonOtherDaemon, nil
 }
 
 // noteTakeover lets people see since when which daemon reads the slot.
@@ -394,7 +394,7 @@ func DaemonName() string {
 }
 
 // verify makes sure that the slot continues exactly where the store ends.
-func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgconn.PgConn, a *catalog.Attachment, position cdc.Position) (*catalog.TableInfo, error) {
+func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgconn.PgConn, a *catalog.Attachment, position cdc.Position) (*catalog.Table, error) {
 	system, err := pglogrepl.IdentifySystem(ctx, replication)
 	if err != nil {
 		return nil, fmt.Errorf("identify the source: %w", err)
@@ -411,12 +411,12 @@ func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgco
 		return nil, err
 	}
 	if !slot.Exists {
-		return nil, s.cfg.Guard.missingSlot()
+		return nil, s.cfg.Guard.missingSlotGap()
 	}
-	if err := slot.Continues(position, position); err != nil {
+	if err := slot.CheckPosition(position, position); err != nil {
 		return nil, err
 	}
-	tables, gap, err := s.lookAround(ctx, source, a)
+	tables, gap, err := s.inspect(ctx, source, a)
 	if gap != nil {
 		return nil, gap
 	}
@@ -465,13 +465,13 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *ca
 			return nil
 		case pgerrcode.ObjectInUse:
 			reason := fmt.Sprintf("slot %q is in use by another connection", s.cfg.Slot)
-			s.cfg.Status.enter(PhaseRetrying, reason)
+			s.cfg.Status.setPhase(PhaseRetrying, reason)
 			switch waited := time.Since(began); {
-			case waited > senderGrace+leftoverGrace:
+			case waited > staleWalsenderGrace+staleSessionGrace:
 				return errors.New(reason)
-			case waited > senderGrace:
+			case waited > staleWalsenderGrace:
 				// One that cannot write its last words to a machine that is gone ends only when it is told once more.
-				ours, err := s.endLeftover(ctx)
+				ours, err := s.terminateStaleWalsender(ctx)
 				if err != nil {
 					return err
 				}
@@ -481,28 +481,28 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *ca
 				}
 			}
 		case pgerrcode.UndefinedObject:
-			return s.cfg.Guard.missingSlot()
+			return s.cfg.Guard.missingSlotGap()
 		case pgerrcode.ObjectNotInPrerequisiteState:
 			return &cdc.GapError{Kind: cdc.SlotLost, Detail: fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
 		default:
 			return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
 		}
 		select {
-		case <-time.After(catalog.LockPoll / 2):
+		case <-time.After(catalog.LockRetryInterval / 2):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// endLeftover tells the walsender that holds the slot to end when it runs as our own role under our own name, and reports whether it does.
-func (s *Stream) endLeftover(ctx context.Context) (ours bool, err error) {
+// terminateStaleWalsender tells the walsender that holds the slot to end when it runs as our own role under our own name, and reports whether it does.
+func (s *Stream) terminateStaleWalsender(ctx context.Context) (ours bool, err error) {
 	source, err := catalog.ConnectSource(ctx, s.cfg.SourceURL)
 	if err != nil {
 		return false, err
 	}
 	defer catalog.CloseQuietly(source)
-	tag, err := source.Exec(ctx, catalog.EndLeftoverSQL, s.cfg.Slot)
+	tag, err := source.Exec(ctx, catalog.TerminateStaleWalsenderSQL, s.cfg.Slot)
 	if err != nil {
 		return false, fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", s.cfg.Slot, err)
 	}
@@ -517,23 +517,23 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, r *reader, a *catalo
 	defer stopReader()
 	writerCtx, stopWriter := context.WithCancel(ctx)
 	defer stopWriter()
-	storeCtx, giveUp := outlive(ctx, drainTimeout)
+	storeCtx, giveUp := extendContext(ctx, drainTimeout)
 	defer giveUp()
 
-	aside, err := readAside(ctx, store)
+	aside, err := readSetAside(ctx, store)
 	if err != nil {
 		return err
 	}
 	w := newWriter(s.cfg, store, r, turn)
-	w.aside = aside
+	w.setAside = aside
 	w.key = a.Types[catalog.RoleKey]
 	w.storeCtx = storeCtx
-	if s.careful {
-		w.careful, s.careful = carefulItems, false
+	if s.isolateNext {
+		w.isolateLeft, s.isolateNext = isolateItems, false
 	}
 	s.cfg.Queue.Began()
-	s.cfg.Status.stored(r.from)
-	s.cfg.Status.enter(PhaseStreaming, "")
+	s.cfg.Status.recordPosition(r.from)
+	s.cfg.Status.setPhase(PhaseStreaming, "")
 	s.cfg.Log.Info("streaming", "slot", s.cfg.Slot, "lsn", r.from.String())
 
 	readerDone := make(chan error, 1)
@@ -546,8 +546,8 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, r *reader, a *catalo
 	go func() {
 		err := s.watch(writerCtx, a)
 		var gap *cdc.GapError
-		if errors.As(err, &gap) && s.cfg.Mend != nil {
-			s.found(gap)
+		if errors.As(err, &gap) && s.cfg.Reconcile != nil {
+			s.reportGap(gap)
 		}
 		stopWriter()
 		watchDone <- err
@@ -555,34 +555,34 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, r *reader, a *catalo
 	writerErr := w.run(writerCtx)
 	stopWriter()
 	if ctx.Err() != nil && errors.Is(writerErr, context.Canceled) {
-		writerErr = w.settle(storeCtx)
+		writerErr = w.flush(storeCtx)
 	}
-	if cdc.Untakable(writerErr) {
-		s.careful = true
-		if w.careful == 0 {
-			writerErr = &refusedBatchError{writerErr}
+	if cdc.IsRejected(writerErr) {
+		s.isolateNext = true
+		if w.isolateLeft == 0 {
+			writerErr = &rejectedBatchError{writerErr}
 		}
 	}
 	stopReader()
 	readerErr := <-readerDone
 	// What the watch saw explains what the others stumbled over.
 	for _, err := range []error{<-watchDone, readerErr, writerErr} {
-		if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errReached) {
-			var silent *silentError
+		if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errEndReached) {
+			var silent *silenceError
 			if errors.As(err, &silent) {
-				s.patience.ranOut(r.from, silent)
+				s.silence.expired(r.from, silent)
 			}
-			return s.explain(err)
+			return s.classifyError(err)
 		}
 	}
-	if errors.Is(writerErr, errReached) {
+	if errors.Is(writerErr, errEndReached) {
 		return nil
 	}
 	return ctx.Err()
 }
 
-// outlive returns a context that ends a while after another one.
-func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+// extendContext returns a context that ends a while after another one.
+func extendContext(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
 	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
 		timer := time.AfterFunc(by, cancel)
@@ -594,8 +594,8 @@ func outlive(ctx context.Context, by time.Duration) (context.Context, context.Ca
 	}
 }
 
-// explain tells a gap from a broken connection.
-func (s *Stream) explain(err error) error {
+// classifyError tells a gap from a broken connection.
+func (s *Stream) classifyError(err error) error {
 	var missing *MissingColumnError
 	switch {
 	case errors.As(err, &missing):

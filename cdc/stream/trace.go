@@ -8,18 +8,18 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// traced commits a batch within a span of its own. Without a tracer it costs nothing.
-func (w *writer) traced(ctx context.Context, b *batch) error {
+// commitTraced commits a batch within a span of its own. Without a tracer it costs nothing.
+func (w *writer) commitTraced(ctx context.Context, b *batch) error {
 	if w.tracer == nil {
-		return w.conclude(ctx, b)
+		return w.commitBatch(ctx, b)
 	}
 	ctx, span := w.tracer.Start(ctx, "walhook.batch", trace.WithAttributes(
 		attribute.Int("walhook.changes", b.changes),
 		attribute.Int64("walhook.events", b.events.All()),
-		attribute.String("walhook.end_lsn", b.to.LSN.String()),
+		attribute.String("walhook.end_lsn", b.position.LSN.String()),
 	))
 	defer span.End()
-	err := w.conclude(ctx, b)
+	err := w.commitBatch(ctx, b)
 	if err != nil {
 		span.SetStatus(codes.Error, err.Error())
 	}

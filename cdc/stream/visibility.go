@@ -43,11 +43,11 @@ func NewHorizon(connect func(context.Context) (*pgx.Conn, error)) *Horizon {
 func (h *Horizon) Refresh(ctx context.Context) error {
 	h.refreshing.Lock()
 	defer h.refreshing.Unlock()
-	text, err := h.ask(ctx)
+	text, err := h.query(ctx)
 	if err != nil && h.conn != nil && ctx.Err() == nil {
 		// The connection may have been dead for long: only a new one tells whether the source is.
 		_ = h.conn.Close(ctx)
-		text, err = h.ask(ctx)
+		text, err = h.query(ctx)
 	}
 	if err != nil {
 		return err
@@ -62,15 +62,15 @@ func (h *Horizon) Refresh(ctx context.Context) error {
 	return nil
 }
 
-// Renew takes a new snapshot on a new connection: the one before may lead to a server that is the source no more.
-func (h *Horizon) Renew(ctx context.Context) error {
+// Reconnect takes a new snapshot on a new connection: the one before may lead to a server that is the source no more.
+func (h *Horizon) Reconnect(ctx context.Context) error {
 	closing, cancel := context.WithTimeout(ctx, time.Second)
 	h.Close(closing)
 	cancel()
 	return h.Refresh(ctx)
 }
 
-func (h *Horizon) ask(ctx context.Context) (text string, err error) {
+func (h *Horizon) query(ctx context.Context) (text string, err error) {
 	if h.conn == nil || h.conn.IsClosed() {
 		conn, err := h.connect(ctx)
 		if err != nil {
@@ -103,7 +103,7 @@ func (h *Horizon) Visible(xid int64) bool {
 	}
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return h.snapshot.shows(xid)
+	return h.snapshot.visible(xid)
 }
 
 // Widen gives a transaction id of the replication protocol, which has 32 bits, the epoch of the last snapshot. A decoded
@@ -125,7 +125,7 @@ func widen(xid uint32, near int64) int64 {
 	return wide
 }
 
-func (s snapshot) shows(xid int64) bool {
+func (s snapshot) visible(xid int64) bool {
 	if xid < s.xmin {
 		return true
 	}

@@ -30,12 +30,12 @@ func TestParseSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, xid := range want.visible {
-			if !s.shows(xid) {
+			if !s.visible(xid) {
 				t.Errorf("%s hides %d", text, xid)
 			}
 		}
 		for _, xid := range want.hidden {
-			if s.shows(xid) {
+			if s.visible(xid) {
 				t.Errorf("%s shows %d", text, xid)
 			}
 		}
@@ -96,7 +96,7 @@ func TestHorizonReplacesItsSession(t *testing.T) {
 	refresh(h.Refresh, 1)
 	end()
 	refresh(h.Refresh, 2)
-	refresh(h.Renew, 3)
+	refresh(h.Reconnect, 3)
 	end()
 	away = true
 	if err := h.Refresh(t.Context()); err == nil {
@@ -129,7 +129,7 @@ func TestSnapshotsReadAsTheyAreWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		for xid := xmin - 3; xid < xmax+3; xid++ {
-			if want := xid < xmax && !running[xid]; s.shows(xid) != want {
+			if want := xid < xmax && !running[xid]; s.visible(xid) != want {
 				t.Fatalf("%d: %v", xid, !want)
 			}
 		}

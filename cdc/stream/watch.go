@@ -17,15 +17,15 @@ const (
 	// watchInterval is how often the catalog is looked at: what goes wrong there gives no signal in the stream.
 	watchInterval = 3 * time.Second
 
-	// preconditionLooks is how many looks there are to one at what attach requires.
-	preconditionLooks = 2
+	// preconditionEvery is how many looks there are to one at what attach requires.
+	preconditionEvery = 2
 )
 
 // watch looks at slot, publication and tables from the side while the stream runs, and returns a *GapError when it may have
 // missed something. A broken connection is opened again: the stream itself notices when the server is gone.
 func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
 	var source *pgx.Conn
-	s.lost.known, s.hidden.known = false, false
+	s.lostPrecondition.known, s.hiddenKey.known = false, false
 	defer func() {
 		if source != nil {
 			catalog.CloseQuietly(source)
@@ -45,14 +45,14 @@ func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
 				continue
 			}
 		}
-		tables, gap, err := s.lookAround(ctx, source, a)
+		tables, gap, err := s.inspect(ctx, source, a)
 		if err == nil && gap == nil {
-			gap, err = s.watchKeys(ctx, tables)
+			gap, err = s.watchKeyHidden(ctx, tables)
 		}
 		if err == nil && gap == nil {
-			gap = cmp.Or(s.emptied(tables[0]), s.retyped(a, tables))
+			gap = cmp.Or(s.checkPartitions(tables[0]), s.checkColumnTypes(a, tables))
 		}
-		if err == nil && gap == nil && looks%preconditionLooks == 0 {
+		if err == nil && gap == nil && looks%preconditionEvery == 0 {
 			err = s.watchPreconditions(ctx, source, a)
 		}
 		if err != nil {
@@ -67,25 +67,25 @@ func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
 	}
 }
 
-// lookAround returns the mapped tables and what it finds wrong, nil where all is well. What harms the application comes
+// inspect returns the mapped tables and what it finds wrong, nil where all is well. What harms the application comes
 // before what harms the stream.
-func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *catalog.Attachment) ([]*catalog.TableInfo, *cdc.GapError, error) {
+func (s *Stream) inspect(ctx context.Context, source *pgx.Conn, a *catalog.Attachment) ([]*catalog.Table, *cdc.GapError, error) {
 	m := s.cfg.Mapping
 	respondent, err := catalog.InspectTable(ctx, source, m.Respondent)
 	if err != nil {
 		return nil, nil, err
 	}
 	if respondent == nil || respondent.OID != a.RespondentOID {
-		return nil, replaced(m.Respondent), nil
+		return nil, tableReplacedGap(m.Respondent), nil
 	}
-	published := []*catalog.TableInfo{respondent}
-	var assessment *catalog.TableInfo
+	published := []*catalog.Table{respondent}
+	var assessment *catalog.Table
 	if m.HasAssessmentTable() {
 		if assessment, err = catalog.InspectTable(ctx, source, m.AssessmentTable); err != nil {
 			return nil, nil, err
 		}
 		if assessment == nil || assessment.OID != a.AssessmentOID {
-			return nil, replaced(m.AssessmentTable), nil
+			return nil, tableReplacedGap(m.AssessmentTable), nil
 		}
 		published = append(published, assessment)
 	}
@@ -93,7 +93,7 @@ func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *catalog.At
 	if err != nil {
 		return nil, nil, err
 	}
-	if gap := s.cfg.Guard.protect(ctx, source, have, published...); gap != nil {
+	if gap := s.cfg.Guard.protectWrites(ctx, source, have, published...); gap != nil {
 		return nil, gap, nil
 	}
 	slot, err := catalog.InspectSlot(ctx, source, s.cfg.Slot)
@@ -101,18 +101,18 @@ func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *catalog.At
 		return nil, nil, err
 	}
 	if !slot.Exists {
-		return nil, s.cfg.Guard.missingSlot(), nil
+		return nil, s.cfg.Guard.missingSlotGap(), nil
 	}
 	if slot.WALStatus == "lost" {
-		return nil, &cdc.GapError{Kind: cdc.SlotLost, Detail: slot.Lost()}, nil
+		return nil, &cdc.GapError{Kind: cdc.SlotLost, Detail: slot.DescribeLost()}, nil
 	}
 	spec := catalog.NewPublicationSpec(s.cfg.Publication, s.cfg.Slot, a.Publish, m, respondent, assessment)
 	if drift := spec.Drift(have); len(drift) > 0 {
 		return nil, &cdc.GapError{Kind: cdc.PublicationChanged, Detail: strings.Join(drift, "; ")}, nil
 	}
-	if have.RowsOf(respondent, assessment) != a.PublicationRows {
+	if have.CatalogRows(respondent, assessment) != a.PublicationRows {
 		partition := ""
-		if respondent.Adopted != "" {
+		if respondent.AttachedPartitions != "" {
 			partition = ", or a table became a partition, whose changes PostgreSQL 14 may leave out"
 		}
 		return nil, &cdc.GapError{Kind: cdc.PublicationChanged, Detail: fmt.Sprintf("publication %q was changed or made again%s; as it is now it publishes what it should", s.cfg.Publication, partition)}, nil
@@ -120,26 +120,26 @@ func (s *Stream) lookAround(ctx context.Context, source *pgx.Conn, a *catalog.At
 	return published, nil, nil
 }
 
-// emptied returns a gap if a partition was truncated since it was last seen: PostgreSQL does not publish that through the partitioned table.
-func (s *Stream) emptied(table *catalog.TableInfo) *cdc.GapError {
-	if s.cfg.Mend == nil || !table.Partitioned() {
+// checkPartitions returns a gap if a partition was truncated since it was last seen: PostgreSQL does not publish that through the partitioned table.
+func (s *Stream) checkPartitions(table *catalog.Table) *cdc.GapError {
+	if s.cfg.Reconcile == nil || !table.Partitioned() {
 		return nil
 	}
 	var names []string
 	files := map[string]uint32{}
 	for _, p := range table.Identities {
-		if before, known := s.partitions[p.Table]; known && before != p.File && p.Empty {
+		if before, known := s.partitionFiles[p.Table]; known && before != p.File && p.Empty {
 			names = append(names, p.Table)
 		}
 		files[p.Table] = p.File
 	}
-	s.partitions = files
+	s.partitionFiles = files
 	if len(names) == 0 {
 		return nil
 	}
 	return &cdc.GapError{Kind: cdc.PartitionEmptied, Detail: "truncated on its own, which PostgreSQL does not publish: partition " + strings.Join(names, ", ")}
 }
 
-func replaced(name cdc.Name) *cdc.GapError {
+func tableReplacedGap(name cdc.Name) *cdc.GapError {
 	return &cdc.GapError{Kind: cdc.TableReplaced, Detail: "table " + name.Display() + " is gone or another one stands under its name"}
 }

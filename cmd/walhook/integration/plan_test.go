@@ -309,7 +309,7 @@ func fewRights(t *testing.T, database, role string) {
 		       has_database_privilege(rolname, current_database(), 'create'), pg_has_role(rolname, 'app_owner', 'member'),
 		       has_table_privilege(rolname, 'respondent', 'select'), has_any_column_privilege(rolname, 'respondent', 'insert, update'),
 		       has_column_privilege(rolname, 'respondent', 'essay', 'select'), has_column_privilege(rolname, 'respondent', 'organization_id', 'select')
-		  from pg_roles where rolname = `+session.Literal(role))
+		  from pg_roles where rolname = `+session.QuoteLiteral(role))
 	if got != "f|f|f|t|f|f|f|f|f|t" {
 		t.Errorf("role %s may %s", role, got)
 	}

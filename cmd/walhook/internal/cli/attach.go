@@ -37,14 +37,14 @@ Both change nothing in the original. Where nothing is a copy they do what attach
 			if err != nil {
 				return err
 			}
-			var way setup.Way
+			var way setup.CopyMode
 			switch {
 			case adopt && fresh:
 				return &usageError{errors.New("a copy is either the original now (--adopt) or starts anew (--fresh); see walhook attach --help")}
 			case adopt:
-				way = setup.WayAdopt
+				way = setup.CopyAdopt
 			case fresh:
-				way = setup.WayFresh
+				way = setup.CopyFresh
 			}
 			return attach(cmd.Context(), cfg, env, way, cmd.ErrOrStderr())
 		},
@@ -54,13 +54,13 @@ Both change nothing in the original. Where nothing is a copy they do what attach
 	return cmd
 }
 
-func attach(ctx context.Context, cfg *Config, env *Environment, way setup.Way, out io.Writer) error {
+func attach(ctx context.Context, cfg *Config, env *Environment, way setup.CopyMode, out io.Writer) error {
 	log := env.logger(cfg)
 	queue, horizon := queueOnly(cfg, log)
 	defer horizon.Close(context.WithoutCancel(ctx))
 	var bar *progress
 	attached, err := setup.Attach(ctx, setup.AttachConfig{
-		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Way: way, Queue: queue, Horizon: horizon, Log: log,
+		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), CopyMode: way, Queue: queue, Horizon: horizon, Log: log,
 		Note: func(text string) {
 			if bar != nil {
 				bar.Done()

@@ -72,7 +72,7 @@ func waitable(err error, guard *stream.Guard, ready *readiness, log *slog.Logger
 	case err == nil, errors.Is(err, context.Canceled), errors.As(err, &refused), errors.As(err, &fatal), errors.As(err, &version):
 		return err
 	case errors.As(err, &copied):
-		guard.Idle()
+		guard.Pause()
 		ready.wait("copy: " + err.Error())
 		log.Error("not the original; waiting", "error", err)
 		return retry.RetryableError(err)

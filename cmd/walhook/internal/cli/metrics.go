@@ -125,13 +125,13 @@ func streamMetrics(status *stream.Status) prometheus.Collector {
 		v := status.View()
 		emit(streaming, truth(v.Phase == stream.PhaseStreaming))
 		emit(standby, truth(v.Phase == stream.PhaseStandby))
-		emit(source, truth(v.Source))
+		emit(source, truth(v.SourceReachable))
 		lag := 0.0
 		if v.Phase == stream.PhaseStreaming && v.Received > v.Position.LSN {
 			lag = float64(v.Received - v.Position.LSN)
 		}
 		emit(lagBytes, lag)
-		emit(lagSeconds, v.Behind.Seconds())
+		emit(lagSeconds, v.Lag.Seconds())
 		emit(retained, float64(v.Slot.Retained))
 		emit(danger, truth(v.Danger != ""))
 		emit(active, truth(v.Slot.Active))
@@ -142,8 +142,8 @@ func streamMetrics(status *stream.Status) prometheus.Collector {
 			emit(events, float64(v.Events[event]), event.String())
 		}
 		emit(batches, float64(v.Batches))
-		emit(compared, float64(v.Mended), "done")
-		emit(compared, float64(v.Unmended), "failed")
+		emit(compared, float64(v.Reconciled), "done")
+		emit(compared, float64(v.ReconcileFailed), "failed")
 	}
 	return c
 }

@@ -180,7 +180,7 @@ func (p *planPrinter) parts(title string, parts []setup.PlanPart) {
 		}
 		if part.As != "" {
 			p.lines("", []string{
-				fmt.Sprintf("select %s as walhook_may \\gset", setup.MayBecome(session.Literal(part.As))),
+				fmt.Sprintf("select %s as walhook_may \\gset", setup.MaySetRole(session.QuoteLiteral(part.As))),
 				`\if :walhook_may`, "set role " + identifier(part.As) + ";",
 			})
 		}
@@ -210,10 +210,10 @@ func (p *planPrinter) onlyHere() []string {
 	for i, place := range places {
 		known[i], names[i] = in(place), place.Address
 	}
-	return slices.Concat([]string{`\set ON_ERROR_STOP on`}, session.Script(), []string{
+	return slices.Concat([]string{`\set ON_ERROR_STOP on`}, session.PinScript(), []string{
 		"do $walhook$ begin",
 		"  if not (select " + strings.Join(known, " or ") + " from pg_control_system()) then",
-		"    raise exception 'this script is for %, and this is another database (%)', " + session.Literal(strings.Join(names, " and ")) + ", current_database();",
+		"    raise exception 'this script is for %, and this is another database (%)', " + session.QuoteLiteral(strings.Join(names, " and ")) + ", current_database();",
 		"  end if;",
 		"end $walhook$;",
 	})
@@ -221,7 +221,7 @@ func (p *planPrinter) onlyHere() []string {
 
 // in is the condition that a session is in a database, of a row of pg_control_system().
 func in(place catalog.Place) string {
-	return fmt.Sprintf("system_identifier = %s and current_database() = %s", place.System, session.Literal(place.Database))
+	return fmt.Sprintf("system_identifier = %s and current_database() = %s", place.System, session.QuoteLiteral(place.Database))
 }
 
 // here is the beginning of what is for one database alone.

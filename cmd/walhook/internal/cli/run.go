@@ -114,7 +114,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 			parts.Wait()
 			return stopped(cause, log)
 		case errors.As(err, &copied):
-			p.guard.Idle()
+			p.guard.Pause()
 			p.ready.wait("copy: " + err.Error())
 			log.Error("the databases are not those that were found; stopped streaming and sending", "error", err)
 		default:
@@ -149,9 +149,9 @@ func (p *process) work(ctx context.Context, original *catalog.Original) error {
 	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
 	p.metrics.senders.Store(scheduler)
 	defer p.metrics.senders.Store(nil)
-	streamQueue := cdc.Queue{Began: queue.Began, Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded, Keyed: queue.Keyed}
+	streamQueue := cdc.Queue{Began: queue.Began, Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded, SetNumericKey: queue.Keyed}
 	stream := stream.New(stream.Config{
-		Mend: stream.Mender(stream.ReconcileConfig{
+		Reconcile: stream.NewReconcileFunc(stream.ReconcileConfig{
 			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Horizon: horizon, Log: log,
 			Note:     func(text string) { log.Info("mending", "doing", text) },
 			Progress: func(rows, total int64) { log.Debug("reading rows", "rows", rows, "of_about", total) },
@@ -211,13 +211,13 @@ func standing(reader *dispatch.Reader) (bool, string) {
 	case reader.Unready != "":
 		return false, fmt.Sprintf("standing by, but daemon %s, which reads the slot, does not work: %s", reader.Name, reader.Unready)
 	}
-	return true, fmt.Sprintf("standing by: %s (%s)", stream.AnotherReads, reader.Name)
+	return true, fmt.Sprintf("standing by: %s (%s)", stream.ReasonOtherDaemon, reader.Name)
 }
 
 // report is what this daemon reports of itself to others.
 func report(status *stream.Status, scheduler *dispatch.Scheduler) dispatch.Report {
 	phase := status.View().Phase
-	r := dispatch.Report{Reads: phase == stream.PhaseStreaming || phase == stream.PhaseMending}
+	r := dispatch.Report{Reads: phase == stream.PhaseStreaming || phase == stream.PhaseReconciling}
 	if ok, reason := streaming(status, scheduler); !ok {
 		r.Unready = oneLine(reason, longestReason)
 	}
@@ -240,7 +240,7 @@ func streaming(status *stream.Status, scheduler *dispatch.Scheduler) (bool, stri
 		}
 		return true, "streaming"
 	case stream.PhaseStandby:
-		if view.Reason != stream.AnotherReads {
+		if view.Reason != stream.ReasonOtherDaemon {
 			return true, "standing by: " + view.Reason
 		}
 		return standing(scheduler.Reader())
