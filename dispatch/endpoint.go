@@ -19,10 +19,10 @@ const (
 	kindManual
 )
 
-// delivery is a pending delivery that this process holds in memory: it will send it, and nobody else will.
+// delivery is a pending delivery that this process holds in memory. Only this process sends it.
 type delivery struct {
 	edition     int64  // of its webhook, as the store had it when the delivery was read
-	origin      string // what its webhook-id is made from
+	origin      string // the part of its webhook-id that names the store
 	id          int64
 	webhookID   int64
 	responseID  string
@@ -30,15 +30,15 @@ type delivery struct {
 	ordinal     int64
 	xid         int64
 	committedAt time.Time
-	attempts    int // made before
+	attempts    int // recorded before this one
 	event       cdc.EventType
 	kind        int16
-	wasDue      bool // found among those that are due
+	loadedDue   bool // by FetchDue
 	hook        *webhook
 	endpoint    *endpoint
-	generation  int                // of its endpoint's memory
-	line        *line              // that it is the head of; nil: none
-	queuedBy    *trace.SpanContext // of the store transaction that queued it; nil: none, or it is not known here
+	generation  int                // of its endpoint when it was held
+	line        *line              // nil unless the delivery is a head of it
+	queuedBy    *trace.SpanContext // of the store transaction that queued it; nil: no trace, or queued by another process
 }
 
 // ordered reports whether the delivery keeps its place among those about its response.
@@ -48,88 +48,125 @@ const (
 	// failingAfter is how many failures in a row make an endpoint a failing one.
 	failingAfter = 5
 
-	// window is how many deliveries of one endpoint are held in memory at most. Endpoints that hold some share crowded ones,
-	// but each may have a chunk, for less is not worth a look into the store. Only while all together hold crowded ones, each
-	// has to do with narrow.
-	window  = 2048
-	chunk   = 32
-	narrow  = 2
-	crowded = 1 << 12
+	// crowdedAt deliveries are shared by the endpoints that hold some: each may hold its share, but at most maxWindow,
+	// and at least minWindow, because a query for fewer is not worth its cost. Once all endpoints together hold
+	// crowdedAt, each has narrowWindow only.
+	maxWindow    = 2048
+	minWindow    = 32
+	narrowWindow = 2
+	crowdedAt    = 1 << 12
 
-	// probes is how many deliveries that are due again may be held at least, beside all others, while there is no crowd.
-	probes = 16
+	// minDueHeld is how many due deliveries may be held in any case while it is not crowded, so that probes get
+	// through.
+	minDueHeld = 16
 
-	// slowAfter is how long an endpoint in use may answer nothing before it counts as one in trouble.
+	// slowAfter is how long an endpoint with attempts in flight may answer none before it counts as unhealthy.
 	slowAfter = time.Second
 
-	// duePause is the wait before looking again for deliveries that are due and could not be loaded.
-	duePause = 100 * time.Millisecond
+	// dueRecheck is the delay before due deliveries are loaded that could not be loaded at once.
+	dueRecheck = 100 * time.Millisecond
 
-	// probeInterval is the longest that a failing endpoint is left in peace while something waits for it.
+	// probeInterval is the longest time between attempts to a failing endpoint that has deliveries pending.
 	probeInterval = 5 * time.Minute
 )
 
-// endpoint is what this process knows of one URL. The Scheduler's mutex guards it.
+// endpoint is what this process knows of one URL. The schedule's mutex guards it.
 //
-// While it is owned, no other daemon sends to it. Never-tried deliveries come in the order of their ids: up to cursor each
-// was held, or lies behind an earlier one about the same response; after it, more tells that the store may have others.
+// Its state has three independent parts. Ownership (owned, releasing):
+//
+//	            markClaimed             rebalance                  markReleased
+//	not owned --------------> owned ----------------> releasing ----------------> not owned
+//	                            ^                         |      nothing active
+//	                            +-------------------------+
+//	                              rebalance: ours again
+//
+// disownAll leads from each of them to "not owned", after the lease is lost. Only the owner sends.
+//
+// Memory of an owned endpoint (moreInStore, loading, loadAgain, loadDeferred):
+//
+//	               queueLoad             loadsEnded: all is held
+//	incomplete -----------------> loading -----------------------> complete
+//	  ^    ^                      ^  |  |                             |
+//	  |    +----------------------|--+  | error, or stale webhooks    |
+//	  |      more than fits,      |     v                             |
+//	  |      or loadAgain         +-- deferred                        |
+//	  |                      dueAt    (queueLoad: loading at once)    |
+//	  +---------------------------------------------------------------+
+//	    invalidate, or something was queued that is not held
+//
+// Only a complete memory takes deliveries from the stream directly (tryHold), since nothing in the store can come
+// before them. Never-tried deliveries are loaded in the order of their ids: each one up to cursor was held, or lies
+// behind an earlier one about the same response. invalidate begins a new generation, and what was loaded for an older
+// one is ignored.
+//
+// Health (failures, limit, notBefore):
+//
+//	        a failure               failingAfter in a row
+//	working -----------> suspected -----------------------> failing
+//	   ^                     |                                 |
+//	   +---------------------+---------------------------------+
+//	     a success that started after the latest failure, or reset
+//
+// A failing endpoint has one attempt in flight, as a probe. A pause that the receiver asked for ends at notBefore, and
+// throttledBy lets an endpoint wait for others in any of these states.
 type endpoint struct {
 	id      int64
 	hooks   []*webhook
 	edition int64 // of hooks
 
-	owned    bool
-	leaving  bool // to be released as soon as nothing is in flight or unrecorded
-	moving   bool // a webhook has come here, and what is in flight at its URL before has not ended
-	queued   bool // in the ring of endpoints that may have something to send
-	loading  bool
-	missed   bool // something was offered and not held since the store was last looked at
-	more     bool
-	later    bool // the next look waits for dueAt; missed is set as well
-	troubled bool // the store has failures > 0
+	owned     bool
+	releasing bool // released as soon as nothing is active
+	moving    bool // the URL is the new one of a webhook that may have attempts in flight at its previous one
 
-	parked [reasons]bool // among those that were turned away, by what for
+	moreInStore  bool // the store may have deliveries after cursor
+	loading      bool // waits for a loader, or a query is under way
+	loadAgain    bool // something may have been queued since the last load began
+	loadDeferred bool // the next load waits for dueAt; loadAgain is set as well
 
-	generation int // of what is held: forget begins a new one
-	held       map[int64]struct{}
-	memory     *memory
-	flying     map[int64]*delivery // in flight or unrecorded; all of them are held
-	due        []*delivery         // ready: tests first, then those tried before, then those redelivered by hand
-	fresh      []*delivery         // ready: never tried
-	pickedDue  bool                // the last attempt was for one of due
-	lines      map[string]*line
-	cursor     int64
-	ended      map[int64]bool // what was attempted and recorded while loading: whether it ended
-	aside      map[int64]int  // webhooks whose results wait for somebody's lock, and how many do
+	inRing           bool
+	throttledBy      [throttleLimits]bool
+	failuresRecorded bool // the store has failures > 0
+
+	generation           int // of what is held
+	held                 map[int64]struct{}
+	memory               *memory
+	active               map[int64]*delivery // in flight or unrecorded; all of them are held
+	due                  []*delivery         // ready: tests first, then retries, then manual redeliveries
+	fresh                []*delivery         // ready: never tried
+	lastPickedDue        bool                // the last attempt was for one of due
+	lines                map[string]*line    // by response
+	cursor               int64
+	recordedWhileLoading map[int64]bool // deliveries whose results were recorded while loading: whether they have ended
+	lockedResults        map[int64]int  // by webhook: results that wait because another transaction has locked their rows
 
 	inFlight int
-	waiting  int       // tried and failed, due later: as far as is known
-	dueAt    time.Time // when something must be loaded again
-	wakeAt   time.Time // when timer fires; zero: it does not
+	retrying int       // deliveries that failed and are due later, as far as is known
+	dueAt    time.Time // when to load again
+	timerAt  time.Time // when timer fires; zero: it is stopped
 	timer    *time.Timer
 
 	failures    int // in a row
-	limit       int // attempts in flight allowed by slow start: one until the first success, and twice as many with each
+	limit       int // attempts in flight that slow start allows: one until the first success, doubled by each
 	notBefore   time.Time
-	latest      latest            // attempts
-	byWebhook   map[int64]*latest // the same for each webhook, while anything is in flight or unrecorded
+	latest      latestAttempts
+	byWebhook   map[int64]*latestAttempts // the same for each webhook, while anything is active
 	lastAttempt time.Time
-	quietSince  time.Time // the last answer, or the attempt that was begun while none was in flight
+	quietSince  time.Time // the last answer, or the start of an attempt when none was in flight
 	lastError   string
 }
 
-// memory is what all endpoints of a process share.
+// memory counts what all endpoints of a process hold.
 type memory struct {
-	held   int // deliveries, at all of them
-	busy   int // endpoints that hold some
-	window int // how many one of them may hold while it does well
+	held    int // deliveries
+	holders int // endpoints that hold some
+	window  int // the most that one of them may hold
 }
 
 func newEndpoint(id int64, m *memory) *endpoint {
-	return &endpoint{id: id, memory: m, limit: 1, more: true}
+	return &endpoint{id: id, memory: m, limit: 1, moreInStore: true}
 }
 
-// put and drop let a map exist only while something is in it: most endpoints are idle most of the time.
+// put and drop keep an empty map nil, because most endpoints are idle most of the time.
 func put[K comparable, V any](m *map[K]V, key K, value V) {
 	if *m == nil {
 		*m = map[K]V{}
@@ -144,15 +181,15 @@ func drop[K comparable, V any](m *map[K]V, key K) {
 	}
 }
 
-// failing reports whether the endpoint answers nothing at the moment.
+// failing reports whether the endpoint has failed so often in a row that it only gets probes.
 func (e *endpoint) failing() bool { return e.failures >= failingAfter }
 
-// troublesome reports whether the endpoint fails, or lets its attempts wait.
-func (e *endpoint) troublesome(now time.Time) bool {
+// unhealthy reports whether the endpoint fails, or does not answer attempts in flight.
+func (e *endpoint) unhealthy(now time.Time) bool {
 	return e.failures > 0 || e.inFlight > 0 && now.Sub(e.quietSince) > slowAfter
 }
 
-// ordered returns the ids of the webhooks that keep the order.
+// ordered returns the ids of the enabled webhooks that keep the order.
 func (e *endpoint) ordered() []int64 {
 	ids := make([]int64, 0, len(e.hooks))
 	for _, h := range e.hooks {
@@ -163,22 +200,22 @@ func (e *endpoint) ordered() []int64 {
 	return ids
 }
 
-// waits reports whether nothing may be sent for the webhook now, nor what stands behind its deliveries.
-func (e *endpoint) waits(h *webhook) bool { return h.moving() || e.aside[h.id] > 0 }
+// blocked reports whether nothing may be sent for the webhook now, nor anything behind its deliveries.
+func (e *endpoint) blocked(h *webhook) bool { return h.moving() || e.lockedResults[h.id] > 0 }
 
-// freed takes it that a result of the webhook waits no longer, and reports whether none does.
-func (e *endpoint) freed(webhookID int64) bool {
-	if n := e.aside[webhookID]; n > 1 {
-		e.aside[webhookID] = n - 1
+// lockedResultRecorded counts a locked result of the webhook as recorded, and reports whether it was the last.
+func (e *endpoint) lockedResultRecorded(webhookID int64) bool {
+	if n := e.lockedResults[webhookID]; n > 1 {
+		e.lockedResults[webhookID] = n - 1
 		return false
 	}
-	drop(&e.aside, webhookID)
+	drop(&e.lockedResults, webhookID)
 	return true
 }
 
-// sends reports whether something is in flight or unrecorded for the webhook.
-func (e *endpoint) sends(webhookID int64) bool {
-	for _, d := range e.flying {
+// hasActive reports whether an attempt for the webhook is in flight or unrecorded.
+func (e *endpoint) hasActive(webhookID int64) bool {
+	for _, d := range e.active {
 		if d.webhookID == webhookID {
 			return true
 		}
@@ -186,13 +223,13 @@ func (e *endpoint) sends(webhookID int64) bool {
 	return false
 }
 
-// handOver offers a delivery that was queued a moment ago. It reports whether the delivery is now held; if not, it will be
-// loaded from the store in its turn.
-func (e *endpoint) handOver(d *delivery) bool {
+// tryHold offers a delivery that was committed a moment ago. It reports whether the delivery is now held. If not, it
+// will be loaded from the store.
+func (e *endpoint) tryHold(d *delivery) bool {
 	if d.id <= e.cursor || !d.hook.enabled {
-		return false // a look into the store, or at the webhooks, was faster
+		return false // it was loaded before it was offered, or its webhook was disabled since
 	}
-	if e.more || e.moving || len(e.aside) > 0 || e.loading || e.waiting > 0 || !e.dueAt.IsZero() || e.room() <= 0 {
+	if e.moreInStore || e.moving || len(e.lockedResults) > 0 || e.loading || e.retrying > 0 || !e.dueAt.IsZero() || e.room() <= 0 {
 		return false
 	}
 	e.hold(d)
@@ -200,39 +237,39 @@ func (e *endpoint) handOver(d *delivery) bool {
 	return true
 }
 
-// lookLater lets the next look wait: the last one failed, or counts for nothing.
-func (e *endpoint) lookLater(now time.Time) {
-	e.missed, e.later, e.dueAt = true, true, now.Add(time.Second)
+// deferLoad lets the next load wait a second, because the last one failed or was stale.
+func (e *endpoint) deferLoad(now time.Time) {
+	e.loadAgain, e.loadDeferred, e.dueAt = true, true, now.Add(time.Second)
 }
 
 func (e *endpoint) hold(d *delivery) {
 	if len(e.held) == 0 {
-		e.memory.busy++
+		e.memory.holders++
 	}
 	put(&e.held, d.id, struct{}{})
 	e.memory.held++
 	d.generation = e.generation
 }
 
-// letGo is the reverse of hold.
-func (e *endpoint) letGo(id int64) {
+// unhold is the reverse of hold.
+func (e *endpoint) unhold(id int64) {
 	if _, held := e.held[id]; held {
 		drop(&e.held, id)
 		e.memory.held--
 		if len(e.held) == 0 {
-			e.memory.busy--
+			e.memory.holders--
 		}
 	}
 }
 
-// ready takes a delivery that nothing keeps from being attempted.
-func (e *endpoint) ready(d *delivery) {
+// makeReady takes a delivery that may be attempted as soon as its endpoint has room.
+func (e *endpoint) makeReady(d *delivery) {
 	switch {
-	case d.kind == kindTest: // somebody waits for the answer
+	case d.kind == kindTest: // an administrator waits for the answer
 		e.due = slices.Insert(e.due, 0, d)
 	case d.kind == kindManual:
 		e.due = append(e.due, d)
-	case d.attempts > 0: // before redeliveries, of which there may be many
+	case d.attempts > 0: // before manual redeliveries, of which there may be many
 		at := slices.IndexFunc(e.due, func(d *delivery) bool { return d.kind == kindManual })
 		if at < 0 {
 			at = len(e.due)
@@ -243,15 +280,16 @@ func (e *endpoint) ready(d *delivery) {
 	}
 }
 
-// pick returns the delivery to attempt next, nil where there is none that may be. of is the limit for one URL. Due and fresh deliveries take
-// turns, so that neither waits behind a backlog of the other; while the endpoint fails, due ones serve as probes and come first.
+// pick returns the delivery to attempt next, or nil. of is the limit of attempts in flight to one URL. Due and fresh
+// deliveries alternate, so that neither waits behind a backlog of the other. While the endpoint is failing, due ones go
+// first, as probes.
 func (e *endpoint) pick(now time.Time, of int) *delivery {
-	if !e.owned || e.leaving || now.Before(e.notBefore) || e.inFlight >= min(e.limit, of) || e.failing() && e.inFlight > 0 {
+	if !e.owned || e.releasing || now.Before(e.notBefore) || e.inFlight >= min(e.limit, of) || e.failing() && e.inFlight > 0 {
 		return nil
 	}
-	// While nothing gets through, hardly any other than those that have been tried is added.
-	admit := !e.failing() || e.waiting < of || now.Sub(e.lastAttempt) >= probeInterval
-	if !e.pickedDue || e.failing() {
+	// While the endpoint is failing, hardly any never-tried delivery joins those that serve as probes.
+	admit := !e.failing() || e.retrying < of || now.Sub(e.lastAttempt) >= probeInterval
+	if !e.lastPickedDue || e.failing() {
 		if d := e.pickDue(admit); d != nil {
 			return d
 		}
@@ -267,7 +305,7 @@ func (e *endpoint) pickDue(admit bool) *delivery {
 	for i, d := range e.due {
 		if d.attempts > 0 || d.kind == kindTest || admit {
 			e.due = append(e.due[:i], e.due[i+1:]...)
-			e.pickedDue = true
+			e.lastPickedDue = true
 			return d
 		}
 	}
@@ -281,21 +319,21 @@ func (e *endpoint) pickFresh(admit bool) *delivery {
 	d := e.fresh[0]
 	e.fresh[0] = nil
 	e.fresh = e.fresh[1:]
-	e.pickedDue = false
+	e.lastPickedDue = false
 	return d
 }
 
-// answered takes the outcome of an attempt into account, before it is recorded.
-func (e *endpoint) answered(d *delivery, o post.Outcome, now time.Time, of int) {
+// attemptEnded takes the outcome of an attempt, before it is recorded.
+func (e *endpoint) attemptEnded(d *delivery, o post.Outcome, now time.Time, of int) {
 	if o.Kind == post.Aborted {
 		return
 	}
 	e.lastAttempt, e.quietSince = now, now
-	counts := e.latest.ended(o)
+	counts := e.latest.observe(o)
 	switch {
 	case o.Kind == post.Success && counts:
 		if e.failures > 0 {
-			// The gate opens by one, and further with each success.
+			// Slow start begins again.
 			e.limit = 1
 		}
 		e.failures = 0
@@ -304,7 +342,7 @@ func (e *endpoint) answered(d *delivery, o post.Outcome, now time.Time, of int) 
 		if counts {
 			e.failures++
 			if e.failures == failingAfter {
-				e.forget() // what is held would only wait
+				e.invalidate() // the window has shrunk: what is held would only wait
 			}
 		}
 		if e.failing() || o.SlowEndpoint {
@@ -316,92 +354,96 @@ func (e *endpoint) answered(d *delivery, o post.Outcome, now time.Time, of int) 
 	}
 	hook := e.byWebhook[d.webhookID]
 	if hook == nil {
-		hook = &latest{}
+		hook = &latestAttempts{}
 		put(&e.byWebhook, d.webhookID, hook)
 	}
-	hook.ended(o)
+	hook.observe(o)
 }
 
-// reset forgets the endpoint's failures: an administrator has enabled a webhook again.
+// reset clears the endpoint's failures, because an administrator has enabled a webhook again.
 func (e *endpoint) reset(now time.Time) {
 	e.failures, e.notBefore = 0, time.Time{}
-	e.latest.succeeded = now // what is in flight does not count either
+	e.latest.succeeded = now // failures of attempts in flight do not count either
 }
 
-// finished takes a recorded end into account: of the delivery, or of this attempt with more to come. It returns the delivery
-// that goes on in its place, or the line whose next one must be looked up in the store.
-func (e *endpoint) finished(d *delivery, final bool) (next *delivery, lookUp *line) {
-	e.letGo(d.id)
-	drop(&e.flying, d.id)
-	if len(e.flying) == 0 {
+// resultRecorded takes note that a result is in the store: the delivery has ended (final), or is to be retried. It
+// returns the delivery that is the head of its line now, or the line whose next delivery must be queried from the
+// store.
+func (e *endpoint) resultRecorded(d *delivery, final bool) (next *delivery, query *line) {
+	e.unhold(d.id)
+	drop(&e.active, d.id)
+	if len(e.active) == 0 {
 		e.byWebhook = nil
 	}
 	if e.loading {
-		// What is being loaded may show it as it was before.
-		put(&e.ended, d.id, final)
-		e.missed = e.missed || !final
+		// The query under way may return it as it was before.
+		put(&e.recordedWhileLoading, d.id, final)
+		e.loadAgain = e.loadAgain || !final
 	}
 	switch {
 	case final && d.attempts > 0:
-		e.waiting = max(e.waiting-1, 0)
+		e.retrying = max(e.retrying-1, 0)
 	case !final && d.attempts == 0:
-		e.waiting++
+		e.retrying++
 	}
 	return e.advance(d, final)
 }
 
-// forget drops everything from memory that is not in flight or unrecorded, to be loaded again from the store.
-func (e *endpoint) forget() {
+// invalidate drops everything that is not active from memory, to be loaded again. Use it whenever something has changed
+// that the order of deliveries depends on, such as a webhook.
+func (e *endpoint) invalidate() {
 	e.generation++
 	e.due, e.fresh = nil, nil
-	e.memory.held += len(e.flying) - len(e.held)
-	if len(e.held) > 0 && len(e.flying) == 0 {
-		e.memory.busy--
+	e.memory.held += len(e.active) - len(e.held)
+	if len(e.held) > 0 && len(e.active) == 0 {
+		e.memory.holders--
 	}
 	e.held = nil
-	for id := range e.flying {
+	for id := range e.active {
 		put(&e.held, id, struct{}{})
 	}
-	e.redraw()
-	e.cursor, e.more, e.missed = 0, true, true
+	e.rebuildLines()
+	e.cursor, e.moreInStore, e.loadAgain = 0, true, true
 }
 
-// width is how many deliveries may be held: few while they would only wait, or while all endpoints together hold many.
-func (e *endpoint) width() int {
-	if e.failing() || e.memory.held >= crowded {
-		return narrow
+// window is how many deliveries may be held: few while they would only wait, or while all endpoints together hold many.
+func (e *endpoint) window() int {
+	if e.failing() || e.memory.held >= crowdedAt {
+		return narrowWindow
 	}
-	return min(max(crowded/max(e.memory.busy, 1), chunk), e.memory.window)
+	return min(max(crowdedAt/max(e.memory.holders, 1), minWindow), e.memory.window)
 }
 
-// room is how many more deliveries may be held that were never tried.
-func (e *endpoint) room() int { return max(e.width()-len(e.held), 0) }
+// room is how many more never-tried deliveries may be held.
+func (e *endpoint) room() int { return max(e.window()-len(e.held), 0) }
 
-// roomDue is the same for those that are due: at most half, so that fresh ones have the rest; and what was never tried and waits must not keep
-// the probes out.
+// roomDue is how many more due deliveries may be held. They fill at most half of the window, so that fresh ones fit as
+// well, but may always reach a minimum, so that fresh deliveries that wait cannot keep out the probes.
 func (e *endpoint) roomDue() int {
-	least := probes
-	if e.memory.held >= crowded {
-		least = narrow
+	least := minDueHeld
+	if e.memory.held >= crowdedAt {
+		least = narrowWindow
 	}
-	return max(min(e.room(), e.width()/2-len(e.due)), least-len(e.due), 0)
+	return max(min(e.room(), e.window()/2-len(e.due)), least-len(e.due), 0)
 }
 
 // full reports whether nothing more may be held.
 func (e *endpoint) full() bool { return e.room() <= 0 && e.roomDue() <= 0 }
 
-// lowDue reports whether it is time to load more that is due.
-func (e *endpoint) lowDue() bool { return len(e.due) <= e.width()/4 }
+// runningLowDue reports whether it is time to load more due deliveries.
+func (e *endpoint) runningLowDue() bool { return len(e.due) <= e.window()/4 }
 
-// low reports whether it is time to load more.
-func (e *endpoint) low() bool { return e.more && !e.later && len(e.held) < e.width()/2 }
+// runningLow reports whether it is time to load more deliveries.
+func (e *endpoint) runningLow() bool {
+	return e.moreInStore && !e.loadDeferred && len(e.held) < e.window()/2
+}
 
-// integrate takes what a look into the store brought. admit lets a delivery that is now held pass on.
-func (e *endpoint) integrate(l *look, now time.Time, admit func(*delivery)) {
+// applyLoad takes the deliveries that a load has found. admit makes a held delivery ready, or queues it in its line.
+func (e *endpoint) applyLoad(l *endpointLoad, now time.Time, admit func(*delivery)) {
 	take := func(d *delivery) {
-		_, twice := e.held[d.id]
-		_, over := e.ended[d.id]
-		if !twice && !over {
+		_, held := e.held[d.id]
+		_, recorded := e.recordedWhileLoading[d.id]
+		if !held && !recorded {
 			e.hold(d)
 			admit(d)
 		}
@@ -410,43 +452,43 @@ func (e *endpoint) integrate(l *look, now time.Time, admit func(*delivery)) {
 		take(d)
 	}
 	for _, d := range l.due {
-		d.wasDue = true
+		d.loadedDue = true
 		take(d)
 	}
 	unheld := func(id int64) bool {
 		_, held := e.held[id]
-		return id != 0 && !held && !e.ended[id]
+		return id != 0 && !held && !e.recordedWhileLoading[id]
 	}
 	last, others := map[string]int64{}, map[string][]int64{}
 	for _, f := range l.fresh {
 		e.cursor = max(e.cursor, f.id)
-		if f.keeps {
+		if f.keepsOrder {
 			response := f.responseID
 			if f.others != nil {
 				others[response] = f.others
 			}
-			waits := unheld(last[response]) || slices.ContainsFunc(others[response], func(id int64) bool { return id < f.id && unheld(id) })
+			behind := unheld(last[response]) || slices.ContainsFunc(others[response], func(id int64) bool { return id < f.id && unheld(id) })
 			last[response] = f.id
-			if waits {
+			if behind {
 				if line := e.lines[response]; line != nil {
-					line.viaStore, line.unheld = true, true
+					line.successorInStore, line.othersInStore = true, true
 				}
-				continue // found again when the earlier one has ended
+				continue // loaded again once the earlier one has ended
 			}
 		}
 		take(f.delivery)
 	}
-	e.more = e.missed || len(l.fresh) >= l.asked.Room
-	e.waiting = l.waiting
+	e.moreInStore = e.loadAgain || len(l.fresh) >= l.asked.Room
+	e.retrying = l.retrying
 	e.dueAt = l.dueAt
 	if !e.dueAt.IsZero() && e.dueAt.Before(now) {
-		// More is due than fits, or it stands behind something: look again soon, not at once.
-		e.dueAt = now.Add(duePause)
+		// More is due than fits, or it behind behind something: load again soon, but not at once.
+		e.dueAt = now.Add(dueRecheck)
 	}
-	e.ended = nil
+	e.recordedWhileLoading = nil
 }
 
-// nextWake is when the endpoint must be looked at again though nothing happens; zero: never.
+// nextWake is when the endpoint may have something to do though nothing happens to it; zero: never.
 func (e *endpoint) nextWake(now time.Time) time.Time {
 	at := e.dueAt
 	sooner := func(t time.Time) {

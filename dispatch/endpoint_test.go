@@ -23,13 +23,13 @@ func newClocked(t *testing.T, hooks ...*webhook) *clocked {
 	c.schedule.now = func() time.Time { return c.now }
 	c.visible = func(int64) bool { return true }
 	c.send = func(d *delivery, _ bool) { c.sent = append(c.sent, d) }
-	c.find = func(*successorQuery) {}
+	c.querySuccessor = func(*successorQuery) {}
 	c.arm = func(*endpoint, time.Duration) {}
 	c.learn(hooks...)
-	c.live(c.now.Add(1000 * time.Hour))
-	c.claimed(0, 10, 0, 0)
+	c.allowStartsUntil(c.now.Add(1000 * time.Hour))
+	c.markClaimed(0, 10, 0, 0)
 	c.e = c.endpoints[10]
-	c.e.more = false
+	c.e.moreInStore = false
 	return c
 }
 
@@ -38,9 +38,9 @@ func (c *clocked) learn(hooks ...*webhook) {
 	for _, h := range hooks {
 		known.byID[h.id] = h
 	}
-	c.apply(known)
+	c.applyWebhooks(known)
 	if c.e != nil {
-		c.e.loading, c.e.more = false, false
+		c.e.loading, c.e.moreInStore = false, false
 	}
 }
 
@@ -49,7 +49,7 @@ func (c *clocked) attempt() *delivery {
 	c.id++
 	d := &delivery{id: c.id, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e, generation: c.e.generation}
 	c.e.hold(d)
-	c.begin(d, c.now)
+	c.startAttempt(d, c.now)
 	c.now = c.now.Add(time.Millisecond)
 	return d
 }
@@ -57,7 +57,7 @@ func (c *clocked) attempt() *delivery {
 // ends lets an attempt end that began at some time.
 func (c *clocked) ends(d *delivery, began time.Time, o post.Outcome) result {
 	o.Started = began
-	r, _, _ := c.answered(d, o, false)
+	r, _, _ := c.attemptEnded(d, o, false)
 	return r
 }
 
@@ -67,7 +67,7 @@ func (c *clocked) does(o post.Outcome) result { return c.ends(c.attempt(), c.now
 // offer hands over deliveries that were never tried, and returns how many attempts begin.
 func (c *clocked) offer(n int) int {
 	before := len(c.sent)
-	c.e.more, c.e.loading = false, false
+	c.e.moreInStore, c.e.loading = false, false
 	for range n {
 		c.id++
 		c.handOver([]*delivery{{id: c.id, webhookID: 1, responseID: time.Duration(c.id).String()}}, nil, map[int64]int64{10: c.e.edition})
@@ -161,12 +161,12 @@ func TestPauses(t *testing.T) {
 	}
 	began = c.now
 	inFlight := c.attempt()
-	clear(c.troubled)
+	clear(c.endpointsToRecord)
 	enabled := again
 	enabled.edition, enabled.activation = enabled.edition+1, 1
 	c.learn(&enabled, other)
 	c.expect(0, c.e.limit)
-	if _, is := c.troubled[c.e]; !is {
+	if _, is := c.endpointsToRecord[c.e]; !is {
 		t.Error("the store is not told that the endpoint's failures are forgotten")
 	}
 	c.now = c.now.Add(time.Millisecond)
@@ -188,41 +188,42 @@ func TestClaimedEndpointIsAsItWasLeft(t *testing.T) {
 	c := newClocked(t, edited(1, 10, 1))
 	c.does(post.Outcome{Kind: post.Success})
 	c.does(post.Outcome{Kind: post.Success})
-	c.finish(c.results)
-	c.released(0, []int64{10})
-	clear(c.troubled)
+	c.resultsRecorded(c.results)
+	c.markReleased(0, []int64{10})
+	clear(c.endpointsToRecord)
 	enabled := *edited(1, 10, 2)
 	enabled.activation = 1
 	c.learn(&enabled)
-	if len(c.troubled) > 0 {
+	if len(c.endpointsToRecord) > 0 {
 		t.Error("the failures of an endpoint that another daemon owns would be overwritten")
 	}
-	c.claimed(0, 10, failingAfter, time.Hour)
+	c.markClaimed(0, 10, failingAfter, time.Hour)
 	c.expect(failingAfter, 1)
 	if n := c.offer(2); n != 0 {
 		t.Errorf("%d attempts began during the pause", n)
 	}
 	before := len(c.sent)
 	c.now = c.now.Add(2 * time.Hour)
-	c.due(c.e)
+	c.timerFired(c.e)
 	if n := len(c.sent) - before; n != 1 {
 		t.Fatalf("%d attempts began after the pause, not one", n)
 	}
-	clear(c.troubled)
+	clear(c.endpointsToRecord)
 	c.ends(c.sent[len(c.sent)-1], c.now, post.Outcome{Kind: post.Success})
-	if _, is := c.troubled[c.e]; !is {
+	if _, is := c.endpointsToRecord[c.e]; !is {
 		t.Error("the store is not told that the endpoint works again")
 	}
 }
 
-// While an endpoint fails, what was tried serves as probes; something else is tried only when there are few of them, or now and then.
+// While an endpoint fails, what was tried serves as probes; something else is tried only when there are few of them, or
+// now and then.
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	for range failingAfter {
 		c.does(post.Outcome{Kind: post.Retry})
 	}
-	c.e.waiting = 8
+	c.e.retrying = 8
 	fresh := &delivery{id: 1000, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e}
 	c.e.fresh = []*delivery{fresh}
 	c.e.inFlight = 0
@@ -232,7 +233,7 @@ func TestProbes(t *testing.T) {
 	if d := c.e.pick(c.now.Add(probeInterval), 8); d != fresh {
 		t.Error("nothing is sent though the last probe is long ago")
 	}
-	c.e.fresh, c.e.waiting = []*delivery{fresh}, 7
+	c.e.fresh, c.e.retrying = []*delivery{fresh}, 7
 	if d := c.e.pick(c.now, 8); d != fresh {
 		t.Error("nothing is sent though there are few probes")
 	}
@@ -269,11 +270,11 @@ func TestDecide(t *testing.T) {
 func TestNothingBegins(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
-	c.live(c.now.Add(-time.Second))
+	c.allowStartsUntil(c.now.Add(-time.Second))
 	if n := c.offer(1); n != 0 {
 		t.Errorf("%d attempts began after the lease", n)
 	}
-	c.live(c.now.Add(time.Hour))
+	c.allowStartsUntil(c.now.Add(time.Hour))
 	if len(c.sent) != 1 {
 		t.Errorf("%d attempts began with a new lease, not one", len(c.sent))
 	}

@@ -12,26 +12,26 @@ import (
 	"walhook/sql"
 )
 
-// Concern is one thing that has to work for deliveries to be sent and logged.
+// Concern is something that has to work for deliveries to be sent and logged.
 type Concern int
 
 // The concerns of a Scheduler. All but the last two stop deliveries while they fail.
 const (
-	Recording  Concern = iota // results reach the store
+	Recording  Concern = iota // results are recorded in the store
 	Loading                   // pending deliveries are read from the store
 	Leasing                   // the lease is kept, and webhooks and endpoints are current
 	Visibility                // the source says which commits it shows
-	Logging                   // the log takes results itself, not its overflow
-	Upkeep                    // the log has partitions ahead, and old ones go
+	Logging                   // the log accepts results, so that none go to its overflow
+	Upkeep                    // the log has partitions ahead, and old ones are dropped
 	concerns
 
-	// Parts of concerns that have goroutines of their own.
+	// Parts of concerns that fail and recover on their own.
 	heartbeats  = concerns     // of Leasing
 	timeIndexes = concerns + 1 // of Upkeep
 	withParts   = concerns + 2
 )
 
-// Concerns returns all of them.
+// Concerns returns all concerns.
 func Concerns() []Concern {
 	all := make([]Concern, concerns)
 	for i := range all {
@@ -44,7 +44,7 @@ func (c Concern) String() string {
 	return [concerns]string{"recording", "loading", "leasing", "visibility", "logging", "upkeep"}[c]
 }
 
-// text says what does not work.
+// text describes the failure.
 func (c Concern) text() string {
 	return [concerns]string{
 		"results cannot be recorded, so no more is sent than that",
@@ -56,7 +56,7 @@ func (c Concern) text() string {
 	}[c]
 }
 
-// kind is the kind of the incident while it fails.
+// kind is the kind of incident that the failure opens.
 func (c Concern) kind() string {
 	if c == Logging || c == Upkeep {
 		return cdc.LogUpkeep
@@ -65,27 +65,27 @@ func (c Concern) kind() string {
 }
 
 const (
-	// healthGrace is for how long something may fail before it is reported: connections break and are opened again.
+	// healthGrace is how long something may fail before it is reported: lost connections are soon replaced.
 	healthGrace = time.Second
-	// incidentGrace is for how long it may fail before it is an incident.
+	// incidentGrace is how long it may fail before it is an incident.
 	incidentGrace   = 4 * time.Second
 	incidentTimeout = 5 * time.Second
 )
 
-// failure is a concern that fails.
+// failure is the state of a concern.
 type failure struct {
 	since  time.Time // zero: it works
 	reason string
-	stops  bool // deliveries
+	stops  bool // it stops deliveries
 }
 
-// health is what fails at the moment. It is safe for concurrent use.
+// health holds the failing concerns. It is safe for concurrent use.
 type health struct {
 	mu      sync.Mutex
 	failing [withParts]failure
 }
 
-// note takes down whether a concern works.
+// note notes that a concern works (nil) or fails.
 func (h *health) note(c Concern, err error) {
 	h.noteAs(c, err, c != Logging && c != Upkeep && c != timeIndexes)
 }
@@ -104,15 +104,15 @@ func (h *health) noteAs(c Concern, err error, stops bool) {
 	f.reason, f.stops = err.Error(), stops
 }
 
-// noteUnless takes down whether a concern works, unless the context has ended.
+// noteUnless is note, unless the context has ended.
 func (s *Scheduler) noteUnless(ctx context.Context, c Concern, err error) {
 	if ctx.Err() == nil {
 		s.health.note(c, err)
 	}
 }
 
-// fails returns what has failed for longer than that, by concern.
-func (h *health) fails(longer time.Duration) [concerns]failure {
+// failingFor returns the concerns that have failed for longer than that.
+func (h *health) failingFor(longer time.Duration) [concerns]failure {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	found := [concerns]failure(h.failing[:concerns])
@@ -126,7 +126,7 @@ func (h *health) fails(longer time.Duration) [concerns]failure {
 	return found
 }
 
-// worse returns what stops deliveries, or else what has failed for longer.
+// worse returns the failure that stops deliveries, or else the one that has lasted longer.
 func worse(a, b failure) failure {
 	if a.since.IsZero() || !b.since.IsZero() && (b.stops && !a.stops || b.stops == a.stops && b.since.Before(a.since)) {
 		return b
@@ -134,9 +134,9 @@ func worse(a, b failure) failure {
 	return a
 }
 
-// stopped says what stops deliveries, "" where nothing does.
-func (h *health) stopped() string {
-	for c, f := range h.fails(healthGrace) {
+// stoppedBecause returns the reason why deliveries are stopped, or "".
+func (h *health) stoppedBecause() string {
+	for c, f := range h.failingFor(healthGrace) {
 		if f.stops {
 			return Concern(c).text() + ": " + f.reason
 		}
@@ -144,27 +144,27 @@ func (h *health) stopped() string {
 	return ""
 }
 
-// because adds the reason for which a concern fails, where that is known.
-func (h *health) because(text string, c Concern) string {
-	if f := h.fails(0)[c]; f.reason != "" {
+// withReason adds the reason why a concern fails, if it is known.
+func (h *health) withReason(text string, c Concern) string {
+	if f := h.failingFor(0)[c]; f.reason != "" {
 		return text + ": " + f.reason
 	}
 	return text
 }
 
-// Failing returns which concerns fail.
+// Failing returns the concerns that fail.
 func (s *Scheduler) Failing() map[Concern]bool {
 	failing := map[Concern]bool{}
-	for c, f := range s.health.fails(healthGrace) {
+	for c, f := range s.health.failingFor(healthGrace) {
 		failing[Concern(c)] = !f.since.IsZero()
 	}
 	return failing
 }
 
-// healthLoop opens an incident for what fails and resolves it when that is over.
+// healthLoop opens incidents for concerns that fail, and resolves them when they work again.
 func (s *Scheduler) healthLoop(ctx context.Context) {
 	kinds := []string{cdc.DeliveriesStopped, cdc.LogUpkeep}
-	settled := map[string]bool{} // no incident of the kind can be open because of this daemon
+	settled := map[string]bool{} // this daemon has no open incident of the kind
 	tick := time.NewTicker(healthGrace)
 	defer tick.Stop()
 	for {
@@ -174,7 +174,7 @@ func (s *Scheduler) healthLoop(ctx context.Context) {
 			return
 		}
 		texts := map[string][]string{}
-		for c, f := range s.health.fails(incidentGrace) {
+		for c, f := range s.health.failingFor(incidentGrace) {
 			if kind := Concern(c).kind(); !f.since.IsZero() {
 				texts[kind] = append(texts[kind], Concern(c).text()+": "+f.reason)
 			}
@@ -183,7 +183,7 @@ func (s *Scheduler) healthLoop(ctx context.Context) {
 			if len(texts[kind]) == 0 && settled[kind] {
 				continue
 			}
-			if err := s.tellIncident(ctx, kind, texts[kind]); err != nil {
+			if err := s.writeIncident(ctx, kind, texts[kind]); err != nil {
 				s.cfg.Log.Debug("incident not written", "kind", kind, "error", err)
 				continue
 			}
@@ -192,8 +192,8 @@ func (s *Scheduler) healthLoop(ctx context.Context) {
 	}
 }
 
-// tellIncident opens the kind's incident with these texts, or resolves it where there are none and no other living daemon has opened it.
-func (s *Scheduler) tellIncident(ctx context.Context, kind string, texts []string) error {
+// writeIncident opens the kind's incident, or resolves it if texts is empty and no other live daemon keeps it open.
+func (s *Scheduler) writeIncident(ctx context.Context, kind string, texts []string) error {
 	ctx, cancel := context.WithTimeout(ctx, incidentTimeout)
 	defer cancel()
 	query, args := sql.ResolveOwnIncident, sql.Args{"kind": kind, "daemon": stream.DaemonName()}

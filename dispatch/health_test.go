@@ -11,7 +11,7 @@ func TestHeartbeatsAndLeaseFailApart(t *testing.T) {
 	var h health
 	reported := func(want string) {
 		t.Helper()
-		if got := h.fails(0)[Leasing].reason; got != want {
+		if got := h.failingFor(0)[Leasing].reason; got != want {
 			t.Errorf("what fails is %q, not %q", got, want)
 		}
 	}

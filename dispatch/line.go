@@ -1,24 +1,26 @@
 package dispatch
 
-// line is the order of one response at one endpoint: a head that waits at the gate, is ready or in flight, and those behind it.
+// line keeps the order of the deliveries about one response at one endpoint: its head waits for visibility, is ready or
+// in flight, and the others wait behind it.
 type line struct {
 	response string
-	heads    int // one, but for those in flight when a webhook changed; none while the next is looked up
-	waiting  []*delivery
+	heads    int         // one; more if several were in flight when a webhook changed; none while the successor is queried
+	waiting  []*delivery // behind the head
 
-	// viaStore tells that deliveries of this line may lie in the store unheld, because its head failed before. Then none
-	// is held behind the head, and the next one is looked up when the head has ended. unheld tells that one has come since.
-	viaStore bool
-	unheld   bool
+	// successorInStore means that the next delivery must be queried from the store once the head has ended, since
+	// deliveries of this line may be there and not held. None is held behind the head then. othersInStore means that
+	// one has come since the last such query.
+	successorInStore bool
+	othersInStore    bool
 }
 
-// lead makes d a head of the line.
-func (l *line) lead(d *delivery) {
+func (l *line) addHead(d *delivery) {
 	l.heads++
 	d.line = l
 }
 
-// enqueue takes a held delivery to its place, and reports whether it may go on at once: it keeps no order, or heads its line.
+// enqueue gives a held delivery its place in its line. It reports whether the delivery may go at once: as head, or
+// without order.
 func (e *endpoint) enqueue(d *delivery) bool {
 	if !d.ordered() {
 		return true
@@ -26,13 +28,13 @@ func (e *endpoint) enqueue(d *delivery) bool {
 	l := e.lines[d.responseID]
 	switch {
 	case l == nil:
-		l = &line{response: d.responseID, viaStore: d.wasDue}
+		l = &line{response: d.responseID, successorInStore: d.loadedDue}
 		put(&e.lines, d.responseID, l)
-		l.lead(d)
+		l.addHead(d)
 		return true
-	case l.viaStore:
-		l.unheld = true
-		e.letGo(d.id)
+	case l.successorInStore:
+		l.othersInStore = true
+		e.unhold(d.id)
 		return false
 	default:
 		l.waiting = append(l.waiting, d)
@@ -40,8 +42,9 @@ func (e *endpoint) enqueue(d *delivery) bool {
 	}
 }
 
-// advance moves the line of a delivery that was recorded on.
-func (e *endpoint) advance(d *delivery, final bool) (next *delivery, lookUp *line) {
+// advance moves the line of a recorded delivery on. It returns the new head, or the line if its successor must be
+// queried from the store.
+func (e *endpoint) advance(d *delivery, final bool) (next *delivery, query *line) {
 	l := d.line
 	if l == nil {
 		return nil, nil
@@ -52,19 +55,19 @@ func (e *endpoint) advance(d *delivery, final bool) (next *delivery, lookUp *lin
 	}
 	switch {
 	case !final && d.generation == e.generation:
-		// Those behind it are found again in the store, once it has ended.
+		// Those behind it are loaded again once it has ended.
 		for _, w := range l.waiting {
-			e.letGo(w.id)
+			e.unhold(w.id)
 		}
 		drop(&e.lines, l.response)
 		return nil, nil
 	case len(l.waiting) > 0:
 		next, l.waiting = l.waiting[0], l.waiting[1:]
-		l.lead(next)
+		l.addHead(next)
 		return next, nil
-	case l.viaStore:
-		// Also after a failure, where a webhook has changed meanwhile: another may be the head now.
-		l.unheld = false
+	case l.successorInStore:
+		// Also after a failure, if a webhook has changed meanwhile: another delivery may come first now.
+		l.othersInStore = false
 		return nil, l
 	default:
 		drop(&e.lines, l.response)
@@ -72,46 +75,47 @@ func (e *endpoint) advance(d *delivery, final bool) (next *delivery, lookUp *lin
 	}
 }
 
-// succeeded takes the answer to a look-up of the next of a line: nil where there is none, or none that is due. It reports
-// whether next goes on, and whether to look again.
-func (e *endpoint) succeeded(l *line, next *delivery) (goes, lookUp bool) {
+// successorFound takes the answer to a query for the successor: nil if there is none, or none that is due. It reports
+// whether next may be sent, and whether to query again.
+func (e *endpoint) successorFound(l *line, next *delivery) (ready, again bool) {
 	switch {
-	case next == nil && l.unheld:
-		l.unheld = false
+	case next == nil && l.othersInStore:
+		l.othersInStore = false
 		return false, true
 	case next == nil:
 		drop(&e.lines, l.response)
 		return false, false
 	}
 	if next.id > e.cursor {
-		// It was committed a moment ago and may yet be handed over, even after it has ended: from here on the store tells.
-		e.more, e.missed = true, true
+		// It was committed a moment ago and may still be handed over, even after it has ended. Load what follows
+		// instead.
+		e.moreInStore, e.loadAgain = true, true
 	}
 	e.hold(next)
-	l.lead(next)
+	l.addHead(next)
 	return true, false
 }
 
-// redraw begins the lines anew with what is in flight, as the webhooks are now.
-func (e *endpoint) redraw() {
+// rebuildLines replaces the lines by those of the active deliveries, for the webhooks as they are now.
+func (e *endpoint) rebuildLines() {
 	e.lines = nil
-	if len(e.flying) == 0 {
+	if len(e.active) == 0 {
 		return
 	}
 	ordered := map[int64]bool{}
 	for _, h := range e.hooks {
 		ordered[h.id] = h.ordered
 	}
-	for _, d := range e.flying {
+	for _, d := range e.active {
 		d.line = nil
 		if d.kind == kindTest || !ordered[d.webhookID] {
 			continue
 		}
 		l := e.lines[d.responseID]
 		if l == nil {
-			l = &line{response: d.responseID, viaStore: true, unheld: true}
+			l = &line{response: d.responseID, successorInStore: true, othersInStore: true}
 			put(&e.lines, d.responseID, l)
 		}
-		l.lead(d)
+		l.addHead(d)
 	}
 }

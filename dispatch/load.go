@@ -12,21 +12,21 @@ import (
 	"walhook/sql"
 )
 
-// look is a look into the store for one endpoint: what is asked for, and what came of it.
-type look struct {
+// endpointLoad is a load of pending deliveries for one endpoint: what it asks for, and what it has found.
+type endpointLoad struct {
 	endpoint   *endpoint
-	generation int // of its memory when it was asked
+	generation int // of the endpoint when the load began
 	asked      sql.Look
 
 	tests, due []*delivery
-	fresh      []fresh
-	waiting    int
+	fresh      []freshDelivery
+	retrying   int
 	dueAt      time.Time
-	stale      bool // what was found may stand behind a delivery of a webhook that has come to the URL meanwhile
+	stale      bool // the store has webhooks of the URL that were not asked for, and whose deliveries may come first
 }
 
-// found returns all deliveries that were found.
-func (l *look) found(yield func(*delivery) bool) {
+// deliveries yields all deliveries that were found.
+func (l *endpointLoad) deliveries(yield func(*delivery) bool) {
 	for _, list := range [][]*delivery{l.tests, l.due} {
 		for _, d := range list {
 			if !yield(d) {
@@ -41,24 +41,25 @@ func (l *look) found(yield func(*delivery) bool) {
 	}
 }
 
-// fresh is a delivery that was never tried.
-type fresh struct {
+// freshDelivery is a delivery that was never tried.
+type freshDelivery struct {
 	*delivery
-	keeps bool // the order
+	keepsOrder bool
 
-	// others is told at the first one about a response: what else is pending about it, and is not fresh in the same look.
+	// others is set with the first delivery about a response: the ids of other pending deliveries about it that are not
+	// among those that this load has found.
 	others []int64
 }
 
-// look begins a look into the store.
-func (e *endpoint) look() *look {
-	l := &look{endpoint: e, generation: e.generation, asked: sql.Look{
+// newLoad begins a load.
+func (e *endpoint) newLoad() *endpointLoad {
+	l := &endpointLoad{endpoint: e, generation: e.generation, asked: sql.Look{
 		Ordered: e.ordered(), Held: slices.Collect(maps.Keys(e.held)), After: e.cursor, Room: e.room(), RoomDue: e.roomDue(),
 	}}
 	asked := &l.asked
 	for _, h := range e.hooks {
-		if e.waits(h) {
-			// Behind what waits until a webhook has come here, or is free, others wait as well.
+		if e.blocked(h) {
+			// Its deliveries are not sent, but others wait behind them.
 			asked.Moving = append(asked.Moving, h.id)
 			continue
 		}
@@ -67,36 +68,36 @@ func (e *endpoint) look() *look {
 			asked.Enabled, asked.Keeps = append(asked.Enabled, h.id), append(asked.Keeps, h.ordered)
 		}
 	}
-	e.missed = false
+	e.loadAgain = false
 	return l
 }
 
 const (
-	// lookRoom is how many never-tried deliveries one look into the store asks for, about all of its endpoints.
-	lookRoom = window
-	// lookAt is how many endpoints it asks about at most.
-	lookAt = 128
+	// maxLoadRoom is how many never-tried deliveries one round trip asks for, for all of its endpoints together.
+	maxLoadRoom = maxWindow
+	// maxLoadEndpoints is how many endpoints one round trip asks for.
+	maxLoadEndpoints = 128
 )
 
-// load looks into the store for deliveries of some endpoints, in one round trip.
-func (s *Scheduler) load(ctx context.Context, looks []*look) error {
+// load asks the store for deliveries of several endpoints, in one round trip.
+func (s *Scheduler) load(ctx context.Context, loads []*endpointLoad) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	asked := sql.NewRows()
 	defer asked.Release()
-	endpoints := make([]int64, len(looks))
-	for i, l := range looks {
+	endpoints := make([]int64, len(loads))
+	for i, l := range loads {
 		asked.Look(&l.asked)
 		endpoints[i] = l.endpoint.id
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(sql.FetchTests.SQL, asked).Query(collect(looks, func(l *look, d *delivery) { l.tests = append(l.tests, d) }))
-	batch.Queue(sql.FetchDue.SQL, asked).Query(collect(looks, func(l *look, d *delivery) { l.due = append(l.due, d) }))
-	var f fresh
-	batch.Queue(sql.FetchFresh.SQL, asked).Query(collect(looks, func(l *look, d *delivery) {
+	batch.Queue(sql.FetchTests.SQL, asked).Query(collectDeliveries(loads, func(l *endpointLoad, d *delivery) { l.tests = append(l.tests, d) }))
+	batch.Queue(sql.FetchDue.SQL, asked).Query(collectDeliveries(loads, func(l *endpointLoad, d *delivery) { l.due = append(l.due, d) }))
+	var f freshDelivery
+	batch.Queue(sql.FetchFresh.SQL, asked).Query(collectDeliveries(loads, func(l *endpointLoad, d *delivery) {
 		f.delivery = d
 		l.fresh = append(l.fresh, f)
-	}, &f.keeps, &f.others))
+	}, &f.keepsOrder, &f.others))
 	batch.Queue(sql.WaitingSummary.SQL, sql.WaitingSummary.Bind(sql.Args{"looks": asked, "endpoint_ids": endpoints})...).Query(func(rows pgx.Rows) error {
 		var (
 			n       int
@@ -105,10 +106,10 @@ func (s *Scheduler) load(ctx context.Context, looks []*look) error {
 			stale   bool
 		)
 		_, err := pgx.ForEachRow(rows, []any{&n, &waiting, &dueIn, &stale}, func() error {
-			l := looks[n-1]
-			l.waiting, l.stale = waiting, stale
+			l := loads[n-1]
+			l.retrying, l.stale = waiting, stale
 			if dueIn != nil {
-				// The store's clock decides what is due; ours only how long to wait.
+				// The store's clock decides what is due. This process's clock only measures the wait.
 				l.dueAt = time.Now().Add(*dueIn)
 			}
 			return nil
@@ -121,8 +122,8 @@ func (s *Scheduler) load(ctx context.Context, looks []*look) error {
 	return nil
 }
 
-// collect reads deliveries of several endpoints, each with the number of its look and what extra holds of it.
-func collect(looks []*look, to func(*look, *delivery), extra ...any) func(pgx.Rows) error {
+// collectDeliveries reads deliveries of several loads, each row with the number of its load and the extra columns.
+func collectDeliveries(loads []*endpointLoad, to func(*endpointLoad, *delivery), extra ...any) func(pgx.Rows) error {
 	return func(rows pgx.Rows) error {
 		var n int
 		for rows.Next() {
@@ -130,14 +131,14 @@ func collect(looks []*look, to func(*look, *delivery), extra ...any) func(pgx.Ro
 			if err != nil {
 				return err
 			}
-			to(looks[n-1], d)
+			to(loads[n-1], d)
 		}
 		return rows.Err()
 	}
 }
 
-// successor looks up the first pending delivery about a response at an endpoint, nil where there is none, and reports whether it is due. stale
-// is as of a look.
+// successor asks the store for the first pending delivery about a response at an endpoint, nil if there is none, and
+// whether it is due. stale is as in endpointLoad.
 func (s *Scheduler) successor(ctx context.Context, endpointID int64, responseID string, ordered []int64) (next *delivery, due, stale bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
@@ -155,10 +156,10 @@ func (s *Scheduler) successor(ctx context.Context, endpointID int64, responseID 
 	return next, due, stale, err
 }
 
-// scanDelivery reads the columns that all the Fetch queries begin with, and what follows them into extra.
+// scanDelivery reads the columns that all the Fetch queries begin with, and the columns after them into extra.
 func scanDelivery(rows pgx.Rows, extra ...any) (*delivery, error) {
 	d := &delivery{}
-	var n nullable
+	var n nullableColumns
 	to := append([]any{&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.xid, &d.committedAt, &d.attempts, &n.event, &d.kind, &d.responseID, &n.edition, &n.origin}, extra...)
 	if err := rows.Scan(to...); err != nil {
 		return nil, fmt.Errorf("read a pending delivery: %w", err)

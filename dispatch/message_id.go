@@ -10,15 +10,15 @@ import (
 	"walhook/cdc"
 )
 
-// MessageID returns the webhook-id of a delivery that an event of the source caused: the same whoever computes it, and
-// when, so that receivers can drop repeats across restarts, takeovers and a crash of the store.
+// MessageID returns the webhook-id of a delivery that an event of the source caused. Every process computes the same at
+// any time, so that receivers can drop repeats after restarts, takeovers and a crash of the store.
 //
 // It is "msg_" and the first 16 bytes, in lower-case hex, of the SHA-256 of the text
 //
 //	origin|LSN|ordinal|event number|webhook id
 //
-// with "events" of the delivery's row in walhook.origin as its origin, and the LSN as PostgreSQL prints it ("16/B374D848").
-// The SQL function walhook.message_id computes the same.
+// The origin is the column "events" of the delivery's row in walhook.origin. The LSN is as PostgreSQL prints it
+// ("16/B374D848"). The SQL function walhook.message_id computes the same.
 func MessageID(origin string, lsn pglogrepl.LSN, ordinal int64, eventType cdc.EventType, webhookID int64) string {
 	text := make([]byte, 0, 128)
 	text = append(text, origin...)
@@ -33,12 +33,12 @@ func MessageID(origin string, lsn pglogrepl.LSN, ordinal int64, eventType cdc.Ev
 	return hashID(text)
 }
 
-// ManualMessageID returns the webhook-id of a test delivery or a manual redelivery, which are messages of their own:
-// it hashes the text
+// ManualMessageID returns the webhook-id of a test delivery or a manual redelivery, which are messages of their own.
+// It hashes the text
 //
 //	origin|delivery id
 //
-// with "manual" of that row as its origin.
+// The origin is the column "manual" of that row.
 func ManualMessageID(origin string, deliveryID int64) string {
 	text := make([]byte, 0, 64)
 	text = append(text, origin...)
@@ -49,7 +49,7 @@ func ManualMessageID(origin string, deliveryID int64) string {
 
 const idPrefix = "msg_"
 
-// hashID has no '.' in its result: Standard Webhooks separates the signed parts with it.
+// hashID returns an id without '.', because Standard Webhooks separates the signed parts with it.
 func hashID(text []byte) string {
 	sum := sha256.Sum256(text)
 	var id [len(idPrefix) + 32]byte
@@ -58,7 +58,7 @@ func hashID(text []byte) string {
 	return string(id[:])
 }
 
-// appendLSN is pg_lsn_out: two halves in upper-case hex, without leading zeros.
+// appendLSN appends what pg_lsn_out prints: two halves in upper-case hex, without leading zeros.
 func appendLSN(dst []byte, lsn pglogrepl.LSN) []byte {
 	dst = appendUpperHex(dst, uint32(lsn>>32))
 	dst = append(dst, '/')

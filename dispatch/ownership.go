@@ -10,27 +10,26 @@ import (
 	"walhook/sql"
 )
 
-// restartBatch bounds how many waits one statement restarts.
+// restartBatch bounds how many deliveries one statement makes due again.
 const restartBatch = 10_000
 
-// apply takes over reloaded webhooks, and reports whether webhooks are gone.
-func (s *Scheduler) apply(loaded *webhooks) (gone bool) {
+func (s *Scheduler) applyWebhooks(loaded *webhooks) (deleted bool) {
 	s.cfg.Loaded(len(loaded.byID))
-	return s.schedule.apply(loaded)
+	return s.schedule.applyWebhooks(loaded)
 }
 
-// forgetEndpoints deletes the URLs that no webhook has any more.
+// forgetEndpoints deletes URLs that no webhook has any more.
 func (s *Scheduler) forgetEndpoints(ctx context.Context) error {
 	const batch = 1000
-	for forgotten := int64(batch); forgotten == batch; {
-		if err := s.pool.QueryRow(ctx, sql.ForgetEndpoints.SQL, batch).Scan(&forgotten); err != nil {
+	for deleted := int64(batch); deleted == batch; {
+		if err := s.pool.QueryRow(ctx, sql.ForgetEndpoints.SQL, batch).Scan(&deleted); err != nil {
 			return fmt.Errorf("forget URLs that no webhook has: %w", err)
 		}
 	}
 	return nil
 }
 
-// findWork asks the store which of the endpoints that seem idle have something to send.
+// findWork asks the store which of the endpoints that seem to have nothing to do have something pending.
 func (s *Scheduler) findWork(ctx context.Context) error {
 	for restarted := int64(restartBatch); restarted == restartBatch; {
 		tag, err := s.pool.Exec(ctx, sql.RestartWaits.SQL, restartBatch)
@@ -39,7 +38,7 @@ func (s *Scheduler) findWork(ctx context.Context) error {
 		}
 		restarted = tag.RowsAffected()
 	}
-	asked, ids, cursors := s.idle()
+	asked, ids, cursors := s.idleEndpoints()
 	if len(ids) == 0 {
 		return nil
 	}
@@ -51,27 +50,27 @@ func (s *Scheduler) findWork(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look for pending deliveries: %w", err)
 	}
-	s.busy(asked, pending)
+	s.workFound(asked, pending)
 	return nil
 }
 
-// Ready reports whether the senders hold their lease, and why not.
+// Ready reports whether this daemon sends deliveries, and if not, why.
 func (s *Scheduler) Ready() (bool, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.stopping:
-		return false, s.health.because("stopping", Leasing)
-	case time.Now().After(s.aliveUntil):
-		return false, s.health.because("the store does not answer", Leasing)
+		return false, s.health.withReason("stopping", Leasing)
+	case time.Now().After(s.startsUntil):
+		return false, s.health.withReason("the store does not answer", Leasing)
 	}
-	if reason := s.health.stopped(); reason != "" {
+	if reason := s.health.stoppedBecause(); reason != "" {
 		return false, reason
 	}
 	return true, ""
 }
 
-// ReportedReady reports whether the store knows from the last heartbeat that this daemon is ready.
+// ReportedReady reports whether the store has it from the last heartbeat that this daemon is ready.
 func (s *Scheduler) ReportedReady() bool { return s.reportedReady.Load() }
 
 // Reader is another daemon, as it reports itself.
@@ -81,5 +80,5 @@ type Reader struct {
 	Silent  time.Duration // since its last report
 }
 
-// Reader returns the other daemon that reads the slot, nil where none reports that it does.
+// Reader returns the other daemon that reads the slot, or nil.
 func (s *Scheduler) Reader() *Reader { return s.reader.Load() }

@@ -9,7 +9,8 @@ import (
 	"walhook/dispatch/post"
 )
 
-// An endpoint is claimed where it is to be ours, given back once nothing of it is in flight, and forgotten when it has no webhooks.
+// An endpoint is claimed where it is to be ours, given back once nothing of it is in flight, and forgotten when it has
+// no webhooks.
 func TestShares(t *testing.T) {
 	t.Parallel()
 	const (
@@ -30,22 +31,22 @@ func TestShares(t *testing.T) {
 	}{
 		"ours, and free":                     {hooks: true, mine: true, want: claim},
 		"ours already":                       {e: endpoint{owned: true}, hooks: true, mine: true, want: nothing},
-		"ours, and was to be another's":      {e: endpoint{owned: true, leaving: true}, hooks: true, mine: true, want: stay},
+		"ours, and was to be another's":      {e: endpoint{owned: true, releasing: true}, hooks: true, mine: true, want: stay},
 		"another's":                          {hooks: true, want: nothing},
 		"another's now":                      {e: endpoint{owned: true}, hooks: true, want: release},
-		"another's now, and in flight":       {e: endpoint{owned: true, flying: flying}, hooks: true, want: wait},
-		"another's, and still in flight":     {e: endpoint{owned: true, leaving: true, flying: flying}, hooks: true, want: wait},
-		"another's, and nothing flies now":   {e: endpoint{owned: true, leaving: true}, hooks: true, want: release},
-		"another's, and a result is locked":  {e: endpoint{owned: true, aside: map[int64]int{1: 1}, flying: flying}, hooks: true, want: nothing},
-		"another's, and was locked once":     {e: endpoint{aside: map[int64]int{1: 1}}, hooks: true, want: nothing},
+		"another's now, and in flight":       {e: endpoint{owned: true, active: flying}, hooks: true, want: wait},
+		"another's, and still in flight":     {e: endpoint{owned: true, releasing: true, active: flying}, hooks: true, want: wait},
+		"another's, and nothing flies now":   {e: endpoint{owned: true, releasing: true}, hooks: true, want: release},
+		"another's, and a result is locked":  {e: endpoint{owned: true, lockedResults: map[int64]int{1: 1}, active: flying}, hooks: true, want: nothing},
+		"another's, and was locked once":     {e: endpoint{lockedResults: map[int64]int{1: 1}}, hooks: true, want: nothing},
 		"without webhooks":                   {mine: true, want: forget},
 		"without webhooks, and owned":        {e: endpoint{owned: true}, mine: true, want: release},
-		"without webhooks, and in flight":    {e: endpoint{flying: flying}, mine: true, want: nothing},
+		"without webhooks, and in flight":    {e: endpoint{active: flying}, mine: true, want: nothing},
 		"ours, while the daemon stops":       {hooks: true, mine: true, stopping: true, want: nothing},
 		"ours already, as the daemon stops":  {e: endpoint{owned: true}, hooks: true, mine: true, stopping: true, want: release},
-		"in flight as the daemon stops":      {e: endpoint{owned: true, flying: flying}, hooks: true, mine: true, stopping: true, want: wait},
-		"locked as the daemon stops":         {e: endpoint{owned: true, aside: map[int64]int{1: 1}}, hooks: true, mine: true, stopping: true, want: nothing},
-		"another's, in flight for the first": {e: endpoint{flying: flying}, hooks: true, want: nothing},
+		"in flight as the daemon stops":      {e: endpoint{owned: true, active: flying}, hooks: true, mine: true, stopping: true, want: wait},
+		"locked as the daemon stops":         {e: endpoint{owned: true, lockedResults: map[int64]int{1: 1}}, hooks: true, mine: true, stopping: true, want: nothing},
+		"another's, in flight for the first": {e: endpoint{active: flying}, hooks: true, want: nothing},
 	} {
 		c := newClocked(t, edited(1, 10, 1))
 		e := tt.e
@@ -55,7 +56,7 @@ func TestShares(t *testing.T) {
 		}
 		c.endpoints = map[int64]*endpoint{10: &e}
 		c.stopping = tt.stopping
-		claimed, released := c.shares(func(int64) bool { return tt.mine })
+		claimed, released := c.rebalance(func(int64) bool { return tt.mine })
 		got := nothing
 		switch {
 		case len(claimed) > 0:
@@ -64,21 +65,22 @@ func TestShares(t *testing.T) {
 			got = release
 		case c.endpoints[10] == nil:
 			got = forget
-		case e.leaving:
+		case e.releasing:
 			got = wait
-		case tt.e.leaving && e.loading:
+		case tt.e.releasing && e.loading:
 			got = stay
 		}
 		if got != tt.want {
 			t.Errorf("%s: %s, not %s", name, got, tt.want)
 		}
-		if forgets := (got == release || got == wait) && !tt.e.leaving; forgets != (e.generation != tt.e.generation) {
+		if forgets := (got == release || got == wait) && !tt.e.releasing; forgets != (e.generation != tt.e.generation) {
 			t.Errorf("%s: what is held is forgotten: %t", name, !forgets)
 		}
 	}
 }
 
-// A webhook's move has ended for the URL that it has left when that is ours and nothing of the webhook is in flight there.
+// A webhook's move has ended for the URL that it has left when that is ours and nothing of the webhook is in flight
+// there.
 func TestMovesEnd(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -94,54 +96,55 @@ func TestMovesEnd(t *testing.T) {
 		"nobody here knows the URL": {30, true, nil, false},
 	} {
 		moved := edited(2, 20, 2)
-		moved.leftAt = []int64{tt.left}
+		moved.previousEndpoints = []int64{tt.left}
 		c := newClocked(t, edited(1, 10, 1), moved)
-		c.e.owned, c.e.flying = tt.owned, tt.flying
-		hooks, urls := c.ended()
+		c.e.owned, c.e.active = tt.owned, tt.flying
+		hooks, urls := c.settledMoves()
 		if ended := slices.Equal(hooks, []int64{2}) && slices.Equal(urls, []int64{10}); ended != tt.ended || !ended && len(hooks)+len(urls) > 0 {
 			t.Errorf("%s: the moves of %v from %v have ended", name, hooks, urls)
 		}
 	}
 }
 
-// Endpoints belong to a daemon under its number. One that was taken for dead meanwhile has another, and nothing of before.
+// Endpoints belong to a daemon under its number. One that was taken for dead meanwhile has another, and nothing of
+// before.
 func TestEndpointsAreOwnedUnderANumber(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
-	c.released(0, []int64{10, 999})
-	if c.e.owned || !c.e.more {
+	c.markReleased(0, []int64{10, 999})
+	if c.e.owned || !c.e.moreInStore {
 		t.Fatal("it is still owned, or what is pending is not looked for by who claims it again")
 	}
-	drain(c.woken)
-	if c.register(7); c.registered() != 7 || !drain(c.woken) {
+	drain(c.refreshWanted)
+	if c.register(7); c.registered() != 7 || !drain(c.refreshWanted) {
 		t.Errorf("the daemon has number %d, and nobody looks for its share", c.registered())
 	}
-	c.claimed(6, 10, 0, 0)
-	c.claimed(7, 999, 0, 0)
+	c.markClaimed(6, 10, 0, 0)
+	c.markClaimed(7, 999, 0, 0)
 	if c.e.owned {
 		t.Fatal("an endpoint was claimed under a number of before")
 	}
 	in := c.armed()
-	c.claimed(7, 10, 2, time.Minute)
-	if !c.e.owned || c.e.failures != 2 || !c.e.troubled || c.e.limit != 1 || !c.e.more || c.e.missed || *in != time.Minute {
+	c.markClaimed(7, 10, 2, time.Minute)
+	if !c.e.owned || c.e.failures != 2 || !c.e.failuresRecorded || c.e.limit != 1 || !c.e.moreInStore || c.e.loadAgain || *in != time.Minute {
 		t.Errorf("claimed, it is %+v, and its timer fires in %s", c.e, *in)
 	}
 	generation := c.e.generation
-	if c.claimed(7, 10, 0, 0); c.e.failures != 2 || c.e.generation != generation {
+	if c.markClaimed(7, 10, 0, 0); c.e.failures != 2 || c.e.generation != generation {
 		t.Error("an endpoint was claimed twice")
 	}
-	if c.released(6, []int64{10}); !c.e.owned {
+	if c.markReleased(6, []int64{10}); !c.e.owned {
 		t.Error("an endpoint was given back under a number of before")
 	}
-	c.e.leaving = true
-	c.loseAll()
-	if c.e.owned || c.e.leaving || c.registered() != 0 || c.e.generation == generation || !c.aliveUntil.IsZero() {
-		t.Errorf("a daemon that lost everything has number %d, lives until %s, and %+v", c.registered(), c.aliveUntil, c.e)
+	c.e.releasing = true
+	c.disownAll()
+	if c.e.owned || c.e.releasing || c.registered() != 0 || c.e.generation == generation || !c.startsUntil.IsZero() {
+		t.Errorf("a daemon that lost everything has number %d, lives until %s, and %+v", c.registered(), c.startsUntil, c.e)
 	}
 	// A limit that slow start has opened stays, where nothing fails.
 	c.e.limit = 8
 	c.register(8)
-	if c.claimed(8, 10, 0, 0); c.e.limit != 8 || c.e.troubled {
+	if c.markClaimed(8, 10, 0, 0); c.e.limit != 8 || c.e.failuresRecorded {
 		t.Errorf("claimed without failures, %d attempts are allowed", c.e.limit)
 	}
 }
@@ -151,13 +154,13 @@ func TestLeaseLength(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	until := c.now.Add(time.Minute)
-	c.live(until)
-	if c.liveNoLonger(until.Add(time.Second)); !c.aliveUntil.Equal(until) {
-		t.Errorf("the lease was lengthened to %s", c.aliveUntil)
+	c.allowStartsUntil(until)
+	if c.forbidStartsAfter(until.Add(time.Second)); !c.startsUntil.Equal(until) {
+		t.Errorf("the lease was lengthened to %s", c.startsUntil)
 	}
 	sooner := until.Add(-time.Second)
-	if c.liveNoLonger(sooner); !c.aliveUntil.Equal(sooner) {
-		t.Errorf("the lease ends at %s, not at %s", c.aliveUntil, sooner)
+	if c.forbidStartsAfter(sooner); !c.startsUntil.Equal(sooner) {
+		t.Errorf("the lease ends at %s, not at %s", c.startsUntil, sooner)
 	}
 	c.now = sooner
 	if c.offer(1) != 1 {
@@ -167,10 +170,10 @@ func TestLeaseLength(t *testing.T) {
 	if c.offer(1) != 0 {
 		t.Error("an attempt begins after the lease")
 	}
-	if c.draining() {
+	if c.isStopping() {
 		t.Error("a daemon that goes on drains")
 	}
-	if c.stopping = true; !c.draining() {
+	if c.stopping = true; !c.isStopping() {
 		t.Error("a daemon that stops does not drain")
 	}
 }
@@ -183,13 +186,13 @@ func TestIdleEndpointsAreAskedAbout(t *testing.T) {
 		asked, loading bool
 	}{
 		"idle":                    {func(*endpoint) {}, true, false},
-		"has more":                {func(e *endpoint) { e.more = true }, true, false},
-		"missed something":        {func(e *endpoint) { e.more, e.missed = true, true }, false, true},
+		"has more":                {func(e *endpoint) { e.moreInStore = true }, true, false},
+		"missed something":        {func(e *endpoint) { e.moreInStore, e.loadAgain = true, true }, false, true},
 		"another's":               {func(e *endpoint) { e.owned = false }, false, false},
-		"is left":                 {func(e *endpoint) { e.leaving = true }, false, false},
+		"is left":                 {func(e *endpoint) { e.releasing = true }, false, false},
 		"is being loaded already": {func(e *endpoint) { e.loading = true }, false, true},
 		"full": {func(e *endpoint) {
-			for id := range int64(window) {
+			for id := range int64(maxWindow) {
 				e.hold(&delivery{id: id + 1})
 				e.due = append(e.due, &delivery{id: id + 1})
 			}
@@ -198,7 +201,7 @@ func TestIdleEndpointsAreAskedAbout(t *testing.T) {
 		c := newClocked(t, edited(1, 10, 1), edited(2, 10, 2))
 		c.e.cursor = 77
 		tt.prepare(c.e)
-		asked, ids, cursors := c.idle()
+		asked, ids, cursors := c.idleEndpoints()
 		generation, is := asked[c.e]
 		slices.Sort(ids)
 		if is != tt.asked || is && (generation != c.e.generation || !slices.Equal(ids, []int64{1, 2}) || !slices.Equal(cursors, []int64{77, 77})) || !is && len(ids) > 0 || c.e.loading != tt.loading {
@@ -215,31 +218,32 @@ func TestIdleEndpointsAreAskedAbout(t *testing.T) {
 		"nothing is pending":           {nil, func(*endpoint) {}, false, false},
 		"nothing more than is held":    {nil, func(e *endpoint) { e.hold(&delivery{id: 1}) }, false, true},
 		"nothing more than was sent":   {nil, func(e *endpoint) { e.cursor = 1 }, false, true},
-		"something came meanwhile":     {nil, func(e *endpoint) { e.missed = true }, true, true},
+		"something came meanwhile":     {nil, func(e *endpoint) { e.loadAgain = true }, true, true},
 		"it was forgotten meanwhile":   {nil, func(e *endpoint) { e.generation++ }, false, true},
 		"it was lost meanwhile":        {nil, func(e *endpoint) { e.owned = false }, false, true},
 		"it is being loaded":           {nil, func(e *endpoint) { e.loading = true }, true, true},
 	} {
 		c := newClocked(t, edited(1, 10, 1))
-		c.e.more = true
+		c.e.moreInStore = true
 		asked := map[*endpoint]int{c.e: c.e.generation}
 		tt.prepare(c.e)
-		if c.busy(asked, tt.pending); c.e.loading != tt.loading || c.e.more != tt.more {
-			t.Errorf("%s: loading: %t, more: %t", name, c.e.loading, c.e.more)
+		if c.workFound(asked, tt.pending); c.e.loading != tt.loading || c.e.moreInStore != tt.more {
+			t.Errorf("%s: loading: %t, more: %t", name, c.e.loading, c.e.moreInStore)
 		}
 	}
 }
 
-// Every daemon comes to the same owner of each endpoint, all have a fair share, and one more or less moves no other's endpoints.
+// Every daemon comes to the same owner of each endpoint, all have a fair share, and one more or less moves no other's
+// endpoints.
 func TestRendezvous(t *testing.T) {
 	t.Parallel()
 	const endpoints = 3000
 	owners := func(live ...int64) []int64 {
 		of := make([]int64, endpoints)
 		for _, id := range live {
-			l := &lease{id: id, live: live}
+			l := &coordinator{id: id, liveDaemons: live}
 			for e := range of {
-				if !l.mine(int64(e + 1)) {
+				if !l.owns(int64(e + 1)) {
 					continue
 				}
 				if of[e] != 0 {
@@ -266,7 +270,7 @@ func TestRendezvous(t *testing.T) {
 			t.Errorf("daemon %d has %d of %d endpoints", id, n, endpoints)
 		}
 	}
-	if (&lease{id: 1}).mine(1) {
+	if (&coordinator{id: 1}).owns(1) {
 		t.Error("an endpoint is a daemon's that does not live")
 	}
 }
@@ -275,9 +279,9 @@ func TestRendezvous(t *testing.T) {
 func TestNotificationsLeaveTime(t *testing.T) {
 	t.Parallel()
 	at := time.Unix(1_800_000_000, 0)
-	for took, want := range map[time.Duration]time.Duration{0: noticePause, noticePause / 8: noticePause, noticePause: 4 * noticePause} {
-		l := &lease{noticed: at, took: took}
-		if got := l.listensAt().Sub(at); got != want {
+	for took, want := range map[time.Duration]time.Duration{0: notificationPause, notificationPause / 8: notificationPause, notificationPause: 4 * notificationPause} {
+		l := &coordinator{lastNotified: at, refreshTook: took}
+		if got := l.nextNotifiedRefresh().Sub(at); got != want {
 			t.Errorf("after a look of %s a notification counts %s later, not %s", took, got, want)
 		}
 	}
@@ -289,14 +293,15 @@ func TestPace(t *testing.T) {
 	for _, tt := range []struct {
 		unready, locked bool
 		want            time.Duration
-	}{{false, true, heartbeat}, {true, true, heartbeat / 5}, {false, false, heartbeat / 5}} {
-		if got := (&pulse{unready: tt.unready, locked: tt.locked}).pace(); got != tt.want {
+	}{{false, true, heartbeatInterval}, {true, true, heartbeatInterval / 5}, {false, false, heartbeatInterval / 5}} {
+		if got := (&membership{reportedUnready: tt.unready, lockHeld: tt.locked}).interval(); got != tt.want {
 			t.Errorf("unready: %t, locked: %t: the next heartbeat follows in %s", tt.unready, tt.locked, got)
 		}
 	}
 }
 
-// What follows an attempt about a response is attempted as soon as it is found, unless it is not due, waits, or may not come first.
+// What follows an attempt about a response is attempted as soon as it is found, unless it is not due, waits, or may not
+// come first.
 func TestNextOfALine(t *testing.T) {
 	t.Parallel()
 	next := delivery{id: 50, webhookID: 1, edition: 1, responseID: "7", attempts: 1}
@@ -311,37 +316,37 @@ func TestNextOfALine(t *testing.T) {
 		"it is due":                       {next: &next, due: true, want: "sent"},
 		"nothing is there":                {want: "dropped"},
 		"it is not due":                   {next: &next, want: "dropped"},
-		"something was let go since":      {prepare: func(_ *clocked, q *successorQuery) { q.line.unheld = true }, want: "again"},
+		"something was let go since":      {prepare: func(_ *clocked, q *successorQuery) { q.line.othersInStore = true }, want: "again"},
 		"one that is unknown comes first": {next: &next, due: true, stale: true, want: "loaded"},
 		"nothing, and one is unknown":     {stale: true, want: "loaded"},
 		"its webhook was edited":          {next: &edition, due: true, want: "loaded"},
 		"its webhook is unknown":          {next: &stranger, due: true, want: "loaded"},
 		"its webhook has moved":           {next: &moved, due: true, want: "loaded"},
-		"its webhook waits for a lock":    {next: &next, due: true, prepare: func(c *clocked, _ *successorQuery) { put(&c.e.aside, 1, 1) }, want: "dropped"},
-		"its webhook has come just now":   {next: &next, due: true, prepare: func(c *clocked, _ *successorQuery) { c.webhooks.byID[1].leftAt = []int64{20} }, want: "dropped"},
+		"its webhook waits for a lock":    {next: &next, due: true, prepare: func(c *clocked, _ *successorQuery) { put(&c.e.lockedResults, 1, 1) }, want: "dropped"},
+		"its webhook has come just now":   {next: &next, due: true, prepare: func(c *clocked, _ *successorQuery) { c.webhooks.byID[1].previousEndpoints = []int64{20} }, want: "dropped"},
 		"all is loaded anew":              {next: &next, due: true, prepare: func(_ *clocked, q *successorQuery) { q.generation-- }, want: "ignored"},
 	} {
 		c := newClocked(t, edited(1, 10, 1), edited(2, 10, 2), edited(3, 20, 3))
 		again := false
-		c.find = func(*successorQuery) { again = true }
-		l := &line{response: "7", viaStore: true}
+		c.querySuccessor = func(*successorQuery) { again = true }
+		l := &line{response: "7", successorInStore: true}
 		put(&c.e.lines, "7", l)
 		q := &successorQuery{endpoint: c.e, line: l, ordered: c.e.ordered(), generation: c.e.generation}
 		if tt.prepare != nil {
 			tt.prepare(c, q)
 		}
 		generation := c.e.generation
-		drain(c.woken)
+		drain(c.refreshWanted)
 		if tt.next != nil {
 			copied := *tt.next
 			tt.next = &copied
 		}
-		c.found(q, tt.next, tt.due, tt.stale)
+		c.successorFound(q, tt.next, tt.due, tt.stale)
 		got := "ignored"
 		switch {
 		case len(c.sent) > 0:
 			got = "sent"
-		case c.e.generation != generation && c.e.later && drain(c.woken):
+		case c.e.generation != generation && c.e.loadDeferred && drain(c.refreshWanted):
 			got = "loaded"
 		case again:
 			got = "again"
@@ -354,7 +359,8 @@ func TestNextOfALine(t *testing.T) {
 	}
 }
 
-// What is recorded lets go of what waited for it: a daemon's share, a webhook's move, a lock; and it says where the store must be looked at.
+// What is recorded lets go of what waited for it: a daemon's share, a webhook's move, a lock; and it says where the
+// store must be looked at.
 func TestRecordedResultsLetGo(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -363,24 +369,24 @@ func TestRecordedResultsLetGo(t *testing.T) {
 		stillUnrecorded int
 	}{
 		"nothing waits":        {prepare: func(*clocked, *result) {}},
-		"the endpoint is left": {prepare: func(c *clocked, _ *result) { c.e.leaving = true }, wakes: true},
+		"the endpoint is left": {prepare: func(c *clocked, _ *result) { c.e.releasing = true }, wakes: true},
 		"it is left, and more is in flight": {prepare: func(c *clocked, _ *result) {
-			c.e.leaving = true
+			c.e.releasing = true
 			c.attempt()
 		}},
-		"the webhook moves":                {prepare: func(c *clocked, _ *result) { c.webhooks.byID[1].leftAt = []int64{20} }, wakes: true},
+		"the webhook moves":                {prepare: func(c *clocked, _ *result) { c.webhooks.byID[1].previousEndpoints = []int64{20} }, wakes: true},
 		"the webhook is gone":              {prepare: func(c *clocked, _ *result) { c.webhooks = &webhooks{enabled: true} }},
-		"the store did not know it":        {prepare: func(_ *clocked, r *result) { r.unknown = true }, forgets: true},
-		"it waited for a lock":             {prepare: func(c *clocked, r *result) { r.aside = true; put(&c.e.aside, 1, 1) }, forgets: true, stillUnrecorded: 1},
-		"another waits for the lock still": {prepare: func(c *clocked, r *result) { r.aside = true; put(&c.e.aside, 1, 2) }, stillUnrecorded: 1},
+		"the store did not know it":        {prepare: func(_ *clocked, r *result) { r.missing = true }, forgets: true},
+		"it waited for a lock":             {prepare: func(c *clocked, r *result) { r.wasLocked = true; put(&c.e.lockedResults, 1, 1) }, forgets: true, stillUnrecorded: 1},
+		"another waits for the lock still": {prepare: func(c *clocked, r *result) { r.wasLocked = true; put(&c.e.lockedResults, 1, 2) }, stillUnrecorded: 1},
 	} {
 		c := newClocked(t, edited(1, 10, 1))
 		r := c.does(post.Outcome{Kind: post.Success})
-		drain(c.woken)
+		drain(c.refreshWanted)
 		tt.prepare(c, &r)
 		generation := c.e.generation
-		c.finish([]result{r})
-		if woken := drain(c.woken); woken != tt.wakes {
+		c.resultsRecorded([]result{r})
+		if woken := drain(c.refreshWanted); woken != tt.wakes {
 			t.Errorf("%s: the store is looked at: %t", name, woken)
 		}
 		if forgets := c.e.generation != generation; forgets != tt.forgets || forgets != c.e.loading || c.unrecorded != tt.stillUnrecorded {
@@ -393,22 +399,22 @@ func TestRecordedResultsLetGo(t *testing.T) {
 func TestLockedResultsMakeRoom(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1), edited(2, 10, 2), edited(3, 20, 3))
-	c.claimed(0, 20, 0, 0)
+	c.markClaimed(0, 20, 0, 0)
 	other := c.endpoints[20]
-	other.more = false
+	other.moreInStore = false
 	r := c.does(post.Outcome{Kind: post.Success})
 	c.unrecorded = unrecordedLimit
 	other.hold(&delivery{id: 90})
 	other.fresh = []*delivery{{id: 90, webhookID: 3, hook: c.webhooks.byID[3], endpoint: other}}
-	c.turn(other)
-	if c.pump(); len(c.sent) != 1 {
+	c.addToRing(other)
+	if c.startAttempts(); len(c.sent) != 1 {
 		t.Fatal("an attempt begins though too much is unrecorded")
 	}
 	results := []result{r}
-	if ids := c.setAside(results); !slices.Equal(ids, []int64{1}) || len(c.sent) != 2 || !c.e.waits(c.webhooks.byID[1]) || c.e.waits(c.webhooks.byID[2]) {
+	if ids := c.deferLocked(results); !slices.Equal(ids, []int64{1}) || len(c.sent) != 2 || !c.e.blocked(c.webhooks.byID[1]) || c.e.blocked(c.webhooks.byID[2]) {
 		t.Errorf("webhooks %v begin to wait, and %d attempts have begun", ids, len(c.sent))
 	}
-	if ids := c.setAside(results); ids != nil || c.unrecorded != unrecordedLimit-1 || c.e.aside[1] != 1 {
+	if ids := c.deferLocked(results); ids != nil || c.unrecorded != unrecordedLimit-1 || c.e.lockedResults[1] != 1 {
 		t.Errorf("webhooks %v begin to wait again; %d results are unrecorded", ids, c.unrecorded)
 	}
 }
@@ -422,19 +428,19 @@ func TestGate(t *testing.T) {
 	for id := range int64(3) {
 		c.handOver([]*delivery{{id: id + 1, webhookID: 1, responseID: fmt.Sprint(id), xid: id + 1}}, nil, map[int64]int64{10: c.e.edition})
 	}
-	if len(c.sent) > 0 || !drain(c.gate) {
+	if len(c.sent) > 0 || !drain(c.visibilityPending) {
 		t.Fatalf("%d attempts begin before their transactions are visible", len(c.sent))
 	}
 	c.e.limit = 8
 	for visible = range int64(4) {
-		if left, passed := c.release(); left != int(3-visible) || passed != min(int(visible), 1) || len(c.sent) != int(visible) {
+		if left, passed := c.recheckVisibility(); left != int(3-visible) || passed != min(int(visible), 1) || len(c.sent) != int(visible) {
 			t.Fatalf("with %d transactions visible %d deliveries wait, %d pass, and %d are sent", visible, left, passed, len(c.sent))
 		}
 	}
 	c.handOver([]*delivery{{id: 9, webhookID: 1, responseID: "9", xid: 9}}, nil, map[int64]int64{10: c.e.edition})
-	c.e.forget()
+	c.e.invalidate()
 	visible = 9
-	if left, passed := c.release(); left != 0 || passed != 0 || len(c.sent) != 3 {
+	if left, passed := c.recheckVisibility(); left != 0 || passed != 0 || len(c.sent) != 3 {
 		t.Errorf("%d deliveries wait and %d pass that were forgotten", left, passed)
 	}
 }

@@ -15,24 +15,24 @@ import (
 	"walhook/sql"
 )
 
-// handOverLimit is how many deliveries of one store transaction are kept in memory to be handed over. The rest are loaded from
-// the store in their turn.
+// handOverLimit is how many deliveries of one store transaction are kept in memory to be handed over. The others are
+// loaded from the store.
 const handOverLimit = 8192
 
-// Queue matches events to webhooks inside the stream's store transaction, and hands what was queued to this process's own
-// senders once it is committed. The stream's writer alone uses it.
+// Queue matches events to webhooks inside the stream's store transaction. Once that is committed, it hands the
+// deliveries to this process's own schedule. Only the stream's writer uses it.
 type Queue struct {
 	scheduler      *Scheduler
 	horizon        *stream.Horizon
 	hasAssessments bool
 
-	queued []*delivery
-	rest   map[int64]struct{} // webhooks for which more was queued than is in queued
-	urls   map[int64]int64    // endpoints for which something was queued, with the edition of their webhooks then
+	queued   []*delivery
+	notHeld  map[int64]struct{} // webhooks with deliveries that are not in queued
+	editions map[int64]int64    // of the webhooks of each endpoint for which something was queued
 }
 
-// NewQueue returns a Queue. hasAssessments tells whether an assessment table is mapped, so that a webhook for all
-// assessments means those that have an external id.
+// NewQueue returns a Queue. hasAssessments reports whether an assessment table is mapped. If so, a webhook for all
+// assessments matches only assessments that have an external id.
 func NewQueue(scheduler *Scheduler, horizon *stream.Horizon, hasAssessments bool) *Queue {
 	return &Queue{scheduler: scheduler, horizon: horizon, hasAssessments: hasAssessments}
 }
@@ -40,9 +40,9 @@ func NewQueue(scheduler *Scheduler, horizon *stream.Horizon, hasAssessments bool
 // eventNames are the public names of the event types by their numbers.
 var eventNames = []string{cdc.Created.String(), cdc.Started.String(), cdc.Completed.String(), cdc.Changed.String()}
 
-// Add queues the matching statement for some events on the batch of the store transaction.
+// Add adds the statement that matches events, and queues their deliveries, to the batch of the store transaction.
 func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
-	added := &added{events: events, rows: sql.NewRows()}
+	added := &addedEvents{events: events, rows: sql.NewRows()}
 	for i := range events {
 		e := &events[i]
 		r := added.rows
@@ -58,7 +58,7 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 		r.Int2(kindOf(e))
 		r.NullableText(e.FirstID)
 	}
-	signal(q.scheduler.foreseen)
+	q.scheduler.horizonPrefetch.signal()
 	batch.Queue(sql.ReadOrigin.SQL).QueryRow(func(row pgx.Row) error {
 		var origin string
 		if err := row.Scan(&origin); err != nil {
@@ -72,17 +72,17 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 	})...).Query(func(rows pgx.Rows) error { return q.collect(rows, added) })
 }
 
-// added are the events of one call of Add.
-type added struct {
+// addedEvents are the events of one call of Add.
+type addedEvents struct {
 	events []cdc.Event
 	rows   *sql.Rows
-	origin string // what their webhook-ids are made from
+	origin string // the part of their webhook-ids that names the store
 }
 
-// collect reads what the matching statement queued, which is in the order of the events.
-func (q *Queue) collect(rows pgx.Rows, from *added) error {
+// collect reads the deliveries that were queued, which come in the order of the events.
+func (q *Queue) collect(rows pgx.Rows, from *addedEvents) error {
 	from.rows.Release()
-	next := 0 // no event before it is looked for any more
+	next := 0 // the first event that may match
 	for rows.Next() {
 		var (
 			id, webhookID, ordinal, endpointID, edition pgtype.Int8
@@ -94,14 +94,14 @@ func (q *Queue) collect(rows pgx.Rows, from *added) error {
 			return fmt.Errorf("read what was queued: %w", err)
 		}
 		if endpointID.Valid {
-			put(&q.urls, endpointID.Int64, edition.Int64)
+			put(&q.editions, endpointID.Int64, edition.Int64)
 			continue
 		}
-		if due.Bool || len(q.queued) >= handOverLimit { // what is due may stand behind something
-			put(&q.rest, webhookID.Int64, struct{}{})
+		if due.Bool || len(q.queued) >= handOverLimit { // a due delivery may have to wait for others
+			put(&q.notHeld, webhookID.Int64, struct{}{})
 			continue
 		}
-		for next < len(from.events) && !is(&from.events[next], lsn.Uint64, ordinal.Int64, event.Int16) {
+		for next < len(from.events) && !isEvent(&from.events[next], lsn.Uint64, ordinal.Int64, event.Int16) {
 			next++
 		}
 		if next == len(from.events) {
@@ -118,7 +118,6 @@ func (q *Queue) collect(rows pgx.Rows, from *added) error {
 	return rows.Err()
 }
 
-// kindOf returns the kind of the deliveries of an event.
 func kindOf(e *cdc.Event) int16 {
 	if e.Recovered {
 		return kindRecovered
@@ -126,12 +125,12 @@ func kindOf(e *cdc.Event) int16 {
 	return kindStream
 }
 
-// is tells whether this is the event that the store has under these columns.
-func is(e *cdc.Event, lsn uint64, ordinal int64, event int16) bool {
+// isEvent reports whether the store has this event under these columns.
+func isEvent(e *cdc.Event, lsn uint64, ordinal int64, event int16) bool {
 	return e.Ordinal == ordinal && uint64(e.LSN) == lsn && int16(e.Type) == event
 }
 
-// Committed hands over what was queued. Where the context holds the span of the transaction, the attempts link to it.
+// Committed hands over what was queued. If the context holds the span of the transaction, the attempts link to it.
 func (q *Queue) Committed(ctx context.Context) {
 	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
 		for _, d := range q.queued {
@@ -139,35 +138,35 @@ func (q *Queue) Committed(ctx context.Context) {
 		}
 	}
 	if len(q.queued) > 0 {
-		q.scheduler.handOver(q.queued, q.rest, q.urls)
+		q.scheduler.handOver(q.queued, q.notHeld, q.editions)
 	}
-	q.queued, q.rest, q.urls = nil, nil, nil
+	q.queued, q.notHeld, q.editions = nil, nil, nil
 }
 
-// Discarded forgets what was queued in a transaction that failed, or whose outcome is unknown.
+// Discarded drops what was queued in a transaction that failed, or whose outcome is unknown.
 func (q *Queue) Discarded() {
-	q.queued, q.rest, q.urls = nil, nil, nil
-	q.scheduler.wake()
+	q.queued, q.notHeld, q.editions = nil, nil, nil
+	q.scheduler.requestRefresh()
 }
 
-// Keyed is told whether the key is a JSON number from here on.
+// Keyed is called with whether the key is a JSON number from here on.
 func (q *Queue) Keyed(numeric bool) { q.scheduler.numericID.Store(numeric) }
 
-// Began is called when nobody else queues any more and before the first transaction: the store may have what this process was
-// not told of, from another process or a transaction of unknown outcome, and nothing that is queued now may be taken for the next.
-func (q *Queue) Began() { q.scheduler.doubt() }
+// Began is called before the first transaction, once no other process queues any more. The store may have deliveries of
+// another process, or of a transaction of unknown outcome, that come before those that are queued from now on.
+func (q *Queue) Began() { q.scheduler.queueLoadAll() }
 
-// nullable are columns of a delivery as they are read.
-type nullable struct {
+// nullableColumns are columns of a delivery that may be NULL, or need a conversion.
+type nullableColumns struct {
 	lsn     pgtype.Uint64
 	xid     pgtype.Int8
 	edition pgtype.Int8
 	event   int16
 
-	origin string // one string for all that have it
+	origin string
 }
 
-func (n *nullable) into(d *delivery) {
+func (n *nullableColumns) into(d *delivery) {
 	d.lsn, d.xid, d.edition, d.event = pglogrepl.LSN(n.lsn.Uint64), n.xid.Int64, n.edition.Int64, cdc.EventType(n.event)
-	d.origin = unique.Make(n.origin).Value()
+	d.origin = unique.Make(n.origin).Value() // shared by all deliveries of that origin
 }

@@ -14,22 +14,22 @@ import (
 	"walhook/sql"
 )
 
-// result is a delivery with the outcome of its attempt, on its way into the store.
+// result is a delivery with the outcome of its attempt, to be recorded.
 type result struct {
-	d       *delivery
-	outcome post.Outcome
-	at      time.Time // when the answer was there
-	final   bool
-	delay   time.Duration // until the next attempt; 0 when final
-	aside   bool          // it has waited for somebody's lock
+	d          *delivery
+	outcome    post.Outcome
+	at         time.Time // of the answer
+	final      bool
+	delay      time.Duration // until the next attempt; 0 if final
+	activation int64         // of the webhook when the attempt was made
 
-	activation int64 // of the webhook when the attempt was made
-	unknown    bool  // the store may not have had the delivery any more: a crash has taken it back, or this was recorded before
+	wasLocked bool // it was deferred because another transaction had locked its rows
+	missing   bool // perhaps the store no longer had the delivery: a crash reverted its commit, or this was recorded before
 }
 
-// record writes a batch of results, and how endpoints in trouble stand. Doing it again changes nothing. It returns the results that have to
-// wait as well, because a transaction of somebody else has locked what they are about.
-func (s *Scheduler) record(ctx context.Context, to destination, results []result, troubled []*endpoint) (recorded, waiting []result, err error) {
+// record records a batch of results, and the failures of endpoints. It is idempotent. It returns the results that have
+// to wait because another transaction has locked their rows.
+func (s *Scheduler) record(ctx context.Context, to destination, results []result, endpoints []*endpoint) (recorded, waiting []result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	recorded, waiting, err = s.disable(ctx, results)
@@ -39,13 +39,13 @@ func (s *Scheduler) record(ctx context.Context, to destination, results []result
 	batch := &pgx.Batch{}
 	release := s.queueResults(batch, to, recorded)
 	defer release()
-	s.queueEndpoints(batch, troubled)
+	s.queueEndpoints(batch, endpoints)
 	if batch.Len() > 0 {
 		err = s.pool.SendBatch(ctx, batch).Close()
 	}
 	if isLocked(err) {
 		var locked []result
-		recorded, locked, err = s.recordUnlocked(ctx, to, recorded, troubled)
+		recorded, locked, err = s.recordUnlocked(ctx, to, recorded, endpoints)
 		waiting = append(waiting, locked...)
 	}
 	if err != nil {
@@ -54,8 +54,8 @@ func (s *Scheduler) record(ctx context.Context, to destination, results []result
 	return recorded, waiting, nil
 }
 
-// recordAside is record for results that have waited for a lock: it waits for none.
-func (s *Scheduler) recordAside(ctx context.Context, to destination, results []result) (recorded, waiting []result, err error) {
+// recordLocked records results that were deferred because of a lock. It does not wait for locks.
+func (s *Scheduler) recordLocked(ctx context.Context, to destination, results []result) (recorded, waiting []result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	recorded, waiting, err = s.disable(ctx, results)
@@ -69,8 +69,8 @@ func (s *Scheduler) recordAside(ctx context.Context, to destination, results []r
 	return recorded, append(waiting, locked...), nil
 }
 
-// recordUnlocked records those results that wait for nobody, and returns the others as well.
-func (s *Scheduler) recordUnlocked(ctx context.Context, to destination, results []result, troubled []*endpoint) (recorded, locked []result, err error) {
+// recordUnlocked records the results whose rows nobody has locked, and returns the others as well.
+func (s *Scheduler) recordUnlocked(ctx context.Context, to destination, results []result, endpoints []*endpoint) (recorded, locked []result, err error) {
 	ids := make([]int64, len(results))
 	for i := range results {
 		ids[i] = results[i].d.id
@@ -84,54 +84,53 @@ func (s *Scheduler) recordUnlocked(ctx context.Context, to destination, results 
 		if err != nil {
 			return err
 		}
-		recorded, locked = split(results, func(r *result) bool { return !slices.Contains(waits, r.d.id) })
+		recorded, locked = partition(results, func(r *result) bool { return !slices.Contains(waits, r.d.id) })
 		batch := &pgx.Batch{}
 		release := s.queueResults(batch, to, recorded)
 		defer release()
-		s.queueEndpoints(batch, troubled)
+		s.queueEndpoints(batch, endpoints)
 		return tx.SendBatch(ctx, batch).Close()
 	})
 	return recorded, locked, err
 }
 
-// split divides results.
-func split(results []result, by func(*result) bool) (is, isNot []result) {
+func partition(results []result, by func(*result) bool) (matching, others []result) {
 	for i := range results {
 		if r := &results[i]; by(r) {
-			is = append(is, *r)
+			matching = append(matching, *r)
 		} else {
-			isNot = append(isNot, *r)
+			others = append(others, *r)
 		}
 	}
-	return is, isNot
+	return matching, others
 }
 
-// isLocked reports whether a statement has given up waiting for a lock.
+// isLocked reports whether a statement failed because it had to wait for a lock for too long.
 func isLocked(err error) bool {
 	var server *pgconn.PgError
 	return errors.As(err, &server) && server.Code == lockNotAvailable
 }
 
-// queueResults adds the statements that record results to a batch. What they need is released when it has been sent.
+// queueResults adds the statements that record results to a batch. Call release after the batch was sent.
 func (s *Scheduler) queueResults(batch *pgx.Batch, to destination, results []result) (release func()) {
-	ended, again := sql.NewRows(), sql.NewRows()
+	ended, retries := sql.NewRows(), sql.NewRows()
 	now := time.Now()
 	for i := range results {
 		r := &results[i]
-		rows := again
+		rows := retries
 		if r.final {
 			rows = ended
 		}
-		add(rows, r, s.age(now.Sub(r.at)))
+		addResult(rows, r, s.age(now.Sub(r.at)))
 	}
 	if ended.Len() > 0 {
 		batch.Queue(to.ended.SQL, ended)
 	}
-	if n := again.Len(); n > 0 {
-		batch.Queue(to.retries.SQL, again).Exec(func(tag pgconn.CommandTag) error {
+	if n := retries.Len(); n > 0 {
+		batch.Queue(to.retries.SQL, retries).Exec(func(tag pgconn.CommandTag) error {
 			missing := tag.RowsAffected() < int64(n)
 			for i := range results {
-				results[i].unknown = missing && !results[i].final
+				results[i].missing = missing && !results[i].final
 			}
 			return nil
 		})
@@ -139,12 +138,13 @@ func (s *Scheduler) queueResults(batch *pgx.Batch, to destination, results []res
 	s.queueVerdicts(batch, results)
 	return func() {
 		ended.Release()
-		again.Release()
+		retries.Release()
 	}
 }
 
-// disable disables webhooks before what they did is recorded: those whose endpoint answered that it is gone, and those that fail and have done
-// so for too long. The results of those that are gone and that somebody has locked have to wait; the others are disabled when they fail next.
+// disable disables webhooks before their results are recorded: those whose endpoint answered 410, and those that have
+// failed for too long. If another transaction has locked a webhook that answered 410, its results have to wait. Others
+// are disabled after their next failure.
 func (s *Scheduler) disable(ctx context.Context, results []result) (rest, waiting []result, err error) {
 	if err := s.supersede(ctx, results); err != nil {
 		return nil, nil, err
@@ -180,11 +180,12 @@ func (s *Scheduler) disable(ctx context.Context, results []result) (rest, waitin
 	} else if err != nil {
 		return nil, nil, fmt.Errorf("disable webhooks: %w", err)
 	}
-	rest, waiting = split(results, func(r *result) bool { return r.outcome.Kind != post.Gone || !slices.Contains(enabled, r.d.webhookID) })
+	rest, waiting = partition(results, func(r *result) bool { return r.outcome.Kind != post.Gone || !slices.Contains(enabled, r.d.webhookID) })
 	return rest, waiting, nil
 }
 
-// supersede lets deliveries that were answered with 410 go on where their webhook has another URL by now, or was enabled again.
+// supersede keeps deliveries that were answered with 410 pending if their webhook has got another URL since, or was
+// enabled again.
 func (s *Scheduler) supersede(ctx context.Context, results []result) error {
 	gone := map[int64]*result{}
 	var deliveries, webhooks, activations []int64
@@ -213,7 +214,8 @@ func (s *Scheduler) supersede(ctx context.Context, results []result) error {
 	return nil
 }
 
-// queueVerdicts records which webhooks are in trouble. What failed before a success is cleared before what failed after it is marked.
+// queueVerdicts records which webhooks are in trouble. A success clears earlier failures before a later failure is
+// marked.
 func (s *Scheduler) queueVerdicts(batch *pgx.Batch, results []result) {
 	var succeeded, failing webhookArgs
 	for _, v := range s.verdicts(results) {
@@ -232,13 +234,13 @@ func (s *Scheduler) queueVerdicts(batch *pgx.Batch, results []result) {
 	}
 }
 
-func (s *Scheduler) verdicts(results []result) []verdict {
+func (s *Scheduler) verdicts(results []result) []webhookVerdict {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return verdicts(results)
 }
 
-// webhookArgs are activations of webhooks as statements take them.
+// webhookArgs are activations of webhooks, as parameters of statements.
 type webhookArgs struct{ ids, activations []int64 }
 
 func (a *webhookArgs) add(id, activation int64) {
@@ -249,14 +251,14 @@ func (s *Scheduler) logDisabled(rows pgx.Rows) error {
 	var detail string
 	_, err := pgx.ForEachRow(rows, []any{&detail}, func() error {
 		s.cfg.Log.Warn("a webhook was disabled", "detail", detail)
-		s.wake()
+		s.requestRefresh()
 		return nil
 	})
 	return err
 }
 
-// age bounds how old a result may be when the store takes it, after an outage: the partition of what is older than the
-// retention may be gone.
+// age limits the age of a result when it is recorded after an outage, because the partition for anything older than the
+// retention may have been dropped.
 func (s *Scheduler) age(age time.Duration) time.Duration {
 	if s.cfg.Retention > 0 {
 		return min(age, s.cfg.Retention)
@@ -284,8 +286,8 @@ func (s *Scheduler) queueEndpoints(batch *pgx.Batch, endpoints []*endpoint) {
 	})...)
 }
 
-// add adds a result as walhook.result_in has it.
-func add(to *sql.Rows, r *result, age time.Duration) {
+// addResult adds a result as walhook.result_in has it.
+func addResult(to *sql.Rows, r *result, age time.Duration) {
 	succeeded := r.outcome.Kind == post.Success
 	to.Row()
 	to.Int8(r.d.id)

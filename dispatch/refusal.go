@@ -10,27 +10,27 @@ import (
 	"walhook/sql"
 )
 
-// destination is where results are recorded.
+// destination is the pair of statements that record results in the log or in its overflow.
 type destination struct{ ended, retries sql.Query }
 
 var (
-	theLog      = destination{sql.RecordEnded, sql.RecordRetries}
-	theOverflow = destination{sql.EndedOverflow, sql.RetriesOverflow}
+	logDestination      = destination{sql.RecordEnded, sql.RecordRetries}
+	overflowDestination = destination{sql.EndedOverflow, sql.RetriesOverflow}
 )
 
 const (
 	lockNotAvailable = "55P03"
 
-	// overflowFor is for how long results go straight to the overflow after the log has refused some.
+	// overflowFor is how long results go straight to the overflow after the log has refused some.
 	overflowFor = time.Second
-	// rejectedLimit is how many results may be rejected. Where the store refuses more, it is not they that are at fault.
+	// rejectedLimit is how many results may be rejected. If the store refuses more, the fault is not in single results.
 	rejectedLimit = 64
-	// rejectedRetry is how often those are tried again.
+	// rejectedRetry is how often rejected results are retried.
 	rejectedRetry = 3 * time.Second
 )
 
-// refused reports whether the store refuses what it was sent, so that something else may be taken: an error of the data, of a right, of a
-// trigger or of a lock, and none of the connection or of the server.
+// refused reports whether the store refused a statement for a reason that may lie in its data: an error of data, a
+// permission, a trigger or a lock, but not of the connection or the server. Other data may be accepted.
 func refused(err error) bool {
 	var e *pgconn.PgError
 	if !errors.As(err, &e) {
@@ -38,23 +38,23 @@ func refused(err error) bool {
 	}
 	switch e.Code[:2] {
 	case "22", "23", "38", "39", "42", "44", "P0":
-		return e.Code != "42P05" // a prepared statement of a pooler's
+		return e.Code != "42P05" // duplicate_prepared_statement: the fault of a pooler
 	}
 	return e.Code == lockNotAvailable
 }
 
-// recordFunc records results at a destination. It returns those that wait for somebody's lock.
+// recordFunc records results at a destination. It returns the results that have to wait because of a lock.
 type recordFunc func(ctx context.Context, to destination, results []result) (recorded, waiting []result, err error)
 
-// recordAnywhere records results in the log, or in its overflow while the log refuses some.
-func (s *Scheduler) recordAnywhere(ctx context.Context, results []result, record recordFunc) (recorded, waiting []result, err error) {
+// recordOrOverflow records results in the log, or in its overflow while the log refuses some.
+func (s *Scheduler) recordOrOverflow(ctx context.Context, results []result, record recordFunc) (recorded, waiting []result, err error) {
 	var refusal error
 	if at := s.refusedAt.Load(); at == nil || time.Since(*at) > overflowFor {
-		if recorded, waiting, refusal = record(ctx, theLog, results); refusal == nil || !refused(refusal) {
+		if recorded, waiting, refusal = record(ctx, logDestination, results); refusal == nil || !refused(refusal) {
 			return recorded, waiting, refusal
 		}
 	}
-	if recorded, waiting, err = record(ctx, theOverflow, results); err != nil {
+	if recorded, waiting, err = record(ctx, overflowDestination, results); err != nil {
 		return nil, nil, err
 	}
 	if refusal != nil {
@@ -63,28 +63,29 @@ func (s *Scheduler) recordAnywhere(ctx context.Context, results []result, record
 			s.cfg.Log.Warn("the log takes no results; they go to its overflow", "error", refusal)
 		}
 		s.health.note(Logging, refusal)
-		signal(s.upkeepWanted)
+		s.upkeepWanted.signal()
 	}
 	return recorded, waiting, nil
 }
 
-// recordParts records results, and splits those that are refused until each that is refused by itself stands alone: it is rejected, and
-// stops no other. It returns what is left where the store takes nothing, and what waits for somebody's lock.
+// recordParts records results. It halves batches that are refused until only results remain that are refused alone.
+// These are rejected, so that they hold up no others. It returns the results that are left if the store accepts
+// nothing, and those that have to wait because of a lock.
 func (s *Scheduler) recordParts(ctx context.Context, results []result, record recordFunc) (left, waiting []result, err error) {
 	parts := [][]result{results}
 	var rejected []result
 	for len(parts) > 0 {
 		last := len(parts) - 1
 		part := parts[last]
-		recorded, locked, partErr := s.recordAnywhere(ctx, part, record)
+		recorded, locked, partErr := s.recordOrOverflow(ctx, part, record)
 		if partErr == nil {
-			s.finish(recorded)
+			s.resultsRecorded(recorded)
 			parts, waiting = parts[:last], append(waiting, locked...)
 			continue
 		}
 		err = partErr
 		if !refused(err) || s.rejectedCount()+len(rejected) >= rejectedLimit {
-			// It is not the fault of those alone that stand alone.
+			// The fault is not in single results.
 			for _, part := range parts {
 				left = append(left, part...)
 			}
@@ -98,7 +99,7 @@ func (s *Scheduler) recordParts(ctx context.Context, results []result, record re
 		parts = append(parts, part[half:], part[:half])
 	}
 	if len(rejected) == 0 {
-		return nil, waiting, nil // the cause went while parts were tried
+		return nil, waiting, nil // the cause has gone meanwhile
 	}
 	s.reject(rejected, err)
 	return nil, waiting, err

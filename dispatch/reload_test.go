@@ -13,8 +13,8 @@ func TestQueuedFor(t *testing.T) {
 	t.Parallel()
 	for payload, want := range map[string][]int64{"10": {10}, "99 x 20 10": {10}, "20": nil, "x": nil, "": {10, 30}} {
 		c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2), edited(3, 30, 3))
-		c.claimed(0, 30, 0, 0)
-		c.queuedFor(payload)
+		c.markClaimed(0, 30, 0, 0)
+		c.queuedNotification(payload)
 		var got []int64
 		for id, e := range c.endpoints {
 			if e.loading {
@@ -26,26 +26,26 @@ func TestQueuedFor(t *testing.T) {
 		}
 	}
 	c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2))
-	c.lacks(c.endpoints[20])
-	if !drain(c.tell) || c.takeElsewhere() != "20" || c.takeElsewhere() != "" {
+	c.requestLoad(c.endpoints[20])
+	if !drain(c.notificationPending) || c.takeQueuedForOthers() != "20" || c.takeQueuedForOthers() != "" {
 		t.Error("the owner of an endpoint is not told once of what was queued for it")
 	}
-	for _, n := range []int{tellLimit, tellLimit + 1} {
+	for _, n := range []int{notifyLimit, notifyLimit + 1} {
 		for id := range n {
-			c.elsewhere[int64(id)] = struct{}{}
+			c.queuedForOthers[int64(id)] = struct{}{}
 		}
 		want := n
-		if n > tellLimit {
+		if n > notifyLimit {
 			want = 0 // all are meant
 		}
-		if got := len(strings.Fields(c.takeElsewhere())); got != want {
+		if got := len(strings.Fields(c.takeQueuedForOthers())); got != want {
 			t.Errorf("of %d endpoints %d are told of by name", n, got)
 		}
 	}
 }
 
-// Only endpoints at which something changed that their deliveries depend on are loaded anew, and only what a webhook's new URL or its enabling
-// concerns begins without failures.
+// Only endpoints at which something changed that their deliveries depend on are loaded anew, and only what a webhook's
+// new URL or its enabling concerns begins without failures.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	of := func(hooks ...*webhook) *webhooks {
@@ -57,7 +57,7 @@ func TestReload(t *testing.T) {
 	}
 	first, second := edited(1, 10, 1), edited(2, 20, 2)
 	leaving, left := edited(1, 10, 1), edited(1, 10, 1)
-	leaving.leftAt, left.leftAt = []int64{30, 40}, []int64{30}
+	leaving.previousEndpoints, left.previousEndpoints = []int64{30, 40}, []int64{30}
 	enabled := edited(1, 10, 3)
 	enabled.activation = 3
 	moved := edited(1, 20, 3)
@@ -77,7 +77,7 @@ func TestReload(t *testing.T) {
 		"one of its former URLs is let go":   {of(leaving), of(left), nil, nil, map[int64]int{10: 1}, false},
 		"the last of its former URLs is too": {of(left), of(first), []int64{10}, nil, map[int64]int{10: 1}, false},
 	} {
-		d := differenceOf(tt.before, tt.after)
+		d := diffWebhooks(tt.before, tt.after)
 		stale, reset := map[int64]struct{}{}, map[int64]struct{}{}
 		for _, id := range tt.stale {
 			stale[id] = struct{}{}
@@ -89,23 +89,24 @@ func TestReload(t *testing.T) {
 		for id, list := range d.hooks {
 			hooks[id] = len(list)
 		}
-		if fmt.Sprint(d.stale, d.reset, hooks, d.gone) != fmt.Sprint(stale, reset, tt.hooks, tt.gone) {
-			t.Errorf("%s: stale are %v, reset %v, with webhooks %v; gone: %t", name, d.stale, d.reset, hooks, d.gone)
+		if fmt.Sprint(d.stale, d.reset, hooks, d.deleted) != fmt.Sprint(stale, reset, tt.hooks, tt.gone) {
+			t.Errorf("%s: stale are %v, reset %v, with webhooks %v; gone: %t", name, d.stale, d.reset, hooks, d.deleted)
 		}
 	}
 	c := newClocked(t, first, second)
 	third := edited(3, 30, 3)
-	third.leftAt = []int64{10}
-	if gone := c.apply(of(first, third)); !gone || c.endpoints[30] == nil || !c.endpoints[30].moving || len(c.endpoints[20].hooks) > 0 || c.e.loading {
+	third.previousEndpoints = []int64{10}
+	if gone := c.applyWebhooks(of(first, third)); !gone || c.endpoints[30] == nil || !c.endpoints[30].moving || len(c.endpoints[20].hooks) > 0 || c.e.loading {
 		t.Errorf("webhooks are gone: %t; the endpoints are %v", gone, c.endpoints)
 	}
 	delete(c.endpoints, 20)
-	if c.apply(of(first)); c.endpoints[20] != nil {
+	if c.applyWebhooks(of(first)); c.endpoints[20] != nil {
 		t.Error("an endpoint without webhooks is made")
 	}
 }
 
-// While webhooks are not used on the site, or the daemon stops, nothing begins; once they are used again everything goes on.
+// While webhooks are not used on the site, or the daemon stops, nothing begins; once they are used again everything
+// goes on.
 func TestSwitch(t *testing.T) {
 	t.Parallel()
 	hook := edited(1, 10, 1)
@@ -113,11 +114,11 @@ func TestSwitch(t *testing.T) {
 	used := *c.webhooks
 	off := used
 	off.enabled = false
-	c.apply(&off)
+	c.applyWebhooks(&off)
 	if n := c.offer(1); n != 0 {
 		t.Errorf("%d attempts begin while webhooks are not used", n)
 	}
-	if c.apply(&used); len(c.sent) != 1 {
+	if c.applyWebhooks(&used); len(c.sent) != 1 {
 		t.Errorf("%d attempts begin once webhooks are used, not one", len(c.sent))
 	}
 	c.e.limit, c.stopping = 8, true
@@ -125,76 +126,79 @@ func TestSwitch(t *testing.T) {
 		t.Errorf("%d attempts begin while the daemon stops", n)
 	}
 	looked := false
-	c.find = func(*successorQuery) { looked = true }
-	c.lookUp(c.e, &line{})
+	c.querySuccessor = func(*successorQuery) { looked = true }
+	c.requestSuccessor(c.e, &line{})
 	if c.e.loading = false; looked {
 		t.Error("a daemon that stops looks for more")
 	}
-	if c.wantLoad(c.e); c.e.loading {
+	if c.queueLoad(c.e); c.e.loading {
 		t.Error("a daemon that stops loads more")
 	}
-	c.stopping, c.e.leaving = false, true
-	if c.wantLoad(c.e); c.e.loading {
+	c.stopping, c.e.releasing = false, true
+	if c.queueLoad(c.e); c.e.loading {
 		t.Error("more is loaded of an endpoint that is left")
 	}
-	if c.lookUp(c.e, &line{}); !looked {
+	if c.requestSuccessor(c.e, &line{}); !looked {
 		t.Error("nothing is looked for")
 	}
 }
 
-// A look asks about few endpoints with much room or many with little; what came in its way meanwhile lets it be made again.
+// A look asks about few endpoints with much room or many with little; what came in its way meanwhile lets it be made
+// again.
 func TestLooks(t *testing.T) {
 	t.Parallel()
 	hooks := make([]*webhook, 0, 300)
 	for id := range int64(300) {
 		hooks = append(hooks, edited(id+1, id+1, id+1))
 	}
-	for _, tt := range []struct{ held, busy, looks int }{{0, 0, 1}, {0, 8, lookRoom / (crowded / 8)}, {0, crowded, lookRoom / chunk}, {crowded, 0, lookAt}} {
+	for _, tt := range []struct{ held, busy, looks int }{{0, 0, 1}, {0, 8, maxLoadRoom / (crowdedAt / 8)}, {0, crowdedAt, maxLoadRoom / minWindow}, {crowdedAt, 0, maxLoadEndpoints}} {
 		c := newClocked(t, edited(1000, 10, 1))
 		c.e = nil
 		c.learn(hooks...)
-		c.memory.held, c.memory.busy = tt.held, tt.busy
+		c.memory.held, c.memory.holders = tt.held, tt.busy
 		for _, h := range hooks {
-			c.claimed(0, h.id, 0, 0)
-			c.wantLoad(c.endpoints[h.id])
+			c.markClaimed(0, h.id, 0, 0)
+			c.queueLoad(c.endpoints[h.id])
 		}
-		drain(c.loadable)
-		if looks := c.takeLooks(); len(looks) != tt.looks || !drain(c.loadable) {
+		drain(c.loadsPending)
+		if looks := c.takeLoads(); len(looks) != tt.looks || !drain(c.loadsPending) {
 			t.Errorf("with %d deliveries at %d endpoints one look asks about %d, not %d", tt.held, tt.busy, len(looks), tt.looks)
 		}
 	}
 	for name, tt := range map[string]struct {
-		prepare func(*clocked, *look)
+		prepare func(*clocked, *endpointLoad)
 		err     error
 		again   bool // at once
 		later   bool
 	}{
-		"nothing came":              {prepare: func(*clocked, *look) {}},
-		"something was missed":      {prepare: func(c *clocked, _ *look) { c.wantLoad(c.e) }, again: true},
-		"it was forgotten":          {prepare: func(c *clocked, _ *look) { c.e.forget() }, again: true},
-		"it was lost":               {prepare: func(c *clocked, _ *look) { c.e.owned = false }},
-		"a webhook has come":        {prepare: func(_ *clocked, l *look) { l.stale = true }, later: true},
-		"an edit was seen":          {prepare: func(_ *clocked, l *look) { l.due = []*delivery{{id: 1, webhookID: 1, edition: 9, attempts: 1}} }, later: true},
-		"a webhook is gone":         {prepare: func(_ *clocked, l *look) { l.tests = []*delivery{{id: 1, webhookID: 9, kind: kindTest}} }, later: true},
-		"it has moved":              {prepare: func(_ *clocked, l *look) { l.tests = []*delivery{{id: 1, webhookID: 2, edition: 2, kind: kindTest}} }, later: true},
-		"the store does not answer": {prepare: func(*clocked, *look) {}, err: errors.New("away"), later: true},
+		"nothing came":         {prepare: func(*clocked, *endpointLoad) {}},
+		"something was missed": {prepare: func(c *clocked, _ *endpointLoad) { c.queueLoad(c.e) }, again: true},
+		"it was forgotten":     {prepare: func(c *clocked, _ *endpointLoad) { c.e.invalidate() }, again: true},
+		"it was lost":          {prepare: func(c *clocked, _ *endpointLoad) { c.e.owned = false }},
+		"a webhook has come":   {prepare: func(_ *clocked, l *endpointLoad) { l.stale = true }, later: true},
+		"an edit was seen":     {prepare: func(_ *clocked, l *endpointLoad) { l.due = []*delivery{{id: 1, webhookID: 1, edition: 9, attempts: 1}} }, later: true},
+		"a webhook is gone":    {prepare: func(_ *clocked, l *endpointLoad) { l.tests = []*delivery{{id: 1, webhookID: 9, kind: kindTest}} }, later: true},
+		"it has moved": {prepare: func(_ *clocked, l *endpointLoad) {
+			l.tests = []*delivery{{id: 1, webhookID: 2, edition: 2, kind: kindTest}}
+		}, later: true},
+		"the store does not answer": {prepare: func(*clocked, *endpointLoad) {}, err: errors.New("away"), later: true},
 	} {
 		c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2))
 		in := c.armed()
-		c.wantLoad(c.e)
-		looks := c.takeLooks()
+		c.queueLoad(c.e)
+		looks := c.takeLoads()
 		tt.prepare(c, looks[0])
-		c.loaded(looks, tt.err)
-		if c.e.loading != tt.again || c.e.later != tt.later || (*in >= 0) != tt.later || len(c.sent) > 0 {
-			t.Errorf("%s: it is looked at again: %t, or later: %t, in %s; %d attempts begin", name, c.e.loading, c.e.later, *in, len(c.sent))
+		c.loadsEnded(looks, tt.err)
+		if c.e.loading != tt.again || c.e.loadDeferred != tt.later || (*in >= 0) != tt.later || len(c.sent) > 0 {
+			t.Errorf("%s: it is looked at again: %t, or later: %t, in %s; %d attempts begin", name, c.e.loading, c.e.loadDeferred, *in, len(c.sent))
 		}
 	}
 	c := newClocked(t, edited(1, 10, 1))
-	for id := range int64(window) {
+	for id := range int64(maxWindow) {
 		c.e.hold(&delivery{id: id + 1})
 		c.e.due = append(c.e.due, &delivery{id: id + 1})
 	}
-	if c.wantLoad(c.e); c.e.loading || !c.e.more {
+	if c.queueLoad(c.e); c.e.loading || !c.e.moreInStore {
 		t.Error("what a full endpoint lacks is forgotten, or loaded though there is no room")
 	}
 }

@@ -16,12 +16,13 @@ import (
 	"walhook/sql"
 )
 
-// poolConns bounds the connections to the store besides those of the stream and the lease.
+// poolConns bounds the connections to the store besides those of the stream, the coordinator and the membership.
 const poolConns = loaders + 3
 
-// Run sends until the context ends, then waits for the attempts in flight and records them. Meanwhile it keeps its lease and
-// releases each endpoint that has nothing in flight, so that other daemons send there. It returns nil after such a clean stop,
-// a *cdc.CopyError if the store is not what it was, and a *sql.VersionError if its schema has become that of another version.
+// Run sends until the context ends, then waits for the attempts in flight and records their results. Meanwhile it keeps
+// its lease, and releases each endpoint that has nothing in flight, so that other daemons send there. It returns nil
+// after such a clean stop, a *catalog.CopyError if the store is not the original one, and a *sql.VersionError if its
+// schema has changed to another version.
 func (s *Scheduler) Run(ctx context.Context) error {
 	var err error
 	s.pool, err = session.NewPool(ctx, s.cfg.StoreURL, poolConns, func(ctx context.Context, conn *pgx.Conn) error {
@@ -43,7 +44,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 	defer s.closePool()
 
-	// Whoever records and loads outlives the context by the attempts in flight.
+	// The loops outlive the context until the attempts in flight are recorded.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var workers sync.WaitGroup
@@ -51,19 +52,19 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		workers.Go(func() { s.loadLoop(background) })
 	}
 	workers.Go(func() { s.recordLoop(background) })
-	workers.Go(func() { s.gateLoop(background) })
-	workers.Go(func() { s.tellLoop(background) })
+	workers.Go(func() { s.visibilityLoop(background) })
+	workers.Go(func() { s.notifyLoop(background) })
 	workers.Go(func() { s.sampleLoop(background) })
 	workers.Go(func() { s.timeIndexLoop(background) })
 	workers.Go(func() { s.upkeepLoop(background) })
 	workers.Go(func() { s.healthLoop(background) })
 
-	lease, pulse := &lease{s: s}, &pulse{s: s, name: stream.DaemonName()}
-	leasing, endLease := context.WithCancel(background)
-	defer endLease()
+	coordinator, membership := &coordinator{s: s}, &membership{s: s, name: stream.DaemonName()}
+	sessions, endSessions := context.WithCancel(background)
+	defer endSessions()
 	ended := make(chan error, 2)
-	go func() { ended <- lease.run(leasing) }()
-	go func() { ended <- pulse.run(leasing) }()
+	go func() { ended <- coordinator.run(sessions) }()
+	go func() { ended <- membership.run(sessions) }()
 	left := cap(ended)
 	select {
 	case <-ctx.Done():
@@ -72,28 +73,29 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		s.cfg.Failed(err)
 	}
 	s.drain()
-	endLease()
+	endSessions()
 	for range left {
 		err = cmp.Or(err, <-ended)
 	}
 	stop()
-	s.abort() // also looks for what nobody will send
+	s.abort() // also ends queries for successors, which nobody would send
 	workers.Wait()
-	s.lookups.Wait()
+	s.queries.Wait()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	pulse.close(closing)
+	membership.close(closing)
 	return err
 }
 
-// A clean stop ends within the timeout of an attempt and ten seconds, of which the stream takes a few. recordTimeout is how much longer than an
-// attempt the results may take, and closeTimeout bounds giving everything back.
+// A clean stop takes no longer than an attempt's timeout and ten seconds, a few of which the stream needs.
+// recordTimeout is how much longer than an attempt its result may take, and closeTimeout bounds the release of
+// endpoints.
 const (
 	recordTimeout = 2 * time.Second
 	closeTimeout  = time.Second
 )
 
-// closePool closes the connections to the store. It does not wait for those where the store does not answer.
+// closePool closes the connections to the store, but does not wait for a store that does not answer.
 func (s *Scheduler) closePool() {
 	closed := make(chan struct{})
 	go func() {
@@ -106,7 +108,7 @@ func (s *Scheduler) closePool() {
 	}
 }
 
-// drain begins no attempt any more and waits for those in flight and for their results to be recorded.
+// drain stops new attempts, and waits until those in flight have ended and are recorded.
 func (s *Scheduler) drain() {
 	s.mu.Lock()
 	s.stopping = true
@@ -116,7 +118,7 @@ func (s *Scheduler) drain() {
 		}
 	}
 	s.mu.Unlock()
-	close(s.drains)
+	close(s.stopRequested)
 	deadline := time.Now().Add(s.cfg.Timeout + recordTimeout)
 	giveUp := time.AfterFunc(s.cfg.Timeout+time.Second, s.abort)
 	s.attempts.Wait()
@@ -128,17 +130,17 @@ func (s *Scheduler) drain() {
 		if left <= 0 {
 			return
 		}
-		signal(s.recorded)
+		s.resultsPending.signal()
 		time.Sleep(5 * time.Millisecond)
 	}
 	s.cfg.Log.Warn("stopped with results that the store did not take; these deliveries will be sent again")
 }
 
-// statementTimeout bounds what is asked of a session of the pool at once. Then it is replaced: its server process may have stopped, or what
-// stands between may keep it open though the server is gone.
+// statementTimeout bounds each use of a pooled session, which is replaced then: its server process may be stopped, or a
+// balancer may keep the connection open after the server is gone.
 const statementTimeout = 15 * time.Second
 
-// lockWait is how long a statement waits for a lock that somebody else has before it gives up, for now.
+// lockWait is how long a statement waits for a lock before it fails, to be retried.
 const lockWait = 250 * time.Millisecond
 
 func boundLockWaits(ctx context.Context, conn *pgx.Conn) error {
@@ -152,52 +154,54 @@ func newStoreBackoff() retry.Backoff {
 	return retry.WithJitterPercent(20, retry.WithCappedDuration(2*time.Second, retry.NewExponential(50*time.Millisecond)))
 }
 
-// asidePause is the wait before trying again to record results that wait for somebody's lock.
-const asidePause = 250 * time.Millisecond
+// lockedRetry is the delay before results are recorded again that were deferred because of a lock.
+const lockedRetry = 250 * time.Millisecond
 
-// recordLoop records results in batches: while one is on its way the next gathers. Those that wait for somebody's lock are set aside, so that
-// they keep no others waiting; those that the store rejects are retried now and then.
+// recordLoop records results in batches: one batch gathers while the previous one is sent. Results that other
+// transactions have locked are deferred, so that they hold up no others. Results that the store rejects are retried now
+// and then.
 func (s *Scheduler) recordLoop(ctx context.Context) {
-	var aside []result
-	retryAside := time.NewTimer(asidePause)
-	defer retryAside.Stop()
+	var deferred []result
+	retryDeferred := time.NewTimer(lockedRetry)
+	defer retryDeferred.Stop()
 	retryRejected := time.NewTicker(rejectedRetry)
 	defer retryRejected.Stop()
 	for ctx.Err() == nil {
 		var locked []result
 		select {
-		case <-s.recorded:
-			results, troubled := s.takeResults()
-			locked = s.write(ctx, results, func(ctx context.Context, to destination, part []result) ([]result, []result, error) {
-				return s.record(ctx, to, part, troubled)
+		case <-s.resultsPending:
+			results, endpoints := s.takeResults()
+			locked = s.recordAll(ctx, results, func(ctx context.Context, to destination, part []result) ([]result, []result, error) {
+				return s.record(ctx, to, part, endpoints)
 			})
 		case <-retryRejected.C:
 			if results := s.takeRejected(); len(results) > 0 {
-				locked = s.write(ctx, results, func(ctx context.Context, to destination, part []result) ([]result, []result, error) {
+				locked = s.recordAll(ctx, results, func(ctx context.Context, to destination, part []result) ([]result, []result, error) {
 					return s.record(ctx, to, part, nil)
 				})
 			}
-		case <-retryAside.C:
-			results := aside
-			aside = nil
-			locked = s.write(ctx, results, s.recordAside)
+		case <-retryDeferred.C:
+			results := deferred
+			deferred = nil
+			locked = s.recordAll(ctx, results, s.recordLocked)
 		case <-ctx.Done():
 		}
 		if len(locked) > 0 {
-			for _, id := range s.setAside(locked) {
+			for _, id := range s.deferLocked(locked) {
 				s.cfg.Log.Info("a webhook's deliveries wait for a transaction that has locked them", "webhook_id", id)
 			}
-			aside = append(aside, locked...)
-			retryAside.Reset(asidePause)
+			deferred = append(deferred, locked...)
+			retryDeferred.Reset(lockedRetry)
 		}
 	}
-	if len(aside) > 0 {
+	if len(deferred) > 0 {
 		s.cfg.Log.Warn("stopped with results that wait for a lock in the store; these deliveries will be sent again")
 	}
 }
 
-// write records results until the store has taken or rejected those that nobody has locked, and returns the others.
-func (s *Scheduler) write(ctx context.Context, left []result, record recordFunc) (locked []result) {
+// recordAll records results until the store has accepted or rejected each, except those that other transactions have
+// locked, which it returns.
+func (s *Scheduler) recordAll(ctx context.Context, left []result, record recordFunc) (locked []result) {
 	err := retry.Do(ctx, newStoreBackoff(), func(ctx context.Context) error {
 		rest, waiting, err := s.recordParts(ctx, left, record)
 		left, locked = rest, append(locked, waiting...)
@@ -208,7 +212,7 @@ func (s *Scheduler) write(ctx context.Context, left []result, record recordFunc)
 			return nil
 		}
 		s.cfg.Log.Warn("the store did not take results; trying again", "error", err)
-		s.pool.Reset() // what a connection knows of the store's types may have been true of another store
+		s.pool.Reset() // the OIDs that a connection has cached may be those of another store
 		return retry.RetryableError(err)
 	})
 	if err != nil {
@@ -217,11 +221,11 @@ func (s *Scheduler) write(ctx context.Context, left []result, record recordFunc)
 	return locked
 }
 
-// findSuccessor asks the store for the next delivery of a line.
+// findSuccessor queries the next delivery of a line in a goroutine of its own.
 func (s *Scheduler) findSuccessor(q *successorQuery) {
-	s.lookups.Add(1)
+	s.queries.Add(1)
 	go func() {
-		defer s.lookups.Done()
+		defer s.queries.Done()
 		var next *delivery
 		var due, stale bool
 		err := retry.Do(s.attemptCtx, newStoreBackoff(), func(ctx context.Context) error {
@@ -231,70 +235,70 @@ func (s *Scheduler) findSuccessor(q *successorQuery) {
 			return retry.RetryableError(err)
 		})
 		if err == nil {
-			s.found(q, next, due, stale)
+			s.successorFound(q, next, due, stale)
 		}
 	}()
 }
 
-// loadLoop looks into the store for those endpoints that have waited for it the longest.
+// loadLoop loads deliveries for the endpoints that have waited the longest.
 func (s *Scheduler) loadLoop(ctx context.Context) {
 	for {
 		select {
-		case <-s.loadable:
+		case <-s.loadsPending:
 		case <-ctx.Done():
 			return
 		}
-		looks := s.takeLooks()
-		if len(looks) == 0 {
+		loads := s.takeLoads()
+		if len(loads) == 0 {
 			continue
 		}
-		err := s.load(ctx, looks)
+		err := s.load(ctx, loads)
 		s.noteUnless(ctx, Loading, err)
 		if err != nil && !errors.Is(err, context.Canceled) {
 			s.cfg.Log.Warn("could not look for pending deliveries; trying again", "error", err)
-			s.pool.Reset() // as when results are not taken
+			s.pool.Reset() // as in recordAll
 		}
-		s.loaded(looks, err)
+		s.loadsEnded(loads, err)
 	}
 }
 
-// gateLoop lets deliveries pass as the source begins to show their transactions. It asks while they are being queued, so that
-// the answer is mostly there when they come to the gate.
-func (s *Scheduler) gateLoop(ctx context.Context) {
+// visibilityLoop makes deliveries ready as the source begins to show their transactions. It refreshes the horizon while
+// they are being queued, so that most are visible as soon as they are handed over.
+func (s *Scheduler) visibilityLoop(ctx context.Context) {
 	for {
 		select {
-		case <-s.gate:
-		case <-s.foreseen:
-			// Where this fails, the gate asks again and tells of it.
+		case <-s.visibilityPending:
+		case <-s.horizonPrefetch:
+			// If this fails, the refresh below fails as well, and reports it.
 			_ = s.cfg.Horizon.Refresh(ctx)
 			continue
 		case <-ctx.Done():
 			return
 		}
-		passed, refresh := time.Now(), s.cfg.Horizon.Refresh
+		progress, refresh := time.Now(), s.cfg.Horizon.Refresh
 		for pause := horizonPauseMin; ; pause = min(2*pause, horizonPauseMax) {
-			left, released := 0, 0
+			left, ready := 0, 0
 			err := refresh(ctx)
 			s.noteUnless(ctx, Visibility, err)
 			if err == nil {
-				left, released = s.release()
+				left, ready = s.recheckVisibility()
 			} else if ctx.Err() == nil {
 				s.cfg.Log.Warn("deliveries wait: the source cannot be asked what it shows", "error", err)
 				left, pause = 1, time.Second
 			}
 			refresh = s.cfg.Horizon.Refresh
-			if released > 0 {
-				passed = time.Now()
-			} else if left > 0 && time.Since(passed) > horizonPatience {
+			if ready > 0 {
+				progress = time.Now()
+			} else if left > 0 && time.Since(progress) > horizonPatience {
 				s.cfg.Log.Warn("deliveries wait: the source does not show their transactions; connecting again", "deliveries", left)
-				passed, refresh = time.Now(), s.cfg.Horizon.Reconnect
+				progress, refresh = time.Now(), s.cfg.Horizon.Reconnect
 			}
 			if left == 0 || ctx.Err() != nil {
 				break
 			}
 			select {
 			case <-time.After(pause):
-			case <-s.gate:
+			case <-s.visibilityPending:
 			case <-ctx.Done():
 				return
 			}

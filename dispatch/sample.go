@@ -11,21 +11,21 @@ import (
 )
 
 const (
-	// sampleInterval is how often the store is asked how queue, endpoints, webhooks and incidents stand, and sampleTimeout how
-	// long it may take.
+	// sampleInterval is how often the queue, endpoints, webhooks and incidents are counted, and sampleTimeout how long
+	// that may take.
 	sampleInterval = 10 * time.Second
 	sampleTimeout  = 5 * time.Second
 
-	// sampleAge is how old a sample may be before it says nothing any more.
+	// sampleAge is how old a sample may be before it is dropped.
 	sampleAge = time.Minute
 )
 
-// Sample is how the store stood a moment ago. It concerns all daemons.
+// Sample is a recent count of what the store holds, for all daemons.
 type Sample struct {
 	Pending            int64
-	Estimated          bool    // Pending is one from the server's statistics, as it is beyond 10,000
-	OldestSeconds      float64 // age of the oldest pending delivery that does not wait for a disabled webhook
-	EndpointsInTrouble int64   // whose last attempt failed
+	Estimated          bool    // Pending is an estimate from the server's statistics, as it is beyond 10,000
+	OldestSeconds      float64 // age of the oldest pending delivery, without those of disabled webhooks
+	EndpointsInTrouble int64   // their last attempt failed
 	WebhooksEnabled    int64
 	WebhooksDisabled   int64
 	Daemons            int64
@@ -36,7 +36,7 @@ type Sample struct {
 	at time.Time
 }
 
-// Sample returns the last look into the store, nil where that is more than a minute ago.
+// Sample returns the last sample, or nil if it is too old.
 func (s *Scheduler) Sample() *Sample {
 	if sample := s.sampled.Load(); sample != nil && time.Since(sample.at) < sampleAge {
 		return sample
@@ -44,13 +44,13 @@ func (s *Scheduler) Sample() *Sample {
 	return nil
 }
 
-// sampleLoop looks into the store now and then.
+// sampleLoop takes samples from time to time.
 func (s *Scheduler) sampleLoop(ctx context.Context) {
 	for {
-		if sample, err := s.look(ctx); err == nil {
+		if sample, err := s.takeSample(ctx); err == nil {
 			s.sampled.Store(sample)
 		} else if ctx.Err() == nil {
-			// Those who need the store tell of one that is away.
+			// Whoever needs the store reports that it is away.
 			s.cfg.Log.Debug("could not look at the queue for the metrics", "error", err)
 		}
 		select {
@@ -61,8 +61,8 @@ func (s *Scheduler) sampleLoop(ctx context.Context) {
 	}
 }
 
-// look asks the store. The cost does not grow with the queue.
-func (s *Scheduler) look(ctx context.Context) (*Sample, error) {
+// takeSample queries the store. Its cost does not grow with the queue.
+func (s *Scheduler) takeSample(ctx context.Context) (*Sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
 	sample := &Sample{Incidents: map[string]int64{}, at: time.Now()}
@@ -95,19 +95,19 @@ func (s *Scheduler) look(ctx context.Context) (*Sample, error) {
 
 // Load is what this process has in memory.
 type Load struct {
-	Endpoints int // that are its own
+	Endpoints int // owned by this daemon
 	InFlight  int // attempts
-	Held      int // deliveries, those in flight among them
+	Held      int // deliveries, including those in flight
 	Alive     bool
 
-	Unrecorded int // answers that the store has not taken yet
+	Unrecorded int // results that the store does not have yet
 }
 
 // Load returns it.
 func (s *Scheduler) Load() Load {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := Load{InFlight: s.inFlight, Held: s.memory.held, Unrecorded: s.unrecorded, Alive: time.Now().Before(s.aliveUntil)}
+	l := Load{InFlight: s.inFlight, Held: s.memory.held, Unrecorded: s.unrecorded, Alive: time.Now().Before(s.startsUntil)}
 	for _, e := range s.endpoints {
 		if e.owned {
 			l.Endpoints++

@@ -16,169 +16,178 @@ type limits struct {
 	backoff             post.Backoff
 }
 
-// schedule is the part of the queue that this process holds in memory. It decides what is attempted when, and leaves the doing to others:
-// it makes no request and no query, and reads no clock of its own.
+// schedule holds part of the queue in memory and decides which delivery is attempted when. It only decides: requests,
+// queries, timers and the clock belong to the Scheduler.
 //
-// Each method that takes the mutex is one step: handOver, answered, finish, loaded, found, release, due, apply and others. The Scheduler
-// takes them in any order, as answers come in. All other methods need the mutex held.
+// Each method that takes the mutex is one step, such as handOver, attemptEnded, resultsRecorded, loadsEnded,
+// successorFound, recheckVisibility, timerFired or applyWebhooks. The Scheduler calls them in any order, as events
+// arrive. All other methods need the mutex held.
 type schedule struct {
 	limits limits
 
-	// What it needs of the world. None may block or call back: the mutex is held.
-	now     func() time.Time
-	visible func(xid int64) bool
-	send    func(d *delivery, troubled bool)    // begins an attempt, at the end of which answered is called
-	find    func(q *successorQuery)             // looks for the next of a line, and calls found
-	arm     func(e *endpoint, in time.Duration) // calls due after that time instead of the time set before; negative: not at all
+	// The schedule's only ways out. None may block or call back, because the mutex is held.
+	now            func() time.Time
+	visible        func(xid int64) bool
+	send           func(d *delivery, unhealthy bool)   // starts an attempt, which ends with a call of attemptEnded
+	querySuccessor func(q *successorQuery)             // starts a query, which ends with a call of successorFound
+	arm            func(e *endpoint, in time.Duration) // sets the endpoint's only timer, for timerFired; negative: stops it
 
-	mu         sync.Mutex
-	webhooks   *webhooks
-	endpoints  map[int64]*endpoint
-	ring       []*endpoint          // that may have something to send, in turn
-	parked     [reasons][]*endpoint // that were turned away, by what for
-	gated      []*delivery          // whose transaction the source cannot show yet
-	results    []result
-	troubled   map[*endpoint]struct{} // whose failures are to be written
-	elsewhere  map[int64]struct{}     // endpoints of others for which something was queued
-	memory     memory
-	toLoad     []*endpoint   // in turn
-	strangers  map[int64]int // webhooks that were not known as the store had them when something was queued: the number of the last such delivery
-	came       int           // how many such deliveries have come so far
-	inFlight   int
-	inTroubled int // of those, at endpoints whose last attempt failed
-	unrecorded int
-	stopping   bool
-	daemon     int64     // the number under which endpoints are owned; 0: none are
-	aliveUntil time.Time // no attempt may begin that could outlast the lease
+	mu                 sync.Mutex
+	webhooks           *webhooks
+	endpoints          map[int64]*endpoint
+	ring               []*endpoint                 // may have something to send; served round-robin
+	throttledEndpoints [throttleLimits][]*endpoint // by the limit that they wait for
+	awaitingVisibility []*delivery                 // the source does not show their transactions yet
+	results            []result
+	endpointsToRecord  map[*endpoint]struct{} // their failures are to be written
+	queuedForOthers    map[int64]struct{}     // endpoints that other daemons own, for which something was queued
+	memory             memory
+	toLoad             []*endpoint // in order
+	inFlight           int
+	inFlightUnhealthy  int // of those, attempts to endpoints that were unhealthy when they started
+	unrecorded         int // results, apart from those deferred because of a lock
+	stopping           bool
+	daemon             int64     // the id under which endpoints are owned; 0: not registered
+	startsUntil        time.Time // an attempt that starts later could outlast the lease
 
-	recorded chan struct{} // capacity 1: results is not empty
-	gate     chan struct{} // capacity 1: gated is not empty
-	loadable chan struct{} // capacity 1: toLoad is not empty
-	woken    chan struct{} // capacity 1: look for work in the store
-	tell     chan struct{} // capacity 1: elsewhere is not empty
+	// A stale webhook is one that was not known as the store had it when a delivery was queued for it. Deliveries for
+	// stale webhooks are numbered, so that a reload clears only those that came before it.
+	staleWebhooks map[int64]int // the number of the latest such delivery of each
+	staleSeen     int
+
+	resultsPending      wakeup // for recordLoop: results or endpointsToRecord has something
+	visibilityPending   wakeup // for visibilityLoop: awaitingVisibility has something
+	loadsPending        wakeup // for a loadLoop: toLoad has something
+	refreshWanted       wakeup // for the coordinator: webhooks, ownership or pending deliveries may have changed in the store
+	notificationPending wakeup // for notifyLoop: queuedForOthers has something
 }
 
-// unrecordedLimit is how many answers may wait to be recorded before no attempt is begun any more: all that is sent again if the process
-// dies now.
+// unrecordedLimit is how many results may wait to be recorded before no more attempts start. If the process died, all
+// of these deliveries would be sent again.
 const unrecordedLimit = 2048
 
 func newSchedule(l limits) *schedule {
 	return &schedule{
-		limits: l, endpoints: map[int64]*endpoint{}, troubled: map[*endpoint]struct{}{}, elsewhere: map[int64]struct{}{}, strangers: map[int64]int{},
-		webhooks: &webhooks{byID: map[int64]*webhook{}}, memory: memory{window: window},
-		recorded: make(chan struct{}, 1), gate: make(chan struct{}, 1), loadable: make(chan struct{}, 1), woken: make(chan struct{}, 1), tell: make(chan struct{}, 1),
+		limits: l, endpoints: map[int64]*endpoint{}, endpointsToRecord: map[*endpoint]struct{}{},
+		queuedForOthers: map[int64]struct{}{}, staleWebhooks: map[int64]int{},
+		webhooks: &webhooks{byID: map[int64]*webhook{}}, memory: memory{window: maxWindow},
+		resultsPending: newWakeup(), visibilityPending: newWakeup(), loadsPending: newWakeup(), refreshWanted: newWakeup(),
+		notificationPending: newWakeup(),
 	}
 }
 
-// handOver takes what this process's own stream has just queued. rest are webhooks for which the store has more, behind that, and urls
-// all endpoints that any of it is for, with the edition of their webhooks then.
-func (s *schedule) handOver(queued []*delivery, rest map[int64]struct{}, urls map[int64]int64) {
+// handOver offers the deliveries that this process's own stream has just committed. notHeld are webhooks for which the
+// stream committed more, behind those. editions has every endpoint that any of these deliveries is for, with the
+// edition of its webhooks in that transaction.
+func (s *schedule) handOver(queued []*delivery, notHeld map[int64]struct{}, editions map[int64]int64) {
 	s.mu.Lock()
-	changed := false
+	stale := false
 	for _, d := range queued {
 		s.resolve(d)
-		switch known := s.greet(d.webhookID, d.endpoint, urls); {
-		case known && d.endpoint.handOver(d):
+		if !isCurrent(d.endpoint, editions) {
+			s.markStale(d.webhookID)
+			stale = true
+		} else if d.endpoint.tryHold(d) {
 			s.admit(d)
 			continue
-		case !known:
-			changed = true
 		}
 		if d.endpoint != nil {
-			s.lacks(d.endpoint)
+			s.requestLoad(d.endpoint)
 		}
 	}
-	for id := range rest {
+	for id := range notHeld {
 		var e *endpoint
 		if hook := s.webhooks.byID[id]; hook != nil {
 			e = s.endpoints[hook.endpointID]
-			s.lacks(e)
+			s.requestLoad(e)
 		}
-		if !s.greet(id, e, urls) {
-			changed = true
+		if !isCurrent(e, editions) {
+			s.markStale(id)
+			stale = true
 		}
 	}
-	s.pump()
+	s.startAttempts()
 	s.mu.Unlock()
-	if changed {
-		s.wake()
+	if stale {
+		s.requestRefresh()
 	}
 }
 
-// greet reports whether a webhook of which a delivery was queued is known, with all others of its URL, as the store had them, and notes it as
-// a stranger otherwise. An edit counts for every later transaction: what comes for a URL after one must not overtake what its webhooks
-// have in the store.
-func (s *schedule) greet(id int64, at *endpoint, urls map[int64]int64) (known bool) {
-	if at != nil && at.edition == urls[at.id] {
-		return true
-	}
-	s.came++
-	s.strangers[id] = s.came
-	return false
+// isCurrent reports whether the endpoint's webhooks are known as the store had them when it queued. editions is as in
+// handOver. An edit counts for every later transaction: a delivery queued after one must not overtake deliveries that
+// the endpoint's webhooks already have in the store.
+func isCurrent(e *endpoint, editions map[int64]int64) bool {
+	return e != nil && e.edition == editions[e.id]
 }
 
-// meet is called when the webhooks are known as they were when so many strangers had come, or later. Now it is known whose their
-// deliveries are.
-func (s *schedule) meet(came int) {
+// markStale notes that a delivery was queued for a webhook that is not known as the store had it.
+func (s *schedule) markStale(webhookID int64) {
+	s.staleSeen++
+	s.staleWebhooks[webhookID] = s.staleSeen
+}
+
+// clearStale clears the webhooks that were stale when staleSeen was seen, because they were reloaded after that. Their
+// endpoints are known now, so their deliveries can be loaded here or by the owner.
+func (s *schedule) clearStale(seen int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, number := range s.strangers {
-		if number > came {
+	for id, number := range s.staleWebhooks {
+		if number > seen {
 			continue
 		}
-		delete(s.strangers, id)
+		delete(s.staleWebhooks, id)
 		if hook := s.webhooks.byID[id]; hook != nil {
-			s.lacks(s.endpoints[hook.endpointID])
+			s.requestLoad(s.endpoints[hook.endpointID])
 		}
 	}
 }
 
-// resolve finds the delivery's webhook and endpoint, as far as they are known.
+// resolve sets the delivery's webhook and endpoint, if they are known.
 func (s *schedule) resolve(d *delivery) {
 	if d.hook = s.webhooks.byID[d.webhookID]; d.hook != nil {
 		d.endpoint = s.endpoints[d.hook.endpointID]
 	}
 }
 
-// admit takes a held delivery to its place.
+// admit makes a held delivery ready, or queues it behind the head of its line.
 func (s *schedule) admit(d *delivery) {
 	if d.endpoint.enqueue(d) {
-		s.pass(d)
+		s.readyWhenVisible(d)
 	}
 }
 
-// pass makes a delivery ready once the source can show its transaction. Only what nothing else keeps back comes to this gate,
-// so it knows no order.
-func (s *schedule) pass(d *delivery) {
+// readyWhenVisible makes a delivery ready once the source shows its transaction. Only deliveries that may be sent now
+// come here, so awaitingVisibility needs no order.
+func (s *schedule) readyWhenVisible(d *delivery) {
 	if !s.visible(d.xid) {
-		s.gated = append(s.gated, d)
-		signal(s.gate)
+		s.awaitingVisibility = append(s.awaitingVisibility, d)
+		s.visibilityPending.signal()
 		return
 	}
-	d.endpoint.ready(d)
-	s.turn(d.endpoint)
+	d.endpoint.makeReady(d)
+	s.addToRing(d.endpoint)
 }
 
-// turn puts the endpoint into the ring of those that may have something to send.
-func (s *schedule) turn(e *endpoint) {
-	if !e.queued {
-		e.queued = true
+// addToRing adds the endpoint to those that may have something to send.
+func (s *schedule) addToRing(e *endpoint) {
+	if !e.inRing {
+		e.inRing = true
 		s.ring = append(s.ring, e)
 	}
 }
 
-// pump begins as many attempts as limits allow, one endpoint after the other.
-func (s *schedule) pump() {
+// startAttempts starts as many attempts as the limits allow, one endpoint after the other.
+func (s *schedule) startAttempts() {
 	if s.stopping || !s.webhooks.enabled {
 		return
 	}
 	now := s.now()
 	for s.inFlight < s.limits.concurrency && s.unrecorded < unrecordedLimit {
-		if now.After(s.aliveUntil) {
+		if now.After(s.startsUntil) {
 			return
 		}
 		if len(s.ring) == 0 {
-			s.unpark()
+			s.releaseThrottled()
 		}
 		if len(s.ring) == 0 {
 			return
@@ -186,128 +195,129 @@ func (s *schedule) pump() {
 		e := s.ring[0]
 		s.ring[0] = nil
 		s.ring = s.ring[1:]
-		e.queued = false
-		if why, turned := s.turnsAway(e, now); turned {
-			s.park(e, why)
+		e.inRing = false
+		if limit, throttled := s.throttled(e, now); throttled {
+			s.throttle(e, limit)
 			continue
 		}
 		if d := e.pick(now, s.limits.endpointConcurrency); d != nil {
-			s.begin(d, now)
-			s.turn(e)
+			s.startAttempt(d, now)
+			s.addToRing(e)
 		}
-		if e.low() {
-			s.wantLoad(e)
+		if e.runningLow() {
+			s.queueLoad(e)
 		}
 	}
 }
 
-// roomFor reports whether there is room of the kind that an endpoint was turned away for.
-func (s *schedule) roomFor(why int) bool {
-	of := s.limits.concurrency
-	if why == lastQuarter {
-		return of == 1 || s.inFlight < of-max(of/4, 1)
-	}
-	return s.inTroubled < max(of/2, 1)
-}
-
-// turnsAway tells whether the endpoint may begin nothing, and what for.
-func (s *schedule) turnsAway(e *endpoint, now time.Time) (why int, turned bool) {
-	if (e.inFlight > 0 || e.lastAttempt.IsZero()) && !s.roomFor(lastQuarter) {
-		return lastQuarter, true
-	}
-	return halfForTroubled, e.troublesome(now) && !s.roomFor(halfForTroubled)
-}
-
-func (s *schedule) park(e *endpoint, why int) {
-	if !e.parked[why] {
-		e.parked[why] = true
-		s.parked[why] = append(s.parked[why], e)
-	}
-}
-
-// unpark gives endpoints that were turned away another turn, as far as there is room.
-func (s *schedule) unpark() {
-	for why := range s.parked {
-		if !s.roomFor(why) {
-			continue
-		}
-		n := min(unparkBatch, len(s.parked[why]))
-		for i, e := range s.parked[why][:n] {
-			s.parked[why][i] = nil
-			e.parked[why] = false
-			s.turn(e)
-		}
-		s.parked[why] = s.parked[why][n:]
-	}
-}
-
-// What an endpoint is turned away for, although attempts may be begun: room is kept for others. It waits until there is room of that kind.
+// The limits that throttle single endpoints, to keep room for the others.
 const (
-	// The last quarter of all attempts is for endpoints that have none in flight and were tried before: of those that never were, any
-	// number may hang.
-	lastQuarter = iota
-	// Endpoints that fail or do not answer may not take more than half of all.
-	halfForTroubled
-	reasons
+	// reservedQuarter keeps the last quarter of all attempts for endpoints that have none in flight and were tried
+	// before. Endpoints that were never tried get none of it, because any number of them may hang.
+	reservedQuarter = iota
+	// unhealthyHalf is the half of all attempts that unhealthy endpoints may take together.
+	unhealthyHalf
+	throttleLimits
 )
 
-// unparkBatch is how many endpoints of each kind that were turned away get another turn with each answer.
-const unparkBatch = 2
+// throttledBatch is how many endpoints of each limit return to the ring with each attempt that ends.
+const throttledBatch = 2
 
-// begin takes a delivery for in flight and lets its attempt be made.
-func (s *schedule) begin(d *delivery, now time.Time) {
+// roomFor reports whether the limit leaves room for another attempt.
+func (s *schedule) roomFor(limit int) bool {
+	of := s.limits.concurrency
+	if limit == reservedQuarter {
+		return of == 1 || s.inFlight < of-max(of/4, 1)
+	}
+	return s.inFlightUnhealthy < max(of/2, 1)
+}
+
+// throttled reports whether a limit keeps the endpoint from starting an attempt, and which one.
+func (s *schedule) throttled(e *endpoint, now time.Time) (limit int, throttled bool) {
+	if (e.inFlight > 0 || e.lastAttempt.IsZero()) && !s.roomFor(reservedQuarter) {
+		return reservedQuarter, true
+	}
+	return unhealthyHalf, e.unhealthy(now) && !s.roomFor(unhealthyHalf)
+}
+
+// throttle lets the endpoint wait until the limit leaves room.
+func (s *schedule) throttle(e *endpoint, limit int) {
+	if !e.throttledBy[limit] {
+		e.throttledBy[limit] = true
+		s.throttledEndpoints[limit] = append(s.throttledEndpoints[limit], e)
+	}
+}
+
+// releaseThrottled returns throttled endpoints to the ring if there is room.
+func (s *schedule) releaseThrottled() {
+	for limit := range s.throttledEndpoints {
+		if !s.roomFor(limit) {
+			continue
+		}
+		n := min(throttledBatch, len(s.throttledEndpoints[limit]))
+		for i, e := range s.throttledEndpoints[limit][:n] {
+			s.throttledEndpoints[limit][i] = nil
+			e.throttledBy[limit] = false
+			s.addToRing(e)
+		}
+		s.throttledEndpoints[limit] = s.throttledEndpoints[limit][n:]
+	}
+}
+
+// startAttempt counts a delivery as in flight and sends it.
+func (s *schedule) startAttempt(d *delivery, now time.Time) {
 	e := d.endpoint
 	if hook := s.webhooks.byID[d.webhookID]; hook != nil {
-		d.hook = hook // with the secret of today
+		d.hook = hook // signs with the current secret
 	}
-	troubled := e.troublesome(now)
+	unhealthy := e.unhealthy(now)
 	if e.inFlight == 0 {
 		e.quietSince = now
 	}
 	e.inFlight++
 	s.inFlight++
-	if troubled {
-		s.inTroubled++
+	if unhealthy {
+		s.inFlightUnhealthy++
 	}
-	put(&e.flying, d.id, d)
-	s.send(d, troubled)
+	put(&e.active, d.id, d)
+	s.send(d, unhealthy)
 }
 
-// answered takes the outcome of an attempt: the endpoint's slot is free again, and the result goes to be recorded. It reports whether the
-// endpoint was failing before, and is now.
-func (s *schedule) answered(d *delivery, o post.Outcome, troubled bool) (r result, was, is bool) {
+// attemptEnded takes the outcome of an attempt and queues its result to be recorded. unhealthy is as in send. It
+// reports whether the endpoint was failing before and is failing now.
+func (s *schedule) attemptEnded(d *delivery, o post.Outcome, unhealthy bool) (r result, was, is bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
 	e := d.endpoint
 	e.inFlight--
 	s.inFlight--
-	if troubled {
-		s.inTroubled--
+	if unhealthy {
+		s.inFlightUnhealthy--
 	}
 	if o.Kind == post.Aborted {
-		drop(&e.flying, d.id)
+		drop(&e.active, d.id)
 		return result{}, false, false
 	}
 	r = s.limits.decide(d, o, now)
 	was = e.failing()
-	e.answered(d, o, now, s.limits.endpointConcurrency)
-	if e.failures > 0 || e.troubled {
+	e.attemptEnded(d, o, now, s.limits.endpointConcurrency)
+	if e.failures > 0 || e.failuresRecorded {
 		e.lastError = o.Error
-		s.troubled[e] = struct{}{}
+		s.endpointsToRecord[e] = struct{}{}
 	}
 	s.results = append(s.results, r)
 	s.unrecorded++
-	s.turn(e)
-	// Endpoints that were turned away get their turn before those that come from now on.
-	s.unpark()
-	s.pump()
+	s.addToRing(e)
+	// Endpoints throttled so far go before those that arrive from now on.
+	s.releaseThrottled()
+	s.startAttempts()
 	s.rearm(e)
-	signal(s.recorded)
+	s.resultsPending.signal()
 	return r, was, e.failing()
 }
 
-// decide tells whether an outcome ends its delivery, and when the next attempt is due otherwise.
+// decide returns the result of an attempt: the delivery has ended, or is to be retried after a delay.
 func (l *limits) decide(d *delivery, o post.Outcome, at time.Time) result {
 	r := result{d: d, outcome: o, at: at, activation: d.hook.activation}
 	attempts := d.attempts + 1
@@ -320,27 +330,27 @@ func (l *limits) decide(d *delivery, o post.Outcome, at time.Time) result {
 	return r
 }
 
-// takeResults takes what is to be recorded: results, and endpoints whose failures are to be written.
-func (s *schedule) takeResults() (results []result, troubled []*endpoint) {
+// takeResults returns the results, and the endpoints whose failures are to be recorded.
+func (s *schedule) takeResults() (results []result, endpoints []*endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	results, s.results = s.results, nil
-	for e := range s.troubled {
-		e.troubled = e.failures > 0
-		troubled = append(troubled, e)
+	for e := range s.endpointsToRecord {
+		e.failuresRecorded = e.failures > 0
+		endpoints = append(endpoints, e)
 	}
-	clear(s.troubled)
-	return results, troubled
+	clear(s.endpointsToRecord)
+	return results, endpoints
 }
 
-// rearm sets the endpoint's timer to when it must be looked at again.
+// rearm sets the endpoint's timer to its next wake.
 func (s *schedule) rearm(e *endpoint) {
 	now := s.now()
 	at := e.nextWake(now)
-	if at.Equal(e.wakeAt) {
+	if at.Equal(e.timerAt) {
 		return
 	}
-	e.wakeAt = at
+	e.timerAt = at
 	if at.IsZero() || s.stopping {
 		s.arm(e, -1)
 		return
@@ -348,160 +358,163 @@ func (s *schedule) rearm(e *endpoint) {
 	s.arm(e, max(at.Sub(now), 0))
 }
 
-// due is called when the endpoint's timer has run out.
-func (s *schedule) due(e *endpoint) {
+// timerFired loads what is due, and starts attempts if a pause has ended.
+func (s *schedule) timerFired(e *endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.wakeAt = time.Time{}
+	e.timerAt = time.Time{}
 	if !e.owned || s.stopping {
 		return
 	}
 	if now := s.now(); !e.dueAt.IsZero() && !now.Before(e.dueAt) {
-		if e.lowDue() || e.later {
+		if e.runningLowDue() || e.loadDeferred {
 			e.dueAt = time.Time{}
-			s.wantLoad(e)
+			s.queueLoad(e)
 		} else {
-			e.dueAt = now.Add(duePause)
+			e.dueAt = now.Add(dueRecheck)
 		}
 	}
-	s.turn(e)
-	s.pump()
+	s.addToRing(e)
+	s.startAttempts()
 	s.rearm(e)
 }
 
-// successorQuery asks the store for the next delivery of a line.
+// successorQuery asks the store for the next delivery of a line whose head has ended.
 type successorQuery struct {
 	endpoint   *endpoint
 	line       *line
-	ordered    []int64 // webhooks that keep the order
-	generation int     // of the endpoint's memory
+	ordered    []int64 // webhooks of the endpoint that keep the order
+	generation int     // of the endpoint when it was asked
 }
 
-// lookUp lets the next delivery of a line be found in the store.
-func (s *schedule) lookUp(e *endpoint, l *line) {
+func (s *schedule) requestSuccessor(e *endpoint, l *line) {
 	if !s.stopping {
-		s.find(&successorQuery{endpoint: e, line: l, ordered: e.ordered(), generation: e.generation})
+		s.querySuccessor(&successorQuery{endpoint: e, line: l, ordered: e.ordered(), generation: e.generation})
 	}
 }
 
-// found takes the answer: nil where there is none, whether it is due, and whether it is stale as of a look.
-func (s *schedule) found(q *successorQuery, next *delivery, due, stale bool) {
+// successorFound takes the answer to a query: the next delivery, or nil, and whether it is due. stale is as in
+// endpointLoad.
+func (s *schedule) successorFound(q *successorQuery, next *delivery, due, stale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := q.endpoint
 	if e.generation != q.generation {
-		return // all of it is loaded anew
+		return // the endpoint was invalidated and is loaded again
 	}
-	if stale || next != nil && !s.current(next, e) {
-		e.forget()
-		s.outdated(e)
+	if stale || next != nil && !s.isDeliveryCurrent(next, e) {
+		e.invalidate()
+		s.awaitRefresh(e)
 		return
 	}
 	if next != nil {
-		if s.resolve(next); !due || e.waits(next.hook) {
+		if s.resolve(next); !due || e.blocked(next.hook) {
 			next = nil
 		}
 	}
-	goes, again := e.succeeded(q.line, next)
-	if goes {
-		s.pass(next)
-		s.pump()
+	ready, again := e.successorFound(q.line, next)
+	if ready {
+		s.readyWhenVisible(next)
+		s.startAttempts()
 	}
 	if again {
-		s.lookUp(e, q.line)
+		s.requestSuccessor(e, q.line)
 	}
 }
 
-// finish lets go of what has been recorded and makes the next of each line ready.
-func (s *schedule) finish(results []result) {
+// resultsRecorded releases deliveries whose results the store has, and makes the next of each line ready.
+func (s *schedule) resultsRecorded(results []result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changed := false
+	refresh := false
 	for i := range results {
 		r := &results[i]
 		e := r.d.endpoint
-		if !r.aside {
+		if !r.wasLocked {
 			s.unrecorded--
 		}
-		next, line := e.finished(r.d, r.final)
+		next, line := e.resultRecorded(r.d, r.final)
 		if next != nil {
-			s.pass(next)
+			s.readyWhenVisible(next)
 		}
 		if line != nil {
-			s.lookUp(e, line)
+			s.requestSuccessor(e, line)
 		}
 		if w := s.webhooks.byID[r.d.webhookID]; w != nil && w.moving() {
-			changed = true // it may have waited for this one
+			refresh = true // its move may have waited for this one
 		}
-		if freed := r.aside && e.freed(r.d.webhookID); freed || r.unknown {
-			// What waited for it may go on; or what was queued anew in its place waits behind a retry that will not come.
-			e.forget()
-			s.wantLoad(e)
+		if unblocked := r.wasLocked && e.lockedResultRecorded(r.d.webhookID); unblocked || r.missing {
+			// Deliveries that were blocked may be sent now. A delivery that is missing may have been queued again under
+			// another id, and must not wait for a retry that will never come.
+			e.invalidate()
+			s.queueLoad(e)
 		}
 		if !r.final {
 			if at := r.at.Add(r.delay); e.dueAt.IsZero() || at.Before(e.dueAt) {
 				e.dueAt = at
 			}
 		}
-		s.turn(e)
+		s.addToRing(e)
 		s.rearm(e)
-		if e.leaving && len(e.flying) == 0 {
-			changed = true
+		if e.releasing && len(e.active) == 0 {
+			refresh = true
 		}
 	}
-	s.pump()
-	if changed {
-		s.wake() // an endpoint may be released, or a webhook go on
+	s.startAttempts()
+	if refresh {
+		s.requestRefresh() // to release an endpoint, or to finish a move
 	}
 }
 
-// setAside lets results wait. Until they are recorded nothing more is sent for their webhooks, and what comes behind them waits as well. It
-// returns the webhooks of which none did before.
-func (s *schedule) setAside(results []result) (webhookIDs []int64) {
+// deferLocked defers results because other transactions have locked their rows. Until they are recorded, nothing more
+// is sent for their webhooks, nor anything that comes behind those deliveries. It returns the webhooks that had no such
+// result before.
+func (s *schedule) deferLocked(results []result) (webhookIDs []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range results {
 		r := &results[i]
-		if r.aside {
+		if r.wasLocked {
 			continue
 		}
-		r.aside = true
+		r.wasLocked = true
 		s.unrecorded--
 		e := r.d.endpoint
-		put(&e.aside, r.d.webhookID, e.aside[r.d.webhookID]+1)
-		if e.aside[r.d.webhookID] == 1 {
+		put(&e.lockedResults, r.d.webhookID, e.lockedResults[r.d.webhookID]+1)
+		if e.lockedResults[r.d.webhookID] == 1 {
 			webhookIDs = append(webhookIDs, r.d.webhookID)
-			e.forget()
-			s.wantLoad(e)
+			e.invalidate()
+			s.queueLoad(e)
 		}
 	}
-	s.pump()
+	s.startAttempts()
 	return webhookIDs
 }
 
-// release passes on what has become visible and returns how much has not, and how much has.
-func (s *schedule) release() (left, passed int) {
+// recheckVisibility makes deliveries ready whose transactions are visible now. It returns how many still wait, and how
+// many became ready.
+func (s *schedule) recheckVisibility() (left, ready int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	waiting := s.gated
+	waiting := s.awaitingVisibility
 	kept := waiting[:0]
 	for _, d := range waiting {
 		switch {
 		case d.generation != d.endpoint.generation:
-			// forgotten; it will be loaded again
+			// its endpoint was invalidated: it will be loaded again
 		case s.visible(d.xid):
-			passed++
-			d.endpoint.ready(d)
-			s.turn(d.endpoint)
+			ready++
+			d.endpoint.makeReady(d)
+			s.addToRing(d.endpoint)
 		default:
 			kept = append(kept, d)
 		}
 	}
-	clear(s.gated[len(kept):])
-	s.gated = kept
-	s.pump()
-	return len(kept), passed
+	clear(s.awaitingVisibility[len(kept):])
+	s.awaitingVisibility = kept
+	s.startAttempts()
+	return len(kept), ready
 }
 
-// wake makes the scheduler look for changed webhooks and pending deliveries in the store.
-func (s *schedule) wake() { signal(s.woken) }
+// requestRefresh lets the coordinator look for changed webhooks and pending deliveries in the store.
+func (s *schedule) requestRefresh() { s.refreshWanted.signal() }

@@ -5,150 +5,154 @@ import (
 	"strings"
 )
 
-// wantLoad sends the endpoint to a loader, unless one is at it.
-func (s *schedule) wantLoad(e *endpoint) {
-	if !e.owned || e.leaving || s.stopping {
+// queueLoad queues the endpoint for a loader. If a load is under way already, another one follows it.
+func (s *schedule) queueLoad(e *endpoint) {
+	if !e.owned || e.releasing || s.stopping {
 		return
 	}
 	if e.loading {
-		e.missed = true
+		e.loadAgain = true
 		return
 	}
 	if e.full() {
-		e.more = true // pump asks again when there is room
+		e.moreInStore = true // startAttempts queues it when there is room
 		return
 	}
-	e.loading, e.later = true, false
+	e.loading, e.loadDeferred = true, false
 	s.toLoad = append(s.toLoad, e)
-	signal(s.loadable)
+	s.loadsPending.signal()
 }
 
-// takeLooks takes endpoints that wait for a loader: one, or several as long as they have little room.
-func (s *schedule) takeLooks() []*look {
+// takeLoads returns the loads that one loader does in a round trip: several, if each has little room.
+func (s *schedule) takeLoads() []*endpointLoad {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var looks []*look
-	for room := 0; room < lookRoom && len(looks) < lookAt && len(s.toLoad) > 0; {
+	var loads []*endpointLoad
+	for room := 0; room < maxLoadRoom && len(loads) < maxLoadEndpoints && len(s.toLoad) > 0; {
 		e := s.toLoad[0]
 		s.toLoad[0] = nil
 		s.toLoad = s.toLoad[1:]
-		l := e.look()
+		l := e.newLoad()
 		room += l.asked.Room
-		looks = append(looks, l)
+		loads = append(loads, l)
 	}
 	if len(s.toLoad) > 0 {
-		signal(s.loadable) // for another loader
+		s.loadsPending.signal() // for another loader
 	}
-	return looks
+	return loads
 }
 
-// loaded takes what looks brought, or that they failed.
-func (s *schedule) loaded(looks []*look, err error) {
+// loadsEnded takes what loads have found, or the error that ended them.
+func (s *schedule) loadsEnded(loads []*endpointLoad, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range looks {
-		s.integrate(l, err)
+	for _, l := range loads {
+		s.applyLoad(l, err)
 	}
-	s.pump()
-	for _, l := range looks {
+	s.startAttempts()
+	for _, l := range loads {
 		s.rearm(l.endpoint)
 	}
 }
 
-// integrate takes what a look brought to its endpoint.
-func (s *schedule) integrate(l *look, err error) {
+// applyLoad takes what a load has found, unless it is stale or failed.
+func (s *schedule) applyLoad(l *endpointLoad, err error) {
 	e := l.endpoint
 	e.loading = false
 	switch {
 	case err != nil:
-		e.lookLater(s.now())
+		e.deferLoad(s.now())
 	case e.generation != l.generation || !e.owned:
-		s.wantLoad(e)
-	case l.stale || !s.allCurrent(l):
-		s.outdated(e)
+		s.queueLoad(e)
+	case l.stale || !s.isLoadCurrent(l):
+		s.awaitRefresh(e)
 	default:
-		e.integrate(l, s.now(), func(d *delivery) {
+		e.applyLoad(l, s.now(), func(d *delivery) {
 			s.resolve(d)
 			s.admit(d)
 		})
 	}
-	s.turn(e)
+	s.addToRing(e)
 }
 
-// outdated is called when the store has other webhooks of the endpoint's URL than are known, and deliveries of theirs may come first. Once
-// they are loaded, what is pending is looked for anew.
-func (s *schedule) outdated(e *endpoint) {
-	e.lookLater(s.now())
+// awaitRefresh is called if the store has other webhooks of the endpoint's URL than are known here, because their
+// deliveries may come first. It requests a refresh, and a load after that.
+func (s *schedule) awaitRefresh(e *endpoint) {
+	e.deferLoad(s.now())
 	s.rearm(e)
-	s.wake()
+	s.requestRefresh()
 }
 
-// lacks is called when the store has something for an endpoint that is not held here: it is loaded, or its owner is told.
-func (s *schedule) lacks(e *endpoint) {
+// requestLoad is called if the store has a delivery for the endpoint that is not held here. It is loaded, or the
+// endpoint's owner is notified.
+func (s *schedule) requestLoad(e *endpoint) {
 	if e.owned {
-		s.wantLoad(e)
+		s.queueLoad(e)
 		return
 	}
-	s.elsewhere[e.id] = struct{}{}
-	signal(s.tell)
+	s.queuedForOthers[e.id] = struct{}{}
+	s.notificationPending.signal()
 }
 
-// doubt makes sure that what is queued from now on is not taken for the next of its endpoint before the store was looked at.
-func (s *schedule) doubt() {
+// queueLoadAll lets no endpoint take deliveries from the stream before it was loaded, since the store may have some
+// that come first.
+func (s *schedule) queueLoadAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.endpoints {
-		s.wantLoad(e)
+		s.queueLoad(e)
 	}
 }
 
-// queuedFor takes such a notification.
-func (s *schedule) queuedFor(payload string) {
+// queuedNotification takes a notification of another daemon that it has queued something for this one's endpoints.
+func (s *schedule) queuedNotification(payload string) {
 	if payload == "" {
-		s.doubt()
+		s.queueLoadAll()
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if payload == queueTruncated {
 		for _, e := range s.endpoints {
-			e.forget()
-			s.wantLoad(e)
+			e.invalidate()
+			s.queueLoad(e)
 		}
 		return
 	}
 	for field := range strings.FieldsSeq(payload) {
 		id, err := strconv.ParseInt(field, 10, 64)
 		if e := s.endpoints[id]; err == nil && e != nil && e.owned {
-			s.wantLoad(e)
+			s.queueLoad(e)
 		}
 	}
 }
 
-// takeElsewhere returns the endpoints of others for which something was queued, as a notification has them.
-func (s *schedule) takeElsewhere() string {
+// takeQueuedForOthers returns the payload that notifies the owners of other endpoints: their ids, or "" for all if
+// there are too many.
+func (s *schedule) takeQueuedForOthers() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var ids []string
-	if len(s.elsewhere) <= tellLimit {
-		for id := range s.elsewhere {
+	if len(s.queuedForOthers) <= notifyLimit {
+		for id := range s.queuedForOthers {
 			ids = append(ids, strconv.FormatInt(id, 10))
 		}
 	}
-	clear(s.elsewhere)
+	clear(s.queuedForOthers)
 	return strings.Join(ids, " ")
 }
 
-// current reports whether the webhook of a delivery that was found in the store for an endpoint is known as the store had it.
-func (s *schedule) current(d *delivery, e *endpoint) bool {
+// isDeliveryCurrent reports whether a loaded delivery's webhook is known as the store had it, at this endpoint.
+func (s *schedule) isDeliveryCurrent(d *delivery, e *endpoint) bool {
 	hook := s.webhooks.byID[d.webhookID]
 	return hook != nil && hook.edition == d.edition && hook.endpointID == e.id
 }
 
-// allCurrent reports whether that is so for all that a look has found. One that is not would be overtaken by what stands behind it.
-func (s *schedule) allCurrent(l *look) bool {
-	for d := range l.found {
-		if !s.current(d, l.endpoint) {
+// isLoadCurrent reports whether that holds for all deliveries of a load. If one had to be skipped, those behind it
+// would overtake it.
+func (s *schedule) isLoadCurrent(l *endpointLoad) bool {
+	for d := range l.deliveries {
+		if !s.isDeliveryCurrent(d, l.endpoint) {
 			return false
 		}
 	}

@@ -6,60 +6,60 @@ import (
 	"time"
 )
 
-// live notes until when attempts may begin.
-func (s *schedule) live(until time.Time) {
+// allowStartsUntil lets attempts start until then: the lease outlives an attempt that starts no later.
+func (s *schedule) allowStartsUntil(until time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.aliveUntil = until
-	s.pump()
+	s.startsUntil = until
+	s.startAttempts()
 }
 
-// liveNoLonger lets attempts begin no longer than until then.
-func (s *schedule) liveNoLonger(until time.Time) {
+// forbidStartsAfter shortens the time in which attempts may start. It never extends it.
+func (s *schedule) forbidStartsAfter(until time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.aliveUntil = earlier(s.aliveUntil, until)
+	s.startsUntil = earlier(s.startsUntil, until)
 }
 
-// draining reports whether no attempt is begun any more because the daemon is being stopped.
-func (s *schedule) draining() bool {
+// isStopping reports whether the daemon is stopping and starts no more attempts.
+func (s *schedule) isStopping() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stopping
 }
 
-// register makes this a daemon of that number: what it claims, it claims under that.
+// register sets the daemon's id, under which it claims endpoints from now on.
 func (s *schedule) register(id int64) {
 	s.mu.Lock()
 	s.daemon = id
 	s.mu.Unlock()
-	s.wake()
+	s.requestRefresh()
 }
 
-// registered returns the daemon's number, 0 where it has none.
+// registered returns the daemon's id, or 0.
 func (s *schedule) registered() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.daemon
 }
 
-// known returns the webhooks as they are in memory, and how many strangers have come so far.
-func (s *schedule) known() (*webhooks, int) {
+// knownWebhooks returns the webhooks in memory, and the staleSeen of the same moment.
+func (s *schedule) knownWebhooks() (*webhooks, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.webhooks, s.came
+	return s.webhooks, s.staleSeen
 }
 
-// difference is what lies between the webhooks before and those loaded.
-type difference struct {
-	hooks map[int64][]*webhook // all that the endpoints of changed webhooks have now
-	stale map[int64]struct{}   // endpoints at which something changed that their deliveries depend on
-	reset map[int64]struct{}   // endpoints whose failures count no more
-	gone  bool                 // webhooks were deleted
+// webhookDiff is the difference between the webhooks in memory and those loaded.
+type webhookDiff struct {
+	hooks   map[int64][]*webhook // of the endpoints of changed webhooks: all that they have now
+	stale   map[int64]struct{}   // endpoints whose deliveries depend on a change
+	reset   map[int64]struct{}   // endpoints at which a webhook was enabled again, which clears their failures
+	deleted bool                 // webhooks were deleted
 }
 
-func differenceOf(before, loaded *webhooks) *difference {
-	d := &difference{hooks: map[int64][]*webhook{}, stale: map[int64]struct{}{}, reset: map[int64]struct{}{}}
+func diffWebhooks(before, loaded *webhooks) *webhookDiff {
+	d := &webhookDiff{hooks: map[int64][]*webhook{}, stale: map[int64]struct{}{}, reset: map[int64]struct{}{}}
 	for id, w := range loaded.byID {
 		old := before.byID[id]
 		if w == old {
@@ -69,7 +69,7 @@ func differenceOf(before, loaded *webhooks) *difference {
 		if old != nil {
 			d.hooks[old.endpointID] = nil
 		}
-		if w.same(old) {
+		if w.equivalent(old) {
 			continue
 		}
 		d.stale[w.endpointID] = struct{}{}
@@ -85,7 +85,7 @@ func differenceOf(before, loaded *webhooks) *difference {
 		if loaded.byID[id] == nil {
 			d.hooks[old.endpointID] = nil
 			d.stale[old.endpointID] = struct{}{}
-			d.gone = true
+			d.deleted = true
 		}
 	}
 	for _, w := range loaded.byID {
@@ -96,11 +96,11 @@ func differenceOf(before, loaded *webhooks) *difference {
 	return d
 }
 
-// apply takes over reloaded webhooks. Endpoints at which something changed that their deliveries depend on are loaded anew. It
-// reports whether webhooks are gone. One goroutine alone calls it, so that all webhooks can be gone through without the mutex.
-func (s *schedule) apply(loaded *webhooks) (gone bool) {
-	before, _ := s.known()
-	d := differenceOf(before, loaded)
+// applyWebhooks replaces the webhooks by reloaded ones, and invalidates endpoints if their deliveries depend on a
+// change. It reports whether webhooks were deleted. Only one goroutine calls it, so the comparison needs no mutex.
+func (s *schedule) applyWebhooks(loaded *webhooks) (deleted bool) {
+	before, _ := s.knownWebhooks()
+	d := diffWebhooks(before, loaded)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.webhooks = loaded
@@ -115,7 +115,7 @@ func (s *schedule) apply(loaded *webhooks) (gone bool) {
 		}
 		e.hooks, e.edition = list, editionOf(list)
 		e.moving = slices.ContainsFunc(list, (*webhook).moving)
-		s.turn(e)
+		s.addToRing(e)
 	}
 	for id := range d.stale {
 		e := s.endpoints[id]
@@ -124,28 +124,29 @@ func (s *schedule) apply(loaded *webhooks) (gone bool) {
 		}
 		if _, enabled := d.reset[id]; enabled && e.owned {
 			e.reset(s.now())
-			s.troubled[e] = struct{}{}
-			signal(s.recorded)
+			s.endpointsToRecord[e] = struct{}{}
+			s.resultsPending.signal()
 		}
-		e.forget()
-		s.wantLoad(e)
+		e.invalidate()
+		s.queueLoad(e)
 	}
 	if loaded.enabled != before.enabled {
 		for _, e := range s.endpoints {
-			s.turn(e)
+			s.addToRing(e)
 		}
 	}
-	s.pump()
-	return d.gone
+	s.startAttempts()
+	return d.deleted
 }
 
-// ended tells of webhooks with a new URL the endpoints of the one before, where these are ours and nothing is in flight for them.
-func (s *schedule) ended() (webhookIDs, endpointIDs []int64) {
+// settledMoves returns webhooks and the previous endpoints, in pairs, at which this daemon knows that nothing is active
+// for them.
+func (s *schedule) settledMoves() (webhookIDs, endpointIDs []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, w := range s.webhooks.byID {
-		for _, id := range w.leftAt {
-			if e := s.endpoints[id]; e != nil && e.owned && !e.sends(w.id) {
+		for _, id := range w.previousEndpoints {
+			if e := s.endpoints[id]; e != nil && e.owned && !e.hasActive(w.id) {
 				webhookIDs, endpointIDs = append(webhookIDs, w.id), append(endpointIDs, id)
 			}
 		}
@@ -153,45 +154,45 @@ func (s *schedule) ended() (webhookIDs, endpointIDs []int64) {
 	return webhookIDs, endpointIDs
 }
 
-// shares tells which endpoints to claim and which to give back. What is to be given back is first left alone until
-// nothing of it is in flight.
-func (s *schedule) shares(mine func(endpoint int64) bool) (claim, release []int64) {
+// rebalance returns which endpoints to claim, and which to release. An endpoint that is to be released is sent nothing
+// more, and is returned once nothing is active.
+func (s *schedule) rebalance(owns func(endpoint int64) bool) (claim, release []int64) {
 	s.mu.Lock()
 	ids := slices.Collect(maps.Keys(s.endpoints))
 	s.mu.Unlock()
-	// Their owners are found without the mutex. Only the goroutine that calls this adds and removes endpoints.
-	ours := make(map[int64]bool, len(ids))
+	// Hashing needs no mutex: only the goroutine that calls this adds and removes endpoints.
+	wanted := make(map[int64]bool, len(ids))
 	for _, id := range ids {
-		ours[id] = mine(id)
+		wanted[id] = owns(id)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, e := range s.endpoints {
-		// While results wait for a lock nobody else could go on with it.
-		want := !s.stopping && len(e.hooks) > 0 && ours[id] || e.owned && len(e.aside) > 0
+		// No other daemon could send to it while results wait for a lock.
+		want := !s.stopping && len(e.hooks) > 0 && wanted[id] || e.owned && len(e.lockedResults) > 0
 		switch {
 		case want && !e.owned:
 			claim = append(claim, id)
-		case want && e.leaving:
-			e.leaving = false
-			s.wantLoad(e)
+		case want && e.releasing:
+			e.releasing = false
+			s.queueLoad(e)
 		case !want && e.owned:
-			if !e.leaving {
-				e.leaving = true
-				e.forget()
+			if !e.releasing {
+				e.releasing = true
+				e.invalidate()
 			}
-			if len(e.flying) == 0 {
+			if len(e.active) == 0 {
 				release = append(release, id)
 			}
-		case !want && len(e.hooks) == 0 && len(e.flying) == 0:
+		case !want && len(e.hooks) == 0 && len(e.active) == 0:
 			delete(s.endpoints, id)
 		}
 	}
 	return claim, release
 }
 
-// released lets go of endpoints that the daemon of that number has given back.
-func (s *schedule) released(daemon int64, ids []int64) {
+// markReleased takes note that the daemon of that id has released the endpoints.
+func (s *schedule) markReleased(daemon int64, ids []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if daemon != s.daemon {
@@ -199,15 +200,15 @@ func (s *schedule) released(daemon int64, ids []int64) {
 	}
 	for _, id := range ids {
 		if e := s.endpoints[id]; e != nil {
-			e.owned, e.leaving = false, false
-			e.forget()
+			e.owned, e.releasing = false, false
+			e.invalidate()
 		}
 	}
 }
 
-// claimed takes over an endpoint for the daemon of that number, as its last owner left it: with that many failures in a row, to be left
-// alone for the pause. Where this daemon has been taken for dead meanwhile, the endpoint is not its own.
-func (s *schedule) claimed(daemon, id int64, failures int, pause time.Duration) {
+// markClaimed takes note that the daemon of that id has claimed an endpoint, with the failures and the pause that its
+// last owner recorded. If this daemon has lost that id since, the endpoint is not its own.
+func (s *schedule) markClaimed(daemon, id int64, failures int, pause time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.endpoints[id]
@@ -215,9 +216,9 @@ func (s *schedule) claimed(daemon, id int64, failures int, pause time.Duration) 
 		return
 	}
 	e.owned = true
-	e.forget()
-	e.missed = false
-	e.failures, e.troubled = failures, failures > 0
+	e.invalidate()
+	e.loadAgain = false
+	e.failures, e.failuresRecorded = failures, failures > 0
 	e.notBefore = s.now().Add(pause)
 	if e.failures > 0 {
 		e.limit = 1
@@ -225,28 +226,29 @@ func (s *schedule) claimed(daemon, id int64, failures int, pause time.Duration) 
 	s.rearm(e)
 }
 
-// loseAll gives up all endpoints at once, after others took them over.
-func (s *schedule) loseAll() {
+// disownAll gives up all endpoints at once: the lease has expired, and others may own them.
+func (s *schedule) disownAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.aliveUntil, s.daemon = time.Time{}, 0
+	s.startsUntil, s.daemon = time.Time{}, 0
 	for _, e := range s.endpoints {
-		e.owned, e.leaving = false, false
-		e.forget()
+		e.owned, e.releasing = false, false
+		e.invalidate()
 	}
 }
 
-// idle returns the endpoints that seem idle, with the generation of their memory, and their webhooks with the endpoint's cursor.
-func (s *schedule) idle() (asked map[*endpoint]int, ids, cursors []int64) {
+// idleEndpoints returns the endpoints that seem to have nothing to do, with their generations, and their webhooks with
+// the endpoint's cursor, to ask the store whether something is pending.
+func (s *schedule) idleEndpoints() (asked map[*endpoint]int, ids, cursors []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	asked = map[*endpoint]int{}
 	for _, e := range s.endpoints {
-		if !e.owned || e.leaving || e.loading || e.full() {
+		if !e.owned || e.releasing || e.loading || e.full() {
 			continue
 		}
-		if e.more && e.missed {
-			s.wantLoad(e)
+		if e.moreInStore && e.loadAgain {
+			s.queueLoad(e)
 			continue
 		}
 		for _, w := range e.hooks {
@@ -258,8 +260,8 @@ func (s *schedule) idle() (asked map[*endpoint]int, ids, cursors []int64) {
 	return asked, ids, cursors
 }
 
-// busy takes the answer to it: webhooks that have something pending.
-func (s *schedule) busy(asked map[*endpoint]int, pending []int64) {
+// workFound takes the answer: the webhooks that have something pending.
+func (s *schedule) workFound(asked map[*endpoint]int, pending []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	busy := map[*endpoint]struct{}{}
@@ -267,7 +269,7 @@ func (s *schedule) busy(asked map[*endpoint]int, pending []int64) {
 		if w := s.webhooks.byID[id]; w != nil {
 			if e := s.endpoints[w.endpointID]; e != nil {
 				busy[e] = struct{}{}
-				s.wantLoad(e)
+				s.queueLoad(e)
 			}
 		}
 	}
@@ -275,12 +277,12 @@ func (s *schedule) busy(asked map[*endpoint]int, pending []int64) {
 		if _, has := busy[e]; has || !e.owned || e.loading || e.generation != generation {
 			continue
 		}
-		if e.missed {
-			s.wantLoad(e)
+		if e.loadAgain {
+			s.queueLoad(e)
 			continue
 		}
-		// Just claimed, and nothing is pending: what comes next may be handed over.
-		e.more = e.more && (len(e.held) > 0 || e.cursor > 0)
+		// Nothing is pending: the memory is complete without a load, if the endpoint was just claimed.
+		e.moreInStore = e.moreInStore && (len(e.held) > 0 || e.cursor > 0)
 	}
 }
 

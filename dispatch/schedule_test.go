@@ -13,9 +13,10 @@ import (
 	"walhook/dispatch/post"
 )
 
-// world stands for all that surrounds the schedules of some daemons: the store, receivers, the source, the clock, and the loops that carry
-// queries and attempts. A query sees the store as it is at its own step, and its answer is used at a later one, so that a test can let
-// everything happen in any order that could be. What is decided is decided by the schedules.
+// world stands for all that surrounds the schedules of some daemons: the store, receivers, the source, the clock, and
+// the loops that carry queries and attempts. A query sees the store as it is at its own step, and its answer is used at
+// a later one, so that a test can let everything happen in any order that could be. What is decided is decided by the
+// schedules.
 type world struct {
 	t     interface{ Fatalf(string, ...any) }
 	now   time.Time
@@ -106,7 +107,7 @@ type successorStep struct {
 }
 
 type lookStep struct {
-	looks []*look
+	looks []*endpointLoad
 	stage int
 }
 
@@ -162,20 +163,20 @@ func (w *world) start(n int) *process {
 	p.s = newSchedule(limits{concurrency: concurrency, endpointConcurrency: worldConcurrency, maxAttempts: 6, backoff: post.Backoff{Base: time.Second, Cap: 5 * time.Second}})
 	p.s.memory.window = worldWindow
 	if w.rules.crowd {
-		p.elsewhere = crowded
-		p.s.memory.held += crowded
+		p.elsewhere = crowdedAt
+		p.s.memory.held += crowdedAt
 	}
 	p.s.now = func() time.Time { return w.now }
 	p.s.visible = func(xid int64) bool { return xid <= w.visible }
 	p.s.send = p.send
-	p.s.find = func(q *successorQuery) { p.queries = append(p.queries, &successorStep{successorQuery: q}) }
+	p.s.querySuccessor = func(q *successorQuery) { p.queries = append(p.queries, &successorStep{successorQuery: q}) }
 	p.s.arm = func(e *endpoint, in time.Duration) {
 		delete(p.timers, e)
 		if in >= 0 {
 			p.timers[e] = w.now.Add(in)
 		}
 	}
-	p.s.live(time.Unix(4_000_000_000, 0))
+	p.s.allowStartsUntil(time.Unix(4_000_000_000, 0))
 	return p
 }
 
@@ -235,7 +236,7 @@ func (w *world) loaded() *webhooks {
 		loaded := *h
 		for left := range w.moves[id] {
 			if w.owner[left] != nil {
-				loaded.leftAt = append(loaded.leftAt, left)
+				loaded.previousEndpoints = append(loaded.previousEndpoints, left)
 			}
 		}
 		l.byID[id] = &loaded
@@ -271,8 +272,8 @@ func (w *world) queue(response string, hook, xid int64) {
 	p.urls[url] = editionOf(w.at(url))
 }
 
-// crash takes back what the store had not on disk: the last of what was queued, and nothing that was recorded or queued by hand, since such
-// commits are waited for. The stream queues it anew.
+// crash takes back what the store had not on disk: the last of what was queued, and nothing that was recorded or queued
+// by hand, since such commits are waited for. The stream queues it anew.
 func (w *world) crash(last int) {
 	var back []*pendingRow
 	for id := w.nextID; id > 0 && len(back) < last; id-- {
@@ -290,8 +291,8 @@ func (w *world) crash(last int) {
 	}
 	p := w.daemons[0]
 	p.offered, p.urls = nil, map[int64]int64{} // what was committed is found in the store
-	p.s.wake()
-	p.s.doubt()
+	p.s.requestRefresh()
+	p.s.queueLoadAll()
 	w.nextID += 1000
 	for _, r := range back {
 		if w.hooks[r.hook].enabled {
@@ -310,7 +311,7 @@ func (w *world) byHand(response string, hook int64, kind int16) {
 // notify lets all daemons look into the store.
 func (w *world) notify() {
 	for _, p := range w.daemons {
-		p.s.wake()
+		p.s.requestRefresh()
 	}
 }
 
@@ -320,7 +321,8 @@ func (w *world) delivery(r *pendingRow) *delivery {
 
 // Queries.
 
-// unknown reports whether something that matches is pending for webhooks of the URL that keep the order and are not among these.
+// unknown reports whether something that matches is pending for webhooks of the URL that keep the order and are not
+// among these.
 func (w *world) unknown(url int64, ordered []int64, match func(*pendingRow) bool) bool {
 	for _, r := range w.rows {
 		if h := w.hooks[r.hook]; h.endpointID == url && h.enabled && h.ordered && !slices.Contains(ordered, r.hook) && match(r) {
@@ -369,7 +371,7 @@ func (w *world) waits(r *pendingRow, ordered []int64) bool {
 }
 
 // others returns what FetchFresh tells at the first delivery about a response.
-func (w *world) others(r *pendingRow, l *look) (ids []int64) {
+func (w *world) others(r *pendingRow, l *endpointLoad) (ids []int64) {
 	last := int64(0)
 	for _, o := range w.rows {
 		if o.response != r.response || !slices.Contains(l.asked.Ordered, o.hook) || o.kind == kindTest {
@@ -424,7 +426,7 @@ func (p *process) send(d *delivery, troubled bool) {
 		w.fail("%d is sent over the limit", d.id)
 	case e.failing() && e.inFlight > 1:
 		w.fail("%d is sent to a failing endpoint beside its probe", d.id)
-	case w.owner[e.id] != p || e.leaving:
+	case w.owner[e.id] != p || e.releasing:
 		w.fail("%d is sent by one who does not own the endpoint", d.id)
 	case d.hook.endpointID != e.id:
 		w.fail("%d is sent to a URL that its webhook does not have", d.id)
@@ -475,11 +477,11 @@ func (p *process) answer(i int, o post.Outcome) {
 	o.Started = f.begun
 	p.w.note("answer %d: %s", f.d.id, o.Kind)
 	p.w.ended[f.d.webhookID] = append(p.w.ended[f.d.webhookID], endedAttempt{begun: f.begun, activation: f.d.hook.activation, failed: o.Kind != post.Success})
-	p.s.answered(f.d, o, f.troubled)
+	p.s.attemptEnded(f.d, o, f.troubled)
 }
 
-// record takes results; at the next call the store has them, but for those that somebody has locked, and at the one after that they are let
-// go of.
+// record takes results; at the next call the store has them, but for those that somebody has locked, and at the one
+// after that they are let go of.
 func (p *process) record(locked func() bool) {
 	w := p.w
 	switch {
@@ -489,10 +491,10 @@ func (p *process) record(locked func() bool) {
 	case !p.stored:
 		var waiting []result
 		before := p.waiting()
-		p.taken, waiting = split(p.taken, func(*result) bool { return !locked() })
+		p.taken, waiting = partition(p.taken, func(*result) bool { return !locked() })
 		if len(waiting) > 0 {
 			w.note("%d results are locked", len(waiting))
-			told := p.s.setAside(waiting)
+			told := p.s.deferLocked(waiting)
 			p.aside = append(p.aside, waiting...)
 			for id := range p.waiting() {
 				if first := before[id] == 0; first != slices.Contains(told, id) {
@@ -517,7 +519,7 @@ func (p *process) record(locked func() bool) {
 			row.due, row.xid = w.now.Add(r.delay), 0
 		}
 		for i := range p.taken {
-			p.taken[i].unknown = missing && !p.taken[i].final
+			p.taken[i].missing = missing && !p.taken[i].final
 		}
 		for _, v := range verdicts(p.taken) {
 			if v.succeeded && w.trouble[v.webhookID] <= v.activation {
@@ -539,7 +541,7 @@ func (p *process) record(locked func() bool) {
 		}
 		results := p.taken
 		p.taken, p.troubled = nil, nil
-		p.s.finish(results)
+		p.s.resultsRecorded(results)
 	}
 }
 
@@ -554,7 +556,7 @@ func (p *process) unlock() {
 }
 
 func (p *process) recording() bool {
-	return p.taken != nil || p.troubled != nil || len(p.s.results) > 0 || len(p.s.troubled) > 0
+	return p.taken != nil || p.troubled != nil || len(p.s.results) > 0 || len(p.s.endpointsToRecord) > 0
 }
 
 func (p *process) stepQuery(i int) {
@@ -577,14 +579,14 @@ func (p *process) stepQuery(i int) {
 	if q.next != nil {
 		p.follow[q.next.id] = true
 	}
-	p.s.found(q.successorQuery, q.next, q.due, q.stale)
+	p.s.successorFound(q.successorQuery, q.next, q.due, q.stale)
 }
 
 // stepLoad begins a look into the store, or takes one further.
 func (p *process) stepLoad(i int, broken bool) {
 	w := p.w
 	if i == len(p.loads) {
-		if looks := p.s.takeLooks(); len(looks) > 0 {
+		if looks := p.s.takeLoads(); len(looks) > 0 {
 			p.loads = append(p.loads, &lookStep{looks: looks})
 		}
 		return
@@ -599,7 +601,7 @@ func (p *process) stepLoad(i int, broken bool) {
 		for _, l := range step.looks {
 			w.note("daemon %d loaded for URL %d: %d tests, %d due, %d fresh, broken %v, stale %v", p.n, l.endpoint.id, len(l.tests), len(l.due), len(l.fresh), broken, l.stale)
 		}
-		p.s.loaded(step.looks, err)
+		p.s.loadsEnded(step.looks, err)
 		return
 	}
 	for _, l := range step.looks {
@@ -608,7 +610,7 @@ func (p *process) stepLoad(i int, broken bool) {
 }
 
 // answer is what one of the statements of a look finds for an endpoint.
-func (w *world) answer(l *look, statement int) {
+func (w *world) answer(l *endpointLoad, statement int) {
 	switch statement {
 	case 1:
 		l.tests = w.query(l.asked.RoomDue, func(r *pendingRow) bool {
@@ -624,8 +626,8 @@ func (w *world) answer(l *look, statement int) {
 		for _, d := range w.query(l.asked.Room, func(r *pendingRow) bool {
 			return slices.Contains(l.asked.Enabled, r.hook) && r.due.IsZero() && r.id > l.asked.After
 		}, byID) {
-			f := fresh{delivery: d, keeps: l.asked.Keeps[slices.Index(l.asked.Enabled, d.webhookID)]}
-			if f.keeps && !told[d.responseID] {
+			f := freshDelivery{delivery: d, keepsOrder: l.asked.Keeps[slices.Index(l.asked.Enabled, d.webhookID)]}
+			if f.keepsOrder && !told[d.responseID] {
 				told[d.responseID] = true
 				f.others = w.others(w.rows[d.id], l)
 			}
@@ -638,7 +640,7 @@ func (w *world) answer(l *look, statement int) {
 			}
 			enabled := slices.Contains(l.asked.Enabled, r.hook)
 			if enabled && r.attempts > 0 {
-				l.waiting++
+				l.retrying++
 			}
 			if (enabled || r.kind == kindTest && slices.Contains(l.asked.Tests, r.hook)) && !slices.Contains(l.asked.Held, r.id) && (l.dueAt.IsZero() || r.due.Before(l.dueAt)) {
 				l.dueAt = r.due
@@ -658,33 +660,33 @@ func (p *process) learn() {
 // stepReload reads the webhooks, and at the next call takes them over.
 func (p *process) stepReload() {
 	if p.reload == nil {
-		_, p.came = p.s.known()
+		_, p.came = p.s.knownWebhooks()
 		p.reload = p.w.loaded()
 		return
 	}
 	p.w.note("daemon %d knows the webhooks", p.n)
 	loaded := p.reload
 	p.reload = nil
-	p.s.apply(loaded)
-	p.s.meet(p.came)
+	p.s.applyWebhooks(loaded)
+	p.s.clearStale(p.came)
 }
 
 // share claims and gives back endpoints as they are assigned to daemons.
 func (p *process) share() {
 	w := p.w
-	claim, release := p.s.shares(func(id int64) bool { return w.mine[id] == p.n })
+	claim, release := p.s.rebalance(func(id int64) bool { return w.mine[id] == p.n })
 	for _, id := range release {
 		w.note("daemon %d releases URL %d", p.n, id)
 		w.owner[id] = nil
 	}
-	p.s.released(0, release)
+	p.s.markReleased(0, release)
 	claimed := false
 	for _, id := range claim {
 		if w.owner[id] == nil {
 			claimed = true
 			w.note("daemon %d claims URL %d", p.n, id)
 			w.owner[id] = p
-			p.s.claimed(0, id, w.saved[id].failures, max(w.saved[id].until.Sub(w.now), 0))
+			p.s.markClaimed(0, id, w.saved[id].failures, max(w.saved[id].until.Sub(w.now), 0))
 		}
 	}
 	if len(release) > 0 {
@@ -692,7 +694,7 @@ func (p *process) share() {
 	}
 	// Moves end where the endpoint before has nothing of the webhook in flight, or nobody sends to it.
 	ended := false
-	hooks, urls := p.s.ended()
+	hooks, urls := p.s.settledMoves()
 	for i, hook := range hooks {
 		ended = ended || w.moves[hook][urls[i]]
 		delete(w.moves[hook], urls[i])
@@ -709,7 +711,7 @@ func (p *process) share() {
 		w.notify()
 	}
 	if claimed {
-		p.s.wake()
+		p.s.requestRefresh()
 	}
 }
 
@@ -718,7 +720,7 @@ func (p *process) stepFind() {
 	if p.find == nil {
 		p.lookedAt = w.now
 		p.find = &findStep{}
-		p.find.asked, p.find.ids, p.find.cursors = p.s.idle()
+		p.find.asked, p.find.ids, p.find.cursors = p.s.idleEndpoints()
 		return
 	}
 	f := p.find
@@ -737,18 +739,18 @@ func (p *process) stepFind() {
 	p.find = nil
 	w.note("daemon %d finds work for webhooks %d", p.n, f.found)
 	if len(f.ids) > 0 {
-		p.s.busy(f.asked, f.found)
+		p.s.workFound(f.asked, f.found)
 	}
 }
 
 // tell carries to the others what was queued for their endpoints. It may be lost.
 func (p *process) tell(lost bool) {
-	drain(p.s.tell)
-	text := p.s.takeElsewhere()
+	drain(p.s.notificationPending)
+	text := p.s.takeQueuedForOthers()
 	p.w.untold = p.w.untold || lost && text != ""
 	for _, other := range p.w.daemons {
 		if other != p && !lost && text != "" {
-			other.s.queuedFor(text)
+			other.s.queuedNotification(text)
 		}
 	}
 }
@@ -764,7 +766,7 @@ func (w *world) kill(n int) {
 	p := w.start(n)
 	w.daemons[n] = p
 	p.learn()
-	p.s.doubt()
+	p.s.queueLoadAll()
 	w.notify()
 }
 
@@ -781,7 +783,7 @@ func (w *world) pass(d time.Duration) {
 		slices.SortFunc(fired, func(x, y *endpoint) int { return int(x.id - y.id) })
 		for _, e := range fired {
 			delete(p.timers, e)
-			p.s.due(e)
+			p.s.timerFired(e)
 		}
 	}
 }
@@ -808,8 +810,8 @@ func (w *world) check() {
 			held += len(e.held)
 			busy += min(len(e.held), 1)
 			inFlight += e.inFlight
-			flying += len(e.flying)
-			for id, n := range e.aside {
+			flying += len(e.active)
+			for id, n := range e.lockedResults {
 				if waiting[id] != n {
 					w.fail("%d results of webhook %d wait for a lock, and %d are counted", waiting[id], id, n)
 				}
@@ -817,17 +819,17 @@ func (w *world) check() {
 			}
 		}
 		m := p.s.memory
-		if m.held-p.elsewhere != held || m.busy != busy {
-			w.fail("%d are held at %d endpoints, and %d at %d counted", held, busy, m.held-p.elsewhere, m.busy)
+		if m.held-p.elsewhere != held || m.holders != busy {
+			w.fail("%d are held at %d endpoints, and %d at %d counted", held, busy, m.held-p.elsewhere, m.holders)
 		}
 		if aside != 0 {
 			w.fail("%d more results wait for a lock than are counted", aside)
 		}
-		if p.s.inFlight != inFlight || inFlight != len(p.flights) || p.s.unrecorded != flying-inFlight-len(p.aside)-countAside(p.taken) || p.s.inTroubled < 0 {
-			w.fail("%d in flight, %d of them counted, %d in trouble; %d unrecorded, %d counted", len(p.flights), p.s.inFlight, p.s.inTroubled, flying-inFlight, p.s.unrecorded)
+		if p.s.inFlight != inFlight || inFlight != len(p.flights) || p.s.unrecorded != flying-inFlight-len(p.aside)-countAside(p.taken) || p.s.inFlightUnhealthy < 0 {
+			w.fail("%d in flight, %d of them counted, %d in trouble; %d unrecorded, %d counted", len(p.flights), p.s.inFlight, p.s.inFlightUnhealthy, flying-inFlight, p.s.unrecorded)
 		}
 		p.checkTurns()
-		for why, parked := range p.s.parked {
+		for why, parked := range p.s.throttledEndpoints {
 			if len(parked) > 0 && len(p.s.ring) == 0 && p.s.inFlight < p.s.limits.concurrency && p.s.roomFor(why) {
 				w.fail("%d endpoints wait for room that there is", len(parked))
 			}
@@ -835,7 +837,8 @@ func (w *world) check() {
 	}
 }
 
-// checkTurns makes sure that each endpoint waits for its turn at most once, and that none which may begin an attempt waits for anything else.
+// checkTurns makes sure that each endpoint waits for its turn at most once, and that none which may begin an attempt
+// waits for anything else.
 func (p *process) checkTurns() {
 	w := p.w
 	turns := map[*endpoint]int{}
@@ -843,25 +846,25 @@ func (p *process) checkTurns() {
 		turns[e]++
 	}
 	parked := map[*endpoint]bool{}
-	for why := range p.s.parked {
+	for why := range p.s.throttledEndpoints {
 		places := map[*endpoint]int{}
-		for _, e := range p.s.parked[why] {
+		for _, e := range p.s.throttledEndpoints[why] {
 			places[e]++
 			parked[e] = true
 		}
 		for _, e := range p.s.endpoints {
-			if is := e.parked[why]; places[e] > 1 || is != (places[e] == 1) {
+			if is := e.throttledBy[why]; places[e] > 1 || is != (places[e] == 1) {
 				w.fail("URL %d waits for room of kind %d in %d places; it knows of one: %t", e.id, why, places[e], is)
 			}
 		}
 	}
 	for _, e := range p.s.endpoints {
-		if turns[e] > 1 || e.queued != (turns[e] == 1) {
-			w.fail("URL %d waits for its turn in %d places; it knows of one: %t", e.id, turns[e], e.queued)
+		if turns[e] > 1 || e.inRing != (turns[e] == 1) {
+			w.fail("URL %d waits for its turn in %d places; it knows of one: %t", e.id, turns[e], e.inRing)
 		}
 		at, set := p.timers[e]
-		if set != !e.wakeAt.IsZero() || set && at.Before(e.wakeAt) {
-			w.fail("the timer of URL %d fires at %s, and not at %s", e.id, at, e.wakeAt)
+		if set != !e.timerAt.IsZero() || set && at.Before(e.timerAt) {
+			w.fail("the timer of URL %d fires at %s, and not at %s", e.id, at, e.timerAt)
 		}
 		if p.s.inFlight >= p.s.limits.concurrency || parked[e] || e.loading {
 			continue
@@ -876,7 +879,7 @@ func (p *process) checkTurns() {
 
 func countAside(results []result) (n int) {
 	for i := range results {
-		if results[i].aside {
+		if results[i].wasLocked {
 			n++
 		}
 	}
@@ -890,7 +893,7 @@ func (p *process) waiting() map[int64]int {
 		of[r.d.webhookID]++
 	}
 	for _, r := range p.taken {
-		if r.aside {
+		if r.wasLocked {
 			of[r.d.webhookID]++
 		}
 	}
@@ -911,12 +914,12 @@ func (p *process) checkEndpoint(e *endpoint) {
 			places[d.id]++
 		}
 	}
-	for _, d := range p.s.gated {
+	for _, d := range p.s.awaitingVisibility {
 		if d.endpoint == e && d.generation == e.generation {
 			places[d.id]++
 		}
 	}
-	for id := range e.flying {
+	for id := range e.active {
 		places[id]++
 	}
 	for id, n := range places {
@@ -927,9 +930,9 @@ func (p *process) checkEndpoint(e *endpoint) {
 			w.fail("%d is somewhere and not held", id)
 		}
 	}
-	most := worldWindow + probes
+	most := worldWindow + minDueHeld
 	if p.elsewhere > 0 {
-		most = 2 * narrow
+		most = 2 * narrowWindow
 	}
 	for id := range e.held {
 		if places[id] == 0 {
@@ -939,18 +942,18 @@ func (p *process) checkEndpoint(e *endpoint) {
 			most++
 		}
 	}
-	if most += 3 * len(e.flying); len(e.held) > most {
+	if most += 3 * len(e.active); len(e.held) > most {
 		w.fail("%d are held, and %d is the most", len(e.held), most)
 	}
-	if e.inFlight < 0 || e.waiting < 0 || e.limit < 1 || e.limit > worldConcurrency {
-		w.fail("%d in flight, %d waiting, limit %d", e.inFlight, e.waiting, e.limit)
+	if e.inFlight < 0 || e.retrying < 0 || e.limit < 1 || e.limit > worldConcurrency {
+		w.fail("%d in flight, %d waiting, limit %d", e.inFlight, e.retrying, e.limit)
 	}
 }
 
 // step lets a daemon go on by one step of those that it has to take, and reports whether there was any.
 func (p *process) step() bool {
 	switch {
-	case drain(p.s.woken):
+	case drain(p.s.refreshWanted):
 		p.learn()
 		p.share()
 		p.stepFind()
@@ -958,15 +961,15 @@ func (p *process) step() bool {
 		p.handOver()
 	case len(p.loads) > 0:
 		p.stepLoad(0, false)
-	case drain(p.s.loadable):
+	case drain(p.s.loadsPending):
 		p.stepLoad(0, false)
 	case p.find != nil:
 		p.stepFind()
 	case len(p.queries) > 0:
 		p.stepQuery(0)
-	case drain(p.s.gate):
-		p.s.release()
-	case drain(p.s.tell):
+	case drain(p.s.visibilityPending):
+		p.s.recheckVisibility()
+	case drain(p.s.notificationPending):
 		p.tell(false)
 	case len(p.flights) > 0:
 		p.answer(0, post.Outcome{Kind: post.Success})
@@ -1008,16 +1011,17 @@ func (w *world) settle() {
 			break
 		}
 		for _, p := range w.daemons {
-			if w.untold && w.now.Sub(p.lookedAt) >= lookInterval {
-				p.s.wake()
+			if w.untold && w.now.Sub(p.lookedAt) >= findWorkInterval {
+				p.s.requestRefresh()
 			}
 		}
 	}
 	w.fail("never sent: %d", slices.Sorted(maps.Keys(w.rows)))
 }
 
-// checkTrouble makes sure that those webhooks are in trouble whose latest attempt since their URL is what it is failed. Of attempts that began at
-// the same moment either may be the latest. A daemon that is killed takes what it had not recorded with it.
+// checkTrouble makes sure that those webhooks are in trouble whose latest attempt since their URL is what it is failed.
+// Of attempts that began at the same moment either may be the latest. A daemon that is killed takes what it had not
+// recorded with it.
 func (w *world) checkTrouble() {
 	for id, h := range w.hooks {
 		if w.rules.kills {
@@ -1099,7 +1103,7 @@ func (rules worldRules) run(t *rapid.T) {
 			}
 		case 10:
 			switch {
-			case p.reload != nil || drain(p.s.woken):
+			case p.reload != nil || drain(p.s.refreshWanted):
 				p.stepReload()
 			case rapid.Bool().Draw(t, "share"):
 				p.share()
@@ -1112,7 +1116,7 @@ func (rules worldRules) run(t *rapid.T) {
 			if rules.gate && w.visible < w.xid {
 				w.visible++
 				for _, p := range w.daemons {
-					p.s.release()
+					p.s.recheckVisibility()
 				}
 			} else {
 				p.tell(rapid.Bool().Draw(t, "lost"))
@@ -1156,8 +1160,8 @@ func (rules worldRules) run(t *rapid.T) {
 	w.settle()
 }
 
-// However edits, failures, crashes of the store, kills of daemons and moves between them come together, no endpoint's memory loses anything
-// or exceeds a limit, and no attempt breaks the order, a pause or a move.
+// However edits, failures, crashes of the store, kills of daemons and moves between them come together, no endpoint's
+// memory loses anything or exceeds a limit, and no attempt breaks the order, a pause or a move.
 func TestScheduleKeepsOrderAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	for name, rules := range map[string]worldRules{
@@ -1190,7 +1194,8 @@ func TestScheduleKeepsOrderAndLosesNothing(t *testing.T) {
 	}
 }
 
-// What another daemon queued for a webhook that is not known yet comes first, also where the next of a response is looked up.
+// What another daemon queued for a webhook that is not known yet comes first, also where the next of a response is
+// looked up.
 func TestNextIsNotTakenForAnotherOfAnUnknownWebhook(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldRules{hooks: []bool{true}, responses: 1})
@@ -1198,7 +1203,7 @@ func TestNextIsNotTakenForAnotherOfAnUnknownWebhook(t *testing.T) {
 	others := func(hooks ...int64) { // another daemon queues
 		w.commit(len(hooks), func(i int) (string, int64) { return "7", hooks[i] })
 		p.offered = nil
-		p.s.wake()
+		p.s.requestRefresh()
 	}
 	flies := func() bool { return len(p.flights) > 0 }
 	until := func(reached func() bool) {
@@ -1209,9 +1214,9 @@ func TestNextIsNotTakenForAnotherOfAnUnknownWebhook(t *testing.T) {
 				return
 			case p.recording():
 				p.record(nobody)
-			case len(p.loads) > 0 || drain(p.s.loadable):
+			case len(p.loads) > 0 || drain(p.s.loadsPending):
 				p.stepLoad(0, false)
-			case p.find != nil || drain(p.s.woken):
+			case p.find != nil || drain(p.s.refreshWanted):
 				p.stepFind()
 			default:
 				w.pass(100 * time.Millisecond)

@@ -29,18 +29,19 @@ func (s *Scheduler) learn(hooks ...*webhook) {
 	for _, h := range hooks {
 		known.byID[h.id] = h
 	}
-	s.apply(known)
+	s.applyWebhooks(known)
 }
 
 // own makes endpoints this daemon's, with nothing pending in the store.
 func (s *Scheduler) own(ids ...int64) {
 	for _, id := range ids {
-		s.claimed(0, id, 0, 0)
-		s.endpoints[id].more = false
+		s.markClaimed(0, id, 0, 0)
+		s.endpoints[id].moreInStore = false
 	}
 }
 
-// queued hands over a delivery about the same response for one of a store's webhooks, or, where it is one too many to be kept, tells of it.
+// queued hands over a delivery about the same response for one of a store's webhooks, or, where it is one too many to
+// be kept, tells of it.
 func (s *Scheduler) queued(id int64, h *webhook, kept bool, store ...*webhook) {
 	var at []*webhook
 	for _, o := range store {
@@ -63,17 +64,17 @@ func TestOwnerIsToldOfWhatANewWebhookGot(t *testing.T) {
 	s := newKnowing(ours)
 	s.own(10)
 	s.queued(1, others, true, ours, others)
-	if got := s.takeElsewhere(); got != "" {
+	if got := s.takeQueuedForOthers(); got != "" {
 		t.Fatalf("endpoint %s was told of, and nobody knows whose the delivery is", got)
 	}
-	_, came := s.known()
+	_, came := s.knownWebhooks()
 	s.learn(ours, others)
-	s.meet(came - 1)
-	if got := s.takeElsewhere(); got != "" {
+	s.clearStale(came - 1)
+	if got := s.takeQueuedForOthers(); got != "" {
 		t.Errorf("endpoint %s was told of before the webhooks were loaded", got)
 	}
-	s.meet(came)
-	if got := s.takeElsewhere(); got != "20" {
+	s.clearStale(came)
+	if got := s.takeQueuedForOthers(); got != "20" {
 		t.Errorf("endpoints %q were told of, not 20", got)
 	}
 }
@@ -108,14 +109,14 @@ func TestNothingIsHeldAmongStrangers(t *testing.T) {
 			}
 			for _, kept := range []bool{true, false} {
 				s.queued(2, store[1], kept, hooks...)
-				if held() != 1 || len(s.woken) != 1 {
-					t.Fatalf("%d deliveries are held, and %d looks at the webhooks asked for, where a delivery is kept: %t", held(), len(s.woken), kept)
+				if held() != 1 || len(s.refreshWanted) != 1 {
+					t.Fatalf("%d deliveries are held, and %d looks at the webhooks asked for, where a delivery is kept: %t", held(), len(s.refreshWanted), kept)
 				}
-				<-s.woken
+				<-s.refreshWanted
 			}
 			s.learn(hooks...)
 			e := s.endpoints[store[1].endpointID]
-			e.loading, e.more = false, false // a look has found nothing else
+			e.loading, e.moreInStore = false, false // a look has found nothing else
 			s.queued(3, store[1], true, hooks...)
 			if held() != 1 || len(e.held) != 1 {
 				t.Errorf("%d deliveries are held, not the one that came afterwards", held())
@@ -124,37 +125,38 @@ func TestNothingIsHeldAmongStrangers(t *testing.T) {
 	}
 }
 
-// A look that found other webhooks than are known is not made again before they may have been loaded: it would find the same.
+// A look that found other webhooks than are known is not made again before they may have been loaded: it would find the
+// same.
 func TestStaleLookWaits(t *testing.T) {
 	t.Parallel()
 	s := newKnowing(edited(1, 10, 1))
 	s.own(10)
 	e := s.endpoints[10]
-	s.wantLoad(e)
-	looks := s.takeLooks()
+	s.queueLoad(e)
+	looks := s.takeLoads()
 	if len(looks) != 1 {
 		t.Fatalf("%d looks were begun, not 1", len(looks))
 	}
 	looks[0].stale = true
-	s.loaded(looks, nil)
-	s.pump()
+	s.loadsEnded(looks, nil)
+	s.startAttempts()
 	if len(s.toLoad) > 0 || e.dueAt.IsZero() {
 		t.Errorf("%d looks are asked for at once; the next is due at %s", len(s.toLoad), e.dueAt)
 	}
-	if len(s.woken) != 1 {
+	if len(s.refreshWanted) != 1 {
 		t.Error("the webhooks are not loaded")
 	}
 }
 
-// Endpoints that fail may take half of all attempts. Those that were turned away for it get their turn as soon as there is room, also where
-// the last answers are of endpoints that have nothing more to send.
+// Endpoints that fail may take half of all attempts. Those that were turned away for it get their turn as soon as there
+// is room, also where the last answers are of endpoints that have nothing more to send.
 func TestTurnedAwayEndpointsGetTheirTurn(t *testing.T) {
 	t.Parallel()
 	const urls, each, concurrency = 300, 3, 16
 	for seed := range uint64(20) {
 		var hooks []*webhook
 		for id := range int64(urls) {
-			hooks = append(hooks, &webhook{id: id + 1, endpointID: id + 1, enabled: true, broken: errors.New("no target")})
+			hooks = append(hooks, &webhook{id: id + 1, endpointID: id + 1, enabled: true, targetErr: errors.New("no target")})
 		}
 		s := NewScheduler(Config{
 			Loaded: func(int) {}, Observe: func(Attempted) {}, Horizon: stream.NewHorizon(nil), Log: slog.New(slog.DiscardHandler),
@@ -162,7 +164,7 @@ func TestTurnedAwayEndpointsGetTheirTurn(t *testing.T) {
 		})
 		s.learn(hooks...)
 		s.webhooks.enabled = true
-		s.live(time.Now().Add(time.Hour))
+		s.allowStartsUntil(time.Now().Add(time.Hour))
 		var queued []*delivery
 		editions := map[int64]int64{}
 		for _, h := range hooks {
@@ -179,7 +181,7 @@ func TestTurnedAwayEndpointsGetTheirTurn(t *testing.T) {
 			// What is recorded comes in batches, while others are in flight.
 			runtime.Gosched()
 			s.mu.Lock()
-			for why, turnedAway := range s.parked {
+			for why, turnedAway := range s.throttledEndpoints {
 				if len(turnedAway) > 0 && s.inFlight < concurrency && s.roomFor(why) {
 					t.Errorf("seed %d: %d endpoints wait for room that there is, of kind %d", seed, len(turnedAway), why)
 				}
@@ -198,7 +200,7 @@ func TestTurnedAwayEndpointsGetTheirTurn(t *testing.T) {
 			if idle && n == 0 {
 				t.Fatalf("seed %d: nothing is in flight, and of %d deliveries %d were sent", seed, urls*each, recorded)
 			}
-			s.finish(batch)
+			s.resultsRecorded(batch)
 			recorded += n
 		}
 	}

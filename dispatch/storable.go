@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// storable returns the text of an error as a store in another encoding than UTF-8 can hold it: in ASCII, with a question mark for each
-// other letter.
+// storable returns the text of an error as the store can hold it. If the store's encoding is not UTF-8, each letter
+// outside of ASCII becomes a question mark.
 func (s *Scheduler) storable(text string) string {
 	if !s.asciiText.Load() {
 		return text

@@ -11,10 +11,12 @@ import (
 	"walhook/sql"
 )
 
-// timeIndexInterval is how often the log's indexes on local times are checked: a change of the site's time zone makes them stale.
+// timeIndexInterval is how often the log's indexes on local times are checked: a change of the site's time zone makes
+// them stale.
 const timeIndexInterval = 10 * time.Second
 
-// timeIndexLoop builds the indexes that people's questions to the log need, one at a time, so that recording never waits for long.
+// timeIndexLoop builds the indexes on local times that queries on the log need. It builds one at a time, so that
+// recording never waits for long.
 func (s *Scheduler) timeIndexLoop(ctx context.Context) {
 	for {
 		built, err := s.buildTimeIndex(ctx)
@@ -29,7 +31,7 @@ func (s *Scheduler) timeIndexLoop(ctx context.Context) {
 			s.health.note(timeIndexes, nil)
 		default:
 			pause = upkeepRetry
-			if errors.As(err, &answer) && answer.Code[:2] != "57" { // a store that is away concerns others
+			if errors.As(err, &answer) && answer.Code[:2] != "57" { // 57: the server is shutting down, which others report
 				s.health.note(timeIndexes, err)
 			}
 			s.cfg.Log.Warn("an index of the log could not be built; trying again", "error", err, "in", pause)

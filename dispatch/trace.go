@@ -8,9 +8,10 @@ import (
 	"walhook/dispatch/post"
 )
 
-// traced makes one attempt within a span of its own, which links to the store transaction that queued the delivery where that is
-// known. Without a tracer it costs nothing. Of the URL the span tells the host alone, and the request tells nothing of the span.
-func (s *Scheduler) traced(d *delivery) post.Outcome {
+// attemptTraced makes one attempt within a span of its own, which links to the store transaction that queued the
+// delivery, if that is known. Without a tracer it costs nothing. The span has only the host of the URL, and the request
+// has nothing of the span.
+func (s *Scheduler) attemptTraced(d *delivery) post.Outcome {
 	if s.cfg.Tracer == nil {
 		return s.attempt(d)
 	}

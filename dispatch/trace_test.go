@@ -11,9 +11,9 @@ import (
 // Where no traces are taken an attempt allocates nothing for them, and what is held in memory is as large as it was.
 func TestWithoutTracesNothingIsAllocated(t *testing.T) {
 	s := NewScheduler(Config{})
-	d := &delivery{id: 1, webhookID: 2, responseID: "3", origin: "1", event: cdc.Completed, hook: &webhook{broken: errors.New("no target")}}
+	d := &delivery{id: 1, webhookID: 2, responseID: "3", origin: "1", event: cdc.Completed, hook: &webhook{targetErr: errors.New("no target")}}
 	bare := testing.AllocsPerRun(1000, func() { s.attempt(d) })
-	traced := testing.AllocsPerRun(1000, func() { s.traced(d) })
+	traced := testing.AllocsPerRun(1000, func() { s.attemptTraced(d) })
 	if traced != bare {
 		t.Errorf("an attempt that is not traced allocates %v times, and %v times through traced", bare, traced)
 	}

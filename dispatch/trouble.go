@@ -9,12 +9,12 @@ import (
 	"walhook/dispatch/post"
 )
 
-// latest tells when the latest attempts of either kind began. Attempts count in that order, and not in the order in which they end: a
-// timeout that is over after a later attempt has succeeded is old news.
-type latest struct{ succeeded, failed time.Time }
+// latestAttempts holds when the latest success and the latest failure started. Attempts count in the order in which
+// they started: a timeout does not count if an attempt that started later has succeeded before it.
+type latestAttempts struct{ succeeded, failed time.Time }
 
-// ended takes an attempt that has ended into account. It reports whether none of the other kind began later.
-func (l *latest) ended(o post.Outcome) (counts bool) {
+// observe takes the outcome of an attempt. It reports whether the outcome is newer than all of the other kind.
+func (l *latestAttempts) observe(o post.Outcome) (counts bool) {
 	if o.Kind == post.Success {
 		l.succeeded = later(l.succeeded, o.Started)
 		return !o.Started.Before(l.failed)
@@ -23,8 +23,8 @@ func (l *latest) ended(o post.Outcome) (counts bool) {
 	return !o.Started.Before(l.succeeded)
 }
 
-// failing reports whether the latest attempt of all failed.
-func (l *latest) failing() bool {
+// failing reports whether the latest attempt failed.
+func (l *latestAttempts) failing() bool {
 	return l != nil && !l.failed.IsZero() && !l.failed.Before(l.succeeded)
 }
 
@@ -35,19 +35,19 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// verdict is what results that are recorded together say of one activation of a webhook. The store alone knows which webhooks are in
-// trouble.
-type verdict struct {
+// webhookVerdict is what a batch of results says about one activation of a webhook. Only the store knows which webhooks
+// are in trouble.
+type webhookVerdict struct {
 	webhookID, activation int64
 
-	succeeded bool // once at least: what failed before counts no more
-	failing   bool // its latest attempt failed, recorded or not
+	succeeded bool // at least once: earlier failures no longer count
+	failing   bool // its latest attempt failed, whether recorded or not
 }
 
-// verdicts returns what results say of their webhooks, in the order of these. Results may be recorded in any order.
-func verdicts(results []result) []verdict {
+// verdicts returns the verdicts of a batch, sorted. Results may be recorded in any order.
+func verdicts(results []result) []webhookVerdict {
 	type key struct{ webhookID, activation int64 }
-	of := map[key]verdict{}
+	of := map[key]webhookVerdict{}
 	for i := range results {
 		r := &results[i]
 		if r.outcome.Kind == post.Aborted {
@@ -55,12 +55,12 @@ func verdicts(results []result) []verdict {
 		}
 		k := key{r.d.webhookID, r.activation}
 		v := of[k]
-		of[k] = verdict{
+		of[k] = webhookVerdict{
 			webhookID: k.webhookID, activation: k.activation,
 			succeeded: v.succeeded || r.outcome.Kind == post.Success, failing: r.d.endpoint.byWebhook[k.webhookID].failing(),
 		}
 	}
-	return slices.SortedFunc(maps.Values(of), func(a, b verdict) int {
+	return slices.SortedFunc(maps.Values(of), func(a, b webhookVerdict) int {
 		return cmp.Or(cmp.Compare(a.webhookID, b.webhookID), cmp.Compare(a.activation, b.activation))
 	})
 }

@@ -9,12 +9,12 @@ import (
 	"walhook/dispatch/post"
 )
 
-// However attempts overlap, and in whatever batches and order their results are recorded, a webhook is in trouble once all are if and only if
-// the latest attempt that has ended failed, and never for longer than nothing has succeeded.
+// However attempts overlap, and in whatever batches and order their results are recorded, a webhook is in trouble once
+// all are if and only if the latest attempt that has ended failed, and never for longer than nothing has succeeded.
 func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		e := newEndpoint(1, &memory{window: window})
+		e := newEndpoint(1, &memory{window: maxWindow})
 		start := time.Unix(1_800_000_000, 0)
 		hooks := []*webhook{{id: 1, activation: 4}, {id: 2, activation: 5}}
 		var flying []*delivery
@@ -28,7 +28,7 @@ func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
 			case step < 2:
 				hook := hooks[rapid.IntRange(0, 1).Draw(t, "webhook")]
 				d := &delivery{id: int64(n + 1), webhookID: hook.id, hook: hook, endpoint: e}
-				put(&e.flying, d.id, d)
+				put(&e.active, d.id, d)
 				begun[d.id] = now
 				flying = append(flying, d)
 			case step < 5 && len(flying) > 0:
@@ -37,7 +37,7 @@ func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
 				flying = append(flying[:i:i], flying[i+1:]...)
 				kind := rapid.SampledFrom([]post.OutcomeKind{post.Success, post.Retry, post.Gone}).Draw(t, "outcome")
 				o := post.Outcome{Kind: kind, Started: begun[d.id]}
-				e.answered(d, o, now, 8)
+				e.attemptEnded(d, o, now, 8)
 				r := result{d: d, outcome: o, activation: d.hook.activation}
 				batch = append(batch, r)
 				ended[d.webhookID] = append(ended[d.webhookID], r)
@@ -71,7 +71,7 @@ func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
 					}
 				}
 				for i := range recorded {
-					e.finished(recorded[i].d, true)
+					e.resultRecorded(recorded[i].d, true)
 				}
 				for _, hook := range hooks {
 					if len(batch) > 0 {

@@ -8,34 +8,35 @@ import (
 	"walhook/dispatch/post"
 )
 
-// A quarter of all attempts is kept for endpoints that have none in flight and were tried before, and half for those that answer.
+// A quarter of all attempts is kept for endpoints that have none in flight and were tried before, and half for those
+// that answer.
 func TestRoomThatIsKept(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	for _, tt := range []struct {
-		of, why, taken int
-		room           bool
+		of, limit, taken int
+		room             bool
 	}{
-		{1, lastQuarter, 0, true},
-		{1, halfForTroubled, 0, true},
-		{1, halfForTroubled, 1, false},
-		{2, lastQuarter, 0, true},
-		{2, lastQuarter, 1, false},
-		{3, halfForTroubled, 0, true},
-		{3, halfForTroubled, 1, false},
-		{16, lastQuarter, 11, true},
-		{16, lastQuarter, 12, false},
-		{16, halfForTroubled, 7, true},
-		{16, halfForTroubled, 8, false},
+		{1, reservedQuarter, 0, true},
+		{1, unhealthyHalf, 0, true},
+		{1, unhealthyHalf, 1, false},
+		{2, reservedQuarter, 0, true},
+		{2, reservedQuarter, 1, false},
+		{3, unhealthyHalf, 0, true},
+		{3, unhealthyHalf, 1, false},
+		{16, reservedQuarter, 11, true},
+		{16, reservedQuarter, 12, false},
+		{16, unhealthyHalf, 7, true},
+		{16, unhealthyHalf, 8, false},
 	} {
-		c.limits.concurrency, c.inFlight, c.inTroubled = tt.of, 0, 0
-		if tt.why == lastQuarter {
+		c.limits.concurrency, c.inFlight, c.inFlightUnhealthy = tt.of, 0, 0
+		if tt.limit == reservedQuarter {
 			c.inFlight = tt.taken
 		} else {
-			c.inTroubled = tt.taken
+			c.inFlightUnhealthy = tt.taken
 		}
-		if got := c.roomFor(tt.why); got != tt.room {
-			t.Errorf("of %d attempts %d are taken: there is room of kind %d: %t", tt.of, tt.taken, tt.why, got)
+		if got := c.roomFor(tt.limit); got != tt.room {
+			t.Errorf("of %d attempts %d are taken: limit %d leaves room: %t", tt.of, tt.taken, tt.limit, got)
 		}
 	}
 	c.limits.concurrency = 16
@@ -43,23 +44,23 @@ func TestRoomThatIsKept(t *testing.T) {
 	for name, tt := range map[string]struct {
 		e                    endpoint
 		inFlight, inTroubled int
-		why                  int
-		turned               bool
+		limit                int
+		throttled            bool
 	}{
 		"idle":                     {endpoint{lastAttempt: tried}, 15, 8, 0, false},
-		"busy":                     {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now}, 12, 0, lastQuarter, true},
+		"busy":                     {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now}, 12, 0, reservedQuarter, true},
 		"busy, and there is room":  {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now}, 11, 8, 0, false},
-		"new":                      {endpoint{}, 12, 0, lastQuarter, true},
+		"new":                      {endpoint{}, 12, 0, reservedQuarter, true},
 		"new, and there is room":   {endpoint{}, 11, 8, 0, false},
-		"fails":                    {endpoint{lastAttempt: tried, failures: 1}, 8, 8, halfForTroubled, true},
+		"fails":                    {endpoint{lastAttempt: tried, failures: 1}, 8, 8, unhealthyHalf, true},
 		"fails, and there is room": {endpoint{lastAttempt: tried, failures: 1}, 15, 7, 0, false},
-		"slow":                     {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter - 1)}, 8, 8, halfForTroubled, true},
+		"slow":                     {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter - 1)}, 8, 8, unhealthyHalf, true},
 		"not yet slow":             {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter)}, 8, 8, 0, false},
 		"long idle":                {endpoint{lastAttempt: tried, quietSince: tried}, 8, 8, 0, false},
 	} {
-		c.inFlight, c.inTroubled = tt.inFlight, tt.inTroubled
-		if why, turned := c.turnsAway(&tt.e, c.now); turned != tt.turned || turned && why != tt.why {
-			t.Errorf("an endpoint that is %s is turned away: %t, for room of kind %d", name, turned, why)
+		c.inFlight, c.inFlightUnhealthy = tt.inFlight, tt.inTroubled
+		if limit, throttled := c.throttled(&tt.e, c.now); throttled != tt.throttled || throttled && limit != tt.limit {
+			t.Errorf("an endpoint that is %s is throttled: %t, by limit %d", name, throttled, limit)
 		}
 	}
 }
@@ -72,26 +73,26 @@ func TestAnswersGiveTurnsBack(t *testing.T) {
 	var away []*endpoint
 	for id := range int64(5) {
 		e := newEndpoint(100+id, &c.memory)
-		c.park(e, halfForTroubled)
-		c.park(e, halfForTroubled)
+		c.throttle(e, unhealthyHalf)
+		c.throttle(e, unhealthyHalf)
 		away = append(away, e)
 	}
-	if n := len(c.parked[halfForTroubled]); n != 5 {
+	if n := len(c.throttledEndpoints[unhealthyHalf]); n != 5 {
 		t.Fatalf("5 endpoints wait in %d places", n)
 	}
 	c.e.failures = 1
 	d := c.attempt()
-	c.inFlight, c.inTroubled = 4, 2
-	c.turn(c.endpoints[20])
+	c.inFlight, c.inFlightUnhealthy = 4, 2
+	c.addToRing(c.endpoints[20])
 	c.stopping = true // so that nothing begins
-	c.answered(d, post.Outcome{Kind: post.Success, Started: c.now}, true)
+	c.attemptEnded(d, post.Outcome{Kind: post.Success, Started: c.now}, true)
 	for i, e := range away {
-		if first := i < unparkBatch; e.queued != first || e.parked[halfForTroubled] == first {
-			t.Errorf("endpoint %d has a turn: %t, and waits for room: %t", i, e.queued, e.parked[halfForTroubled])
+		if first := i < throttledBatch; e.inRing != first || e.throttledBy[unhealthyHalf] == first {
+			t.Errorf("endpoint %d has a turn: %t, and waits for room: %t", i, e.inRing, e.throttledBy[unhealthyHalf])
 		}
 	}
-	if !slices.Equal(c.parked[halfForTroubled], away[unparkBatch:]) {
-		t.Errorf("%d endpoints wait for room", len(c.parked[halfForTroubled]))
+	if !slices.Equal(c.throttledEndpoints[unhealthyHalf], away[throttledBatch:]) {
+		t.Errorf("%d endpoints wait for room", len(c.throttledEndpoints[unhealthyHalf]))
 	}
 }
 
@@ -104,13 +105,13 @@ func TestAttemptsKnowTheirWebhooks(t *testing.T) {
 	newer.secret = "another"
 	d := &delivery{id: 1, webhookID: 1, hook: older, endpoint: c.e}
 	c.webhooks = &webhooks{byID: map[int64]*webhook{1: &newer}}
-	c.begin(d, c.now)
+	c.startAttempt(d, c.now)
 	if d.hook != &newer {
 		t.Error("the secret of before signs")
 	}
 	c.webhooks = &webhooks{byID: map[int64]*webhook{}}
 	d = &delivery{id: 2, webhookID: 1, hook: older, endpoint: c.e}
-	c.begin(d, c.now)
+	c.startAttempt(d, c.now)
 	if d.hook != older {
 		t.Error("an attempt for a webhook that is gone has none")
 	}
@@ -123,42 +124,43 @@ func TestSlowSinceTheLastAnswer(t *testing.T) {
 	c.now = c.now.Add(time.Hour)
 	began := c.now
 	first := c.attempt()
-	if c.now = began.Add(slowAfter); c.e.troublesome(c.now) {
+	if c.now = began.Add(slowAfter); c.e.unhealthy(c.now) {
 		t.Error("it is slow after its first second")
 	}
 	c.now = began.Add(slowAfter + 1)
 	c.attempt()
-	if !c.e.troublesome(c.now) {
+	if !c.e.unhealthy(c.now) {
 		t.Error("an attempt that begins makes it fast")
 	}
-	if c.ends(first, began, post.Outcome{Kind: post.Success}); c.e.troublesome(c.now) {
+	if c.ends(first, began, post.Outcome{Kind: post.Success}); c.e.unhealthy(c.now) {
 		t.Error("it is slow after an answer")
 	}
 }
 
-// What an attempt has ended with is told once: what fails, what works again, and the endpoints whose failures are to be written.
+// What an attempt has ended with is told once: what fails, what works again, and the endpoints whose failures are to be
+// written.
 func TestAnswersAreTold(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	answer := func(o post.Outcome) (was, is bool) {
 		d := c.attempt()
 		o.Started = c.now
-		_, was, is = c.answered(d, o, false)
+		_, was, is = c.attemptEnded(d, o, false)
 		return was, is
 	}
 	written := func() bool {
 		results, endpoints := c.takeResults()
-		c.finish(results)
+		c.resultsRecorded(results)
 		if again, others := c.takeResults(); again != nil || others != nil {
 			t.Errorf("%d results and %d endpoints are written twice", len(again), len(others))
 		}
 		return slices.Contains(endpoints, c.e)
 	}
-	drain(c.recorded)
+	drain(c.resultsPending)
 	if was, is := answer(post.Outcome{Kind: post.Success}); was || is || written() {
 		t.Error("a success is written as trouble")
 	}
-	if !drain(c.recorded) {
+	if !drain(c.resultsPending) {
 		t.Error("nobody is told of a result")
 	}
 	for n := range failingAfter {
@@ -166,19 +168,19 @@ func TestAnswersAreTold(t *testing.T) {
 			t.Errorf("after %d failures it failed before: %t, and does now: %t", n+1, was, is)
 		}
 	}
-	if !written() || c.e.lastError != "HTTP 500" || !c.e.troubled {
+	if !written() || c.e.lastError != "HTTP 500" || !c.e.failuresRecorded {
 		t.Errorf("failures are not written, or with %q", c.e.lastError)
 	}
-	if was, is := answer(post.Outcome{Kind: post.Success}); !was || is || !written() || c.e.troubled {
+	if was, is := answer(post.Outcome{Kind: post.Success}); !was || is || !written() || c.e.failuresRecorded {
 		t.Error("that it works again is not told")
 	}
 	if answer(post.Outcome{Kind: post.Success}); written() {
 		t.Error("that it works is written again and again")
 	}
-	drain(c.recorded)
+	drain(c.resultsPending)
 	d := c.attempt()
-	r, was, is := c.answered(d, post.Outcome{Kind: post.Aborted}, false)
-	if r.d != nil || was || is || drain(c.recorded) || c.e.flying != nil || c.e.inFlight != 0 || len(c.results) > 0 {
+	r, was, is := c.attemptEnded(d, post.Outcome{Kind: post.Aborted}, false)
+	if r.d != nil || was || is || drain(c.resultsPending) || c.e.active != nil || c.e.inFlight != 0 || len(c.results) > 0 {
 		t.Error("an attempt that was broken off has a result")
 	}
 }
@@ -220,7 +222,7 @@ func TestTimers(t *testing.T) {
 			t.Errorf("%s: it fires in %s, set %d times", name, in, calls)
 		}
 		if c.stopping = true; calls == 1 {
-			tt.e.wakeAt = time.Time{}
+			tt.e.timerAt = time.Time{}
 			if c.rearm(&tt.e); in != -1 {
 				t.Errorf("%s: it fires while the daemon stops", name)
 			}
@@ -240,8 +242,8 @@ func TestDueTimer(t *testing.T) {
 		"it is due":                            {in: 0, loads: true},
 		"it was due":                           {in: -time.Second, loads: true},
 		"not yet":                              {in: time.Second},
-		"many are held":                        {held: window, soon: true},
-		"many are held, and the look is later": {held: window, prepare: func(c *clocked) { c.e.later = true }, loads: true},
+		"many are held":                        {held: maxWindow, soon: true},
+		"many are held, and the look is later": {held: maxWindow, prepare: func(c *clocked) { c.e.loadDeferred = true }, loads: true},
 		"it is another's":                      {prepare: func(c *clocked) { c.e.owned = false }},
 		"the daemon stops":                     {prepare: func(c *clocked) { c.stopping = true }},
 	} {
@@ -255,14 +257,14 @@ func TestDueTimer(t *testing.T) {
 		if tt.prepare != nil {
 			tt.prepare(c)
 		}
-		c.e.wakeAt = c.now
-		c.due(c.e)
+		c.e.timerAt = c.now
+		c.timerFired(c.e)
 		want := before
 		switch {
 		case tt.loads:
 			want = time.Time{}
 		case tt.soon:
-			want = c.now.Add(duePause)
+			want = c.now.Add(dueRecheck)
 		}
 		if c.e.loading != tt.loads || !c.e.dueAt.Equal(want) {
 			t.Errorf("%s: it is loaded: %t, and the next is due at %s, not %s", name, c.e.loading, c.e.dueAt, want)
@@ -271,7 +273,7 @@ func TestDueTimer(t *testing.T) {
 	c := newClocked(t, edited(1, 10, 1))
 	c.e.dueAt, c.e.fresh = time.Time{}, []*delivery{{id: 1, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e}}
 	in := c.armed()
-	if c.due(c.e); len(c.sent) != 1 || c.e.loading || *in >= 0 {
+	if c.timerFired(c.e); len(c.sent) != 1 || c.e.loading || *in >= 0 {
 		t.Errorf("%d attempts begin where nothing had to be loaded; loading: %t; the timer fires in %s", len(c.sent), c.e.loading, *in)
 	}
 }
@@ -286,13 +288,13 @@ func TestEarliestRetry(t *testing.T) {
 			d := c.attempt()
 			r := c.ends(d, at, post.Outcome{Kind: post.Retry})
 			r.at, r.delay = at, delay
-			c.finish([]result{r})
+			c.resultsRecorded([]result{r})
 		}
 		if !c.e.dueAt.Equal(at.Add(time.Second)) {
 			t.Errorf("with retries in %v the next is due at %s", delays, c.e.dueAt.Sub(at))
 		}
 		d := c.attempt()
-		c.finish([]result{c.ends(d, at, post.Outcome{Kind: post.Success})})
+		c.resultsRecorded([]result{c.ends(d, at, post.Outcome{Kind: post.Success})})
 		if !c.e.dueAt.Equal(at.Add(time.Second)) {
 			t.Errorf("a success has moved the next retry to %s", c.e.dueAt.Sub(at))
 		}
@@ -307,30 +309,30 @@ func TestHandOverIsRefused(t *testing.T) {
 		"a look was faster":         func(c *clocked) { c.e.cursor = c.id + 1 },
 		"its webhook is disabled":   func(c *clocked) { c.webhooks.byID[1].enabled = false },
 		"another webhook has come":  func(c *clocked) { c.e.moving = true },
-		"a result waits for a lock": func(c *clocked) { put(&c.e.aside, 2, 1) },
-		"the store has more":        func(c *clocked) { c.e.more = true },
+		"a result waits for a lock": func(c *clocked) { put(&c.e.lockedResults, 2, 1) },
+		"the store has more":        func(c *clocked) { c.e.moreInStore = true },
 		"it is being loaded":        func(c *clocked) { c.e.loading = true },
-		"a retry waits":             func(c *clocked) { c.e.waiting = 1 },
+		"a retry waits":             func(c *clocked) { c.e.retrying = 1 },
 		"something will be due":     func(c *clocked) { c.e.dueAt = c.now.Add(time.Hour) },
 		"there is no room": func(c *clocked) {
 			c.memory.window = 0
-			c.memory.busy = crowded
+			c.memory.holders = crowdedAt
 			c.e.failures = failingAfter
 			put(&c.e.held, 900, struct{}{})
 			put(&c.e.held, 901, struct{}{})
 		},
-		"it is another's":                func(c *clocked) { c.released(0, []int64{10}) },
-		"it is to be another's":          func(c *clocked) { c.shares(func(int64) bool { return false }) },
+		"it is another's":                func(c *clocked) { c.markReleased(0, []int64{10}) },
+		"it is to be another's":          func(c *clocked) { c.rebalance(func(int64) bool { return false }) },
 		"its webhook is not known":       func(c *clocked) { c.e.edition++ },
 		"the webhook is known to nobody": func(c *clocked) { c.webhooks = &webhooks{enabled: true} },
 	} {
 		c := newClocked(t, edited(1, 10, 1))
 		edition := c.e.edition
-		drain(c.woken)
+		drain(c.refreshWanted)
 		prepare(c)
 		d := &delivery{id: c.id + 1, webhookID: 1, responseID: "7"}
 		c.handOver([]*delivery{d}, nil, map[int64]int64{10: edition})
-		if _, held := c.e.held[d.id]; held != (name == "") || held && (c.e.cursor != d.id || len(c.woken) > 0 || c.e.loading) {
+		if _, held := c.e.held[d.id]; held != (name == "") || held && (c.e.cursor != d.id || len(c.refreshWanted) > 0 || c.e.loading) {
 			t.Errorf("where %s: it is held: %t; the cursor is %d", name, held, c.e.cursor)
 		}
 	}

@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	// housekeeping is how often the log's partitions are looked at; more often where they are shorter than that.
+	// housekeeping is the usual interval of upkeep. It is more frequent if partitions are shorter.
 	housekeeping = 10 * time.Minute
-	// upkeepRetry is how long to wait after upkeep failed, or while the overflow is in use.
+	// upkeepRetry is the delay after upkeep failed, or while the overflow is in use.
 	upkeepRetry = 3 * time.Second
-	// upkeepTimeout bounds one statement of it.
+	// upkeepTimeout bounds each of its statements.
 	upkeepTimeout = time.Minute
-	// upkeepShort is how far ahead the log must have partitions where it gets no new ones: with less, /readyz says so.
+	// upkeepShort is how far ahead the log must have partitions if it gets no new ones. With less, /readyz reports it.
 	upkeepShort = 24 * time.Hour
 )
 
-// upkeepLoop makes the log's partitions ahead, drops those that have aged out, and moves to the log what it has refused before.
+// upkeepLoop creates the log's partitions ahead, drops expired ones, and moves results from the overflow to the log.
 func (s *Scheduler) upkeepLoop(ctx context.Context) {
 	step, every := partitionUnit(s.cfg.Retention)
 	for {
@@ -34,7 +34,7 @@ func (s *Scheduler) upkeepLoop(ctx context.Context) {
 		var busy *pgconn.PgError
 		switch {
 		case errors.As(err, &busy) && busy.Code == lockNotAvailable && covered > step.length:
-			pause = upkeepRetry // another daemon is at it, or somebody reads for long
+			pause = upkeepRetry // another daemon does upkeep, or a long query runs
 			s.cfg.Log.Debug("log upkeep found a lock taken", "error", err)
 		case err != nil:
 			pause = upkeepRetry
@@ -58,7 +58,7 @@ func (s *Scheduler) upkeepLoop(ctx context.Context) {
 	}
 }
 
-// upkeep does all of it once, each part also where others fail. It returns how far ahead the log has partitions.
+// upkeep does each part even if others fail. It returns how far ahead the log has partitions.
 func (s *Scheduler) upkeep(ctx context.Context, unit string) (covered time.Duration, err error) {
 	do := func(what, query string, args ...any) error {
 		ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
@@ -85,7 +85,7 @@ func (s *Scheduler) upkeep(ctx context.Context, unit string) (covered time.Durat
 	return covered, errors.Join(errs...)
 }
 
-// drainOverflow moves entries in transactions of a bounded size.
+// drainOverflow moves results in transactions of bounded size.
 func (s *Scheduler) drainOverflow(ctx context.Context) error {
 	for {
 		ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
@@ -102,13 +102,14 @@ func (s *Scheduler) drainOverflow(ctx context.Context) error {
 	}
 }
 
-// unit is how long a partition of the log is.
+// unit is the length of the log's partitions.
 type unit struct {
 	name   string // as walhook.ensure_partitions knows it
 	length time.Duration
 }
 
-// partitionUnit is the unit for a retention, which can only drop whole partitions, and how often to look after them.
+// partitionUnit returns the unit that suits a retention, since only whole partitions are dropped, and the interval of
+// upkeep.
 func partitionUnit(retention time.Duration) (u unit, every time.Duration) {
 	const day = 24 * time.Hour
 	switch {

@@ -36,15 +36,15 @@ func TestWebhooksAreLoadedByTheirChanges(t *testing.T) {
 		update walhook.endpoint set owner = (select id from walhook.daemon)`)
 	before := load(&webhooks{byID: map[int64]*webhook{}})
 	c := newClocked(t, edited(1000, 10, 1))
-	c.apply(before)
+	c.applyWebhooks(before)
 	for id := range c.endpoints {
-		c.claimed(0, id, 0, 0)
-		c.endpoints[id].more = false
+		c.markClaimed(0, id, 0, 0)
+		c.endpoints[id].moreInStore = false
 	}
 	generations := map[int64]int{}
 	for id, e := range c.endpoints {
 		generations[id] = e.generation
-		e.queued = false
+		e.inRing = false
 	}
 	c.ring = nil
 
@@ -64,7 +64,7 @@ func TestWebhooksAreLoadedByTheirChanges(t *testing.T) {
 	if w := after.byID[2]; !w.moving() || w.url != "https://example.com/6" || after.byID[1].secret == "" {
 		t.Errorf("what was loaded is %+v and %+v", w, after.byID[1])
 	}
-	if !c.apply(after) {
+	if !c.applyWebhooks(after) {
 		t.Error("the deleted webhook is not missed")
 	}
 	for _, w := range before.byID {

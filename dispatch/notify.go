@@ -1,0 +1,46 @@
+package dispatch
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// queuedChannel is the channel on which the daemon that reads the slot names the endpoints of other daemons for
+	// which it has queued something.
+	queuedChannel = "walhook_queued"
+
+	// queueTruncated is the payload that walhook.log_truncated sends there.
+	queueTruncated = "truncated"
+
+	// notifyPause is the least time between two notifications, because each goes to every daemon.
+	notifyPause = 5 * time.Millisecond
+
+	// notifyLimit is how many endpoints a notification names at most: a payload has 8,000 bytes. The empty payload
+	// means all.
+	notifyLimit = 400
+)
+
+// notifyLoop notifies other daemons of what was queued for their endpoints. A daemon that misses a notification finds
+// the deliveries within findWorkInterval.
+func (s *Scheduler) notifyLoop(ctx context.Context) {
+	for {
+		select {
+		case <-s.notificationPending:
+		case <-ctx.Done():
+			return
+		}
+		// A notification lost in a crash is harmless, so this commit need not wait for the disk.
+		bounded, cancel := context.WithTimeout(ctx, statementTimeout)
+		_, err := s.pool.Exec(bounded, "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)", queuedChannel, s.takeQueuedForOthers())
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.Warn("could not tell other daemons what was queued; they look by themselves", "error", err, "in", findWorkInterval)
+		}
+		select {
+		case <-time.After(notifyPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
