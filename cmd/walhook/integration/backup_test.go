@@ -3,6 +3,8 @@ package integration
 import (
 	"fmt"
 	"os"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -53,6 +55,9 @@ func TestStoreRestored(t *testing.T) {
 	}
 }
 
+// rowType finds what makes the types of rows that are sent in bulk.
+var rowType = regexp.MustCompile(`(?ms)^(?:create|alter) type walhook\.\w+_in\b.*?;`)
+
 // A daemon outlives it that the schema is put back from a dump beneath it: what its sessions know of the store's types is not true then.
 func TestSchemaPutBackBeneathADaemon(t *testing.T) {
 	t.Parallel()
@@ -63,12 +68,12 @@ func TestSchemaPutBackBeneathADaemon(t *testing.T) {
 	s.Expect("/hook", "created 1")
 	s.WaitLog("select count(*) from walhook.delivery_log", "1")
 	again := "begin; drop type walhook.event_in, walhook.state_in, walhook.result_in, walhook.look_in; "
-	for _, name := range []string{"006_rows_in", "008_look_in"} {
-		types, err := os.ReadFile("../../../sql/migrations/" + name + ".sql")
+	for _, migration := range testenv.Files(t, "../../../sql/migrations", ".sql") {
+		text, err := os.ReadFile(migration)
 		if err != nil {
 			t.Fatal(err)
 		}
-		again += string(types) + "; "
+		again += strings.Join(rowType.FindAllString(string(text), -1), "\n")
 	}
 	s.Exec(again + "commit")
 	s.Exec("insert into respondent (id, assessment_id) values (2, 1)")
