@@ -327,7 +327,8 @@ func (c *coordinator) claimAndRelease(ctx context.Context) (claimed bool, err er
 	}
 	claim, release := c.s.rebalance(func(endpoint int64) bool { return c.owns(endpoint) })
 	if len(release) > 0 {
-		rows, err := c.conn.Query(ctx, sql.ReleaseEndpoints.SQL, sql.ReleaseEndpoints.Bind(sql.Args{"self": c.id, "endpoint_ids": release})...)
+		args := sql.ReleaseEndpoints.Bind(sql.Args{"self": c.id, "endpoint_ids": release})
+		rows, err := c.conn.Query(ctx, sql.ReleaseEndpoints.SQL, args...)
 		if err != nil {
 			return false, fmt.Errorf("give endpoints back: %w", err)
 		}
@@ -342,7 +343,8 @@ func (c *coordinator) claimAndRelease(ctx context.Context) (claimed bool, err er
 	if len(claim) == 0 {
 		return false, nil
 	}
-	rows, err = c.conn.Query(ctx, sql.ClaimEndpoints.SQL, sql.ClaimEndpoints.Bind(sql.Args{"self": c.id, "endpoint_ids": claim})...)
+	args := sql.ClaimEndpoints.Bind(sql.Args{"self": c.id, "endpoint_ids": claim})
+	rows, err = c.conn.Query(ctx, sql.ClaimEndpoints.SQL, args...)
 	if err != nil {
 		return false, fmt.Errorf("claim endpoints: %w", err)
 	}
@@ -369,7 +371,8 @@ func (c *coordinator) settleMoves(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, rebalanceTimeout)
 	defer cancel()
 	webhooks, endpoints := c.s.settledMoves()
-	tag, err := c.conn.Exec(ctx, sql.SettleMoves.SQL, sql.SettleMoves.Bind(sql.Args{"webhook_ids": webhooks, "endpoint_ids": endpoints})...)
+	args := sql.SettleMoves.Bind(sql.Args{"webhook_ids": webhooks, "endpoint_ids": endpoints})
+	tag, err := c.conn.Exec(ctx, sql.SettleMoves.SQL, args...)
 	if err == nil && tag.RowsAffected() > 0 {
 		_, err = c.conn.Exec(ctx, "select pg_notify('walhook', '')")
 	}

@@ -84,15 +84,15 @@ const (
 //
 // Memory of an owned endpoint (moreInStore, loading, loadAgain, loadDeferred):
 //
-//	               queueLoad             loadsEnded: all is held
-//	incomplete -----------------> loading -----------------------> complete
-//	  ^    ^                      ^  |  |                             |
-//	  |    +----------------------|--+  | error, or stale webhooks    |
-//	  |      more than fits,      |     v                             |
-//	  |      or loadAgain         +-- deferred                        |
-//	  |                      dueAt    (queueLoad: loading at once)    |
-//	  +---------------------------------------------------------------+
-//	    invalidate, or something was queued that is not held
+//	               queueLoad              all is held
+//	incomplete -----------------> loading -----------> complete
+//	 ^   ^                        |  | ^ ^  queueLoad   |  |
+//	 |   +--more, or loadAgain----+  | | +--------------+  |
+//	 |                               | |                   |
+//	 |     error, or stale webhooks  | | dueAt, queueLoad  |
+//	 |                               v |                   |
+//	 |                            deferred                 |
+//	 +------------------ invalidate -----------------------+
 //
 // Only a complete memory takes deliveries from the stream directly (tryHold), since nothing in the store can come
 // before them. Never-tried deliveries are loaded in the order of their ids: each one up to cursor was held, or lies
@@ -229,7 +229,8 @@ func (e *endpoint) tryHold(d *delivery) bool {
 	if d.id <= e.cursor || !d.hook.enabled {
 		return false // it was loaded before it was offered, or its webhook was disabled since
 	}
-	if e.moreInStore || e.moving || len(e.lockedResults) > 0 || e.loading || e.retrying > 0 || !e.dueAt.IsZero() || e.room() <= 0 {
+	if e.moreInStore || e.loading || e.retrying > 0 || !e.dueAt.IsZero() ||
+		e.moving || len(e.lockedResults) > 0 || e.room() <= 0 {
 		return false
 	}
 	e.hold(d)
@@ -467,7 +468,8 @@ func (e *endpoint) applyLoad(l *endpointLoad, now time.Time, admit func(*deliver
 			if f.others != nil {
 				others[response] = f.others
 			}
-			behind := unheld(last[response]) || slices.ContainsFunc(others[response], func(id int64) bool { return id < f.id && unheld(id) })
+			behind := unheld(last[response]) ||
+				slices.ContainsFunc(others[response], func(id int64) bool { return id < f.id && unheld(id) })
 			last[response] = f.id
 			if behind {
 				if line := e.lines[response]; line != nil {

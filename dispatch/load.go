@@ -91,14 +91,19 @@ func (s *Scheduler) load(ctx context.Context, loads []*endpointLoad) error {
 		endpoints[i] = l.endpoint.id
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(sql.FetchTests.SQL, asked).Query(collectDeliveries(loads, func(l *endpointLoad, d *delivery) { l.tests = append(l.tests, d) }))
-	batch.Queue(sql.FetchDue.SQL, asked).Query(collectDeliveries(loads, func(l *endpointLoad, d *delivery) { l.due = append(l.due, d) }))
+	batch.Queue(sql.FetchTests.SQL, asked).Query(collectDeliveries(loads, func(l *endpointLoad, d *delivery) {
+		l.tests = append(l.tests, d)
+	}))
+	batch.Queue(sql.FetchDue.SQL, asked).Query(collectDeliveries(loads, func(l *endpointLoad, d *delivery) {
+		l.due = append(l.due, d)
+	}))
 	var f freshDelivery
 	batch.Queue(sql.FetchFresh.SQL, asked).Query(collectDeliveries(loads, func(l *endpointLoad, d *delivery) {
 		f.delivery = d
 		l.fresh = append(l.fresh, f)
 	}, &f.keepsOrder, &f.others))
-	batch.Queue(sql.WaitingSummary.SQL, sql.WaitingSummary.Bind(sql.Args{"looks": asked, "endpoint_ids": endpoints})...).Query(func(rows pgx.Rows) error {
+	args := sql.WaitingSummary.Bind(sql.Args{"looks": asked, "endpoint_ids": endpoints})
+	batch.Queue(sql.WaitingSummary.SQL, args...).Query(func(rows pgx.Rows) error {
 		var (
 			n       int
 			waiting int
@@ -139,7 +144,9 @@ func collectDeliveries(loads []*endpointLoad, to func(*endpointLoad, *delivery),
 
 // successor asks the store for the first pending delivery about a response at an endpoint, nil if there is none, and
 // whether it is due. stale is as in endpointLoad.
-func (s *Scheduler) successor(ctx context.Context, endpointID int64, responseID string, ordered []int64) (next *delivery, due, stale bool, err error) {
+func (s *Scheduler) successor(
+	ctx context.Context, endpointID int64, responseID string, ordered []int64,
+) (next *delivery, due, stale bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, sql.FetchSuccessor.SQL, sql.FetchSuccessor.Bind(sql.Args{
@@ -160,7 +167,10 @@ func (s *Scheduler) successor(ctx context.Context, endpointID int64, responseID 
 func scanDelivery(rows pgx.Rows, extra ...any) (*delivery, error) {
 	d := &delivery{}
 	var n nullableColumns
-	to := append([]any{&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.xid, &d.committedAt, &d.attempts, &n.event, &d.kind, &d.responseID, &n.edition, &n.origin}, extra...)
+	to := append([]any{
+		&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.xid, &d.committedAt, &d.attempts, &n.event, &d.kind, &d.responseID,
+		&n.edition, &n.origin,
+	}, extra...)
 	if err := rows.Scan(to...); err != nil {
 		return nil, fmt.Errorf("read a pending delivery: %w", err)
 	}

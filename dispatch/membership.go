@@ -142,7 +142,8 @@ func (m *membership) renew(ctx context.Context, stopping bool) error {
 		m.s.reportedReady.Store(false)
 	}
 	args := sql.Heartbeat.Bind(sql.Args{
-		"id": m.id, "name": m.name, "lease": m.s.cfg.Timeout + leaseMargin, "reads": report.Reads, "unready": report.Unready, "draining": stopping,
+		"id": m.id, "name": m.name, "lease": m.s.cfg.Timeout + leaseMargin,
+		"reads": report.Reads, "unready": report.Unready, "draining": stopping,
 	})
 	registered := false
 	var reader *Reader

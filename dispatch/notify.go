@@ -32,7 +32,8 @@ func (s *Scheduler) notifyLoop(ctx context.Context) {
 		}
 		// A notification lost in a crash is harmless, so this commit need not wait for the disk.
 		bounded, cancel := context.WithTimeout(ctx, statementTimeout)
-		_, err := s.pool.Exec(bounded, "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)", queuedChannel, s.takeQueuedForOthers())
+		_, err := s.pool.Exec(bounded, "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)",
+			queuedChannel, s.takeQueuedForOthers())
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			s.cfg.Log.Warn("could not tell other daemons what was queued; they look by themselves", "error", err, "in", findWorkInterval)

@@ -29,7 +29,9 @@ type result struct {
 
 // record records a batch of results, and the failures of endpoints. It is idempotent. It returns the results that have
 // to wait because another transaction has locked their rows.
-func (s *Scheduler) record(ctx context.Context, to destination, results []result, endpoints []*endpoint) (recorded, waiting []result, err error) {
+func (s *Scheduler) record(
+	ctx context.Context, to destination, results []result, endpoints []*endpoint,
+) (recorded, waiting []result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	recorded, waiting, err = s.disable(ctx, results)
@@ -55,7 +57,9 @@ func (s *Scheduler) record(ctx context.Context, to destination, results []result
 }
 
 // recordLocked records results that were deferred because of a lock. It does not wait for locks.
-func (s *Scheduler) recordLocked(ctx context.Context, to destination, results []result) (recorded, waiting []result, err error) {
+func (s *Scheduler) recordLocked(
+	ctx context.Context, to destination, results []result,
+) (recorded, waiting []result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	recorded, waiting, err = s.disable(ctx, results)
@@ -70,7 +74,9 @@ func (s *Scheduler) recordLocked(ctx context.Context, to destination, results []
 }
 
 // recordUnlocked records the results whose rows nobody has locked, and returns the others as well.
-func (s *Scheduler) recordUnlocked(ctx context.Context, to destination, results []result, endpoints []*endpoint) (recorded, locked []result, err error) {
+func (s *Scheduler) recordUnlocked(
+	ctx context.Context, to destination, results []result, endpoints []*endpoint,
+) (recorded, locked []result, err error) {
 	ids := make([]int64, len(results))
 	for i := range results {
 		ids[i] = results[i].d.id
@@ -170,7 +176,8 @@ func (s *Scheduler) disable(ctx context.Context, results []result) (rest, waitin
 		})
 	}
 	if len(failing.ids) > 0 && s.cfg.DisableAfter > 0 {
-		batch.Queue(sql.DisableTroubled.SQL, sql.DisableTroubled.Bind(sql.Args{"webhook_ids": failing.ids, "disable_after": s.cfg.DisableAfter})...).Query(s.logDisabled)
+		args := sql.DisableTroubled.Bind(sql.Args{"webhook_ids": failing.ids, "disable_after": s.cfg.DisableAfter})
+		batch.Queue(sql.DisableTroubled.SQL, args...).Query(s.logDisabled)
 	}
 	if batch.Len() == 0 {
 		return results, nil, nil
@@ -180,7 +187,9 @@ func (s *Scheduler) disable(ctx context.Context, results []result) (rest, waitin
 	} else if err != nil {
 		return nil, nil, fmt.Errorf("disable webhooks: %w", err)
 	}
-	rest, waiting = partition(results, func(r *result) bool { return r.outcome.Kind != post.Gone || !slices.Contains(enabled, r.d.webhookID) })
+	rest, waiting = partition(results, func(r *result) bool {
+		return r.outcome.Kind != post.Gone || !slices.Contains(enabled, r.d.webhookID)
+	})
 	return rest, waiting, nil
 }
 
@@ -192,7 +201,9 @@ func (s *Scheduler) supersede(ctx context.Context, results []result) error {
 	for i := range results {
 		if r := &results[i]; r.outcome.Kind == post.Gone && r.d.attempts+1 < s.cfg.MaxAttempts {
 			gone[r.d.id] = r
-			deliveries, webhooks, activations = append(deliveries, r.d.id), append(webhooks, r.d.webhookID), append(activations, r.activation)
+			deliveries = append(deliveries, r.d.id)
+			webhooks = append(webhooks, r.d.webhookID)
+			activations = append(activations, r.activation)
 		}
 	}
 	if len(gone) == 0 {
@@ -266,7 +277,7 @@ func (s *Scheduler) age(age time.Duration) time.Duration {
 	return age
 }
 
-// queueEndpoints writes how endpoints in trouble stand, for the people who look and the daemon that takes over.
+// queueEndpoints adds the statement that records the failures of endpoints, for administrators and the next owner.
 func (s *Scheduler) queueEndpoints(batch *pgx.Batch, endpoints []*endpoint) {
 	if len(endpoints) == 0 {
 		return

@@ -47,7 +47,9 @@ func refused(err error) bool {
 type recordFunc func(ctx context.Context, to destination, results []result) (recorded, waiting []result, err error)
 
 // recordOrOverflow records results in the log, or in its overflow while the log refuses some.
-func (s *Scheduler) recordOrOverflow(ctx context.Context, results []result, record recordFunc) (recorded, waiting []result, err error) {
+func (s *Scheduler) recordOrOverflow(
+	ctx context.Context, results []result, record recordFunc,
+) (recorded, waiting []result, err error) {
 	var refusal error
 	if at := s.refusedAt.Load(); at == nil || time.Since(*at) > overflowFor {
 		if recorded, waiting, refusal = record(ctx, logDestination, results); refusal == nil || !refused(refusal) {
@@ -71,7 +73,9 @@ func (s *Scheduler) recordOrOverflow(ctx context.Context, results []result, reco
 // recordParts records results. It halves batches that are refused until only results remain that are refused alone.
 // These are rejected, so that they hold up no others. It returns the results that are left if the store accepts
 // nothing, and those that have to wait because of a lock.
-func (s *Scheduler) recordParts(ctx context.Context, results []result, record recordFunc) (left, waiting []result, err error) {
+func (s *Scheduler) recordParts(
+	ctx context.Context, results []result, record recordFunc,
+) (left, waiting []result, err error) {
 	parts := [][]result{results}
 	var rejected []result
 	for len(parts) > 0 {
@@ -116,7 +120,8 @@ func (s *Scheduler) reject(results []result, err error) {
 	defer s.mu.Unlock()
 	for i := range results {
 		r := &results[i]
-		s.cfg.Log.Error("a result cannot be recorded; trying again now and then", "delivery_id", r.d.id, "webhook_id", r.d.webhookID, "error", err)
+		s.cfg.Log.Error("a result cannot be recorded; trying again now and then",
+			"delivery_id", r.d.id, "webhook_id", r.d.webhookID, "error", err)
 	}
 	s.rejected = append(s.rejected, results...)
 }

@@ -71,7 +71,9 @@ func (s *Scheduler) takeSample(ctx context.Context) (*Sample, error) {
 		return row.Scan(&sample.Pending, &sample.Estimated, &sample.OldestSeconds)
 	})
 	batch.Queue(sql.Overview.SQL).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&sample.EndpointsInTrouble, &sample.WebhooksEnabled, &sample.WebhooksDisabled, &sample.Daemons, &sample.SwitchedOn)
+		return row.Scan(
+			&sample.EndpointsInTrouble, &sample.WebhooksEnabled, &sample.WebhooksDisabled, &sample.Daemons, &sample.SwitchedOn,
+		)
 	})
 	batch.Queue(sql.LogCovered.SQL).QueryRow(func(row pgx.Row) error {
 		var covered *time.Duration

@@ -104,7 +104,8 @@ func NewScheduler(cfg Config) *Scheduler {
 		cfg: cfg, horizonPrefetch: newWakeup(), upkeepWanted: newWakeup(), stopRequested: make(chan struct{}),
 		attemptCtx: attemptCtx, abort: abort,
 		schedule: newSchedule(limits{
-			concurrency: cfg.Concurrency, endpointConcurrency: cfg.EndpointConcurrency, maxAttempts: cfg.MaxAttempts, backoff: cfg.Backoff,
+			concurrency: cfg.Concurrency, endpointConcurrency: cfg.EndpointConcurrency,
+			maxAttempts: cfg.MaxAttempts, backoff: cfg.Backoff,
 		}),
 	}
 	s.numericID.Store(cfg.NumericID)
@@ -143,7 +144,7 @@ func (s *Scheduler) sendAttempt(d *delivery, unhealthy bool) {
 	}()
 }
 
-// reportAttempt reports an attempt to the metrics and the log.
+// reportAttempt reports an attempt to Observe and the log.
 func (s *Scheduler) reportAttempt(d *delivery, r result, was, is bool) {
 	o := r.outcome
 	s.cfg.Observe(Attempted{
@@ -152,7 +153,8 @@ func (s *Scheduler) reportAttempt(d *delivery, r result, was, is bool) {
 	s.logAttempt(d, r)
 	switch {
 	case is && !was:
-		s.cfg.Log.Warn("an endpoint is failing; what goes there waits", "endpoint", d.hook.displayURL(), "failures", failingAfter, "error", o.Error)
+		s.cfg.Log.Warn("an endpoint is failing; what goes there waits",
+			"endpoint", d.hook.displayURL(), "failures", failingAfter, "error", o.Error)
 	case was && !is:
 		s.cfg.Log.Info("an endpoint works again", "endpoint", d.hook.displayURL())
 	}
@@ -168,7 +170,8 @@ func (s *Scheduler) logAttempt(d *delivery, r result) {
 		return
 	}
 	s.cfg.Log.Log(context.Background(), level, "attempt",
-		"delivery_id", d.id, "webhook_id", d.webhookID, "message_id", d.messageID(), "response_id", d.responseID, "event", d.event.String(), "attempt", d.attempts+1,
+		"delivery_id", d.id, "webhook_id", d.webhookID, "message_id", d.messageID(), "response_id", d.responseID,
+		"event", d.event.String(), "attempt", d.attempts+1,
 		"endpoint", d.hook.displayURL(), "outcome", r.outcome.Kind.String(), "final", r.final, "http_status", r.outcome.HTTPStatus,
 		"error", r.outcome.Error, "duration_ms", r.outcome.Duration.Milliseconds(), "next_in", r.delay.Round(time.Millisecond))
 }

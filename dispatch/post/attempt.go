@@ -30,10 +30,10 @@ type Request struct {
 // contentType is shared by all requests: the transport does not write to headers.
 var contentType = []string{"application/json"}
 
-// Attempt makes one POST and reports what came of it; it never fails otherwise.
+// Attempt makes one POST and returns its outcome, which includes every error.
 //
-// The status decides, whatever becomes of the body: that of a 2xx is read for the connection's sake alone, and that of any other is
-// only detail. When ctx ends before the status is there, the outcome is Aborted.
+// Only the status decides. The body of a 2xx is read so that the connection can be used again, and any other body is
+// only detail. If ctx ends before the status arrives, the outcome is Aborted.
 func (c *Client) Attempt(ctx context.Context, r Request) Outcome {
 	started := time.Now()
 	o := c.attempt(ctx, r, started)
@@ -101,14 +101,14 @@ func (c *Client) newRequest(ctx context.Context, r Request, at time.Time, signat
 		req.Header["Authorization"] = []string{auth}
 	}
 	req.ContentLength = int64(len(r.Body))
-	// With GetBody the transport moves on to another connection where nothing was sent on the first, and only then: a
-	// POST that the server may have seen is an attempt, and ours to count and repeat.
+	// With GetBody the transport moves on to another connection if nothing was sent on the first, and only then. A POST
+	// that the server may have seen is an attempt, which the caller counts and repeats.
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.Body)), nil }
 	req.Body, _ = req.GetBody()
 	return req, nil
 }
 
-// failed tells our own timeout, the caller's end and every other error apart.
+// failed returns the outcome of an attempt without a reply: aborted by the caller, timed out, or another error.
 func (c *Client) failed(parent, ctx context.Context, at phase, err error) Outcome {
 	switch {
 	case parent.Err() != nil:
@@ -125,10 +125,10 @@ const replyBuffer = 2 * detailWindow
 var replyBuffers = sync.Pool{New: func() any { return new([replyBuffer]byte) }}
 
 // readReply reads the body to its end or past maxReply, and returns its first bytes, at most detailWindow, kept in buf.
-// More tells that the body did not end with them.
+// more reports whether the body went on after them.
 func readReply(resp *http.Response, buf []byte) (head []byte, more bool, err error) {
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		// The body is the connection itself, and what comes is no reply.
+		// The body is the connection itself, which carries no reply.
 		return nil, false, nil
 	}
 	total, kept := 0, 0
@@ -154,7 +154,7 @@ func readReply(resp *http.Response, buf []byte) (head []byte, more bool, err err
 // maxLocation is how many bytes a scheme, a name (RFC 1035, section 2.3.4) and a port have at most.
 const maxLocation = len("https://") + 255 + len(":65535")
 
-// location is where a redirect points, scheme and host alone; empty when it is none.
+// location returns scheme and host of a redirect, or "".
 func location(resp *http.Response) string {
 	if resp.StatusCode < 300 || resp.StatusCode >= 400 {
 		return ""

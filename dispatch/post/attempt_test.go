@@ -240,7 +240,8 @@ func TestErrorNeverShowsTheURL(t *testing.T) {
 	}
 }
 
-// timeoutForTests is short for a test that waits for it, and long enough to reach the phase in question on a busy machine.
+// timeoutForTests is short for a test that waits for it, and long enough to reach the phase in question on a busy
+// machine.
 const timeoutForTests = time.Second
 
 func TestHangingReceiver(t *testing.T) {
@@ -304,7 +305,8 @@ func TestSlowDripEndsAtTheTimeout(t *testing.T) {
 	}
 }
 
-// The status line of a success decides: its body may drip, never end, or outlive the daemon, and holds the attempt up for a moment at most.
+// The status line of a success decides: its body may drip, never end, or outlive the daemon, and holds the attempt up
+// for a moment at most.
 func TestSuccessIsDecidedByItsStatus(t *testing.T) {
 	t.Parallel()
 	hang := func(w http.ResponseWriter, r *http.Request) {

@@ -10,8 +10,8 @@ import (
 // AppendBody appends the JSON body of an event to dst and returns the extended slice. The body depends on its
 // arguments alone, so that every attempt of a delivery carries, and signs, the same bytes.
 //
-// With numericID the response id goes out as a JSON number with exactly the digits that it came with, whatever their
-// count; an id that is not an integer goes out as a string all the same, so that the body is always valid JSON.
+// With numericID the response id is a JSON number with exactly the digits of the id, however many. An id that is not an
+// integer is a string all the same, so that the body is always valid JSON.
 func AppendBody(dst []byte, eventType string, commitAt time.Time, responseID string, numericID bool) []byte {
 	dst = append(dst, `{"EventType":`...)
 	dst = appendString(dst, eventType)
@@ -50,7 +50,7 @@ func appendString(dst []byte, s string) []byte {
 	}
 	var quoted bytes.Buffer
 	enc := json.NewEncoder(&quoted)
-	// The body is no HTML: an id with an ampersand should look like itself.
+	// The body is not HTML, so an ampersand needs no escape.
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(s); err != nil {
 		panic("dispatch: a string has no JSON form: " + err.Error())
@@ -58,7 +58,7 @@ func appendString(dst []byte, s string) []byte {
 	return append(dst, bytes.TrimSuffix(quoted.Bytes(), []byte{'\n'})...)
 }
 
-// isPlain reports whether s needs no escape, as the ids of nearly every application.
+// isPlain reports whether s needs no escape, like the ids of nearly every application.
 func isPlain(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {

@@ -14,8 +14,8 @@ const (
 	// maxReplyHeaders bounds a reply's header, interim replies (1xx) included.
 	maxReplyHeaders = 64 << 10
 
-	// idleTimeout ends idle connections before the load balancers that are usual (60 s and more) do, so that a request
-	// seldom meets a connection that is just being closed.
+	// idleTimeout closes idle connections before common load balancers do (60 s and more), so that a request rarely
+	// uses a connection that is just being closed.
 	idleTimeout = 30 * time.Second
 
 	// An HTTP/2 connection whose peer has silently gone would fail every attempt on it until TCP gives up, after a
@@ -24,7 +24,7 @@ const (
 	pingTimeout = 5 * time.Second
 )
 
-// ClientConfig is what a Client needs to know. Every zero value has a default.
+// ClientConfig configures a Client. Every zero value has a default.
 type ClientConfig struct {
 	Timeout     time.Duration  // of one attempt, connect to last byte; default 15 s
 	RetryCap    time.Duration  // bound of Outcome.RetryAfter; default 12 h
@@ -36,7 +36,7 @@ type ClientConfig struct {
 	Age         time.Duration  // of a connection, after which it gets no new request; default 1 min
 }
 
-// Client makes attempts. It owns one pool of connections, and uses no proxy whatever the environment says, for a proxy
+// Client makes attempts. It owns one pool of connections. It ignores the proxies of the environment, because a proxy
 // would connect to addresses that the Guard never sees. It may be used concurrently.
 type Client struct {
 	timeout     time.Duration
@@ -53,12 +53,13 @@ func NewClient(cfg ClientConfig) *Client {
 	if guard == nil {
 		guard = NewGuard(nil)
 	}
-	// The transport lets a dial outlive its attempt, for the next one to use. So it needs a deadline of its own, and a later
-	// one, for an attempt to end by its own clock.
+	// The transport lets a dial outlive its attempt, so that the next attempt can use the connection. A dial therefore
+	// has a deadline of its own, which is later than the attempt's.
 	dialTimeout := 2 * timeout
 	dialer := &net.Dialer{Timeout: dialTimeout, ControlContext: fewOf(guard), Resolver: cfg.Resolver}
 	if dialer.Resolver == nil {
-		// A lookup by the C library, which other builds might use, cannot be given up and holds a thread meanwhile.
+		// A lookup by the C library, which other builds might use, cannot be cancelled and holds a thread until it
+		// ends.
 		dialer.Resolver = &net.Resolver{PreferGo: true}
 	}
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -96,5 +97,5 @@ func NewClient(cfg ClientConfig) *Client {
 	}
 }
 
-// Close drops the idle connections; attempts in flight go on.
+// Close drops the idle connections. Attempts in flight continue.
 func (c *Client) Close() { c.connections.close() }

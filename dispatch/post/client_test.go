@@ -16,7 +16,8 @@ import (
 
 var loopback = NewGuard(prefixes("127.0.0.0/8", "::1/128"))
 
-// newTestClient allows loopback where cfg says nothing of addresses. Its timeout is long enough never to be met by chance.
+// newTestClient allows loopback where cfg says nothing of addresses. Its timeout is long enough never to be met by
+// chance.
 func newTestClient(t testing.TB, cfg ClientConfig) *Client {
 	t.Helper()
 	if cfg.Guard == nil {

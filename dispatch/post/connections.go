@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// connectionAge is how long connections are used before names are looked up again: a busy one would never be idle for long enough to
-// be closed, and would go on to an address that its name has left.
+// connectionAge is how long connections get new requests before names are resolved again. A busy connection is never
+// idle for long enough to be closed, and would stay at an address that its name no longer has.
 const connectionAge = time.Minute
 
-// connections is a pool of connections none of which gets new requests for longer than age. Requests that are in flight keep theirs.
-// The transport cannot bound the age of a connection itself, so another transport takes its place.
+// connections is a pool of connections that get no new requests once they reach an age. Requests in flight keep theirs.
+// http.Transport cannot limit the age of a connection, so another transport replaces it.
 type connections struct {
 	age  time.Duration
 	make func() *http.Transport
@@ -33,7 +33,7 @@ func (c *connections) transport() *http.Transport {
 	if time.Since(c.since) >= c.age {
 		c.closeIdle()
 		c.previous, c.current, c.since = c.current, c.make(), time.Now()
-		// From now on it closes each of the others as soon as it becomes idle.
+		// From now on it closes the others as soon as they are idle.
 		c.previous.CloseIdleConnections()
 	}
 	return c.current

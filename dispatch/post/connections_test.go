@@ -46,8 +46,8 @@ func newPlaces(t *testing.T, secure bool, handle func(w http.ResponseWriter, r *
 	return "", nil
 }
 
-// A client that is never idle follows a name to its new address, and no attempt fails on the way, not even one that takes longer than
-// a connection is used.
+// A client that is never idle follows a name to its new address, and no attempt fails on the way, not even one that
+// takes longer than a connection is used.
 func TestBusyClientFollowsItsName(t *testing.T) {
 	t.Parallel()
 	for name, secure := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// The transport opens another connection for as long as HTTP/2 servers turn a request away unread: hundreds a second. Few are
-// usual: one that is kept is being given up, or the server allows few requests on each and others were faster. So the first
-// ones of an attempt are free, and each further one waits twice as long as that before. In 15 s that makes ten.
+// The transport opens another connection whenever an HTTP/2 server refuses a request unread, up to hundreds a second. A
+// few are usual: an idle connection is just being closed, or the server allows few requests on each. So the first dials
+// of an attempt are free, and each further one waits twice as long as the one before. In 15 s that makes ten.
 const (
 	freeDials = 3
 	dialPause = 100 * time.Millisecond
@@ -18,8 +18,8 @@ const (
 
 type progressKey struct{}
 
-// awaitDial returns nil when the attempt that the context belongs to may open one more connection. The context of a dial
-// outlives the attempt, which may find another connection meanwhile.
+// awaitDial waits until the attempt of this context may open one more connection. The context outlives the attempt,
+// which may have found another connection meanwhile.
 func awaitDial(ctx context.Context) error {
 	p, ok := ctx.Value(progressKey{}).(*progress)
 	if !ok {
@@ -41,19 +41,19 @@ func awaitDial(ctx context.Context) error {
 	}
 }
 
-// maxAddresses is how many addresses of a name one connection is tried at. A name may have thousands, all somebody else's.
+// maxAddresses is how many addresses of a name one dial tries. A name may have thousands, all of them somebody else's.
 const maxAddresses = 16
 
 var errTooManyAddresses = errors.New("too many addresses")
 
 type addressesKey struct{}
 
-// countAddresses is for the context of one dial.
+// countAddresses returns the context of one dial.
 func countAddresses(ctx context.Context) context.Context {
 	return context.WithValue(ctx, addressesKey{}, new(atomic.Int32))
 }
 
-// fewOf is for [net.Dialer.ControlContext]: of the addresses that the Guard lets pass it refuses those beyond the first ones.
+// fewOf is for [net.Dialer.ControlContext]. It allows the first maxAddresses addresses that the Guard allows.
 func fewOf(g *Guard) func(ctx context.Context, network, address string, c syscall.RawConn) error {
 	return func(ctx context.Context, network, address string, c syscall.RawConn) error {
 		if err := g.Control(network, address, c); err != nil {

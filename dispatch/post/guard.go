@@ -10,12 +10,12 @@ import (
 	"code.dny.dev/ssrf"
 )
 
-// ErrAddressRefused tells that a name resolved to an address that deliveries may not reach.
+// ErrAddressRefused reports that a name resolved to an address that deliveries may not reach.
 var ErrAddressRefused = errors.New("address refused")
 
 // Guard refuses addresses that are not on the public internet: private, shared, loopback, link-local, multicast,
-// metadata and every other special-purpose network of IANA's registries, in each spelling that could hide one. It looks
-// at the address of the socket, after name resolution, so no name can talk its way around it.
+// metadata and every other special-purpose network of IANA's registries, in each spelling that could hide one. It
+// checks the address of the socket, after name resolution, so no name can get around it.
 type Guard struct {
 	ssrf    *ssrf.Guardian
 	allowV6 []netip.Prefix
@@ -24,9 +24,9 @@ type Guard struct {
 // azurePlatform is inside Azure what 169.254.169.254 is elsewhere, though it is a public address by registry.
 var azurePlatform = netip.MustParsePrefix("168.63.129.16/32")
 
-// NewGuard returns a Guard that lets the networks of allow pass nevertheless, and exactly those: an IPv4 network opens
-// its IPv4-mapped form too, since that is the same socket address, but no tunnelled form such as NAT64 or 6to4, which
-// has to be allowed as the IPv6 network that it is.
+// NewGuard returns a Guard that also allows exactly the networks of allow. An IPv4 network includes its IPv4-mapped
+// form, since that is the same socket address, but no tunnelled form such as NAT64 or 6to4, which has to be allowed as
+// the IPv6 network that it is.
 func NewGuard(allow []netip.Prefix) *Guard {
 	var v4, v6 []netip.Prefix
 	for _, p := range allow {
@@ -51,7 +51,7 @@ func NewGuard(allow []netip.Prefix) *Guard {
 	}
 }
 
-// Control is for [net.Dialer.Control]. Its error wraps [ErrAddressRefused] where the address is the reason.
+// Control is for [net.Dialer.Control]. Its error wraps [ErrAddressRefused] and gives the reason.
 func (g *Guard) Control(network, address string, _ syscall.RawConn) error {
 	if network != "tcp4" && network != "tcp6" {
 		return fmt.Errorf("%w: %s is not TCP", ErrAddressRefused, network)
@@ -63,9 +63,10 @@ func (g *Guard) Control(network, address string, _ syscall.RawConn) error {
 	return g.Check(to.Addr())
 }
 
-// Check reports whether addr may be reached. Its error wraps [ErrAddressRefused] and names the network, not the address.
+// Check reports whether addr may be reached. Its error wraps [ErrAddressRefused] and names the network, not the
+// address.
 func (g *Guard) Check(addr netip.Addr) error {
-	// The library takes a mapped IPv4 address for IPv6, and no prefix contains an address with a zone.
+	// The library treats a mapped IPv4 address as IPv6, and no prefix contains an address with a zone.
 	addr = addr.Unmap().WithZone("")
 	hidden := isISATAP(addr) && !slices.ContainsFunc(g.allowV6, func(p netip.Prefix) bool { return p.Contains(addr) })
 	if err := g.ssrf.SafeAddr(addr); err != nil || hidden {
@@ -74,14 +75,14 @@ func (g *Guard) Check(addr netip.Addr) error {
 	return nil
 }
 
-// isISATAP reports whether the address, of whatever network, ends with the IPv4 address that its packets may be tunnelled to
-// (RFC 5214, section 6.1).
+// isISATAP reports whether the address, of whatever network, ends with the IPv4 address that its packets may be
+// tunnelled to (RFC 5214, section 6.1).
 func isISATAP(addr netip.Addr) bool {
 	b := addr.As16()
 	return addr.Is6() && b[8]&^3 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
-// namedNetworks puts a word to the networks that administrators meet; the most specific first.
+// namedNetworks names the networks that administrators know, the most specific first.
 var namedNetworks = []struct {
 	prefix netip.Prefix
 	what   string
@@ -119,7 +120,7 @@ var namedNetworks = []struct {
 // holdsMetadata are the networks in which machines of a cloud find their credentials.
 var holdsMetadata = []netip.Prefix{netip.MustParsePrefix("169.254.0.0/16"), azurePlatform, netip.MustParsePrefix("fd00:ec2::254/128")}
 
-// adviceOn says how an address is allowed, and does not invite anybody to open what hands out credentials.
+// adviceOn says how to allow an address. It does not suggest to allow addresses that hand out credentials.
 func adviceOn(addr netip.Addr) string {
 	if slices.ContainsFunc(holdsMetadata, func(p netip.Prefix) bool { return p.Contains(addr) }) {
 		return "clouds hand out credentials there, so leave it out of WALHOOK_ALLOW_NETWORKS unless this very address is meant"

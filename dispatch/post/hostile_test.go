@@ -247,7 +247,8 @@ func TestServerThatAllowsFewStreams(t *testing.T) {
 	}
 }
 
-// Where a kept connection is being given up by the server, as all do after some time, the request goes out on another one.
+// Where a kept connection is being given up by the server, as all do after some time, the request goes out on another
+// one.
 func TestConnectionGivenUpByTheServer(t *testing.T) {
 	t.Parallel()
 	r := newH2Receiver(t)

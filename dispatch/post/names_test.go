@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// newNames is a name server that answers with the addresses that lookUp has for a name, and NXDOMAIN where it has none. It
-// answers nothing where the first of them is no address.
+// newNames is a name server that answers with the addresses that lookUp has for a name, and NXDOMAIN where it has none.
+// It answers nothing where the first of them is no address.
 func newNames(t testing.TB, lookUp func(name string) []netip.Addr) *net.Resolver {
 	t.Helper()
 	conn, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp", "127.0.0.1:0")

@@ -14,21 +14,21 @@ import (
 func isTimeout(err error) bool {
 	var dns *net.DNSError
 	if errors.As(err, &dns) || errors.Is(err, syscall.ETIMEDOUT) {
-		// These ran out by themselves, the name server's or the kernel's, before the attempt's time did.
+		// The name server's or the kernel's timeout, which is shorter than the attempt's.
 		return false
 	}
 	var timeout net.Error
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// describe puts an error of net/http in our own words. The original text is dropped whatever it is, for it may quote
-// addresses, the URL or the reply.
+// describe puts an error of net/http into fixed words. It always drops the original text, which may quote addresses,
+// the URL or the reply.
 func describe(err error, at phase) string {
 	if errors.Is(err, ErrAddressRefused) {
 		return refusal(err)
 	}
-	for _, tell := range []func(error) string{describeDNS, describeTLS, describeSocket, describeHTTP} {
-		if text := tell(err); text != "" {
+	for _, describe := range []func(error) string{describeDNS, describeTLS, describeSocket, describeHTTP} {
+		if text := describe(err); text != "" {
 			return text
 		}
 	}
@@ -115,7 +115,7 @@ func describeSocket(err error) string {
 	return ""
 }
 
-// describeHTTP has to look at texts, for net/http has no types for these. None of them is passed on.
+// describeHTTP compares texts, because net/http has no types for these errors. It returns none of them.
 func describeHTTP(err error) string {
 	var protocol textproto.ProtocolError
 	text := err.Error()

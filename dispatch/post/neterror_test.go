@@ -19,7 +19,8 @@ import (
 	"time"
 )
 
-// selfSigned is the configuration of a server with a self-signed certificate for 127.0.0.1, after change has had its way with both.
+// selfSigned is the configuration of a server with a self-signed certificate for 127.0.0.1, after change has had its
+// way with both.
 func selfSigned(t testing.TB, change func(*x509.Certificate, *tls.Config)) (config *tls.Config, roots *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

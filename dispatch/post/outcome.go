@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// OutcomeKind tells what an attempt means for its delivery.
+// OutcomeKind is what an attempt means for its delivery.
 type OutcomeKind uint8
 
 // The kinds of Outcome.
 const (
 	Success OutcomeKind = iota + 1 // answered with 2xx
-	Retry                          // failed; to be tried again while attempts are left
+	Retry                          // failed; to be retried while attempts are left
 	Gone                           // answered with 410: the delivery has failed for good, and the webhook is to be disabled
-	Aborted                        // given up by this process, as at shutdown: no attempt of the delivery's count
+	Aborted                        // cancelled by this process, such as at shutdown: does not count as an attempt
 )
 
 // String returns the kind's name.
@@ -33,8 +33,8 @@ func (k OutcomeKind) String() string {
 	}
 }
 
-// Outcome is what came of one attempt. Error is safe to store, log and show: of the webhook's URL it tells scheme and
-// host at most.
+// Outcome is the outcome of one attempt. Error is safe to store, log and show: it has no more of the webhook's URL than
+// scheme and host.
 type Outcome struct {
 	Kind       OutcomeKind
 	HTTPStatus int    // 0: there was no reply
@@ -44,7 +44,8 @@ type Outcome struct {
 	// lengthens the backoff and never shortens it.
 	RetryAfter time.Duration
 
-	// SlowEndpoint tells that the reply (429, 502, 503 or 504) speaks for the endpoint as a whole, not for this message.
+	// SlowEndpoint means that the reply (429, 502, 503 or 504) is about the endpoint as a whole, not about this
+	// message.
 	SlowEndpoint bool
 
 	Started  time.Time

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// phase is how far an attempt has come: what a timeout was waiting for.
+// phase is the phase that an attempt has reached, and in which a timeout may end it.
 type phase int32
 
 const (
@@ -38,8 +38,8 @@ func (p phase) String() string {
 	}
 }
 
-// progress follows one attempt through net/http, whose hooks run on several goroutines, and late ones of a dial that the
-// attempt no longer waits for. So it only ever goes up.
+// progress follows one attempt through net/http. Its hooks run on several goroutines, and some belong to a dial that
+// the attempt no longer waits for, so the phase only ever rises.
 type progress struct {
 	at    atomic.Int32
 	dials atomic.Int32

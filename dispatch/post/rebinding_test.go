@@ -73,8 +73,8 @@ func TestNameWithAnInnerAddressAmongOthers(t *testing.T) {
 	}
 }
 
-// A name that is pointed inside, between two attempts or after the lookup for one, leads nowhere: what is looked at is the
-// address that is being connected to. A connection that is kept goes on to where it was made.
+// A name that is pointed inside, between two attempts or after the lookup for one, leads nowhere: what is looked at is
+// the address that is being connected to. A connection that is kept goes on to where it was made.
 func TestNameThatIsPointedInside(t *testing.T) {
 	t.Parallel()
 	var arrived atomic.Int32
@@ -113,7 +113,8 @@ func TestNameThatIsPointedInside(t *testing.T) {
 	}
 }
 
-// Neither a certificate for several names nor what a server says of other places lets a name use the connection of another.
+// Neither a certificate for several names nor what a server says of other places lets a name use the connection of
+// another.
 func TestConnectionsAreOfOneName(t *testing.T) {
 	t.Parallel()
 	s, port := newTwin(t, func(w http.ResponseWriter, r *http.Request) {

@@ -14,12 +14,14 @@ const (
 	// maxDetail is how many bytes of a reply are kept as error detail.
 	maxDetail = 512
 
-	// detailWindow is how many bytes of a reply are looked at for it. Redaction shortens, so it is longer than maxDetail.
+	// detailWindow is how many bytes of a reply are redacted for it. Redaction shortens, so it is longer than
+	// maxDetail.
 	detailWindow = 2048
 
 	redacted = "[redacted]"
 
-	// gramBytes is the length from which a piece of a secret is recognised wherever it was cut or however it was escaped.
+	// gramBytes is the length from which a piece of a secret is recognised wherever it was cut or however it was
+	// escaped.
 	gramBytes = 8
 
 	// Shorter parts are hidden from these lengths on; below them they are more likely words of the reply than secrets.
@@ -27,8 +29,8 @@ const (
 	minValue   = 4
 )
 
-// redactor hides the secret parts of one URL, all but scheme and host, and the secrets that its receiver knows as well, in
-// text that others wrote.
+// redactor hides the secret parts of one URL, all but scheme and host, and the secrets that its receiver knows as well,
+// in text that others wrote.
 type redactor struct {
 	short []string // parts below gramBytes, in the form that fold gives
 	long  string   // the others, with a separator that folded text never holds
@@ -48,7 +50,7 @@ func newRedactor(u *url.URL, secrets ...string) *redactor {
 			r.long += part + "\x00"
 		}
 	}
-	// Others write a part as it was, decoded, or encoded anew.
+	// A reply may quote a part as it was, decoded, or encoded again.
 	addForms := func(part string, atLeast int) {
 		add(part, atLeast)
 		add(url.QueryEscape(part), atLeast)
@@ -98,11 +100,12 @@ func newRedactor(u *url.URL, secrets ...string) *redactor {
 }
 
 // detail makes the start of a reply fit for a log line: one line of valid UTF-8 without control characters, of at most
-// maxDetail bytes, with every piece of the URL's secret parts replaced. More tells that the reply went on after head.
+// maxDetail bytes, with every piece of the URL's secret parts replaced. more reports whether the reply went on after
+// head.
 func (r *redactor) detail(head []byte, more bool) string {
 	text := r.redact(clean(string(head)))
 	if more && !strings.HasSuffix(text, redacted) {
-		// What the window left of a secret may be too short to be recognised.
+		// The window may have cut off a secret so that its start is too short to be recognised.
 		text = cut(text, max(len(text)-gramBytes, 0))
 	}
 	return cut(text, maxDetail)

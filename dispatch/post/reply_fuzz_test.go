@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// Whatever a server sends back, the outcome is one of the kinds, its text is bounded, printable and tells nothing of the URL but
-// scheme and host, and nothing is a success that does not say so.
+// Whatever a server sends back, the outcome is one of the kinds, its text is bounded, printable and tells nothing of
+// the URL but scheme and host, and nothing is a success that does not say so.
 func FuzzReply(f *testing.F) {
 	for _, reply := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",

@@ -7,8 +7,9 @@ import (
 )
 
 // ParseRetryAfter returns the wait that a Retry-After header asks for (RFC 9110, section 10.2.3): a number of seconds,
-// or a date in one of HTTP's three formats, measured from now. Some send fractions of a second, or dates in UTC by another name. It is never negative nor above limit, and 0 where the value
-// is missing, past or nonsense; so a caller who takes the longer of it and its own backoff can only be slowed down.
+// or a date in one of HTTP's three formats, measured from now. It also accepts fractions of a second, and UTC as the
+// name of the zone. The result is never negative nor above limit, and 0 if the value is missing, past or invalid. A
+// caller that takes the longer of it and its own backoff can only be slowed down.
 func ParseRetryAfter(value string, now time.Time, limit time.Duration) time.Duration {
 	value = strings.TrimSpace(value)
 	if value == "" || limit <= 0 {
@@ -27,8 +28,8 @@ func ParseRetryAfter(value string, now time.Time, limit time.Duration) time.Dura
 	return min(max(at.Sub(now), 0), limit)
 }
 
-// parseSeconds reports whether s is digits, with a fraction or without; a fraction counts as one second more. It stops counting at limit,
-// so no count of digits overflows.
+// parseSeconds parses digits with or without a fraction, which counts as one more second. It stops at limit, so no
+// number of digits overflows.
 func parseSeconds(s string, limit time.Duration) (time.Duration, bool) {
 	whole, fraction, _ := strings.Cut(s, ".")
 	if whole == "" || strings.Trim(whole, digits) != "" || strings.Trim(fraction, digits) != "" {

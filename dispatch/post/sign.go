@@ -18,11 +18,11 @@ const (
 	secretPrefix = "whsec_"
 )
 
-// ErrBadSecret tells that a signing secret is not "whsec_" and the base64 of 24 to 64 bytes. No error that wraps it
+// ErrBadSecret reports that a signing secret is not "whsec_" and the base64 of 24 to 64 bytes. No error that wraps it
 // holds any of the secret.
 var ErrBadSecret = errors.New("signing secret is malformed")
 
-// Signer signs messages as Standard Webhooks has it, with one signature for each of its secrets. The zero Signer has
+// Signer signs messages as Standard Webhooks specifies, with one signature for each of its secrets. The zero Signer has
 // no secret and signs nothing. It may be used concurrently.
 type Signer struct {
 	keys []signingKey
@@ -62,7 +62,7 @@ func NewSigner(secrets ...string) (*Signer, error) {
 	return s, nil
 }
 
-// retireLast lets the last of several secrets sign nothing from a moment on. It is called before the Signer is shared.
+// retireLast stops signing with the last of several secrets at that time. Call it before the Signer is shared.
 func (s *Signer) retireLast(at time.Time) { s.keys[len(s.keys)-1].until = at }
 
 // Sign returns the value of the webhook-signature header: "v1," and a base64 HMAC-SHA256 for each secret that is in use

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Target is where a webhook's deliveries go: its URL and its signing secrets, which [NewTarget] has found usable. It never
-// changes, and may be used concurrently. It prints as scheme and host.
+// Target is the destination of a webhook's deliveries: its URL and its signing secrets, which [NewTarget] has checked.
+// It is immutable and may be used concurrently. It prints as scheme and host.
 //
-// There may be ten thousand in memory, so it keeps what they were given as, and an attempt takes that apart.
+// There may be ten thousand in memory, so a Target keeps the URL as text, and each attempt parses it.
 type Target struct {
 	rawURL  string
 	secrets []string
@@ -32,7 +32,7 @@ func NewTarget(rawURL string, secrets ...string) (*Target, error) {
 	return t, nil
 }
 
-// RetireLastSecret stops signing with the last of several secrets at a moment. Call it before the Target is shared.
+// RetireLastSecret stops signing with the last of several secrets at that time. Call it before the Target is shared.
 func (t *Target) RetireLastSecret(at time.Time) { t.signer.retireLast(at) }
 
 // Hostname returns the host of the URL, without its port.
@@ -44,8 +44,8 @@ func (t *Target) Hostname() string {
 	return u.Hostname()
 }
 
-// address returns the URL as it goes on the wire, and the value of the Authorization header, empty where there is none.
-// Without user info and fragment, nothing that net/http says of the request can hold them.
+// address returns the URL as it is sent, and the value of the Authorization header, or "". It removes user info and
+// fragment, so that no error of net/http can quote them.
 func (t *Target) address() (u *url.URL, auth string, err error) {
 	u, err = url.Parse(t.rawURL) // NewTarget has checked it
 	if err != nil {
@@ -59,7 +59,7 @@ func (t *Target) address() (u *url.URL, auth string, err error) {
 	return u, auth, nil
 }
 
-// redactor hides what nobody else may see of it.
+// redactor returns a redactor for the secret parts of the URL, and for the signing secrets.
 func (t *Target) redactor() *redactor {
 	u, err := parseURL(t.rawURL)
 	if err != nil {
@@ -74,7 +74,7 @@ func (t *Target) String() string { return DisplayURL(t.rawURL) }
 // GoString returns scheme and host.
 func (t *Target) GoString() string { return DisplayURL(t.rawURL) }
 
-// basicAuth is what http.Client does with user info (RFC 7617), which the transport alone does not.
+// basicAuth returns what http.Client sends for user info (RFC 7617). http.Transport alone does not.
 func basicAuth(user *url.Userinfo) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(userPass(user)))
 }

@@ -13,23 +13,23 @@ import (
 // maxURLChars is the bound of walhook.webhook.url.
 const maxURLChars = 2048
 
-// unreadableURL stands for a URL of which nothing can be shown safely.
+// unreadableURL is shown instead of a URL that cannot be shown safely.
 const unreadableURL = "(unreadable URL)"
 
-// ErrBadURL tells that a webhook's URL cannot be used. No error that wraps it holds any of the URL.
+// ErrBadURL reports that a webhook's URL cannot be used. No error that wraps it holds any of the URL.
 var ErrBadURL = errors.New("URL is not usable")
 
 // CheckURL reports whether a webhook can be sent to rawURL: an absolute http or https URL with a host, of at most 2048
-// characters. Its error wraps [ErrBadURL]. It is the second line behind the constraint of walhook.webhook, which no
-// regular expression can make complete.
+// characters. Its error wraps [ErrBadURL]. It is the second check after the constraint of walhook.webhook, whose
+// regular expression cannot be complete.
 func CheckURL(rawURL string) error {
 	_, err := parseURL(rawURL)
 	return err
 }
 
-// DisplayURL returns scheme and host, with the port where there is one: as much of a URL as logs, errors, metrics and
-// people who are not administrators may see. For what is not such a URL it returns a fixed text, so that whatever it
-// is given, no path, query or user info comes out.
+// DisplayURL returns scheme and host, with the port if there is one: as much of a URL as logs, errors, metrics and
+// people who are not administrators may see. For anything else it returns a fixed text, so that it never returns a
+// path, a query or user info.
 func DisplayURL(rawURL string) string {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -45,7 +45,7 @@ func displayURL(u *url.URL) string {
 	return u.Scheme + "://" + u.Host
 }
 
-// parseURL drops the reason that net/url gives, for it quotes the URL.
+// parseURL drops the reason that net/url gives, because it quotes the URL.
 func parseURL(rawURL string) (*url.URL, error) {
 	if n := utf8.RuneCountInString(rawURL); n > maxURLChars {
 		return nil, fmt.Errorf("%w: it has %d characters, the limit is %d", ErrBadURL, n, maxURLChars)
@@ -69,7 +69,7 @@ func parseURL(rawURL string) (*url.URL, error) {
 	return u, nil
 }
 
-// isHost is stricter than RFC 3986, whose host may hold nearly anything: a host that reads like the rest of a URL
+// isHost is stricter than RFC 3986, which allows nearly anything in a host. A host that reads like the rest of a URL
 // must not be shown.
 func isHost(u *url.URL) bool {
 	name := u.Hostname()
@@ -92,8 +92,8 @@ func isHost(u *url.URL) bool {
 	return utf8.ValidString(name)
 }
 
-// encodeQuery percent-encodes what may not stand in a query (RFC 3986, section 3.4), as net/url does in a path. Brackets stay, which many
-// servers expect as they are.
+// encodeQuery percent-encodes characters that a query may not contain (RFC 3986, section 3.4), as net/url does in a
+// path. It keeps brackets, which many servers expect unescaped.
 func encodeQuery(query string) string {
 	const allowed = "-._~!$&'()*+,;=:@/?[]"
 	var b strings.Builder
