@@ -44,7 +44,7 @@ func (c *clocked) learn(hooks ...*webhook) {
 	}
 }
 
-// attempt begins an attempt, whatever the endpoint's state.
+// attempt starts an attempt, whatever the state of the endpoint.
 func (c *clocked) attempt() *delivery {
 	c.id++
 	d := &delivery{id: c.id, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e, generation: c.e.generation}
@@ -54,7 +54,7 @@ func (c *clocked) attempt() *delivery {
 	return d
 }
 
-// ends lets an attempt end that began at some time.
+// ends ends an attempt that started at that time.
 func (c *clocked) ends(d *delivery, began time.Time, o post.Outcome) result {
 	o.Started = began
 	r, _, _ := c.attemptEnded(d, o, false)
@@ -64,7 +64,7 @@ func (c *clocked) ends(d *delivery, began time.Time, o post.Outcome) result {
 // does makes an attempt that ends at once.
 func (c *clocked) does(o post.Outcome) result { return c.ends(c.attempt(), c.now, o) }
 
-// offer hands over deliveries that were never tried, and returns how many attempts begin.
+// offer hands over never-tried deliveries, and returns how many attempts start.
 func (c *clocked) offer(n int) int {
 	before := len(c.sent)
 	c.e.moreInStore, c.e.loading = false, false
@@ -97,7 +97,7 @@ func TestFailuresInARow(t *testing.T) {
 	c.does(post.Outcome{Kind: post.Gone})
 	c.expect(failingAfter, 1)
 	if c.e.generation == generation {
-		t.Error("what is held stays, and it would only wait")
+		t.Error("the deliveries that would only wait are still held")
 	}
 	c.does(post.Outcome{Kind: post.Success})
 	c.expect(0, 2)
@@ -106,12 +106,12 @@ func TestFailuresInARow(t *testing.T) {
 	c.does(post.Outcome{Kind: post.Retry})
 	c.expect(1, 4)
 	c.does(post.Outcome{Kind: post.Success})
-	c.expect(0, 2) // the gate opens anew
+	c.expect(0, 2) // slow start begins again
 	c.does(post.Outcome{Kind: post.Retry, SlowEndpoint: true})
 	c.expect(1, 1)
 }
 
-// Failures are counted in the order in which the attempts began.
+// Failures count in the order in which the attempts started.
 func TestFailuresOfOverlappingAttempts(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
@@ -132,7 +132,7 @@ func TestFailuresOfOverlappingAttempts(t *testing.T) {
 	c.expect(failingAfter, 1)
 }
 
-// A pause that the receiver asks for can only get longer, and only enabling the webhook ends it.
+// A pause that the receiver asks for can only get longer. Only enabling the webhook ends it.
 func TestPauses(t *testing.T) {
 	t.Parallel()
 	hook := edited(1, 10, 1)
@@ -145,19 +145,19 @@ func TestPauses(t *testing.T) {
 	c.ends(older, began, post.Outcome{Kind: post.Success})
 	c.now = c.now.Add(59 * time.Minute)
 	if n := c.offer(1); n != 0 {
-		t.Fatalf("%d attempts began during the pause", n)
+		t.Fatalf("%d attempts started during the pause", n)
 	}
 
 	again := *hook
 	again.edition++
 	c.learn(&again)
 	if n := c.offer(1); n != 0 {
-		t.Errorf("%d attempts began after an edit of something else, during the pause", n)
+		t.Errorf("%d attempts started after an edit of something else, during the pause", n)
 	}
 	other := edited(2, 10, 7)
 	c.learn(&again, other)
 	if n := c.offer(1); n != 0 {
-		t.Errorf("%d attempts began after another webhook had come, during the pause", n)
+		t.Errorf("%d attempts started after another webhook had come, during the pause", n)
 	}
 	began = c.now
 	inFlight := c.attempt()
@@ -167,23 +167,23 @@ func TestPauses(t *testing.T) {
 	c.learn(&enabled, other)
 	c.expect(0, c.e.limit)
 	if _, is := c.endpointsToRecord[c.e]; !is {
-		t.Error("the store is not told that the endpoint's failures are forgotten")
+		t.Error("the reset of the endpoint's failures is not recorded")
 	}
 	c.now = c.now.Add(time.Millisecond)
 	c.ends(inFlight, began, post.Outcome{Kind: post.Retry})
 	c.expect(0, c.e.limit)
 	c.e.limit = 8
 	if n := c.offer(1); n != 1 {
-		t.Errorf("%d attempts began after the webhook was enabled", n)
+		t.Errorf("%d attempts started after the webhook was enabled", n)
 	}
 	c.now = c.now.Add(2 * time.Hour)
 	if n := c.offer(1); n != 1 {
-		t.Errorf("%d attempts began after the pause", n)
+		t.Errorf("%d attempts started after the pause", n)
 	}
 }
 
-// What another daemon recorded of an endpoint counts for the one that takes it over, and nobody else writes it.
-func TestClaimedEndpointIsAsItWasLeft(t *testing.T) {
+// The next owner of an endpoint starts with the failures that the last one recorded, and only the owner writes them.
+func TestClaimedEndpointKeepsItsFailures(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	c.does(post.Outcome{Kind: post.Success})
@@ -200,23 +200,23 @@ func TestClaimedEndpointIsAsItWasLeft(t *testing.T) {
 	c.markClaimed(0, 10, failingAfter, time.Hour)
 	c.expect(failingAfter, 1)
 	if n := c.offer(2); n != 0 {
-		t.Errorf("%d attempts began during the pause", n)
+		t.Errorf("%d attempts started during the pause", n)
 	}
 	before := len(c.sent)
 	c.now = c.now.Add(2 * time.Hour)
 	c.timerFired(c.e)
 	if n := len(c.sent) - before; n != 1 {
-		t.Fatalf("%d attempts began after the pause, not one", n)
+		t.Fatalf("%d attempts started after the pause, not one", n)
 	}
 	clear(c.endpointsToRecord)
 	c.ends(c.sent[len(c.sent)-1], c.now, post.Outcome{Kind: post.Success})
 	if _, is := c.endpointsToRecord[c.e]; !is {
-		t.Error("the store is not told that the endpoint works again")
+		t.Error("the recovery of the endpoint is not recorded")
 	}
 }
 
-// While an endpoint fails, what was tried serves as probes; something else is tried only when there are few of them, or
-// now and then.
+// Deliveries that were tried serve as probes while an endpoint is failing. Others are tried only if there are few
+// probes, or now and then.
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
@@ -266,21 +266,21 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// Nothing begins that could outlast the lease, nor while too much is unrecorded.
-func TestNothingBegins(t *testing.T) {
+// No attempt starts that could outlast the lease, or while too many results are unrecorded.
+func TestNoAttemptStarts(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	c.allowStartsUntil(c.now.Add(-time.Second))
 	if n := c.offer(1); n != 0 {
-		t.Errorf("%d attempts began after the lease", n)
+		t.Errorf("%d attempts started after the lease", n)
 	}
 	c.allowStartsUntil(c.now.Add(time.Hour))
 	if len(c.sent) != 1 {
-		t.Errorf("%d attempts began with a new lease, not one", len(c.sent))
+		t.Errorf("%d attempts started with a new lease, not one", len(c.sent))
 	}
 	c.ends(c.sent[0], c.now, post.Outcome{Kind: post.Success})
 	c.unrecorded = unrecordedLimit
 	if n := c.offer(1); n != 0 {
-		t.Errorf("%d attempts began while too much is unrecorded", n)
+		t.Errorf("%d attempts started while too much is unrecorded", n)
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Heartbeats and the lease fail and recover each by itself, and are reported as one.
-func TestHeartbeatsAndLeaseFailApart(t *testing.T) {
+// Heartbeats and refreshes fail and recover independently, and are reported as one concern.
+func TestHeartbeatsAndRefreshesFailIndependently(t *testing.T) {
 	t.Parallel()
 	var h health
 	reported := func(want string) {

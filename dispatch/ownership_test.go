@@ -9,19 +9,19 @@ import (
 	"walhook/dispatch/post"
 )
 
-// An endpoint is claimed where it is to be ours, given back once nothing of it is in flight, and forgotten when it has
-// no webhooks.
-func TestShares(t *testing.T) {
+// A daemon claims its part of the endpoints, releases others once nothing is active, and deletes those without
+// webhooks.
+func TestRebalance(t *testing.T) {
 	t.Parallel()
 	const (
 		nothing = "nothing"
 		claim   = "claim"
 		release = "release"
-		wait    = "wait" // leave it alone, and release it later
-		stay    = "stay" // it is kept after all
+		wait    = "wait" // send nothing more, and release it later
+		stay    = "stay" // ours again: keep it
 		forget  = "forget"
 	)
-	flying := map[int64]*delivery{1: {id: 1}}
+	active := map[int64]*delivery{1: {id: 1}}
 	for name, tt := range map[string]struct {
 		e        endpoint
 		hooks    bool
@@ -34,19 +34,19 @@ func TestShares(t *testing.T) {
 		"ours, and was to be another's":      {e: endpoint{owned: true, releasing: true}, hooks: true, mine: true, want: stay},
 		"another's":                          {hooks: true, want: nothing},
 		"another's now":                      {e: endpoint{owned: true}, hooks: true, want: release},
-		"another's now, and in flight":       {e: endpoint{owned: true, active: flying}, hooks: true, want: wait},
-		"another's, and still in flight":     {e: endpoint{owned: true, releasing: true, active: flying}, hooks: true, want: wait},
+		"another's now, and in flight":       {e: endpoint{owned: true, active: active}, hooks: true, want: wait},
+		"another's, and still in flight":     {e: endpoint{owned: true, releasing: true, active: active}, hooks: true, want: wait},
 		"another's, and nothing flies now":   {e: endpoint{owned: true, releasing: true}, hooks: true, want: release},
-		"another's, and a result is locked":  {e: endpoint{owned: true, lockedResults: map[int64]int{1: 1}, active: flying}, hooks: true, want: nothing},
+		"another's, and a result is locked":  {e: endpoint{owned: true, lockedResults: map[int64]int{1: 1}, active: active}, hooks: true, want: nothing},
 		"another's, and was locked once":     {e: endpoint{lockedResults: map[int64]int{1: 1}}, hooks: true, want: nothing},
 		"without webhooks":                   {mine: true, want: forget},
 		"without webhooks, and owned":        {e: endpoint{owned: true}, mine: true, want: release},
-		"without webhooks, and in flight":    {e: endpoint{active: flying}, mine: true, want: nothing},
+		"without webhooks, and in flight":    {e: endpoint{active: active}, mine: true, want: nothing},
 		"ours, while the daemon stops":       {hooks: true, mine: true, stopping: true, want: nothing},
 		"ours already, as the daemon stops":  {e: endpoint{owned: true}, hooks: true, mine: true, stopping: true, want: release},
-		"in flight as the daemon stops":      {e: endpoint{owned: true, active: flying}, hooks: true, mine: true, stopping: true, want: wait},
+		"in flight as the daemon stops":      {e: endpoint{owned: true, active: active}, hooks: true, mine: true, stopping: true, want: wait},
 		"locked as the daemon stops":         {e: endpoint{owned: true, lockedResults: map[int64]int{1: 1}}, hooks: true, mine: true, stopping: true, want: nothing},
-		"another's, in flight for the first": {e: endpoint{active: flying}, hooks: true, want: nothing},
+		"another's, in flight for the first": {e: endpoint{active: active}, hooks: true, want: nothing},
 	} {
 		c := newClocked(t, edited(1, 10, 1))
 		e := tt.e
@@ -74,19 +74,18 @@ func TestShares(t *testing.T) {
 			t.Errorf("%s: %s, not %s", name, got, tt.want)
 		}
 		if forgets := (got == release || got == wait) && !tt.e.releasing; forgets != (e.generation != tt.e.generation) {
-			t.Errorf("%s: what is held is forgotten: %t", name, !forgets)
+			t.Errorf("%s: the endpoint is invalidated: %t", name, !forgets)
 		}
 	}
 }
 
-// A webhook's move has ended for the URL that it has left when that is ours and nothing of the webhook is in flight
-// there.
-func TestMovesEnd(t *testing.T) {
+// A move is settled at the previous endpoint if that is ours and nothing of the webhook is active there.
+func TestMovesAreSettled(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		left   int64
 		owned  bool
-		flying map[int64]*delivery
+		active map[int64]*delivery
 		ended  bool
 	}{
 		"nothing is in flight":      {10, true, nil, true},
@@ -98,7 +97,7 @@ func TestMovesEnd(t *testing.T) {
 		moved := edited(2, 20, 2)
 		moved.previousEndpoints = []int64{tt.left}
 		c := newClocked(t, edited(1, 10, 1), moved)
-		c.e.owned, c.e.active = tt.owned, tt.flying
+		c.e.owned, c.e.active = tt.owned, tt.active
 		hooks, urls := c.settledMoves()
 		if ended := slices.Equal(hooks, []int64{2}) && slices.Equal(urls, []int64{10}); ended != tt.ended || !ended && len(hooks)+len(urls) > 0 {
 			t.Errorf("%s: the moves of %v from %v have ended", name, hooks, urls)
@@ -106,9 +105,8 @@ func TestMovesEnd(t *testing.T) {
 	}
 }
 
-// Endpoints belong to a daemon under its number. One that was taken for dead meanwhile has another, and nothing of
-// before.
-func TestEndpointsAreOwnedUnderANumber(t *testing.T) {
+// A daemon owns endpoints under its id. If its lease expires, it registers under another id and owns nothing.
+func TestEndpointsAreOwnedUnderAnID(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	c.markReleased(0, []int64{10, 999})
@@ -141,7 +139,7 @@ func TestEndpointsAreOwnedUnderANumber(t *testing.T) {
 	if c.e.owned || c.e.releasing || c.registered() != 0 || c.e.generation == generation || !c.startsUntil.IsZero() {
 		t.Errorf("a daemon that lost everything has number %d, lives until %s, and %+v", c.registered(), c.startsUntil, c.e)
 	}
-	// A limit that slow start has opened stays, where nothing fails.
+	// The limit that slow start has reached stays if nothing fails.
 	c.e.limit = 8
 	c.register(8)
 	if c.markClaimed(8, 10, 0, 0); c.e.limit != 8 || c.e.failuresRecorded {
@@ -149,8 +147,8 @@ func TestEndpointsAreOwnedUnderANumber(t *testing.T) {
 	}
 }
 
-// A lease that has been renewed lets attempts begin, and what ends one sooner never lengthens it.
-func TestLeaseLength(t *testing.T) {
+// A renewed lease allows attempts to start, and forbidStartsAfter never extends that time.
+func TestAttemptsStartWithinTheLease(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	until := c.now.Add(time.Minute)
@@ -178,8 +176,8 @@ func TestLeaseLength(t *testing.T) {
 	}
 }
 
-// The store is asked about endpoints that seem idle, and those that have something are looked at.
-func TestIdleEndpointsAreAskedAbout(t *testing.T) {
+// The store is asked about endpoints that seem to have nothing to do, and those with something pending are loaded.
+func TestIdleEndpoints(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		prepare        func(*endpoint)
@@ -233,8 +231,8 @@ func TestIdleEndpointsAreAskedAbout(t *testing.T) {
 	}
 }
 
-// Every daemon comes to the same owner of each endpoint, all have a fair share, and one more or less moves no other's
-// endpoints.
+// All daemons pick the same owner, and a fair share each. A daemon that comes or goes moves no endpoint between the
+// others.
 func TestRendezvous(t *testing.T) {
 	t.Parallel()
 	const endpoints = 3000
@@ -275,20 +273,20 @@ func TestRendezvous(t *testing.T) {
 	}
 }
 
-// While webhooks are edited all the time, what is looked for comes back before it is looked for anew.
-func TestNotificationsLeaveTime(t *testing.T) {
+// Notifications leave enough time between refreshes, so that loads end before the next refresh invalidates them.
+func TestRefreshesAfterNotifications(t *testing.T) {
 	t.Parallel()
 	at := time.Unix(1_800_000_000, 0)
 	for took, want := range map[time.Duration]time.Duration{0: notificationPause, notificationPause / 8: notificationPause, notificationPause: 4 * notificationPause} {
 		l := &coordinator{lastNotified: at, refreshTook: took}
 		if got := l.nextNotifiedRefresh().Sub(at); got != want {
-			t.Errorf("after a look of %s a notification counts %s later, not %s", took, got, want)
+			t.Errorf("after a refresh of %s the next one may follow %s later, not %s", took, got, want)
 		}
 	}
 }
 
-// What is over is reported soon: heartbeats follow each other faster while the daemon is not ready, or has no lock.
-func TestPace(t *testing.T) {
+// Heartbeats are more frequent while the daemon is not ready or has no lock, so that it reports soon once that is over.
+func TestHeartbeatInterval(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		unready, locked bool
@@ -300,18 +298,17 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// What follows an attempt about a response is attempted as soon as it is found, unless it is not due, waits, or may not
-// come first.
-func TestNextOfALine(t *testing.T) {
+// The successor of an ended head is sent at once, unless it is not due, is blocked, or another delivery may come first.
+func TestSuccessor(t *testing.T) {
 	t.Parallel()
 	next := delivery{id: 50, webhookID: 1, edition: 1, responseID: "7", attempts: 1}
-	edition, stranger, moved := next, next, next
-	edition.edition, stranger.webhookID, moved.webhookID, moved.edition = 9, 99, 3, 3
+	edition, unknown, moved := next, next, next
+	edition.edition, unknown.webhookID, moved.webhookID, moved.edition = 9, 99, 3, 3
 	for name, tt := range map[string]struct {
 		next       *delivery
 		due, stale bool
 		prepare    func(*clocked, *successorQuery)
-		want       string // sent, dropped (the line has ended), again (it is looked up again), loaded (all of it, anew), ignored
+		want       string // sent, dropped (the line has ended), again (another query), loaded (the endpoint is invalidated), ignored
 	}{
 		"it is due":                       {next: &next, due: true, want: "sent"},
 		"nothing is there":                {want: "dropped"},
@@ -320,7 +317,7 @@ func TestNextOfALine(t *testing.T) {
 		"one that is unknown comes first": {next: &next, due: true, stale: true, want: "loaded"},
 		"nothing, and one is unknown":     {stale: true, want: "loaded"},
 		"its webhook was edited":          {next: &edition, due: true, want: "loaded"},
-		"its webhook is unknown":          {next: &stranger, due: true, want: "loaded"},
+		"its webhook is unknown":          {next: &unknown, due: true, want: "loaded"},
 		"its webhook has moved":           {next: &moved, due: true, want: "loaded"},
 		"its webhook waits for a lock":    {next: &next, due: true, prepare: func(c *clocked, _ *successorQuery) { put(&c.e.lockedResults, 1, 1) }, want: "dropped"},
 		"its webhook has come just now":   {next: &next, due: true, prepare: func(c *clocked, _ *successorQuery) { c.webhooks.byID[1].previousEndpoints = []int64{20} }, want: "dropped"},
@@ -359,9 +356,8 @@ func TestNextOfALine(t *testing.T) {
 	}
 }
 
-// What is recorded lets go of what waited for it: a daemon's share, a webhook's move, a lock; and it says where the
-// store must be looked at.
-func TestRecordedResultsLetGo(t *testing.T) {
+// A recorded result requests a refresh if a release or a move waited for it, and a load if its webhook was blocked.
+func TestRecordedResultsUnblock(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		prepare         func(*clocked, *result)
@@ -387,16 +383,16 @@ func TestRecordedResultsLetGo(t *testing.T) {
 		generation := c.e.generation
 		c.resultsRecorded([]result{r})
 		if woken := drain(c.refreshWanted); woken != tt.wakes {
-			t.Errorf("%s: the store is looked at: %t", name, woken)
+			t.Errorf("%s: a refresh is requested: %t", name, woken)
 		}
 		if forgets := c.e.generation != generation; forgets != tt.forgets || forgets != c.e.loading || c.unrecorded != tt.stillUnrecorded {
-			t.Errorf("%s: what is held is forgotten: %t, and loaded: %t; %d results are unrecorded", name, forgets, c.e.loading, c.unrecorded)
+			t.Errorf("%s: the endpoint is invalidated: %t, and loaded: %t; %d results are unrecorded", name, forgets, c.e.loading, c.unrecorded)
 		}
 	}
 }
 
-// Results that wait for a lock make room for others, and their webhooks' deliveries are not sent before it is free.
-func TestLockedResultsMakeRoom(t *testing.T) {
+// Deferred results make room for others. The deliveries of their webhooks are blocked until they are recorded.
+func TestLockedResultsAreDeferred(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1), edited(2, 10, 2), edited(3, 20, 3))
 	c.markClaimed(0, 20, 0, 0)
@@ -419,8 +415,8 @@ func TestLockedResultsMakeRoom(t *testing.T) {
 	}
 }
 
-// What the source does not show yet waits at the gate, and what was forgotten meanwhile does not come back from there.
-func TestGate(t *testing.T) {
+// Deliveries wait until the source shows their transactions. An invalidated one is dropped.
+func TestVisibility(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	visible := int64(0)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Endpoints that are told of are looked at where they are this daemon's; where nobody says which, all are.
-func TestQueuedFor(t *testing.T) {
+// A notification loads the endpoints that it names, if they are ours, or all if it names none.
+func TestQueuedNotification(t *testing.T) {
 	t.Parallel()
 	for payload, want := range map[string][]int64{"10": {10}, "99 x 20 10": {10}, "20": nil, "x": nil, "": {10, 30}} {
 		c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2), edited(3, 30, 3))
@@ -22,13 +22,13 @@ func TestQueuedFor(t *testing.T) {
 			}
 		}
 		if slices.Sort(got); !slices.Equal(got, want) {
-			t.Errorf("%q: %v are looked at, not %v", payload, got, want)
+			t.Errorf("%q: %v are loaded, not %v", payload, got, want)
 		}
 	}
 	c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2))
 	c.requestLoad(c.endpoints[20])
 	if !drain(c.notificationPending) || c.takeQueuedForOthers() != "20" || c.takeQueuedForOthers() != "" {
-		t.Error("the owner of an endpoint is not told once of what was queued for it")
+		t.Error("the owner of an endpoint is not notified once of what was queued for it")
 	}
 	for _, n := range []int{notifyLimit, notifyLimit + 1} {
 		for id := range n {
@@ -36,16 +36,15 @@ func TestQueuedFor(t *testing.T) {
 		}
 		want := n
 		if n > notifyLimit {
-			want = 0 // all are meant
+			want = 0 // the payload is empty
 		}
 		if got := len(strings.Fields(c.takeQueuedForOthers())); got != want {
-			t.Errorf("of %d endpoints %d are told of by name", n, got)
+			t.Errorf("of %d endpoints %d are named", n, got)
 		}
 	}
 }
 
-// Only endpoints at which something changed that their deliveries depend on are loaded anew, and only what a webhook's
-// new URL or its enabling concerns begins without failures.
+// Only endpoints whose deliveries depend on a change are invalidated. Only enabling a webhook resets failures.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	of := func(hooks ...*webhook) *webhooks {
@@ -105,9 +104,8 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// While webhooks are not used on the site, or the daemon stops, nothing begins; once they are used again everything
-// goes on.
-func TestSwitch(t *testing.T) {
+// Nothing starts while webhooks are switched off on the site, or the daemon stops.
+func TestSiteSwitch(t *testing.T) {
 	t.Parallel()
 	hook := edited(1, 10, 1)
 	c := newClocked(t, hook)
@@ -125,11 +123,11 @@ func TestSwitch(t *testing.T) {
 	if n := c.offer(1); n != 0 {
 		t.Errorf("%d attempts begin while the daemon stops", n)
 	}
-	looked := false
-	c.querySuccessor = func(*successorQuery) { looked = true }
+	queried := false
+	c.querySuccessor = func(*successorQuery) { queried = true }
 	c.requestSuccessor(c.e, &line{})
-	if c.e.loading = false; looked {
-		t.Error("a daemon that stops looks for more")
+	if c.e.loading = false; queried {
+		t.Error("a stopping daemon queries successors")
 	}
 	if c.queueLoad(c.e); c.e.loading {
 		t.Error("a daemon that stops loads more")
@@ -138,20 +136,19 @@ func TestSwitch(t *testing.T) {
 	if c.queueLoad(c.e); c.e.loading {
 		t.Error("more is loaded of an endpoint that is left")
 	}
-	if c.requestSuccessor(c.e, &line{}); !looked {
-		t.Error("nothing is looked for")
+	if c.requestSuccessor(c.e, &line{}); !queried {
+		t.Error("no successor is queried")
 	}
 }
 
-// A look asks about few endpoints with much room or many with little; what came in its way meanwhile lets it be made
-// again.
-func TestLooks(t *testing.T) {
+// A round trip loads few endpoints with much room, or many with little. If something happens meanwhile, it is repeated.
+func TestLoads(t *testing.T) {
 	t.Parallel()
 	hooks := make([]*webhook, 0, 300)
 	for id := range int64(300) {
 		hooks = append(hooks, edited(id+1, id+1, id+1))
 	}
-	for _, tt := range []struct{ held, busy, looks int }{{0, 0, 1}, {0, 8, maxLoadRoom / (crowdedAt / 8)}, {0, crowdedAt, maxLoadRoom / minWindow}, {crowdedAt, 0, maxLoadEndpoints}} {
+	for _, tt := range []struct{ held, busy, loads int }{{0, 0, 1}, {0, 8, maxLoadRoom / (crowdedAt / 8)}, {0, crowdedAt, maxLoadRoom / minWindow}, {crowdedAt, 0, maxLoadEndpoints}} {
 		c := newClocked(t, edited(1000, 10, 1))
 		c.e = nil
 		c.learn(hooks...)
@@ -161,8 +158,8 @@ func TestLooks(t *testing.T) {
 			c.queueLoad(c.endpoints[h.id])
 		}
 		drain(c.loadsPending)
-		if looks := c.takeLoads(); len(looks) != tt.looks || !drain(c.loadsPending) {
-			t.Errorf("with %d deliveries at %d endpoints one look asks about %d, not %d", tt.held, tt.busy, len(looks), tt.looks)
+		if loads := c.takeLoads(); len(loads) != tt.loads || !drain(c.loadsPending) {
+			t.Errorf("with %d deliveries at %d endpoints one round trip asks for %d, not %d", tt.held, tt.busy, len(loads), tt.loads)
 		}
 	}
 	for name, tt := range map[string]struct {
@@ -186,11 +183,11 @@ func TestLooks(t *testing.T) {
 		c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2))
 		in := c.armed()
 		c.queueLoad(c.e)
-		looks := c.takeLoads()
-		tt.prepare(c, looks[0])
-		c.loadsEnded(looks, tt.err)
+		loads := c.takeLoads()
+		tt.prepare(c, loads[0])
+		c.loadsEnded(loads, tt.err)
 		if c.e.loading != tt.again || c.e.loadDeferred != tt.later || (*in >= 0) != tt.later || len(c.sent) > 0 {
-			t.Errorf("%s: it is looked at again: %t, or later: %t, in %s; %d attempts begin", name, c.e.loading, c.e.loadDeferred, *in, len(c.sent))
+			t.Errorf("%s: it is loaded again: %t, or later: %t, in %s; %d attempts start", name, c.e.loading, c.e.loadDeferred, *in, len(c.sent))
 		}
 	}
 	c := newClocked(t, edited(1, 10, 1))
@@ -199,6 +196,6 @@ func TestLooks(t *testing.T) {
 		c.e.due = append(c.e.due, &delivery{id: id + 1})
 	}
 	if c.queueLoad(c.e); c.e.loading || !c.e.moreInStore {
-		t.Error("what a full endpoint lacks is forgotten, or loaded though there is no room")
+		t.Error("a full endpoint forgets that the store has more, or loads though there is no room")
 	}
 }

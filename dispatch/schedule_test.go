@@ -13,10 +13,9 @@ import (
 	"walhook/dispatch/post"
 )
 
-// world stands for all that surrounds the schedules of some daemons: the store, receivers, the source, the clock, and
-// the loops that carry queries and attempts. A query sees the store as it is at its own step, and its answer is used at
-// a later one, so that a test can let everything happen in any order that could be. What is decided is decided by the
-// schedules.
+// world simulates what surrounds the schedules of some daemons: the store, receivers, the source, the clock, and the
+// loops that carry queries and attempts. A query sees the store at one step, and its answer is used at a later one, so
+// that a test can reach any possible order. The schedules make all decisions.
 type world struct {
 	t     interface{ Fatalf(string, ...any) }
 	now   time.Time
@@ -25,9 +24,9 @@ type world struct {
 
 	hooks   map[int64]*webhook // as the store has them
 	edited  int64
-	moves   map[int64]map[int64]bool // webhooks that have left endpoints
+	moves   map[int64]map[int64]bool // by webhook: previous endpoints
 	owner   map[int64]*process       // of endpoints
-	mine    map[int64]int            // the number of the daemon that is to own an endpoint
+	mine    map[int64]int            // the number of the daemon that rendezvous hashing would pick
 	saved   map[int64]savedEndpoint
 	trouble map[int64]int64 // activations of webhooks that have failed since their last success
 
@@ -35,12 +34,12 @@ type world struct {
 	nextID  int64
 	xid     int64
 	visible int64          // transactions up to it are visible
-	ghosts  map[int64]bool // taken back by a crash of the store, and perhaps still held
+	ghosts  map[int64]bool // lost in a crash of the store, and perhaps still held
 
-	daemons []*process // the first one reads the slot
-	sent    int
-	untold  bool                     // a daemon was not told of what was queued for its endpoints
-	ended   map[int64][]endedAttempt // of webhooks
+	daemons          []*process // the first one reads the slot
+	sent             int
+	notificationLost bool                     // a notification was lost
+	ended            map[int64][]endedAttempt // of webhooks
 }
 
 type endedAttempt struct {
@@ -55,7 +54,7 @@ type savedEndpoint struct {
 	until    time.Time
 }
 
-// pendingRow is a row of the queue, as far as the senders care.
+// pendingRow is a row of the queue, as far as the schedule needs it.
 type pendingRow struct {
 	id       int64
 	response string
@@ -65,38 +64,38 @@ type pendingRow struct {
 	due      time.Time // zero: never tried
 	xid      int64
 	edition  int64           // of its webhook when it was queued
-	behind   map[int64]int64 // webhooks of the URL that kept the order then, with their editions
+	behind   map[int64]int64 // enabled webhooks of the URL that kept the order then, with their editions
 }
 
-// process is a daemon: its schedule, and what is on its way to and from it.
+// process is a daemon: its schedule, and the queries and attempts under way.
 type process struct {
 	w *world
 	n int
 	s *schedule
 
-	offered  []*delivery // committed, to be handed over
-	urls     map[int64]int64
-	flights  []*flight
-	taken    []result // on their way into the store
-	troubled []*endpoint
-	stored   bool     // of taken: the store has them
-	aside    []result // which somebody has locked
-	queries  []*successorStep
-	loads    []*lookStep
-	find     *findStep
-	reload   *webhooks // read, and not yet taken over
-	came     int       // strangers before it was read
-	timers   map[*endpoint]time.Time
-	lookedAt time.Time
+	offered   []*delivery // committed, to be handed over
+	editions  map[int64]int64
+	flights   []*flight
+	taken     []result // being recorded
+	endpoints []*endpoint
+	stored    bool     // of taken: the store has them
+	deferred  []result // deferred because of a lock
+	queries   []*successorStep
+	loads     []*loadStep
+	find      *findStep
+	reload    *webhooks // read, but not applied yet
+	staleSeen int       // staleSeen before it was read
+	timers    map[*endpoint]time.Time
+	lookedAt  time.Time
 
-	elsewhere int            // held by endpoints that the test leaves out
-	follow    map[int64]bool // what was found by a look-up, each in the place of one that had ended
+	elsewhere int            // held by endpoints outside of the test
+	follow    map[int64]bool // found by successor queries, each in the place of one that had ended
 }
 
 type flight struct {
-	d        *delivery
-	troubled bool
-	begun    time.Time
+	d         *delivery
+	unhealthy bool
+	begun     time.Time
 }
 
 type successorStep struct {
@@ -106,8 +105,8 @@ type successorStep struct {
 	due, stale bool
 }
 
-type lookStep struct {
-	looks []*endpointLoad
+type loadStep struct {
+	loads []*endpointLoad
 	stage int
 }
 
@@ -123,13 +122,13 @@ const (
 	worldWindow      = 256
 )
 
-// worldRules says which of the things that can happen a test lets happen.
+// worldRules lists the events that a test lets happen.
 type worldRules struct {
 	hooks                                 []bool // ordered or not, for each webhook
 	responses, urls, daemons              int
 	fails, gate, edits, leaves, kills     bool
 	handmade, bursts, crowd, crashes, few bool // few: all endpoints share few attempts
-	locks                                 bool // somebody locks what results are about
+	locks                                 bool // other transactions lock rows that results are about
 }
 
 func newWorld(t interface{ Fatalf(string, ...any) }, rules worldRules) *world {
@@ -248,7 +247,7 @@ func (w *world) commit(count int, draw func(i int) (response string, hook int64)
 	p := w.daemons[0]
 	w.xid++
 	w.note("commit %d from id %d, transaction %d", count, w.nextID+1, w.xid)
-	p.urls = map[int64]int64{}
+	p.editions = map[int64]int64{}
 	for i := range count {
 		if response, hook := draw(i); w.hooks[hook].enabled {
 			w.queue(response, hook, w.xid)
@@ -269,11 +268,11 @@ func (w *world) queue(response string, hook, xid int64) {
 	w.rows[r.id] = r
 	p := w.daemons[0]
 	p.offered = append(p.offered, w.delivery(r))
-	p.urls[url] = editionOf(w.at(url))
+	p.editions[url] = editionOf(w.at(url))
 }
 
-// crash takes back what the store had not on disk: the last of what was queued, and nothing that was recorded or queued
-// by hand, since such commits are waited for. The stream queues it anew.
+// crash reverts the last commits of the stream, which nobody waited for. Results and deliveries queued by hand stay,
+// since their commits are waited for. The stream queues again what it lost.
 func (w *world) crash(last int) {
 	var back []*pendingRow
 	for id := w.nextID; id > 0 && len(back) < last; id-- {
@@ -290,7 +289,7 @@ func (w *world) crash(last int) {
 		w.ghosts[r.id] = true
 	}
 	p := w.daemons[0]
-	p.offered, p.urls = nil, map[int64]int64{} // what was committed is found in the store
+	p.offered, p.editions = nil, map[int64]int64{} // loaded from the store instead
 	p.s.requestRefresh()
 	p.s.queueLoadAll()
 	w.nextID += 1000
@@ -308,7 +307,7 @@ func (w *world) byHand(response string, hook int64, kind int16) {
 	w.notify()
 }
 
-// notify lets all daemons look into the store.
+// notify requests a refresh of all daemons.
 func (w *world) notify() {
 	for _, p := range w.daemons {
 		p.s.requestRefresh()
@@ -321,8 +320,7 @@ func (w *world) delivery(r *pendingRow) *delivery {
 
 // Queries.
 
-// unknown reports whether something that matches is pending for webhooks of the URL that keep the order and are not
-// among these.
+// unknown reports whether a matching row is pending of a webhook of the URL that keeps the order and is not in ordered.
 func (w *world) unknown(url int64, ordered []int64, match func(*pendingRow) bool) bool {
 	for _, r := range w.rows {
 		if h := w.hooks[r.hook]; h.endpointID == url && h.enabled && h.ordered && !slices.Contains(ordered, r.hook) && match(r) {
@@ -332,7 +330,7 @@ func (w *world) unknown(url int64, ordered []int64, match func(*pendingRow) bool
 	return false
 }
 
-// query returns the rows that match, in order, as a statement of the store would.
+// query returns the matching rows in order, as a statement would.
 func (w *world) query(limit int, match func(*pendingRow) bool, compare func(x, y *pendingRow) int) []*delivery {
 	var rows []*pendingRow
 	for _, r := range w.rows {
@@ -357,7 +355,7 @@ func byDue(x, y *pendingRow) int {
 	return byID(x, y)
 }
 
-// waits reports whether a delivery about the response of r is pending that stands before it.
+// waits reports whether an earlier delivery about the same response is pending.
 func (w *world) waits(r *pendingRow, ordered []int64) bool {
 	if !slices.Contains(ordered, r.hook) || r.kind == kindTest {
 		return false
@@ -370,7 +368,7 @@ func (w *world) waits(r *pendingRow, ordered []int64) bool {
 	return false
 }
 
-// others returns what FetchFresh tells at the first delivery about a response.
+// others returns what FetchFresh returns with the first delivery about a response.
 func (w *world) others(r *pendingRow, l *endpointLoad) (ids []int64) {
 	last := int64(0)
 	for _, o := range w.rows {
@@ -389,13 +387,13 @@ func (w *world) others(r *pendingRow, l *endpointLoad) (ids []int64) {
 	return ids
 }
 
-// What a daemon's loops do.
+// The loops of a daemon.
 
 func (p *process) handOver() {
 	p.handOverSome(len(p.offered))
 }
 
-// handOverSome hands over no more than so many, and tells of the rest, as where too many were queued at once.
+// handOverSome hands over no more than so many, and the webhooks of the rest, as Queue does beyond its limit.
 func (p *process) handOverSome(most int) {
 	kept := p.offered[:min(most, len(p.offered))]
 	rest := map[int64]struct{}{}
@@ -404,11 +402,11 @@ func (p *process) handOverSome(most int) {
 	}
 	p.w.note("hand over %d, and tell of the rest for %d webhooks", len(kept), len(rest))
 	p.offered = nil
-	p.s.handOver(kept, rest, p.urls)
+	p.s.handOver(kept, rest, p.editions)
 }
 
-// send takes an attempt that the schedule begins, and holds it to the rules.
-func (p *process) send(d *delivery, troubled bool) {
+// send takes an attempt that the schedule starts, and checks it against the rules.
+func (p *process) send(d *delivery, unhealthy bool) {
 	w, e := p.w, d.endpoint
 	w.note("daemon %d begins %d (response %s, attempt %d)", p.n, d.id, d.responseID, d.attempts+1)
 	r := w.rows[d.id]
@@ -439,9 +437,9 @@ func (p *process) send(d *delivery, troubled bool) {
 	case r.due.After(w.now):
 		w.fail("%d is sent before it is due", d.id)
 	}
-	for i := range p.aside {
-		if p.aside[i].d.webhookID == d.webhookID {
-			w.fail("%d is sent while the result of %d, of the same webhook, waits for a lock", d.id, p.aside[i].d.id)
+	for i := range p.deferred {
+		if p.deferred[i].d.webhookID == d.webhookID {
+			w.fail("%d is sent while the result of %d, of the same webhook, waits for a lock", d.id, p.deferred[i].d.id)
 		}
 	}
 	for _, other := range w.daemons {
@@ -458,7 +456,7 @@ func (p *process) send(d *delivery, troubled bool) {
 	}
 	if d.ordered() {
 		ordered := e.ordered()
-		// A redelivery by hand repeats an earlier commit: it is sent beside nothing, and its place is its own.
+		// A manual redelivery repeats an earlier commit: it has a place of its own, and is not sent beside another.
 		for _, o := range w.rows {
 			edition, keeps := r.behind[o.hook]
 			unknown := keeps && edition == w.hooks[o.hook].edition && w.hooks[o.hook].endpointID == e.id // perhaps
@@ -467,7 +465,7 @@ func (p *process) send(d *delivery, troubled bool) {
 			}
 		}
 	}
-	p.flights = append(p.flights, &flight{d: d, troubled: troubled, begun: w.now})
+	p.flights = append(p.flights, &flight{d: d, unhealthy: unhealthy, begun: w.now})
 	w.sent++
 }
 
@@ -477,16 +475,16 @@ func (p *process) answer(i int, o post.Outcome) {
 	o.Started = f.begun
 	p.w.note("answer %d: %s", f.d.id, o.Kind)
 	p.w.ended[f.d.webhookID] = append(p.w.ended[f.d.webhookID], endedAttempt{begun: f.begun, activation: f.d.hook.activation, failed: o.Kind != post.Success})
-	p.s.attemptEnded(f.d, o, f.troubled)
+	p.s.attemptEnded(f.d, o, f.unhealthy)
 }
 
-// record takes results; at the next call the store has them, but for those that somebody has locked, and at the one
-// after that they are let go of.
+// record takes results at the first call, stores those that are not locked at the second, and reports them to the
+// schedule at the third.
 func (p *process) record(locked func() bool) {
 	w := p.w
 	switch {
-	case p.taken == nil && p.troubled == nil:
-		p.taken, p.troubled = p.s.takeResults()
+	case p.taken == nil && p.endpoints == nil:
+		p.taken, p.endpoints = p.s.takeResults()
 		p.stored = false
 	case !p.stored:
 		var waiting []result
@@ -495,7 +493,7 @@ func (p *process) record(locked func() bool) {
 		if len(waiting) > 0 {
 			w.note("%d results are locked", len(waiting))
 			told := p.s.deferLocked(waiting)
-			p.aside = append(p.aside, waiting...)
+			p.deferred = append(p.deferred, waiting...)
 			for id := range p.waiting() {
 				if first := before[id] == 0; first != slices.Contains(told, id) {
 					w.fail("webhook %d begins to wait for a lock: %t, and that is not told", id, first)
@@ -529,7 +527,7 @@ func (p *process) record(locked func() bool) {
 				w.trouble[v.webhookID] = v.activation
 			}
 		}
-		for _, e := range p.troubled {
+		for _, e := range p.endpoints {
 			if w.owner[e.id] == p {
 				w.saved[e.id] = savedEndpoint{failures: e.failures, until: e.notBefore}
 			}
@@ -540,7 +538,7 @@ func (p *process) record(locked func() bool) {
 			w.note("let go of %d", p.taken[i].d.id)
 		}
 		results := p.taken
-		p.taken, p.troubled = nil, nil
+		p.taken, p.endpoints = nil, nil
 		p.s.resultsRecorded(results)
 	}
 }
@@ -548,15 +546,15 @@ func (p *process) record(locked func() bool) {
 // nobody holds a lock.
 func nobody() bool { return false }
 
-// unlock lets results be recorded that somebody had locked.
+// unlock retries the deferred results.
 func (p *process) unlock() {
-	if p.taken == nil && p.troubled == nil {
-		p.taken, p.aside, p.stored = p.aside, nil, false
+	if p.taken == nil && p.endpoints == nil {
+		p.taken, p.deferred, p.stored = p.deferred, nil, false
 	}
 }
 
 func (p *process) recording() bool {
-	return p.taken != nil || p.troubled != nil || len(p.s.results) > 0 || len(p.s.endpointsToRecord) > 0
+	return p.taken != nil || p.endpoints != nil || len(p.s.results) > 0 || len(p.s.endpointsToRecord) > 0
 }
 
 func (p *process) stepQuery(i int) {
@@ -582,12 +580,12 @@ func (p *process) stepQuery(i int) {
 	p.s.successorFound(q.successorQuery, q.next, q.due, q.stale)
 }
 
-// stepLoad begins a look into the store, or takes one further.
+// stepLoad begins a load, or takes one a step further.
 func (p *process) stepLoad(i int, broken bool) {
 	w := p.w
 	if i == len(p.loads) {
-		if looks := p.s.takeLoads(); len(looks) > 0 {
-			p.loads = append(p.loads, &lookStep{looks: looks})
+		if loads := p.s.takeLoads(); len(loads) > 0 {
+			p.loads = append(p.loads, &loadStep{loads: loads})
 		}
 		return
 	}
@@ -598,18 +596,18 @@ func (p *process) stepLoad(i int, broken bool) {
 		if broken {
 			err = fmt.Errorf("the store is away")
 		}
-		for _, l := range step.looks {
+		for _, l := range step.loads {
 			w.note("daemon %d loaded for URL %d: %d tests, %d due, %d fresh, broken %v, stale %v", p.n, l.endpoint.id, len(l.tests), len(l.due), len(l.fresh), broken, l.stale)
 		}
-		p.s.loadsEnded(step.looks, err)
+		p.s.loadsEnded(step.loads, err)
 		return
 	}
-	for _, l := range step.looks {
+	for _, l := range step.loads {
 		w.answer(l, step.stage)
 	}
 }
 
-// answer is what one of the statements of a look finds for an endpoint.
+// answer is what one of the statements of a load finds for an endpoint.
 func (w *world) answer(l *endpointLoad, statement int) {
 	switch statement {
 	case 1:
@@ -650,17 +648,17 @@ func (w *world) answer(l *endpointLoad, statement int) {
 	}
 }
 
-// learn takes over the webhooks as the store has them.
+// learn reloads the webhooks.
 func (p *process) learn() {
 	p.reload = nil
 	p.stepReload()
 	p.stepReload()
 }
 
-// stepReload reads the webhooks, and at the next call takes them over.
+// stepReload reads the webhooks, and applies them at the next call.
 func (p *process) stepReload() {
 	if p.reload == nil {
-		_, p.came = p.s.knownWebhooks()
+		_, p.staleSeen = p.s.knownWebhooks()
 		p.reload = p.w.loaded()
 		return
 	}
@@ -668,10 +666,10 @@ func (p *process) stepReload() {
 	loaded := p.reload
 	p.reload = nil
 	p.s.applyWebhooks(loaded)
-	p.s.clearStale(p.came)
+	p.s.clearStale(p.staleSeen)
 }
 
-// share claims and gives back endpoints as they are assigned to daemons.
+// share claims and releases endpoints as w.mine says.
 func (p *process) share() {
 	w := p.w
 	claim, release := p.s.rebalance(func(id int64) bool { return w.mine[id] == p.n })
@@ -692,7 +690,7 @@ func (p *process) share() {
 	if len(release) > 0 {
 		w.notify()
 	}
-	// Moves end where the endpoint before has nothing of the webhook in flight, or nobody sends to it.
+	// Moves are settled if nothing of the webhook is active at the previous endpoint, or nobody owns that.
 	ended := false
 	hooks, urls := p.s.settledMoves()
 	for i, hook := range hooks {
@@ -743,11 +741,11 @@ func (p *process) stepFind() {
 	}
 }
 
-// tell carries to the others what was queued for their endpoints. It may be lost.
-func (p *process) tell(lost bool) {
+// notifyOthers notifies the other daemons of what was queued for their endpoints. The notification may be lost.
+func (p *process) notifyOthers(lost bool) {
 	drain(p.s.notificationPending)
 	text := p.s.takeQueuedForOthers()
-	p.w.untold = p.w.untold || lost && text != ""
+	p.w.notificationLost = p.w.notificationLost || lost && text != ""
 	for _, other := range p.w.daemons {
 		if other != p && !lost && text != "" {
 			other.s.queuedNotification(text)
@@ -755,7 +753,7 @@ func (p *process) tell(lost bool) {
 	}
 }
 
-// kill lets a daemon end as kill -9 does, and begins another. What it had in flight or unrecorded is sent again.
+// kill ends a daemon as kill -9 does, and starts another. Deliveries in flight or unrecorded are sent again.
 func (w *world) kill(n int) {
 	w.note("daemon %d is killed", n)
 	for url, owner := range w.owner {
@@ -770,7 +768,7 @@ func (w *world) kill(n int) {
 	w.notify()
 }
 
-// pass lets time pass, and timers fire.
+// pass advances the clock, and fires timers.
 func (w *world) pass(d time.Duration) {
 	w.now = w.now.Add(d)
 	for _, p := range w.daemons {
@@ -797,76 +795,76 @@ func drain(c chan struct{}) bool {
 	}
 }
 
-// check holds what is in memory to its invariants.
+// check checks the invariants of what is in memory.
 func (w *world) check() {
 	for _, p := range w.daemons {
-		held, busy, inFlight, flying, aside := 0, 0, 0, 0, 0
+		held, busy, inFlight, active, deferred := 0, 0, 0, 0, 0
 		waiting := p.waiting()
 		for _, n := range waiting {
-			aside += n
+			deferred += n
 		}
 		for _, e := range p.s.endpoints {
 			p.checkEndpoint(e)
 			held += len(e.held)
 			busy += min(len(e.held), 1)
 			inFlight += e.inFlight
-			flying += len(e.active)
+			active += len(e.active)
 			for id, n := range e.lockedResults {
 				if waiting[id] != n {
 					w.fail("%d results of webhook %d wait for a lock, and %d are counted", waiting[id], id, n)
 				}
-				aside -= n
+				deferred -= n
 			}
 		}
 		m := p.s.memory
 		if m.held-p.elsewhere != held || m.holders != busy {
 			w.fail("%d are held at %d endpoints, and %d at %d counted", held, busy, m.held-p.elsewhere, m.holders)
 		}
-		if aside != 0 {
-			w.fail("%d more results wait for a lock than are counted", aside)
+		if deferred != 0 {
+			w.fail("%d more results wait for a lock than are counted", deferred)
 		}
-		if p.s.inFlight != inFlight || inFlight != len(p.flights) || p.s.unrecorded != flying-inFlight-len(p.aside)-countAside(p.taken) || p.s.inFlightUnhealthy < 0 {
-			w.fail("%d in flight, %d of them counted, %d in trouble; %d unrecorded, %d counted", len(p.flights), p.s.inFlight, p.s.inFlightUnhealthy, flying-inFlight, p.s.unrecorded)
+		if p.s.inFlight != inFlight || inFlight != len(p.flights) || p.s.unrecorded != active-inFlight-len(p.deferred)-countDeferred(p.taken) || p.s.inFlightUnhealthy < 0 {
+			w.fail("%d in flight, %d of them counted, %d in trouble; %d unrecorded, %d counted", len(p.flights), p.s.inFlight, p.s.inFlightUnhealthy, active-inFlight, p.s.unrecorded)
 		}
-		p.checkTurns()
-		for why, parked := range p.s.throttledEndpoints {
-			if len(parked) > 0 && len(p.s.ring) == 0 && p.s.inFlight < p.s.limits.concurrency && p.s.roomFor(why) {
-				w.fail("%d endpoints wait for room that there is", len(parked))
+		p.checkRing()
+		for limit, throttled := range p.s.throttledEndpoints {
+			if len(throttled) > 0 && len(p.s.ring) == 0 && p.s.inFlight < p.s.limits.concurrency && p.s.roomFor(limit) {
+				w.fail("%d endpoints are throttled although there is room", len(throttled))
 			}
 		}
 	}
 }
 
-// checkTurns makes sure that each endpoint waits for its turn at most once, and that none which may begin an attempt
-// waits for anything else.
-func (p *process) checkTurns() {
+// checkRing makes sure that each endpoint is in the ring at most once, and that an endpoint that may start an attempt
+// waits for nothing else.
+func (p *process) checkRing() {
 	w := p.w
 	turns := map[*endpoint]int{}
 	for _, e := range p.s.ring {
 		turns[e]++
 	}
-	parked := map[*endpoint]bool{}
-	for why := range p.s.throttledEndpoints {
+	throttled := map[*endpoint]bool{}
+	for limit := range p.s.throttledEndpoints {
 		places := map[*endpoint]int{}
-		for _, e := range p.s.throttledEndpoints[why] {
+		for _, e := range p.s.throttledEndpoints[limit] {
 			places[e]++
-			parked[e] = true
+			throttled[e] = true
 		}
 		for _, e := range p.s.endpoints {
-			if is := e.throttledBy[why]; places[e] > 1 || is != (places[e] == 1) {
-				w.fail("URL %d waits for room of kind %d in %d places; it knows of one: %t", e.id, why, places[e], is)
+			if is := e.throttledBy[limit]; places[e] > 1 || is != (places[e] == 1) {
+				w.fail("URL %d is throttled by limit %d in %d places; it has the flag: %t", e.id, limit, places[e], is)
 			}
 		}
 	}
 	for _, e := range p.s.endpoints {
 		if turns[e] > 1 || e.inRing != (turns[e] == 1) {
-			w.fail("URL %d waits for its turn in %d places; it knows of one: %t", e.id, turns[e], e.inRing)
+			w.fail("URL %d is in the ring in %d places; it has the flag: %t", e.id, turns[e], e.inRing)
 		}
 		at, set := p.timers[e]
 		if set != !e.timerAt.IsZero() || set && at.Before(e.timerAt) {
 			w.fail("the timer of URL %d fires at %s, and not at %s", e.id, at, e.timerAt)
 		}
-		if p.s.inFlight >= p.s.limits.concurrency || parked[e] || e.loading {
+		if p.s.inFlight >= p.s.limits.concurrency || throttled[e] || e.loading {
 			continue
 		}
 		copied := *e
@@ -877,7 +875,7 @@ func (p *process) checkTurns() {
 	}
 }
 
-func countAside(results []result) (n int) {
+func countDeferred(results []result) (n int) {
 	for i := range results {
 		if results[i].wasLocked {
 			n++
@@ -886,10 +884,10 @@ func countAside(results []result) (n int) {
 	return n
 }
 
-// waiting counts the results of each webhook that wait for a lock, or are just being recorded after that.
+// waiting counts the results of each webhook that are deferred, or being recorded after that.
 func (p *process) waiting() map[int64]int {
 	of := map[int64]int{}
-	for _, r := range p.aside {
+	for _, r := range p.deferred {
 		of[r.d.webhookID]++
 	}
 	for _, r := range p.taken {
@@ -950,7 +948,7 @@ func (p *process) checkEndpoint(e *endpoint) {
 	}
 }
 
-// step lets a daemon go on by one step of those that it has to take, and reports whether there was any.
+// step takes the next step of a daemon that has something to do, and reports whether there was one.
 func (p *process) step() bool {
 	switch {
 	case drain(p.s.refreshWanted):
@@ -970,12 +968,12 @@ func (p *process) step() bool {
 	case drain(p.s.visibilityPending):
 		p.s.recheckVisibility()
 	case drain(p.s.notificationPending):
-		p.tell(false)
+		p.notifyOthers(false)
 	case len(p.flights) > 0:
 		p.answer(0, post.Outcome{Kind: post.Success})
 	case p.recording():
 		p.record(nobody)
-	case len(p.aside) > 0:
+	case len(p.deferred) > 0:
 		p.unlock()
 	default:
 		return false
@@ -983,7 +981,7 @@ func (p *process) step() bool {
 	return true
 }
 
-// settle lets everything go well until the store is empty, and fails when it never is.
+// settle lets everything succeed until the store is empty, and fails if it never is.
 func (w *world) settle() {
 	w.note("from here on all goes well")
 	w.visible = 1 << 62
@@ -1011,7 +1009,7 @@ func (w *world) settle() {
 			break
 		}
 		for _, p := range w.daemons {
-			if w.untold && w.now.Sub(p.lookedAt) >= findWorkInterval {
+			if w.notificationLost && w.now.Sub(p.lookedAt) >= findWorkInterval {
 				p.s.requestRefresh()
 			}
 		}
@@ -1019,9 +1017,8 @@ func (w *world) settle() {
 	w.fail("never sent: %d", slices.Sorted(maps.Keys(w.rows)))
 }
 
-// checkTrouble makes sure that those webhooks are in trouble whose latest attempt since their URL is what it is failed.
-// Of attempts that began at the same moment either may be the latest. A daemon that is killed takes what it had not
-// recorded with it.
+// checkTrouble makes sure that a webhook is in trouble if its latest attempt since its last activation failed. Of
+// attempts that started at the same moment either may be the latest. A killed daemon loses results.
 func (w *world) checkTrouble() {
 	for id, h := range w.hooks {
 		if w.rules.kills {
@@ -1038,7 +1035,7 @@ func (w *world) checkTrouble() {
 			}
 			failed, succeeded = failed || a.failed, succeeded || !a.failed
 		}
-		for _, a := range w.ended[id] { // one that failed before the webhook was enabled again, at that very moment
+		for _, a := range w.ended[id] { // an attempt that started at the very moment of the activation
 			failed = failed || a.failed && a.begun.Equal(latest)
 		}
 		if is := w.trouble[id] == h.activation && w.trouble[id] != 0; is && !failed || !is && failed && !succeeded {
@@ -1091,7 +1088,7 @@ func (rules worldRules) run(t *rapid.T) {
 				p.answer(i, o)
 			}
 		case 7, 8:
-			if len(p.aside) > 0 && rapid.Bool().Draw(t, "unlock") {
+			if len(p.deferred) > 0 && rapid.Bool().Draw(t, "unlock") {
 				p.unlock()
 			}
 			if p.recording() {
@@ -1119,7 +1116,7 @@ func (rules worldRules) run(t *rapid.T) {
 					p.s.recheckVisibility()
 				}
 			} else {
-				p.tell(rapid.Bool().Draw(t, "lost"))
+				p.notifyOthers(rapid.Bool().Draw(t, "lost"))
 			}
 		case 13:
 			switch draw("seldom", 5) {
@@ -1160,8 +1157,8 @@ func (rules worldRules) run(t *rapid.T) {
 	w.settle()
 }
 
-// However edits, failures, crashes of the store, kills of daemons and moves between them come together, no endpoint's
-// memory loses anything or exceeds a limit, and no attempt breaks the order, a pause or a move.
+// However edits, failures, crashes of the store, kills of daemons and moves of endpoints combine, no endpoint loses a
+// delivery or exceeds a limit, and no attempt breaks the order, a pause or a move.
 func TestScheduleKeepsOrderAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	for name, rules := range map[string]worldRules{
@@ -1194,8 +1191,8 @@ func TestScheduleKeepsOrderAndLosesNothing(t *testing.T) {
 	}
 }
 
-// What another daemon queued for a webhook that is not known yet comes first, also where the next of a response is
-// looked up.
+// A delivery that another daemon queued for a webhook that is not known yet comes first, even if only a successor is
+// queried.
 func TestNextIsNotTakenForAnotherOfAnUnknownWebhook(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldRules{hooks: []bool{true}, responses: 1})

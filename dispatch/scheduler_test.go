@@ -32,7 +32,7 @@ func (s *Scheduler) learn(hooks ...*webhook) {
 	s.applyWebhooks(known)
 }
 
-// own makes endpoints this daemon's, with nothing pending in the store.
+// own claims endpoints, with nothing pending in the store.
 func (s *Scheduler) own(ids ...int64) {
 	for _, id := range ids {
 		s.markClaimed(0, id, 0, 0)
@@ -40,8 +40,7 @@ func (s *Scheduler) own(ids ...int64) {
 	}
 }
 
-// queued hands over a delivery about the same response for one of a store's webhooks, or, where it is one too many to
-// be kept, tells of it.
+// queued hands over a delivery for one of the webhooks of a store, or, unless kept, only the fact that it was queued.
 func (s *Scheduler) queued(id int64, h *webhook, kept bool, store ...*webhook) {
 	var at []*webhook
 	for _, o := range store {
@@ -49,38 +48,38 @@ func (s *Scheduler) queued(id int64, h *webhook, kept bool, store ...*webhook) {
 			at = append(at, o)
 		}
 	}
-	urls := map[int64]int64{h.endpointID: editionOf(at)}
+	editions := map[int64]int64{h.endpointID: editionOf(at)}
 	if kept {
-		s.handOver([]*delivery{{id: id, webhookID: h.id, responseID: "7"}}, nil, urls)
+		s.handOver([]*delivery{{id: id, webhookID: h.id, responseID: "7"}}, nil, editions)
 	} else {
-		s.handOver(nil, map[int64]struct{}{h.id: {}}, urls)
+		s.handOver(nil, map[int64]struct{}{h.id: {}}, editions)
 	}
 }
 
-// The owner of a URL may have looked there before the first delivery of a new webhook was queued.
-func TestOwnerIsToldOfWhatANewWebhookGot(t *testing.T) {
+// The owner of a URL is notified once it is known, since it may have loaded before the first delivery of a new webhook.
+func TestOwnerIsNotifiedOfANewWebhook(t *testing.T) {
 	t.Parallel()
 	ours, others := edited(1, 10, 1), edited(2, 20, 2)
 	s := newKnowing(ours)
 	s.own(10)
 	s.queued(1, others, true, ours, others)
 	if got := s.takeQueuedForOthers(); got != "" {
-		t.Fatalf("endpoint %s was told of, and nobody knows whose the delivery is", got)
+		t.Fatalf("endpoint %s was named, although the owner of the delivery is unknown", got)
 	}
-	_, came := s.knownWebhooks()
+	_, seen := s.knownWebhooks()
 	s.learn(ours, others)
-	s.clearStale(came - 1)
+	s.clearStale(seen - 1)
 	if got := s.takeQueuedForOthers(); got != "" {
-		t.Errorf("endpoint %s was told of before the webhooks were loaded", got)
+		t.Errorf("endpoint %s was named before the webhooks were loaded", got)
 	}
-	s.clearStale(came)
+	s.clearStale(seen)
 	if got := s.takeQueuedForOthers(); got != "20" {
-		t.Errorf("endpoints %q were told of, not 20", got)
+		t.Errorf("endpoints %q were named, not 20", got)
 	}
 }
 
-// Nothing is held at a URL whose webhooks are not known as the store had them: others may be first there.
-func TestNothingIsHeldAmongStrangers(t *testing.T) {
+// No delivery is held at a URL with stale webhooks, because others may come first there.
+func TestStaleWebhooksHoldNothing(t *testing.T) {
 	t.Parallel()
 	here, elsewhere, off := edited(1, 10, 1), edited(2, 20, 2), edited(3, 10, 3)
 	off.enabled = false
@@ -110,46 +109,45 @@ func TestNothingIsHeldAmongStrangers(t *testing.T) {
 			for _, kept := range []bool{true, false} {
 				s.queued(2, store[1], kept, hooks...)
 				if held() != 1 || len(s.refreshWanted) != 1 {
-					t.Fatalf("%d deliveries are held, and %d looks at the webhooks asked for, where a delivery is kept: %t", held(), len(s.refreshWanted), kept)
+					t.Fatalf("%d deliveries are held, and %d refreshes requested, with a delivery kept: %t", held(), len(s.refreshWanted), kept)
 				}
 				<-s.refreshWanted
 			}
 			s.learn(hooks...)
 			e := s.endpoints[store[1].endpointID]
-			e.loading, e.moreInStore = false, false // a look has found nothing else
+			e.loading, e.moreInStore = false, false // a load has found nothing else
 			s.queued(3, store[1], true, hooks...)
 			if held() != 1 || len(e.held) != 1 {
-				t.Errorf("%d deliveries are held, not the one that came afterwards", held())
+				t.Errorf("%d deliveries are held, not the one that seen afterwards", held())
 			}
 		})
 	}
 }
 
-// A look that found other webhooks than are known is not made again before they may have been loaded: it would find the
-// same.
-func TestStaleLookWaits(t *testing.T) {
+// A stale load is repeated only after the webhooks may have been reloaded, because it would be stale again.
+func TestStaleLoadIsDeferred(t *testing.T) {
 	t.Parallel()
 	s := newKnowing(edited(1, 10, 1))
 	s.own(10)
 	e := s.endpoints[10]
 	s.queueLoad(e)
-	looks := s.takeLoads()
-	if len(looks) != 1 {
-		t.Fatalf("%d looks were begun, not 1", len(looks))
+	loads := s.takeLoads()
+	if len(loads) != 1 {
+		t.Fatalf("%d loads began, not 1", len(loads))
 	}
-	looks[0].stale = true
-	s.loadsEnded(looks, nil)
+	loads[0].stale = true
+	s.loadsEnded(loads, nil)
 	s.startAttempts()
 	if len(s.toLoad) > 0 || e.dueAt.IsZero() {
-		t.Errorf("%d looks are asked for at once; the next is due at %s", len(s.toLoad), e.dueAt)
+		t.Errorf("%d loads are queued at once; the next is due at %s", len(s.toLoad), e.dueAt)
 	}
 	if len(s.refreshWanted) != 1 {
 		t.Error("the webhooks are not loaded")
 	}
 }
 
-// Endpoints that fail may take half of all attempts. Those that were turned away for it get their turn as soon as there
-// is room, also where the last answers are of endpoints that have nothing more to send.
+// Unhealthy endpoints may take half of all attempts. Throttled ones are released as soon as there is room, even if the
+// last answers are from endpoints that have nothing more to send.
 func TestTurnedAwayEndpointsGetTheirTurn(t *testing.T) {
 	t.Parallel()
 	const urls, each, concurrency = 300, 3, 16
@@ -178,12 +176,12 @@ func TestTurnedAwayEndpointsGetTheirTurn(t *testing.T) {
 		s.handOver(queued, nil, editions)
 		recorded := 0
 		for recorded < urls*each {
-			// What is recorded comes in batches, while others are in flight.
+			// Results are recorded in batches, while other attempts are in flight.
 			runtime.Gosched()
 			s.mu.Lock()
-			for why, turnedAway := range s.throttledEndpoints {
-				if len(turnedAway) > 0 && s.inFlight < concurrency && s.roomFor(why) {
-					t.Errorf("seed %d: %d endpoints wait for room that there is, of kind %d", seed, len(turnedAway), why)
+			for limit, throttled := range s.throttledEndpoints {
+				if len(throttled) > 0 && s.inFlight < concurrency && s.roomFor(limit) {
+					t.Errorf("seed %d: %d endpoints are throttled by limit %d although there is room", seed, len(throttled), limit)
 				}
 			}
 			idle := s.inFlight == 0

@@ -8,7 +8,7 @@ import (
 	"walhook/cdc"
 )
 
-// Where no traces are taken an attempt allocates nothing for them, and what is held in memory is as large as it was.
+// An attempt without a tracer allocates nothing for traces, and a delivery in memory is no larger.
 func TestWithoutTracesNothingIsAllocated(t *testing.T) {
 	s := NewScheduler(Config{})
 	d := &delivery{id: 1, webhookID: 2, responseID: "3", origin: "1", event: cdc.Completed, hook: &webhook{targetErr: errors.New("no target")}}

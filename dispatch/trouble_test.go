@@ -9,19 +9,19 @@ import (
 	"walhook/dispatch/post"
 )
 
-// However attempts overlap, and in whatever batches and order their results are recorded, a webhook is in trouble once
-// all are if and only if the latest attempt that has ended failed, and never for longer than nothing has succeeded.
+// Once all results are recorded, a webhook is in trouble if and only if its latest attempt failed, however attempts
+// overlap, and in whatever batches and order they are recorded. Trouble never dates from before a success.
 func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		e := newEndpoint(1, &memory{window: maxWindow})
 		start := time.Unix(1_800_000_000, 0)
 		hooks := []*webhook{{id: 1, activation: 4}, {id: 2, activation: 5}}
-		var flying []*delivery
+		var active []*delivery
 		var batch []result
 		begun := map[int64]time.Time{}
 		ended := map[int64][]result{}
-		trouble := map[int64]int{} // of the store: the number of the result that it dates from
+		trouble := map[int64]int{} // as in the store: the number of the result that it dates from
 		for n := range rapid.IntRange(1, 40).Draw(t, "steps") {
 			now := start.Add(time.Duration(n) * time.Second)
 			switch step := rapid.IntRange(0, 5).Draw(t, "step"); {
@@ -30,11 +30,11 @@ func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
 				d := &delivery{id: int64(n + 1), webhookID: hook.id, hook: hook, endpoint: e}
 				put(&e.active, d.id, d)
 				begun[d.id] = now
-				flying = append(flying, d)
-			case step < 5 && len(flying) > 0:
-				i := rapid.IntRange(0, len(flying)-1).Draw(t, "ends")
-				d := flying[i]
-				flying = append(flying[:i:i], flying[i+1:]...)
+				active = append(active, d)
+			case step < 5 && len(active) > 0:
+				i := rapid.IntRange(0, len(active)-1).Draw(t, "ends")
+				d := active[i]
+				active = append(active[:i:i], active[i+1:]...)
 				kind := rapid.SampledFrom([]post.OutcomeKind{post.Success, post.Retry, post.Gone}).Draw(t, "outcome")
 				o := post.Outcome{Kind: kind, Started: begun[d.id]}
 				e.attemptEnded(d, o, now, 8)

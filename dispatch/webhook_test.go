@@ -77,7 +77,7 @@ func TestWebhooksAreLoadedByTheirChanges(t *testing.T) {
 		t.Error("without a change webhooks were read again")
 	}
 
-	// What a move waits for is over.
+	// The move is settled.
 	testenv.Exec(t, url, "delete from walhook.webhook_move")
 	if w := load(after).byID[2]; w.moving() {
 		t.Error("webhook 2 still waits")

@@ -8,9 +8,9 @@ import (
 	"walhook/dispatch/post"
 )
 
-// A quarter of all attempts is kept for endpoints that have none in flight and were tried before, and half for those
-// that answer.
-func TestRoomThatIsKept(t *testing.T) {
+// The last quarter of all attempts is reserved for endpoints that have none in flight and were tried before, and half
+// for healthy ones.
+func TestThrottleLimits(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	for _, tt := range []struct {
@@ -42,10 +42,10 @@ func TestRoomThatIsKept(t *testing.T) {
 	c.limits.concurrency = 16
 	tried := c.now.Add(-time.Minute)
 	for name, tt := range map[string]struct {
-		e                    endpoint
-		inFlight, inTroubled int
-		limit                int
-		throttled            bool
+		e                   endpoint
+		inFlight, unhealthy int
+		limit               int
+		throttled           bool
 	}{
 		"idle":                     {endpoint{lastAttempt: tried}, 15, 8, 0, false},
 		"busy":                     {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now}, 12, 0, reservedQuarter, true},
@@ -58,15 +58,15 @@ func TestRoomThatIsKept(t *testing.T) {
 		"not yet slow":             {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter)}, 8, 8, 0, false},
 		"long idle":                {endpoint{lastAttempt: tried, quietSince: tried}, 8, 8, 0, false},
 	} {
-		c.inFlight, c.inFlightUnhealthy = tt.inFlight, tt.inTroubled
+		c.inFlight, c.inFlightUnhealthy = tt.inFlight, tt.unhealthy
 		if limit, throttled := c.throttled(&tt.e, c.now); throttled != tt.throttled || throttled && limit != tt.limit {
 			t.Errorf("an endpoint that is %s is throttled: %t, by limit %d", name, throttled, limit)
 		}
 	}
 }
 
-// Endpoints that were turned away are given a turn with each answer, a few at a time, though others wait for theirs.
-func TestAnswersGiveTurnsBack(t *testing.T) {
+// Throttled endpoints return to the ring a few with each answer, even if others are there.
+func TestAnswersReleaseThrottled(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2))
 	c.limits.concurrency = 4
@@ -84,7 +84,7 @@ func TestAnswersGiveTurnsBack(t *testing.T) {
 	d := c.attempt()
 	c.inFlight, c.inFlightUnhealthy = 4, 2
 	c.addToRing(c.endpoints[20])
-	c.stopping = true // so that nothing begins
+	c.stopping = true // so that nothing starts
 	c.attemptEnded(d, post.Outcome{Kind: post.Success, Started: c.now}, true)
 	for i, e := range away {
 		if first := i < throttledBatch; e.inRing != first || e.throttledBy[unhealthyHalf] == first {
@@ -96,8 +96,8 @@ func TestAnswersGiveTurnsBack(t *testing.T) {
 	}
 }
 
-// An attempt is made with its webhook as it is known then, also where that is gone.
-func TestAttemptsKnowTheirWebhooks(t *testing.T) {
+// An attempt uses its webhook as it is known at that moment, or its last state if it was deleted.
+func TestAttemptsUseCurrentWebhooks(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	older := c.webhooks.byID[1]
@@ -107,7 +107,7 @@ func TestAttemptsKnowTheirWebhooks(t *testing.T) {
 	c.webhooks = &webhooks{byID: map[int64]*webhook{1: &newer}}
 	c.startAttempt(d, c.now)
 	if d.hook != &newer {
-		t.Error("the secret of before signs")
+		t.Error("the previous secret signs")
 	}
 	c.webhooks = &webhooks{byID: map[int64]*webhook{}}
 	d = &delivery{id: 2, webhookID: 1, hook: older, endpoint: c.e}
@@ -117,7 +117,7 @@ func TestAttemptsKnowTheirWebhooks(t *testing.T) {
 	}
 }
 
-// An endpoint in use is slow when it has answered nothing for long, however many attempts begin meanwhile.
+// An endpoint with attempts in flight is slow if it has answered none for long, however many start meanwhile.
 func TestSlowSinceTheLastAnswer(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
@@ -137,9 +137,8 @@ func TestSlowSinceTheLastAnswer(t *testing.T) {
 	}
 }
 
-// What an attempt has ended with is told once: what fails, what works again, and the endpoints whose failures are to be
-// written.
-func TestAnswersAreTold(t *testing.T) {
+// Each outcome is reported once: failing, working again, and failures that are to be recorded.
+func TestAnswersAreReported(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	answer := func(o post.Outcome) (was, is bool) {
@@ -161,7 +160,7 @@ func TestAnswersAreTold(t *testing.T) {
 		t.Error("a success is written as trouble")
 	}
 	if !drain(c.resultsPending) {
-		t.Error("nobody is told of a result")
+		t.Error("a result wakes no recorder")
 	}
 	for n := range failingAfter {
 		if was, is := answer(post.Outcome{Kind: post.Retry, Error: "HTTP 500"}); was || is != (n == failingAfter-1) {
@@ -172,10 +171,10 @@ func TestAnswersAreTold(t *testing.T) {
 		t.Errorf("failures are not written, or with %q", c.e.lastError)
 	}
 	if was, is := answer(post.Outcome{Kind: post.Success}); !was || is || !written() || c.e.failuresRecorded {
-		t.Error("that it works again is not told")
+		t.Error("its recovery is not recorded")
 	}
 	if answer(post.Outcome{Kind: post.Success}); written() {
-		t.Error("that it works is written again and again")
+		t.Error("its recovery is recorded again and again")
 	}
 	drain(c.resultsPending)
 	d := c.attempt()
@@ -185,14 +184,14 @@ func TestAnswersAreTold(t *testing.T) {
 	}
 }
 
-// armed lets the test see when the endpoint's timer fires; negative: it does not.
+// armed returns when the endpoint's timer fires; negative: never.
 func (c *clocked) armed() *time.Duration {
 	in := time.Duration(-1)
 	c.arm = func(_ *endpoint, after time.Duration) { in = after }
 	return &in
 }
 
-// The timer fires when the first of what waits may go on, and not again and again.
+// The timer is set once, to the first time at which something may start.
 func TestTimers(t *testing.T) {
 	t.Parallel()
 	start := time.Unix(1_800_000_000, 0)
@@ -230,7 +229,7 @@ func TestTimers(t *testing.T) {
 	}
 }
 
-// What is due is loaded when its time has come and few are held, and looked at again a moment later otherwise.
+// Due deliveries are loaded at that time if few are held, and a moment later otherwise.
 func TestDueTimer(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -239,16 +238,16 @@ func TestDueTimer(t *testing.T) {
 		prepare     func(*clocked)
 		loads, soon bool
 	}{
-		"it is due":                            {in: 0, loads: true},
-		"it was due":                           {in: -time.Second, loads: true},
-		"not yet":                              {in: time.Second},
-		"many are held":                        {held: maxWindow, soon: true},
-		"many are held, and the look is later": {held: maxWindow, prepare: func(c *clocked) { c.e.loadDeferred = true }, loads: true},
-		"it is another's":                      {prepare: func(c *clocked) { c.e.owned = false }},
-		"the daemon stops":                     {prepare: func(c *clocked) { c.stopping = true }},
+		"it is due":     {in: 0, loads: true},
+		"it was due":    {in: -time.Second, loads: true},
+		"not yet":       {in: time.Second},
+		"many are held": {held: maxWindow, soon: true},
+		"many are held, and the load is deferred": {held: maxWindow, prepare: func(c *clocked) { c.e.loadDeferred = true }, loads: true},
+		"it is another's":                         {prepare: func(c *clocked) { c.e.owned = false }},
+		"the daemon stops":                        {prepare: func(c *clocked) { c.stopping = true }},
 	} {
 		c := newClocked(t, edited(1, 10, 1))
-		c.e.notBefore = c.now.Add(time.Hour) // nothing begins
+		c.e.notBefore = c.now.Add(time.Hour) // nothing starts
 		for n := range tt.held {
 			c.e.due = append(c.e.due, &delivery{id: int64(n)})
 		}
@@ -274,11 +273,11 @@ func TestDueTimer(t *testing.T) {
 	c.e.dueAt, c.e.fresh = time.Time{}, []*delivery{{id: 1, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e}}
 	in := c.armed()
 	if c.timerFired(c.e); len(c.sent) != 1 || c.e.loading || *in >= 0 {
-		t.Errorf("%d attempts begin where nothing had to be loaded; loading: %t; the timer fires in %s", len(c.sent), c.e.loading, *in)
+		t.Errorf("%d attempts start though nothing had to be loaded; loading: %t; the timer fires in %s", len(c.sent), c.e.loading, *in)
 	}
 }
 
-// The earliest of the next attempts decides when the endpoint is looked at.
+// The earliest retry decides when the endpoint loads again.
 func TestEarliestRetry(t *testing.T) {
 	t.Parallel()
 	for _, delays := range [][]time.Duration{{time.Second, time.Minute}, {time.Minute, time.Second}} {
@@ -301,12 +300,12 @@ func TestEarliestRetry(t *testing.T) {
 	}
 }
 
-// What was queued is held where nothing can come before it, and is looked for in the store otherwise.
-func TestHandOverIsRefused(t *testing.T) {
+// A queued delivery is held if nothing can come before it, and loaded from the store otherwise.
+func TestTryHold(t *testing.T) {
 	t.Parallel()
 	for name, prepare := range map[string]func(*clocked){
 		"":                          func(*clocked) {},
-		"a look was faster":         func(c *clocked) { c.e.cursor = c.id + 1 },
+		"it was loaded":             func(c *clocked) { c.e.cursor = c.id + 1 },
 		"its webhook is disabled":   func(c *clocked) { c.webhooks.byID[1].enabled = false },
 		"another webhook has come":  func(c *clocked) { c.e.moving = true },
 		"a result waits for a lock": func(c *clocked) { put(&c.e.lockedResults, 2, 1) },
@@ -333,10 +332,10 @@ func TestHandOverIsRefused(t *testing.T) {
 		d := &delivery{id: c.id + 1, webhookID: 1, responseID: "7"}
 		c.handOver([]*delivery{d}, nil, map[int64]int64{10: edition})
 		if _, held := c.e.held[d.id]; held != (name == "") || held && (c.e.cursor != d.id || len(c.refreshWanted) > 0 || c.e.loading) {
-			t.Errorf("where %s: it is held: %t; the cursor is %d", name, held, c.e.cursor)
+			t.Errorf("if %s: it is held: %t; the cursor is %d", name, held, c.e.cursor)
 		}
 	}
-	// An id that is smaller than one that was held comes too late, and moves no cursor back.
+	// A smaller id than one that was held is too late, and does not move the cursor back.
 	c := newClocked(t, edited(1, 10, 1))
 	for _, id := range []int64{5, 3} {
 		c.handOver([]*delivery{{id: id, webhookID: 1, responseID: "7"}}, nil, map[int64]int64{10: c.e.edition})
