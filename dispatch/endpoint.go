@@ -94,10 +94,10 @@ const (
 //	 |                            deferred                 |
 //	 +------------------ invalidate -----------------------+
 //
-// Only a complete memory takes deliveries from the stream directly (tryHold), since nothing in the store can come
-// before them. Never-tried deliveries are loaded in the order of their ids: each one up to cursor was held, or lies
-// behind an earlier one about the same response. invalidate begins a new generation, and what was loaded for an older
-// one is ignored.
+// workFound makes the memory of a just claimed endpoint complete without a load if nothing is pending. Only a complete
+// memory takes deliveries from the stream directly (tryHold), since nothing in the store can come before them. Never-
+// tried deliveries are loaded in the order of their ids: each one up to cursor was held, or lies behind an earlier one
+// about the same response. invalidate begins a new generation, and what was loaded for an older one is ignored.
 //
 // Health (failures, limit, notBefore):
 //
@@ -367,9 +367,8 @@ func (e *endpoint) reset(now time.Time) {
 	e.latest.succeeded = now // failures of attempts in flight do not count either
 }
 
-// resultRecorded takes note that a result is in the store: the delivery has ended (final), or is to be retried. It
-// returns the delivery that is the head of its line now, or the line whose next delivery must be queried from the
-// store.
+// resultRecorded releases a delivery whose result is in the store: it has ended (final), or is to be retried. It
+// returns the new head of its line, or the line if its successor must be queried from the store.
 func (e *endpoint) resultRecorded(d *delivery, final bool) (next *delivery, query *line) {
 	e.unhold(d.id)
 	drop(&e.active, d.id)

@@ -73,8 +73,8 @@ func TestRebalance(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%s: %s, not %s", name, got, tt.want)
 		}
-		if forgets := (got == release || got == wait) && !tt.e.releasing; forgets != (e.generation != tt.e.generation) {
-			t.Errorf("%s: the endpoint is invalidated: %t", name, !forgets)
+		if invalidates := (got == release || got == wait) && !tt.e.releasing; invalidates != (e.generation != tt.e.generation) {
+			t.Errorf("%s: the endpoint is invalidated: %t", name, !invalidates)
 		}
 	}
 }
@@ -360,20 +360,20 @@ func TestSuccessor(t *testing.T) {
 func TestRecordedResultsUnblock(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		prepare         func(*clocked, *result)
-		wakes, forgets  bool
-		stillUnrecorded int
+		prepare                func(*clocked, *result)
+		refreshes, invalidates bool
+		stillUnrecorded        int
 	}{
 		"nothing waits":        {prepare: func(*clocked, *result) {}},
-		"the endpoint is left": {prepare: func(c *clocked, _ *result) { c.e.releasing = true }, wakes: true},
+		"the endpoint is left": {prepare: func(c *clocked, _ *result) { c.e.releasing = true }, refreshes: true},
 		"it is left, and more is in flight": {prepare: func(c *clocked, _ *result) {
 			c.e.releasing = true
 			c.attempt()
 		}},
-		"the webhook moves":                {prepare: func(c *clocked, _ *result) { c.webhooks.byID[1].previousEndpoints = []int64{20} }, wakes: true},
+		"the webhook moves":                {prepare: func(c *clocked, _ *result) { c.webhooks.byID[1].previousEndpoints = []int64{20} }, refreshes: true},
 		"the webhook is gone":              {prepare: func(c *clocked, _ *result) { c.webhooks = &webhooks{enabled: true} }},
-		"the store did not know it":        {prepare: func(_ *clocked, r *result) { r.missing = true }, forgets: true},
-		"it waited for a lock":             {prepare: func(c *clocked, r *result) { r.wasLocked = true; put(&c.e.lockedResults, 1, 1) }, forgets: true, stillUnrecorded: 1},
+		"the store did not know it":        {prepare: func(_ *clocked, r *result) { r.missing = true }, invalidates: true},
+		"it waited for a lock":             {prepare: func(c *clocked, r *result) { r.wasLocked = true; put(&c.e.lockedResults, 1, 1) }, invalidates: true, stillUnrecorded: 1},
 		"another waits for the lock still": {prepare: func(c *clocked, r *result) { r.wasLocked = true; put(&c.e.lockedResults, 1, 2) }, stillUnrecorded: 1},
 	} {
 		c := newClocked(t, edited(1, 10, 1))
@@ -382,11 +382,11 @@ func TestRecordedResultsUnblock(t *testing.T) {
 		tt.prepare(c, &r)
 		generation := c.e.generation
 		c.resultsRecorded([]result{r})
-		if woken := drain(c.refreshWanted); woken != tt.wakes {
-			t.Errorf("%s: a refresh is requested: %t", name, woken)
+		if refreshed := drain(c.refreshWanted); refreshed != tt.refreshes {
+			t.Errorf("%s: a refresh is requested: %t", name, refreshed)
 		}
-		if forgets := c.e.generation != generation; forgets != tt.forgets || forgets != c.e.loading || c.unrecorded != tt.stillUnrecorded {
-			t.Errorf("%s: the endpoint is invalidated: %t, and loaded: %t; %d results are unrecorded", name, forgets, c.e.loading, c.unrecorded)
+		if invalidates := c.e.generation != generation; invalidates != tt.invalidates || invalidates != c.e.loading || c.unrecorded != tt.stillUnrecorded {
+			t.Errorf("%s: the endpoint is invalidated: %t, and loaded: %t; %d results are unrecorded", name, invalidates, c.e.loading, c.unrecorded)
 		}
 	}
 }

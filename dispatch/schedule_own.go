@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// allowStartsUntil lets attempts start until then: the lease outlives an attempt that starts no later.
+// allowStartsUntil lets attempts start until then, because the lease outlives an attempt that starts in time.
 func (s *schedule) allowStartsUntil(until time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,8 +139,8 @@ func (s *schedule) applyWebhooks(loaded *webhooks) (deleted bool) {
 	return d.deleted
 }
 
-// settledMoves returns webhooks and the previous endpoints, in pairs, at which this daemon knows that nothing is active
-// for them.
+// settledMoves returns moves that are over, as pairs of a webhook and a previous endpoint: this daemon owns the
+// endpoint, and nothing is active there for the webhook.
 func (s *schedule) settledMoves() (webhookIDs, endpointIDs []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,7 +191,7 @@ func (s *schedule) rebalance(owns func(endpoint int64) bool) (claim, release []i
 	return claim, release
 }
 
-// markReleased takes note that the daemon of that id has released the endpoints.
+// markReleased disowns the endpoints that the daemon of that id has released.
 func (s *schedule) markReleased(daemon int64, ids []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,8 +206,8 @@ func (s *schedule) markReleased(daemon int64, ids []int64) {
 	}
 }
 
-// markClaimed takes note that the daemon of that id has claimed an endpoint, with the failures and the pause that its
-// last owner recorded. If this daemon has lost that id since, the endpoint is not its own.
+// markClaimed makes an endpoint owned that the daemon of that id has claimed, with the failures and the pause that its
+// last owner recorded. If this daemon has lost that id since, it does not own the endpoint.
 func (s *schedule) markClaimed(daemon, id int64, failures int, pause time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -238,7 +238,7 @@ func (s *schedule) disownAll() {
 }
 
 // idleEndpoints returns the endpoints that seem to have nothing to do, with their generations, and their webhooks with
-// the endpoint's cursor, to ask the store whether something is pending.
+// the cursors of their endpoints. FindWork then asks the store whether something is pending.
 func (s *schedule) idleEndpoints() (asked map[*endpoint]int, ids, cursors []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
