@@ -6,7 +6,7 @@ import (
 	"github.com/jackc/pglogrepl"
 )
 
-// Kind tells what a Change did to its row.
+// Kind is the operation that a Change performed on its row.
 type Kind uint8
 
 // The kinds of Change.
@@ -17,7 +17,7 @@ const (
 	Truncate
 )
 
-// Table tells which of the mapped tables a Change belongs to.
+// Table identifies one of the mapped tables.
 type Table uint8
 
 // The mapped tables.
@@ -26,10 +26,10 @@ const (
 	Assessment
 )
 
-// Mark is what a row image says of a marker.
+// Mark is the state of a marker in a row image.
 type Mark uint8
 
-// The values of a Mark. MarkUnchanged stands for an unchanged TOASTed value that the server did not send.
+// The values of a Mark. MarkUnchanged is an unchanged TOASTed value, which the server does not send.
 const (
 	MarkUnset Mark = iota
 	MarkSet
@@ -38,15 +38,15 @@ const (
 
 // Text is a column value in PostgreSQL's text output format.
 //
-// Of Null and Unchanged at most one is true, and Value is empty when either is. Unchanged stands for a TOASTed value
-// that the update did not touch and that the server therefore did not send.
+// At most one of Null and Unchanged is true, and then Value is empty. Unchanged marks a TOASTed value that the update
+// did not touch, which the server therefore did not send.
 type Text struct {
 	Value     string
 	Null      bool
 	Unchanged bool
 }
 
-// applyTo returns what a column that was before has become, nil for NULL.
+// applyTo returns the column's value after the change, given the value before it; nil is NULL.
 func (t Text) applyTo(before *string) *string {
 	switch {
 	case t.Unchanged:
@@ -59,21 +59,21 @@ func (t Text) applyTo(before *string) *string {
 	return new(t.Value)
 }
 
-// Row is the mapped part of a row image of either table; all other columns were dropped at the decoder.
+// Row holds the mapped columns of a row image of either table. The decoder drops all other columns.
 type Row struct {
 	ID string // primary key in text form
 
 	// Respondent only.
 	Assessment   Text
-	Organization Text // Null where no organization column is mapped
+	Organization Text // Null if no organization column is mapped
 	Started      Mark
 	Finished     Mark
-	Stamp        Text       // finish stamp as it is stored; Null where there is none
-	StampValue   StampValue // what Stamp is of
+	Stamp        Text       // finish stamp as stored; Null if there is none
+	StampValue   StampValue // the value that Stamp encodes
 
 	// Assessment only.
 	ExternalID Text
-	CopiedFrom Text // Null where no such column is mapped
+	CopiedFrom Text // Null if no such column is mapped
 }
 
 // Change is one row change of a mapped table, in the order of the WAL.
@@ -81,15 +81,15 @@ type Change struct {
 	Kind  Kind
 	Table Table
 
-	// New is the row after an Insert or Update; New.ID is also the key of a Delete. Empty for Truncate.
+	// New is the row after an Insert or Update. New.ID is also the key of a Delete. New is empty for a Truncate.
 	New Row
 
-	// Moved reports that the key changed: OldID is the one before, which may be an empty text.
+	// KeyChanged reports that the update changed the key. OldID is the previous key, which may be an empty string.
 	KeyChanged bool
 	OldID      string
 }
 
-// PriorID returns the key of the row before the change.
+// PriorID returns the row's key before the change.
 func (c *Change) PriorID() string {
 	if c.KeyChanged {
 		return c.OldID
@@ -97,14 +97,14 @@ func (c *Change) PriorID() string {
 	return c.New.ID
 }
 
-// Tx identifies the source transaction that a change belongs to, from the Begin message.
+// Tx identifies the source transaction of a change. It comes from the Begin message.
 type Tx struct {
 	XID       uint32
 	CommitLSN pglogrepl.LSN // LSN of the commit record: Begin's final LSN
 	CommitAt  time.Time
 }
 
-// Pointer returns the value, nil for NULL.
+// Pointer returns the value, or nil if it is NULL or unchanged.
 func (t Text) Pointer() *string {
 	if t.Null || t.Unchanged {
 		return nil

@@ -1,12 +1,12 @@
 package cdc
 
-// EventSet are the events of one row change.
+// EventSet is the set of events that one row change fires.
 type EventSet uint8
 
-// Has reports whether the event is among them.
+// Has reports whether the set contains the event.
 func (f EventSet) Has(t EventType) bool { return f&(1<<t) != 0 }
 
-// Types returns them in the order in which they fire.
+// Types returns the events in the order in which they fire.
 func (f EventSet) Types() []EventType {
 	if f == 0 {
 		return nil
@@ -22,15 +22,15 @@ func (f EventSet) Types() []EventType {
 
 func (f *EventSet) add(t EventType) { *f |= 1 << t }
 
-// Classify tells what a change of a respondent row fires and what is remembered afterwards. It is a pure function and takes
-// any input. prev is nil for a response that was never seen, next is nil for one that is forgotten.
+// Classify returns a response's next state and the events that a change of its row fires. It is a pure function and
+// accepts any input. A nil prev is a response that was never seen; a nil next is one to forget.
 //
-// A change of the key (Moved) says nothing here: the caller passes the state under the old key and keeps the result under
-// the new one.
+// Classify ignores a change of the key (KeyChanged): the caller passes the state under the old key and stores the
+// result under the new one.
 func Classify(prev *State, c Change) (next *State, fired EventSet) {
 	switch c.Kind {
 	case Insert:
-		prev = nil // what was there before under this key is another row
+		prev = nil // a row that had this key before was another one
 	case Update:
 	case Delete, Truncate:
 		return nil, 0
@@ -40,19 +40,21 @@ func Classify(prev *State, c Change) (next *State, fired EventSet) {
 	return follow(prev, &c.New)
 }
 
-// InitialState is the state of a row found at attach: what already happened to it fires nothing.
+// InitialState returns the state of a row that exists at attach. Its past fires nothing.
 func InitialState(row Row) State {
 	state, _ := follow(nil, &row)
 	return *state
 }
 
-// Missed tells what a comparison of a row with the recorded state must fire, and what is remembered afterwards.
+// Missed returns the events that are missing from the recorded state of a row, and the row's new state. A
+// reconciliation fires them.
 func Missed(prev *State, row Row) (State, EventSet) {
 	state, fired := follow(prev, &row)
 	return *state, fired
 }
 
-// follow takes a row image over into the state. A row never seen counts as created.
+// follow applies a row image to a state. It is the one rule that attach, stream and reconciliation share. A row that
+// was never seen counts as created.
 func follow(prev *State, row *Row) (*State, EventSet) {
 	var fired EventSet
 	next := State{}
@@ -92,7 +94,7 @@ func follow(prev *State, row *Row) (*State, EventSet) {
 		}
 		next.Completed, next.AwaitsStamp = true, !newStamp
 	case newStamp && awaited:
-		next.AwaitsStamp = false // it belongs to the finish before it
+		next.AwaitsStamp = false // the stamp of the preceding finish
 	case newStamp:
 		fired.add(Changed)
 	}
@@ -100,7 +102,7 @@ func follow(prev *State, row *Row) (*State, EventSet) {
 	case next.FinishedNow && newStamp:
 		next.Stamp = row.Stamp.Value
 	case row.Stamp.Null && (!next.FinishedNow || next.AwaitsStamp):
-		next.Stamp = "" // what is written now is a new stamp, also where it is the former one
+		next.Stamp = "" // the next stamp is new, even if it equals the former one
 	}
 	return &next, fired
 }

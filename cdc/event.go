@@ -33,20 +33,20 @@ func (t EventType) String() string {
 	}
 }
 
-// Event is one classified event of one response, before it is matched to webhooks.
+// Event is one event of one response, before it is matched to webhooks.
 type Event struct {
 	Type           EventType
 	ResponseID     string
-	AssessmentID   *string // nil where the column is NULL
-	OrganizationID *string // nil where it is NULL or not mapped
-	FirstID        *string // the first key that the response had; nil where it has not changed
+	AssessmentID   *string // nil if NULL
+	OrganizationID *string // nil if NULL or not mapped
+	FirstID        *string // the response's first key; nil if its key never changed
 
-	// LSN and Ordinal are the event's identity: the commit LSN of its transaction and the ordinal of its row change
-	// in that transaction, counted from 1. Together with Type they are unique.
+	// LSN and Ordinal identify the event: the commit LSN of its transaction, and the ordinal of its row change in
+	// that transaction, counted from 1. Together with Type they are unique.
 	LSN     pglogrepl.LSN
 	Ordinal int64
 
-	XID       uint32    // source transaction; 0 when it is known to be visible
+	XID       uint32    // source transaction; 0 if it is known to be visible
 	CommitAt  time.Time // when the source transaction committed
-	Recovered bool      // fired by a comparison with the table, not by the stream
+	Recovered bool      // fired by a reconciliation, not by the stream
 }

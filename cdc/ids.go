@@ -7,12 +7,13 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// NormalizeWebhookIDs lets webhooks name their assessments and organizations as ColumnType.CanonicalID spells them.
+// NormalizeWebhookIDs rewrites the assessment and organization ids of webhooks into the form that
+// ColumnType.CanonicalID returns.
 const NormalizeWebhookIDs = "select walhook.respell_webhooks()"
 
-// CanonicalID returns the id of an assessment or organization without what its column does not tell apart, such as a scale or padding, so that
-// ids that SQL finds equal are the same text, also where two columns are of different types. walhook.column_id does the same for
-// ids that people write.
+// CanonicalID returns the id of an assessment or organization without spelling that its type ignores, such as scale
+// or padding. Ids that SQL considers equal become the same text, even from columns of different types.
+// walhook.column_id does the same for ids that people write.
 func (t ColumnType) CanonicalID(text string) string {
 	switch t.OID {
 	case pgtype.BPCharOID:
@@ -30,7 +31,7 @@ func (t ColumnType) CanonicalID(text string) string {
 	return text
 }
 
-// trimScale leaves out zeros at the end of a fraction.
+// trimScale removes trailing zeros of a fraction.
 func trimScale(number string) string {
 	if strings.Contains(number, ".") {
 		number = strings.TrimRight(strings.TrimRight(number, "0"), ".")

@@ -11,13 +11,13 @@ import (
 // Name is a schema-qualified table name, exactly as the catalog spells it.
 type Name struct{ Schema, Table string }
 
-// Display returns the name for people, unquoted.
+// Display returns the unquoted name, for messages.
 func (n Name) Display() string { return n.Schema + "." + n.Table }
 
 // String returns the name quoted for SQL.
 func (n Name) String() string { return pgx.Identifier{n.Schema, n.Table}.Sanitize() }
 
-// setting returns the name as ParseName reads it, empty for none.
+// setting returns the name in the form that ParseName accepts, or "" for the zero Name.
 func (n Name) setting() string {
 	if n == (Name{}) {
 		return ""
@@ -25,7 +25,7 @@ func (n Name) setting() string {
 	return quoteIfNeeded(n.Schema, `."`) + "." + quoteIfNeeded(n.Table, `."`)
 }
 
-// quoteIfNeeded quotes an identifier that holds one of the special characters, or begins or ends with a blank.
+// quoteIfNeeded quotes an identifier that contains one of the special characters or has a leading or trailing blank.
 func quoteIfNeeded(identifier, special string) string {
 	if strings.ContainsAny(identifier, special) || strings.TrimSpace(identifier) != identifier {
 		return pgx.Identifier{identifier}.Sanitize()
@@ -33,13 +33,13 @@ func quoteIfNeeded(identifier, special string) string {
 	return identifier
 }
 
-// Marker is one side of the life of a response: a column, and when it counts as set.
+// Marker is a column that shows how far a response has come, and the values that count as set.
 type Marker struct {
 	Column string
-	Values []string // set when the value, as text, is one of these; empty: when it is not NULL, false, zero or ''
+	Values []string // set if the value, as text, is one of these; empty: if it is not NULL, false, zero or ''
 }
 
-// String returns the marker as ParseMarker reads it.
+// String returns the marker in the form that ParseMarker accepts.
 func (m Marker) String() string {
 	column := quoteIfNeeded(m.Column, `="`)
 	if len(m.Values) == 0 {
@@ -48,7 +48,7 @@ func (m Marker) String() string {
 	return column + "=" + strings.Join(m.Values, "|")
 }
 
-// Mapping tells where the response's life is kept in the application's schema.
+// Mapping names the tables and columns of the application that hold responses and assessments.
 type Mapping struct {
 	Respondent   Name
 	ID           string // primary key column
@@ -75,8 +75,8 @@ func (m Mapping) TableOf(t Table) Name {
 	return m.Respondent
 }
 
-// StampColumn is the column whose value tells one finish from the next: the one given, else that of the finished marker when
-// it names no values, else none.
+// StampColumn is the column whose value distinguishes one finish from the next: the configured one, else the finished
+// marker's column if it lists no values, else none.
 func (m Mapping) StampColumn() string {
 	if m.Stamp == "" && len(m.Finished.Values) == 0 {
 		return m.Finished.Column
@@ -84,12 +84,12 @@ func (m Mapping) StampColumn() string {
 	return m.Stamp
 }
 
-// RespondentColumns are the distinct mapped columns of the respondent table, in a fixed order.
+// RespondentColumns returns the distinct mapped columns of the respondent table, in a fixed order.
 func (m Mapping) RespondentColumns() []string {
 	return distinct(m.ID, m.Assessment, m.Organization, m.Started.Column, m.Finished.Column, m.StampColumn())
 }
 
-// AssessmentColumns are the distinct mapped columns of the assessment table, in a fixed order.
+// AssessmentColumns returns the distinct mapped columns of the assessment table, in a fixed order.
 func (m Mapping) AssessmentColumns() []string {
 	return distinct(m.AssessmentID, m.ExternalID, m.CopiedFrom)
 }
@@ -104,7 +104,8 @@ func distinct(columns ...string) []string {
 	return kept
 }
 
-// Diff says which variables differ between the mapping that was attached and another, nothing where they are the same.
+// Diff lists the variables that differ between the attached mapping and another one. It returns nil if they are the
+// same.
 func Diff(before, after Mapping) []string {
 	var differs []string
 	for _, v := range []struct{ variable, before, after string }{
@@ -127,9 +128,9 @@ func Diff(before, after Mapping) []string {
 	return differs
 }
 
-// ParseName reads a table name such as public.respondent, respondent or "Survey Data"."Respondent.v2". Names are taken exactly
-// as written and never folded to lower case; quotes are only needed around a name that holds a dot or a quote, or begins or
-// ends with a blank.
+// ParseName parses a table name such as public.respondent, respondent or "Survey Data"."Respondent.v2". Names are
+// case-sensitive and never folded to lower case. Quotes are only needed around a name that contains a dot or a quote,
+// or that has a leading or trailing blank.
 func ParseName(s, defaultSchema string) (Name, error) {
 	first, rest, err := cutIdentifier(s, ".")
 	if err != nil {
@@ -148,7 +149,7 @@ func ParseName(s, defaultSchema string) (Name, error) {
 	return Name{Schema: first, Table: second}, nil
 }
 
-// ParseColumn reads a column name, with or without quotes.
+// ParseColumn parses a column name, with or without quotes.
 func ParseColumn(s string) (string, error) {
 	column, _, err := cutIdentifier(s, "")
 	if err != nil {
@@ -157,8 +158,8 @@ func ParseColumn(s string) (string, error) {
 	return column, nil
 }
 
-// ParseMarker reads `column` or `column=a|b`. The column may be quoted; values are taken as they are, but for blanks at the
-// very end.
+// ParseMarker parses `column` or `column=a|b`. The column may be quoted. Values are taken verbatim, except for
+// trailing blanks of the whole string.
 func ParseMarker(s string) (Marker, error) {
 	column, rest, err := cutIdentifier(s, "=")
 	if err != nil {
@@ -174,8 +175,8 @@ func ParseMarker(s string) (Marker, error) {
 	return Marker{Column: column, Values: values}, nil
 }
 
-// cutIdentifier takes an identifier off the front of s, up to one of the stop characters or the end. rest begins with the
-// stop character.
+// cutIdentifier cuts an identifier off the front of s, up to one of the stop characters or the end. rest begins with
+// the stop character.
 func cutIdentifier(s, stops string) (name, rest string, err error) {
 	s = strings.TrimSpace(s)
 	if !strings.HasPrefix(s, `"`) {

@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// Mark tells what a value says of the marker. The value is in the text output format of the type.
+// Mark returns the marker's state for a value in the text output format of its type.
 func (m Marker) Mark(value Text, typeOID uint32) Mark {
 	switch {
 	case value.Unchanged:
@@ -21,14 +21,14 @@ func (m Marker) Mark(value Text, typeOID uint32) Mark {
 	}
 }
 
-// matches compares the value, as text, with the marker's values. A boolean's text is true or false in SQL and t or f on the
-// wire; both are taken.
+// matches compares the value, as text, with the marker's values. A boolean's text is true or false in SQL and t or f
+// on the wire; the marker may use either.
 func (m Marker) matches(value string, typeOID uint32) bool {
 	if slices.Contains(m.Values, value) {
 		return true
 	}
 	switch typeOID {
-	case pgtype.BPCharOID: // trailing blanks mean nothing, whether they are padding or were written into the marker
+	case pgtype.BPCharOID: // trailing blanks are insignificant, both as padding and in the marker
 		value = strings.TrimRight(value, " ")
 		return slices.ContainsFunc(m.Values, func(v string) bool { return strings.TrimRight(v, " ") == value })
 	case pgtype.BoolOID:
@@ -37,10 +37,10 @@ func (m Marker) matches(value string, typeOID uint32) bool {
 	return false
 }
 
-// MoneyOID is the type money, which pgtype does not name.
+// MoneyOID is the OID of type money, for which pgtype has no constant.
 const MoneyOID = 790
 
-// isSet reports whether a value is neither false nor zero nor empty, as its type has these.
+// isSet reports whether a value is neither false, zero nor empty by the rules of its type.
 func isSet(value string, typeOID uint32) bool {
 	switch typeOID {
 	case pgtype.BoolOID:
@@ -67,7 +67,8 @@ func isSet(value string, typeOID uint32) bool {
 	return value != "" && value != "false" && value != "0"
 }
 
-// isZero reports whether a number is zero in any spelling: 0, -0, 0.00, 0e10, 0E-10. NaN and the infinities have no digits.
+// isZero reports whether a number is zero in any spelling: 0, -0, 0.00, 0e10, 0E-10. NaN and the infinities contain
+// no digits.
 func isZero(number string) bool {
 	mantissa := number
 	if at := strings.IndexAny(number, "eE"); at >= 0 {
@@ -76,7 +77,7 @@ func isZero(number string) bool {
 	return strings.Contains(mantissa, "0") && !strings.ContainsAny(mantissa, "123456789")
 }
 
-// AlwaysSet reports whether every value of the type counts as set, so that it need not be looked at.
+// AlwaysSet reports whether every value of the type counts as set, so that the value need not be parsed.
 func AlwaysSet(typeOID uint32) bool {
 	return typeOID == pgtype.TimestamptzOID || typeOID == pgtype.TimestampOID || typeOID == pgtype.DateOID
 }

@@ -1,10 +1,10 @@
 package cdc
 
-// maxEdits bounds the edits between a name and the one that may be meant.
+// maxEdits is the largest edit distance at which a candidate is still suggested.
 const maxEdits = 3
 
-// Nearest returns the candidate that is the fewest edits away from a name, "" where none is close: at most three edits, and at most a third
-// of the name.
+// Nearest returns the candidate with the smallest edit distance to name, or "" if none is close: at most three edits,
+// and at most a third of the name.
 func Nearest(name string, candidates []string) string {
 	best, distance := "", min(maxEdits, (len(name)+2)/3)+1
 	for _, candidate := range candidates {
@@ -15,7 +15,7 @@ func Nearest(name string, candidates []string) string {
 	return best
 }
 
-// levenshtein is the Levenshtein distance.
+// levenshtein returns the Levenshtein distance between a and b.
 func levenshtein(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

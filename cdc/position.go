@@ -6,15 +6,15 @@ import (
 	"github.com/jackc/pglogrepl"
 )
 
-// Position is how far the stream has been consumed. It is written in the same store transaction as what was consumed, so
-// after any crash it says exactly which changes not to take again.
+// Position is how far the stream has been consumed. It is written in the same store transaction as what was consumed,
+// so after any crash it says exactly which changes to skip.
 type Position struct {
-	// LSN is the end of the last transaction that was consumed whole: every transaction whose commit record lies before it
-	// has been consumed.
+	// LSN is the end of the last transaction that was consumed completely. Every transaction whose commit record lies
+	// before LSN has been consumed.
 	LSN pglogrepl.LSN
 
-	// Partial is the commit LSN of the transaction after that, of which PartialChanges row changes have been consumed. Both
-	// are 0 between transactions.
+	// Partial is the commit LSN of a later transaction, of which the first PartialChanges row changes have been
+	// consumed. Both are 0 between transactions.
 	Partial        pglogrepl.LSN
 	PartialChanges int64
 }
@@ -26,7 +26,7 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s+%d of %s", p.LSN, p.PartialChanges, p.Partial)
 }
 
-// Skip returns how many row changes of the transaction were consumed before: all says that every one was.
+// Skip returns how many row changes of the transaction have been consumed; all reports that every one has.
 func (p Position) Skip(commit pglogrepl.LSN) (changes int64, all bool) {
 	switch {
 	case commit < p.LSN:
@@ -38,8 +38,9 @@ func (p Position) Skip(commit pglogrepl.LSN) (changes int64, all bool) {
 	}
 }
 
-// AdvanceTo returns the position once every transaction that commits before end has been consumed. What was consumed of a transaction that
-// commits later stays known: after a restart the server reports how far it has read before that transaction comes again.
+// AdvanceTo returns the position after every transaction that commits before end has been consumed. It keeps the
+// partial count of a transaction that commits later: after a restart the server reports its own progress before it
+// sends that transaction again.
 func (p Position) AdvanceTo(end pglogrepl.LSN) Position {
 	p.LSN = max(p.LSN, end)
 	if p.Partial < p.LSN {
@@ -48,7 +49,7 @@ func (p Position) AdvanceTo(end pglogrepl.LSN) Position {
 	return p
 }
 
-// NullableLSN returns the LSN as an argument that is NULL when it is 0.
+// NullableLSN returns the LSN as a query argument: NULL if it is 0.
 func NullableLSN(lsn pglogrepl.LSN) any {
 	if lsn == 0 {
 		return nil

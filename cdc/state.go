@@ -1,23 +1,25 @@
 package cdc
 
-// State is what the store remembers of a response: what has already fired, and what is needed to tell the next event
-// from an update that moves nothing. It is the whole memory of the classifier.
+// State is what the store remembers of a response: the events that have fired, and what is needed to tell the next
+// event from an update that changes nothing. It is the classifier's only memory.
 type State struct {
 	Started   bool // the started marker was set at least once
 	Completed bool // the finished marker was set at least once
 
-	StartedNow  bool // the started marker as it stands
-	FinishedNow bool // the finished marker as it stands
+	StartedNow  bool // the started marker's current state
+	FinishedNow bool // the finished marker's current state
 
-	// Stamp is that of the last finish which has got one; empty where there is none, or where it was cleared before the finish that is
-	// under way. AwaitsStamp says that the last finish has not got its own yet: the next new stamp is its, and fires nothing.
+	// Stamp belongs to the last finish that has one. It is empty if there is none, or if it was cleared before the
+	// current finish. AwaitsStamp reports that the last finish has no stamp yet: the next new stamp belongs to it,
+	// and fires nothing.
 	Stamp       string
 	AwaitsStamp bool
 
-	// nil: NULL. An empty text is an id.
+	// nil is NULL. An empty string is an id.
 	AssessmentID, OrganizationID *string
 
-	// FirstID is the first key that the response had, where it has changed: what is pending under former keys comes first. nil: it has not.
+	// FirstID is the response's first key, nil if the key never changed. Deliveries that are pending under former
+	// keys come first.
 	FirstID *string
 }
 
@@ -29,10 +31,10 @@ func (s State) Equal(o State) bool {
 	return same && s == o
 }
 
-// EqualText reports whether both are nil, or the same text.
+// EqualText reports whether both are nil or point to the same text.
 func EqualText(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
 
-// Flags returns the state as walhook.response_state.flags has it.
+// Flags encodes the state as walhook.response_state.flags.
 func (s *State) Flags() int16 {
 	var flags int16
 	for _, f := range []struct {

@@ -13,16 +13,17 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// ColumnType is the type of a column: that beneath a domain, and the column's modifier, such as its scale; -1: none.
+// ColumnType is a column's type, with domains resolved to their base type, and its modifier, such as a numeric's
+// scale; -1 is none.
 type ColumnType struct {
 	OID      uint32 `json:"oid"`
 	Modifier int32  `json:"modifier"`
 }
 
-// legacyType marks stamps that were stored without their type; they are hashes of the value's text as it was.
+// legacyType marks stamps that were stored without a type. They hash the value's text as it was sent.
 const legacyType = "?"
 
-// String is the type as it stands before a stored stamp.
+// String returns the type in the form that prefixes a stored stamp.
 func (t ColumnType) String() string {
 	s := strconv.FormatUint(uint64(t.OID), 10)
 	if t.Modifier >= 0 {
@@ -42,7 +43,7 @@ func parseColumnType(s string) ColumnType {
 	return t
 }
 
-// Family is what types have in common whose values can be compared.
+// Family groups types whose values can be compared with each other.
 type Family uint8
 
 // Families of types.
@@ -50,7 +51,7 @@ const (
 	FamilyOpaque Family = iota // compared by its text alone
 	FamilyNumber               // integers, numeric, floats
 	FamilyTime                 // dates and timestamps
-	FamilyText                 // texts
+	FamilyText                 // text types
 	FamilyJSON                 // json, jsonb
 	FamilyBool                 // boolean
 	FamilyUUID
@@ -75,7 +76,8 @@ func (t ColumnType) Family() Family {
 	return FamilyOpaque
 }
 
-// canonical returns a value's text without what the type does not tell apart: scale, padding, order and blanks of a document.
+// canonical returns a value's text without the differences that its type ignores: scale, padding, and the order and
+// whitespace of a JSON document.
 func (t ColumnType) canonical(text string) string {
 	switch t.Family() {
 	case FamilyNumber:
@@ -107,7 +109,8 @@ func (t ColumnType) canonical(text string) string {
 	return text
 }
 
-// canonicalNumber returns the digits that matter and the exponent of the last one, such as 175e-1 for 17.50. What is no number stays as it is.
+// canonicalNumber returns the significant digits and the exponent of the last one, such as 175e-1 for 17.50. It
+// returns text that is not a number unchanged.
 func canonicalNumber(text string) string {
 	sign, digits := "", strings.TrimSpace(text)
 	if rest, negative := strings.CutPrefix(digits, "-"); negative {
@@ -136,7 +139,7 @@ func canonicalNumber(text string) string {
 	return sign + significant + "e" + strconv.Itoa(exponent+len(all)-len(significant))
 }
 
-// canonicalDocument returns JSON as jsonb compares it.
+// canonicalDocument returns JSON in a form that is equal if jsonb considers the documents equal.
 func canonicalDocument(text string) string {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.UseNumber()
@@ -156,7 +159,7 @@ func canonicalDocument(text string) string {
 func canonicalNumbers(value any) any {
 	switch v := value.(type) {
 	case json.Number:
-		return json.RawMessage(strconv.Quote("#" + canonicalNumber(v.String()))) // what a text of the document would have to begin with as well
+		return json.RawMessage(strconv.Quote("#" + canonicalNumber(v.String()))) // no string of the document becomes this: each begins with '
 	case string:
 		return "'" + v
 	case []any:
@@ -171,36 +174,38 @@ func canonicalNumbers(value any) any {
 	return value
 }
 
-// EncodeStamp returns a finish stamp as it is stored: the column's type, and a hash of the value, from which nobody reads an answer.
+// EncodeStamp returns a finish stamp as it is stored: the column's type and a hash of the value, which reveals no
+// answer.
 func (t ColumnType) EncodeStamp(text string) string {
 	return t.String() + ":" + HashValue(t.canonical(text))
 }
 
-// HashValue is also computed by the migration that hashed the stamps of before.
+// HashValue hashes a value as the migration that hashed existing stamps did.
 func HashValue(value string) string {
 	sum := sha256.Sum256([]byte(value))
 	return base64.StdEncoding.EncodeToString(sum[:12])
 }
 
-// stampType returns the type that a stamp was stored with.
+// stampType returns the type that a stored stamp was encoded with.
 func stampType(stored string) string {
 	kept, _, _ := strings.Cut(stored, ":")
 	return kept
 }
 
-// StampTypesDiffer reports whether a stamp that is stored and one of a row are of different types.
+// StampTypesDiffer reports whether a stored stamp and a row's stamp were encoded with different types.
 func StampTypesDiffer(stored string, row Text) bool {
 	return stored != "" && !row.Null && !row.Unchanged && stampType(stored) != stampType(row.Value)
 }
 
-// StampValue is a stamp of a row image, as far as it takes to compare it with one that was stored with another type.
+// StampValue is the value behind a row's stamp. It is needed to compare the row with a stamp that was stored with
+// another type.
 type StampValue struct {
 	Text string
 	Type ColumnType
 }
 
-// currentStamp returns a stored stamp as it would be stored of the row's column: the row's own stamp where the value is the same, or where
-// nobody can tell whether it is, and the stored one where the value has really changed.
+// currentStamp converts a stored stamp to the type of the row's column. It returns the row's own stamp if the value
+// is the same or nobody can know, and the stored one if the value has definitely changed.
 func (r *Row) currentStamp(stored string) string {
 	kept, hash, typed := strings.Cut(stored, ":")
 	if !typed || !StampTypesDiffer(stored, r.Stamp) {
@@ -212,7 +217,7 @@ func (r *Row) currentStamp(stored string) string {
 	return r.Stamp.Value
 }
 
-// mayEqual reports whether a hash that was stored with another type is of the same value.
+// mayEqual reports whether a hash that was stored with another type may be of the same value.
 func (v StampValue) mayEqual(kept, hash string) bool {
 	same := func(text string) bool { return HashValue(text) == hash }
 	if kept == legacyType {
@@ -242,8 +247,8 @@ func (v StampValue) mayEqual(kept, hash string) bool {
 	return false
 }
 
-// equalInSomeZone reports whether a moment is the one sought in some time zone: a conversion between timestamp and timestamptz shifts it by
-// the offset of the zone that the conversion was made in, a multiple of a quarter of an hour.
+// equalInSomeZone reports whether some time zone makes the timestamp equal to the hashed one. A conversion between
+// timestamp and timestamptz shifts the value by the zone's offset, a multiple of 15 minutes.
 func (t ColumnType) equalInSomeZone(text string, same func(string) bool) bool {
 	const layout = "2006-01-02 15:04:05.999999"
 	local, err := time.Parse(layout, t.canonical(text))
@@ -258,7 +263,8 @@ func (t ColumnType) equalInSomeZone(text string, same func(string) bool) bool {
 	return false
 }
 
-// preserves reports whether values of the type before are still told apart in this one, and can be compared: one that differs was changed.
+// preserves reports whether distinct values of the former type remain distinct and comparable in this one, so that a
+// value which differs has changed.
 func (t ColumnType) preserves(before ColumnType) bool {
 	if t.Family() == FamilyText {
 		return before.Family() != FamilyOpaque || before.OID >= firstUserOID // an enum
@@ -277,27 +283,27 @@ func (t ColumnType) preserves(before ColumnType) bool {
 	return false
 }
 
-// firstUserOID is the least OID of what is made in a database.
+// firstUserOID is the lowest OID of objects that users create.
 const firstUserOID = 16384
 
-// scale is how many digits behind the point a number has at most.
+// scale returns the maximum number of digits after a number's decimal point.
 func (t ColumnType) scale() int32 {
-	const any = 1 << 14
+	const unbounded = 1 << 14
 	switch t.OID {
 	case pgtype.NumericOID:
 		if t.Modifier < 4 {
-			return any
+			return unbounded
 		}
 		return (t.Modifier - 4) & 0x7ff
 	case pgtype.Float4OID:
-		return any - 2
+		return unbounded - 2
 	case pgtype.Float8OID:
-		return any - 1
+		return unbounded - 1
 	}
 	return 0
 }
 
-// precision is how many digits behind the second a moment has at most.
+// precision returns the maximum number of fractional digits of a timestamp's seconds.
 func (t ColumnType) precision() int32 {
 	switch {
 	case t.OID == pgtype.DateOID:
@@ -308,7 +314,7 @@ func (t ColumnType) precision() int32 {
 	return t.Modifier
 }
 
-// Name is the type for people.
+// Name returns the type's name, for messages.
 func (t ColumnType) Name() string {
 	if known, ok := TypeNames.TypeForOID(t.OID); ok {
 		if t.Modifier >= 0 {
@@ -319,7 +325,7 @@ func (t ColumnType) Name() string {
 	return fmt.Sprintf("type %d", t.OID)
 }
 
-// CastName is the type as a cast in SQL has it.
+// CastName returns the type for a cast in SQL.
 func (t ColumnType) CastName() string {
 	switch t.OID {
 	case pgtype.Int2OID:
@@ -339,10 +345,10 @@ func (t ColumnType) CastName() string {
 	return "numeric"
 }
 
-// IsInteger reports whether a key of this type is a JSON number.
+// IsInteger reports whether keys of this type appear as JSON numbers.
 func (t ColumnType) IsInteger() bool {
 	return t.OID == pgtype.Int2OID || t.OID == pgtype.Int4OID || t.OID == pgtype.Int8OID
 }
 
-// TypeNames finds built-in types by name.
+// TypeNames looks up built-in types by name.
 var TypeNames = pgtype.NewMap()

@@ -13,7 +13,7 @@ import (
 // DialTimeout bounds one attempt to connect, name resolution and authentication included.
 const DialTimeout = 10 * time.Second
 
-// Connect opens a connection. What it leads to, such as "the store", is for its errors.
+// Connect opens a connection. Its errors call the server what, such as "the store".
 func Connect(ctx context.Context, url, what string) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -29,7 +29,8 @@ func Connect(ctx context.Context, url, what string) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// ConnectReplication opens a connection for logical replication, after customize has completed what the URL says.
+// ConnectReplication opens a connection for logical replication. customize may change the configuration that the URL
+// gives.
 func ConnectReplication(ctx context.Context, url string, customize func(*pgconn.Config)) (*pgconn.PgConn, error) {
 	config, err := pgconn.ParseConfig(url)
 	if err != nil {
@@ -47,7 +48,7 @@ func ConnectReplication(ctx context.Context, url string, customize func(*pgconn.
 	return conn, nil
 }
 
-// NewPool returns a pool of at most so many connections, each of which setUp has prepared. It connects when it is used.
+// NewPool returns a pool of at most conns connections, each of which setUp has prepared. It connects lazily.
 func NewPool(ctx context.Context, url string, conns int32, setUp func(context.Context, *pgx.Conn) error) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -59,13 +60,13 @@ func NewPool(ctx context.Context, url string, conns int32, setUp func(context.Co
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
-// configure pins the settings of a connection, lets others tell it by its name, and lets it end when the server's machine is gone.
+// configure pins a connection's settings, names the application, and detects a dead server host.
 func configure(config *pgconn.Config) {
 	detectDeadPeer(config)
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "walhook"
 	}
-	validate := config.ValidateConnect // target_session_attrs asks the server something, too
+	validate := config.ValidateConnect // target_session_attrs queries the server as well
 	config.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		if err := pin(ctx, conn, config); err != nil || validate == nil {
 			return err

@@ -10,7 +10,7 @@ import (
 	"walhook/testenv"
 )
 
-// What cannot connect says so in one line, with what the server answered, the user's name and not the password.
+// A connection error is one line with the server's answer and the user's name, and without the password.
 func TestConnectionErrorsAreOneLine(t *testing.T) {
 	t.Parallel()
 	server := testenv.Postgres(t)

@@ -18,17 +18,17 @@ var (
 	relation  = regexp.MustCompile(`\b(?:from|join|update|into|copy|analyze|truncate|references|alter table|create table|drop table)\s+(?:only\s+)?([a-z_][a-z0-9_]*)(\s*[.(])?`)
 	named     = regexp.MustCompile(`(?:with|recursive|,|\))\s+([a-z_]+) as (?:materialized )?\(|\b([a-z_]+)\s+(?:bigint|text|boolean|smallint|oid|record|walhook\.[a-z_]+)\b`)
 	comment   = regexp.MustCompile(`--[^\n]*|'[^'\n]*'`)
-	// What follows such a word and is no relation.
+	// Words that follow such a keyword but are not relations.
 	noRelation = map[string]bool{
 		"select": true, "lateral": true, "set": true, "of": true, "skip": true, "the": true, "all": true, "public": true, "strict": true,
 		"true": true, "old": true, "new": true, "null": true, "or": true, "exclusive": true, "bound": true, "if": true, "walhook_daemon": true,
-		"tree":  true, // cdc.partitionsOf begins such a statement
+		"tree":  true, // cdc/catalog.partitionTree begins such a statement
 		"upper": true, // a variable of PL/pgSQL
 	}
 )
 
-// bareNames returns the relations that a statement names without their schema. What it defines itself has none, and the system's
-// catalogs are found by the pinned search_path.
+// bareNames returns the relations that a statement names without a schema. Names that the statement defines itself
+// have none, and system catalogs are found by the pinned search_path.
 func bareNames(text string) (bare []string) {
 	text = comment.ReplaceAllString(strings.ToLower(text), " ")
 	own := map[string]bool{}
@@ -44,7 +44,7 @@ func bareNames(text string) (bare []string) {
 	return bare
 }
 
-// Every relation in a statement of ours is named with its schema: no search_path then decides which it is.
+// Every relation in walhook's statements is schema-qualified, so that no search_path decides which one it is.
 func TestStatementsNameSchemas(t *testing.T) {
 	t.Parallel()
 	if got := bareNames("with a as (select 1) select * from a join pg_class using (oid) join respondent r on true, unnest(b) where exists (select from walhook.queue)"); len(got) != 1 || got[0] != "respondent" {

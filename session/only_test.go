@@ -10,11 +10,11 @@ import (
 	"testing"
 )
 
-// Nothing else in production code opens a connection: one that is not pinned cannot come about by mistake.
+// No other production code opens a connection, so that an unpinned one cannot exist by mistake.
 func TestOnlyHereConnectionsAreOpened(t *testing.T) {
 	t.Parallel()
 	opens := map[string]bool{"Connect": true, "ConnectConfig": true, "ConnectWithOptions": true, "New": true, "NewWithConfig": true, "ParseConfig": true, "Open": true}
-	// The demonstration's application, and the benchmark's, are no parts of walhook.
+	// The applications of the demonstration and of the benchmark are not part of walhook.
 	elsewhere := []string{"../session/", "../testenv/", "../cmd/bench/", "../cmd/walhook/internal/cli/demo.go", "../cmd/walhook/internal/harness/", "../examples/"}
 	seen := 0
 	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {

@@ -10,18 +10,20 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ErrTransactionPool says that a pooler stands between which gives a connection another server for each transaction.
+// ErrTransactionPool reports a pooler that assigns a server process per transaction.
 var ErrTransactionPool = errors.New("a connection pooler such as PgBouncer stands in between and pools transactions: session locks, LISTEN, " +
 	"prepared statements and settings do not survive that; let the URL name the PostgreSQL server itself, or for a store a pool with pool_mode = session")
 
-// probeTimeout bounds how long a pooler may take to open a second connection. One that has no server left for it pools sessions.
+// probeTimeout bounds how long a pooler may take to open a second connection. A pooler that has no server left for
+// one pools sessions.
 const probeTimeout = 3 * time.Second
 
-// rejectTransactionPool returns ErrTransactionPool where a pooler gives others the server of this connection between two transactions:
-// a transaction of a second connection then gets that server, or the first connection gets another.
+// rejectTransactionPool returns ErrTransactionPool if a pooler shares this connection's server process with others
+// between two transactions: either a transaction of a second connection gets that process, or the first connection
+// gets another one.
 func rejectTransactionPool(ctx context.Context, conn *pgconn.PgConn, config *pgconn.Config) error {
 	if config.RuntimeParams["replication"] != "" {
-		return nil // poolers that carry these at all give them a server of their own
+		return nil // poolers that support replication at all dedicate a server process to it
 	}
 	before, err := backendPID(ctx, conn, "")
 	if err != nil {
@@ -42,7 +44,7 @@ func rejectTransactionPool(ctx context.Context, conn *pgconn.PgConn, config *pgc
 	between, err := backendPID(probing, other, "begin")
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	_ = other.Close(closing) // before the first one asks again, which may have to wait for its server
+	_ = other.Close(closing) // before the first connection asks again, which may have to wait for its server
 	switch {
 	case err != nil:
 		return nil
@@ -56,7 +58,7 @@ func rejectTransactionPool(ctx context.Context, conn *pgconn.PgConn, config *pgc
 	return err
 }
 
-// backendPID asks which process of the server answers, after a statement.
+// backendPID runs a statement and returns the id of the server process that answered.
 func backendPID(ctx context.Context, conn *pgconn.PgConn, first string) (string, error) {
 	results, err := conn.Exec(ctx, first+"; select pg_catalog.pg_backend_pid()").ReadAll()
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"walhook/testenv"
 )
 
-// A pooler that gives a connection another server for each transaction is refused before anything is set there, and one that gives it a
-// server of its own is not.
+// A pooler that assigns a server process per transaction is rejected before anything is set there. A pooler that
+// assigns one per session is accepted.
 func TestTransactionPoolIsRefused(t *testing.T) {
 	t.Parallel()
 	u := mustParse(t, testenv.Database(t, testenv.Postgres(t), ""))
@@ -38,8 +38,8 @@ func TestTransactionPoolIsRefused(t *testing.T) {
 	}
 }
 
-// poolBefore returns the address of a pooler that answers each client with a process id of its own. Where it pools transactions, all
-// clients share one server, one transaction after the other.
+// poolBefore returns the address of a pooler that reports a process id of its own to each client. If it pools
+// transactions, all clients share one server connection, one transaction at a time.
 func poolBefore(t *testing.T, server string, transactions bool) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -116,7 +116,7 @@ func poolBefore(t *testing.T, server string, transactions bool) string {
 
 var errInTransaction = errors.New("a transaction goes on")
 
-// relay passes on what the server says until it is ready again.
+// relay forwards the server's messages until it is ready for the next query.
 func relay(server *pgproto3.Frontend, client *pgproto3.Backend) error {
 	for {
 		message, err := server.Receive()

@@ -11,16 +11,16 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// setting is a configuration parameter of PostgreSQL and the value that it has in every session of walhook's.
+// setting is a configuration parameter of PostgreSQL and its value in every session of walhook.
 type setting struct{ name, value string }
 
-// pinned are the settings on which the meaning, the outcome or the duration of a statement depends. A server is sent those
-// that it knows; what only a superuser may set is left alone for other roles, and doctor reports it.
+// pinned are the settings that affect the meaning, the outcome or the duration of a statement. A server only gets
+// those that it supports. Settings that require a superuser are left alone for other roles, and doctor reports them.
 var pinned = []setting{
-	// Names. What others planted in a schema, or in a temporary one for types and tables, is not found.
+	// Names. Objects that others planted in a schema, or types and tables in a temporary one, are not found.
 	{"search_path", "pg_catalog, pg_temp"},
 
-	// Timeouts. Each wait of walhook's has a bound of its own.
+	// Timeouts. Each of walhook's waits has a bound of its own.
 	{"statement_timeout", "0"},
 	{"lock_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
@@ -37,7 +37,7 @@ var pinned = []setting{
 	{"restrict_nonsystem_relation_kind", ""},
 	{"exit_on_error", "off"},
 
-	// The text form of values. The stream and the snapshot must write a finish stamp alike.
+	// The text form of values. The stream and the snapshot must encode a finish stamp identically.
 	{"client_encoding", "UTF8"},
 	{"TimeZone", "UTC"},
 	{"timezone_abbreviations", "Default"},
@@ -63,7 +63,7 @@ var pinned = []setting{
 	{"default_table_access_method", "heap"},
 	{"check_function_bodies", "on"},
 
-	// Plans. The statements rest on look-ups by index, joined by nested loops.
+	// Plans. The statements rely on index lookups, joined by nested loops.
 	{"enable_seqscan", "on"},
 	{"enable_indexscan", "on"},
 	{"enable_indexonlyscan", "on"},
@@ -84,19 +84,20 @@ var pinned = []setting{
 	{"debug_parallel_query", "off"},
 	{"vacuum_cost_delay", "0"},
 
-	// What the server says and writes down: warnings are read, and values of parameters are nobody else's business.
+	// Messages and the server's log. walhook reads warnings, and parameter values must not be logged.
 	{"client_min_messages", "notice"},
 	{"log_parameter_max_length_on_error", "0"},
 }
 
-// pin sets what is pinned, as the first statements of a connection. Until it has run, names resolve as the role or the database
-// says, so that each is qualified here, operators included.
+// pin applies the pinned settings in a connection's first statements. Until they are applied, names resolve as the
+// role or the database configures, so every name and operator here is qualified.
 func pin(ctx context.Context, conn *pgconn.PgConn, config *pgconn.Config) error {
 	pinned, err := pinIf(ctx, conn, fmt.Sprint("pg_catalog.pg_backend_pid() operator(pg_catalog.=) ", conn.PID()))
 	if err != nil || pinned {
 		return err
 	}
-	// Something stands between and has told another process id. What one session of a pool of transactions sets, the next one finds.
+	// A pooler answered with another process id. If it pools transactions, a setting of this session would leak into
+	// others.
 	if err := rejectTransactionPool(ctx, conn, config); err != nil {
 		return err
 	}
@@ -104,13 +105,13 @@ func pin(ctx context.Context, conn *pgconn.PgConn, config *pgconn.Config) error 
 	return err
 }
 
-// pinIf sets what is pinned where the condition holds, and reports whether it did.
+// pinIf applies the pinned settings if the condition holds, and reports whether it did.
 func pinIf(ctx context.Context, conn *pgconn.PgConn, condition string) (done bool, err error) {
 	values := make([]string, len(pinned))
 	for i, s := range pinned {
 		values[i] = "(" + QuoteLiteral(s.name) + ", " + QuoteLiteral(s.value) + ")"
 	}
-	// As long as it takes, and without compiling it. A standby reads nothing in a transaction that is serializable by default.
+	// Without a timeout and without JIT. A standby cannot read in a transaction that is serializable by default.
 	results, err := conn.Exec(ctx, `set local statement_timeout = 0; set local jit = off; set transaction_isolation = 'read committed';
 		select pg_catalog.count(pg_catalog.set_config(s.name, p.value, false))
 		  from (values `+strings.Join(values, ", ")+`) as p (name, value)
@@ -119,7 +120,7 @@ func pinIf(ctx context.Context, conn *pgconn.PgConn, condition string) (done boo
 		   and (s.context operator(pg_catalog.=) 'user'
 		     or s.setting operator(pg_catalog.<>) p.value and pg_catalog.current_setting('is_superuser') operator(pg_catalog.=) 'on')`).ReadAll()
 	var refused *pgconn.PgError
-	if errors.As(err, &refused) && refused.Code == "0A000" { // feature_not_supported: a conversion that there is not
+	if errors.As(err, &refused) && refused.Code == "0A000" { // feature_not_supported: there is no such conversion
 		return false, fmt.Errorf("the database is in %s, which PostgreSQL cannot convert to UTF8; walhook needs one in another encoding", conn.ParameterStatus("server_encoding"))
 	}
 	if err != nil {
@@ -132,7 +133,8 @@ func pinIf(ctx context.Context, conn *pgconn.PgConn, condition string) (done boo
 	return string(last.Rows[0][0]) != "0", nil
 }
 
-// Unpinned returns the pinned settings that this session has otherwise, as "name = value": the role may not set them.
+// Unpinned returns the pinned settings that have another value in this session, as "name = value". The role may not
+// set them.
 func Unpinned(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 	names, values := make([]string, len(pinned)), make([]string, len(pinned))
 	for i, s := range pinned {
@@ -147,16 +149,17 @@ func Unpinned(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// QuoteLiteral writes a text as a literal of SQL. Where it may hold a backslash, standard_conforming_strings must be on, as it is pinned.
+// QuoteLiteral quotes a string as an SQL literal. It relies on standard_conforming_strings, which is pinned.
 func QuoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// scriptSettings are those of the pinned settings on which statements depend that people run in psql. Each supported server knows them.
+// scriptSettings are the pinned settings that matter for statements that people run in psql. Every supported server
+// has them.
 var scriptSettings = []string{
 	"search_path", "client_encoding", "standard_conforming_strings", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
 	"default_transaction_isolation", "default_transaction_read_only", "default_tablespace", "default_table_access_method",
 }
 
-// PinScript returns the statements that pin the settings of a psql session, to stand before all others.
+// PinScript returns the statements that pin a psql session's settings. They must precede all others.
 func PinScript() []string {
 	statements := make([]string, len(scriptSettings))
 	for i, name := range scriptSettings {

@@ -10,8 +10,8 @@ import (
 	"walhook/testenv"
 )
 
-// hostile are values of the pinned settings that would harm, as far as a role may be given them. Left out are timeouts so short that
-// nobody could connect.
+// hostile are harmful values of the pinned settings, as far as a role may be given them. It omits timeouts so short
+// that nobody could connect.
 var hostile = map[string]string{
 	"search_path": "public", "statement_timeout": "600s", "lock_timeout": "600s", "idle_in_transaction_session_timeout": "600s",
 	"idle_session_timeout": "600s", "transaction_timeout": "600s", "tcp_user_timeout": "600s", "default_transaction_isolation": "serializable",
@@ -28,7 +28,8 @@ var hostile = map[string]string{
 	"log_parameter_max_length_on_error": "-1",
 }
 
-// Whatever role and database say, every kind of session has the pinned settings; what a role may not set is left to superusers.
+// Every kind of session has the pinned settings, whatever role and database configure. Settings that a role may not
+// set are left to superusers.
 func TestSessionsArePinned(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)

@@ -9,10 +9,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// URLError says why a connection string is not accepted. It repeats nothing of the string itself, which may hold a password.
+// URLError says why a connection string is invalid. It does not repeat the string, which may contain a password.
 type URLError struct {
-	Reason   string // empty: it has not the form of one
-	Variable string // of the environment, where the reason comes from there, such as PGSSLMODE
+	Reason   string // empty: the string is malformed
+	Variable string // the environment variable at fault, such as PGSSLMODE; empty: the string itself
 }
 
 func (e *URLError) Error() string {
@@ -25,7 +25,8 @@ func (e *URLError) Error() string {
 	return e.Reason
 }
 
-// CheckURL returns a *URLError unless a connection string is accepted, together with what PostgreSQL's own variables add to it.
+// CheckURL returns a *URLError unless the connection string is valid in combination with PostgreSQL's environment
+// variables.
 func CheckURL(url string) error {
 	reason, ok := parseURL(url)
 	if ok {
@@ -46,7 +47,7 @@ func CheckURL(url string) error {
 	return &URLError{Reason: reason}
 }
 
-// parseURL reports whether a connection string can be taken apart, and otherwise what is wrong with the settings in it.
+// parseURL reports whether a connection string can be parsed, and otherwise which setting is invalid.
 func parseURL(url string) (reason string, ok bool) {
 	_, err := pgconn.ParseConfig(url)
 	var parse *pgconn.ParseConfigError
@@ -56,7 +57,7 @@ func parseURL(url string) (reason string, ok bool) {
 	parse.ConnString = ""
 	_, reason, _ = strings.Cut(parse.Error(), ": ")
 	if strings.HasPrefix(reason, "failed to parse as") {
-		reason = "" // the rest repeats what was taken for a port or a host
+		reason = "" // the rest repeats a part of the string
 	}
 	return reason, false
 }

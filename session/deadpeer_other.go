@@ -7,5 +7,5 @@ import (
 	"time"
 )
 
-// limitUnacknowledged does nothing here: the system's own limit holds.
+// setUserTimeout does nothing: the operating system's own limit applies.
 func limitUnacknowledged(*net.TCPConn, time.Duration) error { return nil }
