@@ -8,4 +8,4 @@ import (
 )
 
 // setUserTimeout does nothing: the operating system's own limit applies.
-func limitUnacknowledged(*net.TCPConn, time.Duration) error { return nil }
+func setUserTimeout(*net.TCPConn, time.Duration) error { return nil }
