@@ -17,7 +17,10 @@ var null = Text{Null: true}
 // image builds a row image from a letter a marker: "s" set, "-" unset, "?" not sent.
 func image(started, finished string, stamp Text) Row {
 	mark := map[string]Mark{"s": MarkSet, "-": MarkUnset, "?": MarkUnchanged}
-	return Row{ID: "7", Assessment: text("a"), Organization: null, Started: mark[started], Finished: mark[finished], Stamp: stamp}
+	return Row{
+		ID: "7", Assessment: text("a"), Organization: null, Started: mark[started], Finished: mark[finished],
+		Stamp: stamp,
+	}
 }
 
 func inserted(started, finished string, stamp Text) Change {
@@ -422,7 +425,8 @@ func TestClassifyAgreesWithTheWholeHistory(t *testing.T) {
 		var history []pastRow
 		count := map[EventType]int{}
 		for range rapid.IntRange(1, 30).Draw(t, "changes") {
-			kind := rapid.SampledFrom([]Kind{Insert, Update, Update, Update, Update, Update, Update, Delete, Truncate}).Draw(t, "kind")
+			kind := rapid.SampledFrom([]Kind{Insert, Update, Update, Update, Update, Update, Update, Delete, Truncate}).
+				Draw(t, "kind")
 			if kind == Delete || kind == Truncate {
 				next, fired := Classify(state, Change{Kind: kind, New: Row{ID: "7"}})
 				if next != nil || fired != 0 {
@@ -493,8 +497,12 @@ func TestClassifyTakesAnyState(t *testing.T) {
 		c := Change{
 			Kind: Kind(rapid.IntRange(0, 5).Draw(t, "kind")),
 			New: Row{
-				Assessment: texts.Draw(t, "assessment"), Organization: texts.Draw(t, "organization"), Stamp: texts.Draw(t, "stamp"),
-				Started: Mark(rapid.IntRange(0, 2).Draw(t, "started")), Finished: Mark(rapid.IntRange(0, 2).Draw(t, "finished")),
+				Assessment: texts.Draw(
+					t, "assessment",
+				), Organization: texts.Draw(t, "organization"), Stamp: texts.Draw(t, "stamp"),
+				Started: Mark(
+					rapid.IntRange(0, 2).Draw(t, "started"),
+				), Finished: Mark(rapid.IntRange(0, 2).Draw(t, "finished")),
 			},
 		}
 		next, fired := Classify(&before, c)

@@ -27,7 +27,9 @@ const (
 )
 
 // GapKinds are the gaps that stop the stream. A reconciliation of the whole table closes each of them.
-var GapKinds = []string{SlotLost, SlotForeign, ServerRestored, PublicationChanged, TableReplaced, ColumnMissing, IdentityLost, KeyRetyped}
+var GapKinds = []string{
+	SlotLost, SlotForeign, ServerRestored, PublicationChanged, TableReplaced, ColumnMissing, IdentityLost, KeyRetyped,
+}
 
 // SlotKeptKinds are gaps that leave the slot intact. The table is reconciled at a point of the slot's stream.
 var SlotKeptKinds = []string{ColumnRetyped, PartitionEmptied}
@@ -37,7 +39,9 @@ var (
 	ReconciledKinds = append(append(slices.Clone(GapKinds), KeyHidden), SlotKeptKinds...)
 	// IncidentKinds are the incidents that stay open until they are resolved. All other kinds are recorded once they
 	// are over.
-	IncidentKinds = append([]string{"retention", SwitchedOff, SetAside, PreconditionLost, DeliveriesStopped, LogUpkeep}, ReconciledKinds...)
+	IncidentKinds = append(
+		[]string{"retention", SwitchedOff, SetAside, PreconditionLost, DeliveriesStopped, LogUpkeep},
+		ReconciledKinds...)
 )
 
 // GapError reports that the stream may have missed changes, so that reconnecting is not enough.

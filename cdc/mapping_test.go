@@ -132,7 +132,9 @@ func TestMappedColumnsAreDistinct(t *testing.T) {
 		t.Errorf("assessment: %q", got)
 	}
 	m.Organization, m.Stamp, m.CopiedFrom = "org_id", "finished_at", "copied_from"
-	if got := m.RespondentColumns(); !slices.Equal(got, []string{"id", "assessment_id", "org_id", "status", "finished_at"}) {
+	if got := m.RespondentColumns(); !slices.Equal(
+		got, []string{"id", "assessment_id", "org_id", "status", "finished_at"},
+	) {
 		t.Errorf("respondent: %q", got)
 	}
 	if got := m.AssessmentColumns(); !slices.Equal(got, []string{"id", "copied_from"}) {
@@ -156,7 +158,9 @@ func TestDiffNamesTheVariables(t *testing.T) {
 	}
 	after = Mapping{
 		Respondent: Name{"survey", "respondent"}, ID: "uuid", Assessment: "survey_id", Organization: "org",
-		Started: Marker{Column: "state", Values: []string{"open"}}, Finished: Marker{Column: "state", Values: []string{"done"}}, Stamp: "version",
+		Started: Marker{
+			Column: "state", Values: []string{"open"},
+		}, Finished: Marker{Column: "state", Values: []string{"done"}}, Stamp: "version",
 		AssessmentTable: Name{"survey", "survey"}, AssessmentID: "id", ExternalID: "code", CopiedFrom: "origin",
 	}
 	got := Diff(before, after)
@@ -200,10 +204,16 @@ func drawMapping(t *rapid.T) Mapping {
 		return Marker{Column: name.Draw(t, label), Values: values}
 	}
 	return Mapping{
-		Respondent: Name{name.Draw(t, "schema"), name.Draw(t, "table")}, ID: name.Draw(t, "id"), Assessment: name.Draw(t, "assessment"),
-		Organization: name.Draw(t, "organization"), Started: marker("started"), Finished: marker("finished"), Stamp: name.Draw(t, "stamp"),
+		Respondent: Name{
+			name.Draw(t, "schema"), name.Draw(t, "table"),
+		}, ID: name.Draw(t, "id"), Assessment: name.Draw(t, "assessment"),
+		Organization: name.Draw(
+			t, "organization",
+		), Started: marker("started"), Finished: marker("finished"), Stamp: name.Draw(t, "stamp"),
 		AssessmentTable: Name{name.Draw(t, "assessment schema"), name.Draw(t, "assessment table")},
-		AssessmentID:    name.Draw(t, "assessment id"), ExternalID: name.Draw(t, "external id"), CopiedFrom: name.Draw(t, "copied from"),
+		AssessmentID: name.Draw(
+			t, "assessment id",
+		), ExternalID: name.Draw(t, "external id"), CopiedFrom: name.Draw(t, "copied from"),
 	}
 }
 

@@ -45,7 +45,8 @@ func isSet(value string, typeOID uint32) bool {
 	switch typeOID {
 	case pgtype.BoolOID:
 		return value != "f"
-	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.Float4OID, pgtype.Float8OID, pgtype.NumericOID:
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.Float4OID, pgtype.Float8OID,
+		pgtype.NumericOID:
 		return !isZero(value)
 	case MoneyOID: // letters belong to the currency of lc_monetary: kr0,00, CHF 0.00
 		return strings.ContainsAny(value, "123456789")

@@ -25,7 +25,8 @@ type State struct {
 
 // Equal reports whether two states are the same.
 func (s State) Equal(o State) bool {
-	same := EqualText(s.AssessmentID, o.AssessmentID) && EqualText(s.OrganizationID, o.OrganizationID) && EqualText(s.FirstID, o.FirstID)
+	same := EqualText(s.AssessmentID, o.AssessmentID) && EqualText(s.OrganizationID, o.OrganizationID) &&
+		EqualText(s.FirstID, o.FirstID)
 	s.AssessmentID, s.OrganizationID, s.FirstID = nil, nil, nil
 	o.AssessmentID, o.OrganizationID, o.FirstID = nil, nil, nil
 	return same && s == o

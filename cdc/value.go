@@ -60,7 +60,8 @@ const (
 // Family returns the family of the type.
 func (t ColumnType) Family() Family {
 	switch t.OID {
-	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.NumericOID, pgtype.Float4OID, pgtype.Float8OID:
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.NumericOID, pgtype.Float4OID,
+		pgtype.Float8OID:
 		return FamilyNumber
 	case pgtype.DateOID, pgtype.TimestampOID, pgtype.TimestamptzOID:
 		return FamilyTime
@@ -211,7 +212,8 @@ func (r *Row) currentStamp(stored string) string {
 	if !typed || !StampTypesDiffer(stored, r.Stamp) {
 		return stored
 	}
-	if !r.StampValue.mayEqual(kept, hash) && (kept == legacyType || r.StampValue.Type.preserves(parseColumnType(kept))) {
+	if !r.StampValue.mayEqual(kept, hash) &&
+		(kept == legacyType || r.StampValue.Type.preserves(parseColumnType(kept))) {
 		return stored
 	}
 	return r.Stamp.Value

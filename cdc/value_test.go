@@ -4,7 +4,10 @@ import "testing"
 
 // stampFrom is the row image of a finished row with a stamp.
 func stampFrom(t ColumnType, value string) Row {
-	return Row{ID: "7", Finished: MarkSet, Started: MarkSet, Stamp: Text{Value: t.EncodeStamp(value)}, StampValue: StampValue{value, t}}
+	return Row{
+		ID: "7", Finished: MarkSet, Started: MarkSet, Stamp: Text{Value: t.EncodeStamp(value)},
+		StampValue: StampValue{value, t},
+	}
 }
 
 // A stamp is compared by value whatever the type of its column was, and only what is certain counts as a change.
@@ -66,7 +69,9 @@ func TestStampsAreComparedByValue(t *testing.T) {
 				t.Errorf("%v %q became %v %q: fires %v, not %v", c.before, c.value, c.now, value, fired.Types(), want)
 			}
 			if want := c.now.EncodeStamp(value); next.Stamp != want {
-				t.Errorf("%v %q became %v %q: the stamp is %q, not %q", c.before, c.value, c.now, value, next.Stamp, want)
+				t.Errorf(
+					"%v %q became %v %q: the stamp is %q, not %q", c.before, c.value, c.now, value, next.Stamp, want,
+				)
 			}
 			if value == "" {
 				break
@@ -126,7 +131,9 @@ func TestStampsWithoutTypes(t *testing.T) {
 	} {
 		before := InitialState(stampFrom(c.now, "x"))
 		before.Stamp = legacyType + ":" + HashValue(c.text)
-		if _, fired := Classify(&before, Change{Kind: Update, New: stampFrom(c.now, c.value)}); fired.Has(Changed) != c.fires {
+		if _, fired := Classify(&before, Change{Kind: Update, New: stampFrom(c.now, c.value)}); fired.Has(
+			Changed,
+		) != c.fires {
 			t.Errorf("%q became %v %q: fires %v, not %v", c.text, c.now, c.value, fired.Types(), c.fires)
 		}
 	}

@@ -49,7 +49,9 @@ func ConnectReplication(ctx context.Context, url string, customize func(*pgconn.
 }
 
 // NewPool returns a pool of at most conns connections, each of which setUp has prepared. It connects lazily.
-func NewPool(ctx context.Context, url string, conns int32, setUp func(context.Context, *pgx.Conn) error) (*pgxpool.Pool, error) {
+func NewPool(
+	ctx context.Context, url string, conns int32, setUp func(context.Context, *pgx.Conn) error,
+) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("parse the URL of the store: %w", err)

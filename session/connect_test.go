@@ -27,8 +27,10 @@ func TestConnectionErrorsAreOneLine(t *testing.T) {
 		} {
 			err := connect()
 			var connectError *pgconn.ConnectError
-			if err == nil || !errors.As(err, &connectError) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), c.not) ||
-				strings.Contains(err.Error(), "\n") || strings.Count(err.Error(), c.says) != 1 {
+			if err == nil || !errors.As(err, &connectError) || !strings.Contains(err.Error(), c.says) ||
+				strings.Contains(err.Error(), c.not) ||
+				strings.Contains(err.Error(), "\n") ||
+				strings.Count(err.Error(), c.says) != 1 {
 				t.Errorf("%s, %s: %v", name, what, err)
 			}
 		}

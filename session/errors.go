@@ -63,7 +63,8 @@ func summarize(err error, config *pgconn.Config) error {
 	text := strings.Join(slices.Compact(lines), "; ")
 	if config.Password != "" {
 		// A user name that contains the password is no secret.
-		text = strings.NewReplacer(config.User+" ", config.User+" ", config.User+`"`, config.User+`"`, config.Password, "xxxxx").Replace(text)
+		text = strings.NewReplacer(config.User+" ", config.User+" ", config.User+`"`, config.User+`"`, config.Password, "xxxxx").
+			Replace(text)
 	}
 	return &conciseError{fmt.Sprintf("user %q: %s", config.User, text), err}
 }

@@ -14,10 +14,16 @@ import (
 )
 
 var (
-	statement = regexp.MustCompile(`^\s*(with|select|insert into|update|delete from|copy|truncate|analyze|lock table|create|alter|drop|grant|revoke|do)\b`)
-	relation  = regexp.MustCompile(`\b(?:from|join|update|into|copy|analyze|truncate|references|alter table|create table|drop table)\s+(?:only\s+)?([a-z_][a-z0-9_]*)(\s*[.(])?`)
-	named     = regexp.MustCompile(`(?:with|recursive|,|\))\s+([a-z_]+) as (?:materialized )?\(|\b([a-z_]+)\s+(?:bigint|text|boolean|smallint|oid|record|walhook\.[a-z_]+)\b`)
-	comment   = regexp.MustCompile(`--[^\n]*|'[^'\n]*'`)
+	statement = regexp.MustCompile(
+		`^\s*(with|select|insert into|update|delete from|copy|truncate|analyze|lock table|create|alter|drop|grant|revoke|do)\b`,
+	)
+	relation = regexp.MustCompile(
+		`\b(?:from|join|update|into|copy|analyze|truncate|references|alter table|create table|drop table)\s+(?:only\s+)?([a-z_][a-z0-9_]*)(\s*[.(])?`,
+	)
+	named = regexp.MustCompile(
+		`(?:with|recursive|,|\))\s+([a-z_]+) as (?:materialized )?\(|\b([a-z_]+)\s+(?:bigint|text|boolean|smallint|oid|record|walhook\.[a-z_]+)\b`,
+	)
+	comment = regexp.MustCompile(`--[^\n]*|'[^'\n]*'`)
 	// Words that follow such a keyword but are not relations.
 	noRelation = map[string]bool{
 		"select": true, "lateral": true, "set": true, "of": true, "skip": true, "the": true, "all": true, "public": true, "strict": true,
@@ -47,15 +53,21 @@ func bareNames(text string) (bare []string) {
 // Every relation in walhook's statements is schema-qualified, so that no search_path decides which one it is.
 func TestStatementsNameSchemas(t *testing.T) {
 	t.Parallel()
-	if got := bareNames("with a as (select 1) select * from a join pg_class using (oid) join respondent r on true, unnest(b) where exists (select from walhook.queue)"); len(got) != 1 || got[0] != "respondent" {
+	if got := bareNames("with a as (select 1) select * from a join pg_class using (oid) join respondent r on true, unnest(b) where exists (select from walhook.queue)"); len(
+		got,
+	) != 1 ||
+		got[0] != "respondent" {
 		t.Fatalf("found %q", got)
 	}
 	statements := 0
 	for _, suffix := range []string{".sql", ".go"} {
 		for _, file := range testenv.Files(t, "..", suffix) {
 			switch {
-			case strings.HasSuffix(file, "_test.go"), strings.HasPrefix(file, "../testenv/"), strings.HasSuffix(file, "/demo.go"), strings.HasPrefix(file, "../cmd/bench/"), strings.HasPrefix(file, "../examples/"),
-				strings.Contains(file, "/testdata/"), strings.Contains(file, "/harness/"):
+			case strings.HasSuffix(file, "_test.go"),
+				strings.HasPrefix(file, "../testenv/"), strings.HasSuffix(file, "/demo.go"),
+				strings.HasPrefix(file, "../cmd/bench/"), strings.HasPrefix(file, "../examples/"),
+				strings.Contains(file, "/testdata/"),
+				strings.Contains(file, "/harness/"):
 			case strings.HasSuffix(file, ".sql"):
 				text, err := os.ReadFile(file)
 				if err != nil {

@@ -13,9 +13,15 @@ import (
 // No other production code opens a connection, so that an unpinned one cannot exist by mistake.
 func TestOnlyHereConnectionsAreOpened(t *testing.T) {
 	t.Parallel()
-	opens := map[string]bool{"Connect": true, "ConnectConfig": true, "ConnectWithOptions": true, "New": true, "NewWithConfig": true, "ParseConfig": true, "Open": true}
+	opens := map[string]bool{
+		"Connect": true, "ConnectConfig": true, "ConnectWithOptions": true, "New": true, "NewWithConfig": true,
+		"ParseConfig": true, "Open": true,
+	}
 	// The applications of the demonstration and of the benchmark are not part of walhook.
-	elsewhere := []string{"../session/", "../testenv/", "../cmd/bench/", "../cmd/walhook/internal/cli/demo.go", "../cmd/walhook/internal/harness/", "../examples/"}
+	elsewhere := []string{
+		"../session/", "../testenv/", "../cmd/bench/", "../cmd/walhook/internal/cli/demo.go",
+		"../cmd/walhook/internal/harness/", "../examples/",
+	}
 	seen := 0
 	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
@@ -40,7 +46,10 @@ func TestOnlyHereConnectionsAreOpened(t *testing.T) {
 			if from, ok := call.X.(*ast.Ident); ok && opens[call.Sel.Name] {
 				switch from.Name {
 				case "pgx", "pgconn", "pgxpool", "stdlib":
-					t.Errorf("%s: %s.%s: let package session open connections", files.Position(call.Pos()), from.Name, call.Sel.Name)
+					t.Errorf(
+						"%s: %s.%s: let package session open connections", files.Position(call.Pos()), from.Name,
+						call.Sel.Name,
+					)
 				}
 			}
 			return true

@@ -20,7 +20,8 @@ func TestTransactionPoolIsRefused(t *testing.T) {
 	server := u.Host
 	u.Host = poolBefore(t, server, true)
 	conn, err := Connect(t.Context(), u.String(), "the store")
-	if !errors.Is(err, ErrTransactionPool) || !strings.Contains(err.Error(), "connect to the store at ") || !strings.Contains(err.Error(), "pool_mode = session") {
+	if !errors.Is(err, ErrTransactionPool) || !strings.Contains(err.Error(), "connect to the store at ") ||
+		!strings.Contains(err.Error(), "pool_mode = session") {
 		t.Errorf("a pool of transactions: %v", err)
 	}
 	if conn != nil {

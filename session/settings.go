@@ -118,10 +118,14 @@ func pinIf(ctx context.Context, conn *pgconn.PgConn, condition string) (done boo
 		  join pg_catalog.pg_settings as s on pg_catalog.lower(s.name) operator(pg_catalog.=) pg_catalog.lower(p.name)
 		 where `+condition+`
 		   and (s.context operator(pg_catalog.=) 'user'
-		     or s.setting operator(pg_catalog.<>) p.value and pg_catalog.current_setting('is_superuser') operator(pg_catalog.=) 'on')`).ReadAll()
+		     or s.setting operator(pg_catalog.<>) p.value and pg_catalog.current_setting('is_superuser') operator(pg_catalog.=) 'on')`).
+		ReadAll()
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) && refused.Code == "0A000" { // feature_not_supported: there is no such conversion
-		return false, fmt.Errorf("the database is in %s, which PostgreSQL cannot convert to UTF8; walhook needs one in another encoding", conn.ParameterStatus("server_encoding"))
+		return false, fmt.Errorf(
+			"the database is in %s, which PostgreSQL cannot convert to UTF8; walhook needs one in another encoding",
+			conn.ParameterStatus("server_encoding"),
+		)
 	}
 	if err != nil {
 		return false, fmt.Errorf("set up the session: %w", err)

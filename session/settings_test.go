@@ -33,7 +33,9 @@ var hostile = map[string]string{
 func TestSessionsArePinned(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
-	super := testenv.Database(t, server, "create role d login replication; create role boss login superuser replication; grant d to boss")
+	super := testenv.Database(
+		t, server, "create role d login replication; create role boss login superuser replication; grant d to boss",
+	)
 	for name, value := range hostile {
 		known := testenv.Psql(t, super, "select 1 from pg_settings where lower(name) = '"+name+"'") == "1"
 		if !known || name == "default_table_access_method" || name == "default_tablespace" {
