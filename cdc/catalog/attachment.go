@@ -16,36 +16,37 @@ import (
 	"walhook/sql"
 )
 
-// Attachment is what the store knows of the source that it belongs to. The tags are its columns; those that an older store lacks are zero.
+// Attachment is the store's record of the source that it is attached to. The tags are its columns; columns that an
+// older store lacks are zero.
 type Attachment struct {
 	Phase              string      `json:"phase"`
 	SystemIdentifier   string      `json:"system_identifier"`
 	Database           string      `json:"database"`
 	DatabaseOID        uint32      `json:"database_oid"` // 0: unknown
 	Slot               string      `json:"slot"`
-	NextSlot           string      `json:"next_slot"` // created by an adoption that has not ended
+	NextSlot           string      `json:"next_slot"` // created by an adoption that has not completed
 	Publication        string      `json:"publication"`
-	PublicationCreated *bool       `json:"publication_created"` // false: it was there before; nil: an older version did not record it
+	PublicationCreated *bool       `json:"publication_created"` // false: it existed before; nil: an older version did not record it
 	Publish            string      `json:"publish"`
 	Mapping            cdc.Mapping `json:"mapping"`
 	RespondentOID      uint32      `json:"respondent_oid"`
 	AssessmentOID      uint32      `json:"assessment_oid"`   // 0: no assessment table
-	PublicationRows    string      `json:"publication_rows"` // as Publication.CatalogRows told them when the slot was made
-	Types              ColumnTypes `json:"column_types"`     // of the mapped columns, as what is stored is of; nil: not known
-	NumericID          bool        `json:"numeric_id"`       // the respondent's key is an integer, so that it appears as a JSON number
+	PublicationRows    string      `json:"publication_rows"` // Publication.CatalogRows when the slot was created
+	Types              ColumnTypes `json:"column_types"`     // of the mapped columns, as the recorded state was encoded; nil: unknown
+	NumericID          bool        `json:"numeric_id"`       // the respondent's key is an integer and appears as a JSON number
 	BegunAt            time.Time   `json:"begun_at"`
 	AttachedAt         *time.Time  `json:"attached_at"`
 }
 
-// Complete is false while an attach is under way, or was interrupted.
+// Complete reports whether attach has completed. It is false while an attach is in progress or was interrupted.
 func (a *Attachment) Complete() bool { return a != nil && a.Phase == "attached" }
 
-// Place is the application's database as it was recorded.
+// Place returns the recorded location of the application's database.
 func (a *Attachment) Place() Place {
 	return Place{System: a.SystemIdentifier, Database: a.Database, OID: a.DatabaseOID}
 }
 
-// ReadAttachment returns the store's attachment, nil where there is none.
+// ReadAttachment returns the store's attachment, or nil if there is none.
 func ReadAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
 	var row []byte
 	err := store.QueryRow(ctx, sql.ReadAttachment.SQL).Scan(&row)
@@ -62,14 +63,15 @@ func ReadAttachment(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
 	return a, nil
 }
 
-// ReadPosition returns how far the stream has been consumed, and the turn in which that was written.
-func ReadPosition(ctx context.Context, store *pgx.Conn) (p cdc.Position, turn int64, err error) {
+// ReadPosition returns how far the stream has been consumed, and the fencing token of that write
+// (walhook.position.turn).
+func ReadPosition(ctx context.Context, store *pgx.Conn) (p cdc.Position, fence int64, err error) {
 	var lsn, partial pgtype.Uint64
-	if err := store.QueryRow(ctx, sql.ReadPosition.SQL).Scan(&turn, &lsn, &partial, &p.PartialChanges); err != nil {
+	if err := store.QueryRow(ctx, sql.ReadPosition.SQL).Scan(&fence, &lsn, &partial, &p.PartialChanges); err != nil {
 		return p, 0, fmt.Errorf("read the position from the store: %w", err)
 	}
 	p.LSN, p.Partial = pglogrepl.LSN(lsn.Uint64), pglogrepl.LSN(partial.Uint64)
-	return p, turn, nil
+	return p, fence, nil
 }
 
 // ReadAttached returns the complete attachment and its position, or a *FatalError that says what to do first.
@@ -85,7 +87,7 @@ func ReadAttached(ctx context.Context, store *pgx.Conn) (*Attachment, cdc.Positi
 	return a, position, err
 }
 
-// CheckComplete returns a *FatalError unless an attach has ended.
+// CheckComplete returns a *FatalError unless attach has completed.
 func (a *Attachment) CheckComplete() error {
 	switch {
 	case a == nil:
@@ -96,8 +98,8 @@ func (a *Attachment) CheckComplete() error {
 	return nil
 }
 
-// RecordOrigin lets the webhook-ids of what is queued from here on in the store's transaction, and after it, be made from another
-// origin: what comes from a new slot may repeat log sequence numbers.
+// RecordOrigin gives the webhook-ids of deliveries queued from here on a new origin, in the store's current
+// transaction and after it. The stream of a new slot may repeat log sequence numbers.
 func RecordOrigin(ctx context.Context, store *pgx.Conn) error {
 	if _, err := store.Exec(ctx, sql.RecordOrigin.SQL); err != nil {
 		return fmt.Errorf("record the origin of deliveries: %w", err)
@@ -105,8 +107,8 @@ func RecordOrigin(ctx context.Context, store *pgx.Conn) error {
 	return nil
 }
 
-// CheckTarget returns a *FatalError that names what differs from the configuration that was attached, and the remedy. Fewer columns may be
-// published than the configuration lets, and not more.
+// CheckTarget returns a *FatalError that names the differences from the attached configuration, and the remedy. The
+// publication may publish fewer columns than the configuration allows, but not more.
 func (a *Attachment) CheckTarget(target Target) error {
 	var differs []string
 	if a.Slot != target.Slot {
@@ -126,7 +128,7 @@ func (a *Attachment) CheckTarget(target Target) error {
 		"or run `walhook detach` with what was attached and then `walhook attach` (webhooks and log are kept; what already happened fires nothing)", strings.Join(differs, "; "))
 }
 
-// ReadAttachmentIfInstalled reads the attachment of a store that may be empty yet.
+// ReadAttachmentIfInstalled returns the attachment, or nil if the store's schema is not installed yet.
 func ReadAttachmentIfInstalled(ctx context.Context, store *pgx.Conn) (*Attachment, error) {
 	version, err := sql.Version(ctx, store)
 	if err != nil || version == 0 {

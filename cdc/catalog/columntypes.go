@@ -16,15 +16,16 @@ const (
 	RoleStamp        = "stamp"
 )
 
-// ColumnTypes are the types of the mapped columns by their roles.
+// ColumnTypes maps the roles of the mapped columns to their types.
 type ColumnTypes map[string]cdc.ColumnType
 
+// MappedColumn is a mapped column of a table.
 type MappedColumn struct {
 	Role, Column string
 	Table        *Table
 }
 
-// MappedColumns are the mapped columns of the tables; assessment may be nil.
+// MappedColumns returns the mapped columns of the tables; assessment may be nil.
 func MappedColumns(m cdc.Mapping, respondent, assessment *Table) []MappedColumn {
 	columns := []MappedColumn{
 		{RoleKey, m.ID, respondent},
@@ -41,7 +42,7 @@ func MappedColumns(m cdc.Mapping, respondent, assessment *Table) []MappedColumn 
 	return slices.DeleteFunc(columns, func(c MappedColumn) bool { return c.Column == "" })
 }
 
-// ColumnTypesOf returns the types as the catalog has them.
+// ColumnTypesOf returns the types of the mapped columns.
 func ColumnTypesOf(m cdc.Mapping, respondent, assessment *Table) ColumnTypes {
 	types := ColumnTypes{}
 	for _, c := range MappedColumns(m, respondent, assessment) {
@@ -50,7 +51,7 @@ func ColumnTypesOf(m cdc.Mapping, respondent, assessment *Table) ColumnTypes {
 	return types
 }
 
-// JSON returns the types as the store keeps them.
+// JSON returns the types as the store records them.
 func (t ColumnTypes) JSON() ([]byte, error) {
 	text, err := json.Marshal(t)
 	if err != nil {

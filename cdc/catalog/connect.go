@@ -11,7 +11,7 @@ import (
 	"walhook/sql"
 )
 
-// DialTimeout bounds what waits for an answer of a server as long as for a connection.
+// DialTimeout also bounds waits that may take as long as connecting.
 const DialTimeout = session.DialTimeout
 
 // ConnectSource opens an ordinary connection to the application's database.
@@ -31,7 +31,7 @@ func ConnectPrimary(ctx context.Context, url string) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// refuseStandby closes a connection to a standby, and returns an error that says so.
+// refuseStandby closes a connection to a standby and returns an error that says so.
 func refuseStandby(conn *pgx.Conn, what, variable string) error {
 	if conn.PgConn().ParameterStatus("in_hot_standby") != "on" {
 		return nil
@@ -58,7 +58,7 @@ func ConnectStore(ctx context.Context, url string) (*pgx.Conn, error) {
 
 type closer interface{ Close(context.Context) error }
 
-// CloseQuietly closes a connection that is not needed any more; whether that works changes nothing.
+// CloseQuietly closes a connection that is no longer needed, and ignores errors.
 func CloseQuietly(conn closer) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

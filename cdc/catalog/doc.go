@@ -1,7 +1,7 @@
-// Package catalog is what stream and setup know of the two databases: connections, locks, where they are, the mapped
-// tables and their replica identities, publication, slot, the attachment that the store has recorded, and the rows of a
+// Package catalog reads and writes the two databases on behalf of stream and setup: connections, locks, locations,
+// the mapped tables and their replica identities, publication, slot, the recorded attachment, and the rows of a
 // snapshot.
 //
-// Every function works on the connection that it is given, and a connection is used by one goroutine at a time. Only what
-// creates or drops an object by its name, such as [CreateSlot] or [RepairPublication], changes the source.
+// Every function works on the connection that it is given, which belongs to one goroutine at a time. Only functions
+// that create or drop an object by name, such as [CreateSlot] or [RepairPublication], change the source.
 package catalog

@@ -12,21 +12,22 @@ import (
 	"walhook/cdc"
 )
 
-// SourceText converts text between UTF-8 and the encoding of the application's database. Asked for UTF8, the server ends the stream, or the
-// copy, at the first value that it cannot convert, in whichever column it is. So it sends the bytes as they are stored, and is asked
-// for the characters of mapped values alone, for each of them once: what a character means does not depend on those beside it.
+// SourceText converts text between UTF-8 and the encoding of the application's database. If a client asks for UTF8,
+// the server ends the stream, or the copy, at the first value that it cannot convert, in any column. So the server
+// sends the stored bytes, and is asked to convert only the characters of mapped values, each of them once: a
+// character's meaning does not depend on its neighbours.
 //
-// A nil *SourceText converts nothing: the database is in UTF8, or in SQL_ASCII, which holds any bytes.
+// A nil *SourceText converts nothing: the database is in UTF8, or in SQL_ASCII, which allows any bytes.
 //
 // It is not safe for concurrent use.
 type SourceText struct {
 	encoding   string
 	connect    func() (*pgx.Conn, error)
-	conn       *pgx.Conn // nil until it is needed
+	conn       *pgx.Conn // opened when first needed
 	characters map[string]string
 }
 
-// newSourceText returns a SourceText for a database, which it asks within the context. Close it.
+// newSourceText returns a SourceText for a database, which it queries within the context. The caller must close it.
 func newSourceText(ctx context.Context, url, encoding string) *SourceText {
 	if encoding == "UTF8" || encoding == "SQL_ASCII" {
 		return nil
@@ -35,7 +36,7 @@ func newSourceText(ctx context.Context, url, encoding string) *SourceText {
 	return &SourceText{encoding: encoding, connect: connect, characters: map[string]string{}}
 }
 
-// SendRawText lets the server send text on this connection as it is stored, and returns what converts it.
+// SendRawText makes the server send text on this connection as stored, and returns its converter.
 func SendRawText(ctx context.Context, conn *pgconn.PgConn, url string) (*SourceText, error) {
 	if _, err := conn.Exec(ctx, "set client_encoding to 'SQL_ASCII'").ReadAll(); err != nil {
 		return nil, fmt.Errorf("ask for text as it is stored: %w", err)
@@ -43,15 +44,15 @@ func SendRawText(ctx context.Context, conn *pgconn.PgConn, url string) (*SourceT
 	return newSourceText(ctx, url, conn.ParameterStatus("server_encoding")), nil
 }
 
-// Close ends the connection that characters were asked through.
+// Close closes the connection that converts characters.
 func (t *SourceText) Close() {
 	if t != nil && t.conn != nil {
 		CloseQuietly(t.conn)
 	}
 }
 
-// Decode returns a text of the database in UTF-8. If the server cannot convert it, it returns something that is no UTF-8: no
-// store takes it, and the row is set aside.
+// Decode converts a text of the database to UTF-8. If the server cannot convert it, Decode returns invalid UTF-8: no
+// store accepts that, and the row is set aside.
 func (t *SourceText) Decode(text string) (string, error) {
 	if t == nil || isASCII(text) {
 		return text, nil
@@ -75,7 +76,7 @@ func (t *SourceText) Decode(text string) (string, error) {
 	return out.String(), nil
 }
 
-// Encode returns a text in UTF-8 as the database has it.
+// Encode converts a text from UTF-8 to the database's encoding.
 func (t *SourceText) Encode(text string) (string, error) {
 	if t == nil || isASCII(text) {
 		return text, nil
@@ -87,7 +88,7 @@ func (t *SourceText) Encode(text string) (string, error) {
 	return string(encoded), nil
 }
 
-// character returns the first character of a text in UTF-8, "" if it has none there.
+// character converts one character to UTF-8. It returns "" if the server has no conversion.
 func (t *SourceText) character(raw string) (string, error) {
 	character, known := t.characters[raw]
 	if known {
@@ -114,8 +115,8 @@ func (t *SourceText) query(answer any, query string, args ...any) (err error) {
 	return nil
 }
 
-// width is how many bytes the first character of a text has (PostgreSQL's src/common/wchar.c: each encoding of a server whose characters have
-// several bytes is an EUC, or is laid out as one).
+// width returns the number of bytes of the text's first character (PostgreSQL's src/common/wchar.c: every multibyte
+// server encoding is an EUC or has the layout of one).
 func (t *SourceText) width(text string) int {
 	n := 1
 	switch first := text[0]; {

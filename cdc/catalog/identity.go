@@ -12,33 +12,33 @@ import (
 	"walhook/sql"
 )
 
-// Place is a database of a server.
+// Place is the location of a database.
 type Place struct {
 	System   string // the server's system identifier
 	Database string
 	OID      uint32 // of the database; 0: unknown
-	Address  string // as people may read it
+	Address  string // for messages
 }
 
 func (p Place) String() string { return fmt.Sprintf("database %q of server %s", p.Database, p.System) }
 
-// SameDatabase reports whether both are the same database, whatever its name is by now.
+// SameDatabase reports whether both are the same database, even if it was renamed.
 func (p Place) SameDatabase(other Place) bool { return p.System == other.System && p.OID == other.OID }
 
-// withoutAddress is the place as the store keeps it.
+// withoutAddress returns the place in its recorded form.
 func (p Place) withoutAddress() Place {
 	p.Address = ""
 	return p
 }
 
-// PlaceOf returns where a connection leads.
+// PlaceOf returns the location of the connected database.
 func PlaceOf(ctx context.Context, conn *pgx.Conn) (Place, error) {
 	here, _, err := Locate(ctx, conn, Place{})
 	return here, err
 }
 
-// Locate returns where a connection leads, and whether that is the recorded place: the same database, also under another name, or one
-// of the same name that has replaced it, as a restore in place does. Anything else is a copy.
+// Locate returns the location of the connected database, and whether it is the recorded one: the same database,
+// possibly renamed, or one of the same name that replaced it, as after a restore in place. Anything else is a copy.
 func Locate(ctx context.Context, conn *pgx.Conn, recorded Place) (here Place, same bool, err error) {
 	here.Address = session.Address(&conn.Config().Config)
 	var recordedExists bool
@@ -54,23 +54,23 @@ func Locate(ctx context.Context, conn *pgx.Conn, recorded Place) (here Place, sa
 	return here, same, nil
 }
 
-// CopyError tells that the source or the store is a copy of what was attached, and not the original.
+// CopyError reports that the source or the store is a copy of the attached one.
 type CopyError struct{ Detail string }
 
 func (e *CopyError) Error() string { return e.Detail + "; " + CopyRemedy }
 
-// CopyRemedy is what to do in a copy.
+// CopyRemedy tells people how to continue in a copy.
 const CopyRemedy = "if this is the original now, run `walhook attach --adopt`: state, webhooks and pending deliveries go on, and what was missed is fired; " +
 	"to start anew here, run `walhook attach --fresh`: pending deliveries are dropped and webhooks are kept disabled (docs/how-to/copies.md)"
 
-// Provenance is where source and store are, beside where the store says that they were.
+// Provenance compares where source and store are with where the store recorded them.
 type Provenance struct {
 	Source, Store             Place
-	AttachedTo, installedIn   Place // zero: nothing is recorded
+	AttachedTo, installedIn   Place // zero: not recorded
 	SourceCopied, StoreCopied bool
 }
 
-// InspectProvenance compares both databases with what the store has recorded. The attachment is nil where there is none.
+// InspectProvenance compares both databases with the recorded locations; a is nil if nothing is attached.
 func InspectProvenance(ctx context.Context, source, store *pgx.Conn, a *Attachment) (id Provenance, err error) {
 	if a != nil {
 		id.AttachedTo = a.Place()
@@ -90,7 +90,7 @@ func isCopy(ctx context.Context, conn *pgx.Conn, recorded Place) (here Place, co
 	return here, !same && recorded.System != "", err
 }
 
-// Err returns a *CopyError where the source or the store is a copy.
+// Err returns a *CopyError if the source or the store is a copy.
 func (id Provenance) Err() error {
 	var found []string
 	if id.SourceCopied {
@@ -108,7 +108,7 @@ func (id Provenance) Err() error {
 	return &CopyError{"this is a copy: " + strings.Join(found, "; ")}
 }
 
-// Original is what this is a copy of.
+// Original returns the location of the copy's original.
 func (id Provenance) Original() Place {
 	if id.SourceCopied {
 		return id.AttachedTo
@@ -116,7 +116,8 @@ func (id Provenance) Original() Place {
 	return id.installedIn
 }
 
-// CheckOriginal returns a *CopyError unless source and store are those that were attached. It takes and changes nothing.
+// CheckOriginal returns a *CopyError unless source and store are the attached ones. It takes no lock and changes
+// nothing.
 func CheckOriginal(ctx context.Context, source, store *pgx.Conn) error {
 	a, err := ReadAttachmentIfInstalled(ctx, store)
 	if err != nil {
@@ -129,7 +130,7 @@ func CheckOriginal(ctx context.Context, source, store *pgx.Conn) error {
 	return id.Err()
 }
 
-// readInstallation returns where the store was installed, the zero Place where a version recorded nothing.
+// readInstallation returns where the store was installed, or the zero Place if an older version did not record it.
 func readInstallation(ctx context.Context, store *pgx.Conn) (p Place, err error) {
 	var exists bool
 	if err := store.QueryRow(ctx, "select pg_catalog.to_regclass('walhook.installation') is not null").Scan(&exists); err != nil || !exists {
@@ -142,15 +143,16 @@ func readInstallation(ctx context.Context, store *pgx.Conn) (p Place, err error)
 	return p, nil
 }
 
-// Original is what a daemon works for: what is attached, and the very databases in which it was found. A nil Original checks nothing.
+// Original is the attachment that a daemon works on, and the databases in which it found it. A nil Original checks
+// nothing.
 type Original struct {
 	Attachment    *Attachment
 	Source, Store Place
-	Moved         bool // they are recorded under other names, or were restored in place
+	Moved         bool // the databases were renamed or restored in place since they were recorded
 }
 
-// OpenOriginal reads what is attached. It returns a *CopyError where source or store is a copy, a *sql.VersionError, or a *FatalError
-// where the configuration is another one.
+// OpenOriginal reads the attachment. It returns a *CopyError if source or store is a copy, a *sql.VersionError, or a
+// *FatalError if the configuration differs from the attached one.
 func OpenOriginal(ctx context.Context, sourceURL, storeURL string, target Target) (*Original, error) {
 	store, err := ConnectStore(ctx, storeURL)
 	if err != nil {
@@ -183,7 +185,7 @@ func OpenOriginal(ctx context.Context, sourceURL, storeURL string, target Target
 	return &Original{Attachment: a, Source: id.Source, Store: id.Store, Moved: moved}, a.CheckTarget(target)
 }
 
-// CheckSource returns a *CopyError unless the connection leads to the application's database as it was found.
+// CheckSource returns a *CopyError unless the connection leads to the same application database as before.
 func (o *Original) CheckSource(ctx context.Context, conn *pgx.Conn) error {
 	if o == nil {
 		return nil
@@ -191,7 +193,7 @@ func (o *Original) CheckSource(ctx context.Context, conn *pgx.Conn) error {
 	return checkPlace(ctx, conn, "the application's database", o.Source)
 }
 
-// CheckStore is the same for the store.
+// CheckStore is CheckSource for the store.
 func (o *Original) CheckStore(ctx context.Context, conn *pgx.Conn) error {
 	if o == nil {
 		return nil
@@ -207,7 +209,7 @@ func checkPlace(ctx context.Context, conn *pgx.Conn, what string, found Place) e
 	return err
 }
 
-// ConnectSource opens a connection to the application's database, if it is still the one that was found.
+// ConnectSource connects to the application's database and checks that it is still the same one.
 func (o *Original) ConnectSource(ctx context.Context, url string) (*pgx.Conn, error) {
 	conn, err := ConnectPrimary(ctx, url)
 	if err != nil {
@@ -220,7 +222,7 @@ func (o *Original) ConnectSource(ctx context.Context, url string) (*pgx.Conn, er
 	return conn, nil
 }
 
-// RecordPlaces notes where source and store are by now: they may have got another name, or have been restored in place.
+// RecordPlaces records the current locations of source and store, which may have been renamed or restored in place.
 func RecordPlaces(ctx context.Context, store *pgx.Conn, source, here Place) error {
 	_, err := store.Exec(ctx, sql.RecordSourcePlace.SQL, sql.RecordSourcePlace.Bind(source.Args())...)
 	if err == nil {
@@ -232,7 +234,7 @@ func RecordPlaces(ctx context.Context, store *pgx.Conn, source, here Place) erro
 	return nil
 }
 
-// Args are the arguments of the queries that record a place.
+// Args returns the arguments of the queries that record a place.
 func (p Place) Args() sql.Args {
 	return sql.Args{"system_identifier": p.System, "database": p.Database, "database_oid": int64(p.OID)}
 }

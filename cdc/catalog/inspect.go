@@ -7,13 +7,12 @@ import (
 	"slices"
 
 	"github.com/jackc/pgerrcode"
-	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
 	"walhook/cdc"
 )
 
-// Table is what the catalog says of a table.
+// Table describes a table.
 type Table struct {
 	OID         uint32
 	Name        cdc.Name
@@ -21,18 +20,18 @@ type Table struct {
 	Persistence string // pg_class.relpersistence: p permanent, u unlogged, t temporary
 	Columns     map[string]uint32
 	Modifiers   map[string]int32 // of the columns' types; -1: none
-	Generated   map[string]bool  // of the columns
+	Generated   map[string]bool  // generated columns
 	PrimaryKey  []string
 	Uniques     [][]string // columns of each valid unique index over plain columns
 	Identities  []Identity // of the table itself, or of each leaf partition
 	Rows        float64    // the planner's estimate
-	Bytes       int64      // as measure found it; -1: not known
+	Bytes       int64      // set by measure; -1: unknown
 	RowSecurity bool       // row-level security hides rows from the connected role
-	IsOwner     bool       // the connected role may do what the owner may
-	Inherited   bool       // other tables inherit from it, and are no partitions
+	IsOwner     bool       // the connected role has the owner's rights
+	Inherited   bool       // other tables that are not partitions inherit from it
 
-	// Adopted tells which partitions were tables of their own before, as the catalog's rows that made them partitions. Only
-	// PostgreSQL 14 is asked: its walsender goes on leaving out what it has once left out.
+	// AttachedPartitions lists partitions that used to be standalone tables, with the xmin of the catalog rows that
+	// attached them. Only PostgreSQL 14 needs it: its walsender keeps omitting relations that it has once omitted.
 	AttachedPartitions string
 }
 
@@ -40,21 +39,21 @@ type Table struct {
 type Identity struct {
 	Table   string
 	Setting string   // pg_class.relreplident: d default, i index, f full, n nothing
-	File    uint32   // pg_class.relfilenode: another one after TRUNCATE, and after a rewrite
-	Empty   bool     // as far as the catalog knows, which TRUNCATE tells it
-	Columns []string // empty where an update or delete cannot be published
+	File    uint32   // pg_class.relfilenode: changes with TRUNCATE and with a rewrite
+	Empty   bool     // according to the catalog, which TRUNCATE updates
+	Columns []string // empty if an update or delete cannot be published
 
-	// Usable has for each column the smallest setting of REPLICA IDENTITY that covers it, such as USING INDEX name.
+	// Usable maps each column to the smallest REPLICA IDENTITY setting that covers it, such as USING INDEX name.
 	Usable map[string]string
 }
 
-// Covering returns the statement that gives the table a replica identity with the column; false where no index allows one.
-func (i *Identity) Covering(column string) (string, bool) {
+// Covering returns the statement that sets a replica identity with the column; ok is false if no index allows one.
+func (i *Identity) Covering(column string) (statement string, ok bool) {
 	setting, ok := i.Usable[column]
 	return fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY %s", i.Table, setting), ok
 }
 
-// columnType returns the type of a column.
+// columnType returns a column's type.
 func (t *Table) columnType(column string) cdc.ColumnType {
 	modifier, limited := t.Modifiers[column]
 	if !limited {
@@ -66,8 +65,8 @@ func (t *Table) columnType(column string) cdc.ColumnType {
 // Partitioned reports whether the table is partitioned.
 func (t *Table) Partitioned() bool { return t.Kind == "p" }
 
-// partitionTree begins a query on the table tree: a table and, where it is partitioned, all its partitions. It takes no lock on them, as
-// pg_partition_tree does.
+// partitionTree begins a query on a table and, if it is partitioned, all its partitions. Unlike pg_partition_tree it
+// does not lock them.
 func partitionTree(oid string) string {
 	return `with recursive tree (relid) as (
 		select ` + oid + ` union all
@@ -76,7 +75,7 @@ func partitionTree(oid string) string {
 		  join pg_catalog.pg_inherits i on i.inhparent = t.relid and not i.inhdetachpending)`
 }
 
-// measure finds the table's size. That needs a lock, which is not waited for where the application alters the table.
+// measure reads the table's size, which needs a lock. It gives up if another session has locked the table.
 func (t *Table) measure(ctx context.Context, conn *pgx.Conn) error {
 	work := &pgx.Batch{}
 	work.Queue("select pg_catalog.set_config('lock_timeout', '500ms', true)")
@@ -92,7 +91,8 @@ func (t *Table) measure(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// InspectTable reads a table from the catalog, nil where there is none of that name. It waits for no lock on the table.
+// InspectTable reads a table from the catalog. It returns nil if no table has that name. It does not wait for locks
+// on the table.
 func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*Table, error) {
 	t := &Table{Name: name, Columns: map[string]uint32{}, Modifiers: map[string]int32{}, Generated: map[string]bool{}}
 	err := conn.QueryRow(ctx, `
@@ -110,7 +110,7 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*Table, e
 		return nil, fmt.Errorf("look up table %s: %w", name.Display(), err)
 	}
 
-	// A domain's values are judged by the type beneath it, as they are in the stream.
+	// Domains are resolved to their base type, as in the stream.
 	rows, err := conn.Query(ctx, `
 		select a.attname::text,
 		       (with recursive t as (
@@ -143,7 +143,8 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*Table, e
 	return t, t.readIdentities(ctx, conn)
 }
 
-// readAttachedPartitions tells partitions that were made as such from others by a system column, whose row is as old as the table.
+// readAttachedPartitions recognises a partition that was created as such by a system column, whose catalog row is as
+// old as the table.
 func (t *Table) readAttachedPartitions(ctx context.Context, conn *pgx.Conn) error {
 	if t.Kind != "p" {
 		return nil
@@ -184,7 +185,7 @@ func (t *Table) readIndexes(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// readIdentities reads the replica identity where it counts: PostgreSQL checks that of the partition a row lies in.
+// readIdentities reads the replica identities that PostgreSQL checks: that of the table, or of each leaf partition.
 func (t *Table) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, partitionTree("$1::oid")+`
 		select c.oid::regclass::text, c.relreplident::text, c.relfilenode, c.relpages = 0,
@@ -222,109 +223,4 @@ func (t *Table) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("look up the replica identity of %s: %w", t.Name.Display(), err)
 	}
 	return nil
-}
-
-// Slot is what pg_replication_slots says of our slot.
-type Slot struct {
-	Name      string
-	Exists    bool
-	Plugin    string
-	Type      string
-	Database  string // that it belongs to; empty: to none, as it is a physical one
-	Local     bool   // that is the connected database
-	ActivePID *int32
-	Confirmed pglogrepl.LSN
-	WALStatus string        // reserved, extended, unreserved or lost
-	Retained  int64         // bytes of WAL that the slot keeps
-	SafeBytes *int64        // bytes that may still be written before the slot is in danger; nil: no limit
-	WALEnd    pglogrepl.LSN // of the server
-}
-
-// InspectSlot returns the slot of that name; where there is none, Exists is false.
-func InspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*Slot, error) {
-	s := &Slot{Name: name}
-	var (
-		plugin, kind, status *string
-		database             *string
-		here                 *bool
-		confirmed            *pglogrepl.LSN
-		retained             *int64
-	)
-	err := conn.QueryRow(ctx, `
-		select s.slot_name is not null, s.plugin::text, s.slot_type, s.database::text, s.database = current_database(), s.active_pid, s.confirmed_flush_lsn,
-		       s.wal_status, (w.lsn - s.restart_lsn)::bigint, s.safe_wal_size, w.lsn
-		  from (select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end as lsn) w
-		  left join pg_catalog.pg_replication_slots s on s.slot_name = $1`, name).
-		Scan(&s.Exists, &plugin, &kind, &database, &here, &s.ActivePID, &confirmed, &status, &retained, &s.SafeBytes, &s.WALEnd)
-	if err != nil {
-		return nil, fmt.Errorf("look up slot %q: %w", name, err)
-	}
-	for _, v := range []struct {
-		from *string
-		to   *string
-	}{{plugin, &s.Plugin}, {kind, &s.Type}, {status, &s.WALStatus}, {database, &s.Database}} {
-		if v.from != nil {
-			*v.to = *v.from
-		}
-	}
-	if here != nil {
-		s.Local = *here
-	}
-	if confirmed != nil {
-		s.Confirmed = *confirmed
-	}
-	if retained != nil {
-		s.Retained = *retained
-	}
-	return s, nil
-}
-
-// IsForeign reports whether the slot is there and none of this database that walhook could have made. Names of slots are those of the
-// whole server.
-func (s *Slot) IsForeign() bool {
-	return s.Exists && (s.Type != "logical" || s.Plugin != "pgoutput" || !s.Local)
-}
-
-// DescribeForeign says what a foreign slot is.
-func (s *Slot) DescribeForeign() string {
-	switch {
-	case s.Type != "logical":
-		return fmt.Sprintf("slot %q is a physical one", s.Name)
-	case !s.Local:
-		return fmt.Sprintf("slot %q belongs to database %q of this server", s.Name, s.Database)
-	default:
-		return fmt.Sprintf("slot %q is one of the plugin %s", s.Name, s.Plugin)
-	}
-}
-
-// OtherSlotRemedy never says to drop a slot: somebody may depend on it.
-const OtherSlotRemedy = "slot names are shared by all databases of a server: choose another WALHOOK_SLOT"
-
-// CheckPosition returns a *GapError unless the slot goes on exactly where the store ends, or before. The stored position stood at before and after
-// when it was read before and after the slot: a daemon that runs moves both.
-func (s *Slot) CheckPosition(before, after cdc.Position) error {
-	switch {
-	case s.IsForeign():
-		return &cdc.GapError{Kind: cdc.SlotForeign, Detail: s.DescribeForeign()}
-	case s.WALStatus == "lost":
-		return &cdc.GapError{Kind: cdc.SlotLost, Detail: s.DescribeLost()}
-	case s.WALEnd < before.LSN:
-		return &cdc.GapError{Kind: cdc.ServerRestored, Detail: fmt.Sprintf("the server's WAL ends at %s, before the stored position %s: it was restored to an earlier point", s.WALEnd, before.LSN)}
-	case s.Confirmed > after.LSN:
-		return &cdc.GapError{Kind: cdc.SlotForeign, Detail: fmt.Sprintf("slot %q stands at %s, ahead of the stored position %s: it is another slot under the same name, or somebody else has read it", s.Name, s.Confirmed, after.LSN)}
-	}
-	return nil
-}
-
-// DescribeLost says that the slot was invalidated.
-func (s *Slot) DescribeLost() string {
-	return fmt.Sprintf("slot %q was invalidated: the server has removed WAL that it still needed", s.Name)
-}
-
-// CollectStrings returns the one column of all rows.
-func CollectStrings(rows pgx.Rows, err error) ([]string, error) {
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
 }

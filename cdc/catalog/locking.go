@@ -12,11 +12,11 @@ import (
 	"walhook/cdc"
 )
 
-// LockRetryInterval is how often a lock that somebody else holds is tried again.
+// LockRetryInterval is how often a lock that another session holds is retried.
 const LockRetryInterval = 500 * time.Millisecond
 
-// deadClientSettings are settings with which the store's server ends a session within five seconds of the end of its client's machine, also where it
-// is at a statement.
+// deadClientSettings make the store's server end a session within five seconds after the client's host is gone, even
+// in the middle of a statement.
 var deadClientSettings = [...][2]string{
 	{"tcp_keepalives_idle", "1"},
 	{"tcp_keepalives_interval", "1"},
@@ -25,7 +25,7 @@ var deadClientSettings = [...][2]string{
 	{"client_connection_check_interval", "2s"},
 }
 
-// ConnectLocking opens a connection to the store for a session whose locks others wait for.
+// ConnectLocking opens a connection to the store for a session that holds locks.
 func ConnectLocking(ctx context.Context, url string) (*pgx.Conn, error) {
 	store, err := ConnectStore(ctx, url)
 	if err != nil {
@@ -41,7 +41,8 @@ func ConnectLocking(ctx context.Context, url string) (*pgx.Conn, error) {
 	return store, nil
 }
 
-// CloseLocking gives the locks back before it closes the connection: the server may take a moment to end a session.
+// CloseLocking releases the session's locks before it closes the connection: the server may take a moment to end a
+// session.
 func CloseLocking(store *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -49,17 +50,17 @@ func CloseLocking(store *pgx.Conn) {
 	CloseQuietly(store)
 }
 
-// ReaderLock is the key of the session lock on the store that the one daemon holds which reads the slot.
+// ReaderLock is the key of the advisory lock on the store that the one daemon holds which reads the slot.
 const ReaderLock int64 = 0x77616c686f6f6b01 // "walhook" and 1
 
-// DaemonLock and a daemon's id are the key of the session lock on the store that it holds while it lives, so that others find out at
-// once when it is killed.
+// DaemonLock is the class of the advisory lock on the store that each daemon holds for its id while it is alive, so
+// that other daemons notice at once when it is killed.
 const DaemonLock int32 = 0x77686b64 // "whkd"
 
-// AttachLock is the key of the session lock on the store that attach, detach and reconcile hold.
+// AttachLock is the key of the advisory lock on the store that attach, detach and reconcile hold.
 const AttachLock int64 = 0x77616c686f6f6b02 // "walhook" and 2
 
-// LockAttach waits a while for another attach, detach or reconcile on this store to end.
+// LockAttach acquires AttachLock. It waits a while for another attach, detach or reconcile on this store.
 func LockAttach(ctx context.Context, store *pgx.Conn) error {
 	locked, err := TryLock(ctx, store, AttachLock, DialTimeout)
 	if err == nil && !locked {
@@ -68,13 +69,13 @@ func LockAttach(ctx context.Context, store *pgx.Conn) error {
 	return err
 }
 
-// TryLock takes an advisory lock of the store, and gives whoever holds it some time to end. It reports whether it has it.
-func TryLock(ctx context.Context, store *pgx.Conn, key int64, patience time.Duration) (locked bool, err error) {
+// TryLock tries to acquire an advisory lock of the store until a timeout, and reports whether it did.
+func TryLock(ctx context.Context, store *pgx.Conn, key int64, timeout time.Duration) (locked bool, err error) {
 	for began := time.Now(); ; {
 		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", key).Scan(&locked); err != nil {
 			return false, fmt.Errorf("lock the store: %w", err)
 		}
-		if locked || time.Since(began) >= patience {
+		if locked || time.Since(began) >= timeout {
 			return locked, nil
 		}
 		select {

@@ -14,47 +14,27 @@ import (
 	"walhook/cdc"
 )
 
-// Level grades a Finding.
-type Level string
-
-// The levels of a Finding.
-const (
-	OK   Level = "ok"
-	Warn Level = "warn"
-	Fail Level = "fail"
-)
-
-// Finding is one thing that was looked at: what was found, and what to do about it where it is not ok.
-type Finding struct {
-	Check  string `json:"check"` // stable name, such as replica_identity
-	Level  Level  `json:"level"`
-	Found  string `json:"found"`
-	Remedy string `json:"remedy,omitempty"`
-
-	NotFound bool `json:"-"` // nothing has the name that a variable gives
-}
-
-// Target is what is to be attached.
+// Target is the configuration to attach.
 type Target struct {
 	Slot, Publication, Publish string
 	Mapping                    cdc.Mapping
 }
 
-// Preflight is what a look at the source found.
+// Preflight is the state of the source before an attach.
 type Preflight struct {
 	Findings   []Finding
 	Version    int // server_version_num
 	User       string
 	Superuser  bool
 	Respondent *Table
-	Assessment *Table // nil where none is mapped or none exists
+	Assessment *Table // nil if none is mapped or the mapped one does not exist
 	Slot       *Slot
 
 	PublicationSpec PublicationSpec
 	Publication     *Publication
 }
 
-// Refusals returns the findings for which attach refuses.
+// Refusals returns the findings that prevent an attach.
 func (p *Preflight) Refusals() []Finding {
 	return slices.DeleteFunc(slices.Clone(p.Findings), func(f Finding) bool { return f.Level != Fail })
 }
@@ -63,13 +43,13 @@ func (p *Preflight) note(level Level, check, found, remedy string) {
 	p.Findings = append(p.Findings, Finding{Check: check, Level: level, Found: found, Remedy: remedy})
 }
 
-// noteAbsent notes that nothing has the name that a variable gives.
+// noteAbsent notes that the object that a variable names does not exist.
 func (p *Preflight) noteAbsent(check, found, remedy string) {
 	p.Findings = append(p.Findings, Finding{Check: check, Level: Fail, Found: found, Remedy: remedy, NotFound: true})
 }
 
-// InspectSource looks at the source and changes nothing. The error is one of the connection; what stands in the way of an attach is
-// among the findings. WAL senders of replication connections that are open already count as free.
+// InspectSource checks the source and changes nothing. It only fails on connection errors; whatever prevents an
+// attach is among the findings. It does not count the walsenders of the open replication connections.
 func InspectSource(ctx context.Context, source *pgx.Conn, target Target, open ...*pgconn.PgConn) (*Preflight, error) {
 	p := &Preflight{}
 	if err := p.checkServer(ctx, source, target, open); err != nil {
@@ -85,7 +65,7 @@ func InspectSource(ctx context.Context, source *pgx.Conn, target Target, open ..
 			return nil, err
 		}
 	}
-	if p.Respondent != nil { // what is wrong with the table comes first
+	if p.Respondent != nil { // problems with the table are listed first
 		p.checkStamp(m)
 		if err := p.checkMarkers(ctx, source, m); err != nil {
 			return nil, err
@@ -98,7 +78,7 @@ func InspectSource(ctx context.Context, source *pgx.Conn, target Target, open ..
 	return p, p.checkPublication(ctx, source)
 }
 
-// CloudReplicators are the groups that replicate on managed services, where nobody has REPLICATION itself.
+// CloudReplicators are the groups that may replicate on managed services, where no role has REPLICATION.
 var CloudReplicators = []string{"rds_replication", "azure_pg_admin", "cloudsqlsuperuser"}
 
 func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Target, open []*pgconn.PgConn) error {
@@ -153,10 +133,10 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 	return nil
 }
 
-// Variable is a mapped column with the variable that names it.
+// Variable is an environment variable and the column that it maps.
 type Variable struct{ Name, Column string }
 
-// RespondentVariables are the mapped columns of the respondent table, by the variables that name them.
+// RespondentVariables returns the variables that map columns of the respondent table.
 func RespondentVariables(m cdc.Mapping) []Variable {
 	return []Variable{
 		{"WALHOOK_RESPONDENT_ID", m.ID},
@@ -168,7 +148,7 @@ func RespondentVariables(m cdc.Mapping) []Variable {
 	}
 }
 
-// AssessmentVariables are those of the assessment table.
+// AssessmentVariables returns the variables that map columns of the assessment table.
 func AssessmentVariables(m cdc.Mapping) []Variable {
 	return []Variable{
 		{"WALHOOK_ASSESSMENT_ID", m.AssessmentID},
@@ -243,7 +223,7 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 	return t, nil
 }
 
-// checkSelect makes sure that the snapshot can be read. It takes no more than the mapped columns.
+// checkSelect checks that the role may read the mapped columns, which the snapshot needs.
 func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *Table, columns []Variable) error {
 	var lacking, quoted []string
 	for _, v := range columns {
@@ -271,7 +251,8 @@ func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *Table,
 	return nil
 }
 
-// CheckOriginal refuses a table whose updates and deletes would fail, or not tell the row, once it is published.
+// checkIdentity refuses a table whose updates and deletes would fail once it is published, or would not identify the
+// row.
 func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 	shown, id := t.Name.Display(), key.Column
 	unique := slices.ContainsFunc(t.Uniques, func(columns []string) bool { return len(columns) == 1 && columns[0] == id })
@@ -303,30 +284,7 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 	}
 }
 
-// uniqueAdvice says how to map a column that identifies a row. A unique index may forbid what the application does.
-func uniqueAdvice(t *Table, key Variable) string {
-	index := fmt.Sprintf("a unique index on %q would do as well, but forbids rows that share a value of it", key.Column)
-	switch len(t.PrimaryKey) {
-	case 0:
-		return fmt.Sprintf("set %s to a column that identifies a row by itself; %s", key.Name, index)
-	case 1:
-		return fmt.Sprintf("set %s=%s, the primary key; %s", key.Name, t.PrimaryKey[0], index)
-	}
-	return fmt.Sprintf("set %s to a column that identifies a row by itself; %s, which the primary key (%s) permits", key.Name, index, strings.Join(t.PrimaryKey, ", "))
-}
-
-// identityAdvice says how to make the replica identity cover the key.
-func identityAdvice(identity *Identity, key string) string {
-	if statement, ok := identity.Covering(key); ok {
-		return statement + ";"
-	}
-	column := pgx.Identifier{key}.Sanitize()
-	return fmt.Sprintf("map the primary key column; or, if %[2]s is never NULL and no two rows share a value of it, which the index then forbids: "+
-		"ALTER TABLE %[1]s ALTER COLUMN %[2]s SET NOT NULL; CREATE UNIQUE INDEX CONCURRENTLY walhook_identity ON %[1]s (%[2]s); ALTER TABLE %[1]s REPLICA IDENTITY USING INDEX walhook_identity;",
-		identity.Table, column)
-}
-
-// checkMarkers warns of values that the column's type does not have, mostly a typing error.
+// checkMarkers warns of values that the column's type does not have, which is mostly a typo.
 func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Mapping) error {
 	for _, marker := range []struct {
 		variable string
@@ -349,7 +307,7 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 	return nil
 }
 
-// possibleValues lists all values that a type has, as text; none where they are not to be listed.
+// possibleValues lists all values of a boolean or enum type as text, and nothing for other types.
 func possibleValues(ctx context.Context, source *pgx.Conn, typeOID uint32) ([]string, error) {
 	if typeOID == pgtype.BoolOID {
 		return []string{"true", "false", "t", "f"}, nil
@@ -399,49 +357,7 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 	return nil
 }
 
-// PlanAdvice is the remedy of a role that may not attach by itself.
-func PlanAdvice(role string) string {
-	return fmt.Sprintf("let the owner of the tables or a superuser run the script that walhook plan --role %s prints (docs/how-to/roles.md), then attach again", shellWord(role))
-}
-
-// shellWord quotes a word for a shell where it needs that.
-func shellWord(word string) string {
-	if strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == "" {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-}
-
-// Size tells how large the table is.
-func (t *Table) Size() string {
-	if t.Bytes < 0 {
-		return "of unknown size, since somebody has locked it"
-	}
-	return FormatBytes(t.Bytes)
-}
-
-// FormatRows tells how many rows a table has by its statistics, which are 0 as long as nobody has counted.
-func FormatRows(rows float64) string {
-	if rows < 1 {
-		return "empty or never analysed"
-	}
-	return fmt.Sprintf("about %.0f rows by its statistics", rows)
-}
-
-// FormatBytes tells a number of bytes as people read it, such as 1.5 MB.
-func FormatBytes(n int64) string {
-	const unit = 1024
-	value, suffix := float64(n), "bytes"
-	for _, s := range []string{"kB", "MB", "GB", "TB"} {
-		if value < unit {
-			break
-		}
-		value, suffix = value/unit, s
-	}
-	return fmt.Sprintf("%.4g %s", value, suffix)
-}
-
-// closest returns the column that is spelled most like the given name, whatever its case, blanks and underscores.
+// closest returns the column whose name is most similar to name, ignoring case, blanks and underscores.
 func closest(name string, columns map[string]uint32) string {
 	fold := func(s string) string {
 		return strings.NewReplacer("_", "", " ", "", "-", "").Replace(strings.ToLower(s))
@@ -451,17 +367,4 @@ func closest(name string, columns map[string]uint32) string {
 		folded[fold(column)] = column
 	}
 	return folded[cdc.Nearest(fold(name), slices.Collect(maps.Keys(folded)))]
-}
-
-// FormatFindings is one line of findings and their remedies.
-func FormatFindings(findings []Finding) string {
-	texts := make([]string, len(findings))
-	for i, f := range findings {
-		texts[i] = f.Found
-		again := slices.ContainsFunc(findings[i+1:], func(later Finding) bool { return later.Remedy == f.Remedy })
-		if f.Remedy != "" && !again { // a remedy for several comes after the last of them
-			texts[i] += " (" + f.Remedy + ")"
-		}
-	}
-	return strings.Join(texts, "; ")
 }

@@ -21,10 +21,10 @@ const (
 // columnListVersion is the first server version with column lists in publications.
 const columnListVersion = 150000
 
-// PublicationSpec is the publication as it should be.
+// PublicationSpec is the publication that walhook needs.
 type PublicationSpec struct {
 	Name    string
-	Slot    string // whose daemon reads it
+	Slot    string // the slot whose daemon reads it
 	publish string
 	tables  []publishedTable
 }
@@ -40,7 +40,7 @@ func NewPublicationSpec(name, slot, publish string, m cdc.Mapping, respondent, a
 	spec := PublicationSpec{Name: name, Slot: slot, publish: publish}
 	add := func(info *Table, mapped []string) {
 		table := publishedTable{info: info, needed: slices.Clone(mapped)}
-		// PostgreSQL refuses updates of the application when a list lacks a column of the replica identity.
+		// PostgreSQL rejects the application's updates if a column list lacks a column of the replica identity.
 		for _, identity := range info.Identities {
 			for _, column := range identity.Columns {
 				if !slices.Contains(table.needed, column) {
@@ -71,7 +71,7 @@ func (t publishedTable) sql() string {
 	return t.info.Name.String() + " (" + strings.Join(quoted, ", ") + ")"
 }
 
-// createSQL is the statement that makes the publication.
+// createSQL is the statement that creates the publication.
 func (p PublicationSpec) createSQL() string {
 	tables := make([]string, len(p.tables))
 	for i, table := range p.tables {
@@ -81,8 +81,9 @@ func (p PublicationSpec) createSQL() string {
 		pgx.Identifier{p.Name}.Sanitize(), strings.Join(tables, ", "))
 }
 
-// PublicationMark begins the comment of a publication that walhook created; the name of the slot for which it did follows. Names of slots
-// are unique, so the comment tells installations on one database apart, and what walhook did not create. walhook.unpublish knows it too.
+// PublicationMark begins the comment of a publication that walhook created; the slot's name follows. Slot names are
+// unique, so the comment distinguishes installations on one database, and publications that walhook did not create.
+// walhook.unpublish relies on it too.
 const PublicationMark = "walhook, for slot "
 
 // MarkSQL is the statement that marks the publication as created for the slot.
@@ -90,39 +91,41 @@ func (p PublicationSpec) MarkSQL() string {
 	return fmt.Sprintf("comment on publication %s is '%s%s'", pgx.Identifier{p.Name}.Sanitize(), PublicationMark, p.Slot)
 }
 
-// Publication is the publication as it is.
+// Publication is a publication that exists.
 type Publication struct {
 	name               string
-	Owner              bool   // the connected role may do what the owner may
-	Slot               string // for which walhook created it; empty: walhook did not, or an earlier version did
+	Owner              bool   // the connected role has the owner's rights
+	Slot               string // for which walhook created it; empty: walhook did not, or an older version did
 	allTables, viaRoot bool
-	schemas            map[string]string // of FOR TABLES IN SCHEMA: name, and oid and xmin of the row in pg_publication_namespace
+	schemas            map[string]string // of FOR TABLES IN SCHEMA: name to oid and xmin of the row in pg_publication_namespace
 	actions            [4]bool           // insert, update, delete, truncate
 	tables             map[uint32][]string
-	filtered           map[uint32]bool // tables of which a row filter holds rows back
+	filtered           map[uint32]bool // tables with a row filter
 
 	catalogRow string            // oid and xmin of its row in pg_publication
-	tableRows  map[uint32]string // the same of the tables' rows in pg_publication_rel
+	tableRows  map[uint32]string // the same for the tables' rows in pg_publication_rel
 }
 
-// publishesSchemas reports whether it publishes whole schemas, or all tables.
+// publishesSchemas reports whether it publishes whole schemas or all tables.
 func (p *Publication) publishesSchemas() bool { return p.allTables || len(p.schemas) > 0 }
 
-// includes reports whether the publication has the table, by name or with others.
+// includes reports whether the publication includes the table, explicitly or implicitly.
 func (p *Publication) includes(table *Table) bool {
 	_, named := p.tables[table.OID]
 	return named || p.IncludesImplicitly(table)
 }
 
-// IncludesImplicitly reports whether the table is published with others, as one of a schema or of all, and so without list and filter.
+// IncludesImplicitly reports whether the table is published as part of a schema or of all tables, and so without
+// column list and row filter.
 func (p *Publication) IncludesImplicitly(table *Table) bool {
 	_, schema := p.schemas[table.Name.Schema]
 	return schema || p.allTables
 }
 
-// CatalogRows tells the catalog's rows that publish these tables, with the transactions that wrote them. They are others once
-// the publication was made again, or a table taken out and in, however soon: what happened in between was not streamed. So are
-// they where PostgreSQL 14 does not stream a partition since it was a table of its own before.
+// CatalogRows identifies the catalog rows that publish these tables, with the transactions that wrote them. They
+// change when the publication is recreated, or a table is removed and added, however quickly: changes in between were
+// not streamed. They also change when PostgreSQL 14 does not stream a partition because it used to be a standalone
+// table.
 func (p *Publication) CatalogRows(tables ...*Table) string {
 	if p == nil {
 		return ""
@@ -139,7 +142,7 @@ func (p *Publication) CatalogRows(tables ...*Table) string {
 	return strings.Join(rows, " ")
 }
 
-// InspectPublication reads the publication, nil where there is none.
+// InspectPublication reads the publication. It returns nil if there is none.
 func InspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*Publication, error) {
 	p := &Publication{name: name, schemas: map[string]string{}, tables: map[uint32][]string{}, filtered: map[uint32]bool{}, tableRows: map[uint32]string{}}
 	var oid uint32
@@ -205,7 +208,7 @@ func (p *Publication) inspectSchemas(ctx context.Context, conn *pgx.Conn, oid ui
 	return err
 }
 
-// Drift says in sentences how the publication differs from what it should be, nothing where it does not.
+// Drift describes how the publication differs from the spec. It returns nil if it does not.
 func (p PublicationSpec) Drift(have *Publication) []string {
 	if have == nil {
 		return []string{fmt.Sprintf("publication %q does not exist", p.Name)}
@@ -242,7 +245,7 @@ func (p PublicationSpec) Drift(have *Publication) []string {
 	return drift
 }
 
-// excess says in sentences what the publication publishes beyond the mapped columns although WALHOOK_PUBLISH is mapped.
+// excess describes what the publication publishes beyond the mapped columns although WALHOOK_PUBLISH is mapped.
 func (p PublicationSpec) excess(have *Publication) []string {
 	var found []string
 	for _, table := range p.tables {
@@ -258,8 +261,8 @@ func (p PublicationSpec) excess(have *Publication) []string {
 	return found
 }
 
-// Refusals are why this installation does not take the publication that is there. recorded is the attachment whose publication it may be, nil
-// where none is.
+// Refusals returns the reasons not to use the existing publication. recorded is the attachment that may have created
+// it, or nil.
 func (p PublicationSpec) Refusals(have *Publication, recorded *Attachment) []Finding {
 	refuse := func(what, remedy string) []Finding {
 		return []Finding{{Check: "publication", Level: Fail, Found: what, Remedy: remedy}}
@@ -270,7 +273,7 @@ func (p PublicationSpec) Refusals(have *Publication, recorded *Attachment) []Fin
 	case have.Slot != "":
 		return refuse(fmt.Sprintf("publication %q is that of another walhook, which reads slot %q", p.Name, have.Slot), another)
 	case recorded.Complete():
-		// It was taken as it was, and may have been changed since to protect the application.
+		// It was accepted as it was, and may have been changed since to protect the application's writes.
 	case len(p.Drift(have)) > 0:
 		return refuse(fmt.Sprintf("publication %q is there, and walhook did not create it: %s", p.Name, strings.Join(p.Drift(have), "; ")), another)
 	case len(p.excess(have)) > 0:
@@ -279,7 +282,7 @@ func (p PublicationSpec) Refusals(have *Publication, recorded *Attachment) []Fin
 	return nil
 }
 
-// OwnsPublication reports whether this installation created the publication, and may change and drop it.
+// OwnsPublication reports whether this installation created the publication, and so may alter and drop it.
 func (a *Attachment) OwnsPublication(have *Publication, slot string) bool {
 	switch {
 	case have.Slot == slot:
@@ -289,7 +292,7 @@ func (a *Attachment) OwnsPublication(have *Publication, slot string) bool {
 	case have.Slot != "":
 		return have.Slot == a.Slot || have.Slot == a.NextSlot
 	}
-	// An earlier version did not mark it, and dropped whatever had the name.
+	// An older version did not mark it, and dropped any publication of that name.
 	return a.Publication == have.name && (a.PublicationCreated == nil || *a.PublicationCreated) && !have.publishesSchemas()
 }
 
@@ -302,7 +305,7 @@ func covers(columns []string, table publishedTable) bool {
 	return true
 }
 
-// RepairSQL are the statements that make the publication what it should be.
+// RepairSQL returns the statements that create the publication or alter it to match the spec.
 func (p PublicationSpec) RepairSQL(have *Publication) []string {
 	if have == nil {
 		return []string{p.createSQL(), p.MarkSQL()}
@@ -312,7 +315,7 @@ func (p PublicationSpec) RepairSQL(have *Publication) []string {
 	switch {
 	case have.allTables:
 	case len(have.schemas) > 0:
-		// Setting the tables would take the schemas out.
+		// SET TABLE would remove the schemas.
 		for _, table := range p.tables {
 			if have.IncludesImplicitly(table.info) {
 				continue
@@ -332,12 +335,12 @@ func (p PublicationSpec) RepairSQL(have *Publication) []string {
 	return statements
 }
 
-// QuotePublication writes a publication name for the option publication_names, a list of identifiers inside a literal.
+// QuotePublication quotes a publication name for the option publication_names, a list of identifiers in a literal.
 func QuotePublication(name string) string {
 	return strings.ReplaceAll(pgx.Identifier{name}.Sanitize(), "'", "''")
 }
 
-// RepairPublication makes the publication what it should be, and marks it where this installation created it.
+// RepairPublication creates or repairs the publication, and marks it if this installation created it.
 func RepairPublication(ctx context.Context, source *pgx.Conn, p *Preflight, recorded *Attachment) error {
 	var statements []string
 	if len(p.PublicationSpec.Drift(p.Publication)) > 0 {
@@ -354,8 +357,8 @@ func RepairPublication(ctx context.Context, source *pgx.Conn, p *Preflight, reco
 	return nil
 }
 
-// WriteRefusal says why PostgreSQL would refuse updates of the table while the publication has it as it is, or as it would be without
-// a column list where it is not in it; "" where it would not. The rules are those of CheckCmdReplicaIdentity.
+// WriteRefusal says why PostgreSQL rejects updates of the table while the publication includes it, or would if it
+// included it without a column list; "" if it does not. The rules are those of CheckCmdReplicaIdentity.
 func (t *Table) WriteRefusal(have *Publication) string {
 	var list []string
 	if have != nil {
@@ -381,7 +384,7 @@ func (t *Table) WriteRefusal(have *Publication) string {
 	return ""
 }
 
-// Publishes reports whether updates or deletes of the table are published.
+// Publishes reports whether the publication publishes updates or deletes of the table.
 func (p *Publication) Publishes(t *Table) bool {
 	if p == nil || !p.actions[1] && !p.actions[2] {
 		return false

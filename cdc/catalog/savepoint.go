@@ -7,7 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// InSavepoint runs a part of what is done in the store's session. Where a transaction is open, the part's failure leaves it as it was before.
+// InSavepoint runs fn in the store's session. If a transaction is open, it runs in a savepoint, which is rolled back
+// if fn fails.
 func InSavepoint(ctx context.Context, store *pgx.Conn, part func() error) error {
 	if store.PgConn().TxStatus() == 'I' {
 		return part()

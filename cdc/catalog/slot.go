@@ -18,21 +18,21 @@ import (
 // FailoverVersion is the first server version whose logical slots can be synchronised to a standby.
 const FailoverVersion = 170000
 
-// waitNoticeInterval is how often a slow slot creation says what it waits for.
+// waitNoticeInterval is how often CreateSlot reports the transactions that it waits for.
 const waitNoticeInterval = 3 * time.Second
 
-// CreatedSlot is a slot just created, with the snapshot of the very point where it begins. The snapshot lives as long as the
-// replication connection stays idle.
+// CreatedSlot is a new slot and the snapshot of its start. The snapshot exists until the replication connection runs
+// its next command.
 type CreatedSlot struct {
 	Consistent pglogrepl.LSN
 	Snapshot   string
 }
 
-// SlotSpec is a slot to be made.
+// SlotSpec describes a slot to create.
 type SlotSpec struct {
 	Name      string
-	failover  bool // to be synchronised to standbys; from FailoverVersion on
-	Temporary bool // it ends with its connection
+	failover  bool // synchronised to standbys; requires FailoverVersion
+	Temporary bool // dropped with its connection
 }
 
 // PermanentSlot is the slot that the daemon reads, on a server of this version.
@@ -40,7 +40,7 @@ func PermanentSlot(name string, version int) SlotSpec {
 	return SlotSpec{Name: name, failover: version >= FailoverVersion}
 }
 
-// SQL is the command of the replication protocol that makes the slot.
+// SQL is the replication command that creates the slot.
 func (s SlotSpec) SQL() string {
 	temporary, options := "", "EXPORT_SNAPSHOT"
 	if s.Temporary {
@@ -52,13 +52,13 @@ func (s SlotSpec) SQL() string {
 	return fmt.Sprintf("CREATE_REPLICATION_SLOT %s %sLOGICAL pgoutput %s", quoteSlot(s.Name), temporary, options)
 }
 
-// TemporarySlotName names a slot beside another one. Names have at most 63 bytes.
+// TemporarySlotName derives the name of a temporary slot from another slot's name. Slot names have at most 63 bytes.
 func TemporarySlotName(beside string) string {
 	return fmt.Sprintf("%.40s_compare_%d", beside, os.Getpid())
 }
 
-// CreateSlot makes the slot. Creation waits for every transaction that is running; watch, an ordinary connection, is used to
-// tell note which ones.
+// CreateSlot creates the slot, which waits for every running transaction. It queries those on watch, an ordinary
+// connection, and passes them to note.
 func CreateSlot(ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn, slot SlotSpec, note func(string)) (CreatedSlot, error) {
 	done := make(chan struct{})
 	watched := make(chan struct{})
@@ -78,7 +78,7 @@ func CreateSlot(ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn
 	result, err := pglogrepl.ParseCreateReplicationSlot(replication.Exec(ctx, slot.SQL()))
 	close(done)
 	<-watched
-	if cdc.SQLState(err) == pgerrcode.DuplicateObject { // since it was looked for
+	if cdc.SQLState(err) == pgerrcode.DuplicateObject { // created since the check
 		if there, lookErr := InspectSlot(ctx, watch, slot.Name); lookErr == nil && there.IsForeign() {
 			err = fmt.Errorf("%w; %s", err, there.DescribeForeign())
 		}
@@ -94,7 +94,7 @@ func CreateSlot(ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn
 	return CreatedSlot{Consistent: consistent, Snapshot: result.SnapshotName}, nil
 }
 
-// RunningTransactions describes the transactions that hold an id, oldest first. pg_locks shows them to any role.
+// RunningTransactions describes the transactions that have an id, oldest first. pg_locks shows them to every role.
 func RunningTransactions(ctx context.Context, conn *pgx.Conn) (string, error) {
 	rows, err := conn.Query(ctx, `
 		select coalesce(l.pid, 0), coalesce(extract(epoch from now() - a.xact_start), -1)::int
@@ -123,9 +123,10 @@ func RunningTransactions(ctx context.Context, conn *pgx.Conn) (string, error) {
 	return strings.Join(texts, "; "), nil
 }
 
-// DropSlot drops the slot where it exists and may be walhook's: names are those of the whole server, and another database may have taken
-// this one. The caller makes sure that this installation has recorded it. A walsender that has lost its client may hold it, for as long as it waits for a
-// transaction: where it is ours, it is ended. A slot that it was still creating goes with it, maybe between being seen and being dropped.
+// DropSlot drops the slot if it exists and may be walhook's: slot names are shared by the server, and another
+// database may use this one. The caller makes sure that this installation has recorded the slot. A walsender that has
+// lost its client may hold the slot for as long as it waits for a transaction; DropSlot terminates it if it is
+// walhook's. The slot that such a walsender was creating vanishes with it, possibly between lookup and drop.
 func DropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 	deadline := time.Now().Add(DialTimeout)
 	for {
@@ -148,16 +149,115 @@ func DropSlot(ctx context.Context, source *pgx.Conn, name string) error {
 }
 
 const (
-	// OwnSlotCondition are those of the connected database that walhook may have created.
+	// OwnSlotCondition matches the slots of the connected database that walhook may have created.
 	OwnSlotCondition = "s.database = current_database() and s.slot_type = 'logical' and s.plugin = 'pgoutput'"
 
 	dropSlotSQL = "select pg_drop_replication_slot(s.slot_name) from pg_catalog.pg_replication_slots s where s.slot_name = $1 and " + OwnSlotCondition
 
-	// TerminateStaleWalsenderSQL ends the walsender that holds a slot when it runs as our own role under our own name.
+	// TerminateStaleWalsenderSQL terminates the walsender that holds a slot if it runs as our role and application
+	// name.
 	TerminateStaleWalsenderSQL = `select pg_terminate_backend(a.pid)
 	from pg_catalog.pg_replication_slots s join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
 	where s.slot_name = $1 and a.usename = current_user and a.application_name = current_setting('application_name') and ` + OwnSlotCondition
 )
 
-// quoteSlot writes a slot name for the replication grammar. Names hold only lower-case letters, digits and underscores.
+// quoteSlot quotes a slot name for the replication grammar. Names contain only lower-case letters, digits and
+// underscores.
 func quoteSlot(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// Slot is a row of pg_replication_slots.
+type Slot struct {
+	Name      string
+	Exists    bool
+	Plugin    string
+	Type      string
+	Database  string // empty for a physical slot
+	Local     bool   // the slot belongs to the connected database
+	ActivePID *int32
+	Confirmed pglogrepl.LSN
+	WALStatus string        // reserved, extended, unreserved or lost
+	Retained  int64         // bytes of WAL that the slot retains
+	SafeBytes *int64        // bytes that may be written before the slot is in danger; nil: unlimited
+	WALEnd    pglogrepl.LSN // of the server
+}
+
+// InspectSlot returns the slot of that name. Exists is false if there is none.
+func InspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*Slot, error) {
+	s := &Slot{Name: name}
+	var (
+		plugin, kind, status *string
+		database             *string
+		here                 *bool
+		confirmed            *pglogrepl.LSN
+		retained             *int64
+	)
+	err := conn.QueryRow(ctx, `
+		select s.slot_name is not null, s.plugin::text, s.slot_type, s.database::text, s.database = current_database(), s.active_pid, s.confirmed_flush_lsn,
+		       s.wal_status, (w.lsn - s.restart_lsn)::bigint, s.safe_wal_size, w.lsn
+		  from (select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end as lsn) w
+		  left join pg_catalog.pg_replication_slots s on s.slot_name = $1`, name).
+		Scan(&s.Exists, &plugin, &kind, &database, &here, &s.ActivePID, &confirmed, &status, &retained, &s.SafeBytes, &s.WALEnd)
+	if err != nil {
+		return nil, fmt.Errorf("look up slot %q: %w", name, err)
+	}
+	for _, v := range []struct {
+		from *string
+		to   *string
+	}{{plugin, &s.Plugin}, {kind, &s.Type}, {status, &s.WALStatus}, {database, &s.Database}} {
+		if v.from != nil {
+			*v.to = *v.from
+		}
+	}
+	if here != nil {
+		s.Local = *here
+	}
+	if confirmed != nil {
+		s.Confirmed = *confirmed
+	}
+	if retained != nil {
+		s.Retained = *retained
+	}
+	return s, nil
+}
+
+// IsForeign reports whether the slot exists but cannot be walhook's: it is not a pgoutput slot of this database. Slot
+// names are shared by the whole server.
+func (s *Slot) IsForeign() bool {
+	return s.Exists && (s.Type != "logical" || s.Plugin != "pgoutput" || !s.Local)
+}
+
+// DescribeForeign says why a slot is foreign.
+func (s *Slot) DescribeForeign() string {
+	switch {
+	case s.Type != "logical":
+		return fmt.Sprintf("slot %q is a physical one", s.Name)
+	case !s.Local:
+		return fmt.Sprintf("slot %q belongs to database %q of this server", s.Name, s.Database)
+	default:
+		return fmt.Sprintf("slot %q is one of the plugin %s", s.Name, s.Plugin)
+	}
+}
+
+// OtherSlotRemedy does not suggest to drop the slot: somebody may depend on it.
+const OtherSlotRemedy = "slot names are shared by all databases of a server: choose another WALHOOK_SLOT"
+
+// CheckPosition returns a *GapError unless the slot continues at the stored position or earlier. before and after are
+// the stored positions read before and after the slot was inspected: a running daemon advances both.
+func (s *Slot) CheckPosition(before, after cdc.Position) error {
+	switch {
+	case s.IsForeign():
+		return &cdc.GapError{Kind: cdc.SlotForeign, Detail: s.DescribeForeign()}
+	case s.WALStatus == "lost":
+		return &cdc.GapError{Kind: cdc.SlotLost, Detail: s.DescribeLost()}
+	case s.WALEnd < before.LSN:
+		return &cdc.GapError{Kind: cdc.ServerRestored, Detail: fmt.Sprintf("the server's WAL ends at %s, before the stored position %s: it was restored to an earlier point", s.WALEnd, before.LSN)}
+	case s.Confirmed > after.LSN:
+		return &cdc.GapError{Kind: cdc.SlotForeign, Detail: fmt.Sprintf("slot %q stands at %s, ahead of the stored position %s: it is another slot under the same name, or somebody else has read it", s.Name, s.Confirmed, after.LSN)}
+	}
+	return nil
+}
+
+// DescribeLost says that the slot was invalidated.
+func (s *Slot) DescribeLost() string {
+	return fmt.Sprintf("slot %q was invalidated: the server has removed WAL that it still needed", s.Name)
+}

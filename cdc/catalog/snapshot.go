@@ -14,18 +14,18 @@ import (
 	"walhook/cdc"
 )
 
-// copyBufferSize is how many bytes of converted rows are handed to the store at a time.
+// copyBufferSize is how many bytes of converted rows are passed to the store at a time.
 const copyBufferSize = 64 << 10
 
-// copyChunk is how many bytes of converted rows go into one statement of the store where it may be several. A transaction of so
-// many rows, which take 11 bytes at least, is decoded in memory: logical_decoding_work_mem is 64 MB by default, and a change takes some
-// 200 bytes of it.
+// copyChunk is how many bytes of converted rows one COPY statement writes. Logical decoding then keeps the
+// transaction in memory: a row takes at least 11 bytes here and some 200 bytes there, and logical_decoding_work_mem
+// is 64 MB by default.
 const copyChunk = 2 << 20
 
-// CopyRows reads the given columns of a table at the snapshot that the source transaction has, converts each row and writes
-// it to the target, a `table (columns)` of the store. Memory stays bounded by one row and a buffer, whatever the table's size.
-// convert appends the row for COPY's text format, without the line end, or nothing to leave it out. refused is
-// told of each row that the store cannot take, as it was converted, and why.
+// CopyRows reads columns of a table at the source transaction's snapshot, converts each row and writes it to target,
+// a `table (columns)` of the store. Memory is bounded by one row and a buffer. convert appends the row in COPY's text
+// format, without the newline, or nothing to omit it. CopyRows calls refused for each row that the store rejects,
+// with the converted row and the cause.
 func CopyRows(ctx context.Context, source, store *pgx.Conn, from cdc.Name, columns []string, target string,
 	convert func(dst []byte, fields []cdc.Text) ([]byte, error), progress func(rows int64), refused func(row []byte, cause error) error,
 ) (int64, error) {
@@ -56,7 +56,7 @@ func CopyRows(ctx context.Context, source, store *pgx.Conn, from cdc.Name, colum
 	readErr := <-readDone
 	switch {
 	case readErr != nil && writeErr == nil,
-		// The one who reads is told why nobody takes the rows any more, and the one who writes why there are none.
+		// Either side may see the error of the other one. Report the original.
 		readErr != nil && !errors.Is(readErr, writeErr) && strings.Contains(writeErr.Error(), readErr.Error()):
 		return converter.rows, fmt.Errorf("read the rows of %s: %w", from.Display(), readErr)
 	case writeErr != nil:
@@ -66,10 +66,10 @@ func CopyRows(ctx context.Context, source, store *pgx.Conn, from cdc.Name, colum
 	return converter.rows, nil
 }
 
-// copyIn writes rows in COPY's text format, copyChunk bytes and the rest of the row with each statement.
+// copyIn writes rows in COPY's text format. Each statement writes copyChunk bytes and the rest of the last row.
 func copyIn(ctx context.Context, store *pgx.Conn, rows io.Reader, target string, refused func([]byte, error) error) error {
 	lines := &chunkReader{from: bufio.NewReaderSize(rows, copyBufferSize)}
-	var part bytes.Buffer // what was read of the part that is being written
+	var part bytes.Buffer // the rows that the current statement has read
 	for {
 		lines.left = copyChunk
 		part.Reset()
@@ -94,12 +94,12 @@ func copyLines(ctx context.Context, store *pgx.Conn, rows io.Reader, target stri
 	})
 }
 
-// copyBisect writes rows that the store has refused together, until the one that it refuses is alone.
+// copyBisect writes rows that the store rejected together. It splits them until each rejected row stands alone.
 func copyBisect(ctx context.Context, store *pgx.Conn, rows []byte, target string, cause error, refused func([]byte, error) error) error {
 	half := len(rows) / 2
-	end := half + 1 + bytes.IndexByte(rows[half:], '\n') // of the line in the middle
+	end := half + 1 + bytes.IndexByte(rows[half:], '\n') // of the middle line
 	if end == len(rows) {
-		end = 1 + bytes.LastIndexByte(rows[:end-1], '\n') // it is the last one
+		end = 1 + bytes.LastIndexByte(rows[:end-1], '\n') // the middle line is the last one
 	}
 	if end == 0 {
 		return refused(bytes.TrimSuffix(rows, []byte{'\n'}), cause)
@@ -116,11 +116,11 @@ func copyBisect(ctx context.Context, store *pgx.Conn, rows []byte, target string
 	return nil
 }
 
-// chunkReader reads so many bytes and the rest of the line in which they end.
+// chunkReader reads a number of bytes, and on to the end of the current line.
 type chunkReader struct {
 	from *bufio.Reader
 	left int
-	last byte // that was read
+	last byte // last byte read
 }
 
 func (r *chunkReader) Read(p []byte) (int, error) {
@@ -144,15 +144,16 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// ended reports whether there are no more lines. What keeps them from being read counts as more: the next Read tells.
+// ended reports whether there are no more lines. A read error counts as more lines: the next Read returns it.
 func (r *chunkReader) ended() bool {
 	_, err := r.from.Peek(1)
 	return errors.Is(err, io.EOF)
 }
 
-// CopyOutSQL returns the statements that read the mapped columns, with text as it is stored. They plan nothing where that can be: to plan a query of a table, the
-// server evaluates expressions of its indexes, with functions that the table's owner may have written, and the rights of whoever asks.
-// So each partition is read by itself, unless the role may read them by way of the partitioned table alone.
+// CopyOutSQL returns the statements that read the mapped columns, with text as stored. They avoid planning if
+// possible: to plan a query on a table, the server evaluates its index expressions, and runs functions of the table's
+// owner with the rights of the caller. So each partition is copied separately, unless the role may only read the
+// partitioned table.
 func CopyOutSQL(ctx context.Context, source *pgx.Conn, from cdc.Name, columns []string) ([]string, error) {
 	rows, err := source.Query(ctx, `
 		select pg_catalog.format('%I.%I', n.nspname, c.relname),
@@ -183,11 +184,12 @@ func CopyOutSQL(ctx context.Context, source *pgx.Conn, from cdc.Name, columns []
 	return statements, nil
 }
 
-// rowConverter takes rows in COPY's text format, of which the server sends one a message, and passes them on converted.
+// rowConverter converts rows in COPY's text format, which the server sends one per message, and writes them to
+// another writer.
 type rowConverter struct {
 	to       io.Writer
 	text     *SourceText
-	partial  []byte // the beginning of a row whose end has not come
+	partial  []byte // the beginning of an incomplete row
 	out      []byte
 	fields   []cdc.Text
 	convert  func([]byte, []cdc.Text) ([]byte, error)
@@ -250,181 +252,8 @@ func (c *rowConverter) flush() error {
 	return err
 }
 
-// CopyField reads a field of COPY's text format (PostgreSQL manual, COPY, "Text Format").
-func CopyField(field []byte) cdc.Text {
-	if len(field) == 2 && field[0] == '\\' && field[1] == 'N' {
-		return cdc.Text{Null: true}
-	}
-	if bytes.IndexByte(field, '\\') < 0 {
-		return cdc.Text{Value: string(field)}
-	}
-	plain := make([]byte, 0, len(field))
-	for i := 0; i < len(field); i++ {
-		if field[i] != '\\' || i+1 == len(field) {
-			plain = append(plain, field[i])
-			continue
-		}
-		i++
-		if at := strings.IndexByte("bfnrtv", field[i]); at >= 0 {
-			plain = append(plain, "\b\f\n\r\t\v"[at])
-		} else {
-			plain = append(plain, field[i])
-		}
-	}
-	return cdc.Text{Value: string(plain)}
-}
-
-// AppendCopyField writes a value in COPY's text format.
-func AppendCopyField(dst []byte, value string) []byte {
-	for i := range len(value) {
-		switch c := value[i]; c {
-		case '\\':
-			dst = append(dst, '\\', '\\')
-		case '\n':
-			dst = append(dst, '\\', 'n')
-		case '\r':
-			dst = append(dst, '\\', 'r')
-		case '\t':
-			dst = append(dst, '\\', 't')
-		default:
-			dst = append(dst, c)
-		}
-	}
-	return dst
-}
-
-func appendCopyNull(dst []byte) []byte { return append(dst, '\\', 'N') }
-
-// StateColumns is the target of StateConverter.
-const StateColumns = "(response_id, assessment_id, organization_id, stamp, flags)"
-
-// StateConverter turns the mapped columns of a respondent into a row of the state that fires nothing.
-func StateConverter(m cdc.Mapping, t *Table) func([]byte, []cdc.Text) ([]byte, error) {
-	row := NewRowReader(m, t)
-	return func(dst []byte, fields []cdc.Text) ([]byte, error) {
-		r, err := row(fields)
-		if err != nil {
-			return dst, err
-		}
-		return AppendState(dst, r.ID, cdc.InitialState(r)), nil
-	}
-}
-
-// maxStagedStamp is the longest stamp of which a comparison stages the value, for as long as its transaction lasts.
-const maxStagedStamp = 256
-
-// SnapshotConverter is StateConverter for a comparison. With values, the stamps' own values follow.
-func SnapshotConverter(m cdc.Mapping, t *Table, values bool) func([]byte, []cdc.Text) ([]byte, error) {
-	row := NewRowReader(m, t)
-	return func(dst []byte, fields []cdc.Text) ([]byte, error) {
-		r, err := row(fields)
-		if err != nil {
-			return dst, err
-		}
-		dst = append(AppendState(dst, r.ID, cdc.InitialState(r)), '\t')
-		if value := r.StampValue.Text; values && !r.Stamp.Null && len(value) <= maxStagedStamp {
-			return AppendCopyField(dst, value), nil
-		}
-		return appendCopyNull(dst), nil
-	}
-}
-
-// AppendState appends a state as a line of COPY, without its end.
-func AppendState(dst []byte, id string, s cdc.State) []byte {
-	dst = AppendCopyField(dst, id)
-	for _, value := range []*string{s.AssessmentID, s.OrganizationID, nilIfEmpty(s.Stamp)} {
-		dst = append(dst, '\t')
-		if value == nil {
-			dst = appendCopyNull(dst)
-		} else {
-			dst = AppendCopyField(dst, *value)
-		}
-	}
-	dst = append(dst, '\t')
-	return fmt.Appendf(dst, "%d", s.Flags())
-}
-
-// NewRowReader returns a function that reads RespondentColumns as the decoder would have read them from the stream.
-func NewRowReader(m cdc.Mapping, t *Table) func(fields []cdc.Text) (cdc.Row, error) {
-	at := map[string]int{}
-	for i, column := range m.RespondentColumns() {
-		at[column] = i
-	}
-	stamp := m.StampColumn()
-	assessment, organization := t.columnType(m.Assessment), t.columnType(m.Organization)
-	return func(fields []cdc.Text) (cdc.Row, error) {
-		id := fields[at[m.ID]]
-		if id.Null {
-			return cdc.Row{}, fmt.Errorf("a row of %s has no %s", t.Name.Display(), m.ID)
-		}
-		row := cdc.Row{
-			ID:           id.Value,
-			Assessment:   fields[at[m.Assessment]],
-			Organization: cdc.Text{Null: true},
-			Started:      m.Started.Mark(fields[at[m.Started.Column]], t.Columns[m.Started.Column]),
-			Finished:     m.Finished.Mark(fields[at[m.Finished.Column]], t.Columns[m.Finished.Column]),
-			Stamp:        cdc.Text{Null: true},
-		}
-		row.Assessment.Value = assessment.CanonicalID(row.Assessment.Value)
-		if m.Organization != "" {
-			row.Organization = fields[at[m.Organization]]
-			row.Organization.Value = organization.CanonicalID(row.Organization.Value)
-		}
-		if stamp != "" {
-			if row.Stamp = fields[at[stamp]]; !row.Stamp.Null {
-				row.StampValue = cdc.StampValue{Text: row.Stamp.Value, Type: t.columnType(stamp)}
-				row.Stamp.Value = row.StampValue.Type.EncodeStamp(row.StampValue.Text)
-			}
-		}
-		return row, nil
-	}
-}
-
-// AssessmentColumns is the target of AssessmentConverter without copies.
-const AssessmentColumns = "(assessment_id, external_id)"
-
-// AssessmentConverter turns the mapped columns of an assessment into its id and external id, and with copies into what it was
-// copied from as well.
-func AssessmentConverter(m cdc.Mapping, t *Table, copies bool) func([]byte, []cdc.Text) ([]byte, error) {
-	at := map[string]int{}
-	for i, column := range m.AssessmentColumns() {
-		at[column] = i
-	}
-	appendText := func(dst []byte, value cdc.Text) []byte {
-		trimmed := strings.TrimSpace(value.Value)
-		if value.Null || trimmed == "" {
-			return appendCopyNull(dst)
-		}
-		return AppendCopyField(dst, trimmed)
-	}
-	return func(dst []byte, fields []cdc.Text) ([]byte, error) {
-		id := fields[at[m.AssessmentID]]
-		if id.Null {
-			return dst, nil
-		}
-		dst = append(AppendCopyField(dst, t.columnType(m.AssessmentID).CanonicalID(id.Value)), '\t')
-		dst = appendText(dst, fields[at[m.ExternalID]])
-		if !copies {
-			return dst, nil
-		}
-		dst = append(dst, '\t')
-		if m.CopiedFrom == "" {
-			return appendCopyNull(dst), nil
-		}
-		from := fields[at[m.CopiedFrom]]
-		from.Value = t.columnType(m.CopiedFrom).CanonicalID(from.Value)
-		return appendText(dst, from), nil
-	}
-}
-
-func nilIfEmpty(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
-}
-
-// BeginAtSnapshot begins a transaction on the source that sees exactly what a new slot's stream continues from.
+// BeginAtSnapshot begins a transaction on the source at a new slot's exported snapshot: it sees exactly what precedes
+// the slot's stream.
 func BeginAtSnapshot(ctx context.Context, source *pgx.Conn, snapshot string) error {
 	for _, statement := range []string{
 		"begin isolation level repeatable read read only",
@@ -435,13 +264,4 @@ func BeginAtSnapshot(ctx context.Context, source *pgx.Conn, snapshot string) err
 		}
 	}
 	return nil
-}
-
-// QuoteIdentifiers returns the names as a list of SQL.
-func QuoteIdentifiers(names []string) string {
-	quoted := make([]string, len(names))
-	for i, name := range names {
-		quoted[i] = pgx.Identifier{name}.Sanitize()
-	}
-	return strings.Join(quoted, ", ")
 }

@@ -8,8 +8,8 @@ import (
 	"walhook/cdc"
 )
 
-// StampHazard says why the finish stamp cannot tell one finish from the next, "" where it can, and what to do. Where repeats is
-// true the second finish is told sometimes all the same. t may be nil.
+// StampHazard says why the finish stamp cannot distinguish one finish from the next, and what to do; why is "" if it
+// can. repeats reports whether a second finish is recognised in some cases all the same. t may be nil.
 func StampHazard(m cdc.Mapping, t *Table) (why, remedy string, repeats bool) {
 	const set = "set WALHOOK_FINISH_STAMP to a column that changes with each finish, such as the time of the last submission"
 	const cleared = ": a further finish is only seen when the finished marker is cleared in between"

@@ -3,12 +3,19 @@ package stream
 import (
 	"bufio"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"strconv"
+	"time"
 
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"walhook/cdc"
+	"walhook/cdc/catalog"
 	"walhook/session"
 )
 
@@ -39,4 +46,73 @@ func (g *coalescingReader) Read(p []byte) (int, error) {
 	n, err := g.from.Read(p)
 	g.record(err == nil && n < len(p)/2)
 	return n, err
+}
+
+// start begins the replication. A slot that is still active belongs to a walsender that a dead connection left behind,
+// since this daemon holds the reader lock: it is waited for, then ended where it is ours, which may take it a moment.
+func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *catalog.SourceText, position cdc.Position) error {
+	publication, err := text.Encode(catalog.QuotePublication(s.cfg.Publication))
+	if err != nil {
+		return err
+	}
+	began, told := time.Now(), false
+	for {
+		err := pglogrepl.StartReplication(ctx, replication, s.cfg.Slot, position.LSN, pglogrepl.StartReplicationOptions{
+			Mode: pglogrepl.LogicalReplication,
+			PluginArgs: []string{
+				"proto_version '1'",
+				"publication_names '" + publication + "'",
+				"messages 'true'",
+			},
+		})
+		switch cdc.SQLState(err) {
+		case "":
+			if err != nil {
+				return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
+			}
+			return nil
+		case pgerrcode.ObjectInUse:
+			reason := fmt.Sprintf("slot %q is in use by another connection", s.cfg.Slot)
+			s.cfg.Status.setPhase(PhaseRetrying, reason)
+			switch waited := time.Since(began); {
+			case waited > staleWalsenderGrace+staleSessionGrace:
+				return errors.New(reason)
+			case waited > staleWalsenderGrace:
+				// One that cannot write its last words to a machine that is gone ends only when it is told once more.
+				ours, err := s.terminateStaleWalsender(ctx)
+				if err != nil {
+					return err
+				}
+				if ours && !told {
+					told = true
+					s.cfg.Log.Warn("told a walsender that a dead connection had left behind to end", "slot", s.cfg.Slot)
+				}
+			}
+		case pgerrcode.UndefinedObject:
+			return s.cfg.Guard.missingSlotGap()
+		case pgerrcode.ObjectNotInPrerequisiteState:
+			return &cdc.GapError{Kind: cdc.SlotLost, Detail: fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
+		default:
+			return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
+		}
+		select {
+		case <-time.After(catalog.LockRetryInterval / 2):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// terminateStaleWalsender tells the walsender that holds the slot to end when it runs as our own role under our own name, and reports whether it does.
+func (s *Stream) terminateStaleWalsender(ctx context.Context) (ours bool, err error) {
+	source, err := catalog.ConnectSource(ctx, s.cfg.SourceURL)
+	if err != nil {
+		return false, err
+	}
+	defer catalog.CloseQuietly(source)
+	tag, err := source.Exec(ctx, catalog.TerminateStaleWalsenderSQL, s.cfg.Slot)
+	if err != nil {
+		return false, fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", s.cfg.Slot, err)
+	}
+	return tag.RowsAffected() > 0, nil
 }

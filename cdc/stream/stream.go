@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -306,93 +304,6 @@ func (l *links) close() {
 	}
 }
 
-// elect waits until this daemon is the one that reads the slot, and remembers whether another was before, until that has been told.
-func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
-	other, last := false, ""
-	for {
-		var won bool
-		if err := store.QueryRow(ctx, "select pg_try_advisory_lock($1)", catalog.ReaderLock).Scan(&won); err != nil {
-			return fmt.Errorf("become the reader of slot %q: %w", s.cfg.Slot, err)
-		}
-		if won {
-			s.takeoverPending = s.takeoverPending || other && !s.yielded
-			s.yielded = false
-			s.lastReaderPID = store.PgConn().PID()
-			return nil
-		}
-		reason, err := s.readerHolder(ctx, store)
-		if err != nil {
-			return err
-		}
-		if reason == "" {
-			continue
-		}
-		other = other || reason == ReasonOtherDaemon
-		phase := PhaseStandby
-		if reason == reasonStaleSession {
-			phase = PhaseRetrying
-		}
-		if reason != last {
-			s.cfg.Log.Info("standing by", "detail", reason)
-			last = reason
-		}
-		s.cfg.Status.setPhase(phase, reason)
-		select {
-		case <-time.After(catalog.LockRetryInterval):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-const (
-	// ReasonOtherDaemon is a Status's reason while it stands by for another daemon.
-	ReasonOtherDaemon = "another daemon reads the slot"
-
-	reasonStaleSession = "the store has not ended the last session of this daemon yet"
-)
-
-// readerHolder tells who has the lock of the slot's reader: another daemon, a comparison, or a session of this daemon's own that broke. It is
-// "" where nobody has it any more.
-func (s *Stream) readerHolder(ctx context.Context, store *pgx.Conn) (string, error) {
-	readers, err := lockSessions(ctx, store, catalog.ReaderLock, true)
-	if err != nil {
-		return "", err
-	}
-	comparing, err := lockSessions(ctx, store, catalog.AttachLock, true)
-	if err != nil {
-		return "", err
-	}
-	if len(readers) == 0 {
-		return "", nil
-	}
-	switch reader := readers[0]; {
-	case slices.Contains(comparing, reader):
-		return "the table is being compared with the recorded state", nil
-	case reader == s.lastReaderPID:
-		return reasonStaleSession, nil
-	}
-	return ReasonOtherDaemon, nil
-}
-
-// noteTakeover lets people see since when which daemon reads the slot.
-func (s *Stream) noteTakeover(ctx context.Context, store *pgx.Conn) error {
-	detail := fmt.Sprintf("daemon %s reads the slot, since the one that read it before has ended", DaemonName())
-	if _, err := store.Exec(ctx, sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentTakeover, "detail": detail})...); err != nil {
-		return fmt.Errorf("note the takeover: %w", err)
-	}
-	return nil
-}
-
-// DaemonName is how this process is called where people see several: host and process id.
-func DaemonName() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown host"
-	}
-	return fmt.Sprintf("%s/%d", host, os.Getpid())
-}
-
 // verify makes sure that the slot continues exactly where the store ends.
 func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgconn.PgConn, a *catalog.Attachment, position cdc.Position) (*catalog.Table, error) {
 	system, err := pglogrepl.IdentifySystem(ctx, replication)
@@ -424,89 +335,6 @@ func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgco
 		return nil, err
 	}
 	return tables[0], nil
-}
-
-// openGap returns the gap of one of these kinds that an earlier session or another daemon found and did not close, nil where there
-// is none.
-func openGap(ctx context.Context, store *pgx.Conn, kinds []string) (*cdc.GapError, error) {
-	var gap cdc.GapError
-	err := store.QueryRow(ctx, sql.OpenGap.SQL, sql.OpenGap.Bind(sql.Args{"kinds": kinds})...).Scan(&gap.Kind, &gap.Detail)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look for open gaps: %w", err)
-	}
-	return &gap, nil
-}
-
-// start begins the replication. A slot that is still active belongs to a walsender that a dead connection left behind,
-// since this daemon holds the reader lock: it is waited for, then ended where it is ours, which may take it a moment.
-func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *catalog.SourceText, position cdc.Position) error {
-	publication, err := text.Encode(catalog.QuotePublication(s.cfg.Publication))
-	if err != nil {
-		return err
-	}
-	began, told := time.Now(), false
-	for {
-		err := pglogrepl.StartReplication(ctx, replication, s.cfg.Slot, position.LSN, pglogrepl.StartReplicationOptions{
-			Mode: pglogrepl.LogicalReplication,
-			PluginArgs: []string{
-				"proto_version '1'",
-				"publication_names '" + publication + "'",
-				"messages 'true'",
-			},
-		})
-		switch cdc.SQLState(err) {
-		case "":
-			if err != nil {
-				return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
-			}
-			return nil
-		case pgerrcode.ObjectInUse:
-			reason := fmt.Sprintf("slot %q is in use by another connection", s.cfg.Slot)
-			s.cfg.Status.setPhase(PhaseRetrying, reason)
-			switch waited := time.Since(began); {
-			case waited > staleWalsenderGrace+staleSessionGrace:
-				return errors.New(reason)
-			case waited > staleWalsenderGrace:
-				// One that cannot write its last words to a machine that is gone ends only when it is told once more.
-				ours, err := s.terminateStaleWalsender(ctx)
-				if err != nil {
-					return err
-				}
-				if ours && !told {
-					told = true
-					s.cfg.Log.Warn("told a walsender that a dead connection had left behind to end", "slot", s.cfg.Slot)
-				}
-			}
-		case pgerrcode.UndefinedObject:
-			return s.cfg.Guard.missingSlotGap()
-		case pgerrcode.ObjectNotInPrerequisiteState:
-			return &cdc.GapError{Kind: cdc.SlotLost, Detail: fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
-		default:
-			return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
-		}
-		select {
-		case <-time.After(catalog.LockRetryInterval / 2):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// terminateStaleWalsender tells the walsender that holds the slot to end when it runs as our own role under our own name, and reports whether it does.
-func (s *Stream) terminateStaleWalsender(ctx context.Context) (ours bool, err error) {
-	source, err := catalog.ConnectSource(ctx, s.cfg.SourceURL)
-	if err != nil {
-		return false, err
-	}
-	defer catalog.CloseQuietly(source)
-	tag, err := source.Exec(ctx, catalog.TerminateStaleWalsenderSQL, s.cfg.Slot)
-	if err != nil {
-		return false, fmt.Errorf("end the walsender that a dead connection left on slot %q: %w", s.cfg.Slot, err)
-	}
-	return tag.RowsAffected() > 0, nil
 }
 
 // pump runs reader and writer until one of them fails, the context ends, or all before a point has been consumed, where the reader has

@@ -337,15 +337,6 @@ func (w *writer) checkStore(ctx context.Context) error {
 	return cmp.Or(w.flush(ctx), errYielded)
 }
 
-// lockSessions tells which server processes hold an advisory lock of the store, or, with granted false, wait for it.
-func lockSessions(ctx context.Context, store *pgx.Conn, key int64, granted bool) (pids []uint32, err error) {
-	err = store.QueryRow(ctx, sql.LockSessions.SQL, sql.LockSessions.Bind(sql.Args{"key": key, "granted": granted})...).Scan(&pids)
-	if err != nil {
-		return nil, fmt.Errorf("look whose the locks of the store are: %w", err)
-	}
-	return pids, nil
-}
-
 // advance notes that the stream has been consumed up to a position and that nothing in between had to be stored.
 func (w *writer) advance(to cdc.Position, idle bool) {
 	w.idle = w.idle && idle

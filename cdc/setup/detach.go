@@ -1,0 +1,224 @@
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/session"
+	"walhook/sql"
+)
+
+// DetachConfig is what Detach needs.
+type DetachConfig struct {
+	SourceURL, StoreURL string
+	Slot, Publication   string
+	DropSchema          bool
+	Note                func(string)
+}
+
+// Detach drops slot and publication, and the schema where told to. It may be repeated. Webhooks and log are kept otherwise.
+func Detach(ctx context.Context, cfg DetachConfig) error {
+	source, err := catalog.ConnectPrimary(ctx, cfg.SourceURL)
+	if err != nil {
+		return err
+	}
+	defer catalog.CloseQuietly(source)
+	store, err := catalog.ConnectLocking(ctx, cfg.StoreURL)
+	if err != nil {
+		return err
+	}
+	defer catalog.CloseLocking(store)
+	// Before anything is touched: the store may be that of another version, and source or store a copy.
+	var version *sql.VersionError
+	if err := sql.CheckVersion(ctx, store); err != nil && !(errors.As(err, &version) && version.Have == 0) {
+		return err
+	}
+	if err := catalog.CheckOriginal(ctx, source, store); err != nil {
+		return err
+	}
+	if err := catalog.LockAttach(ctx, store); err != nil {
+		return err
+	}
+	free, err := catalog.TryLock(ctx, store, catalog.ReaderLock, 0)
+	if err != nil {
+		return err
+	}
+	if !free {
+		return errors.New("a daemon is running on this store; stop it first")
+	}
+	attachment, err := catalog.ReadAttachmentIfInstalled(ctx, store)
+	if err != nil {
+		return err
+	}
+	if attachment != nil && (attachment.Slot != cfg.Slot || attachment.Publication != cfg.Publication) {
+		return fmt.Errorf("slot %q and publication %q are attached, not %q and %q; set WALHOOK_SLOT and WALHOOK_PUBLICATION to what is attached",
+			attachment.Slot, attachment.Publication, cfg.Slot, cfg.Publication)
+	}
+	if cfg.DropSchema {
+		if err := checkSchemaOwned(ctx, store); err != nil {
+			return err
+		}
+	}
+	if attachment != nil {
+		// The publication comes first: only its owner may drop it, and where this role is not, nothing has been lost.
+		if err := dropPublication(ctx, source, attachment, cfg.Note); err != nil {
+			return err
+		}
+		if err := detachSlots(ctx, cfg, source, attachment); err != nil {
+			return err
+		}
+		if _, err := store.Exec(ctx, "delete from walhook.attachment"); err != nil {
+			return fmt.Errorf("end the attachment: %w", err)
+		}
+	} else {
+		cfg.Note("nothing is attached")
+	}
+	if !cfg.DropSchema {
+		return nil
+	}
+	var webhooks, pending int64
+	if version == nil {
+		err := store.QueryRow(ctx, "select (select count(*) from walhook.webhook), (select count(*) from walhook.queue)").Scan(&webhooks, &pending)
+		if err != nil {
+			return fmt.Errorf("count what the schema holds: %w", err)
+		}
+	}
+	if err := dropSchema(ctx, cfg, store, true); err != nil {
+		return err
+	}
+	inSource, err := catalog.PlaceOf(ctx, source)
+	if err != nil {
+		return err
+	}
+	inStore, err := catalog.PlaceOf(ctx, store)
+	if err != nil {
+		return err
+	}
+	if !inSource.SameDatabase(inStore) {
+		if err := dropSchema(ctx, cfg, source, false); err != nil {
+			return err
+		}
+	}
+	if version != nil {
+		return nil
+	}
+	cfg.Note(fmt.Sprintf("dropped schema walhook with its log, %d webhooks and their secrets, and %d pending deliveries", webhooks, pending))
+	return nil
+}
+
+// dropPublication drops the attachment's publication where this installation created it.
+func dropPublication(ctx context.Context, source *pgx.Conn, a *catalog.Attachment, note func(string)) error {
+	have, err := catalog.InspectPublication(ctx, source, a.Publication)
+	if err != nil || have == nil {
+		return err
+	}
+	if !a.OwnsPublication(have, a.Slot) {
+		note(fmt.Sprintf("publication %q stays: walhook did not create it", a.Publication))
+		return nil
+	}
+	if _, err := source.Exec(ctx, "drop publication if exists "+pgx.Identifier{a.Publication}.Sanitize()); err != nil {
+		return fmt.Errorf("drop publication %q: %w; nothing was changed; %s", a.Publication, err, detachAdvice(ctx, source, a.Publication))
+	}
+	note(fmt.Sprintf("dropped publication %q", a.Publication))
+	return nil
+}
+
+// detachSlots drops the slots that the store has recorded, where they are this database's.
+func detachSlots(ctx context.Context, cfg DetachConfig, source *pgx.Conn, a *catalog.Attachment) error {
+	for _, name := range []string{a.Slot, a.NextSlot} {
+		slot, err := catalog.InspectSlot(ctx, source, name)
+		if err != nil {
+			return err
+		}
+		if slot.IsForeign() {
+			cfg.Note(slot.DescribeForeign() + ", and is left alone")
+		}
+		if !slot.Exists || slot.IsForeign() {
+			continue
+		}
+		if err := catalog.DropSlot(ctx, source, name); err != nil {
+			return err
+		}
+		cfg.Note(fmt.Sprintf("dropped slot %q", name))
+	}
+	return nil
+}
+
+// detachAdvice says who may drop the publication.
+func detachAdvice(ctx context.Context, source *pgx.Conn, publication string) string {
+	var owner string
+	if err := source.QueryRow(ctx, "select pg_catalog.pg_get_userbyid(pubowner) from pg_catalog.pg_publication where pubname = $1", publication).Scan(&owner); err != nil {
+		owner = "the publication's owner"
+	}
+	return fmt.Sprintf("detach as %s, or, where a script of walhook plan made it, let its undo be run (docs/how-to/roles.md)", owner)
+}
+
+// checkSchemaOwned returns an error where the schema walhook belongs to somebody else, or is not walhook's.
+func checkSchemaOwned(ctx context.Context, conn *pgx.Conn) error {
+	foreign, err := sql.ForeignObject(ctx, conn)
+	if err == nil && foreign != "" {
+		err = fmt.Errorf("schema walhook in the store is not walhook's: it holds the %s; nothing was changed", foreign)
+	}
+	if err != nil {
+		return err
+	}
+	owner, owned, err := schemaOwner(ctx, conn)
+	if err == nil && !owned {
+		err = fmt.Errorf("schema walhook belongs to %s; detach as that role, or without --drop-schema; nothing was changed", owner)
+	}
+	return err
+}
+
+// schemaOwner returns the owner of schema walhook, and whether the connected role may do what the owner may, as it may where there is none.
+func schemaOwner(ctx context.Context, conn *pgx.Conn) (owner string, owned bool, err error) {
+	err = conn.QueryRow(ctx, `select pg_catalog.pg_get_userbyid(n.nspowner), pg_catalog.pg_has_role(n.nspowner, 'usage') from pg_catalog.pg_namespace n
+		where n.nspname = 'walhook'`).Scan(&owner, &owned)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", true, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("look for schema walhook: %w", err)
+	}
+	return owner, owned, nil
+}
+
+// dropSchema drops what this installation has in schema walhook of a database, and the group roles where no other database of the server
+// needs them. ours is whether its store is there.
+func dropSchema(ctx context.Context, cfg DetachConfig, conn *pgx.Conn, ours bool) error {
+	_, owned, err := schemaOwner(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if owned {
+		script, err := sql.DropScript(cfg.Slot, ours)
+		if err != nil {
+			return err
+		}
+		if _, err := conn.Exec(ctx, script); err != nil {
+			return fmt.Errorf("drop schema walhook: %w", err)
+		}
+	}
+	var stays bool
+	if err := conn.QueryRow(ctx, "select pg_catalog.to_regnamespace('walhook') is not null").Scan(&stays); err != nil {
+		return fmt.Errorf("look for schema walhook: %w", err)
+	}
+	if stays {
+		cfg.Note(fmt.Sprintf("schema walhook in %s stays, with what others use", session.Address(&conn.Config().Config)))
+	}
+	for _, role := range sql.GroupRoles {
+		_, err := conn.Exec(ctx, "drop role if exists "+role)
+		switch cdc.SQLState(err) {
+		case "2BP01", "42501": // dependent_objects_still_exist, insufficient_privilege: somebody else's
+		default:
+			if err != nil {
+				return fmt.Errorf("drop role %s: %w", role, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,64 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+	"walhook/sql"
+)
+
+// trackedIncident is an incident that stays open while the watch sees its cause.
+type trackedIncident struct {
+	known  bool   // the store was asked or told since the watch began
+	detail string // as the store has it; "": none is open
+}
+
+// trackIncident brings the incident of a kind in the store to this detail, "" where its cause has ended, and reports whether that is another one.
+func (s *Stream) trackIncident(ctx context.Context, i *trackedIncident, kind, detail string) (changed bool, err error) {
+	if i.known && i.detail == detail {
+		return false, nil
+	}
+	query, args := sql.KeepIncident, sql.Args{"kind": kind, "detail": detail}
+	if detail == "" {
+		query, args = sql.ResolveIncidents, sql.Args{"kinds": []string{kind}}
+	}
+	err = s.withStore(ctx, func(store *pgx.Conn) error {
+		_, err := store.Exec(ctx, query.SQL, query.Bind(args)...)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("record the incident: %w", err)
+	}
+	changed = i.detail != detail
+	*i = trackedIncident{true, detail}
+	return changed, nil
+}
+
+// withStore does something on a connection of its own: that of the stream belongs to the writer.
+func (s *Stream) withStore(ctx context.Context, do func(*pgx.Conn) error) error {
+	store, err := catalog.ConnectStore(ctx, s.cfg.StoreURL)
+	if err != nil {
+		return err
+	}
+	defer catalog.CloseQuietly(store)
+	return do(store)
+}
+
+// openGap returns the gap of one of these kinds that an earlier session or another daemon found and did not close, nil where there
+// is none.
+func openGap(ctx context.Context, store *pgx.Conn, kinds []string) (*cdc.GapError, error) {
+	var gap cdc.GapError
+	err := store.QueryRow(ctx, sql.OpenGap.SQL, sql.OpenGap.Bind(sql.Args{"kinds": kinds})...).Scan(&gap.Kind, &gap.Detail)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for open gaps: %w", err)
+	}
+	return &gap, nil
+}
