@@ -9,7 +9,10 @@ import (
 
 // PlanAdvice is the remedy for a role that lacks the rights to attach.
 func PlanAdvice(role string) string {
-	return fmt.Sprintf("let the owner of the tables or a superuser run the script that walhook plan --role %s prints (docs/how-to/roles.md), then attach again", shellWord(role))
+	return fmt.Sprintf(
+		"let the owner of the tables or a superuser run the script that walhook plan --role %s prints (docs/how-to/roles.md), then attach again",
+		shellWord(role),
+	)
 }
 
 // shellWord quotes a word for a shell if it needs quotes.
@@ -30,7 +33,10 @@ func uniqueAdvice(t *Table, key Variable) string {
 	case 1:
 		return fmt.Sprintf("set %s=%s, the primary key; %s", key.Name, t.PrimaryKey[0], index)
 	}
-	return fmt.Sprintf("set %s to a column that identifies a row by itself; %s, which the primary key (%s) permits", key.Name, index, strings.Join(t.PrimaryKey, ", "))
+	return fmt.Sprintf(
+		"set %s to a column that identifies a row by itself; %s, which the primary key (%s) permits", key.Name, index,
+		strings.Join(t.PrimaryKey, ", "),
+	)
 }
 
 // identityAdvice says how to make the replica identity cover the key.
@@ -39,7 +45,9 @@ func identityAdvice(identity *Identity, key string) string {
 		return statement + ";"
 	}
 	column := pgx.Identifier{key}.Sanitize()
-	return fmt.Sprintf("map the primary key column; or, if %[2]s is never NULL and no two rows share a value of it, which the index then forbids: "+
-		"ALTER TABLE %[1]s ALTER COLUMN %[2]s SET NOT NULL; CREATE UNIQUE INDEX CONCURRENTLY walhook_identity ON %[1]s (%[2]s); ALTER TABLE %[1]s REPLICA IDENTITY USING INDEX walhook_identity;",
-		identity.Table, column)
+	return fmt.Sprintf(
+		"map the primary key column; or, if %[2]s is never NULL and no two rows share a value of it, which the index then forbids: "+
+			"ALTER TABLE %[1]s ALTER COLUMN %[2]s SET NOT NULL; CREATE UNIQUE INDEX CONCURRENTLY walhook_identity ON %[1]s (%[2]s); ALTER TABLE %[1]s REPLICA IDENTITY USING INDEX walhook_identity;",
+		identity.Table, column,
+	)
 }

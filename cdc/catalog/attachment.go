@@ -124,8 +124,11 @@ func (a *Attachment) CheckTarget(target Target) error {
 	if len(differs) == 0 {
 		return nil
 	}
-	return cdc.Fatalf("the configuration is not the one that was attached: %s; set it back, or set WALHOOK_STORE_URL to another database for another installation, "+
-		"or run `walhook detach` with what was attached and then `walhook attach` (webhooks and log are kept; what already happened fires nothing)", strings.Join(differs, "; "))
+	return cdc.Fatalf(
+		"the configuration is not the one that was attached: %s; set it back, or set WALHOOK_STORE_URL to another database for another installation, "+
+			"or run `walhook detach` with what was attached and then `walhook attach` (webhooks and log are kept; what already happened fires nothing)",
+		strings.Join(differs, "; "),
+	)
 }
 
 // ReadAttachmentIfInstalled returns the attachment, or nil if the store's schema is not installed yet.

@@ -36,8 +36,10 @@ func MappedColumns(m cdc.Mapping, respondent, assessment *Table) []MappedColumn 
 		{RoleStamp, m.StampColumn(), respondent},
 	}
 	if assessment != nil {
-		columns = append(columns, MappedColumn{"assessment_key", m.AssessmentID, assessment},
-			MappedColumn{"external_id", m.ExternalID, assessment}, MappedColumn{"copied_from", m.CopiedFrom, assessment})
+		columns = append(columns,
+			MappedColumn{"assessment_key", m.AssessmentID, assessment},
+			MappedColumn{"external_id", m.ExternalID, assessment},
+			MappedColumn{"copied_from", m.CopiedFrom, assessment})
 	}
 	return slices.DeleteFunc(columns, func(c MappedColumn) bool { return c.Column == "" })
 }

@@ -37,7 +37,8 @@ func refuseStandby(conn *pgx.Conn, what, variable string) error {
 		return nil
 	}
 	CloseQuietly(conn)
-	return fmt.Errorf("%s at %s is a standby, which walhook cannot work on: promote it, or let %s name the primary", what, session.Address(&conn.Config().Config), variable)
+	return fmt.Errorf("%s at %s is a standby, which walhook cannot work on: promote it, or let %s name the primary", what,
+		session.Address(&conn.Config().Config), variable)
 }
 
 // ConnectStore opens a connection to the database that holds the schema walhook.

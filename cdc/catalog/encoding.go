@@ -94,7 +94,8 @@ func (t *SourceText) character(raw string) (string, error) {
 	if known {
 		return character, nil
 	}
-	if err := t.query(&character, "select pg_catalog.convert_from($1, $2)", []byte(raw), t.encoding); err != nil && !cdc.IsEncodingError(err) {
+	if err := t.query(&character, "select pg_catalog.convert_from($1, $2)", []byte(raw), t.encoding); err != nil &&
+		!cdc.IsEncodingError(err) {
 		return "", err
 	}
 	t.characters[raw] = character

@@ -9,9 +9,15 @@ const (
 )
 
 var testMapping = cdc.Mapping{
-	Respondent: cdc.Name{Schema: "public", Table: "respondent"}, ID: "id", Assessment: "assessment_id", Organization: "organization_id",
-	Started: cdc.Marker{Column: "started_at"}, Finished: cdc.Marker{Column: "status", Values: []string{"done"}}, Stamp: "finished_at",
-	AssessmentTable: cdc.Name{Schema: "public", Table: "assessment"}, AssessmentID: "id", ExternalID: "external_id", CopiedFrom: "copied_from",
+	Respondent: cdc.Name{
+		Schema: "public", Table: "respondent",
+	}, ID: "id", Assessment: "assessment_id", Organization: "organization_id",
+	Started: cdc.Marker{
+		Column: "started_at",
+	}, Finished: cdc.Marker{Column: "status", Values: []string{"done"}}, Stamp: "finished_at",
+	AssessmentTable: cdc.Name{
+		Schema: "public", Table: "assessment",
+	}, AssessmentID: "id", ExternalID: "external_id", CopiedFrom: "copied_from",
 }
 
 var null = cdc.Text{Null: true}

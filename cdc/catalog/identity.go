@@ -94,7 +94,8 @@ func isCopy(ctx context.Context, conn *pgx.Conn, recorded Place) (here Place, co
 func (id Provenance) Err() error {
 	var found []string
 	if id.SourceCopied {
-		found = append(found, fmt.Sprintf("walhook is attached to %s, and the application's database here is %s", id.AttachedTo, id.Source))
+		found = append(found,
+			fmt.Sprintf("walhook is attached to %s, and the application's database here is %s", id.AttachedTo, id.Source))
 	}
 	if id.StoreCopied {
 		found = append(found, fmt.Sprintf("the store was installed in %s, and this one is %s", id.installedIn, id.Store))
@@ -133,7 +134,8 @@ func CheckOriginal(ctx context.Context, source, store *pgx.Conn) error {
 // readInstallation returns where the store was installed, or the zero Place if an older version did not record it.
 func readInstallation(ctx context.Context, store *pgx.Conn) (p Place, err error) {
 	var exists bool
-	if err := store.QueryRow(ctx, "select pg_catalog.to_regclass('walhook.installation') is not null").Scan(&exists); err != nil || !exists {
+	if err := store.QueryRow(ctx, "select pg_catalog.to_regclass('walhook.installation') is not null").Scan(&exists); err != nil ||
+		!exists {
 		return p, err
 	}
 	err = store.QueryRow(ctx, sql.ReadInstallation.SQL).Scan(&p.System, &p.Database, &p.OID)

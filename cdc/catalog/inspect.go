@@ -214,11 +214,15 @@ func (t *Table) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("look up the replica identity of %s: %w", t.Name.Display(), err)
 	}
 	var identity Identity
-	_, err = pgx.ForEachRow(rows, []any{&identity.Table, &identity.Setting, &identity.File, &identity.Empty, &identity.Columns, &identity.Usable}, func() error {
-		t.Identities = append(t.Identities, identity)
-		identity = Identity{}
-		return nil
-	})
+	_, err = pgx.ForEachRow(
+		rows,
+		[]any{&identity.Table, &identity.Setting, &identity.File, &identity.Empty, &identity.Columns, &identity.Usable},
+		func() error {
+			t.Identities = append(t.Identities, identity)
+			identity = Identity{}
+			return nil
+		},
+	)
 	if err != nil {
 		return fmt.Errorf("look up the replica identity of %s: %w", t.Name.Display(), err)
 	}

@@ -33,7 +33,8 @@ func ConnectLocking(ctx context.Context, url string) (*pgx.Conn, error) {
 	}
 	for _, setting := range deadClientSettings {
 		// A server may refuse what its system does not support.
-		if _, err := store.Exec(ctx, "select pg_catalog.set_config($1, $2, false)", setting[0], setting[1]); err != nil && cdc.SQLState(err) != pgerrcode.InvalidParameterValue {
+		if _, err := store.Exec(ctx, "select pg_catalog.set_config($1, $2, false)", setting[0], setting[1]); err != nil &&
+			cdc.SQLState(err) != pgerrcode.InvalidParameterValue {
 			CloseQuietly(store)
 			return nil, fmt.Errorf("set up the store's session: %w", err)
 		}

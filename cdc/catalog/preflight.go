@@ -113,12 +113,15 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 		}
 		p.note(Fail, check, found, remedy)
 	}
-	grade(p.Version >= 140000, "server_version", fmt.Sprintf("the source is PostgreSQL %d", p.Version/10000), "walhook needs PostgreSQL 14 or later")
-	grade(!recovery, "primary", map[bool]string{false: "the source is a primary", true: "the source is a standby"}[recovery],
+	grade(p.Version >= 140000, "server_version", fmt.Sprintf("the source is PostgreSQL %d", p.Version/10000),
+		"walhook needs PostgreSQL 14 or later")
+	grade(!recovery, "primary",
+		map[bool]string{false: "the source is a primary", true: "the source is a standby"}[recovery],
 		"let WALHOOK_DATABASE_URL name the primary: publications can only be made there")
 	grade(walLevel == "logical", "wal_level", "wal_level is "+walLevel,
 		"ALTER SYSTEM SET wal_level = 'logical'; then restart the server (on managed services: the parameter for logical replication)")
-	grade(p.Superuser || replication, "replication_right", fmt.Sprintf("role %s may%s replicate", p.User, map[bool]string{true: "", false: " not"}[p.Superuser || replication]),
+	grade(p.Superuser || replication, "replication_right",
+		fmt.Sprintf("role %s may%s replicate", p.User, map[bool]string{true: "", false: " not"}[p.Superuser || replication]),
 		fmt.Sprintf("ALTER ROLE %s REPLICATION;", pgx.Identifier{p.User}.Sanitize()))
 	ours := 0
 	if p.Slot.Exists {
@@ -126,9 +129,11 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 	}
 	grade(slots-ours < maxSlots, "free_slots", fmt.Sprintf("%d of %d replication slots are taken", slots, maxSlots),
 		"drop a slot that nobody uses, or raise max_replication_slots and restart the server")
-	grade(senders < maxSenders, "free_senders", fmt.Sprintf("%d of %d WAL senders are busy", senders, maxSenders), "raise max_wal_senders and restart the server")
+	grade(senders < maxSenders, "free_senders", fmt.Sprintf("%d of %d WAL senders are busy", senders, maxSenders),
+		"raise max_wal_senders and restart the server")
 	if target.Publish == PublishMapped {
-		grade(p.Version >= columnListVersion, "publish", "WALHOOK_PUBLISH=mapped needs column lists", "they came with PostgreSQL 15; use WALHOOK_PUBLISH=all")
+		grade(p.Version >= columnListVersion, "publish", "WALHOOK_PUBLISH=mapped needs column lists",
+			"they came with PostgreSQL 15; use WALHOOK_PUBLISH=all")
 	}
 	return nil
 }
@@ -157,32 +162,42 @@ func AssessmentVariables(m cdc.Mapping) []Variable {
 	}
 }
 
-func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish string, name cdc.Name, variableName, id string, columns []Variable) (*Table, error) {
+func (p *Preflight) checkTable(
+	ctx context.Context, source *pgx.Conn, publish string, name cdc.Name, variableName, id string, columns []Variable,
+) (*Table, error) {
 	t, err := InspectTable(ctx, source, name)
 	if err != nil {
 		return nil, err
 	}
 	shown := name.Display()
 	if t == nil {
-		p.noteAbsent("table", fmt.Sprintf("table %s does not exist", shown),
-			fmt.Sprintf("set %s to schema.table exactly as the catalog spells it, with double quotes around a name that holds a dot", variableName))
+		p.noteAbsent("table", fmt.Sprintf("table %s does not exist", shown), fmt.Sprintf(
+			"set %s to schema.table exactly as the catalog spells it, with double quotes around a name that holds a dot",
+			variableName,
+		))
 		return nil, nil
 	}
 	switch {
 	case t.Kind == "v" || t.Kind == "m" || t.Kind == "f":
 		kind := map[string]string{"v": "a view", "m": "a materialized view", "f": "a foreign table"}[t.Kind]
-		p.note(Fail, "table", fmt.Sprintf("%s is %s, whose changes are not in the WAL", shown, kind), fmt.Sprintf("set %s to the table behind it", variableName))
+		p.note(Fail, "table", fmt.Sprintf("%s is %s, whose changes are not in the WAL", shown, kind),
+			fmt.Sprintf("set %s to the table behind it", variableName))
 		return nil, nil
 	case t.Persistence != "p":
 		kind := map[string]string{"u": "unlogged", "t": "temporary"}[t.Persistence]
-		p.note(Fail, "table", fmt.Sprintf("%s is %s: its changes are not in the WAL", shown, kind), fmt.Sprintf("ALTER TABLE %s SET LOGGED;", name.String()))
+		p.note(Fail, "table", fmt.Sprintf("%s is %s: its changes are not in the WAL", shown, kind),
+			fmt.Sprintf("ALTER TABLE %s SET LOGGED;", name.String()))
 		return nil, nil
 	case t.Inherited:
-		p.note(Fail, "table", fmt.Sprintf("other tables inherit from %s: their rows are seen in it, but each is published as a table of its own", shown),
+		p.note(Fail, "table", fmt.Sprintf(
+			"other tables inherit from %s: their rows are seen in it, but each is published as a table of its own",
+			shown,
+		),
 			"ALTER TABLE ... NO INHERIT for each of them, or make it a partitioned table")
 		return nil, nil
 	case name.Schema == "walhook" || name.Schema == "information_schema" || strings.HasPrefix(name.Schema, "pg_"):
-		p.note(Fail, "table", fmt.Sprintf("%s lies in a schema of walhook's own or of the system", shown), fmt.Sprintf("set %s to a table of the application", variableName))
+		p.note(Fail, "table", fmt.Sprintf("%s lies in a schema of walhook's own or of the system", shown),
+			fmt.Sprintf("set %s to a table of the application", variableName))
 		return nil, nil
 	}
 	if err := t.measure(ctx, source); err != nil {
@@ -205,8 +220,12 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 		}
 		if t.Generated[v.Column] {
 			complete = false
-			p.note(Fail, "columns", fmt.Sprintf("column %q of %s is generated, and generated columns are not in the stream", v.Column, shown),
-				fmt.Sprintf("set %s to a column that it is generated from, or to a plain one that a trigger of the application fills", v.Name))
+			p.note(Fail, "columns",
+				fmt.Sprintf("column %q of %s is generated, and generated columns are not in the stream", v.Column, shown),
+				fmt.Sprintf(
+					"set %s to a column that it is generated from, or to a plain one that a trigger of the application fills",
+					v.Name,
+				))
 		}
 	}
 	if !complete {
@@ -217,7 +236,8 @@ func (p *Preflight) checkTable(ctx context.Context, source *pgx.Conn, publish st
 	}
 	p.checkIdentity(t, columns[0], publish)
 	if t.RowSecurity {
-		p.note(Fail, "row_security", fmt.Sprintf("row-level security hides rows of %s from this role, so its snapshot would be incomplete", shown),
+		p.note(Fail, "row_security",
+			fmt.Sprintf("row-level security hides rows of %s from this role, so its snapshot would be incomplete", shown),
 			fmt.Sprintf("ALTER ROLE %s BYPASSRLS; or connect as the table's owner", pgx.Identifier{p.User}.Sanitize()))
 	}
 	return t, nil
@@ -232,7 +252,8 @@ func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *Table,
 		}
 		var may bool
 		err := source.QueryRow(ctx, `select has_schema_privilege(n.oid, 'usage') and has_column_privilege(c.oid, $2, 'select')
-			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1`, t.OID, v.Column).Scan(&may)
+			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1`, t.OID, v.Column).
+			Scan(&may)
 		if err != nil {
 			return fmt.Errorf("look up the rights on %s: %w", t.Name.Display(), err)
 		}
@@ -242,9 +263,17 @@ func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *Table,
 		}
 	}
 	if len(lacking) > 0 {
-		p.note(Fail, "select_right", fmt.Sprintf("this role may not read %s of %s", strings.Join(lacking, ", "), t.Name.Display()),
-			fmt.Sprintf("GRANT USAGE ON SCHEMA %[1]s TO %[4]s; GRANT SELECT (%[2]s) ON %[3]s TO %[4]s;",
-				pgx.Identifier{t.Name.Schema}.Sanitize(), strings.Join(quoted, ", "), t.Name.String(), pgx.Identifier{p.User}.Sanitize()))
+		p.note(
+			Fail, "select_right",
+			fmt.Sprintf("this role may not read %s of %s", strings.Join(lacking, ", "), t.Name.Display()),
+			fmt.Sprintf(
+				"GRANT USAGE ON SCHEMA %[1]s TO %[4]s; GRANT SELECT (%[2]s) ON %[3]s TO %[4]s;",
+				pgx.Identifier{
+					t.Name.Schema,
+				}.Sanitize(),
+				strings.Join(quoted, ", "), t.Name.String(), pgx.Identifier{p.User}.Sanitize(),
+			),
+		)
 		return nil
 	}
 	p.note(OK, "select_right", fmt.Sprintf("this role may read the mapped columns of %s", t.Name.Display()), "")
@@ -257,7 +286,9 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 	shown, id := t.Name.Display(), key.Column
 	unique := slices.ContainsFunc(t.Uniques, func(columns []string) bool { return len(columns) == 1 && columns[0] == id })
 	if !unique && !(t.Partitioned() && slices.Contains(t.PrimaryKey, id)) {
-		p.note(Fail, "primary_key", fmt.Sprintf("column %q of %s is not a primary key, so it does not identify a row", id, shown), uniqueAdvice(t, key))
+		p.note(Fail, "primary_key",
+			fmt.Sprintf("column %q of %s is not a primary key, so it does not identify a row", id, shown),
+			uniqueAdvice(t, key))
 	}
 	ok := true
 	for _, identity := range t.Identities {
@@ -267,16 +298,24 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 		}
 		switch {
 		case identity.Setting == "n":
-			refuse("has REPLICA IDENTITY NOTHING: PostgreSQL would refuse the application's updates and deletes once it is published",
-				fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", identity.Table))
+			refuse(
+				"has REPLICA IDENTITY NOTHING: PostgreSQL would refuse the application's updates and deletes once it is published",
+				fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", identity.Table),
+			)
 		case len(identity.Columns) == 0:
-			refuse("has no primary key to serve as replica identity: PostgreSQL would refuse the application's updates and deletes once it is published",
-				"add a primary key")
+			refuse(
+				"has no primary key to serve as replica identity: PostgreSQL would refuse the application's updates and deletes once it is published",
+				"add a primary key",
+			)
 		case !slices.Contains(identity.Columns, id):
-			refuse(fmt.Sprintf("has a replica identity (%s) that lacks %s: deletes and changed keys could not be followed", strings.Join(identity.Columns, ", "), id),
+			refuse(fmt.Sprintf("has a replica identity (%s) that lacks %s: deletes and changed keys could not be followed",
+				strings.Join(identity.Columns, ", "), id),
 				identityAdvice(&identity, id))
 		case identity.Setting == "f" && publish == PublishMapped:
-			refuse("has REPLICA IDENTITY FULL: PostgreSQL would refuse the application's updates when only some columns are published", "use WALHOOK_PUBLISH=all")
+			refuse(
+				"has REPLICA IDENTITY FULL: PostgreSQL would refuse the application's updates when only some columns are published",
+				"use WALHOOK_PUBLISH=all",
+			)
 		}
 	}
 	if ok && len(t.Identities) > 0 {
@@ -299,7 +338,9 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 		}
 		for _, v := range marker.Values {
 			if len(values) > 0 && !slices.Contains(values, v) {
-				p.note(Warn, "marker_values", fmt.Sprintf("%s names %q, which column %q of %s cannot hold", marker.variable, v, marker.Column, p.Respondent.Name.Display()),
+				p.note(Warn, "marker_values",
+					fmt.Sprintf("%s names %q, which column %q of %s cannot hold", marker.variable, v, marker.Column,
+						p.Respondent.Name.Display()),
 					fmt.Sprintf("name values of it: %s", strings.Join(values, ", ")))
 			}
 		}
@@ -340,10 +381,14 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 	}
 	byHand := "let the owner run: " + strings.Join(p.PublicationSpec.RepairSQL(p.Publication), "; ") + ";"
 	if p.Publication == nil {
-		byHand += fmt.Sprintf(" (walhook plan --role %s prints this and all else that the role lacks: docs/how-to/roles.md)", shellWord(p.User))
+		byHand += fmt.Sprintf(
+			" (walhook plan --role %s prints this and all else that the role lacks: docs/how-to/roles.md)",
+			shellWord(p.User),
+		)
 	}
 	if p.Publication != nil {
-		p.note(Warn, "publication", strings.Join(drift, "; "), "walhook attach mends it, as its owner, if walhook created it")
+		p.note(Warn, "publication", strings.Join(drift, "; "),
+			"walhook attach mends it, as its owner, if walhook created it")
 	} else if mayCreate {
 		p.note(OK, "publication", fmt.Sprintf("publication %q does not exist, and can be made", p.PublicationSpec.Name), "")
 	} else {
@@ -351,7 +396,8 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 	}
 	for _, table := range p.PublicationSpec.tables {
 		if !table.info.IsOwner {
-			p.note(Fail, "publication", fmt.Sprintf("this role does not own %s, so it cannot publish it", table.info.Name.Display()), byHand)
+			p.note(Fail, "publication",
+				fmt.Sprintf("this role does not own %s, so it cannot publish it", table.info.Name.Display()), byHand)
 		}
 	}
 	return nil

@@ -77,8 +77,10 @@ func (p PublicationSpec) createSQL() string {
 	for i, table := range p.tables {
 		tables[i] = table.sql()
 	}
-	return fmt.Sprintf("create publication %s for table %s\n  with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
-		pgx.Identifier{p.Name}.Sanitize(), strings.Join(tables, ", "))
+	return fmt.Sprintf(
+		"create publication %s for table %s\n  with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
+		pgx.Identifier{p.Name}.Sanitize(), strings.Join(tables, ", "),
+	)
 }
 
 // PublicationMark begins the comment of a publication that walhook created; the slot's name follows. Slot names are
@@ -144,7 +146,10 @@ func (p *Publication) CatalogRows(tables ...*Table) string {
 
 // InspectPublication reads the publication. It returns nil if there is none.
 func InspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*Publication, error) {
-	p := &Publication{name: name, schemas: map[string]string{}, tables: map[uint32][]string{}, filtered: map[uint32]bool{}, tableRows: map[uint32]string{}}
+	p := &Publication{
+		name: name, schemas: map[string]string{}, tables: map[uint32][]string{}, filtered: map[uint32]bool{},
+		tableRows: map[uint32]string{},
+	}
 	var oid uint32
 	var comment string
 	err := conn.QueryRow(ctx, `select oid, oid || ':' || xmin, puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
@@ -174,7 +179,9 @@ func InspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*Publ
 			return nil, fmt.Errorf("look up the schemas of publication %q: %w", name, err)
 		}
 	}
-	rows, err := conn.Query(ctx, "select r.prrelid, r.oid || ':' || r.xmin, "+filter+", "+columns+" from pg_catalog.pg_publication_rel r where r.prpubid = $1", oid)
+	rows, err := conn.Query(ctx,
+		"select r.prrelid, r.oid || ':' || r.xmin, "+filter+", "+columns+" from pg_catalog.pg_publication_rel r where r.prpubid = $1",
+		oid)
 	if err != nil {
 		return nil, fmt.Errorf("look up the tables of publication %q: %w", name, err)
 	}
@@ -236,10 +243,12 @@ func (p PublicationSpec) Drift(have *Publication) []string {
 		case !have.includes(table.info):
 			drift = append(drift, fmt.Sprintf("publication %q lacks table %s", p.Name, table.info.Name.Display()))
 		case columns != nil && !covers(columns, table):
-			drift = append(drift, fmt.Sprintf("the column list of %s in publication %q lacks mapped columns", table.info.Name.Display(), p.Name))
+			drift = append(drift,
+				fmt.Sprintf("the column list of %s in publication %q lacks mapped columns", table.info.Name.Display(), p.Name))
 		}
 		if have.filtered[table.info.OID] {
-			drift = append(drift, fmt.Sprintf("a row filter in publication %q holds back rows of %s", p.Name, table.info.Name.Display()))
+			drift = append(drift,
+				fmt.Sprintf("a row filter in publication %q holds back rows of %s", p.Name, table.info.Name.Display()))
 		}
 	}
 	return drift
@@ -255,7 +264,8 @@ func (p PublicationSpec) excess(have *Publication) []string {
 		case have.IncludesImplicitly(table.info) || columns == nil:
 			found = append(found, fmt.Sprintf("publication %q publishes every column of %s", p.Name, table.info.Name.Display()))
 		case slices.ContainsFunc(columns, func(c string) bool { return !slices.Contains(table.needed, c) }):
-			found = append(found, fmt.Sprintf("publication %q publishes more than the mapped columns of %s", p.Name, table.info.Name.Display()))
+			found = append(found,
+				fmt.Sprintf("publication %q publishes more than the mapped columns of %s", p.Name, table.info.Name.Display()))
 		}
 	}
 	return found
@@ -275,9 +285,13 @@ func (p PublicationSpec) Refusals(have *Publication, recorded *Attachment) []Fin
 	case recorded.Complete():
 		// It was accepted as it was, and may have been changed since to protect the application's writes.
 	case len(p.Drift(have)) > 0:
-		return refuse(fmt.Sprintf("publication %q is there, and walhook did not create it: %s", p.Name, strings.Join(p.Drift(have), "; ")), another)
+		return refuse(fmt.Sprintf("publication %q is there, and walhook did not create it: %s", p.Name,
+			strings.Join(p.Drift(have), "; ")),
+			another)
 	case len(p.excess(have)) > 0:
-		return refuse(fmt.Sprintf("WALHOOK_PUBLISH is mapped, and walhook did not create this publication: %s", strings.Join(p.excess(have), "; ")), another)
+		return refuse(fmt.Sprintf("WALHOOK_PUBLISH is mapped, and walhook did not create this publication: %s",
+			strings.Join(p.excess(have), "; ")),
+			another)
 	}
 	return nil
 }
@@ -293,7 +307,8 @@ func (a *Attachment) OwnsPublication(have *Publication, slot string) bool {
 		return have.Slot == a.Slot || have.Slot == a.NextSlot
 	}
 	// An older version did not mark it, and dropped any publication of that name.
-	return a.Publication == have.name && (a.PublicationCreated == nil || *a.PublicationCreated) && !have.publishesSchemas()
+	return a.Publication == have.name && (a.PublicationCreated == nil || *a.PublicationCreated) &&
+		!have.publishesSchemas()
 }
 
 func covers(columns []string, table publishedTable) bool {
@@ -311,7 +326,12 @@ func (p PublicationSpec) RepairSQL(have *Publication) []string {
 		return []string{p.createSQL(), p.MarkSQL()}
 	}
 	quoted := pgx.Identifier{p.Name}.Sanitize()
-	statements := []string{fmt.Sprintf("alter publication %s set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)", quoted)}
+	statements := []string{
+		fmt.Sprintf(
+			"alter publication %s set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
+			quoted,
+		),
+	}
 	switch {
 	case have.allTables:
 	case len(have.schemas) > 0:
@@ -346,7 +366,8 @@ func RepairPublication(ctx context.Context, source *pgx.Conn, p *Preflight, reco
 	if len(p.PublicationSpec.Drift(p.Publication)) > 0 {
 		statements = p.PublicationSpec.RepairSQL(p.Publication)
 	}
-	if have := p.Publication; have != nil && have.Owner && have.Slot != p.PublicationSpec.Slot && recorded.OwnsPublication(have, p.PublicationSpec.Slot) {
+	if have := p.Publication; have != nil && have.Owner && have.Slot != p.PublicationSpec.Slot &&
+		recorded.OwnsPublication(have, p.PublicationSpec.Slot) {
 		statements = append(statements, p.PublicationSpec.MarkSQL())
 	}
 	for _, statement := range statements {
@@ -369,14 +390,21 @@ func (t *Table) WriteRefusal(have *Publication) string {
 		case identity.Setting == "n":
 			return fmt.Sprintf("has REPLICA IDENTITY NOTHING (ALTER TABLE %s REPLICA IDENTITY DEFAULT)", identity.Table)
 		case len(identity.Columns) == 0:
-			return fmt.Sprintf("has lost the primary key or index that was its replica identity (give %s a primary key)", identity.Table)
+			return fmt.Sprintf("has lost the primary key or index that was its replica identity (give %s a primary key)",
+				identity.Table)
 		case list == nil:
 		case identity.Setting == "f":
-			return fmt.Sprintf("has REPLICA IDENTITY FULL, which goes with no column list (ALTER TABLE %s REPLICA IDENTITY DEFAULT)", identity.Table)
+			return fmt.Sprintf(
+				"has REPLICA IDENTITY FULL, which goes with no column list (ALTER TABLE %s REPLICA IDENTITY DEFAULT)",
+				identity.Table,
+			)
 		default:
 			for _, column := range identity.Columns {
 				if !slices.Contains(list, column) {
-					return fmt.Sprintf("has a replica identity with the column %s, which the publication's column list lacks", column)
+					return fmt.Sprintf(
+						"has a replica identity with the column %s, which the publication's column list lacks",
+						column,
+					)
 				}
 			}
 		}

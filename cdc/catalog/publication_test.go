@@ -11,9 +11,15 @@ import (
 func testPublication(publish string) PublicationSpec {
 	respondent := &Table{
 		OID: respondentOID, Name: cdc.Name{Schema: "public", Table: "Respondent"}, Kind: "p",
-		Identities: []Identity{{Table: "public.r1", Setting: "i", Columns: []string{"id", "tenant"}}, {Table: "public.r2", Setting: "d", Columns: []string{"id"}}},
+		Identities: []Identity{
+			{Table: "public.r1", Setting: "i", Columns: []string{"id", "tenant"}},
+			{Table: "public.r2", Setting: "d", Columns: []string{"id"}},
+		},
 	}
-	assessment := &Table{OID: assessmentOID, Name: cdc.Name{Schema: "public", Table: "assessment"}, Kind: "r", Identities: []Identity{{Table: "public.assessment", Columns: []string{"id"}}}}
+	assessment := &Table{
+		OID: assessmentOID, Name: cdc.Name{Schema: "public", Table: "assessment"}, Kind: "r",
+		Identities: []Identity{{Table: "public.assessment", Columns: []string{"id"}}},
+	}
 	return NewPublicationSpec("wal's hook", "the_slot", publish, testMapping, respondent, assessment)
 }
 

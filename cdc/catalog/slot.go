@@ -59,7 +59,9 @@ func TemporarySlotName(beside string) string {
 
 // CreateSlot creates the slot, which waits for every running transaction. It queries those on watch, an ordinary
 // connection, and passes them to note.
-func CreateSlot(ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn, slot SlotSpec, note func(string)) (CreatedSlot, error) {
+func CreateSlot(
+	ctx context.Context, replication *pgconn.PgConn, watch *pgx.Conn, slot SlotSpec, note func(string),
+) (CreatedSlot, error) {
 	done := make(chan struct{})
 	watched := make(chan struct{})
 	go func() {
@@ -250,9 +252,21 @@ func (s *Slot) CheckPosition(before, after cdc.Position) error {
 	case s.WALStatus == "lost":
 		return &cdc.GapError{Kind: cdc.SlotLost, Detail: s.DescribeLost()}
 	case s.WALEnd < before.LSN:
-		return &cdc.GapError{Kind: cdc.ServerRestored, Detail: fmt.Sprintf("the server's WAL ends at %s, before the stored position %s: it was restored to an earlier point", s.WALEnd, before.LSN)}
+		return &cdc.GapError{
+			Kind: cdc.ServerRestored,
+			Detail: fmt.Sprintf(
+				"the server's WAL ends at %s, before the stored position %s: it was restored to an earlier point",
+				s.WALEnd, before.LSN,
+			),
+		}
 	case s.Confirmed > after.LSN:
-		return &cdc.GapError{Kind: cdc.SlotForeign, Detail: fmt.Sprintf("slot %q stands at %s, ahead of the stored position %s: it is another slot under the same name, or somebody else has read it", s.Name, s.Confirmed, after.LSN)}
+		return &cdc.GapError{
+			Kind: cdc.SlotForeign,
+			Detail: fmt.Sprintf(
+				"slot %q stands at %s, ahead of the stored position %s: it is another slot under the same name, or somebody else has read it",
+				s.Name, s.Confirmed, after.LSN,
+			),
+		}
 	}
 	return nil
 }

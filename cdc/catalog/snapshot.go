@@ -26,8 +26,10 @@ const copyChunk = 2 << 20
 // a `table (columns)` of the store. Memory is bounded by one row and a buffer. convert appends the row in COPY's text
 // format, without the newline, or nothing to omit it. CopyRows calls refused for each row that the store rejects,
 // with the converted row and the cause.
-func CopyRows(ctx context.Context, source, store *pgx.Conn, from cdc.Name, columns []string, target string,
-	convert func(dst []byte, fields []cdc.Text) ([]byte, error), progress func(rows int64), refused func(row []byte, cause error) error,
+func CopyRows(
+	ctx context.Context, source, store *pgx.Conn, from cdc.Name, columns []string, target string,
+	convert func(dst []byte, fields []cdc.Text) ([]byte, error), progress func(rows int64),
+	refused func(row []byte, cause error) error,
 ) (int64, error) {
 	statements, err := CopyOutSQL(ctx, source, from, columns)
 	if err != nil {
@@ -36,7 +38,9 @@ func CopyRows(ctx context.Context, source, store *pgx.Conn, from cdc.Name, colum
 	text := newSourceText(ctx, source.Config().ConnString(), source.PgConn().ParameterStatus("server_encoding"))
 	defer text.Close()
 	pipeReader, pipeWriter := io.Pipe()
-	converter := &rowConverter{to: pipeWriter, text: text, fields: make([]cdc.Text, len(columns)), convert: convert, progress: progress}
+	converter := &rowConverter{
+		to: pipeWriter, text: text, fields: make([]cdc.Text, len(columns)), convert: convert, progress: progress,
+	}
 	readDone := make(chan error, 1)
 	go func() {
 		var err error
@@ -67,7 +71,9 @@ func CopyRows(ctx context.Context, source, store *pgx.Conn, from cdc.Name, colum
 }
 
 // copyIn writes rows in COPY's text format. Each statement writes copyChunk bytes and the rest of the last row.
-func copyIn(ctx context.Context, store *pgx.Conn, rows io.Reader, target string, refused func([]byte, error) error) error {
+func copyIn(
+	ctx context.Context, store *pgx.Conn, rows io.Reader, target string, refused func([]byte, error) error,
+) error {
 	lines := &chunkReader{from: bufio.NewReaderSize(rows, copyBufferSize)}
 	var part bytes.Buffer // the rows that the current statement has read
 	for {
@@ -95,7 +101,9 @@ func copyLines(ctx context.Context, store *pgx.Conn, rows io.Reader, target stri
 }
 
 // copyBisect writes rows that the store rejected together. It splits them until each rejected row stands alone.
-func copyBisect(ctx context.Context, store *pgx.Conn, rows []byte, target string, cause error, refused func([]byte, error) error) error {
+func copyBisect(
+	ctx context.Context, store *pgx.Conn, rows []byte, target string, cause error, refused func([]byte, error) error,
+) error {
 	half := len(rows) / 2
 	end := half + 1 + bytes.IndexByte(rows[half:], '\n') // of the middle line
 	if end == len(rows) {
@@ -179,7 +187,9 @@ func CopyOutSQL(ctx context.Context, source *pgx.Conn, from cdc.Name, columns []
 		return nil, fmt.Errorf("look up the partitions of %s: %w", from.Display(), err)
 	}
 	if hidden {
-		return []string{fmt.Sprintf("copy (select %s from %s) to stdout (encoding 'SQL_ASCII')", QuoteIdentifiers(columns), from)}, nil
+		return []string{
+			fmt.Sprintf("copy (select %s from %s) to stdout (encoding 'SQL_ASCII')", QuoteIdentifiers(columns), from),
+		}, nil
 	}
 	return statements, nil
 }

@@ -44,7 +44,9 @@ func FuzzCopyField(f *testing.F) {
 }
 
 // copyThrough sends COPY data through a converter in pieces of the given size.
-func copyThrough(data string, size, fields int, convert func([]byte, []cdc.Text) ([]byte, error)) (string, int64, error) {
+func copyThrough(
+	data string, size, fields int, convert func([]byte, []cdc.Text) ([]byte, error),
+) (string, int64, error) {
 	var out bytes.Buffer
 	c := &rowConverter{to: &out, fields: make([]cdc.Text, fields), convert: convert, progress: func(int64) {}}
 	for len(data) > 0 {
@@ -78,7 +80,8 @@ func TestRowsAreConvertedHoweverTheyArrive(t *testing.T) {
 		}
 	}
 	for _, data := range []string{"1\n", "1\t2\t3\n", "\n"} {
-		if _, _, err := copyThrough(data, 100, 2, convert); err == nil || !strings.Contains(err.Error(), "row 1 has not 2 columns") {
+		if _, _, err := copyThrough(data, 100, 2, convert); err == nil ||
+			!strings.Contains(err.Error(), "row 1 has not 2 columns") {
 			t.Errorf("%q: %v", data, err)
 		}
 	}
@@ -129,7 +132,8 @@ func TestPartsAreWholeLines(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if !bytes.HasSuffix(part, []byte("\n")) || len(part) > size+40 || len(part) < size && got.Len()+len(part) < len(want) {
+			if !bytes.HasSuffix(part, []byte("\n")) || len(part) > size+40 ||
+				len(part) < size && got.Len()+len(part) < len(want) {
 				t.Fatalf("a part of %d bytes is %q", size, part)
 			}
 			got.Write(part)
@@ -144,7 +148,9 @@ func TestPartsAreWholeLines(t *testing.T) {
 func TestPartsKeepErrors(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
-	reader := &chunkReader{from: bufio.NewReader(io.MultiReader(strings.NewReader("a\n"), iotest.ErrReader(broken))), left: 2}
+	reader := &chunkReader{
+		from: bufio.NewReader(io.MultiReader(strings.NewReader("a\n"), iotest.ErrReader(broken))), left: 2,
+	}
 	if got, err := io.ReadAll(reader); string(got) != "a\n" || err != nil {
 		t.Errorf("the first part is %q, %v", got, err)
 	}
