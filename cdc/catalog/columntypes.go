@@ -8,7 +8,7 @@ import (
 	"walhook/cdc"
 )
 
-// Roles of the mapped columns, as walhook.attachment.column_types has them.
+// Roles of the mapped columns, as in walhook.attachment.column_types.
 const (
 	RoleKey          = "key"
 	RoleAssessment   = "assessment"

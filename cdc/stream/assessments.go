@@ -7,15 +7,16 @@ import (
 	"walhook/sql"
 )
 
-// assessments collects changes of the assessment table that no event lies between, so that a bulk import is one statement.
+// assessments collects consecutive changes of the assessment table, without an event between them, so that a bulk
+// import is one statement.
 type assessments struct {
-	external map[string]*string // external id by assessment
+	external map[string]*string // external id by assessment id
 	deleted  []string
 	originals,
-	copies []string // assessments inserted as copies, with what they were copied from
+	copies []string // assessments inserted as copies, beside the originals that they were copied from
 }
 
-// add adds a change. What is rare is queued at once, after all that was collected before.
+// add adds a change. It queues rare operations at once, after everything that was collected before.
 func (a *assessments) add(work *pgx.Batch, c *cdc.Change) {
 	switch c.Kind {
 	case cdc.Truncate:
@@ -44,7 +45,7 @@ func (a *assessments) add(work *pgx.Batch, c *cdc.Change) {
 	}
 }
 
-// flush adds the statements for all that was collected.
+// flush queues the statements for the collected changes.
 func (a *assessments) flush(work *pgx.Batch) {
 	if len(a.external) > 0 {
 		ids := make([]string, 0, len(a.external))

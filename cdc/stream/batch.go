@@ -14,32 +14,32 @@ import (
 	"walhook/sql"
 )
 
-// batch folds a slice of the stream into one store transaction: the last state of each response, the events in order, and
-// the changes of assessments exactly between the events that they lie between.
+// batch combines a part of the stream into one store transaction: the last state of each response, the events in
+// order, and each change of an assessment between the events that precede and follow it.
 type batch struct {
 	writer *writer
 
 	responses *responseSet
-	truncated bool // the respondent table was truncated in this batch: what is not known has no state
+	truncated bool // the respondent table was truncated in this batch: responses that are not in the set have no state
 
 	work        *pgx.Batch
-	states      *sql.Rows     // that are written
+	states      *sql.Rows     // to be written
 	segment     []cdc.Event   // events since the last change of an assessment
-	segments    [][]cdc.Event // those before it, which the queue holds until the batch is committed
+	segments    [][]cdc.Event // earlier segments, which the queue retains until the batch is committed
 	assessments assessments
 	items       int
 	changes     int
 	events      EventCounts
-	firstCommit time.Time // commit of its first transaction; zero: it has none
+	firstCommit time.Time // commit time of the first transaction; zero: the batch has none
 	position    cdc.Position
 	idle        bool
 	changed     bool
 
-	resolved     []string // incidents of rows that were set aside, and are taken now
-	unidentified bool     // a delete came without its key
+	resolved     []string // incidents of rows that were set aside and are stored by this batch
+	unidentified bool     // a delete did not carry its key
 }
 
-// newBatch begins a batch. What the one before it knew is gone: that one is sealed.
+// newBatch begins a batch. It reuses the response set of the previous one, which must be sealed.
 func newBatch(w *writer) *batch {
 	w.responses.clear()
 	return &batch{writer: w, work: &pgx.Batch{}, position: w.consumed, idle: true, responses: &w.responses}
@@ -57,7 +57,7 @@ func (b *batch) add(ctx context.Context, items []item) error {
 	return nil
 }
 
-// seal makes the batch one that can be committed. What it says of the states is true for the batches that follow.
+// seal completes the statements of the batch, and caches its states for the following batches.
 func (b *batch) seal() {
 	b.endSegment()
 	b.assessments.flush(b.work)
@@ -68,15 +68,16 @@ func (b *batch) seal() {
 	}
 }
 
-// loadStates reads the states that the changes build on, those that are neither known nor in the cache, in one query.
+// loadStates reads the previous states of the changed responses that are neither in the set nor in the cache, in one
+// query.
 func (b *batch) loadStates(ctx context.Context, items []item) error {
 	var missing []string
 	want := func(id string) {
 		if b.truncated {
 			return
 		}
-		r, met := b.responses.get(id)
-		if met {
+		r, found := b.responses.get(id)
+		if found {
 			return
 		}
 		state, cached := b.writer.states.get(id)
@@ -93,13 +94,13 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 		case cdc.Update:
 			want(it.change.PriorID())
 		case cdc.Insert, cdc.Delete, cdc.Truncate:
-			// What was there before does not matter.
+			// The previous state is irrelevant.
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
-	// The store has the connection until then, and tells of what is being committed only afterwards.
+	// The connection belongs to the commit in flight, and its states are only final once it ends.
 	if err := b.writer.awaitCommit(); err != nil {
 		return err
 	}
@@ -123,7 +124,7 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 	return nil
 }
 
-// apply applies one item.
+// apply adds one item to the batch.
 func (b *batch) apply(it *item) {
 	if b.firstCommit.IsZero() && it.kind != itemIdle && it.kind != itemReplyRequested {
 		b.firstCommit = it.tx.CommitAt
@@ -157,7 +158,7 @@ func (b *batch) apply(it *item) {
 	b.resolveSetAside(&it.change)
 	switch c := &it.change; {
 	case c.Table == cdc.Assessment:
-		b.endSegment() // events so far are matched without it
+		b.endSegment() // earlier events are matched without this change
 		b.assessments.add(b.work, c)
 		b.changed = true
 	case c.Kind == cdc.Truncate:
@@ -199,11 +200,11 @@ func (b *batch) applyRespondent(it *item) {
 		return
 	}
 	if fired != 0 && r.keyChanged {
-		b.endSegment() // which may have events of the response under another key
+		b.endSegment() // it may contain events of the response under another key
 		r.keyChanged = false
 	}
 	for _, event := range fired.Types() {
-		b.assessments.flush(b.work) // what was said of assessments before this event holds for it
+		b.assessments.flush(b.work) // earlier changes of assessments apply to this event
 		if b.segment == nil {
 			b.segment, b.writer.spareEvents = b.writer.spareEvents, nil
 		}
@@ -230,7 +231,7 @@ func (b *batch) endSegment() {
 	}
 }
 
-// writeStates queues the states that are to be written.
+// writeStates queues the writes of all changed states.
 func (b *batch) writeStates() {
 	if b.truncated {
 		b.work.Queue(sql.TruncateStates.SQL)
@@ -253,7 +254,7 @@ func (b *batch) writeStates() {
 	}
 }
 
-// cacheStates keeps the states for the batches that follow.
+// cacheStates caches the states for the following batches.
 func (b *batch) cacheStates() {
 	if b.truncated {
 		b.writer.states.purge()
@@ -263,7 +264,7 @@ func (b *batch) cacheStates() {
 	}
 }
 
-// release gives up the memory that was needed until the store had answered.
+// release frees memory that was in use until the store answered.
 func (b *batch) release() {
 	b.states.Release()
 	for _, events := range b.segments {
@@ -274,19 +275,19 @@ func (b *batch) release() {
 	}
 }
 
-// responseSet is what a batch knows of responses, in the order in which it met them.
+// responseSet holds the responses of a batch, in the order of their first change.
 type responseSet struct {
 	index map[string]int
 	all   []response
 }
 
-// response is one of them.
+// response is a response and its state after the changes so far.
 type response struct {
 	id         string
-	state      *cdc.State    // nil: there is none
+	state      *cdc.State    // nil: it has none
 	dirty      bool          // to be written
-	keyChanged bool          // its key has changed since its last event in this batch
-	created    pglogrepl.LSN // commit LSN, where it was inserted in this batch
+	keyChanged bool          // its key changed after its last event in this batch
+	created    pglogrepl.LSN // commit LSN of its insert, if that is in this batch
 	history    eventHistory
 }
 
@@ -296,10 +297,11 @@ func (k *responseSet) clear() {
 	k.all = k.all[:0]
 }
 
-// get returns what is known of a response, until another one is asked for, and whether it was met before.
-func (k *responseSet) get(id string) (r *response, met bool) {
-	i, met := k.index[id]
-	if !met {
+// get returns a response, adding it if needed, and whether it was in the set before. The pointer is valid until the
+// next call.
+func (k *responseSet) get(id string) (r *response, found bool) {
+	i, found := k.index[id]
+	if !found {
 		i = len(k.all)
 		k.all = append(k.all, response{id: id})
 		if k.index == nil {
@@ -307,10 +309,10 @@ func (k *responseSet) get(id string) (r *response, met bool) {
 		}
 		k.index[id] = i
 	}
-	return &k.all[i], met
+	return &k.all[i], found
 }
 
-// dirty returns those that are to be written.
+// dirty returns the responses whose state must be written.
 func (k *responseSet) dirty() iter.Seq[*response] {
 	return func(yield func(*response) bool) {
 		for i := range k.all {

@@ -4,21 +4,22 @@ import (
 	"time"
 )
 
-// A server under load sends many small pieces, and to wake up for each costs more than the work on it. So whoever finds himself
-// woken again and again, each time for little, rests for a moment and lets things gather. Lone changes wait for nothing.
+// A server under load sends many small messages, and a wakeup for each costs more than the work on it. So a goroutine
+// that wakes up often, each time for little work, sleeps for a moment and lets messages accumulate. A single change
+// is never delayed.
 const (
-	coalesceDelay  = 200 * time.Microsecond // the rest
-	coalesceWindow = time.Millisecond       // wake-ups this close make a series
-	coalesceAfter  = 32                     // wake-ups in a series before the first rest
+	coalesceDelay  = 200 * time.Microsecond // how long to sleep
+	coalesceWindow = time.Millisecond       // wakeups this close together form a series
+	coalesceAfter  = 32                     // wakeups in a series before the first sleep
 )
 
-// wakeups counts wake-ups that come one soon after the other.
+// wakeups counts wakeups in close succession.
 type wakeups struct {
 	last   time.Time
 	length int
 }
 
-// record notes a wake-up, and whether it was for little.
+// record counts a wakeup; little is whether it brought little work.
 func (s *wakeups) record(little bool) {
 	now := time.Now()
 	if little && now.Sub(s.last) < coalesceWindow {
@@ -29,7 +30,7 @@ func (s *wakeups) record(little bool) {
 	s.last = now
 }
 
-// pause rests where the series has become long.
+// pause sleeps if the series is long.
 func (s *wakeups) pause() {
 	if s.length >= coalesceAfter {
 		time.Sleep(coalesceDelay)

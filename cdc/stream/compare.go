@@ -13,34 +13,35 @@ import (
 	"walhook/sql"
 )
 
-// comparison brings the recorded state into line with the table as a snapshot shows it, and fires what was missed. It runs
-// inside a store transaction that also sets the position, so it happens once or not at all. Memory is bounded by compareChunk.
+// comparison reconciles the recorded state with the table at a snapshot, and fires the events that were missed. It
+// runs in a store transaction that also sets the position, so it happens exactly once or not at all. Memory is
+// bounded by compareChunk.
 type comparison struct {
-	source, store *pgx.Conn // source is in a transaction at the snapshot, which ends with it, store in the one to be committed
+	source, store *pgx.Conn // source is in a transaction at the snapshot, which run ends; store is in the one to be committed
 	mapping       cdc.Mapping
 	respondent    *catalog.Table
-	assessment    *catalog.Table // nil where none is mapped
+	assessment    *catalog.Table // nil if none is mapped
 	queue         cdc.Queue
 	at            pglogrepl.LSN // of the snapshot
 	report        func(string)
 	progress      func(rows, total int64)
 
-	before, types catalog.ColumnTypes // of the mapped columns: what is recorded is of, and as they are now; before may be nil
+	before, types catalog.ColumnTypes // of the mapped columns, as recorded and as they are now; before may be nil
 	caughtUp      bool                // the stream was consumed up to the snapshot
-	replaced      bool                // the table is another one than before
-	restamp       bool                // some recorded stamps are of another type
-	unmatched     bool                // the rows' keys are not those that are recorded
+	replaced      bool                // the table is not the one that was attached
+	restamp       bool                // some recorded stamps have another type
+	unmatched     bool                // the keys of the rows cannot be matched with the recorded ones
 
-	rejected func(*RejectedRow) error // takes a row that the store cannot take
+	rejected func(*RejectedRow) error // records a row that the store rejected
 }
 
-// compareChunk is how many differing responses are handled at a time.
+// compareChunk is how many differing responses are processed at a time.
 const compareChunk = 5000
 
-// Outcome of a comparison.
+// comparisonResult counts the rows of a comparison.
 type comparisonResult struct {
 	rows, differing, deleted int64
-	rejected                 int64 // that the store cannot take
+	rejected                 int64 // rows that the store rejected
 	events                   EventCounts
 }
 
@@ -64,11 +65,11 @@ func (c *comparison) run(ctx context.Context) (comparisonResult, error) {
 	if err := c.stage(ctx, &result); err != nil {
 		return result, err
 	}
-	// All has been read: who alters the table from now on need not wait for the store.
+	// Everything has been read. End the snapshot, so that DDL on the table need not wait for the store.
 	if _, err := c.source.Exec(ctx, "commit"); err != nil {
 		return result, fmt.Errorf("end the snapshot: %w", err)
 	}
-	// A response whose row is gone was deleted; nothing fires for that.
+	// A response without a row was deleted, which fires nothing.
 	tag, err := c.store.Exec(ctx, `delete from walhook.response_state r where not exists (select from pg_temp.walhook_snapshot s where s.response_id = r.response_id)
 		and not exists (select from pg_temp.walhook_refused f where f.response_id = r.response_id)`)
 	if err != nil {
@@ -81,7 +82,7 @@ func (c *comparison) run(ctx context.Context) (comparisonResult, error) {
 	return result, nil
 }
 
-// prepareRetyped prepares for columns whose types are not those that were recorded.
+// prepareRetyped handles columns whose types differ from the recorded ones.
 func (c *comparison) prepareRetyped(ctx context.Context) error {
 	err := c.store.QueryRow(ctx, "select $1 or exists (select from walhook.response_state where stamp like '?:%')", c.before[catalog.RoleStamp] != c.types[catalog.RoleStamp]).Scan(&c.restamp)
 	if err != nil {
@@ -95,7 +96,7 @@ func (c *comparison) prepareRetyped(ctx context.Context) error {
 	return err
 }
 
-// stage copies the snapshot beside the state.
+// stage copies the snapshot into a temporary table.
 func (c *comparison) stage(ctx context.Context, result *comparisonResult) error {
 	_, err := c.store.PgConn().Exec(ctx, `create temporary table walhook_snapshot
 		(response_id text collate "C", assessment_id text collate "C", organization_id text collate "C", stamp text collate "C", flags smallint, stamp_value text) on commit drop;
@@ -115,7 +116,8 @@ func (c *comparison) stage(ctx context.Context, result *comparisonResult) error 
 	return nil
 }
 
-// reconcileDifferences classifies every response whose row is not what the state says, in the order of the table.
+// reconcileDifferences classifies every response whose row differs from its recorded state, in the order of the
+// table.
 func (c *comparison) reconcileDifferences(ctx context.Context, result *comparisonResult) error {
 	c.report("comparing the table with the recorded state")
 	_, err := c.store.Exec(ctx, `declare walhook_differences no scroll cursor for
@@ -149,7 +151,8 @@ func (c *comparison) reconcileDifferences(ctx context.Context, result *compariso
 	}
 }
 
-// fire takes differing rows over and fires what they have missed. What the store refuses is looked for in halves, and left as it was.
+// fire records the state of differing rows and fires the events that they missed. If the store rejects some, it
+// bisects them to find the rejected rows, whose state stays as it was.
 func (c *comparison) fire(ctx context.Context, found []difference, now time.Time, result *comparisonResult) error {
 	work := &pgx.Batch{}
 	var events []cdc.Event
@@ -162,7 +165,7 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 		}
 		var created pglogrepl.LSN
 		if d.recorded == nil && c.replaced {
-			created = c.at // a response that was recorded under its id is forgotten
+			created = c.at // its id replaces a response that was recorded under the same id
 		}
 		addState(rows, d.row.ID, &next, created, eventHistory{}.add(fired, false, now))
 		for _, event := range fired.Types() {
@@ -188,7 +191,7 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 	case !cdc.IsRejected(err):
 		return fmt.Errorf("fire what was missed: %w", err)
 	}
-	c.queue.Discarded() // and what was queued before is found in the store
+	c.queue.Discarded() // deliveries queued before are loaded from the store
 	c.queue.Began()
 	if len(found) == 1 {
 		return c.rejected(&RejectedRow{Table: c.mapping.Respondent, Key: found[0].row.ID, Cause: err})
@@ -200,19 +203,19 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 	return c.fire(ctx, found[half:], now, result)
 }
 
-// rejectStaged sets a row aside that could not be staged. Its state, where there is one, stays as it is.
+// rejectStaged sets a row aside that could not be staged. Its recorded state, if any, stays as it is.
 func (c *comparison) rejectStaged(ctx context.Context, id string, cause error) error {
 	err := catalog.InSavepoint(ctx, c.store, func() error {
 		_, err := c.store.Exec(ctx, "insert into pg_temp.walhook_refused values ($1)", id)
 		return err
 	})
-	if err != nil && !cdc.IsRejected(err) { // an id that no store can hold has no state
+	if err != nil && !cdc.IsRejected(err) { // an id that cannot be stored has no state
 		return fmt.Errorf("stage the snapshot: %w", err)
 	}
 	return c.rejected(&RejectedRow{Table: c.mapping.Respondent, Key: id, Cause: cause})
 }
 
-// difference is a row with what the state says of it, nil where it says nothing.
+// difference is a row and its recorded state, nil if there is none.
 type difference struct {
 	row      cdc.Row
 	recorded *cdc.State
@@ -249,7 +252,7 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 			Started: mark(cdc.FlagStartedNow), Finished: mark(cdc.FlagFinishedNow), Stamp: textOf(stamp),
 		}}
 		if d.row.Finished == cdc.MarkUnset {
-			d.row.Stamp = cdc.Text{Unchanged: true} // staged is the stamp of a finish alone
+			d.row.Stamp = cdc.Text{Unchanged: true} // only the stamp of a finished row is staged
 		}
 		if value != nil {
 			d.row.StampValue = cdc.StampValue{Text: *value, Type: c.types[catalog.RoleStamp]}
@@ -261,7 +264,7 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 			d.recorded = nil
 		}
 		if d.recorded != nil && (c.caughtUp || value == nil) && cdc.StampTypesDiffer(d.recorded.Stamp, d.row.Stamp) {
-			d.recorded.Stamp = d.row.Stamp.Value // the stream has told of all changes, or nobody can tell
+			d.recorded.Stamp = d.row.Stamp.Value // the stream has applied all changes, or the values cannot be compared
 		}
 		found = append(found, d)
 	}
@@ -271,8 +274,8 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 	return found, nil
 }
 
-// isDifferentResponse reports whether a row of a table that replaced the one before is another response under the same id: it is less far, or belongs
-// to another assessment. What is further may be a copy that was changed since.
+// isDifferentResponse reports whether a row of a replaced table is another response with the same id: it has made
+// less progress, or belongs to another assessment. A row with more progress may be a copy that has changed since.
 func (c *comparison) isDifferentResponse(d difference) bool {
 	before := d.recorded
 	return before.StartedNow && d.row.Started == cdc.MarkUnset || before.FinishedNow && d.row.Finished == cdc.MarkUnset ||
@@ -286,8 +289,8 @@ func textOf(value *string) cdc.Text {
 	return cdc.Text{Value: *value}
 }
 
-// assessments takes the external ids over as they are now, and lets assessments that were copied meanwhile have their
-// originals' webhooks.
+// assessments replaces the external ids by the current ones, and copies webhooks to assessments that were copied in
+// the meantime.
 func (c *comparison) assessments(ctx context.Context) error {
 	if c.assessment == nil {
 		return nil
@@ -325,8 +328,8 @@ func (c *comparison) assessments(ctx context.Context) error {
 	return nil
 }
 
-// applyToEachAssessment takes a step, which ends in a condition on s, for one assessment after the other, and sets those aside that the store
-// refuses.
+// applyToEachAssessment runs a step, which ends in a condition on s, for one assessment at a time, and sets aside
+// those that the store rejects.
 func (c *comparison) applyToEachAssessment(ctx context.Context, step, only string) error {
 	rows, err := c.store.Query(ctx, "select assessment_id from pg_temp.walhook_assessments")
 	if err != nil {

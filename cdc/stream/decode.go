@@ -11,28 +11,28 @@ import (
 	"walhook/cdc/catalog"
 )
 
-// MessageKind tells what a Message is.
+// MessageKind is the kind of a Message.
 type MessageKind uint8
 
 // The kinds of Message.
 const (
-	MessageIgnored            MessageKind = iota // nothing that concerns the mapped tables
+	MessageIgnored            MessageKind = iota // does not concern the mapped tables
 	MessageBegin                                 // Tx
 	MessageCommit                                // EndLSN
 	MessageChange                                // Changes
-	MessageUnidentifiedDelete                    // a delete of a mapped row that did not carry its key
+	MessageUnidentifiedDelete                    // a delete of a mapped row without its key
 	MessageSilence                               // walhook.silence() was called in this transaction
 )
 
 // Message is one decoded message of the stream.
 type Message struct {
 	Kind    MessageKind
-	Tx      cdc.Tx        // of a Begin
-	EndLSN  pglogrepl.LSN // of a Commit: the end of the transaction
+	Tx      cdc.Tx        // of MessageBegin
+	EndLSN  pglogrepl.LSN // of MessageCommit: the end of the transaction
 	Changes []cdc.Change  // valid until the next call of Decode
 }
 
-// DecodeError tells that a message is not what protocol version 1 of pgoutput promises. Nothing was skipped.
+// DecodeError reports a message that violates version 1 of pgoutput's protocol. Nothing was skipped.
 type DecodeError struct {
 	Message byte // its type
 	Offset  int
@@ -43,15 +43,15 @@ func (e *DecodeError) Error() string {
 	return fmt.Sprintf("decode pgoutput message %q at byte %d: %s; nothing was skipped; please report this with the server's version", e.Message, e.Offset, e.Reason)
 }
 
-// Decoder decodes pgoutput messages of protocol version 1 without streaming (PostgreSQL manual, "Logical Replication Message
-// Formats"). Columns that are not mapped are neither read nor copied. It is not safe for concurrent use.
+// Decoder decodes pgoutput messages of protocol version 1 without streaming (PostgreSQL manual, "Logical Replication
+// Message Formats"). It neither reads nor copies unmapped columns. It is not safe for concurrent use.
 type Decoder struct {
 	mapping     cdc.Mapping
 	text        *catalog.SourceText
 	respondent  uint32
 	assessment  uint32
 	layouts     map[uint32]*rowLayout
-	domainBases map[uint32]uint32 // built-in types beneath domains
+	domainBases map[uint32]uint32 // domain to built-in base type
 	interned    map[string]string
 	keyType     cdc.ColumnType // of the respondent's key in the last change
 	changes     [2]cdc.Change
@@ -59,17 +59,17 @@ type Decoder struct {
 	oldFields   []field
 }
 
-// NewDecoder returns a Decoder for tables with these OIDs. Tables are told by OID, so that a rename does not matter;
-// assessmentOID is 0 where none is mapped.
+// NewDecoder returns a Decoder for the tables with these OIDs, which survive a rename. assessmentOID is 0 if no
+// assessment table is mapped.
 func NewDecoder(m cdc.Mapping, respondentOID, assessmentOID uint32) *Decoder {
 	return &Decoder{mapping: m, respondent: respondentOID, assessment: assessmentOID, layouts: map[uint32]*rowLayout{}, domainBases: map[uint32]uint32{}, interned: map[string]string{}}
 }
 
-// microsecFromUnixToY2K is PostgreSQL's epoch, 2000-01-01, in unix microseconds.
+// microsecFromUnixToY2K is PostgreSQL's epoch, 2000-01-01, in Unix microseconds.
 const microsecFromUnixToY2K = 946684800 * 1000000
 
-// Decode decodes one message. Its error is a *DecodeError, a *MissingColumnError if a mapped column is gone, or says why text could not be
-// converted.
+// Decode decodes one message. Its error is a *DecodeError, a *MissingColumnError if a mapped column is gone, or an
+// error of the text conversion.
 func (d *Decoder) Decode(data []byte) (Message, error) {
 	if len(data) == 0 {
 		return Message{}, &DecodeError{Reason: "it is empty"}
@@ -125,8 +125,8 @@ func (d *Decoder) decode(c *cursor) (Message, error) {
 	}
 }
 
-// readType takes a Type message, which comes before the Relation that uses the type. Of a domain it names the type beneath,
-// with an empty namespace for pg_catalog.
+// readType reads a Type message, which precedes the Relation that uses the type. For a domain it contains the name of
+// the base type, with an empty namespace for pg_catalog.
 func (d *Decoder) readType(c *cursor) {
 	oid := c.uint32()
 	namespace, name := c.string(), c.string()
@@ -161,7 +161,7 @@ func (d *Decoder) update(c *cursor) (Message, error) {
 		return Message{}, nil
 	}
 	tag := c.uint8()
-	var old *string // key, where it came
+	var old *string // the old key, if it was sent
 	if tag == 'K' || tag == 'O' {
 		d.fields = p.read(d, c)
 		if c.err != nil {
@@ -182,14 +182,14 @@ func (d *Decoder) update(c *cursor) (Message, error) {
 	return d.change(c, p, cdc.Update, old)
 }
 
-// change reads the new row.
+// change decodes the new row.
 func (d *Decoder) change(c *cursor, p *rowLayout, kind cdc.Kind, old *string) (Message, error) {
 	d.fields = p.read(d, c)
 	if c.err != nil {
 		return Message{}, c.err
 	}
 	if kind == cdc.Update && len(d.oldFields) == len(d.fields) {
-		// What the old row or key carries need not be sent again.
+		// The server does not repeat values of the old row or key.
 		for i := range d.fields {
 			if d.fields[i].kind == 'u' && d.oldFields[i].kind == 't' {
 				d.fields[i] = d.oldFields[i]
@@ -256,7 +256,7 @@ func (d *Decoder) truncate(c *cursor) (Message, error) {
 	return Message{Kind: MessageChange, Changes: d.changes[:n]}, nil
 }
 
-// decodeText returns a text of the message in UTF-8.
+// decodeText converts a text of the message to UTF-8.
 func (d *Decoder) decodeText(c *cursor, text string) string {
 	decoded, err := d.text.Decode(text)
 	if err != nil && c.err == nil {
@@ -278,7 +278,7 @@ func (d *Decoder) table(oid uint32) cdc.Table {
 	}
 }
 
-// layout returns how to read rows of the message's relation, nil where it is not mapped.
+// layout reads a relation's OID and returns its layout, or nil if it is not mapped.
 func (d *Decoder) layout(c *cursor) *rowLayout {
 	oid := c.uint32()
 	if d.table(oid) == 0 {
@@ -291,7 +291,7 @@ func (d *Decoder) layout(c *cursor) *rowLayout {
 	return p
 }
 
-// internLimit bounds the strings that are kept because they come again and again, such as assessment ids.
+// internLimit and internLength bound the cache of strings that repeat, such as assessment ids.
 const (
 	internLimit  = 1024
 	internLength = 64
@@ -311,7 +311,7 @@ func (d *Decoder) intern(value []byte) string {
 	return s
 }
 
-// cursor reads a message from front to back. After the first read beyond its end every read returns zero and err is set.
+// cursor reads a message. After the first read beyond its end, err is set and every read returns zero.
 type cursor struct {
 	kind byte
 	data []byte

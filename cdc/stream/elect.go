@@ -13,7 +13,8 @@ import (
 	"walhook/sql"
 )
 
-// elect waits until this daemon is the one that reads the slot, and remembers whether another was before, until that has been told.
+// elect waits until this daemon is the reader of the slot. It remembers whether another daemon was the reader before,
+// until that has been recorded.
 func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
 	other, last := false, ""
 	for {
@@ -53,14 +54,14 @@ func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
 }
 
 const (
-	// ReasonOtherDaemon is a Status's reason while it stands by for another daemon.
+	// ReasonOtherDaemon is a Status's reason while another daemon reads the slot.
 	ReasonOtherDaemon = "another daemon reads the slot"
 
 	reasonStaleSession = "the store has not ended the last session of this daemon yet"
 )
 
-// readerHolder tells who has the lock of the slot's reader: another daemon, a comparison, or a session of this daemon's own that broke. It is
-// "" where nobody has it any more.
+// readerHolder describes the session that holds the reader lock: another daemon, a reconciliation, or a stale session
+// of this daemon. It returns "" if nobody holds it any more.
 func (s *Stream) readerHolder(ctx context.Context, store *pgx.Conn) (string, error) {
 	readers, err := lockSessions(ctx, store, catalog.ReaderLock, true)
 	if err != nil {
@@ -82,7 +83,7 @@ func (s *Stream) readerHolder(ctx context.Context, store *pgx.Conn) (string, err
 	return ReasonOtherDaemon, nil
 }
 
-// noteTakeover lets people see since when which daemon reads the slot.
+// noteTakeover records that this daemon now reads the slot.
 func (s *Stream) noteTakeover(ctx context.Context, store *pgx.Conn) error {
 	detail := fmt.Sprintf("daemon %s reads the slot, since the one that read it before has ended", DaemonName())
 	if _, err := store.Exec(ctx, sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentTakeover, "detail": detail})...); err != nil {
@@ -91,7 +92,7 @@ func (s *Stream) noteTakeover(ctx context.Context, store *pgx.Conn) error {
 	return nil
 }
 
-// DaemonName is how this process is called where people see several: host and process id.
+// DaemonName identifies this process among several: host and process id.
 func DaemonName() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -100,7 +101,8 @@ func DaemonName() string {
 	return fmt.Sprintf("%s/%d", host, os.Getpid())
 }
 
-// lockSessions tells which server processes hold an advisory lock of the store, or, with granted false, wait for it.
+// lockSessions returns the server processes that hold an advisory lock of the store or, if granted is false, wait for
+// it.
 func lockSessions(ctx context.Context, store *pgx.Conn, key int64, granted bool) (pids []uint32, err error) {
 	err = store.QueryRow(ctx, sql.LockSessions.SQL, sql.LockSessions.Bind(sql.Args{"key": key, "granted": granted})...).Scan(&pids)
 	if err != nil {

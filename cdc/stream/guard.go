@@ -14,12 +14,12 @@ import (
 	"walhook/cdc/catalog"
 )
 
-// GuardConfig is what a Guard needs. All fields are required.
+// GuardConfig configures a Guard. All fields are required.
 type GuardConfig struct {
 	SourceURL, Slot, Publication string
 	Mapping                      cdc.Mapping
 	Status                       *Status
-	MaxSlotLag                   int64 // bytes of WAL beyond which the slot is given up; 0: never
+	MaxSlotLag                   int64 // retained bytes of WAL beyond which the guard drops the slot; 0: unlimited
 	Log                          *slog.Logger
 }
 
@@ -29,30 +29,30 @@ type GuardConfig struct {
 type Guard struct {
 	cfg          GuardConfig
 	target       atomic.Pointer[guardTarget]
-	reconnectDue atomic.Bool            // its connection may lead to a server that is the source no more
-	dropReason   atomic.Pointer[string] // why it dropped the slot itself; nil once one of the name is there
-	lastWarning  atomic.Pointer[string] // what it last told of a table that refuses the application's updates
+	reconnectDue atomic.Bool            // the connection may lead to a server that is no longer the source
+	dropReason   atomic.Pointer[string] // why the guard dropped the slot; nil once a slot of that name exists
+	lastWarning  atomic.Pointer[string] // the last reported table that rejects the application's updates
 }
 
-// guardTarget is what a Guard knows of the source that it looks at.
+// guardTarget is the source that a Guard protects.
 type guardTarget struct {
-	original *catalog.Original // nil: this is a copy, in which nothing is done
-	onCopy   func(error)       // is told when the source is not the original any more
+	original *catalog.Original // nil: a copy, which the guard leaves alone
+	onCopy   func(error)       // called with a *CopyError if the source is no longer the original
 }
 
-// NewGuard returns a Guard that Run starts. Until it is told otherwise, it takes the source for the original: the application's writes may
-// need it before the store can be asked.
+// NewGuard returns a Guard; Run starts it. Until Watch or Pause is called it treats the source as the original: the
+// application's writes may need protection before the store can be read.
 func NewGuard(cfg GuardConfig) *Guard { return &Guard{cfg: cfg} }
 
-// Watch lets the guard look after the original, and tell moved with a *CopyError when the source is another database.
+// Watch makes the guard protect the original, and call onCopy with a *CopyError when the source is another database.
 func (g *Guard) Watch(original *catalog.Original, moved func(error)) {
 	g.target.Store(&guardTarget{original: original, onCopy: moved})
 }
 
-// Pause lets the guard leave a copy alone.
+// Pause makes the guard leave the source alone, because it is a copy.
 func (g *Guard) Pause() { g.target.Store(&guardTarget{}) }
 
-// isOriginal reports whether the guard may do anything at the source.
+// isOriginal reports whether the guard may change anything on the source.
 func (g *Guard) isOriginal(ctx context.Context, source *pgx.Conn) (bool, error) {
 	s := g.target.Load()
 	if s == nil {
@@ -101,7 +101,7 @@ func (g *Guard) Run(ctx context.Context) {
 			err = g.protectWhileIdle(ctx, source)
 		}
 		if err != nil {
-			// The stream tells of a source that cannot be reached.
+			// The stream reports a source that cannot be reached.
 			g.cfg.Status.recordSourceDown()
 			g.cfg.Log.Debug("the guard cannot look", "error", err)
 			if source != nil {
@@ -112,10 +112,10 @@ func (g *Guard) Run(ctx context.Context) {
 	}
 }
 
-// reconnect lets the guard look at the source through a new connection from now on.
+// reconnect makes the guard open a new connection to the source.
 func (g *Guard) reconnect() { g.reconnectDue.Store(true) }
 
-// checkSlot looks at the slot once.
+// checkSlot inspects the slot once, and drops it if it retains too much WAL.
 func (g *Guard) checkSlot(ctx context.Context, source *pgx.Conn) error {
 	slot, err := catalog.InspectSlot(ctx, source, g.cfg.Slot)
 	if err != nil {
@@ -125,7 +125,7 @@ func (g *Guard) checkSlot(ctx context.Context, source *pgx.Conn) error {
 		g.dropReason.Store(nil)
 	}
 	if slot.IsForeign() {
-		slot = &catalog.Slot{Name: slot.Name} // another database's may be in any danger
+		slot = &catalog.Slot{Name: slot.Name} // the state of another database's slot is irrelevant
 	}
 	danger := SlotDanger(slot, g.cfg.MaxSlotLag)
 	before := g.cfg.Status.recordSlot(SlotView{Status: SlotStatus(slot), Active: slot.ActivePID != nil, Retained: slot.Retained}, danger)
@@ -139,7 +139,7 @@ func (g *Guard) checkSlot(ctx context.Context, source *pgx.Conn) error {
 		return nil
 	}
 	if phase := g.cfg.Status.View().Phase; phase == PhaseStarting || phase == PhaseStandby {
-		return nil // it may be another daemon's
+		return nil // it may belong to another daemon
 	}
 	reason := fmt.Sprintf("slot %q was given up: it held back %s of WAL, and WALHOOK_MAX_SLOT_LAG allows %s",
 		g.cfg.Slot, catalog.FormatBytes(slot.Retained), catalog.FormatBytes(g.cfg.MaxSlotLag))
@@ -148,7 +148,7 @@ func (g *Guard) checkSlot(ctx context.Context, source *pgx.Conn) error {
 	return catalog.DropSlot(ctx, source, g.cfg.Slot)
 }
 
-// SlotDanger says what the slot comes near to, "" while it is far from it.
+// SlotDanger describes a slot that is about to be dropped or invalidated; "" if it is not.
 func SlotDanger(s *catalog.Slot, limit int64) string {
 	held := fmt.Sprintf("slot %q holds back %s of WAL", s.Name, catalog.FormatBytes(s.Retained))
 	switch {
@@ -164,7 +164,7 @@ func SlotDanger(s *catalog.Slot, limit int64) string {
 	return ""
 }
 
-// missingSlotGap is the gap of a slot that is not there.
+// missingSlotGap returns the gap of a slot that does not exist.
 func (g *Guard) missingSlotGap() *cdc.GapError {
 	if reason := g.dropReason.Load(); reason != nil {
 		return &cdc.GapError{Kind: cdc.SlotLost, Detail: *reason}

@@ -14,11 +14,12 @@ import (
 
 // trackedIncident is an incident that stays open while the watch sees its cause.
 type trackedIncident struct {
-	known  bool   // the store was asked or told since the watch began
-	detail string // as the store has it; "": none is open
+	known  bool   // the store was read or written since the watch began
+	detail string // the recorded detail; "": the incident is not open
 }
 
-// trackIncident brings the incident of a kind in the store to this detail, "" where its cause has ended, and reports whether that is another one.
+// trackIncident opens or updates the store's incident of a kind, or resolves it if detail is "". It reports whether
+// the detail changed.
 func (s *Stream) trackIncident(ctx context.Context, i *trackedIncident, kind, detail string) (changed bool, err error) {
 	if i.known && i.detail == detail {
 		return false, nil
@@ -39,7 +40,7 @@ func (s *Stream) trackIncident(ctx context.Context, i *trackedIncident, kind, de
 	return changed, nil
 }
 
-// withStore does something on a connection of its own: that of the stream belongs to the writer.
+// withStore runs do with a connection of its own: the stream's belongs to the writer.
 func (s *Stream) withStore(ctx context.Context, do func(*pgx.Conn) error) error {
 	store, err := catalog.ConnectStore(ctx, s.cfg.StoreURL)
 	if err != nil {
@@ -49,8 +50,7 @@ func (s *Stream) withStore(ctx context.Context, do func(*pgx.Conn) error) error 
 	return do(store)
 }
 
-// openGap returns the gap of one of these kinds that an earlier session or another daemon found and did not close, nil where there
-// is none.
+// openGap returns an open gap of one of these kinds, which an earlier session or another daemon recorded, or nil.
 func openGap(ctx context.Context, store *pgx.Conn, kinds []string) (*cdc.GapError, error) {
 	var gap cdc.GapError
 	err := store.QueryRow(ctx, sql.OpenGap.SQL, sql.OpenGap.Bind(sql.Args{"kinds": kinds})...).Scan(&gap.Kind, &gap.Detail)

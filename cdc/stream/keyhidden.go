@@ -13,8 +13,8 @@ import (
 	"walhook/sql"
 )
 
-// keyHiddenDetail says that deletes and changed keys of the table do not tell which row they are about, since somebody gave it a replica
-// identity that lacks the mapped key; "" where they do. The application can write, so the table stays published.
+// keyHiddenDetail describes a table whose deletes and changed keys do not identify their row, because its replica
+// identity lacks the mapped key; "" if there is none. The application can still write, so the table stays published.
 func keyHiddenDetail(t *catalog.Table, key string) string {
 	for _, identity := range t.Identities {
 		if len(identity.Columns) > 0 && identity.Setting != "n" && !slices.Contains(identity.Columns, key) {
@@ -29,7 +29,7 @@ func keyHiddenDetail(t *catalog.Table, key string) string {
 	return ""
 }
 
-// unidentifiedDelete is the incident of a delete that came without its key. It is written with the batch that has it.
+// unidentifiedDelete records the incident of a delete without its key, in the batch that contains the delete.
 func (b *batch) unidentifiedDelete() {
 	if b.unidentified {
 		return
@@ -40,7 +40,7 @@ func (b *batch) unidentifiedDelete() {
 	b.writer.status.keyHidden.Store(true)
 }
 
-// watchKeyHidden keeps an incident open while a table hides its key, and returns the gap that is left of it once none does any more.
+// watchKeyHidden keeps an incident open while a table hides its key. Once none does, it returns the gap that remains.
 func (s *Stream) watchKeyHidden(ctx context.Context, tables []*catalog.Table) (*cdc.GapError, error) {
 	keys := []string{s.cfg.Mapping.ID, s.cfg.Mapping.AssessmentID}
 	for i, table := range tables {
@@ -68,7 +68,7 @@ func (s *Stream) watchKeyHidden(ctx context.Context, tables []*catalog.Table) (*
 	}
 	s.hiddenKey = trackedIncident{known: true}
 	if open == nil {
-		return nil, nil // the batch that tells of it is on its way, or there is nothing
+		return nil, nil // the batch that records it is in flight, or there was no such delete
 	}
 	s.cfg.Status.keyHidden.Store(false)
 	return &cdc.GapError{Kind: cdc.KeyHidden, Detail: "deletes or changed keys came without the key of their rows, since a replica identity lacked it; now it has it again"}, nil

@@ -11,10 +11,11 @@ import (
 	"walhook/cdc/catalog"
 )
 
-// checkedElsewhere are the checks whose end the watch finds as a gap or the guard mends, and those that are of the moment alone.
+// checkedElsewhere are checks that the watch reports as a gap or the guard repairs, and checks that only matter at
+// attach.
 var checkedElsewhere = []string{"publication", "replica_identity", "free_slots", "free_senders"}
 
-// lostPreconditions returns what of attach's preconditions holds no more, with the remedies; "" where all do.
+// lostPreconditions describes the preconditions of attach that no longer hold, with remedies; "" if all do.
 func lostPreconditions(p *catalog.Preflight) string {
 	lost := slices.DeleteFunc(p.Refusals(), func(f catalog.Finding) bool { return slices.Contains(checkedElsewhere, f.Check) })
 	if len(lost) == 0 {
@@ -23,7 +24,7 @@ func lostPreconditions(p *catalog.Preflight) string {
 	return strings.TrimSuffix(catalog.FormatFindings(lost), ".") + "; until then the table cannot be compared with the recorded state, should the slot be lost"
 }
 
-// watchPreconditions keeps an incident open while something that attach required has changed.
+// watchPreconditions keeps an incident open while a precondition of attach does not hold.
 func (s *Stream) watchPreconditions(ctx context.Context, source *pgx.Conn, a *catalog.Attachment) error {
 	preflight, err := catalog.InspectSource(ctx, source, catalog.Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: a.Publish, Mapping: s.cfg.Mapping})
 	if err != nil {

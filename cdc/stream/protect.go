@@ -11,9 +11,9 @@ import (
 	"walhook/cdc/catalog"
 )
 
-// protectWrites looks for published tables whose updates and deletes PostgreSQL refuses, since somebody changed their replica
-// identity, and takes them out of the publication: the application's writes go before the stream. It returns the gap that
-// this makes, nil where there is none.
+// protectWrites unpublishes tables whose updates and deletes PostgreSQL rejects because their replica identity was
+// changed: the application's writes take precedence over the stream. It returns the resulting gap, nil if there is
+// none.
 func (g *Guard) protectWrites(ctx context.Context, source *pgx.Conn, have *catalog.Publication, tables ...*catalog.Table) *cdc.GapError {
 	for _, table := range tables {
 		why := table.WriteRefusal(have)
@@ -42,8 +42,8 @@ func (g *Guard) protectWrites(ctx context.Context, source *pgx.Conn, have *catal
 	return nil
 }
 
-// protectWhileIdle does the same while nothing is streamed, when the watch does not look. The stream finds the gap when it begins, also where a
-// comparison was under way.
+// protectWhileIdle is protectWrites while nothing is streamed and the watch does not run. The stream finds the gap
+// when it starts, even if a reconciliation was in progress.
 func (g *Guard) protectWhileIdle(ctx context.Context, source *pgx.Conn) error {
 	have, err := catalog.InspectPublication(ctx, source, g.cfg.Publication)
 	if err != nil || have == nil {
@@ -63,8 +63,9 @@ func (g *Guard) protectWhileIdle(ctx context.Context, source *pgx.Conn) error {
 	return nil
 }
 
-// unpublish takes a table out of the publication, as its owner or by the function that attach made for those who are not. A
-// publication that has it among others publishes no updates and deletes instead. It returns the statement that does it.
+// unpublish removes a table from the publication, as its owner or through the function that attach created for other
+// roles. If the publication includes the table implicitly, it stops publishing updates and deletes instead. unpublish
+// returns the statement.
 func (g *Guard) unpublish(ctx context.Context, source *pgx.Conn, have *catalog.Publication, table *catalog.Table) (string, error) {
 	remove := "ALTER PUBLICATION " + pgx.Identifier{g.cfg.Publication}.Sanitize()
 	if have.IncludesImplicitly(table) {

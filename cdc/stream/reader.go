@@ -17,26 +17,26 @@ import (
 )
 
 const (
-	// tick is how often the reader looks up from a silent connection: the longest that an acknowledgement is late.
+	// tick is how often the reader wakes up on an idle connection, and so the longest delay of an acknowledgement.
 	tick = 200 * time.Millisecond
 
-	// statusInterval is how often the server hears from us without being asked, far below walSenderTimeout.
+	// statusInterval is how often the reader sends a status update without a request, far below walSenderTimeout.
 	statusInterval = 5 * time.Second
 )
 
-// reader owns the replication connection: it receives, decodes, hands over, and answers keepalives. Nothing else touches the
-// connection, and a slow store never keeps it from answering.
+// reader owns the replication connection: it receives, decodes, passes items on, and answers keepalives. Nothing else
+// uses the connection, so a slow store never keeps it from answering.
 type reader struct {
 	conn       *pgconn.PgConn
 	decoder    *Decoder
 	inbox      *inbox
-	from       cdc.Position  // where the writer stands as the stream begins
-	endLSN     pglogrepl.LSN // nothing is taken that commits from here on; 0: no such point
-	endReached bool          // until
+	from       cdc.Position  // where the writer is when the stream begins
+	endLSN     pglogrepl.LSN // transactions that commit from here on are not passed on; 0: no end
+	endReached bool          // the stream has reached endLSN
 
-	durable atomic.Uint64 // LSN up to which the store has committed: what may be acknowledged
+	durable atomic.Uint64 // LSN up to which everything is on the store's disk: what may be acknowledged
 	status  *Status
-	silence time.Duration // how long the server may say nothing
+	silence time.Duration // how long the server may be silent
 
 	// The transaction in progress.
 	tx       cdc.Tx
@@ -46,8 +46,8 @@ type reader struct {
 	ordinal  int64
 	silenced bool
 
-	// partitioned tells that an update which moves a row to another partition arrives as a delete and an insert of the
-	// same key, one right after the other. moving is such a delete, held back until the next message tells.
+	// In a partitioned table an update that moves a row to another partition arrives as a delete and an insert of the
+	// same key, one right after the other. heldDelete is a delete that may be the first half of one.
 	partitioned bool
 	heldDelete  *item
 
@@ -55,7 +55,7 @@ type reader struct {
 	lastStatus   time.Time
 	lastReceived time.Time
 	received     bool // something arrived since lastReceived was set
-	replyPending bool // a reply was requested and nothing has been heard since
+	replyPending bool // a reply was requested and nothing has arrived since
 }
 
 // newReader returns the reader of a stream that continues at a position.
@@ -67,7 +67,7 @@ func newReader(cfg Config, a *catalog.Attachment, from cdc.Position, partitioned
 	return r
 }
 
-// run reads until the context ends or the stream breaks. It sends a last acknowledgement when it is told to stop.
+// run reads until the context ends or the stream breaks. When the context ends, it sends a last acknowledgement.
 func (r *reader) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = r.conn.Conn().SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -126,8 +126,8 @@ func (r *reader) drain(ctx context.Context) error {
 	return nil
 }
 
-// handle takes one message of the streaming replication protocol (PostgreSQL manual, section 55.4). It reports whether the inbox is
-// full now, and whether the server requests a reply.
+// handle processes one message of the streaming replication protocol (PostgreSQL manual, section 55.4). It reports
+// whether the inbox is now full, and whether the server requests a reply.
 func (r *reader) handle(data []byte) (full, reply bool, err error) {
 	r.replyPending, r.received = false, true
 	if len(data) == 0 {
@@ -162,7 +162,8 @@ func (r *reader) handle(data []byte) (full, reply bool, err error) {
 	}
 }
 
-// enqueue turns a decoded message into items, leaving out what was consumed before. It reports whether the inbox was full after the last of them.
+// enqueue converts a decoded message to items and skips changes that were consumed before. It reports whether the
+// inbox was full after the last item.
 func (r *reader) enqueue(m Message) (full bool) {
 	switch m.Kind {
 	case MessageBegin:
@@ -177,8 +178,8 @@ func (r *reader) enqueue(m Message) (full bool) {
 		switch {
 		case r.skipAll:
 		case r.ordinal == 0:
-			// PostgreSQL 14 tells of transactions that touched none of our tables too, our own writes to the store among
-			// them: to write a position for these would never end.
+			// PostgreSQL 14 also sends transactions without changes of mapped tables, including our own writes to the
+			// store. Writing a position for each of them would never end.
 			full = r.inbox.put(item{kind: itemIdle, end: m.EndLSN})
 		default:
 			full = r.inbox.put(item{kind: itemCommit, tx: r.tx, end: m.EndLSN})
@@ -217,7 +218,7 @@ func (r *reader) enqueueChange(it item) (full bool) {
 	return r.inbox.put(it)
 }
 
-// releaseHeld hands over a delete that turned out to be one.
+// releaseHeld passes on a held delete that was not half of a move.
 func (r *reader) releaseHeld() (full bool) {
 	if r.heldDelete == nil {
 		return false
@@ -227,7 +228,7 @@ func (r *reader) releaseHeld() (full bool) {
 	return full
 }
 
-// checkEnd reports whether the stream has come to the point where it is to end, and tells the writer.
+// checkEnd reports whether the stream has reached its end point, and notifies the writer.
 func (r *reader) checkEnd(at pglogrepl.LSN) bool {
 	if r.endLSN == 0 || at < r.endLSN {
 		return false
@@ -237,7 +238,7 @@ func (r *reader) checkEnd(at pglogrepl.LSN) bool {
 	return true
 }
 
-// waitForStore reads nothing any more, and keeps the server informed until the writer has stored everything.
+// waitForStore reads nothing more, and sends status updates until the writer has stored everything.
 func (r *reader) waitForStore(ctx context.Context) error {
 	for ctx.Err() == nil {
 		select {
@@ -252,7 +253,7 @@ func (r *reader) waitForStore(ctx context.Context) error {
 	return nil
 }
 
-// waitForRoom waits until the writer has made room, and keeps the server informed meanwhile.
+// waitForRoom waits until the writer has made room, and sends status updates meanwhile.
 func (r *reader) waitForRoom(ctx context.Context) error {
 	for {
 		room, changed := r.inbox.hasRoom()
@@ -272,7 +273,7 @@ func (r *reader) waitForRoom(ctx context.Context) error {
 	}
 }
 
-// keepAlive acknowledges what has become durable, and finds out whether a silent server is still there.
+// keepAlive acknowledges what has become durable, and detects a dead server.
 func (r *reader) keepAlive() error {
 	now := time.Now()
 	if r.received {
@@ -292,8 +293,8 @@ func (r *reader) keepAlive() error {
 	return nil
 }
 
-// sendStatus acknowledges what the store has committed. All three positions are that one: a flush position of 0 would make
-// pglogrepl send the write position in its place, and nothing but the store's commit may release WAL.
+// sendStatus acknowledges what is durable. All three positions are the same: pglogrepl would replace a flush position
+// of 0 by the write position, and only durable changes may release WAL.
 func (r *reader) sendStatus(ask bool) error {
 	durable := pglogrepl.LSN(r.durable.Load())
 	if durable == 0 {

@@ -16,14 +16,14 @@ import (
 	"walhook/sql"
 )
 
-// Kinds of incidents that are over as they are told.
+// Kinds of incidents that are already over when they are recorded.
 const (
-	incidentReconcile = "reconcile" // a comparison
-	incidentTakeover  = "takeover"  // another daemon reads the slot
-	IncidentCopy      = "copy"      // a copy was attached anew
+	incidentReconcile = "reconcile" // a reconciliation
+	incidentTakeover  = "takeover"  // another daemon became the reader
+	IncidentCopy      = "copy"      // a copy was attached again
 )
 
-// ReconcileConfig is what Reconcile needs.
+// ReconcileConfig configures Reconcile.
 type ReconcileConfig struct {
 	SourceURL, StoreURL string
 	Target              catalog.Target
@@ -33,24 +33,26 @@ type ReconcileConfig struct {
 	Note                func(string)
 	Progress            func(rows, total int64)
 
-	// Gap is why it is done; nil: somebody asked for it.
+	// Gap is the gap to close; nil: somebody asked for the reconciliation.
 	Gap *cdc.GapError
 }
 
-// ReconcileResult is what came of it.
+// ReconcileResult is the outcome of a reconciliation.
 type ReconcileResult struct {
 	Rows, Differing, Deleted int64
 	Events                   EventCounts
-	Skipped                  bool // nothing was done, since another daemon reads the slot by now, or somebody has closed the gap
+	Skipped                  bool // another daemon reads the slot by now, or the gap has been closed
 }
 
-// Reconcile compares a snapshot of the table with the recorded state, fires what was missed and lets the stream go on from
-// there. State, deliveries and position are one store transaction: killed half-way it has not happened.
+// Reconcile compares a snapshot of the table with the recorded state, fires the events that were missed, and lets the
+// stream continue at the snapshot. State, deliveries and position are one store transaction: an interrupted
+// reconciliation has no effect.
 //
-// Where the slot is sound and somebody asked, the slot is first consumed up to the snapshot, so that what it holds fires as
-// always; a daemon that reads it steps aside meanwhile. Otherwise a new slot is made, and what an interrupted attempt leaves is
-// found as a gap and closed by the next one; the rows then tell the last of several changes: where a response finished twice
-// since the old position, one event fires. A gap is left to another daemon that reads the slot by now.
+// If somebody asked for it and the slot is intact, the slot is first consumed up to the snapshot, so that its changes
+// fire as usual; a daemon that reads it steps aside meanwhile. Otherwise a new slot is created. If that attempt is
+// interrupted, the next one finds its leftovers as a gap and closes that. The rows then only show the last of several
+// changes: if a response finished twice since the old position, one event fires. If another daemon reads the slot by
+// now, it is left to close the gap.
 func Reconcile(ctx context.Context, cfg ReconcileConfig) (ReconcileResult, error) {
 	began := time.Now()
 	store, err := catalog.ConnectLocking(ctx, cfg.StoreURL)
@@ -73,7 +75,8 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (ReconcileResult, error
 		return ReconcileResult{}, err
 	}
 	if cfg.Gap != nil {
-		// Who had the locks may have closed it, as every comparison does, and what the slot has brought since must not be compared away.
+		// The previous holder of the locks may have closed the gap, as every reconciliation does. Then the changes
+		// that the slot has delivered since must not be reconciled away.
 		var closed bool
 		args := sql.GapClosed.Bind(sql.Args{"kinds": cdc.ReconciledKinds, "within": time.Since(began)})
 		if err := store.QueryRow(ctx, sql.GapClosed.SQL, args...).Scan(&closed); err != nil || closed {
@@ -115,8 +118,8 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (ReconcileResult, error
 	return result, nil
 }
 
-// Adopt makes a copy the original, or creates a new slot for the original, by a comparison that fires what was missed. store is a
-// session that holds the locks of attach and of the reader.
+// Adopt makes a copy the original, or creates a new slot for the original, by a reconciliation that fires what was
+// missed. The session store holds the attach and reader locks.
 func Adopt(ctx context.Context, cfg ReconcileConfig, store *pgx.Conn, id catalog.Provenance) error {
 	r := &reconciler{cfg: cfg, store: store, adopted: &id}
 	_, err := r.reconcileAtNewSlot(ctx)
@@ -130,12 +133,13 @@ func (r *reconciler) openIncident(ctx context.Context, gap *cdc.GapError) error 
 	return nil
 }
 
-// deferredGapError says that a gap was not closed, and that whoever reads the slot next finds it: recorded in the store, or by itself.
+// deferredGapError reports that a gap was not closed, and that the next reader of the slot will find it, recorded in
+// the store or by its own checks.
 type deferredGapError struct{ error }
 
 func (e *deferredGapError) Unwrap() error { return e.error }
 
-// recordObstacle lets people read in the incident what keeps the gap open, which often is a statement that somebody has to run.
+// recordObstacle adds to the incident what keeps the gap open, which often is a statement that somebody has to run.
 func (r *reconciler) recordObstacle(ctx context.Context, gap *cdc.GapError, why error) {
 	if _, err := r.store.Exec(ctx, sql.HinderIncident.SQL, sql.HinderIncident.Bind(sql.Args{"kind": gap.Kind, "hindrance": why.Error()})...); err != nil {
 		r.cfg.Log.Debug("the incident cannot be told more of", "error", err)
@@ -145,11 +149,11 @@ func (r *reconciler) recordObstacle(ctx context.Context, gap *cdc.GapError, why 
 type reconciler struct {
 	cfg        ReconcileConfig
 	store      *pgx.Conn           // holds the locks
-	attachment *catalog.Attachment // as it was before
+	attachment *catalog.Attachment // before the reconciliation
 	adopted    *catalog.Provenance // of a copy that becomes the original; nil: source and store are the original
 }
 
-// CheckOriginal returns a *CopyError where there is nothing to compare with, before any lock is taken.
+// checkOriginal returns a *CopyError if source or store is a copy, before any lock is acquired.
 func (r *reconciler) checkOriginal(ctx context.Context) error {
 	source, err := catalog.ConnectPrimary(ctx, r.cfg.SourceURL)
 	if err != nil {
@@ -159,9 +163,9 @@ func (r *reconciler) checkOriginal(ctx context.Context) error {
 	return catalog.CheckOriginal(ctx, source, r.store)
 }
 
-// lockReader makes sure that nobody else reads the slot. Where somebody asked for the comparison, it waits for the daemon that
-// does, which steps aside once it sees that. Where a gap was found, it waits for the session that found it, which the server may
-// take a moment to end: that another daemon has the lock is known only after.
+// lockReader acquires the reader lock, and reports whether it did. If somebody asked for the reconciliation, it waits
+// for the daemon that reads the slot, which steps aside once it notices. If a gap was found, it only waits for the
+// session that found it, which the server may take a moment to end: any other holder is another daemon.
 func (r *reconciler) lockReader(ctx context.Context) (won bool, err error) {
 	if r.cfg.Gap != nil {
 		return catalog.TryLock(ctx, r.store, catalog.ReaderLock, staleSessionGrace)
@@ -176,8 +180,8 @@ func (r *reconciler) lockReader(ctx context.Context) (won bool, err error) {
 	return true, nil
 }
 
-// reconcileInPlace compares where the slot is sound: at the snapshot of a slot that lives for the moment, up to which the stream is
-// consumed before. It returns a *GapError where the slot is not.
+// reconcileInPlace reconciles at the snapshot of a temporary slot, up to which it first consumes the stream. It
+// returns a *GapError if the slot is not intact.
 func (r *reconciler) reconcileInPlace(ctx context.Context, a *catalog.Attachment, position cdc.Position) (ReconcileResult, error) {
 	cfg := r.cfg
 	source, err := catalog.ConnectPrimary(ctx, cfg.SourceURL)
@@ -215,19 +219,19 @@ func (r *reconciler) reconcileInPlace(ctx context.Context, a *catalog.Attachment
 	if err := catalog.BeginAtSnapshot(ctx, source, snapshot.Snapshot); err != nil {
 		return ReconcileResult{}, err
 	}
-	catalog.CloseQuietly(exporter) // the snapshot lives on in our transaction
+	catalog.CloseQuietly(exporter) // the snapshot lives on in the source's transaction
 	cfg.Note(fmt.Sprintf("consuming slot %q up to %s", cfg.Target.Slot, snapshot.Consistent))
 	if err := r.catchUp(ctx, stream, snapshot.Consistent); err != nil {
 		return ReconcileResult{}, err
 	}
-	if r.attachment, err = catalog.ReadAttachment(ctx, r.store); err != nil { // the stream may have met another type of the key
+	if r.attachment, err = catalog.ReadAttachment(ctx, r.store); err != nil { // the stream may have recorded another type of the key
 		return ReconcileResult{}, err
 	}
 	return r.compare(ctx, source, preflight, snapshot.Consistent, false, extraStatement{sql.ResolveIncidents.SQL, []any{cdc.SlotKeptKinds}})
 }
 
-// catchUp consumes the slot up to a point, through a store connection of its own: the stream sets its session up for look-ups,
-// and the comparison joins whole tables.
+// catchUp consumes the slot up to an LSN on a separate store connection: the stream configures its session for index
+// lookups, but the comparison joins whole tables.
 func (r *reconciler) catchUp(ctx context.Context, stream *Stream, until pglogrepl.LSN) error {
 	store, err := catalog.ConnectStore(ctx, r.cfg.StoreURL)
 	if err != nil {
@@ -245,7 +249,7 @@ func (r *reconciler) catchUp(ctx context.Context, stream *Stream, until pglogrep
 	}
 }
 
-// reconcileAtNewSlot compares at the snapshot of a new slot, from which the stream goes on.
+// reconcileAtNewSlot reconciles at the snapshot of a new slot, where the stream continues.
 func (r *reconciler) reconcileAtNewSlot(ctx context.Context) (result ReconcileResult, err error) {
 	cfg := r.cfg
 	source, err := catalog.ConnectPrimary(ctx, cfg.SourceURL)
@@ -302,7 +306,7 @@ func (r *reconciler) reconcileAtNewSlot(ctx context.Context) (result ReconcileRe
 	created := preflight.Publication == nil || attachment.OwnsPublication(preflight.Publication, cfg.Target.Slot)
 	publish := attachment.Publish
 	if r.adopted != nil {
-		if attachment.NextSlot != "" { // of an adoption that was interrupted
+		if attachment.NextSlot != "" { // of an interrupted adoption
 			if err := catalog.DropSlot(ctx, source, attachment.NextSlot); err != nil {
 				return result, err
 			}
@@ -312,7 +316,7 @@ func (r *reconciler) reconcileAtNewSlot(ctx context.Context) (result ReconcileRe
 		}
 		publish = cfg.Target.Publish
 	}
-	// Read before the slot is made: who changes the publication from now on is found out.
+	// Read this before the slot is created, so that any later change of the publication is detected.
 	published, err := catalog.InspectPublication(ctx, source, cfg.Target.Publication)
 	if err != nil {
 		return result, err
@@ -337,7 +341,7 @@ func (r *reconciler) reconcileAtNewSlot(ctx context.Context) (result ReconcileRe
 			"respondent_oid":   int64(preflight.Respondent.OID), "assessment_oid": int64(assessmentOID),
 		})},
 		{sql.RecordStorePlace.SQL, sql.RecordStorePlace.Bind(id.Store.Args())},
-		// Transaction ids of before may mean nothing to this server, and what is pending was committed long ago.
+		// Earlier transaction ids may mean nothing to this server, and whatever is pending was committed long ago.
 		{sql.ForgetXids.SQL, nil},
 		{sql.ResolveIncidents.SQL, []any{cdc.ReconciledKinds}},
 	}
@@ -349,14 +353,14 @@ func (r *reconciler) reconcileAtNewSlot(ctx context.Context) (result ReconcileRe
 	return r.compare(ctx, source, preflight, slot.Consistent, true, also...)
 }
 
-// extraStatement is a statement of the comparison's transaction.
+// extraStatement is an additional statement of the reconciliation's transaction.
 type extraStatement struct {
 	sql  string
 	args []any
 }
 
-// compare is the one store transaction, with what is to be written besides. The source is in one that sees the table as it was
-// at the given point, on a new slot's beginning or not.
+// compare runs the store transaction, with additional statements. The source is in a transaction at the snapshot of
+// LSN at, which is the start of a new slot or not.
 func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *catalog.Preflight, at pglogrepl.LSN, newSlot bool, also ...extraStatement) (result ReconcileResult, err error) {
 	began := time.Now()
 	defer func() {
@@ -364,7 +368,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *c
 			r.cfg.Queue.Discarded()
 		}
 	}()
-	r.cfg.Queue.Began() // what whoever read the slot before queued last may not be known here, and comes first
+	r.cfg.Queue.Began() // deliveries that an earlier reader queued may not be in memory, and come first
 	tx, err := r.store.Begin(ctx)
 	if err != nil {
 		return result, fmt.Errorf("compare the table with the recorded state: %w", err)
@@ -409,7 +413,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *c
 		extraStatement{cdc.NormalizeWebhookIDs, nil},
 		extraStatement{sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": at.String()})},
 		extraStatement{sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentReconcile, "detail": incident})},
-		extraStatement{"select pg_notify('walhook', '')", nil}, // for the senders of other processes
+		extraStatement{"select pg_notify('walhook', '')", nil}, // wakes the senders of other processes
 	) {
 		if _, err := r.store.Exec(ctx, w.sql, w.args...); err != nil {
 			return result, fmt.Errorf("complete the comparison: %w", err)
@@ -424,7 +428,7 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *c
 	return ReconcileResult{Rows: outcome.rows, Differing: outcome.differing, Deleted: outcome.deleted, Events: outcome.events}, nil
 }
 
-// NewReconcileFunc returns a Config.Mend that closes gaps with Reconcile, and counts them in the status.
+// NewReconcileFunc returns a Config.Reconcile that closes gaps with Reconcile, and counts them in the status.
 func NewReconcileFunc(cfg ReconcileConfig, status *Status) func(context.Context, *cdc.GapError) error {
 	return func(ctx context.Context, gap *cdc.GapError) error {
 		cfg.Gap = gap

@@ -7,7 +7,8 @@ import (
 	"walhook/cdc/catalog"
 )
 
-// MissingColumnError tells that a mapped column is not in the stream any more. The stream stops at it, and nothing is skipped.
+// MissingColumnError reports that the stream no longer contains a mapped column. The stream stops there, and nothing
+// is skipped.
 type MissingColumnError struct {
 	Table, Column, Variable string
 }
@@ -18,32 +19,33 @@ func (e *MissingColumnError) Error() string {
 		e.Table, e.Column, e.Variable)
 }
 
-// rowLayout is how to read rows of one relation: for each of its columns, which mapped field it is.
+// rowLayout describes the rows of one relation: it maps each column to a field.
 type rowLayout struct {
 	table    cdc.Table
 	name     string
 	idColumn string
-	fields   []int // for each column of the relation the index of its field, -1: not mapped
-	count    int   // of fields
+	fields   []int // for each column of the relation the index of its field; -1: not mapped
+	count    int   // number of fields
 	types    []uint32
 	mods     []int32
 
-	// Indexes of fields; -1 where none is mapped.
+	// Indexes of fields; -1 if not mapped.
 	id, assessment, organization, started, finished, stamp, external, copied int
 
 	startedMarker, finishedMarker cdc.Marker
 }
 
-// field is a value as it came: kind is 't' for text, 'n' for NULL, 'u' for unchanged, 0 for not sent. Value is not a copy.
+// field is a value as received: kind is 't' for text, 'n' for NULL, 'u' for unchanged, 0 for not sent. value is not a
+// copy.
 type field struct {
 	kind  byte
 	value []byte
 }
 
-// columnBytes is the least that a column takes in a Relation message: flags, the end of its name, type and modifier.
+// columnBytes is the minimum size of a column in a Relation message: flags, the end of its name, type and modifier.
 const columnBytes = 1 + 1 + 4 + 4
 
-// readRelation replaces the plan of a mapped relation: its columns may have been added, renamed or re-ordered.
+// readRelation replaces the layout of a mapped relation: columns may have been added, renamed or reordered.
 func (d *Decoder) readRelation(c *cursor) error {
 	oid := c.uint32()
 	schema, name := c.string(), c.string()
@@ -53,7 +55,7 @@ func (d *Decoder) readRelation(c *cursor) error {
 	if table == 0 || c.err != nil {
 		return nil
 	}
-	delete(d.layouts, oid) // should the new description not do, rows are not read by the old one
+	delete(d.layouts, oid) // if the new description is invalid, the old layout must not be used
 	p := &rowLayout{table: table, name: d.decodeText(c, schema+"."+name), fields: make([]int, 0, min(columns, (len(c.data)-c.at)/columnBytes))}
 	variables := catalog.RespondentVariables(d.mapping)
 	if table == cdc.Assessment {
@@ -114,7 +116,7 @@ func (d *Decoder) readRelation(c *cursor) error {
 	return nil
 }
 
-// read reads a tuple and returns the mapped fields.
+// read decodes a tuple and returns the mapped fields.
 func (p *rowLayout) read(d *Decoder, c *cursor) []field {
 	fields := d.fields
 	if cap(fields) < p.count {
@@ -153,7 +155,7 @@ func (p *rowLayout) read(d *Decoder, c *cursor) []field {
 	return fields
 }
 
-// row builds the row from the decoder's fields.
+// row builds a Row from the decoder's fields.
 func (p *rowLayout) row(d *Decoder, id string) cdc.Row {
 	text := func(index int) cdc.Text {
 		if index < 0 {
@@ -195,12 +197,12 @@ func (p *rowLayout) row(d *Decoder, id string) cdc.Row {
 	return row
 }
 
-// typeOf returns the type of a field.
+// typeOf returns a field's type.
 func (p *rowLayout) typeOf(index int) cdc.ColumnType {
 	return cdc.ColumnType{OID: p.types[index], Modifier: p.mods[index]}
 }
 
-// key returns the key in the decoder's fields, or of an old row, as it is stored.
+// key returns a key as it is stored.
 func (p *rowLayout) key(value []byte) string {
 	if p.table == cdc.Assessment {
 		return p.typeOf(p.id).CanonicalID(string(value))

@@ -19,8 +19,8 @@ import (
 	"walhook/session"
 )
 
-// receiveBuffer is the read buffer of the replication connection. A row change is some hundred bytes, so the usual 8 KiB
-// would cost a system call for a few dozen of them.
+// receiveBuffer is the read buffer of the replication connection. A row change is some hundred bytes, so the usual 8
+// KiB would need a system call for every few dozen.
 const receiveBuffer = 64 << 10
 
 // ConnectReplication opens a logical replication connection to the application's database.
@@ -35,7 +35,7 @@ func ConnectReplication(ctx context.Context, url string) (*pgconn.PgConn, error)
 	})
 }
 
-// coalescingReader rests before it reads from a connection that brings little at a time and much in all.
+// coalescingReader pauses before it reads from a busy connection that delivers little at a time.
 type coalescingReader struct {
 	from io.Reader
 	wakeups
@@ -48,8 +48,8 @@ func (g *coalescingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// start begins the replication. A slot that is still active belongs to a walsender that a dead connection left behind,
-// since this daemon holds the reader lock: it is waited for, then ended where it is ours, which may take it a moment.
+// start starts replication. This daemon holds the reader lock, so a slot that is still active belongs to a stale
+// walsender of a dead connection. start waits for it and then terminates it if it is ours, which may take a moment.
 func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *catalog.SourceText, position cdc.Position) error {
 	publication, err := text.Encode(catalog.QuotePublication(s.cfg.Publication))
 	if err != nil {
@@ -78,7 +78,7 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *ca
 			case waited > staleWalsenderGrace+staleSessionGrace:
 				return errors.New(reason)
 			case waited > staleWalsenderGrace:
-				// One that cannot write its last words to a machine that is gone ends only when it is told once more.
+				// A walsender that blocks on writing to a dead host only ends after a second signal.
 				ours, err := s.terminateStaleWalsender(ctx)
 				if err != nil {
 					return err
@@ -103,7 +103,8 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *ca
 	}
 }
 
-// terminateStaleWalsender tells the walsender that holds the slot to end when it runs as our own role under our own name, and reports whether it does.
+// terminateStaleWalsender terminates the walsender that holds the slot if it runs as our role and application name,
+// and reports whether there was one.
 func (s *Stream) terminateStaleWalsender(ctx context.Context) (ours bool, err error) {
 	source, err := catalog.ConnectSource(ctx, s.cfg.SourceURL)
 	if err != nil {

@@ -17,14 +17,15 @@ import (
 	"walhook/sql"
 )
 
-// retypeRetryInterval is how soon a comparison that failed is tried again for a column's new type, which does not stop the stream.
+// retypeRetryInterval is how soon a failed reconciliation of a retyped column is retried. It does not stop the
+// stream.
 const retypeRetryInterval = 30 * time.Second
 
-// checkColumnTypes returns a *GapError where mapped columns have other types than what is stored is of, or had for a while and were not compared;
-// nil where neither is so.
+// checkColumnTypes returns a *GapError if the mapped columns' types differ from the recorded ones, or did for a while
+// without a reconciliation; nil otherwise.
 func (s *Stream) checkColumnTypes(a *catalog.Attachment, tables []*catalog.Table) *cdc.GapError {
 	if s.cfg.Reconcile == nil || time.Since(s.retypeFailedAt) < retypeRetryInterval {
-		return nil // without Mend, this is the stream of a comparison, which closes the incident itself
+		return nil // a reconciliation's own stream resolves the incident itself
 	}
 	var assessment *catalog.Table
 	if len(tables) > 1 {
@@ -32,7 +33,7 @@ func (s *Stream) checkColumnTypes(a *catalog.Attachment, tables []*catalog.Table
 	}
 	now := catalog.ColumnTypesOf(s.cfg.Mapping, tables[0], assessment)
 	if maps.Equal(now, a.Types) {
-		return s.openRetypeGap // the types are the former ones again, and the comparison is still due
+		return s.openRetypeGap // the types are the recorded ones again, but a reconciliation is still due
 	}
 	if a.Types == nil {
 		return &cdc.GapError{Kind: cdc.ColumnRetyped, Detail: "the types of the mapped columns are not recorded yet"}
@@ -46,8 +47,8 @@ func (s *Stream) checkColumnTypes(a *catalog.Attachment, tables []*catalog.Table
 	return &cdc.GapError{Kind: cdc.ColumnRetyped, Detail: strings.Join(slices.Compact(changes), "; ")}
 }
 
-// rekeyExpression returns SQL that makes a stored key of the type before one of the type now, "" where both are spelled alike, as the
-// application's ALTER TYPE did without USING. It is not known where that cannot be told.
+// rekeyExpression returns SQL that converts a recorded key of the former type to the current one, as ALTER TYPE
+// without USING did; "" if both are spelled alike. known is false if the conversion cannot be derived.
 func rekeyExpression(before, now cdc.ColumnType) (expression string, known bool) {
 	if before == now {
 		return "", true
@@ -72,7 +73,7 @@ func rekeyExpression(before, now cdc.ColumnType) (expression string, known bool)
 	return "", before.OID == now.OID
 }
 
-// rekeyStates lets the recorded states have the keys of the column as it is now. It reports whether they can have.
+// rekeyStates converts the recorded keys to the column's current type. It reports whether that is possible.
 func rekeyStates(ctx context.Context, store *pgx.Conn, before, now cdc.ColumnType) (known bool, err error) {
 	expression, known := rekeyExpression(before, now)
 	if !known || expression == "" {
@@ -91,13 +92,13 @@ func rekeyStates(ctx context.Context, store *pgx.Conn, before, now cdc.ColumnTyp
 	return true, nil
 }
 
-// keyTypeChanged reports whether the key of an item is of another type than the states have.
+// keyTypeChanged reports whether an item's key has another type than the recorded states.
 func (w *writer) keyTypeChanged(it item) bool {
 	return it.kind == itemChange && it.change.Table == cdc.Respondent && it.change.Kind != cdc.Truncate && w.key.OID != 0 && it.keyType != w.key
 }
 
-// rekey stores what was gathered under the former type of the key, and lets the states have the keys of the new one, in the order of the
-// stream: the history follows the rows.
+// rekey stores the changes under the former type of the key, then converts the recorded keys to the new one, in the
+// order of the stream, so that each response keeps its history.
 func (w *writer) rekey(ctx context.Context, to cdc.ColumnType) error {
 	if err := w.awaitCommit(); err != nil {
 		return err

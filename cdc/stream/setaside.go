@@ -19,24 +19,25 @@ import (
 	"walhook/sql"
 )
 
-// isolateItems is how many items are stored carefully after one that the store refused: more than a failed batch can hold, and enough
-// that many such rows in a load do not cost a new connection each.
+// isolateItems is how many items are stored synchronously after a rejected one: more than a failed batch contains,
+// and enough that many rejected rows in a bulk load do not need a new connection each.
 const isolateItems = 1 << 16
 
-// rejectedBatchError tells that a batch holds what the store cannot take: the next session looks for it, and need not wait.
+// rejectedBatchError reports that the store rejected a batch. The next session isolates the row, without backoff.
 type rejectedBatchError struct{ error }
 
 func (e *rejectedBatchError) Unwrap() error { return e.error }
 
-// isolate stores items in halves until the one that the store refuses is alone, which is set aside. The rest is stored as ever.
+// isolate stores items in halves until the rejected one stands alone, and sets that aside. All others are stored as
+// usual.
 func (w *writer) isolate(ctx context.Context, items []item) error {
 	err := w.storeSync(ctx, items, nil)
 	if !cdc.IsRejected(err) {
 		return err
 	}
 	w.isolateLeft = isolateItems
-	w.states.purge() // the states of the failed batch are in it
-	w.queue.Began()  // what was queued before the failure may not be in memory
+	w.states.purge() // it contains the states of the failed batch
+	w.queue.Began()  // deliveries queued before the failure may not be in memory
 	if len(items) > 1 {
 		half := len(items) / 2
 		if err := w.isolate(ctx, items[:half]); err != nil {
@@ -49,9 +50,9 @@ func (w *writer) isolate(ctx context.Context, items []item) error {
 		return err
 	}
 	if cdc.IsEncodingError(err) {
-		// A key that the store cannot hold has no state.
+		// A key that the store cannot represent has no state.
 		switch {
-		case it.change.Kind == cdc.Delete: // nothing of it is left to take
+		case it.change.Kind == cdc.Delete: // there is nothing to set aside
 			it.kind = itemSetAside
 			return w.storeSync(ctx, []item{it}, nil)
 		case it.change.KeyChanged:
@@ -74,7 +75,7 @@ func (w *writer) isolate(ctx context.Context, items []item) error {
 	return w.storeSync(ctx, []item{it}, &refused)
 }
 
-// storeSync stores items, and what was refused of them, in one transaction that it waits for.
+// storeSync stores items, and the incident of a rejected row if there is one, in one transaction, and waits for it.
 func (w *writer) storeSync(ctx context.Context, items []item, refused *RejectedRow) error {
 	b := newBatch(w)
 	if err := b.add(ctx, items); err != nil {
@@ -102,7 +103,7 @@ func (w *writer) storeSync(ctx context.Context, items []item, refused *RejectedR
 	return nil
 }
 
-// readSetAside returns the incidents of rows that are set aside.
+// readSetAside returns the open incidents of rows that are set aside.
 func readSetAside(ctx context.Context, store *pgx.Conn) ([]string, error) {
 	rows, err := store.Query(ctx, sql.RowsSetAside.SQL)
 	if err != nil {
@@ -111,7 +112,7 @@ func readSetAside(ctx context.Context, store *pgx.Conn) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// resolveSetAside notes the incidents that end with a change, since the store takes the row, or it is gone.
+// resolveSetAside marks the incidents that a change resolves, because the store accepts the row or the row is gone.
 func (b *batch) resolveSetAside(c *cdc.Change) {
 	if len(b.writer.setAside) == 0 || c.Kind == cdc.Truncate {
 		return
@@ -131,33 +132,33 @@ func (b *batch) resolveSetAside(c *cdc.Change) {
 	}
 }
 
-// forgetResolved forgets the incidents that a batch, which is committed, has resolved.
+// forgetResolved forgets the incidents that a committed batch has resolved.
 func (w *writer) forgetResolved(b *batch) {
 	if len(b.resolved) > 0 {
 		w.setAside = slices.DeleteFunc(w.setAside, func(detail string) bool { return slices.Contains(b.resolved, detail) })
 	}
 }
 
-// copiesPart is what an assessment is taken without where a copy of a webhook is refused.
+// copiesPart is what an assessment is stored without if the copy of a webhook was rejected.
 const copiesPart = "the copies of its original's webhooks"
 
-// RejectedRow is a row, or a part of it, that the store cannot take.
+// RejectedRow is a row, or a part of it, that the store rejected.
 type RejectedRow struct {
 	Table cdc.Name
 	Key   string
-	LSN   pglogrepl.LSN // of the commit, or of the snapshot that shows the row
-	part  string        // what of it was refused; empty: all
+	LSN   pglogrepl.LSN // of the commit, or of the snapshot that contains the row
+	part  string        // the rejected part; empty: the whole row
 	Cause error
 }
 
-// args are those of the query that records it as an incident.
+// args returns the arguments of the query that records the row as an incident.
 func (r *RejectedRow) args() []any {
 	return sql.NoteSetAside.Bind(sql.Args{"row": r.subject(), "detail": r.String()})
 }
 
 func (r *RejectedRow) queue(work *pgx.Batch) { work.Queue(sql.NoteSetAside.SQL, r.args()...) }
 
-// Record is note for whoever has the store's session to itself.
+// Record records the row in the store's current transaction.
 func (r *RejectedRow) Record(ctx context.Context, store *pgx.Conn) error {
 	if _, err := store.Exec(ctx, sql.NoteSetAside.SQL, r.args()...); err != nil {
 		return fmt.Errorf("record a row that the store cannot take: %w", err)
@@ -171,7 +172,8 @@ func KeyOf(row []byte) string {
 	return catalog.CopyField(key).Value
 }
 
-// String names the row by key and position, says why, and what to do. It holds nothing else of the row.
+// String identifies the row by key and position, and says why it was rejected and what to do. It reveals no other
+// value of the row.
 func (r *RejectedRow) String() string {
 	what := setAsideWhole
 	if r.part != "" {
@@ -182,10 +184,10 @@ func (r *RejectedRow) String() string {
 		"the row's next change then makes up for it, or `walhook reconcile` does", r.subject(), what, r.LSN, reason, remedy)
 }
 
-// setAsideWhole is what became of a row of which nothing was taken.
+// setAsideWhole says that nothing of a row was stored.
 const setAsideWhole = "was set aside"
 
-// subject begins all that is said of the row, and nothing that is said of another.
+// subject begins the incident's detail. No other row's detail begins with it.
 func (r *RejectedRow) subject() string {
 	return fmt.Sprintf("the row of %s with key %s ", r.Table.Display(), displayKey(r.Key))
 }
@@ -208,10 +210,10 @@ func (r *RejectedRow) reason() (reason, remedy string) {
 	return reason, "change the row" // the message may repeat a value
 }
 
-// maxDisplayedKey is how many bytes of a key people are shown.
+// maxDisplayedKey is how many bytes of a key are shown.
 const maxDisplayedKey = 64
 
-// displayKey spells a key in ASCII, which every store can hold, and cuts a long one.
+// displayKey formats a key in ASCII, which every store can represent, and truncates a long one.
 func displayKey(key string) string {
 	if len(key) <= maxDisplayedKey {
 		return strconv.QuoteToASCII(key)

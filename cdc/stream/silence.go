@@ -8,26 +8,26 @@ import (
 )
 
 const (
-	// walSenderTimeout is the wal_sender_timeout of our replication connections. Inside a huge transaction, of which it may send
-	// nothing, a server looks for what we say only each half of it, and is silent until then. At the same time it is after how
-	// long a server gives up a daemon whose machine is gone.
+	// walSenderTimeout is the wal_sender_timeout of our replication connections. While it processes a huge
+	// transaction that it need not send, a server is silent and reads our messages only every half of this interval.
+	// It is also the time after which a server drops a daemon whose host is gone.
 	walSenderTimeout = 16 * time.Second
 
-	// silenceLimit is how long the server may say nothing, though it was asked for a reply, before the wire counts as dead:
-	// until it is asked, until it is asked once more, and until it looks.
+	// silenceLimit is how long the server may be silent after a reply was requested before the connection counts as
+	// dead: two requests, and the server's own interval.
 	silenceLimit = 2*statusInterval + walSenderTimeout/2 + 2*time.Second
 
-	// silenceCap bounds what the limit grows to.
+	// silenceCap bounds the growth of the limit.
 	silenceCap = time.Hour
 )
 
-// adaptiveTimeout is how long a silent server is waited for. One that waits for its disk, or takes over a huge transaction without looking
-// up, is silent for long where nothing is wrong, and a new connection would get no further in the same time. So at the same position
-// each try is given twice the time of the one before.
+// adaptiveTimeout is how long the stream waits for a silent server. A server that waits for its disk or processes a
+// huge transaction is silent although nothing is wrong, and would need as long on a new connection. So each attempt
+// at the same position gets twice the time of the previous one.
 type adaptiveTimeout struct {
 	initial time.Duration
-	at      cdc.Position  // where the server last said nothing for too long
-	limit   time.Duration // that long
+	at      cdc.Position  // where the server was last silent for too long
+	limit   time.Duration // the limit that it exceeded
 }
 
 // forPosition returns how long the server may be silent in a stream that begins at a position.
@@ -38,10 +38,10 @@ func (p *adaptiveTimeout) forPosition(at cdc.Position) time.Duration {
 	return min(2*p.limit, silenceCap)
 }
 
-// expired notes that the server said nothing for that long in a stream that began at a position.
+// expired records that the server exceeded the limit in a stream that began at a position.
 func (p *adaptiveTimeout) expired(at cdc.Position, e *silenceError) { p.at, p.limit = at, e.limit }
 
-// silenceError tells that the server said nothing for too long.
+// silenceError reports that the server was silent for too long.
 type silenceError struct{ limit time.Duration }
 
 func (e *silenceError) Error() string {

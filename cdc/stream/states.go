@@ -11,22 +11,22 @@ import (
 	"walhook/sql"
 )
 
-// cachedStates is how many states each half of the cache holds: about 4 MiB in all. Most updates concern responses that moved a
-// moment ago.
+// cachedStates is the capacity of each half of the cache: about 4 MiB in all. Most updates concern responses that
+// changed a moment ago.
 const cachedStates = 1 << 14
 
-// stateCache keeps the states of responses as the store has them. Only the one writer changes states, so an entry stays
-// true until the writer loses its place.
+// stateCache caches the states of responses as stored. Only the writer changes states, so an entry stays valid until
+// the writer loses its connection.
 //
-// What is used goes into the younger half. Once that is full it becomes the older one, whose states are gone then: those used
-// last are kept, without a list of who was used when, which would take more than the states.
+// States that are used go into the recent half. Once that is full it becomes the older half, whose former states are
+// evicted. This approximates LRU without a list, which would need more memory than the states.
 type stateCache struct{ recent, older map[string]*cdc.State }
 
 func newStateCache() *stateCache {
 	return &stateCache{recent: map[string]*cdc.State{}, older: map[string]*cdc.State{}}
 }
 
-// get returns the state, nil for a response known to have none.
+// get returns the state, nil if the response is known to have none.
 func (c *stateCache) get(id string) (state *cdc.State, cached bool) {
 	if state, cached = c.recent[id]; cached {
 		return state, true
@@ -50,7 +50,7 @@ func (c *stateCache) purge() {
 	clear(c.older)
 }
 
-// scanState reads a row of ReadStates.
+// scanState scans a row of ReadStates.
 func scanState(rows pgx.Rows) (id string, state *cdc.State, err error) {
 	var (
 		assessment, stamp *string
@@ -81,13 +81,14 @@ func newState(assessment, organization, stamp *string, flags int16, first *strin
 	return state
 }
 
-// eventHistory is what became of the events of a response, for the people who ask. Bit n - 1 stands for event type n.
+// eventHistory records which events of a response fired or were silenced, for people who ask. Bit n - 1 stands for
+// event type n.
 type eventHistory struct {
 	fired, silenced int16
-	at              time.Time // commit of the last
+	at              time.Time // commit time of the last
 }
 
-// add takes the events of one change over.
+// add adds the events of one change.
 func (f eventHistory) add(fired cdc.EventSet, silenced bool, at time.Time) eventHistory {
 	if fired == 0 {
 		return f
@@ -100,7 +101,8 @@ func (f eventHistory) add(fired cdc.EventSet, silenced bool, at time.Time) event
 	return f
 }
 
-// addState adds a state as walhook.state_in has it; created is the commit LSN of the insert, 0 where it is not new.
+// addState appends a state as a walhook.state_in. created is the commit LSN of the insert, 0 if the response is not
+// new.
 func addState(to *sql.Rows, id string, s *cdc.State, created pglogrepl.LSN, f eventHistory) {
 	to.Row()
 	to.Text(id)

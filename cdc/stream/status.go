@@ -18,12 +18,12 @@ type Phase string
 const (
 	PhaseStarting    Phase = "starting"
 	PhaseStandby     Phase = "standby"   // another daemon reads the slot
-	PhaseStreaming   Phase = "streaming" // this one does
+	PhaseStreaming   Phase = "streaming" // this daemon does
 	PhaseRetrying    Phase = "retrying"  // the last connection broke
-	PhaseReconciling Phase = "mending"   // a gap is being closed
+	PhaseReconciling Phase = "mending"   // a gap is being closed; the value is public
 )
 
-// Status is what a Stream says of itself while it runs. It is safe for concurrent use.
+// Status is a running Stream's view of itself. It is safe for concurrent use.
 type Status struct {
 	mu              sync.Mutex
 	phase           Phase
@@ -31,23 +31,23 @@ type Status struct {
 	since           time.Time
 	position        cdc.Position
 	received        pglogrepl.LSN
-	oldestUnstored  time.Time // commit of the oldest transaction that was read and is not stored; zero: none
-	writeStarted    time.Time // when the transaction that the store is at was sent; zero: it is at none
+	oldestUnstored  time.Time // commit time of the oldest transaction that was read but is not stored; zero: none
+	writeStarted    time.Time // when the store transaction in flight was sent; zero: none is
 	events          EventCounts
 	batches         int64
 	slot            SlotView
 	danger          string
-	sourceReachable bool // the source answered when the slot was last looked at
+	sourceReachable bool // the source answered the last check of the slot
 	reconciled      int64
 	reconcileFailed int64
 
-	keyHidden atomic.Bool // something came without its key, or is going to
+	keyHidden atomic.Bool // a change without its key was received, or one is expected
 }
 
-// EventCounts are numbers of events by their EventType.
+// EventCounts counts events by EventType.
 type EventCounts [cdc.Changed + 1]int64
 
-// All returns their sum.
+// All returns the sum.
 func (c EventCounts) All() (all int64) {
 	for _, n := range c {
 		all += n
@@ -55,19 +55,19 @@ func (c EventCounts) All() (all int64) {
 	return all
 }
 
-// SlotView is the slot as the server last told of it.
+// SlotView is the slot at its last check.
 type SlotView struct {
-	Status   string // one of SlotStatuses; "" before the first look
-	Active   bool   // somebody reads it
-	Retained int64  // bytes of WAL that it holds back
+	Status   string // one of SlotStatuses; "" before the first check
+	Active   bool   // some process reads it
+	Retained int64  // bytes of WAL that it retains
 }
 
-// SlotStatuses are what pg_replication_slots.wal_status says of a slot, and missing where there is none.
+// SlotStatuses are the values of pg_replication_slots.wal_status, and "missing".
 var SlotStatuses = []string{"reserved", "extended", "unreserved", "lost", slotMissing}
 
 const slotMissing = "missing"
 
-// SlotStatus is what is told of a slot's WAL.
+// SlotStatus returns the slot's WAL status, or "missing".
 func SlotStatus(s *catalog.Slot) string {
 	if !s.Exists {
 		return slotMissing
@@ -75,25 +75,25 @@ func SlotStatus(s *catalog.Slot) string {
 	return s.WALStatus
 }
 
-// StatusView is a copy of a Status at one moment.
+// StatusView is a snapshot of a Status.
 type StatusView struct {
 	Phase           Phase
 	Reason          string // why it is not streaming; safe to show
 	Since           time.Time
 	Position        cdc.Position  // as stored
-	Received        pglogrepl.LSN // WAL end that the server last told
+	Received        pglogrepl.LSN // last reported end of the server's WAL
 	Lag             time.Duration // age of the oldest transaction that the store lacks, as far as it is known; 0: none
-	Writing         time.Duration // for how long the store has been at the transaction that was sent last; 0: it has answered
+	Writing         time.Duration // how long the store transaction in flight has taken; 0: none is
 	Events          EventCounts   // stored for matching since the process began
 	Batches         int64         // store transactions since the process began
 	Slot            SlotView
-	Danger          string // what the slot comes near to; "": nothing
-	SourceReachable bool   // whether the source answered when the slot was last looked at
+	Danger          string // see SlotDanger
+	SourceReachable bool   // whether the source answered the last check of the slot
 	Reconciled      int64  // comparisons after a gap since the process began
 	ReconcileFailed int64  // those that failed
 }
 
-// View returns a copy.
+// View returns a snapshot.
 func (s *Status) View() StatusView {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +106,7 @@ func (s *Status) View() StatusView {
 	}
 	since := s.oldestUnstored
 	if v.Phase != PhaseStreaming && v.Phase != PhaseStandby && since.IsZero() {
-		since = s.since // while nothing is read, this much may wait
+		since = s.since // while nothing is read, transactions may be waiting since then
 	}
 	if v.Phase != PhaseStandby && !since.IsZero() {
 		v.Lag = max(time.Since(since), 0)
@@ -121,7 +121,7 @@ func (s *Status) setPhase(phase Phase, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if was := s.phase; was != phase {
-		// One break is one, however often it goes from retrying to starting and back.
+		// An outage begins once, however often the phase alternates between retrying and starting.
 		if reads := was == "" || was == PhaseStreaming || was == PhaseStandby; reads || phase == PhaseStreaming || phase == PhaseStandby {
 			s.since = time.Now()
 		}
@@ -132,8 +132,8 @@ func (s *Status) setPhase(phase Phase, reason string) {
 	s.phase, s.reason = phase, reason
 }
 
-// startWrite notes that a transaction is sent to the store. What it returns notes that the store has answered.
-func (s *Status) startWrite() (answered func()) {
+// startWrite records that a store transaction was sent. The caller calls done when the store has answered.
+func (s *Status) startWrite() (done func()) {
 	note := func(at time.Time) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -156,14 +156,14 @@ func (s *Status) recordWALEnd(end pglogrepl.LSN) {
 	s.received = max(s.received, end)
 }
 
-// recordLag notes the commit time of the oldest transaction that was read and is not stored, zero where there is none.
+// recordLag records the commit time of the oldest transaction that was read but is not stored; zero: none.
 func (s *Status) recordLag(since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.oldestUnstored = since
 }
 
-// recordSlot takes down what the slot holds back, and returns the danger it was in before.
+// recordSlot records the slot's state, and returns the previous danger.
 func (s *Status) recordSlot(slot SlotView, danger string) (before string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,7 +172,7 @@ func (s *Status) recordSlot(slot SlotView, danger string) (before string) {
 	return before
 }
 
-// recordSourceDown notes that the source does not answer.
+// recordSourceDown records that the source does not answer.
 func (s *Status) recordSourceDown() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,7 +187,7 @@ func (s *Status) recordEvents(events EventCounts) {
 	}
 }
 
-// recordReconcile counts a comparison after a gap.
+// recordReconcile counts a reconciliation after a gap.
 func (s *Status) recordReconcile(result ReconcileResult, err error) {
 	if err != nil {
 		s.mu.Lock()

@@ -25,22 +25,21 @@ const (
 	reconnectMin = 200 * time.Millisecond
 	reconnectCap = 5 * time.Second
 
-	// stableAfter is how long a session must have lasted for the next wait to be a short one again.
+	// stableAfter is how long a session must last to reset the backoff.
 	stableAfter = 10 * time.Second
 
-	// staleWalsenderGrace is how long a walsender that a dead connection of ours left behind may keep the slot before it is ended.
+	// staleWalsenderGrace is how long a stale walsender of ours may hold the slot before it is terminated.
 	staleWalsenderGrace = time.Second
 
-	// staleSessionGrace is how long a session of ours that is ending may keep what it holds: the slot, or in the store the lock of the one
-	// who reads it.
+	// staleSessionGrace is how long a stale session of ours may hold the slot, or the reader lock in the store.
 	staleSessionGrace = 3 * time.Second
 
-	// drainTimeout bounds what a clean stop waits for in the store: the transaction under way and the last position. What the store has not
-	// taken by then is read from the slot again.
+	// drainTimeout bounds how long a clean stop waits for the store: for the transaction in flight and the last
+	// position. Anything that is not stored by then is read from the slot again.
 	drainTimeout = 3 * time.Second
 )
 
-// Config is what a Stream needs. All fields are required but Mend.
+// Config configures a Stream. All fields but Reconcile and Tracer are required.
 type Config struct {
 	SourceURL, StoreURL string
 	Original            *catalog.Original
@@ -49,42 +48,43 @@ type Config struct {
 	Queue               cdc.Queue
 	Horizon             *Horizon
 	Status              *Status
-	Guard               *Guard // that somebody else runs
+	Guard               *Guard // run by the caller
 	Log                 *slog.Logger
-	Tracer              trace.Tracer // takes a span of each store transaction; nil: no traces
+	Tracer              trace.Tracer // creates a span for each store transaction; nil: no traces
 
-	// Mend closes a gap; after it returns nil the stream begins anew. Nil: a gap ends Run.
+	// Reconcile closes a gap; after it returns nil, the stream starts again. If it is nil, a gap ends Run.
 	Reconcile func(context.Context, *cdc.GapError) error
 }
 
-// Stream reads the slot while no other daemon does, and waits otherwise.
+// Stream reads the slot while no other daemon does, and stands by otherwise.
 type Stream struct {
 	cfg           Config
-	yielded       bool   // the slot was given to a comparison, which is no daemon
-	lastReaderPID uint32 // the server process of the last session in which this daemon read the slot
+	yielded       bool   // gave the slot to a reconciliation, not to another daemon
+	lastReaderPID uint32 // server process of this daemon's last session as the reader
 	silence       adaptiveTimeout
 
-	reportedGap      *cdc.GapError     // the last that was told of
-	lostPrecondition trackedIncident   // what attach required and holds no more
+	reportedGap      *cdc.GapError     // last gap that was logged
+	lostPrecondition trackedIncident   // a precondition of attach does not hold
 	hiddenKey        trackedIncident   // a table hides its key
-	retypeFailedAt   time.Time         // when a comparison for a column's new type failed last
-	openRetypeGap    *cdc.GapError     // the open incident of one of AlongsideKinds, as the session began
-	partitionFiles   map[string]uint32 // the files of the partitions, as they were last seen
-	isolateNext      bool              // the store refused something of what comes next
-	takeoverPending  bool              // another daemon read the slot before, which has not been told yet
+	retypeFailedAt   time.Time         // when the last reconciliation of a retyped column failed
+	openRetypeGap    *cdc.GapError     // the open incident of one of SlotKeptKinds when the session began
+	partitionFiles   map[string]uint32 // files of the partitions at the last check
+	isolateNext      bool              // the store rejected something that comes next
+	takeoverPending  bool              // another daemon read the slot before, which is not recorded yet
 }
 
-// New returns a Stream that Run starts.
+// New returns a Stream; Run starts it.
 func New(cfg Config) *Stream {
 	return &Stream{cfg: cfg, silence: adaptiveTimeout{initial: silenceLimit}}
 }
 
-// Run streams until the context ends, reconnecting whenever a connection breaks. It returns nil after a clean stop, a
-// *FatalError where trying again cannot help, a *CopyError once source or store is not what it was, and a *GapError where Mend is nil.
+// Run streams until the context ends, and reconnects when a connection breaks. It returns nil after a clean stop, a
+// *FatalError if a retry cannot help, a *CopyError if source or store is no longer the original, and a *GapError if
+// Config.Reconcile is nil.
 func (s *Stream) Run(ctx context.Context) error {
 	defer s.cfg.Status.setPhase(PhaseStarting, "")
 	backoff := newReconnect()
-	var open *cdc.GapError // found, and not closed yet
+	var open *cdc.GapError // not closed yet
 	for {
 		began := time.Now()
 		err := s.session(ctx, open)
@@ -125,10 +125,10 @@ func (s *Stream) Run(ctx context.Context) error {
 			}
 			var entrusted *deferredGapError
 			if gap.KeepsSlot() {
-				open, s.retypeFailedAt = nil, time.Now() // the stream can go on without
+				open, s.retypeFailedAt = nil, time.Now() // the stream can continue without it
 			}
 			if errors.As(err, &entrusted) {
-				open = nil // somebody else may close it before this daemon reads the slot again
+				open = nil // another daemon may close it before this one reads the slot again
 			}
 		}
 		if time.Since(began) > stableAfter {
@@ -145,8 +145,8 @@ func (s *Stream) Run(ctx context.Context) error {
 	}
 }
 
-// reportGap tells of a gap as soon as it is known. Until the store has answered to what is under way the stream can do no more about it, and
-// the guard looks after the source.
+// reportGap reports a gap as soon as it is known. Until the store has answered the transaction in flight, the stream
+// cannot close it, and the guard protects the source.
 func (s *Stream) reportGap(gap *cdc.GapError) {
 	if s.reportedGap == gap {
 		return
@@ -164,7 +164,7 @@ func newReconnect() retry.Backoff {
 	return retry.WithJitterPercent(20, retry.WithCappedDuration(reconnectCap, retry.NewExponential(reconnectMin)))
 }
 
-// session is one life of both connections: elect, check, stream.
+// session is the lifetime of one pair of connections: elect, verify, stream.
 func (s *Stream) session(ctx context.Context, open *cdc.GapError) error {
 	store, err := catalog.ConnectLocking(ctx, s.cfg.StoreURL)
 	if err != nil {
@@ -178,7 +178,7 @@ func (s *Stream) session(ctx context.Context, open *cdc.GapError) error {
 		}
 		return err
 	}
-	// Before it stands by or takes anything. The connections may lead elsewhere than the last ones.
+	// Check before the stream does anything: the new connections may lead to other databases than the last ones.
 	if err := s.cfg.Original.CheckStore(ctx, store); err != nil {
 		return err
 	}
@@ -194,15 +194,16 @@ func (s *Stream) session(ctx context.Context, open *cdc.GapError) error {
 	return s.stream(ctx, store, open, 0)
 }
 
-// stream consumes the slot from where the store ends: until a point, or without one until something ends it. It streams only
-// where no gap is open: what made it may be gone while what it hid is still missing. The caller holds the reader lock.
+// stream consumes the slot from the stored position, until a given LSN or, if that is 0, until it fails. It refuses
+// to stream while a gap is open: the cause may be gone while changes are still missing. The caller holds the reader
+// lock.
 func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError, until pglogrepl.LSN) error {
 	links := s.dial(ctx)
 	defer links.close()
 	if err := sql.ByIndex(ctx, store); err != nil {
 		return err
 	}
-	// Read under the lock: before it another daemon may write.
+	// Read this under the lock: until then another daemon may write.
 	attachment, err := catalog.ReadAttachment(ctx, store)
 	if err != nil {
 		return err
@@ -250,7 +251,7 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError
 	if open != nil {
 		return open
 	}
-	// The source may be another server than that of the session before, whose connections live on.
+	// The source may be another server than before, and connections to the former one may still work.
 	s.cfg.Guard.reconnect()
 	if s.openRetypeGap, err = openGap(ctx, store, cdc.SlotKeptKinds); err != nil {
 		return err
@@ -268,7 +269,8 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError
 	return s.pump(ctx, store, reader, attachment, turn)
 }
 
-// links are what a session needs of the source. They are opened at once, while the store is asked: each takes several round trips.
+// links are a session's connections to the source. They are opened concurrently while the store is queried, because
+// each needs several round trips.
 type links struct {
 	replication *pgconn.PgConn
 	source      *pgx.Conn
@@ -287,7 +289,7 @@ func (s *Stream) dial(ctx context.Context) *links {
 	return l
 }
 
-// await waits until all are open, or one has failed.
+// await waits until all connections are open or have failed.
 func (l *links) await() error {
 	l.opening.Wait()
 	return cmp.Or(l.errs[:]...)
@@ -304,7 +306,7 @@ func (l *links) close() {
 	}
 }
 
-// verify makes sure that the slot continues exactly where the store ends.
+// verify checks that the slot continues at the stored position.
 func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgconn.PgConn, a *catalog.Attachment, position cdc.Position) (*catalog.Table, error) {
 	system, err := pglogrepl.IdentifySystem(ctx, replication)
 	if err != nil {
@@ -337,16 +339,15 @@ func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgco
 	return tables[0], nil
 }
 
-// pump runs reader and writer until one of them fails, the context ends, or all before a point has been consumed, where the reader has
-// one.
+// pump runs reader, writer and watch until one of them fails, the context ends, or the reader's end point is reached.
 func (s *Stream) pump(ctx context.Context, store *pgx.Conn, r *reader, a *catalog.Attachment, turn int64) error {
-	// The reader outlives the context by the writer's last transaction, so that a clean stop is acknowledged.
+	// The reader outlives the context until the writer's last transaction is acknowledged.
 	readerCtx, stopReader := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReader()
 	writerCtx, stopWriter := context.WithCancel(ctx)
 	defer stopWriter()
-	storeCtx, giveUp := extendContext(ctx, drainTimeout)
-	defer giveUp()
+	storeCtx, cancelStore := extendContext(ctx, drainTimeout)
+	defer cancelStore()
 
 	aside, err := readSetAside(ctx, store)
 	if err != nil {
@@ -393,7 +394,7 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, r *reader, a *catalo
 	}
 	stopReader()
 	readerErr := <-readerDone
-	// What the watch saw explains what the others stumbled over.
+	// An error of the watch explains errors of the others.
 	for _, err := range []error{<-watchDone, readerErr, writerErr} {
 		if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errEndReached) {
 			var silent *silenceError
@@ -409,11 +410,11 @@ func (s *Stream) pump(ctx context.Context, store *pgx.Conn, r *reader, a *catalo
 	return ctx.Err()
 }
 
-// extendContext returns a context that ends a while after another one.
-func extendContext(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+// extendContext returns a context that ends a while after its parent.
+func extendContext(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
 	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		timer := time.AfterFunc(by, cancel)
+		timer := time.AfterFunc(grace, cancel)
 		context.AfterFunc(longer, func() { timer.Stop() })
 	})
 	return longer, func() {
@@ -422,7 +423,7 @@ func extendContext(ctx context.Context, by time.Duration) (context.Context, cont
 	}
 }
 
-// classifyError tells a gap from a broken connection.
+// classifyError converts errors that mean a gap to a *GapError, and returns others unchanged.
 func (s *Stream) classifyError(err error) error {
 	var missing *MissingColumnError
 	switch {

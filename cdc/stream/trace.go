@@ -8,7 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// commitTraced commits a batch within a span of its own. Without a tracer it costs nothing.
+// commitTraced commits a batch within a span. Without a tracer it has no overhead.
 func (w *writer) commitTraced(ctx context.Context, b *batch) error {
 	if w.tracer == nil {
 		return w.commitBatch(ctx, b)

@@ -11,30 +11,32 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// snapshotTimeout is how long the source may take to tell its snapshot, which waits for nothing, before its connection counts as dead.
+// snapshotTimeout bounds the query for the source's snapshot, which waits for nothing. A slower connection counts as
+// dead.
 const snapshotTimeout = 10 * time.Second
 
-// Horizon knows which transactions of the source a new transaction there would see. Logical decoding may hand over a commit
-// before other sessions can see it: by a moment, or for as long as it waits for a synchronous standby.
+// Horizon knows which of the source's transactions a new transaction there would see. Logical decoding may send a
+// commit before other sessions can see it: for a moment, or while it waits for a synchronous standby.
 //
 // It is safe for concurrent use.
 type Horizon struct {
 	connect func(context.Context) (*pgx.Conn, error)
 
-	refreshing sync.Mutex // held across the query; owns conn
+	refreshing sync.Mutex // held during the query; guards conn
 	conn       *pgx.Conn
 
 	mu       sync.RWMutex
 	snapshot snapshot
 }
 
-// snapshot is what pg_current_snapshot returned: transactions below xmin and those below xmax that are not in xip are visible.
+// snapshot is the result of pg_current_snapshot: transactions below xmin are visible, and so are those below xmax
+// that are not in xip.
 type snapshot struct {
 	xmin, xmax int64
 	xip        map[int64]struct{}
 }
 
-// NewHorizon returns a Horizon that asks the source through a connection of its own, opened when first needed.
+// NewHorizon returns a Horizon that queries the source on a connection of its own, which it opens when first needed.
 func NewHorizon(connect func(context.Context) (*pgx.Conn, error)) *Horizon {
 	return &Horizon{connect: connect}
 }
@@ -45,7 +47,7 @@ func (h *Horizon) Refresh(ctx context.Context) error {
 	defer h.refreshing.Unlock()
 	text, err := h.query(ctx)
 	if err != nil && h.conn != nil && ctx.Err() == nil {
-		// The connection may have been dead for long: only a new one tells whether the source is.
+		// The connection may be stale. Only a new one shows whether the source is down.
 		_ = h.conn.Close(ctx)
 		text, err = h.query(ctx)
 	}
@@ -62,7 +64,7 @@ func (h *Horizon) Refresh(ctx context.Context) error {
 	return nil
 }
 
-// Reconnect takes a new snapshot on a new connection: the one before may lead to a server that is the source no more.
+// Reconnect takes a new snapshot on a new connection: the old one may lead to a server that is no longer the source.
 func (h *Horizon) Reconnect(ctx context.Context) error {
 	closing, cancel := context.WithTimeout(ctx, time.Second)
 	h.Close(closing)
@@ -96,7 +98,8 @@ func (h *Horizon) Close(ctx context.Context) {
 	}
 }
 
-// Visible reports whether the last snapshot shows the transaction with this 64-bit id; 0 stands for one that is known to be.
+// Visible reports whether the transaction with this 64-bit id is visible in the last snapshot. 0 stands for a
+// transaction that is known to be visible.
 func (h *Horizon) Visible(xid int64) bool {
 	if xid == 0 {
 		return true
@@ -106,8 +109,8 @@ func (h *Horizon) Visible(xid int64) bool {
 	return h.snapshot.visible(xid)
 }
 
-// Widen gives a transaction id of the replication protocol, which has 32 bits, the epoch of the last snapshot. A decoded
-// transaction is younger than 2^31 transactions, so the nearest epoch is the right one.
+// Widen adds the last snapshot's epoch to a 32-bit transaction id of the replication protocol. Fewer than 2^31
+// transactions lie between the two, so the nearest epoch is the right one.
 func (h *Horizon) Widen(xid uint32) int64 {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -136,7 +139,7 @@ func (s snapshot) visible(xid int64) bool {
 	return !running
 }
 
-// parseSnapshot reads the text form of a pg_snapshot, "xmin:xmax:xip,xip..." (PostgreSQL manual, table 9.80).
+// parseSnapshot parses a pg_snapshot, "xmin:xmax:xip,xip..." (PostgreSQL manual, table 9.80).
 func parseSnapshot(text string) (snapshot, error) {
 	parts := strings.Split(text, ":")
 	if len(parts) != 3 {

@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// watchInterval is how often the catalog is looked at: what goes wrong there gives no signal in the stream.
+	// watchInterval is how often the catalog is inspected: a change there sends no signal through the stream.
 	watchInterval = 3 * time.Second
 
-	// preconditionEvery is how many looks there are to one at what attach requires.
+	// preconditionEvery is how many inspections there are for each check of attach's preconditions.
 	preconditionEvery = 2
 )
 
-// watch looks at slot, publication and tables from the side while the stream runs, and returns a *GapError when it may have
-// missed something. A broken connection is opened again: the stream itself notices when the server is gone.
+// watch inspects slot, publication and tables while the stream runs, and returns a *GapError if the stream may have
+// missed changes. It replaces a broken connection: the stream itself notices if the server is gone.
 func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
 	var source *pgx.Conn
 	s.lostPrecondition.known, s.hiddenKey.known = false, false
@@ -67,7 +67,7 @@ func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
 	}
 }
 
-// inspect returns the mapped tables and what it finds wrong, nil where all is well. What harms the application comes
+// inspect returns the mapped tables, and the first gap that it finds or nil. It checks what harms the application
 // before what harms the stream.
 func (s *Stream) inspect(ctx context.Context, source *pgx.Conn, a *catalog.Attachment) ([]*catalog.Table, *cdc.GapError, error) {
 	m := s.cfg.Mapping
@@ -120,7 +120,8 @@ func (s *Stream) inspect(ctx context.Context, source *pgx.Conn, a *catalog.Attac
 	return published, nil, nil
 }
 
-// checkPartitions returns a gap if a partition was truncated since it was last seen: PostgreSQL does not publish that through the partitioned table.
+// checkPartitions returns a gap if a partition was truncated since the last check: PostgreSQL does not publish that
+// through the partitioned table.
 func (s *Stream) checkPartitions(table *catalog.Table) *cdc.GapError {
 	if s.cfg.Reconcile == nil || !table.Partitioned() {
 		return nil

@@ -19,17 +19,17 @@ import (
 )
 
 const (
-	// lazyWriteBytes and lazyWriteInterval decide when progress that changed nothing in the store is written there: often enough that
-	// the slot holds little WAL, seldom enough that an idle server is not kept busy. Writing a position makes WAL itself where
-	// the store is on the same server, so that there it never ends, as heartbeats do not.
+	// lazyWriteBytes and lazyWriteInterval decide when progress without changes is written: often enough that the slot
+	// retains little WAL, seldom enough that an idle server stays idle. On the same server, writing a position generates
+	// WAL itself, so these writes never cease, like heartbeats.
 	lazyWriteBytes    = 16 << 20
 	lazyWriteInterval = 5 * time.Second
 
-	// unchangedWriteInterval is the same for changes of ours that moved nothing.
+	// unchangedWriteInterval is the interval for changes of mapped tables that changed no state.
 	unchangedWriteInterval = time.Second
 
-	// storeCheckInterval is how often the store is asked how far its commits are on disk, and whether somebody waits for the slot. A dead
-	// connection is thereby found before it is needed.
+	// storeCheckInterval is how often the writer asks the store which commits are on disk and whether another session
+	// waits for the reader lock. It also detects a dead connection before that is needed.
 	storeCheckInterval = time.Second
 )
 
@@ -38,13 +38,14 @@ var (
 	errYielded    = errors.New("somebody else waits for the slot")
 )
 
-// batchItems is how many items are gathered for one store transaction at most, but for the rest of an inbox.
+// batchItems is the maximum number of items of a store transaction, not counting the rest of an inbox.
 const batchItems = 4096
 
-// writer consumes the stream: it classifies row changes and writes state, deliveries and position in one transaction. While
-// one batch is being committed the next is classified.
+// writer consumes the stream: it classifies row changes and writes state, deliveries and position in one transaction.
+// While a batch is being committed, it classifies the next one.
 //
-// One goroutine runs it, and it alone uses the store connection, but while committing is not nil: then the commit has it.
+// It runs in one goroutine and alone uses the store connection, except while a commit is in flight (commitDone is not
+// nil): then the connection belongs to that.
 type writer struct {
 	store   *pgx.Conn
 	inbox   *inbox
@@ -54,39 +55,39 @@ type writer struct {
 	status  *Status
 	tracer  trace.Tracer // nil: no traces
 
-	storeCtx context.Context // of the transactions: a clean stop waits for them, up to a bound
+	storeCtx context.Context // for transactions: a clean stop waits for them, up to a bound
 
-	next           *batch       // that is being made
-	commitDone     chan error   // the commit under way; nil: none is
-	inFlight       *batch       // that is being committed
-	inFlightSince  time.Time    // commit of the first transaction in it
-	reportedLag    time.Time    // as the status was last told
-	stored         cdc.Position // as the store has it
-	fence          int64        // of the stored position: another after each write
-	consumed       cdc.Position // as far as this process has come; ahead of stored by the commit under way and by what changed nothing
-	idle           bool         // what lies between the two is no transaction of ours
+	next           *batch       // being filled
+	commitDone     chan error   // receives the result of the commit in flight; nil: none is
+	inFlight       *batch       // being committed
+	inFlightSince  time.Time    // commit time of its first transaction
+	reportedLag    time.Time    // last value passed to the status
+	stored         cdc.Position // in the store
+	fence          int64        // fencing token of the stored position; every write increments it
+	consumed       cdc.Position // ahead of stored by the commit in flight and by changes without effect
+	idle           bool         // no changes of mapped tables lie between stored and consumed
 	replyRequested bool
-	endReached     bool // the point where the stream is to end
+	endReached     bool // everything before the end point has been consumed
 	lastWrite      time.Time
-	lastCheck      time.Time // into the store
+	lastCheck      time.Time // of the store
 	ledger         ledger
 
 	states      *stateCache
-	responses   responseSet // of the batch that is being made
-	spareEvents []cdc.Event // memory for events
+	responses   responseSet // of the batch being filled
+	spareEvents []cdc.Event // memory for reuse
 
-	key         cdc.ColumnType // of the respondent's key, as the states have it; zero: not known
-	setAside    []string       // open incidents of rows that the store did not take
-	isolateLeft int            // items that are stored one slice at a time, so that one which the store refuses can be found
+	key         cdc.ColumnType // type of the recorded states' keys; zero: unknown
+	setAside    []string       // open incidents of rows that the store rejected
+	isolateLeft int            // number of items to store synchronously, to find a rejected row
 	log         *slog.Logger
 }
 
-// newWriter returns the writer of a stream that continues where its reader does, in a turn that was taken.
-func newWriter(cfg Config, store *pgx.Conn, r *reader, turn int64) *writer {
+// newWriter returns the writer of a stream that continues where its reader does, with an acquired fencing token.
+func newWriter(cfg Config, store *pgx.Conn, r *reader, fence int64) *writer {
 	now := time.Now()
 	w := &writer{
 		store: store, inbox: r.inbox, reader: r, queue: cfg.Queue, mapping: cfg.Mapping, status: cfg.Status, tracer: cfg.Tracer,
-		stored: r.from, fence: turn, consumed: r.from, idle: true, lastWrite: now, lastCheck: now, states: newStateCache(), log: cfg.Log,
+		stored: r.from, fence: fence, consumed: r.from, idle: true, lastWrite: now, lastCheck: now, states: newStateCache(), log: cfg.Log,
 		storeCtx: context.Background(),
 	}
 	w.next = newBatch(w)
@@ -101,11 +102,11 @@ func (w *writer) run(ctx context.Context) error {
 	for {
 		filled := w.inbox.added
 		if w.next.items >= batchItems {
-			filled = nil // the inbox fills up, and the reader waits
+			filled = nil // the inbox fills up and the reader waits
 		}
 		select {
 		case <-ctx.Done():
-			// A stop waits for the commit under way: its outcome is worth knowing.
+			// Wait for the commit in flight, to learn its outcome.
 			if err := w.awaitCommit(); err != nil {
 				return err
 			}
@@ -119,19 +120,19 @@ func (w *writer) run(ctx context.Context) error {
 			items = w.inbox.take(items)
 			woken.record(len(items) < batchItems/16)
 			if err := w.addItems(w.storeCtx, items); err != nil {
-				_ = w.awaitCommit() // nobody may use the connection before
+				_ = w.awaitCommit() // until then the connection is in use
 				return err
 			}
-			clear(items) // release the strings
+			clear(items) // free the strings
 		case <-look.C:
 		}
-		if err := w.proceed(w.storeCtx); err != nil { // a stop cuts nothing off that was asked of the store
+		if err := w.proceed(w.storeCtx); err != nil { // a stop does not cancel statements in flight
 			return err
 		}
 	}
 }
 
-// addItems takes items into the batch that is being made, or stores them with care at once.
+// addItems adds items to the next batch, or stores them synchronously while it looks for a rejected row.
 func (w *writer) addItems(ctx context.Context, items []item) error {
 	for {
 		alike := slices.IndexFunc(items, w.keyTypeChanged)
@@ -150,7 +151,7 @@ func (w *writer) addItems(ctx context.Context, items []item) error {
 	}
 }
 
-// addSameKeyType takes items whose keys are of the type that the states have.
+// addSameKeyType adds items whose keys have the type of the recorded states.
 func (w *writer) addSameKeyType(ctx context.Context, items []item) error {
 	if w.isolateLeft == 0 {
 		return w.next.add(ctx, items)
@@ -161,8 +162,8 @@ func (w *writer) addSameKeyType(ctx context.Context, items []item) error {
 	return err
 }
 
-// proceed begins to commit what was gathered, unless a commit is under way. Where nothing is left to commit it stores progress that is
-// worth it, and returns errEndReached once everything before the end point has been stored.
+// proceed starts to commit the next batch unless a commit is in flight. If there is nothing to commit, it writes the
+// position when that is worth it, and returns errEndReached once everything before the end point is stored.
 func (w *writer) proceed(ctx context.Context) error {
 	if w.commitDone == nil && time.Since(w.lastCheck) > storeCheckInterval {
 		w.lastCheck = time.Now()
@@ -184,7 +185,7 @@ func (w *writer) proceed(ctx context.Context) error {
 	return w.persistLazily(ctx)
 }
 
-// startCommit commits a batch in the background, or notes how far it came where nothing came of it.
+// startCommit commits a batch in the background, or only advances the position if the batch changed nothing.
 func (w *writer) startCommit(ctx context.Context, b *batch) {
 	if !b.changed {
 		w.advance(b.position, b.idle)
@@ -197,7 +198,7 @@ func (w *writer) startCommit(ctx context.Context, b *batch) {
 	go func() { done <- w.commitTraced(ctx, b) }()
 }
 
-// commitBatch commits a batch and tells what became of it.
+// commitBatch commits a batch and notifies queue and status.
 func (w *writer) commitBatch(ctx context.Context, b *batch) error {
 	if err := w.commit(ctx, b.work, b.position); err != nil {
 		w.queue.Discarded()
@@ -208,7 +209,7 @@ func (w *writer) commitBatch(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// awaitCommit waits for the commit under way.
+// awaitCommit waits for the commit in flight, if any.
 func (w *writer) awaitCommit() error {
 	if w.commitDone == nil {
 		return nil
@@ -216,7 +217,7 @@ func (w *writer) awaitCommit() error {
 	return w.finishCommit(<-w.commitDone)
 }
 
-// finishCommit takes the outcome of the commit that was under way. Where it failed, what it was to store has not been consumed.
+// finishCommit processes the result of the commit in flight. If it failed, its changes have not been consumed.
 func (w *writer) finishCommit(err error) error {
 	w.commitDone = nil
 	w.inFlight.release()
@@ -229,7 +230,7 @@ func (w *writer) finishCommit(err error) error {
 	return err
 }
 
-// reportLag lets the status know since when something waits for the store.
+// reportLag reports to the status since when transactions have been waiting for the store.
 func (w *writer) reportLag(next *batch) {
 	since := next.firstCommit
 	if w.commitDone != nil && !w.inFlightSince.IsZero() {
@@ -241,7 +242,7 @@ func (w *writer) reportLag(next *batch) {
 	}
 }
 
-// persistLazily writes a position that is ahead of the stored one only because nothing in between mattered.
+// persistLazily writes a position that is ahead of the stored one only because of changes without effect.
 func (w *writer) persistLazily(ctx context.Context) error {
 	if w.consumed == w.stored {
 		w.replyRequested = false
@@ -250,10 +251,10 @@ func (w *writer) persistLazily(ctx context.Context) error {
 	if !w.shouldWritePosition() {
 		return nil
 	}
-	return w.flush(ctx) // it is for the acknowledgement, which is not to wait
+	return w.flush(ctx) // durable, so that it can be acknowledged at once
 }
 
-// shouldWritePosition reports whether progress that changed nothing in the store is to be written there now.
+// shouldWritePosition reports whether to write a position now although nothing else changed.
 func (w *writer) shouldWritePosition() bool {
 	ahead, since := uint64(w.consumed.LSN-w.stored.LSN), time.Since(w.lastWrite)
 	return w.replyRequested && since > time.Second ||
@@ -278,10 +279,11 @@ func (w *writer) flush(ctx context.Context) error {
 	return nil
 }
 
-// commit sends the batch and the position as one implicit transaction, in one round trip. It does not wait for the store's disk.
+// commit sends the statements and the position as one implicit transaction, in one round trip. It does not wait for
+// the store's disk.
 func (w *writer) commit(ctx context.Context, work *pgx.Batch, to cdc.Position) error {
 	batch := &pgx.Batch{}
-	var inserted, flushed uint64 // of what was committed before
+	var inserted, flushed uint64 // of earlier commits
 	batch.Queue(sql.StoreWAL.SQL).QueryRow(func(row pgx.Row) error { return row.Scan(&inserted, &flushed) })
 	batch.Queue(sql.AdvancePosition.SQL, advanceArgs(w.fence, to)...)
 	batch.QueuedQueries = append(batch.QueuedQueries, work.QueuedQueries...)
@@ -306,8 +308,8 @@ func (w *writer) acknowledge(to pglogrepl.LSN) {
 	}
 }
 
-// relaxCommits lets commits return before they are on the store's disk, unless they wait for a standby: after a failover to it
-// the store would be behind what was acknowledged.
+// relaxCommits makes commits return before they are on the store's disk, unless they wait for a standby: after a
+// failover to the standby the store would be behind the acknowledged position.
 func relaxCommits(ctx context.Context, store *pgx.Conn) error {
 	_, err := store.Exec(ctx, `select pg_catalog.set_config('synchronous_commit', 'off', false)
 		where pg_catalog.current_setting('synchronous_standby_names') = ''`)
@@ -317,8 +319,8 @@ func relaxCommits(ctx context.Context, store *pgx.Conn) error {
 	return nil
 }
 
-// checkStore asks the store how far its commits are on disk, and returns errYielded when somebody waits for the lock of the one who
-// reads the slot. What has been consumed is then stored.
+// checkStore asks the store which commits are on disk. If another session waits for the reader lock, it flushes and
+// returns errYielded.
 func (w *writer) checkStore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, catalog.DialTimeout)
 	defer cancel()
@@ -328,7 +330,7 @@ func (w *writer) checkStore(ctx context.Context) error {
 	}
 	w.acknowledge(w.ledger.observe(inserted, flushed))
 	if w.reader.endLSN != 0 {
-		return nil // a comparison has the slot, and comes to its end
+		return nil // this is a reconciliation, which ends soon
 	}
 	waiting, err := lockSessions(ctx, w.store, catalog.ReaderLock, false)
 	if err != nil || len(waiting) == 0 {
@@ -337,31 +339,31 @@ func (w *writer) checkStore(ctx context.Context) error {
 	return cmp.Or(w.flush(ctx), errYielded)
 }
 
-// advance notes that the stream has been consumed up to a position and that nothing in between had to be stored.
+// advance records that the stream was consumed up to a position without anything to store.
 func (w *writer) advance(to cdc.Position, idle bool) {
 	w.idle = w.idle && idle
 	w.consumed = to
 }
 
-// acquireFence returns the position, after writing it as it is under a turn of its own. A writer before this one that still lives
-// thereby fails, and all that was committed before is on the store's disk, so that it may be acknowledged.
-func acquireFence(ctx context.Context, store *pgx.Conn) (cdc.Position, int64, error) {
-	position, turn, err := catalog.ReadPosition(ctx, store)
+// acquireFence returns the stored position and a new fencing token, by rewriting the position. An earlier writer that
+// is still alive then fails, and all earlier commits are on the store's disk, so that they may be acknowledged.
+func acquireFence(ctx context.Context, store *pgx.Conn) (position cdc.Position, fence int64, err error) {
+	position, fence, err = catalog.ReadPosition(ctx, store)
 	if err != nil {
 		return position, 0, err
 	}
 	batch := &pgx.Batch{}
 	batch.Queue("select pg_catalog.set_config('synchronous_commit', 'on', true)")
-	batch.Queue(sql.AdvancePosition.SQL, advanceArgs(turn, position)...)
+	batch.Queue(sql.AdvancePosition.SQL, advanceArgs(fence, position)...)
 	batch.Queue(sql.SkipLostIds.SQL)
 	if err := store.SendBatch(ctx, batch).Close(); err != nil {
 		return position, 0, fmt.Errorf("take the turn to write the position: %w", err)
 	}
-	return position, turn + 1, relaxCommits(ctx, store)
+	return position, fence + 1, relaxCommits(ctx, store)
 }
 
-func advanceArgs(turn int64, to cdc.Position) []any {
+func advanceArgs(fence int64, to cdc.Position) []any {
 	return sql.AdvancePosition.Bind(sql.Args{
-		"from_turn": turn, "to_lsn": to.LSN.String(), "to_partial_lsn": cdc.NullableLSN(to.Partial), "to_partial_changes": to.PartialChanges,
+		"from_turn": fence, "to_lsn": to.LSN.String(), "to_partial_lsn": cdc.NullableLSN(to.Partial), "to_partial_changes": to.PartialChanges,
 	})
 }
