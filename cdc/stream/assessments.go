@@ -30,7 +30,9 @@ func (a *assessments) add(work *pgx.Batch, c *cdc.Change) {
 			a.flush(work)
 		}
 		if c.KeyChanged {
-			work.Queue(sql.RenameAssessment.SQL, sql.RenameAssessment.Bind(sql.Args{"from_id": c.OldID, "to_id": c.New.ID})...)
+			work.Queue(
+				sql.RenameAssessment.SQL,
+				sql.RenameAssessment.Bind(sql.Args{"from_id": c.OldID, "to_id": c.New.ID})...)
 		}
 		if !c.New.ExternalID.Unchanged {
 			if a.external == nil {
@@ -54,13 +56,17 @@ func (a *assessments) flush(work *pgx.Batch) {
 			ids = append(ids, id)
 			external = append(external, value)
 		}
-		work.Queue(sql.WriteAssessments.SQL, sql.WriteAssessments.Bind(sql.Args{"assessment_ids": ids, "external_ids": external})...)
+		work.Queue(
+			sql.WriteAssessments.SQL,
+			sql.WriteAssessments.Bind(sql.Args{"assessment_ids": ids, "external_ids": external})...)
 	}
 	if len(a.deleted) > 0 {
 		work.Queue(sql.DeleteAssessments.SQL, sql.DeleteAssessments.Bind(sql.Args{"assessment_ids": a.deleted})...)
 	}
 	if len(a.copies) > 0 {
-		work.Queue(sql.CopyWebhooks.SQL, sql.CopyWebhooks.Bind(sql.Args{"originals": a.originals, "copies": a.copies})...)
+		work.Queue(
+			sql.CopyWebhooks.SQL,
+			sql.CopyWebhooks.Bind(sql.Args{"originals": a.originals, "copies": a.copies})...)
 	}
 	*a = assessments{}
 }

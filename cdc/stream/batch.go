@@ -104,7 +104,9 @@ func (b *batch) loadStates(ctx context.Context, items []item) error {
 	if err := b.writer.awaitCommit(); err != nil {
 		return err
 	}
-	rows, err := b.writer.store.Query(ctx, sql.ReadStates.SQL, sql.ReadStates.Bind(sql.Args{"response_ids": missing})...)
+	rows, err := b.writer.store.Query(
+		ctx, sql.ReadStates.SQL,
+		sql.ReadStates.Bind(sql.Args{"response_ids": missing})...)
 	if err != nil {
 		return fmt.Errorf("read the state of %d responses: %w", len(missing), err)
 	}

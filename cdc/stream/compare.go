@@ -70,8 +70,11 @@ func (c *comparison) run(ctx context.Context) (comparisonResult, error) {
 		return result, fmt.Errorf("end the snapshot: %w", err)
 	}
 	// A response without a row was deleted, which fires nothing.
-	tag, err := c.store.Exec(ctx, `delete from walhook.response_state r where not exists (select from pg_temp.walhook_snapshot s where s.response_id = r.response_id)
-		and not exists (select from pg_temp.walhook_refused f where f.response_id = r.response_id)`)
+	tag, err := c.store.Exec(
+		ctx,
+		`delete from walhook.response_state r where not exists (select from pg_temp.walhook_snapshot s where s.response_id = r.response_id)
+		and not exists (select from pg_temp.walhook_refused f where f.response_id = r.response_id)`,
+	)
 	if err != nil {
 		return result, fmt.Errorf("forget the responses that are gone: %w", err)
 	}
@@ -84,7 +87,8 @@ func (c *comparison) run(ctx context.Context) (comparisonResult, error) {
 
 // prepareRetyped handles columns whose types differ from the recorded ones.
 func (c *comparison) prepareRetyped(ctx context.Context) error {
-	err := c.store.QueryRow(ctx, "select $1 or exists (select from walhook.response_state where stamp like '?:%')", c.before[catalog.RoleStamp] != c.types[catalog.RoleStamp]).Scan(&c.restamp)
+	err := c.store.QueryRow(ctx, "select $1 or exists (select from walhook.response_state where stamp like '?:%')", c.before[catalog.RoleStamp] != c.types[catalog.RoleStamp]).
+		Scan(&c.restamp)
 	if err != nil {
 		return fmt.Errorf("look at the recorded stamps: %w", err)
 	}
@@ -105,8 +109,12 @@ func (c *comparison) stage(ctx context.Context, result *comparisonResult) error 
 		return fmt.Errorf("stage the snapshot: %w", err)
 	}
 	total := int64(c.respondent.Rows)
-	result.rows, err = catalog.CopyRows(ctx, c.source, c.store, c.mapping.Respondent, c.mapping.RespondentColumns(), "pg_temp.walhook_snapshot",
-		catalog.SnapshotConverter(c.mapping, c.respondent, c.restamp), func(n int64) { c.progress(n, total) }, func(row []byte, cause error) error { return c.rejectStaged(ctx, KeyOf(row), cause) })
+	result.rows, err = catalog.CopyRows(
+		ctx, c.source, c.store, c.mapping.Respondent, c.mapping.RespondentColumns(), "pg_temp.walhook_snapshot",
+		catalog.SnapshotConverter(c.mapping, c.respondent, c.restamp),
+		func(n int64) { c.progress(n, total) },
+		func(row []byte, cause error) error { return c.rejectStaged(ctx, KeyOf(row), cause) },
+	)
 	if err != nil {
 		return err
 	}
@@ -278,8 +286,10 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 // less progress, or belongs to another assessment. A row with more progress may be a copy that has changed since.
 func (c *comparison) isDifferentResponse(d difference) bool {
 	before := d.recorded
-	return before.StartedNow && d.row.Started == cdc.MarkUnset || before.FinishedNow && d.row.Finished == cdc.MarkUnset ||
-		c.before[catalog.RoleAssessment] == c.types[catalog.RoleAssessment] && !cdc.EqualText(before.AssessmentID, d.row.Assessment.Pointer())
+	return before.StartedNow && d.row.Started == cdc.MarkUnset ||
+		before.FinishedNow && d.row.Finished == cdc.MarkUnset ||
+		c.before[catalog.RoleAssessment] == c.types[catalog.RoleAssessment] &&
+			!cdc.EqualText(before.AssessmentID, d.row.Assessment.Pointer())
 }
 
 func textOf(value *string) cdc.Text {
@@ -295,16 +305,22 @@ func (c *comparison) assessments(ctx context.Context) error {
 	if c.assessment == nil {
 		return nil
 	}
-	_, err := c.store.Exec(ctx, `create temporary table walhook_assessments (assessment_id text collate "C", external_id text, copied_from text) on commit drop`)
+	_, err := c.store.Exec(
+		ctx,
+		`create temporary table walhook_assessments (assessment_id text collate "C", external_id text, copied_from text) on commit drop`,
+	)
 	if err != nil {
 		return fmt.Errorf("stage the assessments: %w", err)
 	}
 	columns := c.mapping.AssessmentColumns()
-	_, err = catalog.CopyRows(ctx, c.source, c.store, c.mapping.AssessmentTable, columns,
-		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)", catalog.AssessmentConverter(c.mapping, c.assessment, true), func(int64) {},
+	_, err = catalog.CopyRows(
+		ctx, c.source, c.store, c.mapping.AssessmentTable, columns,
+		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)",
+		catalog.AssessmentConverter(c.mapping, c.assessment, true), func(int64) {},
 		func(row []byte, cause error) error {
 			return c.rejected(&RejectedRow{Table: c.mapping.AssessmentTable, Key: KeyOf(row), Cause: cause})
-		})
+		},
+	)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,10 @@ type DecodeError struct {
 }
 
 func (e *DecodeError) Error() string {
-	return fmt.Sprintf("decode pgoutput message %q at byte %d: %s; nothing was skipped; please report this with the server's version", e.Message, e.Offset, e.Reason)
+	return fmt.Sprintf(
+		"decode pgoutput message %q at byte %d: %s; nothing was skipped; please report this with the server's version",
+		e.Message, e.Offset, e.Reason,
+	)
 }
 
 // Decoder decodes pgoutput messages of protocol version 1 without streaming (PostgreSQL manual, "Logical Replication
@@ -62,7 +65,10 @@ type Decoder struct {
 // NewDecoder returns a Decoder for the tables with these OIDs, which survive a rename. assessmentOID is 0 if no
 // assessment table is mapped.
 func NewDecoder(m cdc.Mapping, respondentOID, assessmentOID uint32) *Decoder {
-	return &Decoder{mapping: m, respondent: respondentOID, assessment: assessmentOID, layouts: map[uint32]*rowLayout{}, domainBases: map[uint32]uint32{}, interned: map[string]string{}}
+	return &Decoder{
+		mapping: m, respondent: respondentOID, assessment: assessmentOID, layouts: map[uint32]*rowLayout{},
+		domainBases: map[uint32]uint32{}, interned: map[string]string{},
+	}
 }
 
 // microsecFromUnixToY2K is PostgreSQL's epoch, 2000-01-01, in Unix microseconds.
@@ -90,7 +96,12 @@ func (d *Decoder) decode(c *cursor) (Message, error) {
 	case 'B':
 		commit := pglogrepl.LSN(c.uint64())
 		at := int64(c.uint64())
-		return Message{Kind: MessageBegin, Tx: cdc.Tx{CommitLSN: commit, CommitAt: time.UnixMicro(at + microsecFromUnixToY2K).UTC(), XID: c.uint32()}}, nil
+		return Message{
+			Kind: MessageBegin,
+			Tx: cdc.Tx{
+				CommitLSN: commit, CommitAt: time.UnixMicro(at + microsecFromUnixToY2K).UTC(), XID: c.uint32(),
+			},
+		}, nil
 	case 'C':
 		c.skip(1 + 8)
 		end := pglogrepl.LSN(c.uint64())

@@ -104,7 +104,8 @@ func DaemonName() string {
 // lockSessions returns the server processes that hold an advisory lock of the store or, if granted is false, wait for
 // it.
 func lockSessions(ctx context.Context, store *pgx.Conn, key int64, granted bool) (pids []uint32, err error) {
-	err = store.QueryRow(ctx, sql.LockSessions.SQL, sql.LockSessions.Bind(sql.Args{"key": key, "granted": granted})...).Scan(&pids)
+	err = store.QueryRow(ctx, sql.LockSessions.SQL, sql.LockSessions.Bind(sql.Args{"key": key, "granted": granted})...).
+		Scan(&pids)
 	if err != nil {
 		return nil, fmt.Errorf("look whose the locks of the store are: %w", err)
 	}

@@ -159,7 +159,8 @@ func SlotDanger(s *catalog.Slot, limit int64) string {
 	case s.WALStatus == "unreserved":
 		return held + ", more than max_slot_wal_keep_size allows: the server may invalidate it at its next checkpoint"
 	case s.SafeBytes != nil && *s.SafeBytes < s.Retained/4:
-		return held + fmt.Sprintf(", and the server invalidates it %s further on (max_slot_wal_keep_size)", catalog.FormatBytes(max(*s.SafeBytes, 0)))
+		return held + fmt.Sprintf(", and the server invalidates it %s further on (max_slot_wal_keep_size)",
+			catalog.FormatBytes(max(*s.SafeBytes, 0)))
 	}
 	return ""
 }

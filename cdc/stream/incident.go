@@ -53,7 +53,8 @@ func (s *Stream) withStore(ctx context.Context, do func(*pgx.Conn) error) error 
 // openGap returns an open gap of one of these kinds, which an earlier session or another daemon recorded, or nil.
 func openGap(ctx context.Context, store *pgx.Conn, kinds []string) (*cdc.GapError, error) {
 	var gap cdc.GapError
-	err := store.QueryRow(ctx, sql.OpenGap.SQL, sql.OpenGap.Bind(sql.Args{"kinds": kinds})...).Scan(&gap.Kind, &gap.Detail)
+	err := store.QueryRow(ctx, sql.OpenGap.SQL, sql.OpenGap.Bind(sql.Args{"kinds": kinds})...).
+		Scan(&gap.Kind, &gap.Detail)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

@@ -20,10 +20,16 @@ func keyHiddenDetail(t *catalog.Table, key string) string {
 		if len(identity.Columns) > 0 && identity.Setting != "n" && !slices.Contains(identity.Columns, key) {
 			remedy, ok := identity.Covering(key)
 			if !ok {
-				remedy = fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY USING INDEX with a unique index that has %s and no column that may be NULL", identity.Table, key)
+				remedy = fmt.Sprintf(
+					"ALTER TABLE %s REPLICA IDENTITY USING INDEX with a unique index that has %s and no column that may be NULL",
+					identity.Table, key,
+				)
 			}
-			return fmt.Sprintf("table %s has a replica identity (%s) that lacks %s: rows that are deleted stay recorded, and a changed key looks like a new row, "+
-				"until somebody runs %s; then the table is compared", identity.Table, strings.Join(identity.Columns, ", "), key, remedy)
+			return fmt.Sprintf(
+				"table %s has a replica identity (%s) that lacks %s: rows that are deleted stay recorded, and a changed key looks like a new row, "+
+					"until somebody runs %s; then the table is compared",
+				identity.Table, strings.Join(identity.Columns, ", "), key, remedy,
+			)
 		}
 	}
 	return ""
@@ -35,7 +41,8 @@ func (b *batch) unidentifiedDelete() {
 		return
 	}
 	b.unidentified, b.changed = true, true
-	detail := fmt.Sprintf("a deleted row of %s came without its key, so it stays recorded until the table is compared", b.writer.mapping.Respondent.Display())
+	detail := fmt.Sprintf("a deleted row of %s came without its key, so it stays recorded until the table is compared",
+		b.writer.mapping.Respondent.Display())
 	b.work.Queue(sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": cdc.KeyHidden, "detail": detail})...)
 	b.writer.status.keyHidden.Store(true)
 }
@@ -71,5 +78,8 @@ func (s *Stream) watchKeyHidden(ctx context.Context, tables []*catalog.Table) (*
 		return nil, nil // the batch that records it is in flight, or there was no such delete
 	}
 	s.cfg.Status.keyHidden.Store(false)
-	return &cdc.GapError{Kind: cdc.KeyHidden, Detail: "deletes or changed keys came without the key of their rows, since a replica identity lacked it; now it has it again"}, nil
+	return &cdc.GapError{
+		Kind:   cdc.KeyHidden,
+		Detail: "deletes or changed keys came without the key of their rows, since a replica identity lacked it; now it has it again",
+	}, nil
 }

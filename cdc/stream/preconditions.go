@@ -26,7 +26,8 @@ func lostPreconditions(p *catalog.Preflight) string {
 
 // watchPreconditions keeps an incident open while a precondition of attach does not hold.
 func (s *Stream) watchPreconditions(ctx context.Context, source *pgx.Conn, a *catalog.Attachment) error {
-	preflight, err := catalog.InspectSource(ctx, source, catalog.Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: a.Publish, Mapping: s.cfg.Mapping})
+	preflight, err := catalog.InspectSource(ctx, source,
+		catalog.Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: a.Publish, Mapping: s.cfg.Mapping})
 	if err != nil {
 		return err
 	}

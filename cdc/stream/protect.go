@@ -14,7 +14,9 @@ import (
 // protectWrites unpublishes tables whose updates and deletes PostgreSQL rejects because their replica identity was
 // changed: the application's writes take precedence over the stream. It returns the resulting gap, nil if there is
 // none.
-func (g *Guard) protectWrites(ctx context.Context, source *pgx.Conn, have *catalog.Publication, tables ...*catalog.Table) *cdc.GapError {
+func (g *Guard) protectWrites(
+	ctx context.Context, source *pgx.Conn, have *catalog.Publication, tables ...*catalog.Table,
+) *cdc.GapError {
 	for _, table := range tables {
 		why := table.WriteRefusal(have)
 		if why == "" {
@@ -28,14 +30,23 @@ func (g *Guard) protectWrites(ctx context.Context, source *pgx.Conn, have *catal
 		remove, err := g.unpublish(ctx, source, have, table)
 		switch {
 		case err != nil:
-			gap.Detail += fmt.Sprintf("; PostgreSQL refuses the application's updates until the publication's owner runs: %s; (this role may not: %s)", remove, err)
+			gap.Detail += fmt.Sprintf(
+				"; PostgreSQL refuses the application's updates until the publication's owner runs: %s; (this role may not: %s)",
+				remove, err,
+			)
 		case have.IncludesImplicitly(table):
-			gap.Detail += fmt.Sprintf("; publication %q, which has it among others, publishes no updates and deletes until that is mended, so that the application can go on writing", g.cfg.Publication)
+			gap.Detail += fmt.Sprintf(
+				"; publication %q, which has it among others, publishes no updates and deletes until that is mended, so that the application can go on writing",
+				g.cfg.Publication,
+			)
 		default:
 			gap.Detail += fmt.Sprintf("; it was taken out of publication %q, so that the application can go on writing", g.cfg.Publication)
 		}
 		if told := g.lastWarning.Swap(&gap.Detail); told == nil || *told != gap.Detail {
-			g.cfg.Log.Error("a published table would refuse the application's updates", "table", table.Name.Display(), "detail", gap.Detail)
+			g.cfg.Log.Error(
+				"a published table would refuse the application's updates", "table", table.Name.Display(), "detail",
+				gap.Detail,
+			)
 		}
 		return gap
 	}
@@ -66,7 +77,9 @@ func (g *Guard) protectWhileIdle(ctx context.Context, source *pgx.Conn) error {
 // unpublish removes a table from the publication, as its owner or through the function that attach created for other
 // roles. If the publication includes the table implicitly, it stops publishing updates and deletes instead. unpublish
 // returns the statement.
-func (g *Guard) unpublish(ctx context.Context, source *pgx.Conn, have *catalog.Publication, table *catalog.Table) (string, error) {
+func (g *Guard) unpublish(
+	ctx context.Context, source *pgx.Conn, have *catalog.Publication, table *catalog.Table,
+) (string, error) {
 	remove := "ALTER PUBLICATION " + pgx.Identifier{g.cfg.Publication}.Sanitize()
 	if have.IncludesImplicitly(table) {
 		remove += " SET (publish = 'insert, truncate')"

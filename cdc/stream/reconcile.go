@@ -182,7 +182,9 @@ func (r *reconciler) lockReader(ctx context.Context) (won bool, err error) {
 
 // reconcileInPlace reconciles at the snapshot of a temporary slot, up to which it first consumes the stream. It
 // returns a *GapError if the slot is not intact.
-func (r *reconciler) reconcileInPlace(ctx context.Context, a *catalog.Attachment, position cdc.Position) (ReconcileResult, error) {
+func (r *reconciler) reconcileInPlace(
+	ctx context.Context, a *catalog.Attachment, position cdc.Position,
+) (ReconcileResult, error) {
 	cfg := r.cfg
 	source, err := catalog.ConnectPrimary(ctx, cfg.SourceURL)
 	if err != nil {
@@ -212,7 +214,10 @@ func (r *reconciler) reconcileInPlace(ctx context.Context, a *catalog.Attachment
 	if refusals := preflight.Refusals(); len(refusals) > 0 {
 		return ReconcileResult{}, fmt.Errorf("the table cannot be read: %s", catalog.FormatFindings(refusals))
 	}
-	snapshot, err := catalog.CreateSlot(ctx, exporter, source, catalog.SlotSpec{Name: catalog.TemporarySlotName(cfg.Target.Slot), Temporary: true}, cfg.Note)
+	snapshot, err := catalog.CreateSlot(
+		ctx, exporter, source, catalog.SlotSpec{Name: catalog.TemporarySlotName(cfg.Target.Slot), Temporary: true},
+		cfg.Note,
+	)
 	if err != nil {
 		return ReconcileResult{}, err
 	}
@@ -227,7 +232,8 @@ func (r *reconciler) reconcileInPlace(ctx context.Context, a *catalog.Attachment
 	if r.attachment, err = catalog.ReadAttachment(ctx, r.store); err != nil { // the stream may have recorded another type of the key
 		return ReconcileResult{}, err
 	}
-	return r.compare(ctx, source, preflight, snapshot.Consistent, false, extraStatement{sql.ResolveIncidents.SQL, []any{cdc.SlotKeptKinds}})
+	return r.compare(ctx, source, preflight, snapshot.Consistent, false,
+		extraStatement{sql.ResolveIncidents.SQL, []any{cdc.SlotKeptKinds}})
 }
 
 // catchUp consumes the slot up to an LSN on a separate store connection: the stream configures its session for index
@@ -279,7 +285,10 @@ func (r *reconciler) reconcileAtNewSlot(ctx context.Context) (result ReconcileRe
 		return result, fmt.Errorf("identify the source: %w", err)
 	}
 	if system.SystemID != id.Source.System {
-		return result, fmt.Errorf("the replication connection leads to server %s and not to %s; let WALHOOK_DATABASE_URL name one server", system.SystemID, id.Source.System)
+		return result, fmt.Errorf(
+			"the replication connection leads to server %s and not to %s; let WALHOOK_DATABASE_URL name one server",
+			system.SystemID, id.Source.System,
+		)
 	}
 	preflight, err := catalog.InspectSource(ctx, source, cfg.Target, replication)
 	if err != nil {
@@ -361,7 +370,10 @@ type extraStatement struct {
 
 // compare runs the store transaction, with additional statements. The source is in a transaction at the snapshot of
 // LSN at, which is the start of a new slot or not.
-func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *catalog.Preflight, at pglogrepl.LSN, newSlot bool, also ...extraStatement) (result ReconcileResult, err error) {
+func (r *reconciler) compare(
+	ctx context.Context, source *pgx.Conn, preflight *catalog.Preflight, at pglogrepl.LSN, newSlot bool,
+	also ...extraStatement,
+) (result ReconcileResult, err error) {
 	began := time.Now()
 	defer func() {
 		if err != nil {
@@ -394,7 +406,10 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *c
 	if err != nil {
 		return result, err
 	}
-	text := fmt.Sprintf("compared %d rows with the recorded state: %d differed, %d were gone, %d events fired", outcome.rows, outcome.differing, outcome.deleted, outcome.events.All())
+	text := fmt.Sprintf(
+		"compared %d rows with the recorded state: %d differed, %d were gone, %d events fired", outcome.rows,
+		outcome.differing, outcome.deleted, outcome.events.All(),
+	)
 	if outcome.rejected > 0 {
 		text += fmt.Sprintf(", %d were set aside", outcome.rejected)
 	}
@@ -425,7 +440,9 @@ func (r *reconciler) compare(ctx context.Context, source *pgx.Conn, preflight *c
 	r.cfg.Queue.ReportKeyType(types[catalog.RoleKey])
 	r.cfg.Queue.Committed(ctx)
 	r.cfg.Note(text + " in " + time.Since(began).Round(time.Millisecond).String())
-	return ReconcileResult{Rows: outcome.rows, Differing: outcome.differing, Deleted: outcome.deleted, Events: outcome.events}, nil
+	return ReconcileResult{
+		Rows: outcome.rows, Differing: outcome.differing, Deleted: outcome.deleted, Events: outcome.events,
+	}, nil
 }
 
 // NewReconcileFunc returns a Config.Reconcile that closes gaps with Reconcile, and counts them in the status.
@@ -441,7 +458,9 @@ func NewReconcileFunc(cfg ReconcileConfig, status *Status) func(context.Context,
 			return &cdc.FatalError{Err: err}
 		}
 		if err == nil && result.Skipped {
-			err = &deferredGapError{errors.New("another daemon reads the slot by now and closes it, or somebody has closed it")}
+			err = &deferredGapError{
+				errors.New("another daemon reads the slot by now and closes it, or somebody has closed it"),
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("%s; %w", strings.TrimSuffix(gap.Detail, "."), err)

@@ -14,9 +14,11 @@ type MissingColumnError struct {
 }
 
 func (e *MissingColumnError) Error() string {
-	return fmt.Sprintf("table %s has no column %q in the stream any more (%s): it was renamed, dropped, or left out of the publication; nothing was skipped: "+
-		"bring the column back or publish it, or, where it is gone for good, run `walhook detach` and `walhook attach` with the new mapping",
-		e.Table, e.Column, e.Variable)
+	return fmt.Sprintf(
+		"table %s has no column %q in the stream any more (%s): it was renamed, dropped, or left out of the publication; nothing was skipped: "+
+			"bring the column back or publish it, or, where it is gone for good, run `walhook detach` and `walhook attach` with the new mapping",
+		e.Table, e.Column, e.Variable,
+	)
 }
 
 // rowLayout describes the rows of one relation: it maps each column to a field.
@@ -56,7 +58,10 @@ func (d *Decoder) readRelation(c *cursor) error {
 		return nil
 	}
 	delete(d.layouts, oid) // if the new description is invalid, the old layout must not be used
-	p := &rowLayout{table: table, name: d.decodeText(c, schema+"."+name), fields: make([]int, 0, min(columns, (len(c.data)-c.at)/columnBytes))}
+	p := &rowLayout{
+		table: table, name: d.decodeText(c, schema+"."+name),
+		fields: make([]int, 0, min(columns, (len(c.data)-c.at)/columnBytes)),
+	}
 	variables := catalog.RespondentVariables(d.mapping)
 	if table == cdc.Assessment {
 		variables = catalog.AssessmentVariables(d.mapping)

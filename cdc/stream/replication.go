@@ -50,7 +50,9 @@ func (g *coalescingReader) Read(p []byte) (int, error) {
 
 // start starts replication. This daemon holds the reader lock, so a slot that is still active belongs to a stale
 // walsender of a dead connection. start waits for it and then terminates it if it is ours, which may take a moment.
-func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *catalog.SourceText, position cdc.Position) error {
+func (s *Stream) start(
+	ctx context.Context, replication *pgconn.PgConn, text *catalog.SourceText, position cdc.Position,
+) error {
 	publication, err := text.Encode(catalog.QuotePublication(s.cfg.Publication))
 	if err != nil {
 		return err
@@ -91,7 +93,9 @@ func (s *Stream) start(ctx context.Context, replication *pgconn.PgConn, text *ca
 		case pgerrcode.UndefinedObject:
 			return s.cfg.Guard.missingSlotGap()
 		case pgerrcode.ObjectNotInPrerequisiteState:
-			return &cdc.GapError{Kind: cdc.SlotLost, Detail: fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
+			return &cdc.GapError{
+				Kind: cdc.SlotLost, Detail: fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err),
+			}
 		default:
 			return fmt.Errorf("start replication from slot %q: %w", s.cfg.Slot, err)
 		}

@@ -41,7 +41,9 @@ func (s *Stream) checkColumnTypes(a *catalog.Attachment, tables []*catalog.Table
 	var changes []string
 	for _, c := range catalog.MappedColumns(s.cfg.Mapping, tables[0], assessment) {
 		if before, now := a.Types[c.Role], now[c.Role]; before != now {
-			changes = append(changes, fmt.Sprintf("column %s of %s has another type (%s, was %s)", c.Column, c.Table.Name.Display(), now.Name(), before.Name()))
+			changes = append(changes,
+				fmt.Sprintf("column %s of %s has another type (%s, was %s)", c.Column, c.Table.Name.Display(), now.Name(),
+					before.Name()))
 		}
 	}
 	return &cdc.GapError{Kind: cdc.ColumnRetyped, Detail: strings.Join(slices.Compact(changes), "; ")}
@@ -59,7 +61,10 @@ func rekeyExpression(before, now cdc.ColumnType) (expression string, known bool)
 	}
 	switch from, to := before.Family(), now.Family(); {
 	case now.OID == pgtype.BPCharOID && now.Modifier > 4:
-		return fmt.Sprintf("rpad(%s, %d)", stored, now.Modifier-4), from == cdc.FamilyText || from == cdc.FamilyNumber || from == cdc.FamilyUUID
+		return fmt.Sprintf(
+				"rpad(%s, %d)", stored, now.Modifier-4,
+			), from == cdc.FamilyText || from == cdc.FamilyNumber ||
+				from == cdc.FamilyUUID
 	case to == cdc.FamilyText:
 		if stored == "response_id" {
 			stored = ""
@@ -94,7 +99,9 @@ func rekeyStates(ctx context.Context, store *pgx.Conn, before, now cdc.ColumnTyp
 
 // keyTypeChanged reports whether an item's key has another type than the recorded states.
 func (w *writer) keyTypeChanged(it item) bool {
-	return it.kind == itemChange && it.change.Table == cdc.Respondent && it.change.Kind != cdc.Truncate && w.key.OID != 0 && it.keyType != w.key
+	return it.kind == itemChange && it.change.Table == cdc.Respondent && it.change.Kind != cdc.Truncate &&
+		w.key.OID != 0 &&
+		it.keyType != w.key
 }
 
 // rekey stores the changes under the former type of the key, then converts the recorded keys to the new one, in the
@@ -109,8 +116,13 @@ func (w *writer) rekey(ctx context.Context, to cdc.ColumnType) error {
 			return err
 		}
 	}
-	gap := &cdc.GapError{Kind: cdc.KeyRetyped, Detail: fmt.Sprintf("the key %s of %s has another type (%s, was %s), and which recorded response is which row cannot be told from it",
-		w.mapping.ID, w.mapping.Respondent.Display(), to.Name(), w.key.Name())}
+	gap := &cdc.GapError{
+		Kind: cdc.KeyRetyped,
+		Detail: fmt.Sprintf(
+			"the key %s of %s has another type (%s, was %s), and which recorded response is which row cannot be told from it",
+			w.mapping.ID, w.mapping.Respondent.Display(), to.Name(), w.key.Name(),
+		),
+	}
 	expression, known := rekeyExpression(w.key, to)
 	if !known {
 		return gap

@@ -62,7 +62,9 @@ func (w *writer) isolate(ctx context.Context, items []item) error {
 			}
 		}
 	}
-	refused := RejectedRow{Table: w.mapping.TableOf(it.change.Table), Key: it.change.New.ID, LSN: it.tx.CommitLSN, Cause: err}
+	refused := RejectedRow{
+		Table: w.mapping.TableOf(it.change.Table), Key: it.change.New.ID, LSN: it.tx.CommitLSN, Cause: err,
+	}
 	if copied := it.change.New.CopiedFrom; it.change.Table == cdc.Assessment && !copied.Null && !copied.Unchanged {
 		refused.part = copiesPart
 		it.change.New.CopiedFrom = cdc.Text{Null: true}

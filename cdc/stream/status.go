@@ -122,7 +122,8 @@ func (s *Status) setPhase(phase Phase, reason string) {
 	defer s.mu.Unlock()
 	if was := s.phase; was != phase {
 		// An outage begins once, however often the phase alternates between retrying and starting.
-		if reads := was == "" || was == PhaseStreaming || was == PhaseStandby; reads || phase == PhaseStreaming || phase == PhaseStandby {
+		if reads := was == "" || was == PhaseStreaming || was == PhaseStandby; reads || phase == PhaseStreaming ||
+			phase == PhaseStandby {
 			s.since = time.Now()
 		}
 		if phase == PhaseStreaming || phase == PhaseStandby {

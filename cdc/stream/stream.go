@@ -307,7 +307,9 @@ func (l *links) close() {
 }
 
 // verify checks that the slot continues at the stored position.
-func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgconn.PgConn, a *catalog.Attachment, position cdc.Position) (*catalog.Table, error) {
+func (s *Stream) verify(
+	ctx context.Context, source *pgx.Conn, replication *pgconn.PgConn, a *catalog.Attachment, position cdc.Position,
+) (*catalog.Table, error) {
 	system, err := pglogrepl.IdentifySystem(ctx, replication)
 	if err != nil {
 		return nil, fmt.Errorf("identify the source: %w", err)
@@ -317,7 +319,12 @@ func (s *Stream) verify(ctx context.Context, source *pgx.Conn, replication *pgco
 		return nil, err
 	}
 	if !same || system.SystemID != a.SystemIdentifier {
-		return nil, &catalog.CopyError{Detail: fmt.Sprintf("walhook is attached to %s, and the application's database is %s, or server %s for replication", a.Place(), here, system.SystemID)}
+		return nil, &catalog.CopyError{
+			Detail: fmt.Sprintf(
+				"walhook is attached to %s, and the application's database is %s, or server %s for replication",
+				a.Place(), here, system.SystemID,
+			),
+		}
 	}
 	slot, err := catalog.InspectSlot(ctx, source, s.cfg.Slot)
 	if err != nil {
@@ -430,7 +437,10 @@ func (s *Stream) classifyError(err error) error {
 	case errors.As(err, &missing):
 		return &cdc.GapError{Kind: cdc.ColumnMissing, Detail: err.Error()}
 	case cdc.SQLState(err) == pgerrcode.UndefinedObject:
-		return &cdc.GapError{Kind: cdc.PublicationChanged, Detail: fmt.Sprintf("publication %q does not exist where the stream stands: %s", s.cfg.Publication, err)}
+		return &cdc.GapError{
+			Kind:   cdc.PublicationChanged,
+			Detail: fmt.Sprintf("publication %q does not exist where the stream stands: %s", s.cfg.Publication, err),
+		}
 	case cdc.SQLState(err) == pgerrcode.ObjectNotInPrerequisiteState:
 		return &cdc.GapError{Kind: cdc.SlotLost, Detail: fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}
 	}

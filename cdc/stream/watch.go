@@ -69,7 +69,9 @@ func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
 
 // inspect returns the mapped tables, and the first gap that it finds or nil. It checks what harms the application
 // before what harms the stream.
-func (s *Stream) inspect(ctx context.Context, source *pgx.Conn, a *catalog.Attachment) ([]*catalog.Table, *cdc.GapError, error) {
+func (s *Stream) inspect(
+	ctx context.Context, source *pgx.Conn, a *catalog.Attachment,
+) ([]*catalog.Table, *cdc.GapError, error) {
 	m := s.cfg.Mapping
 	respondent, err := catalog.InspectTable(ctx, source, m.Respondent)
 	if err != nil {
@@ -115,7 +117,11 @@ func (s *Stream) inspect(ctx context.Context, source *pgx.Conn, a *catalog.Attac
 		if respondent.AttachedPartitions != "" {
 			partition = ", or a table became a partition, whose changes PostgreSQL 14 may leave out"
 		}
-		return nil, &cdc.GapError{Kind: cdc.PublicationChanged, Detail: fmt.Sprintf("publication %q was changed or made again%s; as it is now it publishes what it should", s.cfg.Publication, partition)}, nil
+		return nil, &cdc.GapError{
+			Kind: cdc.PublicationChanged,
+			Detail: fmt.Sprintf("publication %q was changed or made again%s; as it is now it publishes what it should",
+				s.cfg.Publication, partition),
+		}, nil
 	}
 	return published, nil, nil
 }
@@ -138,9 +144,14 @@ func (s *Stream) checkPartitions(table *catalog.Table) *cdc.GapError {
 	if len(names) == 0 {
 		return nil
 	}
-	return &cdc.GapError{Kind: cdc.PartitionEmptied, Detail: "truncated on its own, which PostgreSQL does not publish: partition " + strings.Join(names, ", ")}
+	return &cdc.GapError{
+		Kind:   cdc.PartitionEmptied,
+		Detail: "truncated on its own, which PostgreSQL does not publish: partition " + strings.Join(names, ", "),
+	}
 }
 
 func tableReplacedGap(name cdc.Name) *cdc.GapError {
-	return &cdc.GapError{Kind: cdc.TableReplaced, Detail: "table " + name.Display() + " is gone or another one stands under its name"}
+	return &cdc.GapError{
+		Kind: cdc.TableReplaced, Detail: "table " + name.Display() + " is gone or another one stands under its name",
+	}
 }
