@@ -19,39 +19,39 @@ import (
 	"walhook/sql"
 )
 
-// AttachConfig is what Attach needs.
+// AttachConfig configures Attach.
 type AttachConfig struct {
 	SourceURL, StoreURL string
 	Target              catalog.Target
-	OnlyIfNone          bool     // leave what is attached as it is, whatever state it is in, but for an upgrade of the store
-	CopyMode            CopyMode // on in a copy
+	OnlyIfNone          bool     // leave an existing attachment as it is, but upgrade the store's schema
+	CopyMode            CopyMode // how to continue in a copy
 	Log                 *slog.Logger
 
-	Note     func(string)            // what is being done or waited for
+	Note     func(string)            // reports what is being done or waited for
 	Progress func(rows, total int64) // rows of the respondent table so far; total is an estimate
 
-	// What Adopt fires is queued with these.
+	// Adoption queues the events that it fires with these.
 	Queue   cdc.Queue
 	Horizon *stream.Horizon
 }
 
-// CopyMode is how an attach goes on in a copy. The zero value refuses.
+// CopyMode is how an attach continues in a copy. The zero value refuses.
 type CopyMode string
 
-// The ways on in a copy. Both change nothing elsewhere.
+// The modes of attaching a copy. Both change nothing elsewhere.
 const (
-	CopyAdopt CopyMode = "adopt" // it is the original now: state, webhooks and pending deliveries go on, by a comparison
-	CopyFresh CopyMode = "fresh" // it starts anew: pending deliveries are dropped, and webhooks are kept disabled
+	CopyAdopt CopyMode = "adopt" // the copy becomes the original: state, webhooks and pending deliveries continue, by a reconciliation
+	CopyFresh CopyMode = "fresh" // the copy starts over: pending deliveries are dropped, and webhooks are kept but disabled
 )
 
-// RefusedError tells why attach refuses. Nothing was changed.
+// RefusedError says why attach refuses. Nothing was changed.
 type RefusedError struct{ Findings []catalog.Finding }
 
 func (e *RefusedError) Error() string { return "attach refuses: " + catalog.FormatFindings(e.Findings) }
 
-// Attach makes schema, publication and slot, and records the state of the rows that exist at the slot's own snapshot. It may
-// be repeated, and begins anew where an earlier one was interrupted. It reports whether anything was attached: false when it
-// was already. In a copy it returns a *CopyError, unless it is told the way on.
+// Attach creates schema, publication and slot, and records the state of the existing rows at the slot's snapshot. It
+// may be repeated, and starts over after an interrupted attempt. It reports whether it attached anything: false if it
+// was attached already. In a copy it returns a *CopyError, unless a CopyMode is given.
 func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	store, err := catalog.ConnectLocking(ctx, cfg.StoreURL)
 	if err != nil {
@@ -64,7 +64,7 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	}
 	defer catalog.CloseQuietly(source)
 	if cfg.CopyMode == "" {
-		// Before any lock is taken. What else is wrong is found below.
+		// Check this before any lock is acquired. Other errors are found below.
 		var copied *catalog.CopyError
 		if err := catalog.CheckOriginal(ctx, source, store); errors.As(err, &copied) {
 			return false, err
@@ -159,7 +159,8 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	return true, a.run(ctx, before)
 }
 
-// requireNoDaemon returns an error while a daemon works on this store, and keeps another one from reading the slot until the session ends.
+// requireNoDaemon returns an error if a daemon works on this store. It holds the reader lock, so that no daemon
+// starts to read the slot until the session ends.
 func requireNoDaemon(ctx context.Context, store *pgx.Conn) error {
 	free, err := catalog.TryLock(ctx, store, catalog.ReaderLock, 0)
 	if err != nil {
@@ -175,7 +176,8 @@ func requireNoDaemon(ctx context.Context, store *pgx.Conn) error {
 	return nil
 }
 
-// adopt makes a copy the original, or a new slot where it is one, by a comparison that fires what was missed.
+// adopt makes a copy the original, or creates a new slot for the original, by a reconciliation that fires what was
+// missed.
 func adopt(ctx context.Context, cfg AttachConfig, store *pgx.Conn, id catalog.Provenance, gap *cdc.GapError) error {
 	if _, err := store.Exec(ctx, sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": gap.Kind, "detail": gap.Detail})...); err != nil {
 		return fmt.Errorf("record the incident: %w", err)
@@ -186,7 +188,8 @@ func adopt(ctx context.Context, cfg AttachConfig, store *pgx.Conn, id catalog.Pr
 	}, store, id)
 }
 
-// reportMissingGroups says that nobody else can be given rights yet, where this role may not create the group roles.
+// reportMissingGroups reports group roles that are missing and that this role may not create: without them, no other
+// role can get rights.
 func reportMissingGroups(ctx context.Context, cfg AttachConfig, store *pgx.Conn, view *storeView) error {
 	missing, err := sql.MissingGroups(ctx, store)
 	if err != nil || len(missing) == 0 {
@@ -197,7 +200,7 @@ func reportMissingGroups(ctx context.Context, cfg AttachConfig, store *pgx.Conn,
 	return nil
 }
 
-// inspectForAttach looks at the store, and gathers all that an attach refuses for.
+// inspectForAttach inspects the store, and collects all reasons to refuse an attach.
 func inspectForAttach(ctx context.Context, source, store *pgx.Conn, target catalog.Target, preflight *catalog.Preflight, way CopyMode) (*storeView, []catalog.Finding, error) {
 	view, err := inspectStore(ctx, source, store)
 	if err != nil {
@@ -214,7 +217,7 @@ func inspectForAttach(ctx context.Context, source, store *pgx.Conn, target catal
 	return view, refusals, nil
 }
 
-// upgrade brings the schema of an attached store up to this binary's, where it is older.
+// upgrade upgrades the schema of an attached store if it is older than this binary's.
 func upgrade(ctx context.Context, store *pgx.Conn) error {
 	var version *sql.VersionError
 	if err := sql.CheckVersion(ctx, store); !errors.As(err, &version) {
@@ -226,7 +229,7 @@ func upgrade(ctx context.Context, store *pgx.Conn) error {
 	return sql.Install(ctx, store)
 }
 
-// checkAttached is what attach does where everything is attached: it mends the publication, and tells of a slot that is gone.
+// checkAttached checks slot and publication of an existing attachment.
 func checkAttached(cfg AttachConfig, preflight *catalog.Preflight) error {
 	if !preflight.Slot.Exists || preflight.Slot.WALStatus == "lost" {
 		return fmt.Errorf("slot %q is gone or was invalidated; `walhook run` or `walhook reconcile` makes a new one and fires what was missed", cfg.Target.Slot)
@@ -237,7 +240,7 @@ func checkAttached(cfg AttachConfig, preflight *catalog.Preflight) error {
 	return nil
 }
 
-// markPublication marks a publication that an earlier version created and did not mark.
+// markPublication marks a publication that an older version created without a mark.
 func markPublication(ctx context.Context, source *pgx.Conn, p *catalog.Preflight, recorded *catalog.Attachment) error {
 	if have := p.Publication; have != nil && have.Owner && have.Slot == "" && recorded.OwnsPublication(have, p.PublicationSpec.Slot) {
 		if _, err := source.Exec(ctx, p.PublicationSpec.MarkSQL()); err != nil {
@@ -253,14 +256,14 @@ type attacher struct {
 	replication   *pgconn.PgConn
 	preflight     *catalog.Preflight
 	provenance    catalog.Provenance
-	recorded      *catalog.Attachment // before; nil: none
-	fresh         bool                // a copy that starts anew
+	recorded      *catalog.Attachment // the previous attachment; nil: none
+	fresh         bool                // see CopyFresh
 
 	publicationRows string
 }
 
-// run attaches from the beginning. It ends with the one store transaction that makes it complete; whatever interrupts it before
-// leaves an attachment that is marked as begun, and the next attach starts over.
+// run attaches from the beginning. The last store transaction completes the attachment. If run is interrupted before,
+// the attachment stays marked as begun, and the next attach starts over.
 func (a *attacher) run(ctx context.Context, before *catalog.Attachment) error {
 	slot, target := a.cfg.Target.Slot, a.cfg.Target
 	system, err := pglogrepl.IdentifySystem(ctx, a.replication)
@@ -284,7 +287,7 @@ func (a *attacher) run(ctx context.Context, before *catalog.Attachment) error {
 	if err := pgx.BeginFunc(ctx, a.store, func(pgx.Tx) error { return a.begin(ctx) }); err != nil {
 		return err
 	}
-	// The publication comes first: the slot decodes with the catalog of its own time.
+	// Create the publication first: the slot decodes with the catalog as of its own creation.
 	if err := catalog.RepairPublication(ctx, a.source, a.preflight, a.recorded); err != nil {
 		return err
 	}
@@ -296,13 +299,13 @@ func (a *attacher) run(ctx context.Context, before *catalog.Attachment) error {
 	a.cfg.Note(fmt.Sprintf("creating slot %q", slot))
 	created, err := catalog.CreateSlot(ctx, a.replication, a.source, catalog.PermanentSlot(slot, a.preflight.Version), a.cfg.Note)
 	if err != nil {
-		if cdc.SQLState(err) != "" { // the server refused: there is no slot of ours
+		if cdc.SQLState(err) != "" { // the server refused to create it
 			err = errors.Join(err, a.undoBegin(ctx))
 		}
 		return err
 	}
 	if err := a.snapshot(ctx, created); err != nil {
-		// A slot that nobody reads keeps WAL for ever.
+		// A slot that nobody reads retains WAL for ever.
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), catalog.DialTimeout)
 		defer cancel()
 		if fresh, connectErr := catalog.ConnectSource(cleanup, a.cfg.SourceURL); connectErr == nil {
@@ -318,7 +321,7 @@ func (a *attacher) run(ctx context.Context, before *catalog.Attachment) error {
 	return nil
 }
 
-// undoBegin takes back what begin recorded, and the publication, where the slot cannot be created.
+// undoBegin removes what begin recorded, and the publication, after the slot could not be created.
 func (a *attacher) undoBegin(ctx context.Context) error {
 	begun, err := catalog.ReadAttachment(ctx, a.store)
 	if err != nil || begun == nil {
@@ -333,7 +336,7 @@ func (a *attacher) undoBegin(ctx context.Context) error {
 	return nil
 }
 
-// begin records what is going to be attached, so that a later attach knows the slot as ours.
+// begin records what is about to be attached, so that a later attach recognises the slot as ours.
 func (a *attacher) begin(ctx context.Context) error {
 	target, source := a.cfg.Target, a.provenance.Source
 	mapping, err := json.Marshal(target.Mapping)
@@ -368,7 +371,8 @@ func (a *attacher) begin(ctx context.Context) error {
 	return catalog.RecordPlaces(ctx, a.store, source, a.provenance.Store)
 }
 
-// resetCopy drops what a copy has of the original's deliveries, and keeps its webhooks from sending to the original's receivers.
+// resetCopy drops the original's pending deliveries from a copy, and disables the copy's webhooks so that they do not
+// send to the original's receivers.
 func (a *attacher) resetCopy(ctx context.Context) error {
 	if err := forgetDaemons(ctx, a.store); err != nil {
 		return err
@@ -385,7 +389,7 @@ func (a *attacher) resetCopy(ctx context.Context) error {
 	return nil
 }
 
-// forgetDaemons drops what a copy has of the original's daemons.
+// forgetDaemons deletes the rows of the original's daemons from a copy.
 func forgetDaemons(ctx context.Context, store *pgx.Conn) error {
 	for _, q := range []sql.Query{sql.ForgetDaemons, sql.ForgetOwners, sql.ForgetMoves} {
 		if _, err := store.Exec(ctx, q.SQL); err != nil {
@@ -395,9 +399,10 @@ func forgetDaemons(ctx context.Context, store *pgx.Conn) error {
 	return nil
 }
 
-// snapshot records the state of all rows at the slot's snapshot, and completes the attachment in the last of the store's
-// transactions. They are of a bounded size: where the store is in the application's database the slot decodes them too, and the
-// server would write a large one to its disk. Until the last, what is there is a part of the state, which nothing reads that fires.
+// snapshot records the state of all rows at the slot's snapshot, and completes the attachment in the last store
+// transaction. The transactions have a bounded size: if the store is in the application's database, the slot decodes
+// them too, and the server would spill a large one to disk. Until the last one the state is incomplete, but nothing
+// that fires reads it.
 func (a *attacher) snapshot(ctx context.Context, slot catalog.CreatedSlot) error {
 	m := a.cfg.Target.Mapping
 	if err := catalog.BeginAtSnapshot(ctx, a.source, slot.Snapshot); err != nil {
@@ -433,7 +438,7 @@ func (a *attacher) snapshot(ctx context.Context, slot catalog.CreatedSlot) error
 	return nil
 }
 
-// complete writes what makes the state that was recorded an attachment.
+// complete turns the recorded state into an attachment.
 func (a *attacher) complete(ctx context.Context, slot catalog.CreatedSlot) error {
 	_, err := a.store.Exec(ctx, sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": slot.Consistent.String()})...)
 	if err != nil {
@@ -445,7 +450,7 @@ func (a *attacher) complete(ctx context.Context, slot catalog.CreatedSlot) error
 	if _, err := a.store.Exec(ctx, "insert into walhook.crash_mark default values on conflict do nothing"); err != nil {
 		return fmt.Errorf("mark the store: %w", err)
 	}
-	// Transaction ids of before may mean nothing to this server, and what is pending was committed long ago.
+	// Earlier transaction ids may mean nothing to this server, and whatever is pending was committed long ago.
 	if _, err := a.store.Exec(ctx, sql.ForgetXids.SQL); err != nil {
 		return fmt.Errorf("let pending deliveries go on: %w", err)
 	}
@@ -456,7 +461,7 @@ func (a *attacher) complete(ctx context.Context, slot catalog.CreatedSlot) error
 	return err
 }
 
-// setAside returns what records a row of the table that the store cannot take.
+// setAside returns a function that records rows which the store rejects.
 func (a *attacher) setAside(ctx context.Context, table cdc.Name, slot catalog.CreatedSlot) func(row []byte, cause error) error {
 	return func(row []byte, cause error) error {
 		refused := stream.RejectedRow{Table: table, Key: stream.KeyOf(row), LSN: slot.Consistent, Cause: cause}

@@ -9,17 +9,18 @@ import (
 	"walhook/sql"
 )
 
-// staleAfter is for how many seconds a daemon may not report before it counts as stuck: three heartbeats and a bit.
+// staleAfter is for how many seconds a daemon may be silent before it counts as stuck: slightly more than three
+// heartbeats.
 const staleAfter = 6
 
-// daemonReport is what a daemon has written into its row with its last heartbeat.
+// daemonReport is what a daemon recorded with its last heartbeat.
 type daemonReport struct {
 	name           string
-	unready        string  // what its /readyz says with 503; "" while that says 200
+	unready        string  // the body of its /readyz while that responds 503; "" while it responds 200
 	sinceHeartbeat float64 // seconds since the last heartbeat
 }
 
-// problem says in a sentence what keeps the daemon from working; "" where nothing does.
+// problem says what keeps the daemon from working; "" if nothing does.
 func (r daemonReport) problem() string {
 	switch {
 	case r.sinceHeartbeat > staleAfter:
@@ -30,7 +31,7 @@ func (r daemonReport) problem() string {
 	return ""
 }
 
-// readDaemonReports returns the reports of the daemons that live.
+// readDaemonReports returns the reports of the live daemons.
 func readDaemonReports(ctx context.Context, store *pgx.Conn) ([]daemonReport, error) {
 	rows, err := store.Query(ctx, sql.DaemonReports.SQL, maxListed)
 	if err != nil {

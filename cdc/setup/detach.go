@@ -13,7 +13,7 @@ import (
 	"walhook/sql"
 )
 
-// DetachConfig is what Detach needs.
+// DetachConfig configures Detach.
 type DetachConfig struct {
 	SourceURL, StoreURL string
 	Slot, Publication   string
@@ -21,7 +21,8 @@ type DetachConfig struct {
 	Note                func(string)
 }
 
-// Detach drops slot and publication, and the schema where told to. It may be repeated. Webhooks and log are kept otherwise.
+// Detach drops slot and publication and, with DropSchema, the schema. Otherwise webhooks and log are kept. It may be
+// repeated.
 func Detach(ctx context.Context, cfg DetachConfig) error {
 	source, err := catalog.ConnectPrimary(ctx, cfg.SourceURL)
 	if err != nil {
@@ -33,7 +34,7 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		return err
 	}
 	defer catalog.CloseLocking(store)
-	// Before anything is touched: the store may be that of another version, and source or store a copy.
+	// Check this before anything is changed: the store may have another version, and source or store may be a copy.
 	var version *sql.VersionError
 	if err := sql.CheckVersion(ctx, store); err != nil && !(errors.As(err, &version) && version.Have == 0) {
 		return err
@@ -65,7 +66,8 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		}
 	}
 	if attachment != nil {
-		// The publication comes first: only its owner may drop it, and where this role is not, nothing has been lost.
+		// Drop the publication first: only its owner may, and if this role is not the owner, nothing has been changed
+		// yet.
 		if err := dropPublication(ctx, source, attachment, cfg.Note); err != nil {
 			return err
 		}
@@ -111,7 +113,7 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 	return nil
 }
 
-// dropPublication drops the attachment's publication where this installation created it.
+// dropPublication drops the attachment's publication if this installation created it.
 func dropPublication(ctx context.Context, source *pgx.Conn, a *catalog.Attachment, note func(string)) error {
 	have, err := catalog.InspectPublication(ctx, source, a.Publication)
 	if err != nil || have == nil {
@@ -128,7 +130,7 @@ func dropPublication(ctx context.Context, source *pgx.Conn, a *catalog.Attachmen
 	return nil
 }
 
-// detachSlots drops the slots that the store has recorded, where they are this database's.
+// detachSlots drops the recorded slots that belong to this database.
 func detachSlots(ctx context.Context, cfg DetachConfig, source *pgx.Conn, a *catalog.Attachment) error {
 	for _, name := range []string{a.Slot, a.NextSlot} {
 		slot, err := catalog.InspectSlot(ctx, source, name)
@@ -158,7 +160,7 @@ func detachAdvice(ctx context.Context, source *pgx.Conn, publication string) str
 	return fmt.Sprintf("detach as %s, or, where a script of walhook plan made it, let its undo be run (docs/how-to/roles.md)", owner)
 }
 
-// checkSchemaOwned returns an error where the schema walhook belongs to somebody else, or is not walhook's.
+// checkSchemaOwned returns an error if schema walhook belongs to another role, or is not walhook's.
 func checkSchemaOwned(ctx context.Context, conn *pgx.Conn) error {
 	foreign, err := sql.ForeignObject(ctx, conn)
 	if err == nil && foreign != "" {
@@ -174,7 +176,8 @@ func checkSchemaOwned(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// schemaOwner returns the owner of schema walhook, and whether the connected role may do what the owner may, as it may where there is none.
+// schemaOwner returns the owner of schema walhook, and whether the connected role has the owner's rights. owned is
+// true if there is no schema.
 func schemaOwner(ctx context.Context, conn *pgx.Conn) (owner string, owned bool, err error) {
 	err = conn.QueryRow(ctx, `select pg_catalog.pg_get_userbyid(n.nspowner), pg_catalog.pg_has_role(n.nspowner, 'usage') from pg_catalog.pg_namespace n
 		where n.nspname = 'walhook'`).Scan(&owner, &owned)
@@ -187,8 +190,8 @@ func schemaOwner(ctx context.Context, conn *pgx.Conn) (owner string, owned bool,
 	return owner, owned, nil
 }
 
-// dropSchema drops what this installation has in schema walhook of a database, and the group roles where no other database of the server
-// needs them. ours is whether its store is there.
+// dropSchema drops this installation's objects in schema walhook of a database, and the group roles unless another
+// database of the server needs them. ours is whether the database holds the installation's store.
 func dropSchema(ctx context.Context, cfg DetachConfig, conn *pgx.Conn, ours bool) error {
 	_, owned, err := schemaOwner(ctx, conn)
 	if err != nil {
@@ -213,7 +216,7 @@ func dropSchema(ctx context.Context, cfg DetachConfig, conn *pgx.Conn, ours bool
 	for _, role := range sql.GroupRoles {
 		_, err := conn.Exec(ctx, "drop role if exists "+role)
 		switch cdc.SQLState(err) {
-		case "2BP01", "42501": // dependent_objects_still_exist, insufficient_privilege: somebody else's
+		case "2BP01", "42501": // dependent_objects_still_exist, insufficient_privilege: in use elsewhere
 		default:
 			if err != nil {
 				return fmt.Errorf("drop role %s: %w", role, err)

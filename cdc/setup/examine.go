@@ -16,15 +16,15 @@ import (
 	"walhook/sql"
 )
 
-// ExamineConfig is what Examine needs.
+// ExamineConfig configures Examine.
 type ExamineConfig struct {
 	SourceURL, StoreURL string
 	Target              catalog.Target
-	Retention           time.Duration // of the log; 0: for ever
-	MaxSlotLag          int64         // bytes; 0: no limit
+	Retention           time.Duration // of the log; 0: unlimited
+	MaxSlotLag          int64         // bytes; 0: unlimited
 }
 
-// examiner looks at source and store, before and after attach, and writes down what it finds. It changes nothing.
+// examiner inspects source and store, before or after attach, and collects findings. It changes nothing.
 type examiner struct {
 	cfg       ExamineConfig
 	source    *pgx.Conn
@@ -38,7 +38,7 @@ func (e *examiner) note(level catalog.Level, check, found, remedy string) {
 	e.findings = append(e.findings, catalog.Finding{Check: check, Level: level, Found: found, Remedy: remedy})
 }
 
-// grade notes a level where something is bad, and ok where it is not.
+// grade adds a finding of the given level if bad, and an ok one otherwise.
 func (e *examiner) grade(bad bool, level catalog.Level, check, found, remedy string) {
 	if !bad {
 		level, remedy = catalog.OK, ""
@@ -46,12 +46,12 @@ func (e *examiner) grade(bad bool, level catalog.Level, check, found, remedy str
 	e.note(level, check, found, remedy)
 }
 
-// cannotCheck notes what could not be looked at.
+// cannotCheck adds a finding that a check failed to run.
 func (e *examiner) cannotCheck(check string, err error) {
 	e.note(catalog.Warn, check, fmt.Sprintf("this could not be checked: %v", err), remedyFor(err, "grant the role what the message names, or look as a superuser"))
 }
 
-// remedyFor is a remedy, but for errors that come of a pooler which changes servers between transactions.
+// remedyFor returns a remedy, except for errors caused by a pooler that assigns a server process per transaction.
 func remedyFor(err error, otherwise string) string {
 	if state := cdc.SQLState(err); state == "42P05" || state == "26000" { // duplicate_prepared_statement, invalid_sql_statement_name
 		return session.PoolerAdvice
@@ -59,7 +59,7 @@ func remedyFor(err error, otherwise string) string {
 	return otherwise
 }
 
-// Examine looks at every precondition and hazard. What stands in its way is a finding itself.
+// Examine checks every precondition and hazard. Failures to check are findings themselves.
 func Examine(ctx context.Context, cfg ExamineConfig) []catalog.Finding {
 	e := &examiner{cfg: cfg}
 	e.run(ctx)
@@ -114,7 +114,7 @@ func (e *examiner) run(ctx context.Context) {
 	e.sizes(ctx)
 }
 
-// attachment reports whether there is one that can be looked at.
+// attachment reports whether there is an attachment to examine.
 func (e *examiner) attachment(ctx context.Context) bool {
 	switch {
 	case e.view.denied:
@@ -151,7 +151,8 @@ func (e *examiner) attachment(ctx context.Context) bool {
 	return true
 }
 
-// adviseRename corrects what is advised before an attach where a mapped table or column is absent: now the mapping has to stay.
+// adviseRename replaces the remedies for missing tables and columns, which apply before an attach: now the mapping
+// has to stay.
 func (e *examiner) adviseRename() {
 	for i, f := range e.findings {
 		if f.NotFound {
@@ -160,7 +161,7 @@ func (e *examiner) adviseRename() {
 	}
 }
 
-// slot looks at where the slot stands beside the stored position, and at what it holds back.
+// slot compares the slot with the stored position, and checks how much WAL it retains.
 func (e *examiner) slot(ctx context.Context) {
 	position, _, err := catalog.ReadPosition(ctx, e.store)
 	if err != nil {
@@ -212,7 +213,7 @@ func (e *examiner) slot(ctx context.Context) {
 	}[e.preflight.Slot.ActivePID == nil], "start walhook run, or walhook detach")
 }
 
-// publication takes what Inspect found before as a failure now that the stream depends on it.
+// publication turns the preflight's findings on the publication into failures, now that the stream depends on it.
 func (e *examiner) publication() {
 	drift := e.preflight.PublicationSpec.Drift(e.preflight.Publication)
 	if e.preflight.Respondent == nil || len(drift) == 0 {

@@ -12,7 +12,8 @@ import (
 	"walhook/sql"
 )
 
-// settings looks whether the sessions have what they pin. What only a superuser may set stays as it was set for the role.
+// settings checks that the sessions have the pinned settings. A setting that requires a superuser stays as configured
+// for the role.
 func (e *examiner) settings(ctx context.Context, conn *pgx.Conn, what string) {
 	const check = "session_settings"
 	others, err := session.Unpinned(ctx, conn)
@@ -29,7 +30,7 @@ func (e *examiner) settings(ctx context.Context, conn *pgx.Conn, what string) {
 		fmt.Sprintf("as a superuser: ALTER ROLE %s RESET %s; and so for the database and the server, where the setting comes from there", pgx.Identifier{conn.Config().User}.Sanitize(), name))
 }
 
-// othersRights looks whether somebody besides the owner and the group roles may do anything in the schema.
+// othersRights checks whether roles other than the owner and the group roles have rights in the schema.
 func (e *examiner) othersRights(ctx context.Context) {
 	const check = "others_rights"
 	var found, remedies []string

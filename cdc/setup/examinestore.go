@@ -13,7 +13,7 @@ import (
 	"walhook/sql"
 )
 
-// rights looks for what the daemon's role lacks in the store.
+// rights checks the daemon's rights in the store.
 func (e *examiner) rights(ctx context.Context) {
 	lacking, err := sql.LackingRights(ctx, e.store)
 	if err != nil {
@@ -28,7 +28,7 @@ func (e *examiner) rights(ctx context.Context) {
 		fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", pgx.Identifier{e.store.Config().Database}.Sanitize(), pgx.Identifier{e.view.user}.Sanitize()))
 }
 
-// daemons looks at what they report of themselves.
+// daemons checks the reports of the daemons.
 func (e *examiner) daemons(ctx context.Context) {
 	reports, err := readDaemonReports(ctx, e.store)
 	if err != nil {
@@ -44,7 +44,8 @@ func (e *examiner) daemons(ctx context.Context) {
 	e.grade(len(stuck) > 0, catalog.Fail, "daemons", listOrNone("no daemon reports that it is not ready", "daemons that do not work: ", stuck), "mend what the text names; the daemon's log has more")
 }
 
-// partitions looks ahead: what would refuse the log its next partition, such as a right or an event trigger, does so long before the last one ends.
+// partitions checks that the log can get its next partition. What would prevent that, such as a missing right or an
+// event trigger, is reported long before the last partition ends.
 func (e *examiner) partitions(ctx context.Context) {
 	var ahead *time.Duration
 	var refusal *string
@@ -54,7 +55,7 @@ func (e *examiner) partitions(ctx context.Context) {
 		return
 	}
 	err = tx.QueryRow(ctx, "select walhook.log_covered_until() - now(), walhook.partition_refusal()").Scan(&ahead, &refusal)
-	// A commit of what was tried and taken back might wait for a standby.
+	// Roll back: a commit might wait for a standby.
 	if err = errors.Join(err, tx.Rollback(ctx)); err != nil {
 		e.cannotCheck("log_partitions", err)
 		return
@@ -71,7 +72,7 @@ func (e *examiner) partitions(ctx context.Context) {
 	e.grade(ahead == nil, catalog.Warn, "log_partitions", reach, "start walhook run, which makes some")
 }
 
-// administration looks at switch, queue, endpoints and incidents.
+// administration checks switch, queue, endpoints and incidents.
 func (e *examiner) administration(ctx context.Context) {
 	var enabled bool
 	if err := e.store.QueryRow(ctx, "select enabled from walhook.settings").Scan(&enabled); err != nil {
@@ -112,7 +113,7 @@ func (e *examiner) administration(ctx context.Context) {
 	e.grade(len(incidents) > 0, map[bool]catalog.Level{true: catalog.Fail, false: catalog.Warn}[stopped], "incidents", listOrNone("no incident is open", "open incidents: ", incidents), "SELECT * FROM walhook.incident WHERE resolved_at IS NULL; the detail says what to do")
 }
 
-// webhooks looks for those that can never match.
+// webhooks finds webhooks that can never match.
 func (e *examiner) webhooks(ctx context.Context) {
 	var all, disabled int64
 	if err := e.store.QueryRow(ctx, "select count(*), count(*) filter (where not enabled) from walhook.webhook").Scan(&all, &disabled); err != nil {
@@ -174,14 +175,14 @@ func (e *examiner) webhooks(ctx context.Context) {
 }
 
 const (
-	// deadRowsLimit is the number of dead rows from which on a table is worth a look.
+	// deadRowsLimit is the number of dead rows above which a table is reported.
 	deadRowsLimit = 50000
 
-	// largeLog is the size in bytes from which on a log that is kept for ever is worth a decision.
+	// largeLog is the size in bytes above which a log without a retention is reported.
 	largeLog = 100 << 20
 )
 
-// sizes looks at what the store takes of its disk. How much of that is free PostgreSQL does not tell.
+// sizes checks the store's disk usage. PostgreSQL does not report how much of the disk is free.
 func (e *examiner) sizes(ctx context.Context) {
 	rows, err := e.store.Query(ctx, `
 		select c.relname::text, pg_catalog.pg_total_relation_size(c.oid),
@@ -211,7 +212,7 @@ func (e *examiner) sizes(ctx context.Context) {
 	e.log(ctx)
 }
 
-// log looks at the size of the log beside its retention.
+// log compares the log's oldest entry with its retention.
 func (e *examiner) log(ctx context.Context) {
 	var size int64
 	var overdue *time.Time

@@ -13,7 +13,8 @@ import (
 	"walhook/sql"
 )
 
-// sourceHazards looks at what of the application's server could hurt the stream, or the server because of it.
+// sourceHazards checks what on the application's server could harm the stream, and how the stream could harm the
+// server.
 func (e *examiner) sourceHazards(ctx context.Context) {
 	e.transactions(ctx)
 	e.walSettings(ctx)
@@ -22,7 +23,7 @@ func (e *examiner) sourceHazards(ctx context.Context) {
 	e.unpublishRight(ctx)
 }
 
-// transactions looks for those that a new slot would have to wait for.
+// transactions finds transactions that the creation of a slot would wait for.
 func (e *examiner) transactions(ctx context.Context) {
 	running, err := catalog.RunningTransactions(ctx, e.source)
 	if err != nil {
@@ -43,7 +44,7 @@ func (e *examiner) transactions(ctx context.Context) {
 		"in the database named, COMMIT PREPARED or ROLLBACK PREPARED each one that nobody is going to finish")
 }
 
-// listOrNone is a sentence about some things, and another where there are none.
+// listOrNone lists things after some, or returns none if there are none.
 func listOrNone(none, some string, things []string) string {
 	if len(things) == 0 {
 		return none
@@ -51,7 +52,7 @@ func listOrNone(none, some string, things []string) string {
 	return some + strings.Join(things, "; ")
 }
 
-// walSettings looks at what keeps WAL, and at what takes the slot or the daemon's connection away.
+// walSettings checks what bounds the retained WAL, and what invalidates the slot.
 func (e *examiner) walSettings(ctx context.Context) {
 	var keep, idle string
 	err := e.source.QueryRow(ctx, `select current_setting('max_slot_wal_keep_size'), coalesce(current_setting('idle_replication_slot_timeout', true), '0')`).
@@ -75,7 +76,7 @@ func (e *examiner) walSettings(ctx context.Context) {
 
 const slotLimitRemedy = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); choose what the disk can spare. A slot that is lost to this limit loses no event that the rows still show"
 
-// synchronous looks whether commits of the application wait for the daemon.
+// synchronous checks whether commits of the application wait for the daemon.
 func (e *examiner) synchronous(ctx context.Context) {
 	const check = "synchronous_standby_names"
 	var names, ours string
@@ -96,7 +97,7 @@ func (e *examiner) synchronous(ctx context.Context) {
 	}
 }
 
-// standbyNames reads the names of synchronous_standby_names: FIRST n (a, b), ANY n (a, b), n (a, b) or a, b.
+// standbyNames parses synchronous_standby_names: FIRST n (a, b), ANY n (a, b), n (a, b) or a, b.
 func standbyNames(setting string) []string {
 	if open := strings.IndexByte(setting, '('); open >= 0 {
 		setting = strings.TrimSuffix(strings.TrimSpace(setting[open+1:]), ")")
@@ -110,11 +111,11 @@ func standbyNames(setting string) []string {
 	return names
 }
 
-// failover looks whether the slot would be there after one.
+// failover checks whether the slot would exist after a failover.
 func (e *examiner) failover(ctx context.Context) {
 	const check = "failover"
 	var standbys int
-	// Who may not read statistics is told of a walsender, but not of its state.
+	// Without the right to read statistics, a role sees walsenders but not their state.
 	err := e.source.QueryRow(ctx, `select count(*) from pg_catalog.pg_stat_replication r where coalesce(r.state, 'streaming') in ('streaming', 'catchup')
 		and not exists (select from pg_catalog.pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')`).Scan(&standbys)
 	if err != nil {
@@ -144,7 +145,7 @@ func (e *examiner) failover(ctx context.Context) {
 	}
 }
 
-// unpublishRight looks whether the daemon could take a harmful table out of the publication.
+// unpublishRight checks whether the daemon could remove a table from the publication to protect writes.
 func (e *examiner) unpublishRight(ctx context.Context) {
 	if e.preflight.Publication == nil {
 		return
@@ -167,10 +168,11 @@ func (e *examiner) unpublishRight(ctx context.Context) {
 		"must belong to that owner, and the publication be one that walhook created", pgx.Identifier{e.preflight.User}.Sanitize()))
 }
 
-// maxSkew is how far clocks may be apart.
+// maxSkew is the tolerated clock skew.
 const maxSkew = 2 * time.Second
 
-// clocks compares the clocks of this host, source and store. Signatures carry this host's time, and leases the store's.
+// clocks compares the clocks of this host, source and store. Signatures contain this host's time; leases use the
+// store's.
 func (e *examiner) clocks(ctx context.Context) {
 	for _, c := range []struct {
 		conn *pgx.Conn
@@ -189,11 +191,11 @@ func (e *examiner) clocks(ctx context.Context) {
 	}
 }
 
-// pooler looks whether something stands between: PostgreSQL tells each session the process that serves it, and a pooler, which
-// changes servers behind the session's back, has to tell something else.
+// pooler detects a connection pooler: PostgreSQL tells each session the id of its server process, and a pooler, which
+// changes server processes behind the session's back, reports another one.
 func (e *examiner) pooler(ctx context.Context, conn *pgx.Conn, what, variable string) {
 	var pid uint32
-	// The simple protocol, since a pooler may hand over a server that has somebody else's prepared statements.
+	// Use the simple protocol, because a pooler may assign a server process with the prepared statements of others.
 	if err := conn.QueryRow(ctx, "select pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid); err != nil {
 		e.cannotCheck("pooler", err)
 		return
@@ -203,7 +205,7 @@ func (e *examiner) pooler(ctx context.Context, conn *pgx.Conn, what, variable st
 	}[pid == conn.PgConn().PID()], "let "+variable+" name the PostgreSQL server itself; pool_mode = session will do for a store")
 }
 
-// storeServer looks at what the store's server promises of what it has committed.
+// storeServer checks the durability settings of the store's server.
 func (e *examiner) storeServer(ctx context.Context) {
 	var fsync, pages string
 	err := e.store.QueryRow(ctx, "select current_setting('fsync'), current_setting('full_page_writes')").Scan(&fsync, &pages)

@@ -17,41 +17,42 @@ import (
 	"walhook/sql"
 )
 
-// Observation is where stream and queue stand, as the databases tell. docs/reference/status.md has its JSON.
+// Observation is the state of stream and queue according to the databases. Its JSON is documented in
+// docs/reference/status.md.
 type Observation struct {
 	At            time.Time         `json:"at"`
 	OK            bool              `json:"ok"`       // no line fails
-	Problems      []string          `json:"problems"` // the texts of those that do
+	Problems      []string          `json:"problems"` // the texts of failing lines
 	Lines         []StatusLine      `json:"lines"`
-	Position      string            `json:"position"`    // "" where the store cannot tell
+	Position      string            `json:"position"`    // "" if the store cannot be read
 	SlotStatus    string            `json:"slot_status"` // one of SlotStatuses, or slotUnknown
 	SlotActive    bool              `json:"slot_active"`
-	LagBytes      int64             `json:"lag_bytes"` // WAL that the slot holds back
+	LagBytes      int64             `json:"lag_bytes"` // WAL that the slot retains
 	Daemons       int64             `json:"daemons"`
 	SwitchedOn    bool              `json:"switched_on"` // the site's Use Webhooks switch
 	Pending       int64             `json:"pending"`
-	Estimated     bool              `json:"pending_estimated"` // Pending is one from the server's statistics, as it is beyond 10,000
-	OldestSeconds float64           `json:"oldest_seconds"`    // age of the oldest that does not wait for a disabled webhook
+	Estimated     bool              `json:"pending_estimated"` // Pending is an estimate from the server's statistics, as above 10,000
+	OldestSeconds float64           `json:"oldest_seconds"`    // age of the oldest delivery that does not wait for a disabled webhook
 	FailingCount  int64             `json:"endpoints_in_trouble_count"`
 	Endpoints     []FailingEndpoint `json:"endpoints_in_trouble"` // at most maxListed
 	OpenCount     int64             `json:"open_incidents_count"`
 	Incidents     []OpenIncident    `json:"open_incidents"` // at most maxListed
 }
 
-// StatusLine is one thing that status looks at, and its verdict.
+// StatusLine is the verdict on one check of status.
 type StatusLine struct {
 	Name    string        `json:"name"`
 	Verdict catalog.Level `json:"verdict"`
 	Text    string        `json:"text"`
 }
 
-// slotUnknown is the status of a slot that could not be looked at.
+// slotUnknown is the status of a slot that could not be inspected.
 const slotUnknown = "unknown"
 
-// FailingEndpoint is an endpoint whose last attempts failed.
+// FailingEndpoint is an endpoint whose latest attempts failed.
 type FailingEndpoint struct {
 	Host         string  `json:"host"`     // scheme and host
-	Webhooks     []int64 `json:"webhooks"` // ids of those enabled that go there, at most maxListed
+	Webhooks     []int64 `json:"webhooks"` // ids of its enabled webhooks, at most maxListed
 	Failures     int     `json:"failures"`
 	Error        string  `json:"error"`
 	SinceSeconds float64 `json:"since_seconds"`
@@ -64,10 +65,10 @@ type OpenIncident struct {
 	Detail string    `json:"detail"`
 }
 
-// maxListed bounds how many endpoints and incidents are told of.
+// maxListed bounds how many endpoints, incidents and daemons are listed.
 const maxListed = 20
 
-// Observe reads it. What cannot be looked at fails. The cost does not grow with the queue.
+// Observe reads the state. A check that cannot run fails. The cost does not grow with the queue.
 func Observe(ctx context.Context, sourceURL, storeURL, slot string) *Observation {
 	o := &Observation{
 		At: time.Now().UTC(), Problems: []string{}, SlotStatus: slotUnknown,
@@ -91,7 +92,7 @@ func (o *Observation) line(verdict catalog.Level, name, format string, args ...a
 	o.Lines = append(o.Lines, StatusLine{Name: name, Verdict: verdict, Text: fmt.Sprintf(format, args...)})
 }
 
-// observe looks at both databases, as far as they can be reached. Where they are not those that were attached, nothing is said of them but that.
+// observe checks whichever databases can be reached. If they are not the attached ones, it reports only that.
 func (o *Observation) observe(ctx context.Context, sourceURL, storeURL, slot string) {
 	store, source := o.connect(ctx, "store", storeURL, catalog.ConnectStore), o.connect(ctx, "source", sourceURL, catalog.ConnectSource)
 	for _, conn := range []*pgx.Conn{store, source} {
@@ -122,7 +123,7 @@ func (o *Observation) observe(ctx context.Context, sourceURL, storeURL, slot str
 	}
 }
 
-// connect returns nil where a database cannot be worked on.
+// connect returns nil if walhook cannot work on the database.
 func (o *Observation) connect(ctx context.Context, name, url string, connect func(context.Context, string) (*pgx.Conn, error)) *pgx.Conn {
 	conn, err := connect(ctx, url)
 	if err != nil {
@@ -141,7 +142,7 @@ func (o *Observation) connect(ctx context.Context, name, url string, connect fun
 	return nil
 }
 
-// observeStore looks at all that the store tells, and returns the stored position, nil where it does not tell that.
+// observeStore checks the store, and returns the stored position, nil if it cannot be read.
 func (o *Observation) observeStore(ctx context.Context, store *pgx.Conn, slot string) *cdc.Position {
 	attachment, position, err := catalog.ReadAttached(ctx, store)
 	if err != nil {
@@ -163,7 +164,7 @@ func (o *Observation) observeStore(ctx context.Context, store *pgx.Conn, slot st
 	return &position
 }
 
-// observeSource looks at the slot. Without a position it cannot be told whether that continues where the store ends, nor who reads it.
+// observeSource checks the slot. Without a position it cannot know whether the slot continues there, or who reads it.
 func (o *Observation) observeSource(ctx context.Context, source, store *pgx.Conn, slot string, position *cdc.Position) {
 	s, err := catalog.InspectSlot(ctx, source, slot)
 	var stored *storeReading
@@ -190,13 +191,14 @@ func (o *Observation) observeSource(ctx context.Context, source, store *pgx.Conn
 	}
 }
 
-// storeReading is what the store says of the slot's reader: its position before and after the slot was looked at, and how many daemons live.
+// storeReading is the store's view of the slot: the stored positions before and after the slot was inspected, and the
+// number of live daemons.
 type storeReading struct {
 	before, after cdc.Position
 	daemons       int64
 }
 
-// slotVerdict says how the slot stands. Nothing is known of the store where stored is nil.
+// slotVerdict judges the slot. stored is nil if the store cannot be read.
 func slotVerdict(s *catalog.Slot, stored *storeReading) (catalog.Level, string) {
 	switch {
 	case !s.Exists && stored == nil:
@@ -275,7 +277,7 @@ func (o *Observation) observeLog(ctx context.Context, store *pgx.Conn) error {
 	return nil
 }
 
-// formatAhead is a long time in days.
+// formatAhead formats a duration, in days if it is long.
 func formatAhead(d time.Duration) string {
 	if days := d / (24 * time.Hour); days > 2 {
 		return fmt.Sprintf("%d days", days)
@@ -329,7 +331,7 @@ func (o *Observation) observeIncidents(ctx context.Context, store *pgx.Conn) err
 		o.Incidents = append(o.Incidents, i)
 		verdict := catalog.Fail
 		if i.Kind == cdc.SwitchedOff {
-			verdict = catalog.Warn // an administrator wants it so
+			verdict = catalog.Warn // intended by an administrator
 		}
 		o.line(verdict, "incident", "%s: %s (since %s)", i.Kind, i.Detail, i.At.Format(time.DateTime+"Z"))
 		return nil
@@ -343,14 +345,14 @@ func (o *Observation) observeIncidents(ctx context.Context, store *pgx.Conn) err
 	return nil
 }
 
-// queueDepth is how much is pending, as the query QueueDepth tells.
+// queueDepth is the result of the query QueueDepth.
 type queueDepth struct {
 	pending       int64
 	estimated     bool
-	oldestSeconds float64 // age of the oldest that does not wait for a disabled webhook
+	oldestSeconds float64 // age of the oldest delivery that does not wait for a disabled webhook
 }
 
-// readQueueDepth asks for it, and leaves the session one that looks rows up by index.
+// readQueueDepth reads the queue's depth. It leaves the session in the mode of sql.ByIndex.
 func readQueueDepth(ctx context.Context, store *pgx.Conn) (d queueDepth, err error) {
 	if err := sql.ByIndex(ctx, store); err != nil {
 		return d, err
@@ -361,10 +363,10 @@ func readQueueDepth(ctx context.Context, store *pgx.Conn) (d queueDepth, err err
 	return d, nil
 }
 
-// String is the number of deliveries in words.
+// String returns the number of deliveries.
 func (d queueDepth) String() string { return FormatPending(d.pending, d.estimated) }
 
-// FormatPending tells how many deliveries are pending, and that it is an estimate where it is one.
+// FormatPending formats a number of pending deliveries, which may be an estimate.
 func FormatPending(pending int64, estimated bool) string {
 	if estimated {
 		return fmt.Sprintf("about %d", pending)

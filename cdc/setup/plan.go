@@ -13,42 +13,42 @@ import (
 // Plan is what an attach would do.
 type Plan struct {
 	Preflight *catalog.Preflight
-	Copy      bool // of what was attached: attach is to be told the way on
-	Attached  bool // nothing but an upgrade of the store's schema is left to do
+	Copy      bool // of the attached original: attach needs a CopyMode
+	Attached  bool // at most an upgrade of the store's schema remains
 	Refusals  []catalog.Finding
 
 	Role      string // the daemon's role in the application's database, for which the script is written
-	StoreRole string // the same in the store; another where the store is elsewhere and its URL says so
+	StoreRole string // its role in the store; differs if the store is elsewhere and its URL says so
 	Elsewhere bool   // the store is another database
 	Source    catalog.Place
 	Store     catalog.Place
 
-	Owners []PlanPart // by the owner of the tables or a superuser, one for each database
-	Daemon []PlanPart // by the daemon's role: part of attach
-	Rest   []PlanStep // what attach alone can do: the slot, and what is read at its snapshot
+	Owners []PlanPart // run by the owner of the tables or a superuser, one part per database
+	Daemon []PlanPart // run by the daemon's role, as a part of attach
+	Rest   []PlanStep // what only attach can do: the slot, and reading its snapshot
 	Undo   []PlanPart
 
-	Snapshot string // how long the snapshot is going to take, and how that is known
+	Snapshot string // an estimate of the snapshot's duration, and its basis
 }
 
-// PlanPart is statements that are run in one database, in this order.
+// PlanPart is a sequence of statements for one database.
 type PlanPart struct {
 	In    catalog.Place
-	As    string // the role that runs them, by SET ROLE; "": whoever runs the script
+	As    string // the role to SET ROLE to; "": whoever runs the script
 	Steps []PlanStep
 }
 
-// PlanStep is a statement, or a few that belong together, with what they lock and need.
+// PlanStep is a statement, or a few that belong together, with a note on its locks and rights.
 type PlanStep struct{ Note, SQL string }
 
-// PlanConfig is what MakePlan needs.
+// PlanConfig configures MakePlan.
 type PlanConfig struct {
 	SourceURL, StoreURL string
 	Target              catalog.Target
-	Role                string // of the daemon; "": the one that connects
+	Role                string // the daemon's; "": the connected role
 }
 
-// MakePlan looks at source and store and changes nothing.
+// MakePlan inspects source and store and changes nothing.
 func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
 	source, err := catalog.ConnectSource(ctx, cfg.SourceURL)
 	if err != nil {
@@ -76,7 +76,7 @@ func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
 		p.Role, p.StoreRole = preflight.User, view.user
 	}
 	if view.Err() != nil {
-		return p, nil // a script would be one for the original
+		return p, nil // a script would be for the original
 	}
 	if preflight.Respondent == nil || cfg.Target.Mapping.HasAssessmentTable() && preflight.Assessment == nil {
 		return p, nil
@@ -84,14 +84,14 @@ func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
 	return p, m.fill(ctx, p)
 }
 
-// planner writes the statements.
+// planner composes the statements.
 type planner struct {
 	source, store *pgx.Conn
 	cfg           PlanConfig
 	preflight     *catalog.Preflight
 	view          *storeView
 
-	undoSource, undoStore []PlanStep // in the order in which they are run
+	undoSource, undoStore []PlanStep // in the order of execution
 }
 
 func (m *planner) fill(ctx context.Context, p *Plan) error {
@@ -112,7 +112,7 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 			return err
 		}
 		sameServer := p.Source.System == p.Store.System && inStore.name == inSource.name
-		inStore.exists = inStore.exists || sameServer // made above
+		inStore.exists = inStore.exists || sameServer // created above
 		at := PlanPart{In: p.Store, Steps: append(m.grantRole(inStore, p.Store.Database, false, true), m.schemaSteps(inStore, &m.undoStore)...)}
 		parts = append(parts, at)
 		silence, err := m.silenceSteps(ctx)
@@ -153,7 +153,7 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 	return m.undo(p)
 }
 
-// restSteps is what attach does once everything else is there.
+// restSteps is what attach does once everything else exists.
 func (m *planner) restSteps(ctx context.Context) ([]PlanStep, error) {
 	target := m.cfg.Target
 	read := "begin isolation level repeatable read read only; set transaction snapshot '(that of the slot)';\n"

@@ -13,20 +13,21 @@ import (
 )
 
 const (
-	// sampleRows is how many rows are read to tell how long all of them take.
+	// sampleRows is how many rows are read to estimate the time for all of them.
 	sampleRows = 50000
 
-	// sampleTimeout bounds that.
+	// sampleTimeout bounds the reading of the sample.
 	sampleTimeout = 10 * time.Second
 
-	// writeShare is what writing the state costs beside reading the rows, at most, where the store is as fast as the source.
+	// writeShare is an upper bound for the cost of writing the state relative to reading the rows, if the store is as
+	// fast as the source.
 	writeShare = 1
 )
 
 // errSampled ends the reading of a sample.
 var errSampled = errors.New("enough rows were read")
 
-// lineCounter counts the rows of COPY's text format, and wants no more than a sample of them.
+// lineCounter counts rows in COPY's text format, up to the size of a sample.
 type lineCounter int64
 
 func (c *lineCounter) Write(p []byte) (int, error) {
@@ -36,7 +37,7 @@ func (c *lineCounter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// sample reads so many rows as attach would. The connection is of no use afterwards.
+// sample reads up to sampleRows rows as attach would. The connection cannot be used afterwards.
 func sample(ctx context.Context, source *pgx.Conn, t *catalog.Table, columns []string) (rows lineCounter, err error) {
 	statements, err := catalog.CopyOutSQL(ctx, source, t.Name, columns)
 	for _, statement := range statements {
@@ -50,7 +51,7 @@ func sample(ctx context.Context, source *pgx.Conn, t *catalog.Table, columns []s
 	return rows, err
 }
 
-// estimateSnapshot reads some rows, and says how long all of them are going to take, and how that is known.
+// estimateSnapshot reads a sample of rows and estimates the time for all of them, with the basis of the estimate.
 func estimateSnapshot(ctx context.Context, url string, t *catalog.Table, columns []string) string {
 	size := fmt.Sprintf("Table %s: %s, %s.", t.Name.Display(), catalog.FormatRows(t.Rows), t.Size())
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)

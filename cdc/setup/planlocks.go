@@ -1,7 +1,7 @@
 package setup
 
-// What the statements of an attach lock, and what they could get in the way of. TestPlanTellsTheLocks holds this against
-// pg_locks. Which locks conflict: PostgreSQL manual, section 13.3, Explicit Locking.
+// The locks that the statements of an attach acquire, and what they block. TestPlanTellsTheLocks compares these notes with
+// pg_locks. Lock conflicts: PostgreSQL manual, section 13.3, Explicit Locking.
 const (
 	slotNote = "Over a replication connection, as a role with REPLICATION. Locks no table. It waits until every transaction that is running now\n" +
 		"and has written something has ended, including prepared ones; nobody waits for it. From then on the server keeps WAL for the slot\n" +
@@ -20,7 +20,7 @@ const (
 	schemaNote = "Needs CREATE on the database and, unless a superuser runs it, membership in the role that is to own it. Locks no table."
 )
 
-// grantNote is what GRANT on a table locks.
+// grantNote describes the locks of GRANT on a table.
 func grantNote(version int) string {
 	if version >= 180000 {
 		return "ACCESS SHARE on the table for a moment, like any SELECT (new in 18): it waits for a holder of ACCESS EXCLUSIVE, and nobody waits for it."

@@ -13,7 +13,8 @@ import (
 	"walhook/sql"
 )
 
-// schemaSteps makes the group roles and the schema in the store, or lets the daemon's role use one that somebody else attached.
+// schemaSteps creates the group roles and the schema in the store, or lets the daemon's role use an existing
+// attachment of another role.
 func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 	var steps []PlanStep
 	for _, group := range r.missingGroups {
@@ -34,7 +35,7 @@ func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 	return steps
 }
 
-// silenceSteps makes schema and function in the application's database, where the store is elsewhere.
+// silenceSteps creates schema and function in the application's database if the store is elsewhere.
 func (m *planner) silenceSteps(ctx context.Context) ([]PlanStep, error) {
 	var schema bool
 	if err := m.source.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'walhook')").Scan(&schema); err != nil {
@@ -55,7 +56,7 @@ func (m *planner) silenceSteps(ctx context.Context) ([]PlanStep, error) {
 	return append(steps, PlanStep{"", text}), nil
 }
 
-// unpublishSteps makes the function by which a daemon that owns nothing can take a harmful table out of the publication.
+// unpublishSteps creates the function that lets a daemon without ownership remove a table from the publication.
 func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, error) {
 	function, may, err := m.lookUpFunction(ctx, sql.UnpublishSignature, role)
 	if err != nil {
@@ -75,7 +76,8 @@ func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, 
 	return steps, nil
 }
 
-// lookUpFunction looks for a function of schema walhook in the application's database, and whether the role may call it.
+// lookUpFunction reports whether a function of schema walhook exists in the application's database, and whether the
+// role may call it.
 func (m *planner) lookUpFunction(ctx context.Context, signature, role string) (exists, may bool, err error) {
 	err = m.source.QueryRow(ctx, `
 		select exists (select from pg_catalog.pg_roles r where r.rolname = $2 and pg_catalog.has_function_privilege(r.oid, p.oid, 'execute'))
@@ -89,7 +91,7 @@ func (m *planner) lookUpFunction(ctx context.Context, signature, role string) (e
 	return true, may, nil
 }
 
-// publicationSteps makes the publication what it should be.
+// publicationSteps creates or repairs the publication.
 func (m *planner) publicationSteps() []PlanStep {
 	if len(m.preflight.PublicationSpec.Drift(m.preflight.Publication)) == 0 {
 		return nil
@@ -102,7 +104,7 @@ func (m *planner) publicationSteps() []PlanStep {
 	return steps
 }
 
-// undo takes away what the script and attach make. What was there before stays.
+// undo removes what the script and attach create. What existed before stays.
 func (m *planner) undo(p *Plan) error {
 	target := m.cfg.Target
 	gone := []PlanStep{
@@ -133,13 +135,13 @@ func (m *planner) undo(p *Plan) error {
 	if schema, err = sql.DropScript(target.Slot, true); err != nil {
 		return err
 	}
-	// The store goes first: a role that owned it can be dropped only afterwards.
+	// Undo the store first: a role that owned objects there can only be dropped afterwards.
 	p.Undo = []PlanPart{{In: p.Store, Steps: slices.Concat([]PlanStep{{"", schema}}, groups, m.undoStore)}, inSource}
 	return nil
 }
 
-// dropGroup drops a group role, which a script that stopped halfway may not have made, unless the walhook of another database of the server
-// has rights for it.
+// dropGroup drops a group role unless the walhook of another database of the server has granted rights to it. A
+// script that was interrupted may not have created the role.
 func dropGroup(role string) string {
 	return "do $$ begin drop role if exists " + role + "; exception when dependent_objects_still_exist then raise notice 'role " + role + " is used elsewhere, and stays'; end $$;"
 }

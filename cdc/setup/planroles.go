@@ -13,7 +13,7 @@ import (
 	"walhook/sql"
 )
 
-// roleRights is what a role may do in a database already, or everybody where it does not exist.
+// roleRights are the rights that a role already has in a database, or those of PUBLIC if the role does not exist.
 type roleRights struct {
 	name               string
 	exists, super      bool
@@ -21,11 +21,11 @@ type roleRights struct {
 	bypassRLS          bool
 	connect, temporary bool
 	daemon             bool     // a member of walhook_daemon
-	missingGroups      []string // of the group roles
-	selfGranted        []string // roles that have granted themselves membership in it
+	missingGroups      []string // group roles that do not exist
+	selfGranted        []string // roles that granted themselves membership in it
 }
 
-// grantee is whom to ask for: what everybody may, a role that is yet to be made may, too.
+// grantee is the role whose rights to look up: a role that is yet to be created will have PUBLIC's.
 func (r *roleRights) grantee() string {
 	if r.exists {
 		return r.name
@@ -64,7 +64,7 @@ func readRoleRights(ctx context.Context, conn *pgx.Conn, role string) (*roleRigh
 	return r, nil
 }
 
-// grantRole makes the role and lets it connect, and make the temporary tables of a comparison where the store is.
+// grantRole creates the role and lets it connect and, in the store, create the temporary tables of a reconciliation.
 func (m *planner) grantRole(r *roleRights, database string, replicates, stores bool) []PlanStep {
 	var steps []PlanStep
 	undo, option := &m.undoStore, ""
@@ -93,13 +93,13 @@ func (m *planner) grantRole(r *roleRights, database string, replicates, stores b
 	return steps
 }
 
-// grant adds a GRANT, and the REVOKE to what undoes it, which is run before the role is dropped.
+// grant adds a GRANT, and prepends its REVOKE to the undo steps, which run before the role is dropped.
 func (m *planner) grant(steps, undo *[]PlanStep, note, right string, r *roleRights) {
 	*steps = append(*steps, PlanStep{note, "grant " + right + " to " + r.quoted() + ";"})
 	*undo = slices.Insert(*undo, 0, PlanStep{"", "revoke " + right + " from " + r.quoted() + ";"})
 }
 
-// grantTables lets the role read the mapped columns, as far as it may not.
+// grantTables grants the role the missing rights to read the mapped columns.
 func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, error) {
 	var steps []PlanStep
 	tables := []struct {
@@ -144,14 +144,14 @@ func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, e
 	return steps, nil
 }
 
-// MaySetRole is the condition that whoever runs a statement may SET ROLE to a role, given as a literal. From 16 on membership alone does not
-// allow that.
+// MaySetRole returns the SQL condition that the current role may SET ROLE to a role, given as a literal. From 16 on,
+// membership alone does not allow that.
 func MaySetRole(role string) string {
 	return "pg_has_role(current_user, " + role + ", case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)"
 }
 
-// setRoleStep lets whoever runs the script create a schema for the role, and drop it again: CREATEROLE alone does not. The membership goes
-// with the role, or, where the role was there before, by the undo.
+// setRoleStep lets whoever runs the script create a schema for the role, and drop it again: CREATEROLE alone does not
+// suffice. The membership ends when the role is dropped or, if the role existed before, with the undo.
 func setRoleStep(r *roleRights, undo *[]PlanStep) PlanStep {
 	role := session.QuoteLiteral(r.name)
 	if r.exists {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 
 	"walhook/cdc"
@@ -13,34 +14,31 @@ import (
 	"walhook/sql"
 )
 
-// stateDenied is insufficient_privilege (PostgreSQL manual, appendix A).
-const stateDenied = "42501"
-
-// storeView is what the store shows to the role that connects.
+// storeView is the store as the connected role sees it.
 type storeView struct {
 	user          string
 	superuser     bool
-	mayCreate     bool // schemas
+	mayCreate     bool // may create schemas
 	schemaOwner   string
 	ownsSchema    bool
-	denied        bool  // the role may not read the schema that is there
-	version       int32 // of the schema; 0: none; -1: unknown, for want of rights
-	newer         error // a *sql.VersionError where a newer walhook wrote it
+	denied        bool  // the role may not read the existing schema
+	version       int32 // of the schema; 0: none; -1: unknown, because rights are missing
+	newer         error // a *sql.VersionError if a newer walhook wrote the store
 	attachment    *catalog.Attachment
-	temporary     bool // tables, which a comparison needs
+	temporary     bool // may create temporary tables, which a reconciliation needs
 	missingGroups []string
-	grantDaemon   string // what lets this role work on the store as a daemon
-	restored      bool   // the schema came without the rows of its tables, as from pg_dump -s
-	foreign       string // something in schema walhook that walhook did not create
+	grantDaemon   string // what lets this role run a daemon on the store
+	restored      bool   // the schema was restored without rows, as from pg_dump -s
+	foreign       string // an object in schema walhook that walhook did not create
 	catalog.Provenance
 }
 
-// separate reports whether the store is another database than the application's.
+// separate reports whether the store is not in the application's database.
 func (v *storeView) separate() bool { return !v.Source.SameDatabase(v.Store) }
 
 func (v *storeView) attached() bool { return v.attachment.Complete() || v.denied }
 
-// inspectStore looks at the store. What this role may not see is no error.
+// inspectStore inspects the store. Missing rights are not an error.
 func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, error) {
 	v := &storeView{}
 	err := store.QueryRow(ctx, `
@@ -72,7 +70,7 @@ func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, err
 	if err == nil {
 		v.Provenance, err = catalog.InspectProvenance(ctx, source, store, recorded)
 	}
-	if cdc.SQLState(err) != stateDenied {
+	if cdc.SQLState(err) != pgerrcode.InsufficientPrivilege {
 		return v, err
 	}
 	v.denied, v.version = true, -1
@@ -82,7 +80,7 @@ func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, err
 	return v, err
 }
 
-// refusals are what in the store stands in the way of an attach as this role.
+// refusals returns what in the store prevents an attach as this role.
 func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way CopyMode) []catalog.Finding {
 	var found []catalog.Finding
 	refuse := func(check, what, remedy string) {
@@ -94,7 +92,7 @@ func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Co
 	recorded := v.attachment
 	var copied *catalog.CopyError
 	if errors.As(v.Err(), &copied) {
-		if way == "" { // what else the copy says of itself is true of the original
+		if way == "" { // everything else that the copy records concerns the original
 			refuse("copy", copied.Detail, catalog.CopyRemedy)
 			return found
 		}
@@ -104,7 +102,7 @@ func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Co
 	}
 	if recorded.Complete() {
 		was := *recorded
-		if copied != nil { // an adoption may give slot and publication other names
+		if copied != nil { // an adoption may rename slot and publication
 			was.Slot, was.Publication, was.Publish = target.Slot, target.Publication, target.Publish
 		}
 		if err := was.CheckTarget(target); err != nil {
@@ -117,7 +115,7 @@ func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Co
 			known = append(known, recorded.Slot)
 		}
 		if v.attachment != nil {
-			known = append(known, v.attachment.NextSlot) // of an adoption that was interrupted, also if this is no adoption
+			known = append(known, v.attachment.NextSlot) // of an interrupted adoption, even if this is none
 		}
 		found = append(found, slotRefusals(p.Slot, known, copied != nil)...)
 		if p.Respondent != nil {
@@ -137,18 +135,19 @@ func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Co
 	return found
 }
 
-// publicationCreator is the attachment that may have created the publication that is there: that of a copied database was copied with it.
+// publicationCreator returns the attachment that may have created the existing publication. In a copied database the
+// publication was copied, too.
 func (v *storeView) publicationCreator(p *catalog.Preflight, way CopyMode) *catalog.Attachment {
 	switch {
 	case way == CopyFresh && v.StoreCopied && !v.SourceCopied:
-		return nil // it is the original's
+		return nil // the attachment is the original's
 	case v.restored && p.Publication != nil && !v.separate():
-		return &catalog.Attachment{Slot: p.Publication.Slot} // restored as well, and the slot is not part of a dump
+		return &catalog.Attachment{Slot: p.Publication.Slot} // the publication was restored too; slots are not part of a dump
 	}
 	return v.attachment
 }
 
-// slotRefusals refuse a slot of the name that this installation has not made, or that a copy finds in use.
+// slotRefusals refuses an existing slot that this installation did not create, or that is in use in a copy.
 func slotRefusals(slot *catalog.Slot, known []string, copied bool) []catalog.Finding {
 	refuse := func(what, remedy string) []catalog.Finding {
 		return []catalog.Finding{{Check: "slot", Level: catalog.Fail, Found: what, Remedy: remedy}}
@@ -167,8 +166,8 @@ func slotRefusals(slot *catalog.Slot, known []string, copied bool) []catalog.Fin
 	return nil
 }
 
-// sourceSchemaRefusal tells where schema and functions that belong in the application's database are missing and this role may
-// not make them. It matters where the store is elsewhere.
+// sourceSchemaRefusal checks whether the schema and functions that belong in the application's database exist or may
+// be created. It matters if the store is elsewhere.
 func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn, role string) ([]catalog.Finding, error) {
 	foreign, err := sql.ForeignObject(ctx, source)
 	if err != nil {

@@ -61,10 +61,8 @@ func rekeyExpression(before, now cdc.ColumnType) (expression string, known bool)
 	}
 	switch from, to := before.Family(), now.Family(); {
 	case now.OID == pgtype.BPCharOID && now.Modifier > 4:
-		return fmt.Sprintf(
-				"rpad(%s, %d)", stored, now.Modifier-4,
-			), from == cdc.FamilyText || from == cdc.FamilyNumber ||
-				from == cdc.FamilyUUID
+		known = from == cdc.FamilyText || from == cdc.FamilyNumber || from == cdc.FamilyUUID
+		return fmt.Sprintf("rpad(%s, %d)", stored, now.Modifier-4), known
 	case to == cdc.FamilyText:
 		if stored == "response_id" {
 			stored = ""
