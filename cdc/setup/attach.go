@@ -137,12 +137,18 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		return true, adopt(ctx, cfg, store, view.Provenance, &cdc.GapError{Kind: cdc.SlotLost, Detail: lost.Error()})
 	}
 	if before.Complete() && cfg.CopyMode == CopyAdopt {
-		gap := &cdc.GapError{Kind: cdc.ServerRestored, Detail: fmt.Sprintf("%s was adopted as the original; walhook was attached to %s", view.Source, view.AttachedTo)}
+		gap := &cdc.GapError{
+			Kind:   cdc.ServerRestored,
+			Detail: fmt.Sprintf("%s was adopted as the original; walhook was attached to %s", view.Source, view.AttachedTo),
+		}
 		if err := adopt(ctx, cfg, store, view.Provenance, gap); err != nil {
 			return false, err
 		}
 		if view.SourceCopied {
-			cfg.Note(fmt.Sprintf("if %s still exists, its slot %q keeps WAL there until it is dropped there", view.AttachedTo, before.Slot))
+			cfg.Note(
+				fmt.Sprintf("if %s still exists, its slot %q keeps WAL there until it is dropped there", view.AttachedTo,
+					before.Slot),
+			)
 		}
 		return true, nil
 	}
@@ -171,7 +177,9 @@ func requireNoDaemon(ctx context.Context, store *pgx.Conn) error {
 		return fmt.Errorf("look for daemons on this store: %w", err)
 	}
 	if !free || living > 0 {
-		return errors.New("a daemon is running on this store; stop it first, or set WALHOOK_STORE_URL to a store that is not the original's; nothing was changed")
+		return errors.New(
+			"a daemon is running on this store; stop it first, or set WALHOOK_STORE_URL to a store that is not the original's; nothing was changed",
+		)
 	}
 	return nil
 }
@@ -195,18 +203,22 @@ func reportMissingGroups(ctx context.Context, cfg AttachConfig, store *pgx.Conn,
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	cfg.Note(fmt.Sprintf("group roles are missing (%s) and role %s may not create them, so nobody else can be given rights in the schema walhook yet; %s",
-		strings.Join(missing, ", "), view.user, sql.GroupsRemedy(missing, view.user)))
+	cfg.Note(fmt.Sprintf(
+		"group roles are missing (%s) and role %s may not create them, so nobody else can be given rights in the schema walhook yet; %s",
+		strings.Join(missing, ", "), view.user, sql.GroupsRemedy(missing, view.user),
+	))
 	return nil
 }
 
 // inspectForAttach inspects the store, and collects all reasons to refuse an attach.
-func inspectForAttach(ctx context.Context, source, store *pgx.Conn, target catalog.Target, preflight *catalog.Preflight, way CopyMode) (*storeView, []catalog.Finding, error) {
+func inspectForAttach(
+	ctx context.Context, source, store *pgx.Conn, target catalog.Target, preflight *catalog.Preflight, mode CopyMode,
+) (*storeView, []catalog.Finding, error) {
 	view, err := inspectStore(ctx, source, store)
 	if err != nil {
 		return nil, nil, err
 	}
-	refusals := append(preflight.Refusals(), view.refusals(target, preflight, way)...)
+	refusals := append(preflight.Refusals(), view.refusals(target, preflight, mode)...)
 	if view.separate() {
 		more, err := sourceSchemaRefusal(ctx, source, preflight.User)
 		if err != nil {
@@ -232,17 +244,23 @@ func upgrade(ctx context.Context, store *pgx.Conn) error {
 // checkAttached checks slot and publication of an existing attachment.
 func checkAttached(cfg AttachConfig, preflight *catalog.Preflight) error {
 	if !preflight.Slot.Exists || preflight.Slot.WALStatus == "lost" {
-		return fmt.Errorf("slot %q is gone or was invalidated; `walhook run` or `walhook reconcile` makes a new one and fires what was missed", cfg.Target.Slot)
+		return fmt.Errorf(
+			"slot %q is gone or was invalidated; `walhook run` or `walhook reconcile` makes a new one and fires what was missed",
+			cfg.Target.Slot,
+		)
 	}
 	if drift := preflight.PublicationSpec.Drift(preflight.Publication); len(drift) > 0 {
-		return fmt.Errorf("%s; `walhook run` or `walhook reconcile` mends it and fires what was missed", strings.Join(drift, "; "))
+		return fmt.Errorf(
+			"%s; `walhook run` or `walhook reconcile` mends it and fires what was missed", strings.Join(drift, "; "),
+		)
 	}
 	return nil
 }
 
 // markPublication marks a publication that an older version created without a mark.
 func markPublication(ctx context.Context, source *pgx.Conn, p *catalog.Preflight, recorded *catalog.Attachment) error {
-	if have := p.Publication; have != nil && have.Owner && have.Slot == "" && recorded.OwnsPublication(have, p.PublicationSpec.Slot) {
+	if have := p.Publication; have != nil && have.Owner && have.Slot == "" &&
+		recorded.OwnsPublication(have, p.PublicationSpec.Slot) {
 		if _, err := source.Exec(ctx, p.PublicationSpec.MarkSQL()); err != nil {
 			return fmt.Errorf("mark publication %q as walhook's: %w", p.PublicationSpec.Name, err)
 		}
@@ -271,7 +289,10 @@ func (a *attacher) run(ctx context.Context, before *catalog.Attachment) error {
 		return fmt.Errorf("identify the source: %w", err)
 	}
 	if system.SystemID != a.provenance.Source.System {
-		return fmt.Errorf("the replication connection leads to server %s and not to %s; let WALHOOK_DATABASE_URL name one server", system.SystemID, a.provenance.Source.System)
+		return fmt.Errorf(
+			"the replication connection leads to server %s and not to %s; let WALHOOK_DATABASE_URL name one server",
+			system.SystemID, a.provenance.Source.System,
+		)
 	}
 	if before != nil {
 		a.cfg.Note("an earlier attach was interrupted; starting over")
@@ -381,7 +402,8 @@ func (a *attacher) resetCopy(ctx context.Context) error {
 	if err := a.store.QueryRow(ctx, sql.StartAnew.SQL).Scan(&pending, &webhooks); err != nil {
 		return fmt.Errorf("drop what is pending and disable the webhooks: %w", err)
 	}
-	detail := fmt.Sprintf("this copy of %s was attached anew: %d pending deliveries were dropped and %d webhooks disabled", a.provenance.Original(), pending, webhooks)
+	detail := fmt.Sprintf("this copy of %s was attached anew: %d pending deliveries were dropped and %d webhooks disabled",
+		a.provenance.Original(), pending, webhooks)
 	if _, err := a.store.Exec(ctx, sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": stream.IncidentCopy, "detail": detail})...); err != nil {
 		return fmt.Errorf("note what was dropped: %w", err)
 	}
@@ -422,8 +444,11 @@ func (a *attacher) snapshot(ctx context.Context, slot catalog.CreatedSlot) error
 	}
 	total := int64(a.preflight.Respondent.Rows)
 	began := time.Now()
-	rows, err := catalog.CopyRows(ctx, a.source, a.store, m.Respondent, m.RespondentColumns(), "walhook.response_state "+catalog.StateColumns,
-		catalog.StateConverter(m, a.preflight.Respondent), func(n int64) { a.cfg.Progress(n, total) }, a.setAside(ctx, m.Respondent, slot))
+	rows, err := catalog.CopyRows(
+		ctx, a.source, a.store, m.Respondent, m.RespondentColumns(), "walhook.response_state "+catalog.StateColumns,
+		catalog.StateConverter(m, a.preflight.Respondent),
+		func(n int64) { a.cfg.Progress(n, total) }, a.setAside(ctx, m.Respondent, slot),
+	)
 	if err != nil {
 		return err
 	}
@@ -457,12 +482,17 @@ func (a *attacher) complete(ctx context.Context, slot catalog.CreatedSlot) error
 	if _, err := a.store.Exec(ctx, cdc.NormalizeWebhookIDs); err != nil {
 		return fmt.Errorf("spell the ids of webhooks as the columns do: %w", err)
 	}
-	_, err = a.store.Exec(ctx, "update walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1", a.publicationRows)
+	_, err = a.store.Exec(
+		ctx, "update walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1",
+		a.publicationRows,
+	)
 	return err
 }
 
 // setAside returns a function that records rows which the store rejects.
-func (a *attacher) setAside(ctx context.Context, table cdc.Name, slot catalog.CreatedSlot) func(row []byte, cause error) error {
+func (a *attacher) setAside(
+	ctx context.Context, table cdc.Name, slot catalog.CreatedSlot,
+) func(row []byte, cause error) error {
 	return func(row []byte, cause error) error {
 		refused := stream.RejectedRow{Table: table, Key: stream.KeyOf(row), LSN: slot.Consistent, Cause: cause}
 		a.cfg.Note(refused.String())

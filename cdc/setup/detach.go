@@ -57,8 +57,10 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		return err
 	}
 	if attachment != nil && (attachment.Slot != cfg.Slot || attachment.Publication != cfg.Publication) {
-		return fmt.Errorf("slot %q and publication %q are attached, not %q and %q; set WALHOOK_SLOT and WALHOOK_PUBLICATION to what is attached",
-			attachment.Slot, attachment.Publication, cfg.Slot, cfg.Publication)
+		return fmt.Errorf(
+			"slot %q and publication %q are attached, not %q and %q; set WALHOOK_SLOT and WALHOOK_PUBLICATION to what is attached",
+			attachment.Slot, attachment.Publication, cfg.Slot, cfg.Publication,
+		)
 	}
 	if cfg.DropSchema {
 		if err := checkSchemaOwned(ctx, store); err != nil {
@@ -85,7 +87,8 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 	}
 	var webhooks, pending int64
 	if version == nil {
-		err := store.QueryRow(ctx, "select (select count(*) from walhook.webhook), (select count(*) from walhook.queue)").Scan(&webhooks, &pending)
+		err := store.QueryRow(ctx, "select (select count(*) from walhook.webhook), (select count(*) from walhook.queue)").
+			Scan(&webhooks, &pending)
 		if err != nil {
 			return fmt.Errorf("count what the schema holds: %w", err)
 		}
@@ -109,7 +112,10 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 	if version != nil {
 		return nil
 	}
-	cfg.Note(fmt.Sprintf("dropped schema walhook with its log, %d webhooks and their secrets, and %d pending deliveries", webhooks, pending))
+	cfg.Note(fmt.Sprintf(
+		"dropped schema walhook with its log, %d webhooks and their secrets, and %d pending deliveries", webhooks,
+		pending,
+	))
 	return nil
 }
 
@@ -124,7 +130,8 @@ func dropPublication(ctx context.Context, source *pgx.Conn, a *catalog.Attachmen
 		return nil
 	}
 	if _, err := source.Exec(ctx, "drop publication if exists "+pgx.Identifier{a.Publication}.Sanitize()); err != nil {
-		return fmt.Errorf("drop publication %q: %w; nothing was changed; %s", a.Publication, err, detachAdvice(ctx, source, a.Publication))
+		return fmt.Errorf("drop publication %q: %w; nothing was changed; %s", a.Publication, err,
+			detachAdvice(ctx, source, a.Publication))
 	}
 	note(fmt.Sprintf("dropped publication %q", a.Publication))
 	return nil
@@ -180,7 +187,8 @@ func checkSchemaOwned(ctx context.Context, conn *pgx.Conn) error {
 // true if there is no schema.
 func schemaOwner(ctx context.Context, conn *pgx.Conn) (owner string, owned bool, err error) {
 	err = conn.QueryRow(ctx, `select pg_catalog.pg_get_userbyid(n.nspowner), pg_catalog.pg_has_role(n.nspowner, 'usage') from pg_catalog.pg_namespace n
-		where n.nspname = 'walhook'`).Scan(&owner, &owned)
+		where n.nspname = 'walhook'`).
+		Scan(&owner, &owned)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", true, nil
 	}

@@ -48,12 +48,14 @@ func (e *examiner) grade(bad bool, level catalog.Level, check, found, remedy str
 
 // cannotCheck adds a finding that a check failed to run.
 func (e *examiner) cannotCheck(check string, err error) {
-	e.note(catalog.Warn, check, fmt.Sprintf("this could not be checked: %v", err), remedyFor(err, "grant the role what the message names, or look as a superuser"))
+	e.note(catalog.Warn, check, fmt.Sprintf("this could not be checked: %v", err),
+		remedyFor(err, "grant the role what the message names, or look as a superuser"))
 }
 
 // remedyFor returns a remedy, except for errors caused by a pooler that assigns a server process per transaction.
 func remedyFor(err error, otherwise string) string {
-	if state := cdc.SQLState(err); state == "42P05" || state == "26000" { // duplicate_prepared_statement, invalid_sql_statement_name
+	if state := cdc.SQLState(err); state == "42P05" ||
+		state == "26000" { // duplicate_prepared_statement, invalid_sql_statement_name
 		return session.PoolerAdvice
 	}
 	return otherwise
@@ -82,7 +84,8 @@ func (e *examiner) run(ctx context.Context) {
 	e.settings(ctx, e.source, "the application's database")
 	e.sourceHazards(ctx)
 	if replication, err := stream.ConnectReplication(ctx, e.cfg.SourceURL); err != nil {
-		e.note(catalog.Fail, "replication_connection", err.Error(), "allow the role in pg_hba.conf, and connect to the server itself")
+		e.note(catalog.Fail, "replication_connection", err.Error(),
+			"allow the role in pg_hba.conf, and connect to the server itself")
 	} else {
 		catalog.CloseQuietly(replication)
 		e.note(catalog.OK, "replication_connection", "a replication connection can be opened", "")
@@ -97,7 +100,8 @@ func (e *examiner) run(ctx context.Context) {
 	e.clocks(ctx)
 	e.storeServer(ctx)
 	if e.view, err = inspectStore(ctx, e.source, e.store); err != nil {
-		e.note(catalog.Fail, "store_connection", err.Error(), remedyFor(err, "grant the role what the message names; run walhook attach with the walhook that wrote the store"))
+		e.note(catalog.Fail, "store_connection", err.Error(), remedyFor(err,
+			"grant the role what the message names; run walhook attach with the walhook that wrote the store"))
 		return
 	}
 	if !e.attachment(ctx) {
@@ -118,13 +122,16 @@ func (e *examiner) run(ctx context.Context) {
 func (e *examiner) attachment(ctx context.Context) bool {
 	switch {
 	case e.view.denied:
-		e.note(catalog.Fail, "store_rights", fmt.Sprintf("role %s may not read the schema walhook, which belongs to %s", e.view.user, e.view.schemaOwner), e.view.grantDaemon)
+		e.note(catalog.Fail, "store_rights",
+			fmt.Sprintf("role %s may not read the schema walhook, which belongs to %s", e.view.user, e.view.schemaOwner),
+			e.view.grantDaemon)
 		return false
 	case e.view.Err() != nil:
 		e.findings = append(e.findings, e.view.refusals(e.cfg.Target, e.preflight, "")...)
 		return false
 	case e.view.newer != nil:
-		e.note(catalog.Fail, "store_version", e.view.newer.Error(), "use the newer walhook, or restore the store from before its upgrade")
+		e.note(catalog.Fail, "store_version", e.view.newer.Error(),
+			"use the newer walhook, or restore the store from before its upgrade")
 		return false
 	case e.view.attachment == nil:
 		refusals := e.view.refusals(e.cfg.Target, e.preflight, "")
@@ -133,13 +140,16 @@ func (e *examiner) attachment(ctx context.Context) bool {
 		return false
 	}
 	if err := sql.CheckVersion(ctx, e.store); err != nil {
-		e.note(catalog.Fail, "store_version", err.Error(), "stop the daemons, run walhook attach of this version, start them (docs/how-to/upgrade.md)")
+		e.note(catalog.Fail, "store_version", err.Error(),
+			"stop the daemons, run walhook attach of this version, start them (docs/how-to/upgrade.md)")
 		return false
 	}
-	e.note(catalog.OK, "store_version", fmt.Sprintf("the store's schema is version %d, which this walhook needs", e.view.version), "")
+	e.note(catalog.OK, "store_version",
+		fmt.Sprintf("the store's schema is version %d, which this walhook needs", e.view.version), "")
 	a := e.view.attachment
 	if !a.Complete() {
-		e.note(catalog.Fail, "attachment", "an attach was interrupted", "run walhook attach again; it starts over by itself")
+		e.note(catalog.Fail, "attachment", "an attach was interrupted",
+			"run walhook attach again; it starts over by itself")
 		return false
 	}
 	if err := a.CheckTarget(e.cfg.Target); err != nil {
@@ -204,7 +214,10 @@ func (e *examiner) slot(ctx context.Context) {
 	case danger != "":
 		e.note(catalog.Warn, "slot", danger, stuck)
 	case e.preflight.Slot.Retained > maxWAL:
-		e.note(catalog.Warn, "slot", fmt.Sprintf("%s, more than max_wal_size (%s), which the server keeps in any case", lag, catalog.FormatBytes(maxWAL)), stuck)
+		e.note(catalog.Warn, "slot",
+			fmt.Sprintf("%s, more than max_wal_size (%s), which the server keeps in any case", lag,
+				catalog.FormatBytes(maxWAL)),
+			stuck)
 	default:
 		e.note(catalog.OK, "slot", lag, "")
 	}
@@ -221,5 +234,7 @@ func (e *examiner) publication() {
 	}
 	e.findings = slices.DeleteFunc(e.findings, func(f catalog.Finding) bool { return f.Check == "publication" })
 	e.note(catalog.Fail, "publication", strings.Join(drift, "; "),
-		"walhook run or walhook reconcile mends it if run as its owner; or let the owner run: "+strings.Join(e.preflight.PublicationSpec.RepairSQL(e.preflight.Publication), "; ")+";")
+		"walhook run or walhook reconcile mends it if run as its owner; or let the owner run: "+strings.Join(
+			e.preflight.PublicationSpec.RepairSQL(e.preflight.Publication), "; ",
+		)+";")
 }

@@ -26,8 +26,13 @@ func (e *examiner) settings(ctx context.Context, conn *pgx.Conn, what string) {
 		return
 	}
 	name, _, _ := strings.Cut(others[0], " = ")
-	e.note(catalog.Warn, check, fmt.Sprintf("role %s may not set for its sessions of %s what they need otherwise: %s", conn.Config().User, what, strings.Join(others, ", ")),
-		fmt.Sprintf("as a superuser: ALTER ROLE %s RESET %s; and so for the database and the server, where the setting comes from there", pgx.Identifier{conn.Config().User}.Sanitize(), name))
+	e.note(catalog.Warn, check,
+		fmt.Sprintf("role %s may not set for its sessions of %s what they need otherwise: %s", conn.Config().User, what,
+			strings.Join(others, ", ")),
+		fmt.Sprintf(
+			"as a superuser: ALTER ROLE %s RESET %s; and so for the database and the server, where the setting comes from there",
+			pgx.Identifier{conn.Config().User}.Sanitize(), name,
+		))
 }
 
 // othersRights checks whether roles other than the owner and the group roles have rights in the schema.

@@ -20,12 +20,21 @@ func (e *examiner) rights(ctx context.Context) {
 		e.cannotCheck("store_rights", err)
 		return
 	}
-	e.grade(len(lacking) > 0, catalog.Fail, "store_rights", listOrNone(fmt.Sprintf("role %s has the rights in the store that a daemon needs", e.view.user), fmt.Sprintf("role %s lacks ", e.view.user), lacking),
-		fmt.Sprintf("%s Where that does not help, walhook attach as %s restores the grants", e.view.grantDaemon, e.view.schemaOwner))
-	e.grade(len(e.view.missingGroups) > 0, catalog.Warn, "group_roles", listOrNone("the group roles for administrators, viewers and daemons exist",
-		fmt.Sprintf("group roles are missing, so %s can give nobody rights in the schema walhook: ", e.view.schemaOwner), e.view.missingGroups), sql.GroupsRemedy(e.view.missingGroups, e.view.schemaOwner))
-	e.grade(!e.view.temporary, catalog.Fail, "temporary_right", fmt.Sprintf("role %s may%s make temporary tables in the store, which a comparison needs", e.view.user, map[bool]string{true: "", false: " not"}[e.view.temporary]),
-		fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", pgx.Identifier{e.store.Config().Database}.Sanitize(), pgx.Identifier{e.view.user}.Sanitize()))
+	e.grade(len(lacking) > 0, catalog.Fail, "store_rights",
+		listOrNone(fmt.Sprintf("role %s has the rights in the store that a daemon needs", e.view.user),
+			fmt.Sprintf("role %s lacks ", e.view.user), lacking),
+		fmt.Sprintf("%s Where that does not help, walhook attach as %s restores the grants", e.view.grantDaemon,
+			e.view.schemaOwner))
+	e.grade(len(e.view.missingGroups) > 0, catalog.Warn, "group_roles",
+		listOrNone("the group roles for administrators, viewers and daemons exist",
+			fmt.Sprintf("group roles are missing, so %s can give nobody rights in the schema walhook: ", e.view.schemaOwner),
+			e.view.missingGroups),
+		sql.GroupsRemedy(e.view.missingGroups, e.view.schemaOwner))
+	e.grade(!e.view.temporary, catalog.Fail, "temporary_right",
+		fmt.Sprintf("role %s may%s make temporary tables in the store, which a comparison needs", e.view.user,
+			map[bool]string{true: "", false: " not"}[e.view.temporary]),
+		fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", pgx.Identifier{e.store.Config().Database}.Sanitize(),
+			pgx.Identifier{e.view.user}.Sanitize()))
 }
 
 // daemons checks the reports of the daemons.
@@ -41,7 +50,9 @@ func (e *examiner) daemons(ctx context.Context) {
 			stuck = append(stuck, trouble)
 		}
 	}
-	e.grade(len(stuck) > 0, catalog.Fail, "daemons", listOrNone("no daemon reports that it is not ready", "daemons that do not work: ", stuck), "mend what the text names; the daemon's log has more")
+	e.grade(len(stuck) > 0, catalog.Fail, "daemons",
+		listOrNone("no daemon reports that it is not ready", "daemons that do not work: ", stuck),
+		"mend what the text names; the daemon's log has more")
 }
 
 // partitions checks that the log can get its next partition. What would prevent that, such as a missing right or an
@@ -54,7 +65,8 @@ func (e *examiner) partitions(ctx context.Context) {
 		e.cannotCheck("log_partitions", err)
 		return
 	}
-	err = tx.QueryRow(ctx, "select walhook.log_covered_until() - now(), walhook.partition_refusal()").Scan(&ahead, &refusal)
+	err = tx.QueryRow(ctx, "select walhook.log_covered_until() - now(), walhook.partition_refusal()").
+		Scan(&ahead, &refusal)
 	// Roll back: a commit might wait for a standby.
 	if err = errors.Join(err, tx.Rollback(ctx)); err != nil {
 		e.cannotCheck("log_partitions", err)
@@ -65,8 +77,10 @@ func (e *examiner) partitions(ctx context.Context) {
 		reach = fmt.Sprintf("the log has partitions for the next %s", formatAhead(*ahead))
 	}
 	if refusal != nil {
-		e.note(catalog.Fail, "log_partitions", reach+", and can get no other: "+*refusal,
-			fmt.Sprintf("let %s create, alter and drop tables in the schema walhook: no event trigger may refuse it, and GRANT CREATE, USAGE ON SCHEMA walhook TO %[1]s", pgx.Identifier{e.view.schemaOwner}.Sanitize()))
+		e.note(catalog.Fail, "log_partitions", reach+", and can get no other: "+*refusal, fmt.Sprintf(
+			"let %s create, alter and drop tables in the schema walhook: no event trigger may refuse it, and GRANT CREATE, USAGE ON SCHEMA walhook TO %[1]s",
+			pgx.Identifier{e.view.schemaOwner}.Sanitize(),
+		))
 		return
 	}
 	e.grade(ahead == nil, catalog.Warn, "log_partitions", reach, "start walhook run, which makes some")
@@ -79,7 +93,8 @@ func (e *examiner) administration(ctx context.Context) {
 		e.cannotCheck("settings", err)
 		return
 	}
-	e.grade(!enabled, catalog.Warn, "settings", map[bool]string{true: "webhooks are switched on", false: "webhooks are switched off: nothing is queued and nothing is sent"}[enabled],
+	e.grade(!enabled, catalog.Warn, "settings",
+		map[bool]string{true: "webhooks are switched on", false: "webhooks are switched off: nothing is queued and nothing is sent"}[enabled],
 		"UPDATE walhook.settings SET enabled = true;")
 	queue, err := readQueueDepth(ctx, e.store)
 	if err != nil {
@@ -99,18 +114,22 @@ func (e *examiner) administration(ctx context.Context) {
 		e.grade(len(endpoints) > 0, catalog.Warn, "endpoints", listOrNone("every endpoint answered its last attempt", "endpoints fail at the moment: ", endpoints), "SELECT * FROM walhook.endpoint_health WHERE failures > 0;")
 	}
 	var stopped bool
-	err = e.store.QueryRow(ctx, "select exists (select from walhook.incident where resolved_at is null and kind = any($1))", []string{cdc.DeliveriesStopped, cdc.LogUpkeep}).Scan(&stopped)
+	err = e.store.QueryRow(ctx, "select exists (select from walhook.incident where resolved_at is null and kind = any($1))", []string{cdc.DeliveriesStopped, cdc.LogUpkeep}).
+		Scan(&stopped)
 	if err != nil {
 		e.cannotCheck("incidents", err)
 		return
 	}
-	rows, err = e.store.Query(ctx, "select format('%s since %s: %s', kind, date_trunc('second', at), detail) from walhook.incident where resolved_at is null order by at desc limit 5")
+	rows, err = e.store.Query(ctx,
+		"select format('%s since %s: %s', kind, date_trunc('second', at), detail) from walhook.incident where resolved_at is null order by at desc limit 5")
 	incidents, err := catalog.CollectStrings(rows, err)
 	if err != nil {
 		e.cannotCheck("incidents", err)
 		return
 	}
-	e.grade(len(incidents) > 0, map[bool]catalog.Level{true: catalog.Fail, false: catalog.Warn}[stopped], "incidents", listOrNone("no incident is open", "open incidents: ", incidents), "SELECT * FROM walhook.incident WHERE resolved_at IS NULL; the detail says what to do")
+	e.grade(len(incidents) > 0, map[bool]catalog.Level{true: catalog.Fail, false: catalog.Warn}[stopped], "incidents",
+		listOrNone("no incident is open", "open incidents: ", incidents),
+		"SELECT * FROM walhook.incident WHERE resolved_at IS NULL; the detail says what to do")
 }
 
 // webhooks finds webhooks that can never match.
@@ -124,7 +143,8 @@ func (e *examiner) webhooks(ctx context.Context) {
 	if all == 0 {
 		text = "there are no webhooks yet"
 	}
-	e.grade(all == 0, catalog.Warn, "webhooks", text, "INSERT INTO walhook.webhook (url, event_type) VALUES ('https://...', 'response.completed');")
+	e.grade(all == 0, catalog.Warn, "webhooks", text,
+		"INSERT INTO walhook.webhook (url, event_type) VALUES ('https://...', 'response.completed');")
 	m := e.cfg.Target.Mapping
 	_, _, repeats := catalog.StampHazard(m, e.preflight.Respondent)
 	for _, c := range []struct {
@@ -162,9 +182,10 @@ func (e *examiner) webhooks(ctx context.Context) {
 		if !c.applies {
 			continue
 		}
-		rows, err := e.store.Query(ctx, "select case n when 21 then format('and %s more', total - 20) else id::text end"+
-			" from (select w.id, row_number() over (order by w.id) as n, count(*) over () as total from walhook.webhook w where (w.enabled or "+
-			fmt.Sprint(c.check == "webhooks_disabled")+") and "+c.where+") found where n <= 21 order by n")
+		rows, err := e.store.Query(ctx,
+			"select case n when 21 then format('and %s more', total - 20) else id::text end"+
+				" from (select w.id, row_number() over (order by w.id) as n, count(*) over () as total from walhook.webhook w where (w.enabled or "+
+				fmt.Sprint(c.check == "webhooks_disabled")+") and "+c.where+") found where n <= 21 order by n")
 		ids, err := catalog.CollectStrings(rows, err)
 		if err != nil {
 			e.cannotCheck(c.check, err)
@@ -201,8 +222,13 @@ func (e *examiner) sizes(ctx context.Context) {
 	)
 	_, err = pgx.ForEachRow(rows, []any{&name, &size, &live, &dead}, func() error {
 		if bloated := dead > deadRowsLimit && dead > live; bloated || name == "queue" || name == "response_state" {
-			e.grade(bloated, catalog.Warn, "bloat", fmt.Sprintf("walhook.%s takes %s, with about %d rows and %d dead ones", name, catalog.FormatBytes(size), live, dead),
-				fmt.Sprintf("end what holds VACUUM back (old transactions, slots with an xmin, prepared transactions), then VACUUM walhook.%s;", name))
+			e.grade(bloated, catalog.Warn, "bloat",
+				fmt.Sprintf("walhook.%s takes %s, with about %d rows and %d dead ones",
+					name, catalog.FormatBytes(size), live, dead),
+				fmt.Sprintf(
+					"end what holds VACUUM back (old transactions, slots with an xmin, prepared transactions), then VACUUM walhook.%s;",
+					name,
+				))
 		}
 		return nil
 	})
@@ -228,9 +254,12 @@ func (e *examiner) log(ctx context.Context) {
 	text := fmt.Sprintf("log and attempts take %s and are kept for %s", catalog.FormatBytes(size), e.cfg.Retention)
 	switch {
 	case e.cfg.Retention == 0:
-		e.grade(size > largeLog, catalog.Warn, "retention", fmt.Sprintf("log and attempts take %s and are kept for ever", catalog.FormatBytes(size)), "set WALHOOK_RETENTION, such as 2160h for 90 days")
+		e.grade(size > largeLog, catalog.Warn, "retention",
+			fmt.Sprintf("log and attempts take %s and are kept for ever", catalog.FormatBytes(size)),
+			"set WALHOOK_RETENTION, such as 2160h for 90 days")
 	case overdue != nil:
-		e.note(catalog.Warn, "retention", text+", but the oldest entry is of "+overdue.UTC().Format(time.RFC3339), "SELECT * FROM walhook.incident WHERE kind = 'retention'; a daemon drops old partitions, while one runs")
+		e.note(catalog.Warn, "retention", text+", but the oldest entry is of "+overdue.UTC().Format(time.RFC3339),
+			"SELECT * FROM walhook.incident WHERE kind = 'retention'; a daemon drops old partitions, while one runs")
 	default:
 		e.note(catalog.OK, "retention", text, "")
 	}

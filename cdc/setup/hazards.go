@@ -34,13 +34,17 @@ func (e *examiner) transactions(ctx context.Context) {
 		e.note(catalog.Warn, "running_transactions", "transactions are running that a new slot, at attach or when a lost one is replaced, would wait for: "+running,
 			"let them end, or end them: SELECT pg_terminate_backend(pid);")
 	}
-	rows, err := e.source.Query(ctx, `select format('%L since %s in %I', gid, date_trunc('second', prepared), database) from pg_catalog.pg_prepared_xacts order by prepared limit 5`)
+	rows, err := e.source.Query(
+		ctx,
+		`select format('%L since %s in %I', gid, date_trunc('second', prepared), database) from pg_catalog.pg_prepared_xacts order by prepared limit 5`,
+	)
 	prepared, err := catalog.CollectStrings(rows, err)
 	if err != nil {
 		e.cannotCheck("prepared_transactions", err)
 		return
 	}
-	e.grade(len(prepared) > 0, catalog.Warn, "prepared_transactions", listOrNone("no transaction is prepared", "prepared transactions keep a new slot from being made, and the slot from releasing WAL: ", prepared),
+	e.grade(len(prepared) > 0, catalog.Warn, "prepared_transactions", listOrNone("no transaction is prepared",
+		"prepared transactions keep a new slot from being made, and the slot from releasing WAL: ", prepared),
 		"in the database named, COMMIT PREPARED or ROLLBACK PREPARED each one that nobody is going to finish")
 }
 
@@ -65,12 +69,18 @@ func (e *examiner) walSettings(ctx context.Context) {
 	case keep != "-1":
 		e.note(catalog.OK, "slot_limit", "a slot that nobody reads holds back at most max_slot_wal_keep_size, "+keep, "")
 	case e.cfg.MaxSlotLag > 0:
-		e.note(catalog.Warn, "slot_limit", fmt.Sprintf("the daemon gives the slot up beyond %s, but while no daemon runs nothing keeps it from filling the server's disk with WAL", catalog.FormatBytes(e.cfg.MaxSlotLag)),
+		e.note(catalog.Warn, "slot_limit", fmt.Sprintf(
+			"the daemon gives the slot up beyond %s, but while no daemon runs nothing keeps it from filling the server's disk with WAL",
+			catalog.FormatBytes(e.cfg.MaxSlotLag),
+		),
 			slotLimitRemedy)
 	default:
-		e.note(catalog.Warn, "slot_limit", "max_slot_wal_keep_size is -1: while no daemon reads the slot, WAL is kept until the server's disk is full", slotLimitRemedy)
+		e.note(catalog.Warn, "slot_limit",
+			"max_slot_wal_keep_size is -1: while no daemon reads the slot, WAL is kept until the server's disk is full",
+			slotLimitRemedy)
 	}
-	e.grade(idle != "0", catalog.Warn, "idle_slot_timeout", map[bool]string{true: "no slot is invalidated for being idle", false: "idle_replication_slot_timeout is " + idle + ": if no daemon runs for that long, the slot is invalidated, and the next daemon compares the whole table"}[idle == "0"],
+	e.grade(idle != "0", catalog.Warn, "idle_slot_timeout",
+		map[bool]string{true: "no slot is invalidated for being idle", false: "idle_replication_slot_timeout is " + idle + ": if no daemon runs for that long, the slot is invalidated, and the next daemon compares the whole table"}[idle == "0"],
 		"make it longer than any pause of the daemons, or 0")
 }
 
@@ -80,7 +90,8 @@ const slotLimitRemedy = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELEC
 func (e *examiner) synchronous(ctx context.Context) {
 	const check = "synchronous_standby_names"
 	var names, ours string
-	err := e.source.QueryRow(ctx, "select current_setting('synchronous_standby_names'), current_setting('application_name')").Scan(&names, &ours)
+	err := e.source.QueryRow(ctx, "select current_setting('synchronous_standby_names'), current_setting('application_name')").
+		Scan(&names, &ours)
 	if err != nil {
 		e.cannotCheck(check, err)
 		return
@@ -89,9 +100,14 @@ func (e *examiner) synchronous(ctx context.Context) {
 	listed := standbyNames(names)
 	switch {
 	case slices.ContainsFunc(listed, func(name string) bool { return strings.EqualFold(name, ours) }):
-		e.note(catalog.Fail, check, fmt.Sprintf("synchronous_standby_names (%s) names %s: commits of the application wait for the daemon", names, ours), remedy)
+		e.note(catalog.Fail, check,
+			fmt.Sprintf("synchronous_standby_names (%s) names %s: commits of the application wait for the daemon", names,
+				ours),
+			remedy)
 	case slices.Contains(listed, "*"):
-		e.note(catalog.Warn, check, "synchronous_standby_names is "+names+", which counts the daemon as a standby, so commits may wait for it", remedy)
+		e.note(catalog.Warn, check,
+			"synchronous_standby_names is "+names+", which counts the daemon as a standby, so commits may wait for it",
+			remedy)
 	default:
 		e.note(catalog.OK, check, "no commit of the application waits for the daemon", "")
 	}
@@ -117,28 +133,36 @@ func (e *examiner) failover(ctx context.Context) {
 	var standbys int
 	// Without the right to read statistics, a role sees walsenders but not their state.
 	err := e.source.QueryRow(ctx, `select count(*) from pg_catalog.pg_stat_replication r where coalesce(r.state, 'streaming') in ('streaming', 'catchup')
-		and not exists (select from pg_catalog.pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')`).Scan(&standbys)
+		and not exists (select from pg_catalog.pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')`).
+		Scan(&standbys)
 	if err != nil {
 		e.cannotCheck(check, err)
 		return
 	}
 	const compares = "; after a failover the daemon makes a new slot and compares the whole table"
 	if e.preflight.Version < catalog.FailoverVersion {
-		e.grade(standbys > 0, catalog.Warn, check, map[bool]string{true: "a standby does not get the slot before PostgreSQL 17" + compares, false: "no standby streams from this server"}[standbys > 0],
+		e.grade(standbys > 0, catalog.Warn, check,
+			map[bool]string{true: "a standby does not get the slot before PostgreSQL 17" + compares, false: "no standby streams from this server"}[standbys > 0],
 			"nothing needs to be done; from 17 on slots can be synchronised")
 		return
 	}
 	var made bool
 	var waits string
-	err = e.source.QueryRow(ctx, "select coalesce((select failover from pg_catalog.pg_replication_slots where slot_name = $1), true), current_setting('synchronized_standby_slots')", e.cfg.Target.Slot).Scan(&made, &waits)
+	err = e.source.QueryRow(ctx, "select coalesce((select failover from pg_catalog.pg_replication_slots where slot_name = $1), true), current_setting('synchronized_standby_slots')", e.cfg.Target.Slot).
+		Scan(&made, &waits)
 	switch {
 	case err != nil:
 		e.cannotCheck(check, err)
 	case !made:
-		e.note(catalog.Warn, check, fmt.Sprintf("slot %q was made without failover, so no standby gets it%s", e.cfg.Target.Slot, compares),
-			fmt.Sprintf("with the daemons stopped, over a replication connection: ALTER_REPLICATION_SLOT %s (FAILOVER true)", e.cfg.Target.Slot))
+		e.note(catalog.Warn, check,
+			fmt.Sprintf("slot %q was made without failover, so no standby gets it%s", e.cfg.Target.Slot, compares),
+			fmt.Sprintf(
+				"with the daemons stopped, over a replication connection: ALTER_REPLICATION_SLOT %s (FAILOVER true)",
+				e.cfg.Target.Slot,
+			))
 	case standbys > 0 && waits == "":
-		e.note(catalog.Warn, check, "a standby streams and synchronized_standby_slots is empty: the daemon may be ahead of the standby that takes over"+compares,
+		e.note(catalog.Warn, check,
+			"a standby streams and synchronized_standby_slots is empty: the daemon may be ahead of the standby that takes over"+compares,
 			"on the standby: sync_replication_slots = on, hot_standby_feedback = on, primary_slot_name and a dbname in primary_conninfo; here: synchronized_standby_slots = 'the standby''s slot'")
 	default:
 		e.note(catalog.OK, check, "the slot can be synchronised to a standby", "")
@@ -186,7 +210,8 @@ func (e *examiner) clocks(ctx context.Context) {
 		}
 		took := time.Since(before)
 		skew := theirs.Sub(before.Add(took / 2))
-		e.grade(skew.Abs() > maxSkew+took/2, catalog.Warn, "clock", fmt.Sprintf("the clock of %s differs from this host's by %s", c.name, skew.Round(time.Millisecond)),
+		e.grade(skew.Abs() > maxSkew+took/2, catalog.Warn, "clock",
+			fmt.Sprintf("the clock of %s differs from this host's by %s", c.name, skew.Round(time.Millisecond)),
 			"synchronise the clocks (NTP): receivers refuse signatures that are minutes off, and times in the log are the servers'")
 	}
 }
@@ -208,11 +233,13 @@ func (e *examiner) pooler(ctx context.Context, conn *pgx.Conn, what, variable st
 // storeServer checks the durability settings of the store's server.
 func (e *examiner) storeServer(ctx context.Context) {
 	var fsync, pages string
-	err := e.store.QueryRow(ctx, "select current_setting('fsync'), current_setting('full_page_writes')").Scan(&fsync, &pages)
+	err := e.store.QueryRow(ctx, "select current_setting('fsync'), current_setting('full_page_writes')").
+		Scan(&fsync, &pages)
 	if err != nil {
 		e.cannotCheck("store_durability", err)
 		return
 	}
-	e.grade(fsync == "off" || pages == "off", catalog.Warn, "store_durability", fmt.Sprintf("the store has fsync = %s, full_page_writes = %s", fsync, pages),
+	e.grade(fsync == "off" || pages == "off", catalog.Warn, "store_durability",
+		fmt.Sprintf("the store has fsync = %s, full_page_writes = %s", fsync, pages),
 		"switch both on for the store: what it acknowledged and then loses in a crash of its machine is not sent again by the slot, and only a comparison finds it")
 }

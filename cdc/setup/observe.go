@@ -75,7 +75,10 @@ func Observe(ctx context.Context, sourceURL, storeURL, slot string) *Observation
 		Endpoints: []FailingEndpoint{}, Incidents: []OpenIncident{},
 	}
 	o.observe(ctx, sourceURL, storeURL, slot)
-	order := []string{"store", "attachment", "source", "slot", "lag", "daemons", "daemon", "log", "switch", "queue", "endpoint", "incident"}
+	order := []string{
+		"store", "attachment", "source", "slot", "lag", "daemons", "daemon", "log", "switch", "queue", "endpoint",
+		"incident",
+	}
 	slices.SortStableFunc(o.Lines, func(a, b StatusLine) int {
 		return cmp.Compare(slices.Index(order, a.Name), slices.Index(order, b.Name))
 	})
@@ -124,7 +127,9 @@ func (o *Observation) observe(ctx context.Context, sourceURL, storeURL, slot str
 }
 
 // connect returns nil if walhook cannot work on the database.
-func (o *Observation) connect(ctx context.Context, name, url string, connect func(context.Context, string) (*pgx.Conn, error)) *pgx.Conn {
+func (o *Observation) connect(
+	ctx context.Context, name, url string, connect func(context.Context, string) (*pgx.Conn, error),
+) *pgx.Conn {
 	conn, err := connect(ctx, url)
 	if err != nil {
 		o.line(catalog.Fail, name, "%v", err)
@@ -150,7 +155,8 @@ func (o *Observation) observeStore(ctx context.Context, store *pgx.Conn, slot st
 		return nil
 	}
 	if attachment.Slot != slot {
-		o.line(catalog.Fail, "attachment", "slot %q was attached, and WALHOOK_SLOT is %q: set it back", attachment.Slot, slot)
+		o.line(catalog.Fail, "attachment", "slot %q was attached, and WALHOOK_SLOT is %q: set it back", attachment.Slot,
+			slot)
 	}
 	o.Position = position.String()
 	for _, look := range []struct {
@@ -224,9 +230,15 @@ func slotVerdict(s *catalog.Slot, stored *storeReading) (catalog.Level, string) 
 	case s.ActivePID == nil && stored.daemons == 0:
 		return catalog.Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile: start walhook run, or walhook detach", s.Name)
 	case s.ActivePID == nil:
-		return catalog.Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile, although a daemon lives: /readyz and its log say why", s.Name)
+		return catalog.Fail, fmt.Sprintf(
+			"nobody reads slot %q, which keeps WAL meanwhile, although a daemon lives: /readyz and its log say why",
+			s.Name,
+		)
 	case stored.daemons == 0:
-		return catalog.Fail, fmt.Sprintf("slot %q is read by process %d of the server, and no daemon of this store lives: see pg_stat_activity", s.Name, *s.ActivePID)
+		return catalog.Fail, fmt.Sprintf(
+			"slot %q is read by process %d of the server, and no daemon of this store lives: see pg_stat_activity",
+			s.Name, *s.ActivePID,
+		)
 	}
 	return catalog.OK, fmt.Sprintf("%q is %s and read by a daemon", s.Name, stream.SlotStatus(s))
 }
@@ -268,7 +280,8 @@ func (o *Observation) observeLog(ctx context.Context, store *pgx.Conn) error {
 	}
 	switch {
 	case ahead == nil && o.Daemons > 0:
-		o.line(catalog.Fail, "log", "it has no partition for now, and results go to walhook.log_overflow: the daemon's log and walhook.incident say why")
+		o.line(catalog.Fail, "log",
+			"it has no partition for now, and results go to walhook.log_overflow: the daemon's log and walhook.incident say why")
 	case ahead == nil:
 		o.line(catalog.OK, "log", "it has no partition for now: a daemon makes some")
 	default:
@@ -312,7 +325,8 @@ func (o *Observation) observeEndpoints(ctx context.Context, store *pgx.Conn) err
 		if e.Failures > 1 {
 			failures = fmt.Sprintf("%d failures in a row", e.Failures)
 		}
-		o.line(catalog.Warn, "endpoint", "%s (webhook %s): %s, %s", e.Host, strings.Trim(fmt.Sprint(e.Webhooks), "[]"), failures, e.Error)
+		o.line(catalog.Warn, "endpoint", "%s (webhook %s): %s, %s", e.Host, strings.Trim(fmt.Sprint(e.Webhooks), "[]"),
+			failures, e.Error)
 	}
 	if more := o.FailingCount - int64(len(o.Endpoints)); more > 0 {
 		o.line(catalog.Warn, "endpoint", "and %d more", more)

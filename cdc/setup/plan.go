@@ -113,7 +113,10 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 		}
 		sameServer := p.Source.System == p.Store.System && inStore.name == inSource.name
 		inStore.exists = inStore.exists || sameServer // created above
-		at := PlanPart{In: p.Store, Steps: append(m.grantRole(inStore, p.Store.Database, false, true), m.schemaSteps(inStore, &m.undoStore)...)}
+		at := PlanPart{
+			In:    p.Store,
+			Steps: append(m.grantRole(inStore, p.Store.Database, false, true), m.schemaSteps(inStore, &m.undoStore)...),
+		}
 		parts = append(parts, at)
 		silence, err := m.silenceSteps(ctx)
 		if err != nil {
@@ -142,7 +145,9 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 		if as == "" {
 			as = p.StoreRole
 		}
-		p.Daemon = []PlanPart{{In: p.Store, As: as, Steps: []PlanStep{{"Tables, functions, views and grants of the schema walhook. Locks nothing of the application.", script}}}}
+		p.Daemon = []PlanPart{{In: p.Store, As: as, Steps: []PlanStep{
+			{"Tables, functions, views and grants of the schema walhook. Locks nothing of the application.", script},
+		}}}
 	}
 	if !p.Attached {
 		if p.Rest, err = m.restSteps(ctx); err != nil {
@@ -171,7 +176,8 @@ func (m *planner) restSteps(ctx context.Context) ([]PlanStep, error) {
 		return nil, err
 	}
 	read += strings.Join(statements, ";\n") + ";\ncommit;"
-	write += "copy walhook.response_state " + catalog.StateColumns + " from stdin;\nbegin; " + strings.TrimSpace(sql.SetPosition.SQL) + "\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
+	write += "copy walhook.response_state " + catalog.StateColumns + " from stdin;\nbegin; " +
+		strings.TrimSpace(sql.SetPosition.SQL) + "\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
 		";\nupdate walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1;\ncommit; analyze walhook.response_state;"
 	return []PlanStep{
 		{
@@ -180,6 +186,9 @@ func (m *planner) restSteps(ctx context.Context) ([]PlanStep, error) {
 		},
 		{slotNote, catalog.PermanentSlot(target.Slot, m.preflight.Version).SQL()},
 		{snapshotNote, read},
-		{"In the store, meanwhile: the state of the rows. Only the last commit makes the attachment complete. Locks nothing of the application.", write},
+		{
+			"In the store, meanwhile: the state of the rows. Only the last commit makes the attachment complete. Locks nothing of the application.",
+			write,
+		},
 	}, nil
 }

@@ -30,7 +30,13 @@ func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 		}
 		steps = append(steps, PlanStep{schemaNote, "create schema walhook authorization " + r.quoted() + ";"})
 	case m.view.attached() && owner != r.name && !r.daemon && !r.super:
-		steps = append(steps, PlanStep{"The schema belongs to " + owner + ": the daemon gets its rights by the group role.", "grant walhook_daemon to " + r.quoted() + ";"})
+		steps = append(
+			steps,
+			PlanStep{
+				"The schema belongs to " + owner + ": the daemon gets its rights by the group role.",
+				"grant walhook_daemon to " + r.quoted() + ";",
+			},
+		)
 	}
 	return steps
 }
@@ -68,10 +74,24 @@ func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, 
 		if err != nil {
 			return nil, err
 		}
-		steps = append(steps, PlanStep{"Must be created by the publication's owner, with whose rights it runs. It can take a table out of a publication that walhook created, and\ndo nothing else. Locks no table.", text})
+		steps = append(
+			steps,
+			PlanStep{
+				"Must be created by the publication's owner, with whose rights it runs. It can take a table out of a publication that walhook created, and\ndo nothing else. Locks no table.",
+				text,
+			},
+		)
 	}
 	if !may {
-		steps = append(steps, PlanStep{"", "grant execute on function walhook.unpublish(name, regclass) to " + pgx.Identifier{role}.Sanitize() + ";"})
+		steps = append(
+			steps,
+			PlanStep{
+				"",
+				"grant execute on function walhook.unpublish(name, regclass) to " + pgx.Identifier{
+					role,
+				}.Sanitize() + ";",
+			},
+		)
 	}
 	return steps, nil
 }
@@ -108,10 +128,17 @@ func (m *planner) publicationSteps() []PlanStep {
 func (m *planner) undo(p *Plan) error {
 	target := m.cfg.Target
 	gone := []PlanStep{
-		{"", fmt.Sprintf("select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;", target.Slot, catalog.OwnSlotCondition)},
+		{
+			"",
+			fmt.Sprintf(
+				"select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;",
+				target.Slot, catalog.OwnSlotCondition,
+			),
+		},
 	}
 	if have := m.preflight.Publication; have == nil || m.view.attachment.OwnsPublication(have, target.Slot) {
-		gone = append(gone, PlanStep{"", fmt.Sprintf("drop publication if exists %s;", pgx.Identifier{target.Publication}.Sanitize())})
+		gone = append(gone,
+			PlanStep{"", fmt.Sprintf("drop publication if exists %s;", pgx.Identifier{target.Publication}.Sanitize())})
 	}
 	schema, err := sql.DropScript(target.Slot, !p.Elsewhere)
 	if err != nil {

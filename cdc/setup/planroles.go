@@ -79,7 +79,13 @@ func (m *planner) grantRole(r *roleRights, database string, replicates, stores b
 		})
 		*undo = append(*undo, PlanStep{"", "drop role " + r.quoted() + ";"})
 	case replicates && !r.replication:
-		steps = append(steps, PlanStep{"Needs a superuser. On managed services grant a group role instead, such as rds_replication.", "alter role " + r.quoted() + " replication;"})
+		steps = append(
+			steps,
+			PlanStep{
+				"Needs a superuser. On managed services grant a group role instead, such as rds_replication.",
+				"alter role " + r.quoted() + " replication;",
+			},
+		)
 		*undo = append(*undo, PlanStep{"", "alter role " + r.quoted() + " noreplication;"})
 	}
 	for _, right := range []struct {
@@ -87,7 +93,8 @@ func (m *planner) grantRole(r *roleRights, database string, replicates, stores b
 		name string
 	}{{r.connect, "connect"}, {r.temporary || !stores, "temporary"}} {
 		if !right.has {
-			m.grant(&steps, undo, "Locks no table.", fmt.Sprintf("%s on database %s", right.name, pgx.Identifier{database}.Sanitize()), r)
+			m.grant(&steps, undo, "Locks no table.",
+				fmt.Sprintf("%s on database %s", right.name, pgx.Identifier{database}.Sanitize()), r)
 		}
 	}
 	return steps
@@ -134,7 +141,13 @@ func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, e
 				fmt.Sprintf("select (%s) on table %s", catalog.QuoteIdentifiers(lacking), table.info.Name), r)
 		}
 		if rowSecurity && !owner && !r.bypassRLS {
-			steps = append(steps, PlanStep{"Needs a superuser. Row-level security would hide rows from the snapshot.", "alter role " + r.quoted() + " bypassrls;"})
+			steps = append(
+				steps,
+				PlanStep{
+					"Needs a superuser. Row-level security would hide rows from the snapshot.",
+					"alter role " + r.quoted() + " bypassrls;",
+				},
+			)
 			if r.exists {
 				m.undoSource = append(m.undoSource, PlanStep{"", "alter role " + r.quoted() + " nobypassrls;"})
 			}

@@ -81,7 +81,7 @@ func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, err
 }
 
 // refusals returns what in the store prevents an attach as this role.
-func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way CopyMode) []catalog.Finding {
+func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, mode CopyMode) []catalog.Finding {
 	var found []catalog.Finding
 	refuse := func(check, what, remedy string) {
 		found = append(found, catalog.Finding{Check: check, Level: catalog.Fail, Found: what, Remedy: remedy})
@@ -92,11 +92,11 @@ func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Co
 	recorded := v.attachment
 	var copied *catalog.CopyError
 	if errors.As(v.Err(), &copied) {
-		if way == "" { // everything else that the copy records concerns the original
+		if mode == "" { // everything else that the copy records concerns the original
 			refuse("copy", copied.Detail, catalog.CopyRemedy)
 			return found
 		}
-		if way == CopyFresh {
+		if mode == CopyFresh {
 			recorded = nil
 		}
 	}
@@ -119,14 +119,17 @@ func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Co
 		}
 		found = append(found, slotRefusals(p.Slot, known, copied != nil)...)
 		if p.Respondent != nil {
-			found = append(found, p.PublicationSpec.Refusals(p.Publication, v.publicationCreator(p, way))...)
+			found = append(found, p.PublicationSpec.Refusals(p.Publication, v.publicationCreator(p, mode))...)
 		}
 	}
 	switch {
 	case v.foreign != "":
-		refuse("store_schema", fmt.Sprintf("schema walhook in the store is not walhook's: it holds the %s", v.foreign), "set WALHOOK_STORE_URL to another database")
+		refuse("store_schema", fmt.Sprintf("schema walhook in the store is not walhook's: it holds the %s", v.foreign),
+			"set WALHOOK_STORE_URL to another database")
 	case v.schemaOwner != "" && !v.ownsSchema:
-		refuse("store_schema", fmt.Sprintf("schema walhook in the store belongs to %s, so role %s cannot install or upgrade it", v.schemaOwner, v.user),
+		refuse("store_schema",
+			fmt.Sprintf("schema walhook in the store belongs to %s, so role %s cannot install or upgrade it", v.schemaOwner,
+				v.user),
 			fmt.Sprintf("attach as %s; to run the daemon as role %s: %s", v.schemaOwner, v.user, v.grantDaemon))
 	case v.schemaOwner == "" && !v.mayCreate:
 		refuse("store_schema", fmt.Sprintf("role %s may not create the schema walhook in the store", v.user),
@@ -137,12 +140,14 @@ func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, way Co
 
 // publicationCreator returns the attachment that may have created the existing publication. In a copied database the
 // publication was copied, too.
-func (v *storeView) publicationCreator(p *catalog.Preflight, way CopyMode) *catalog.Attachment {
+func (v *storeView) publicationCreator(p *catalog.Preflight, mode CopyMode) *catalog.Attachment {
 	switch {
-	case way == CopyFresh && v.StoreCopied && !v.SourceCopied:
+	case mode == CopyFresh && v.StoreCopied && !v.SourceCopied:
 		return nil // the attachment is the original's
 	case v.restored && p.Publication != nil && !v.separate():
-		return &catalog.Attachment{Slot: p.Publication.Slot} // the publication was restored too; slots are not part of a dump
+		return &catalog.Attachment{
+			Slot: p.Publication.Slot,
+		} // the publication was restored too; slots are not part of a dump
 	}
 	return v.attachment
 }
@@ -161,7 +166,8 @@ func slotRefusals(slot *catalog.Slot, known []string, copied bool) []catalog.Fin
 		return refuse(fmt.Sprintf("slot %q exists already, and this store knows nothing of it", slot.Name),
 			"choose another WALHOOK_SLOT, or point WALHOOK_STORE_URL at the store that it belongs to")
 	case copied && slot.ActivePID != nil:
-		return refuse(fmt.Sprintf("slot %q is being read by process %d", slot.Name, *slot.ActivePID), "stop the daemon that reads it, or choose another WALHOOK_SLOT")
+		return refuse(fmt.Sprintf("slot %q is being read by process %d", slot.Name, *slot.ActivePID),
+			"stop the daemon that reads it, or choose another WALHOOK_SLOT")
 	}
 	return nil
 }
