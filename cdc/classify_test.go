@@ -14,7 +14,7 @@ func text(value string) Text { return Text{Value: value} }
 
 var null = Text{Null: true}
 
-// image builds a row image from a letter a marker: "s" set, "-" unset, "?" not sent.
+// image builds a row image from one letter per marker: "s" set, "-" unset, "?" not sent.
 func image(started, finished string, stamp Text) Row {
 	mark := map[string]Mark{"s": MarkSet, "-": MarkUnset, "?": MarkUnchanged}
 	return Row{
@@ -38,7 +38,7 @@ func events(types ...EventType) (fired EventSet) {
 	return fired
 }
 
-// step is a change and what it must fire.
+// step is a change and the events that it must fire.
 type step struct {
 	change Change
 	fires  EventSet
@@ -337,14 +337,14 @@ func TestMissedFiresTheDifference(t *testing.T) {
 	}
 }
 
-// pastRow is a row as it really stood, with what it fired.
+// pastRow is a row as it was, and the events that it fired.
 type pastRow struct {
 	started, finished bool
 	stamp             string // empty: NULL
 }
 
-// naive says by section 2 of the contract what a row fires, from everything that the row ever was: each finish has one stamp, the one
-// that it finds, where no finish before has it, or else the first that follows.
+// naive derives the events of a row from its complete history by section 2 of the contract. Each finish has one
+// stamp: the one that is there already, if no earlier finish has it, or else the first one that follows.
 func naive(history []pastRow, row pastRow) (fired EventSet) {
 	if len(history) == 0 {
 		fired.add(Created)
@@ -389,8 +389,9 @@ func naive(history []pastRow, row pastRow) (fired EventSet) {
 	return fired
 }
 
-// drawImage shows a row as the server may send it: what did not change may be left out where it is TOASTed. A stamp that came
-// while nothing was finished is sent again with the finish, or a short one would be forgotten.
+// drawImage returns a row image as the server may send it: unchanged values may be omitted if they are TOASTed. A
+// stamp that arrived while nothing was finished is sent again with the finish, or else a short one would be
+// forgotten.
 func drawImage(t *rapid.T, history []pastRow, row pastRow, kind Kind) Change {
 	mark := func(now, before bool, name string) Mark {
 		switch {

@@ -2,7 +2,7 @@ package cdc
 
 import "testing"
 
-// Ids that SQL finds equal are stored as one text.
+// Ids that SQL considers equal are stored as the same text.
 func TestIDsWithoutTheirSpelling(t *testing.T) {
 	t.Parallel()
 	const int8, float8, numeric, text, bpchar, varchar, uuid = 20, 701, 1700, 25, 1042, 1043, 2950

@@ -217,7 +217,7 @@ func drawMapping(t *rapid.T) Mapping {
 	}
 }
 
-// The store keeps the mapping as JSON, and Diff decides whether a daemon may go on from it.
+// The store keeps the mapping as JSON, and Diff decides whether a daemon may continue with it.
 func TestMappingsAreStoredWithoutLoss(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -65,7 +65,7 @@ func TestStateSaysHowTheMarkersStand(t *testing.T) {
 	}
 }
 
-// A daemon that was killed goes on from the stored state: whatever is cut off there, the rest fires the same.
+// A killed daemon continues from the stored state: wherever the history is cut, the rest fires the same events.
 func TestReplayFromAStoredStateFiresTheSame(t *testing.T) {
 	t.Parallel()
 	marks := rapid.SampledFrom([]string{"s", "-", "?"})
@@ -99,7 +99,7 @@ func TestReplayFromAStoredStateFiresTheSame(t *testing.T) {
 	})
 }
 
-// stored returns a state that shares nothing with the one given.
+// stored returns a copy of a state that shares no memory with it.
 func stored(s *State) *State {
 	if s == nil {
 		return nil

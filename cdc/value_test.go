@@ -2,7 +2,7 @@ package cdc
 
 import "testing"
 
-// stampFrom is the row image of a finished row with a stamp.
+// stampFrom returns the image of a finished row with a stamp.
 func stampFrom(t ColumnType, value string) Row {
 	return Row{
 		ID: "7", Finished: MarkSet, Started: MarkSet, Stamp: Text{Value: t.EncodeStamp(value)},
@@ -10,7 +10,7 @@ func stampFrom(t ColumnType, value string) Row {
 	}
 }
 
-// A stamp is compared by value whatever the type of its column was, and only what is certain counts as a change.
+// Stamps are compared by value across column types, and only a certain difference counts as a change.
 func TestStampsAreComparedByValue(t *testing.T) {
 	t.Parallel()
 	of := func(oid uint32) ColumnType { return ColumnType{oid, -1} }
@@ -76,7 +76,7 @@ func TestStampsAreComparedByValue(t *testing.T) {
 			if value == "" {
 				break
 			}
-			// From then on every change counts.
+			// From here on every change counts.
 			if _, fired := Classify(next, Change{Kind: Update, New: stampFrom(c.now, value+"9")}); !fired.Has(Changed) {
 				t.Errorf("%v %q became %v %q: a change afterwards does not fire", c.before, c.value, c.now, value)
 			}
@@ -84,7 +84,7 @@ func TestStampsAreComparedByValue(t *testing.T) {
 	}
 }
 
-// Within one type only another value is a change, not another spelling of it.
+// Within one type, only another value is a change, not another spelling of the same value.
 func TestSpellingsOfOneValue(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -113,7 +113,7 @@ func TestSpellingsOfOneValue(t *testing.T) {
 	}
 }
 
-// What was stored before stamps had types is compared as far as it can be.
+// Stamps that were stored without a type are compared as far as possible.
 func TestStampsWithoutTypes(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -7,7 +7,7 @@ import (
 	"walhook/testenv"
 )
 
-// Text of every encoding that a database may have, and the server can convert, means what the server says.
+// Text in every encoding that the server can convert is converted as the server does.
 func TestTextOfEveryEncoding(t *testing.T) {
 	t.Parallel()
 	url := testenv.Database(t, testenv.Postgres(t), "")
@@ -30,7 +30,7 @@ func TestTextOfEveryEncoding(t *testing.T) {
 	}
 }
 
-// What the server cannot convert becomes a text that no store takes, also if its bytes would do as UTF-8.
+// Text that the server cannot convert becomes invalid UTF-8, even if its bytes happen to be valid.
 func TestTextThatCannotBeConverted(t *testing.T) {
 	t.Parallel()
 	url := testenv.Database(t, testenv.Postgres(t), "")

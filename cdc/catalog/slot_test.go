@@ -6,10 +6,10 @@ import (
 	"walhook/testenv"
 )
 
-// A slot that goes between being seen and being dropped, as one does that its walsender was still creating, is a slot that is dropped.
+// A slot that vanishes between lookup and drop, as one does that its walsender was still creating, counts as dropped.
 func TestDropSlotThatGoes(t *testing.T) {
 	t.Parallel()
-	// The search path puts a function before the server's own: somebody else drops the slot at that moment.
+	// A function ahead of the server's own in the search path drops the slot at that moment.
 	url := testenv.Database(t, testenv.Postgres(t), `
 		create schema beforehand;
 		create sequence beforehand.calls;

@@ -110,7 +110,7 @@ func TestStateOfASnapshotRow(t *testing.T) {
 	}
 }
 
-// Parts are whole lines, and together they are everything.
+// Chunks consist of whole lines, and together they are the complete input.
 func TestPartsAreWholeLines(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -144,7 +144,7 @@ func TestPartsAreWholeLines(t *testing.T) {
 	})
 }
 
-// What ends the rows between two parts is told like what ends them within one.
+// A read error between two chunks is reported like one within a chunk.
 func TestPartsKeepErrors(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")

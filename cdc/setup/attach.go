@@ -40,7 +40,7 @@ type CopyMode string
 
 // The modes of attaching a copy. Both change nothing elsewhere.
 const (
-	CopyAdopt CopyMode = "adopt" // the copy becomes the original: state, webhooks and pending deliveries continue, by a reconciliation
+	CopyAdopt CopyMode = "adopt" // the copy becomes the original: state, webhooks and pending deliveries continue
 	CopyFresh CopyMode = "fresh" // the copy starts over: pending deliveries are dropped, and webhooks are kept but disabled
 )
 

@@ -10,7 +10,7 @@ import (
 	"walhook/testenv"
 )
 
-// What goes wrong with prepared statements, because a pooler gives a session another's server, is told as that.
+// Errors of prepared statements that a pooler causes are attributed to the pooler.
 func TestRemedyTellsOfAPooler(t *testing.T) {
 	t.Parallel()
 	conn := testenv.Connect(t, testenv.Database(t, testenv.Postgres(t), ""))

@@ -1,7 +1,7 @@
 package setup
 
-// The locks that the statements of an attach acquire, and what they block. TestPlanTellsTheLocks compares these notes with
-// pg_locks. Lock conflicts: PostgreSQL manual, section 13.3, Explicit Locking.
+// The locks that the statements of an attach acquire, and what they block. TestPlanTellsTheLocks compares these notes
+// with pg_locks. Lock conflicts: PostgreSQL manual, section 13.3, Explicit Locking.
 const (
 	slotNote = "Over a replication connection, as a role with REPLICATION. Locks no table. It waits until every transaction that is running now\n" +
 		"and has written something has ended, including prepared ones; nobody waits for it. From then on the server keeps WAL for the slot\n" +

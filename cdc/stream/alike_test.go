@@ -12,8 +12,8 @@ import (
 	"walhook/cdc/catalog"
 )
 
-// TestSnapshotAndStreamReadARowAlike holds attach and the stream to one reading of a row: else the first update after
-// attach would fire what did not happen.
+// Attach and the stream read a row in the same way: otherwise the first update after attach would fire events that
+// did not happen.
 func TestSnapshotAndStreamReadARowAlike(t *testing.T) {
 	t.Parallel()
 	types := map[string]uint32{"id": pgtype.Int8OID, "assessment_id": pgtype.TextOID, "organization_id": pgtype.TextOID}
@@ -62,7 +62,7 @@ func TestSnapshotAndStreamReadARowAlike(t *testing.T) {
 	})
 }
 
-// TestStatesSurviveTheStore writes a state as COPY does and reads it back from its columns.
+// A state that is written by COPY is the same when it is read back from its columns.
 func TestStatesSurviveTheStore(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

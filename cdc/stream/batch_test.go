@@ -11,8 +11,8 @@ import (
 	"walhook/cdc/catalog"
 )
 
-// The server reports how far it has come while a transaction that was consumed in part has not come again: what was consumed of it
-// stays known until it has ended.
+// The server may report its progress before it sends a partially consumed transaction again. The partial count is
+// kept until that transaction ends.
 func TestIdlePositionKeepsThePartialTransaction(t *testing.T) {
 	t.Parallel()
 	partial := cdc.Position{LSN: 0x20, Partial: 0x30, PartialChanges: 5}
@@ -44,7 +44,7 @@ func TestIdlePositionKeepsThePartialTransaction(t *testing.T) {
 	}
 }
 
-// What the server waits for an answer to is written soon, and what changed nothing of ours in no hurry.
+// A requested reply is written soon; progress without changes of mapped tables is not urgent.
 func TestProgressIsWrittenWhenItIsWorthIt(t *testing.T) {
 	t.Parallel()
 	handled := func(messages ...wire) *writer {
@@ -93,7 +93,7 @@ func TestProgressIsWrittenWhenItIsWorthIt(t *testing.T) {
 	}
 }
 
-// What follows a TRUNCATE in a batch builds on nothing that was there before, whether it comes with it or later.
+// Changes after a TRUNCATE do not build on earlier states, whether they are in the same batch or a later one.
 func TestTruncateForgetsWhatIsCached(t *testing.T) {
 	t.Parallel()
 	w := &writer{states: newStateCache(), queue: cdc.Queue{Add: func(*pgx.Batch, []cdc.Event) {}}}
@@ -119,7 +119,7 @@ func TestTruncateForgetsWhatIsCached(t *testing.T) {
 	}
 }
 
-// The lag is that of the oldest transaction that the store does not have; what brings no transaction brings none.
+// The lag is that of the oldest transaction that the store lacks. Items without a transaction do not count.
 func TestLagIsThatOfTheOldestTransaction(t *testing.T) {
 	t.Parallel()
 	first, second, third := time.Unix(100, 0), time.Unix(200, 0), time.Unix(300, 0)
@@ -171,10 +171,11 @@ func TestLagIsThatOfTheOldestTransaction(t *testing.T) {
 	}
 }
 
-// Progress is written where there is some, at once where much WAL waits for it, and what has been asked for once stays asked for.
+// Progress is written lazily, or at once if much WAL waits for it. A requested reply stays pending until it is
+// written.
 func TestLazyProgress(t *testing.T) {
 	t.Parallel()
-	// There is no store here: whoever writes fails.
+	// There is no store here, so any write fails.
 	w := &writer{states: newStateCache(), status: &Status{}, idle: true, lastWrite: time.Now()}
 	b := newBatch(w)
 	for _, it := range []item{{kind: itemReplyRequested, end: 0x28}, {kind: itemIdle, end: 0x30}} {
@@ -204,7 +205,7 @@ func TestLazyProgress(t *testing.T) {
 	}
 }
 
-// A batch asks the store for states on which its changes build, and for nothing else; it writes what has changed, and nothing else.
+// A batch only reads states that its changes build on, and only writes states that changed.
 func TestBatchAsksAndWritesOnlyWhatItNeeds(t *testing.T) {
 	t.Parallel()
 	row := cdc.Row{ID: "1", Assessment: text("10"), Organization: null, Stamp: null}

@@ -17,7 +17,7 @@ import (
 // runs in a store transaction that also sets the position, so it happens exactly once or not at all. Memory is
 // bounded by compareChunk.
 type comparison struct {
-	source, store *pgx.Conn // source is in a transaction at the snapshot, which run ends; store is in the one to be committed
+	source, store *pgx.Conn // run ends the source's transaction at the snapshot; the caller commits the store's
 	mapping       cdc.Mapping
 	respondent    *catalog.Table
 	assessment    *catalog.Table // nil if none is mapped

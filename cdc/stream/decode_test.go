@@ -28,7 +28,7 @@ var testMapping = cdc.Mapping{
 	AssessmentTable: cdc.Name{Schema: "public", Table: "assessment"}, AssessmentID: "id", ExternalID: "external_id", CopiedFrom: "copied_from",
 }
 
-// wire builds messages as section 55.9 of the PostgreSQL manual describes them.
+// wire builds messages as described in section 55.9 of the PostgreSQL manual.
 type wire []byte
 
 func (w wire) uint8(v byte) wire    { return append(w, v) }
@@ -62,7 +62,7 @@ func typeMessage(oid uint32, namespace, name string) wire {
 	return wire("Y").uint32(oid).string(namespace).string(name)
 }
 
-// tuple appends a row: a nil is NULL, "\x00" a value that is not sent.
+// tuple appends a row: nil is NULL, "\x00" is a value that is not sent.
 func (w wire) tuple(values ...any) wire {
 	w = w.uint16(len(values))
 	for _, value := range values {
@@ -90,7 +90,7 @@ func updateMessage(oid uint32, values ...any) wire {
 	return wire("U").uint32(oid).uint8('N').tuple(values...)
 }
 
-// updateFromMessage is an update with an old row: a key ('K') or in full ('O').
+// updateFromMessage is an update with an old row: its key ('K') or all of it ('O').
 func updateFromMessage(oid uint32, tag byte, old []any, values ...any) wire {
 	return wire("U").uint32(oid).uint8(tag).tuple(old...).uint8('N').tuple(values...)
 }
@@ -132,7 +132,8 @@ func newTestDecoder(t testing.TB, relations ...wire) *Decoder {
 	return d
 }
 
-// validMessages has one of every kind and shape, with what it says; the two relations have been described before.
+// validMessages has one message of every kind and shape, and its meaning. The two relations have been described
+// before.
 var validMessages = map[string]struct {
 	data wire
 	want Message
@@ -226,7 +227,7 @@ var validMessages = map[string]struct {
 	},
 }
 
-// withStamp gives a row the stamp that the test's column makes of a value.
+// withStamp sets a row's stamp, encoded with the type of the test's column.
 func withStamp(row cdc.Row, value string) cdc.Row {
 	return withStampOf(row, pgtype.TimestamptzOID, value)
 }
@@ -417,7 +418,7 @@ func TestDecodeInternsWithinBounds(t *testing.T) {
 	}
 }
 
-// FuzzDecode takes a sequence of messages, each after its length in two bytes.
+// FuzzDecode decodes a sequence of messages, each prefixed with its length in two bytes.
 func FuzzDecode(f *testing.F) {
 	var all []byte
 	for _, m := range validMessages {

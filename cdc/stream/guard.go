@@ -23,9 +23,9 @@ type GuardConfig struct {
 	Log                          *slog.Logger
 }
 
-// Guard looks at the source also while the stream stands still, or has not begun: a store that is away must neither fill the
-// source's disk unseen nor let the application's writes fail. Beyond MaxSlotLag it gives the slot up, once the stream has begun,
-// which then closes the gap.
+// Guard protects the source even while nothing is streamed, or the stream has not started yet: an unreachable store
+// must neither fill the source's disk unnoticed nor make the application's writes fail. Once the stream has started,
+// the guard drops a slot that retains more than MaxSlotLag; the stream then closes the gap.
 type Guard struct {
 	cfg          GuardConfig
 	target       atomic.Pointer[guardTarget]
@@ -68,7 +68,7 @@ func (g *Guard) isOriginal(ctx context.Context, source *pgx.Conn) (bool, error) 
 	return err == nil, err
 }
 
-// Run looks every few seconds until the context ends.
+// Run checks the source every few seconds until the context ends.
 func (g *Guard) Run(ctx context.Context) {
 	var source *pgx.Conn
 	defer func() {

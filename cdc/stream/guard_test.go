@@ -10,7 +10,7 @@ import (
 	"walhook/testenv"
 )
 
-// Why a slot was given up is told of that slot alone, not of one of its name that is lost later.
+// The reason for dropping a slot concerns that slot only, not a later one of the same name that is lost.
 func TestReasonIsOfTheSlotThatWasGivenUp(t *testing.T) {
 	t.Parallel()
 	url := testenv.Database(t, testenv.Postgres(t), "create table t (x text)")

@@ -7,8 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whatever the store commits and flushes, and whenever it is asked: what the ledger calls durable is on disk, and after the disk
-// has caught up everything is.
+// In any interleaving of commits, flushes and observations, a position that the ledger calls durable is on disk, and
+// once the disk has caught up everything is durable.
 func TestLedgerCallsOnlyDurableWhatIsOnDisk(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -16,9 +16,9 @@ func TestLedgerCallsOnlyDurableWhatIsOnDisk(t *testing.T) {
 			l                 ledger
 			inserted, flushed uint64
 			position, durable pglogrepl.LSN
-			written           = map[pglogrepl.LSN]uint64{} // position: where its commit ends in the store's WAL
-			last              pglogrepl.LSN                // committed, of which the store has not told since
-			known             = map[pglogrepl.LSN]uint64{} // position: what the store told first after its commit
+			written           = map[pglogrepl.LSN]uint64{} // position to the end of its commit in the store's WAL
+			last              pglogrepl.LSN                // committed and not yet observed
+			known             = map[pglogrepl.LSN]uint64{} // position to the first observation after its commit
 		)
 		check := func(d pglogrepl.LSN) {
 			if last != 0 {

@@ -42,7 +42,7 @@ func (g *Guard) protectWrites(
 		default:
 			gap.Detail += fmt.Sprintf("; it was taken out of publication %q, so that the application can go on writing", g.cfg.Publication)
 		}
-		if told := g.lastWarning.Swap(&gap.Detail); told == nil || *told != gap.Detail {
+		if last := g.lastWarning.Swap(&gap.Detail); last == nil || *last != gap.Detail {
 			g.cfg.Log.Error(
 				"a published table would refuse the application's updates", "table", table.Name.Display(), "detail",
 				gap.Detail,

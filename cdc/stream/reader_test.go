@@ -16,7 +16,7 @@ import (
 	"walhook/cdc/catalog"
 )
 
-// reading returns a reader that has been given these messages of pgoutput.
+// reading returns a reader that has received these pgoutput messages.
 func reading(t *testing.T, partitioned bool, messages ...wire) *reader {
 	t.Helper()
 	cfg := Config{Mapping: testMapping, Status: &Status{}}
@@ -29,7 +29,7 @@ func reading(t *testing.T, partitioned bool, messages ...wire) *reader {
 	return r
 }
 
-// A delete that may be half of a move is handed over before whatever shows that it is none.
+// A delete that may be half of a move is passed on before the item that shows that it is not.
 func TestHeldDeleteIsReleased(t *testing.T) {
 	t.Parallel()
 	begin := []wire{beginMessage(0x30, time.Now(), 7), respondentRelation, assessmentRelation}
@@ -67,7 +67,7 @@ func TestHeldDeleteIsReleased(t *testing.T) {
 	}
 }
 
-// The reader waits as soon as what it has handed over fills the inbox, whatever it was.
+// The reader waits as soon as an item of any kind fills the inbox.
 func TestReaderStopsWhereTheInboxIsFull(t *testing.T) {
 	t.Parallel()
 	begin := []wire{beginMessage(0x30, time.Now(), 7), respondentRelation}
@@ -98,7 +98,7 @@ func TestReaderStopsWhereTheInboxIsFull(t *testing.T) {
 	}
 }
 
-// Of a report that comes within a transaction nothing may follow: what was consumed of it would be forgotten.
+// A keepalive within a transaction must not advance the position, or else the partial count would be lost.
 func TestReportWithinATransaction(t *testing.T) {
 	t.Parallel()
 	report := func(r *reader) []item {
@@ -124,14 +124,14 @@ func TestReportWithinATransaction(t *testing.T) {
 			t.Errorf("%q is taken", message)
 		}
 	}
-	// 25 bytes are a message with nothing in it, which the decoder refuses.
+	// 25 bytes are an empty message, which the decoder rejects.
 	if _, _, err := reading(t, false).handle(wire("w").uint64(0).uint64(0).uint64(0)); cdc.SQLState(err) != "" || err == nil {
 		t.Errorf("an empty message: %v", err)
 	}
 }
 
-// The reader acknowledges what has become durable at once, and otherwise now and then, asks a silent server for a reply, and gives one up that
-// gives none.
+// The reader acknowledges durable positions at once and otherwise periodically, requests a reply from a silent
+// server, and closes the connection if there is none.
 func TestReaderKeepsInTouch(t *testing.T) {
 	t.Parallel()
 	const silence = 8 * time.Second
@@ -178,13 +178,13 @@ func TestReaderKeepsInTouch(t *testing.T) {
 	}
 }
 
-// standbyStatus is what a server is told.
+// standbyStatus is a status update as the server receives it.
 type standbyStatus struct {
 	at   pglogrepl.LSN
 	asks bool
 }
 
-// wired returns a reader whose connection leads to the test, and what was sent there once it is over.
+// wired returns a reader that is connected to the test, and a function that returns the status updates after the end.
 func wired(t *testing.T) (r *reader, told func() []standbyStatus) {
 	t.Helper()
 	ours, server := net.Pipe()

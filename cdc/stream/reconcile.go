@@ -229,7 +229,7 @@ func (r *reconciler) reconcileInPlace(
 	if err := r.catchUp(ctx, stream, snapshot.Consistent); err != nil {
 		return ReconcileResult{}, err
 	}
-	if r.attachment, err = catalog.ReadAttachment(ctx, r.store); err != nil { // the stream may have recorded another type of the key
+	if r.attachment, err = catalog.ReadAttachment(ctx, r.store); err != nil { // the key's type may have changed
 		return ReconcileResult{}, err
 	}
 	return r.compare(ctx, source, preflight, snapshot.Consistent, false,

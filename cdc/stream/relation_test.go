@@ -110,7 +110,7 @@ func TestDecodeWithoutAnAssessmentTable(t *testing.T) {
 	}
 }
 
-// A dropped type's OID may come again for another type, even one that is called like a built-in one.
+// The OID of a dropped type may be reused for another type, even one with the name of a built-in type.
 func TestDecodeForgetsTheTypeThatAnOIDHad(t *testing.T) {
 	t.Parallel()
 	described := relationMessage(respondentOID, "public", "respondent",

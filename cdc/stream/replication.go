@@ -57,7 +57,7 @@ func (s *Stream) start(
 	if err != nil {
 		return err
 	}
-	began, told := time.Now(), false
+	began, reported := time.Now(), false
 	for {
 		err := pglogrepl.StartReplication(ctx, replication, s.cfg.Slot, position.LSN, pglogrepl.StartReplicationOptions{
 			Mode: pglogrepl.LogicalReplication,
@@ -85,8 +85,8 @@ func (s *Stream) start(
 				if err != nil {
 					return err
 				}
-				if ours && !told {
-					told = true
+				if ours && !reported {
+					reported = true
 					s.cfg.Log.Warn("told a walsender that a dead connection had left behind to end", "slot", s.cfg.Slot)
 				}
 			}

@@ -21,10 +21,9 @@ import (
 	"walhook/testenv"
 )
 
-// Whatever the WAL holds, wherever batches end, whenever the server reports its progress, and however often the daemon is killed, also
-// before it has recovered from the kill before: each event is queued once, in the order of the commits, and at every moment the store's
-// position tells exactly what was queued. The reader, the writer and the store are those of production; the server's part is played
-// by their messages.
+// For any WAL, batch boundaries, server reports and kills of the daemon, even before it has recovered from the
+// previous one: each event is queued exactly once, in commit order, and the stored position always matches what was
+// queued. Reader, writer and store are the production code; the test plays the server.
 func TestEveryChangeIsTakenOnce(t *testing.T) {
 	t.Parallel()
 	url := testenv.Database(t, testenv.Postgres(t), queuedTable)
@@ -66,16 +65,16 @@ func TestEveryChangeIsTakenOnce(t *testing.T) {
 	})
 }
 
-// queuedTable holds what is queued, in its order, with what a statement of the same transaction sees of the assessment.
+// queuedTable contains what is queued, in order, with the assessment as seen by a statement of the same transaction.
 const queuedTable = `create table queued (
 	n bigint generated always as identity, lsn pg_lsn, ordinal bigint, event text, response_id text check (response_id <> '4'), assessment_id text, external_id text)`
 
-// refusedID is the key of rows whose events the store does not take.
+// refusedID is the key of rows whose events the store rejects.
 const refusedID = "4"
 
 const firstLSN = pglogrepl.LSN(0x100)
 
-// walChange is a row change, as it is sent and as the model takes it.
+// walChange is a row change, as sent and as the model applies it.
 type walChange struct {
 	sent     wire
 	counts   bool       // it is of a mapped table
@@ -182,7 +181,7 @@ func drawChanges(t *rapid.T, tx int, assessments map[string]bool) []walChange {
 	}
 }
 
-// drawAssessment draws a change of the assessment table, in which those there are stand.
+// drawAssessment draws a change of the assessment table, given the existing assessments.
 func drawAssessment(t *rapid.T, external string, there map[string]bool) walChange {
 	assessment := rapid.SampledFrom([]string{"10", "20", "30"})
 	id := assessment.Draw(t, "assessment")
@@ -223,8 +222,8 @@ func drawAssessment(t *rapid.T, external string, there map[string]bool) walChang
 	return c
 }
 
-// effective returns the changes of a mapped table. In a partitioned table a delete and an insert of the same key, with nothing of ours
-// between them, are a row that moved.
+// effective returns the changes of a mapped table. In a partitioned table, a delete and an insert of the same key
+// with no other change of ours between them are a move.
 func (h *history) effective(tx walTx) []walChange {
 	var changes []walChange
 	for _, c := range tx.changes {
@@ -328,13 +327,13 @@ func (h *history) expected(to cdc.Position) ([]queuedEvent, map[string]recordedS
 	return events, left
 }
 
-// sent is a message, and how far the server may have read when it comes to send it.
+// sent is a message, and how far the server may have read when it sends it.
 type sent struct {
 	message wire
 	read    pglogrepl.LSN
 }
 
-// from returns the messages of the transactions that commit from a position on.
+// from returns the messages of the transactions that commit at or after a position.
 func (h *history) from(start pglogrepl.LSN) []sent {
 	var messages []sent
 	for _, tx := range h.txs {
@@ -361,10 +360,10 @@ func (h *history) from(start pglogrepl.LSN) []sent {
 	return messages
 }
 
-// end is how far the WAL goes.
+// end returns the end of the WAL.
 func (h *history) end() pglogrepl.LSN { return h.txs[len(h.txs)-1].end + 0x40 }
 
-// play is a history that is sent to daemons which are killed.
+// play sends a history to daemons that are killed.
 type play struct {
 	*rapid.T
 	store *pgx.Conn
@@ -398,7 +397,7 @@ func (p *play) reset() {
 	p.acked = firstLSN
 }
 
-// begin lets a daemon go on from what the store has.
+// begin starts a daemon at the stored position.
 func (p *play) begin(endless bool) {
 	from, turn, err := acquireFence(context.Background(), p.store)
 	p.must(err)
@@ -415,7 +414,7 @@ func (p *play) begin(endless bool) {
 		p.writer.isolateLeft = rapid.IntRange(1, 6).Draw(p.T, "careful items")
 	}
 	p.over, p.broken, p.begun = false, false, map[pglogrepl.LSN]uint64{}
-	// The server may have heard of less than was acknowledged, and reads from further back.
+	// The server may have received fewer acknowledgements than were sent, and so may start further back.
 	heard := pglogrepl.LSN(rapid.Uint64Range(uint64(p.acked), uint64(from.LSN)).Draw(p.T, "heard"))
 	p.ahead, p.read = p.from(heard), heard-0x20
 	if !endless && rapid.IntRange(0, 3).Draw(p.T, "until") == 3 {
@@ -428,13 +427,13 @@ func (p *play) begin(endless bool) {
 		}
 	}
 	if p.former != nil {
-		// The daemon before it lives after all, and writes what it has.
+		// The previous daemon is still alive and writes its batch.
 		_ = p.commit(p.former)
 		p.former = nil
 	}
 }
 
-// addQueued queues events in queuedTable.
+// addQueued inserts events into queuedTable.
 func addQueued(batch *pgx.Batch, events []cdc.Event) {
 	for _, e := range events {
 		batch.Queue(`insert into public.queued (lsn, ordinal, event, response_id, assessment_id, external_id)
@@ -443,7 +442,7 @@ func addQueued(batch *pgx.Batch, events []cdc.Event) {
 	}
 }
 
-// step is what happens next.
+// step performs a random action.
 func (p *play) step() {
 	switch rapid.SampledFrom([]string{"send", "send", "report", "gather", "gather", "proceed", "proceed", "commit", "later"}).Draw(p.T, "step") {
 	case "send":
@@ -475,7 +474,7 @@ func (p *play) step() {
 	}
 }
 
-// limit is how far the server may have read before it sends on.
+// limit returns how far the server may have read before it sends the next message.
 func (p *play) limit() pglogrepl.LSN {
 	if len(p.ahead) > 0 {
 		return max(p.read, p.ahead[0].read)
@@ -492,7 +491,7 @@ func (p *play) send(n int) {
 	}
 }
 
-// report lets the server say how far it has read.
+// report makes the server report how far it has read.
 func (p *play) report(at pglogrepl.LSN, reply bool) {
 	if p.reader.endReached {
 		return
@@ -535,14 +534,14 @@ func (p *play) proceed() {
 	}
 }
 
-// storeWAL returns how far the store's WAL is inserted, or flushed.
+// storeWAL returns the insert or flush position of the store's WAL.
 func (p *play) storeWAL(what string) (at uint64) {
 	p.Helper()
 	p.must(p.side.QueryRow(context.Background(), "select pg_current_wal_"+what+"_lsn() - '0/0'").Scan(&at))
 	return at
 }
 
-// goes takes an error of the stream. What the store refuses ends the session, and the next one looks for it.
+// goes handles an error of the stream. A rejected batch ends the session, and the next session isolates the row.
 func (p *play) goes(err error) {
 	p.Helper()
 	if p.broken = p.broken || cdc.IsRejected(err); !p.broken {
@@ -550,7 +549,7 @@ func (p *play) goes(err error) {
 	}
 }
 
-// commit lets a writer commit what it has gathered.
+// commit makes a writer commit its batch.
 func (p *play) commit(w *writer) error {
 	if err := w.awaitCommit(); err != nil {
 		return err
@@ -562,7 +561,7 @@ func (p *play) commit(w *writer) error {
 	return w.awaitCommit()
 }
 
-// crash ends the daemon, maybe while a commit is under way of which it never hears, or only as others see it.
+// crash kills the daemon, possibly during a commit whose result it never learns, or only appears to.
 func (p *play) crash() {
 	if p.writer.commitDone != nil {
 		p.goes(<-p.writer.commitDone)
@@ -572,7 +571,7 @@ func (p *play) crash() {
 	p.verify()
 }
 
-// toEnd lets the stream go on to its end point, by itself.
+// toEnd lets the stream run to its end point.
 func (p *play) toEnd() {
 	if p.writer.commitDone == nil && !p.over {
 		p.proceed() // what was gathered
@@ -594,7 +593,7 @@ func (p *play) toEnd() {
 	}
 }
 
-// stop ends the daemon well, after what it had begun to commit.
+// stop shuts the daemon down cleanly, after the commit in flight.
 func (p *play) stop() {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -615,7 +614,7 @@ func (p *play) stop() {
 	}
 }
 
-// atEnd verifies that what commits before the end point was taken, and nothing else.
+// atEnd verifies that exactly the transactions before the end point were consumed.
 func (p *play) atEnd() {
 	until := p.reader.endLSN
 	for _, tx := range p.txs {
@@ -629,7 +628,7 @@ func (p *play) atEnd() {
 	}
 }
 
-// verify holds what is queued against the position.
+// verify compares the queue with the stored position.
 func (p *play) verify() cdc.Position {
 	p.Helper()
 	position, _, err := catalog.ReadPosition(context.Background(), p.store)
@@ -666,7 +665,7 @@ func (p *play) verify() cdc.Position {
 	return position
 }
 
-// finish lets a daemon take all that is left, or two where the store refuses something.
+// finish lets a daemon consume the rest, or two if the store rejects something.
 func (p *play) finish() {
 	p.takeAll()
 	if p.broken {
@@ -690,7 +689,7 @@ func (p *play) takeAll() {
 	}
 }
 
-// settle is what a clean stop ends with.
+// settle is the last step of a clean stop.
 func (p *play) settle() {
 	w, inserted := p.writer, p.storeWAL("insert")
 	writes := w.consumed != w.stored || !w.ledger.isEmpty()

@@ -14,7 +14,7 @@ import (
 	"walhook/testenv"
 )
 
-// A server looks for our questions within half of the time that our sessions ask for, whatever its own setting is.
+// A server reads our messages within half of the timeout that our sessions set, whatever its own setting is.
 func TestReplicationConnectionsBoundTheServersSilence(t *testing.T) {
 	t.Parallel()
 	server := testenv.Postgres(t)
@@ -53,8 +53,8 @@ func TestPatienceGrowsWhereTheStreamGetsNoFurther(t *testing.T) {
 	}
 }
 
-// A server that says nothing for longer than it is waited for at first, since it has a huge transaction of other tables to
-// take over, is got past all the same: each try begins anew, and waits longer.
+// A server that exceeds the initial limit, because it processes a huge transaction of other tables, is overcome: each
+// attempt starts over and waits longer.
 func TestSilentServerIsGotPast(t *testing.T) {
 	t.Parallel()
 	url := testenv.Database(t, testenv.Postgres(t), `create table respondent (id int primary key); create table other (n int);
@@ -91,8 +91,8 @@ func TestSilentServerIsGotPast(t *testing.T) {
 	}
 }
 
-// readUntil reads a slot up to a point, with a patience, and throws away what it reads. The server takes large transactions over by way of
-// its disk, for which it is silent some hundreds of milliseconds here.
+// readUntil reads a slot up to an LSN with a silence limit, and discards everything. The server spills large
+// transactions to disk, for which it is silent for some hundred milliseconds here.
 func readUntil(t *testing.T, url, slot string, from cdc.Position, until pglogrepl.LSN, silence time.Duration) error {
 	t.Helper()
 	conn, err := ConnectReplication(t.Context(), url+"&wal_sender_timeout=0&logical_decoding_work_mem=64kB")

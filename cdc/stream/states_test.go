@@ -7,8 +7,7 @@ import (
 	"walhook/cdc"
 )
 
-// Whatever is put and asked for, the cache never tells an older state than the last, keeps the states that were used last, and
-// holds two halves at most.
+// The cache never returns a stale state, keeps the states that were used last, and never exceeds two halves.
 func TestStateCacheKeepsWhatWasUsedLast(t *testing.T) {
 	t.Parallel()
 	c := newStateCache()

@@ -60,7 +60,8 @@ func TestNothingIsVisibleBeforeTheFirstSnapshot(t *testing.T) {
 	}
 }
 
-// A session of the source that has died is replaced, once and at once; one that still lives is given up when the source may be another.
+// A dead session on the source is replaced, once and immediately. Reconnect replaces a live one, because the source
+// may be another server.
 func TestHorizonReplacesItsSession(t *testing.T) {
 	t.Parallel()
 	url := testenv.Database(t, testenv.Postgres(t), "")
