@@ -95,9 +95,10 @@ const (
 //	 +------------------ invalidate -----------------------+
 //
 // workFound makes the memory of a just claimed endpoint complete without a load if nothing is pending. Only a complete
-// memory takes deliveries from the stream directly (tryHold), since nothing in the store can come before them. Never-
-// tried deliveries are loaded in the order of their ids: each one up to cursor was held, or lies behind an earlier one
-// about the same response. invalidate begins a new generation, and what was loaded for an older one is ignored.
+// memory takes deliveries from the stream directly (tryHold), since nothing in the store can come before them.
+// Never-tried deliveries are loaded in the order of their ids: each one up to cursor was held, or lies behind an
+// earlier one about the same response. invalidate begins a new generation, and what was loaded for an older one is
+// ignored.
 //
 // Health (failures, limit, notBefore):
 //
