@@ -11,7 +11,7 @@ create or replace view walhook.pending as
                          where m.webhook_id = w.id) then 'attempts at the URL that the webhook had before have not ended'
            when b.delivery_id is not null then format('behind delivery %s about the same response', b.delivery_id)
            when q.attempts > 0 and q.next_attempt_at > now() then format('backing off after %s failed %s', q.attempts, case q.attempts when 1 then 'attempt' else 'attempts' end)
-           when e.not_before > now() or e.failures > 2 then format('endpoint in trouble: %s failures in a row', e.failures)
+           when e.not_before > now() or e.failures >= 5 then format('endpoint in trouble: %s failures in a row', e.failures)
            when not exists (select from walhook.daemon d where d.expires_at >= now()) then 'due; no daemon is running'
            else 'due'
          end as waits_for,

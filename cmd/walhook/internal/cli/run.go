@@ -124,7 +124,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 }
 
 // work streams and sends for the original until the context ends, a part fails for good, or the databases are others: then the error is a
-// *cdc.CopyError.
+// *catalog.CopyError.
 func (p *process) work(ctx context.Context, original *catalog.Original) error {
 	cfg, log, status := p.cfg, p.log, p.status
 	ctx, cancel := context.WithCancelCause(ctx)
