@@ -2,9 +2,11 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -22,7 +24,7 @@ func Connect(ctx context.Context, url, what string) (*pgx.Conn, error) {
 	configure(&config.Config)
 	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := retryCanceled(ctx, func() (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, config) })
 	if err != nil {
 		return nil, wrapConnectError(err, "connect to "+what+" at", &config.Config)
 	}
@@ -41,7 +43,7 @@ func ConnectReplication(ctx context.Context, url string, customize func(*pgconn.
 	configure(config)
 	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
-	conn, err := pgconn.ConnectConfig(ctx, config)
+	conn, err := retryCanceled(ctx, func() (*pgconn.PgConn, error) { return pgconn.ConnectConfig(ctx, config) })
 	if err != nil {
 		return nil, wrapConnectError(err, "open a replication connection to", config)
 	}
@@ -60,6 +62,23 @@ func NewPool(
 	config.AfterConnect = setUp
 	configure(&config.ConnConfig.Config)
 	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// retryCanceled connects again while the server cancels what pins the settings: a short statement_timeout of the role
+// holds until it is pinned, and a busy server may need longer than that. The context bounds it.
+func retryCanceled[C any](ctx context.Context, connect func() (C, error)) (C, error) {
+	for {
+		conn, err := connect()
+		var refused *pgconn.PgError
+		if !errors.As(err, &refused) || refused.Code != pgerrcode.QueryCanceled {
+			return conn, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return conn, err
+		}
+	}
 }
 
 // configure pins a connection's settings, names the application, and detects a dead server host.

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -35,4 +36,26 @@ func TestConnectionErrorsAreOneLine(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A statement_timeout of the role that is over before the settings are pinned delays a connection, and does not refuse it.
+func TestShortStatementTimeoutDelaysAConnection(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	testenv.Exec(t, server.URL("postgres"), "create role hasty login; alter role hasty set statement_timeout = '1ms'; alter role hasty set exit_on_error = on")
+	url := strings.Replace(server.URL("postgres"), "postgres@", "hasty@", 1)
+	var connecting sync.WaitGroup
+	for range 8 { // more than there are processors, so that some are late
+		connecting.Go(func() {
+			for range 25 {
+				conn, err := Connect(t.Context(), url, "the store")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = conn.Close(t.Context())
+			}
+		})
+	}
+	connecting.Wait()
 }
