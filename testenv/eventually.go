@@ -22,10 +22,12 @@ func Eventually(t testing.TB, within time.Duration, what string, condition func(
 	}
 }
 
-// EventuallyWhileMoving waits as long as there is progress: it fails when the condition's last word has been the same for a time.
+// EventuallyWhileMoving waits as long as there is progress: it fails when the condition's last word has been the same for a
+// time, and after five times that in any case.
 func EventuallyWhileMoving(t testing.TB, still time.Duration, what string, condition func() (bool, string)) {
 	t.Helper()
-	last, since := "", time.Now()
+	began := time.Now()
+	last, since := "", began
 	for {
 		ok, detail := condition()
 		if ok {
@@ -34,8 +36,9 @@ func EventuallyWhileMoving(t testing.TB, still time.Duration, what string, condi
 		if detail != last {
 			last, since = detail, time.Now()
 		}
-		if time.Since(since) > still {
-			t.Fatalf("%s: nothing has changed for %s: %s", what, still, detail)
+		if time.Since(since) > still || time.Since(began) > 5*still {
+			t.Fatalf("%s: not within %s, and unchanged for %s: %s", what,
+				time.Since(began).Round(time.Second), time.Since(since).Round(time.Second), detail)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
