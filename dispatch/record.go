@@ -2,14 +2,15 @@ package dispatch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"walhook/cdc"
 	"walhook/dispatch/post"
 	"walhook/sql"
 )
@@ -113,8 +114,7 @@ func partition(results []result, by func(*result) bool) (matching, others []resu
 
 // isLocked reports whether a statement failed because it had to wait for a lock for too long.
 func isLocked(err error) bool {
-	var server *pgconn.PgError
-	return errors.As(err, &server) && server.Code == lockNotAvailable
+	return cdc.SQLState(err) == pgerrcode.LockNotAvailable
 }
 
 // queueResults adds the statements that record results to a batch. Call release after the batch was sent.

@@ -2,11 +2,11 @@ package dispatch
 
 import (
 	"context"
-	"errors"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgerrcode"
 
+	"walhook/cdc"
 	"walhook/sql"
 )
 
@@ -19,8 +19,6 @@ var (
 )
 
 const (
-	lockNotAvailable = "55P03"
-
 	// overflowFor is how long results go straight to the overflow after the log has refused some.
 	overflowFor = time.Second
 	// rejectedLimit is how many results may be rejected. If the store refuses more, the fault is not in single results.
@@ -32,15 +30,15 @@ const (
 // refused reports whether the store refused a statement for a reason that may lie in its data: an error of data, a
 // permission, a trigger or a lock, but not of the connection or the server. Other data may be accepted.
 func refused(err error) bool {
-	var e *pgconn.PgError
-	if !errors.As(err, &e) {
+	state := cdc.SQLState(err)
+	if state == "" {
 		return false
 	}
-	switch e.Code[:2] {
+	switch state[:2] {
 	case "22", "23", "38", "39", "42", "44", "P0":
-		return e.Code != "42P05" // duplicate_prepared_statement: the fault of a pooler
+		return state != pgerrcode.DuplicatePreparedStatement // the fault of a pooler
 	}
-	return e.Code == lockNotAvailable
+	return state == pgerrcode.LockNotAvailable
 }
 
 // recordFunc records results at a destination. It returns the results that have to wait because of a lock.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"walhook/sql"
 )
 
@@ -31,9 +29,8 @@ func (s *Scheduler) upkeepLoop(ctx context.Context) {
 			return
 		}
 		pause := every
-		var busy *pgconn.PgError
 		switch {
-		case errors.As(err, &busy) && busy.Code == lockNotAvailable && covered > step.length:
+		case isLocked(err) && covered > step.length:
 			pause = upkeepRetry // another daemon does upkeep, or a long query runs
 			s.cfg.Log.Debug("log upkeep found a lock taken", "error", err)
 		case err != nil:

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 
 	"walhook/cdc"
@@ -54,8 +55,8 @@ func (e *examiner) cannotCheck(check string, err error) {
 
 // remedyFor returns a remedy, except for errors caused by a pooler that assigns a server process per transaction.
 func remedyFor(err error, otherwise string) string {
-	if state := cdc.SQLState(err); state == "42P05" ||
-		state == "26000" { // duplicate_prepared_statement, invalid_sql_statement_name
+	switch cdc.SQLState(err) {
+	case pgerrcode.DuplicatePreparedStatement, pgerrcode.InvalidSQLStatementName:
 		return session.PoolerAdvice
 	}
 	return otherwise

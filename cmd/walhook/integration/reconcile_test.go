@@ -72,10 +72,7 @@ func TestGapsFoundWhileRunning(t *testing.T) {
 			s.Exec(gap)
 			s.Exec(gapHistory)
 			s.Exec(afterwards[name])
-			testenv.Eventually(t, harness.Patience, "the gap to be closed", func() (bool, string) {
-				n := testenv.Value[int](t, s.Store, "select count(*)::int from walhook.incident where kind = 'publication_changed' and resolved_at is not null")
-				return n > 0, fmt.Sprint(testenv.Values[string](t, s.Store, "select kind || ': ' || detail from walhook.incident"))
-			})
+			resolved(s, "publication_changed")
 			s.Expect("/hook", missedInGap...)
 		})
 	}
@@ -267,10 +264,7 @@ func TestTableSwapped(t *testing.T) {
 	s.Exec(`begin; create table fresh (like respondent including all); insert into fresh select * from respondent;
 		alter table respondent rename to old; alter table fresh rename to respondent; commit`)
 	s.Exec(gapHistory)
-	testenv.Eventually(t, harness.Patience, "the gap to be closed", func() (bool, string) {
-		n := testenv.Value[int](t, s.Store, "select count(*)::int from walhook.incident where kind = 'table_replaced' and resolved_at is not null")
-		return n > 0, fmt.Sprint(testenv.Values[string](t, s.Store, "select kind || ': ' || detail from walhook.incident"))
-	})
+	resolved(s, "table_replaced")
 	s.Expect("/hook", missedInGap...)
 }
 

@@ -98,10 +98,7 @@ func TestRetypedWhileTheSlotIsLost(t *testing.T) {
 		insert into respondent_new (id, assessment_id, started_at, finished_at) select id, assessment_id, started_at, finished_at at time zone 'UTC' from respondent;
 		update respondent_new set finished_at = '2026-03-03 12:00:01' where id = 3;
 		alter table respondent rename to respondent_old; alter table respondent_new rename to respondent; commit`)
-	testenv.Eventually(t, harness.Patience, "the swapped table to be compared", func() (bool, string) {
-		n := testenv.Value[int](t, s.Store, "select count(*) from walhook.incident where kind = 'table_replaced' and resolved_at is not null")
-		return n > 0, fmt.Sprint(n)
-	})
+	resolved(s, "table_replaced")
 	d.Readyz(200, "")
 	s.Exec("update respondent set page = 9 where id < 100")
 	s.Expect("/hook", "changed 2", "changed 3")

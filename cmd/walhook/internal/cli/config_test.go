@@ -9,22 +9,19 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"walhook/cmd/walhook/internal/harness"
 )
 
 // These tests change the process's environment, so they do not run in parallel.
 
 func configured(t *testing.T, pairs ...string) (*Config, error) {
 	t.Helper()
-	for _, v := range Variables {
-		t.Setenv(Prefix+"_"+v.Name, "")
-		if err := os.Unsetenv(Prefix + "_" + v.Name); err != nil {
-			t.Fatal(err)
-		}
+	names := make([]string, len(Variables))
+	for i, v := range Variables {
+		names[i] = v.Name
 	}
-	t.Setenv("WALHOOK_DATABASE_URL", "postgres://app:hunter2@db/app")
-	for i := 0; i < len(pairs); i += 2 {
-		t.Setenv(Prefix+"_"+pairs[i], pairs[i+1])
-	}
+	harness.SetOnly(t, names, append([]string{"DATABASE_URL", "postgres://app:hunter2@db/app"}, pairs...)...)
 	return ReadConfig()
 }
 
