@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgerrcode"
@@ -64,13 +65,17 @@ func NewPool(
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
-// retryCanceled connects again while the server cancels what pins the settings: a short statement_timeout of the role
-// holds until it is pinned, and a busy server may need longer than that. The context bounds it.
+// transactionTimeout is an SQLSTATE that pgerrcode does not have: new in PostgreSQL 17.
+const transactionTimeout = "25P04"
+
+// retryCanceled connects again while the server cancels what pins the settings: a short statement_timeout or
+// transaction_timeout of the role holds until it is pinned, and a busy server may need longer than that. The context
+// bounds it.
 func retryCanceled[C any](ctx context.Context, connect func() (C, error)) (C, error) {
 	for {
 		conn, err := connect()
 		var refused *pgconn.PgError
-		if !errors.As(err, &refused) || refused.Code != pgerrcode.QueryCanceled {
+		if !errors.As(err, &refused) || !slices.Contains([]string{pgerrcode.QueryCanceled, transactionTimeout}, refused.Code) {
 			return conn, err
 		}
 		select {

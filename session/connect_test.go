@@ -38,11 +38,14 @@ func TestConnectionErrorsAreOneLine(t *testing.T) {
 	}
 }
 
-// A statement_timeout of the role that is over before the settings are pinned delays a connection, and does not refuse it.
-func TestShortStatementTimeoutDelaysAConnection(t *testing.T) {
+// A timeout of the role that is over before the settings are pinned delays a connection, and does not refuse it.
+func TestShortTimeoutsDelayAConnection(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
 	testenv.Exec(t, server.URL("postgres"), "create role hasty login; alter role hasty set statement_timeout = '1ms'; alter role hasty set exit_on_error = on")
+	if testenv.Psql(t, server.URL("postgres"), "select 1 from pg_settings where name = 'transaction_timeout'") == "1" {
+		testenv.Exec(t, server.URL("postgres"), "alter role hasty set transaction_timeout = '3ms'")
+	}
 	url := strings.Replace(server.URL("postgres"), "postgres@", "hasty@", 1)
 	var connecting sync.WaitGroup
 	for range 8 { // more than there are processors, so that some are late

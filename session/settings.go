@@ -160,8 +160,11 @@ func QuoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''
 // has them.
 var scriptSettings = []string{
 	"search_path", "client_encoding", "standard_conforming_strings", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
-	"default_transaction_isolation", "default_transaction_read_only", "default_tablespace", "default_table_access_method",
+	"idle_session_timeout", "default_transaction_isolation", "default_transaction_read_only", "default_tablespace", "default_table_access_method",
 }
+
+// pinTransactionTimeout is for servers since 17, and does nothing on others: a script may run on two servers.
+const pinTransactionTimeout = "do $walhook$ begin perform set_config(name, '0', false) from pg_settings where name = 'transaction_timeout'; end $walhook$;"
 
 // PinScript returns the statements that pin a psql session's settings. They must precede all others.
 func PinScript() []string {
@@ -174,5 +177,5 @@ func PinScript() []string {
 		}
 		statements[i] = fmt.Sprintf("set %s = %s;", name, value)
 	}
-	return statements
+	return append(statements, pinTransactionTimeout)
 }

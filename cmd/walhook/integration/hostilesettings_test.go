@@ -12,7 +12,7 @@ import (
 // hostileSettings are what roles, databases and servers have been seen to set, and worse.
 var hostileSettings = map[string]string{
 	"statement_timeout": "30ms", "lock_timeout": "10ms", "idle_in_transaction_session_timeout": "10ms", "idle_session_timeout": "200ms",
-	"transaction_timeout": "60ms", "default_transaction_isolation": "serializable", "default_transaction_read_only": "on",
+	"transaction_timeout": "20ms", "default_transaction_isolation": "serializable", "default_transaction_read_only": "on",
 	"default_transaction_deferrable": "on", "client_encoding": "LATIN1", "standard_conforming_strings": "off", "escape_string_warning": "on",
 	"backslash_quote": "off", "row_security": "off", "datestyle": "SQL, DMY", "intervalstyle": "sql_standard", "timezone": "America/St_Johns",
 	"bytea_output": "escape", "extra_float_digits": "-15", "xmloption": "document", "lc_monetary": "C.UTF-8", "lc_numeric": "C.UTF-8",
