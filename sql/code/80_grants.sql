@@ -56,8 +56,10 @@ begin
     grant select, insert, update, delete on walhook.webhook to walhook_admin;
     grant select on walhook.delivery_log, walhook.delivery_attempt, walhook.incident, walhook.webhook_overview, walhook.pending,
       walhook.endpoint_health to walhook_admin;
-    grant execute on function walhook.test_webhook(bigint, text), walhook.redeliver(bigint), walhook.retry_now(bigint), walhook.redeliver_failed(bigint, timestamptz),
-      walhook.copy_webhooks(text, text), walhook.new_secret(), walhook.rotate_secret(bigint, interval), walhook.explain(text), walhook.event_name(smallint), walhook.display_url(text),
+    grant execute on function walhook.test_webhook(bigint, text), walhook.test_webhook(bigint, anyelement), walhook.redeliver(bigint),
+      walhook.retry_now(bigint), walhook.redeliver_failed(bigint, timestamptz), walhook.copy_webhooks(text, text),
+      walhook.copy_webhooks(anycompatible, anycompatible), walhook.new_secret(), walhook.rotate_secret(bigint, interval),
+      walhook.explain(text), walhook.explain(anyelement), walhook.event_name(smallint), walhook.display_url(text),
       walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_admin;
   end if;
   if exists (select from pg_roles where rolname = 'walhook_viewer') then
@@ -65,7 +67,7 @@ begin
       walhook.pending, walhook.endpoint_health to walhook_viewer;
     grant select (id, assessment_id, event_type, organization_id, enabled, ordered, log_successes, description, created_at, updated_at,
                   disabled_at, disabled_reason) on walhook.webhook to walhook_viewer;
-    grant execute on function walhook.explain(text), walhook.event_name(smallint), walhook.display_url(text),
+    grant execute on function walhook.explain(text), walhook.explain(anyelement), walhook.event_name(smallint), walhook.display_url(text),
       walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_viewer;
   end if;
   if exists (select from pg_roles where rolname = 'walhook_daemon') then
