@@ -289,7 +289,7 @@ func DropScript(slot string, ours bool) (string, error) {
 }
 
 // ForeignObject returns something in schema walhook that walhook did not create, "" where there is nothing of the kind. In a store everything
-// counts as walhook's.
+// counts as walhook's. It needs no right in the schema.
 func ForeignObject(ctx context.Context, conn *pgx.Conn) (string, error) {
 	var object string
 	err := conn.QueryRow(ctx, `
@@ -299,7 +299,8 @@ func ForeignObject(ctx context.Context, conn *pgx.Conn) (string, error) {
 		  union all
 		  select 'function ' || p.proname from pg_catalog.pg_proc p
 		   where p.pronamespace = pg_catalog.to_regnamespace('walhook') and p.proname not in ('silence', 'unpublish')) o (name)
-		 where not exists (select from pg_catalog.pg_attribute a where a.attrelid = pg_catalog.to_regclass('walhook.attachment') and a.attname = 'respondent_oid')
+		 where not exists (select from pg_catalog.pg_class c join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attname = 'respondent_oid'
+		                    where c.relnamespace = pg_catalog.to_regnamespace('walhook') and c.relname = 'attachment')
 		 order by 1 limit 1`).Scan(&object)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return "", fmt.Errorf("look at schema walhook: %w", err)

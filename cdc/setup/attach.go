@@ -218,15 +218,8 @@ func inspectForAttach(
 	if err != nil {
 		return nil, nil, err
 	}
-	refusals := append(preflight.Refusals(), view.refusals(target, preflight, mode)...)
-	if view.separate() {
-		more, err := sourceSchemaRefusal(ctx, source, preflight.User)
-		if err != nil {
-			return nil, nil, err
-		}
-		refusals = append(refusals, more...)
-	}
-	return view, refusals, nil
+	refusals, err := view.refusals(ctx, source, target, preflight, mode)
+	return view, append(preflight.Refusals(), refusals...), err
 }
 
 // upgrade upgrades the schema of an attached store if it is older than this binary's.

@@ -128,15 +128,17 @@ func (e *examiner) attachment(ctx context.Context) bool {
 			e.view.grantDaemon)
 		return false
 	case e.view.Err() != nil:
-		e.findings = append(e.findings, e.view.refusals(e.cfg.Target, e.preflight, "")...)
+		e.attachRefusals(ctx)
 		return false
 	case e.view.newer != nil:
 		e.note(catalog.Fail, "store_version", e.view.newer.Error(),
 			"use the newer walhook, or restore the store from before its upgrade")
 		return false
 	case e.view.attachment == nil:
-		refusals := e.view.refusals(e.cfg.Target, e.preflight, "")
-		e.findings = append(e.findings, refusals...)
+		e.attachRefusals(ctx)
+		if e.view.foreign == "" {
+			e.othersRights(ctx) // in what a detach left
+		}
 		e.note(catalog.Warn, "attachment", "nothing is attached yet", "walhook plan, then walhook attach")
 		return false
 	}
@@ -149,6 +151,7 @@ func (e *examiner) attachment(ctx context.Context) bool {
 		fmt.Sprintf("the store's schema is version %d, which this walhook needs", e.view.version), "")
 	a := e.view.attachment
 	if !a.Complete() {
+		e.attachRefusals(ctx)
 		e.note(catalog.Fail, "attachment", "an attach was interrupted",
 			"run walhook attach again; it starts over by itself")
 		return false
@@ -160,6 +163,15 @@ func (e *examiner) attachment(ctx context.Context) bool {
 	e.note(catalog.OK, "attachment", fmt.Sprintf("attached since %s", a.AttachedAt.UTC().Format(time.RFC3339)), "")
 	e.adviseRename()
 	return true
+}
+
+// attachRefusals adds what an attach would refuse besides what the preflight found.
+func (e *examiner) attachRefusals(ctx context.Context) {
+	refusals, err := e.view.refusals(ctx, e.source, e.cfg.Target, e.preflight, "")
+	if err != nil {
+		e.cannotCheck("source_schema", err)
+	}
+	e.findings = append(e.findings, refusals...)
 }
 
 // adviseRename replaces the remedies for missing tables and columns, which apply before an attach: now the mapping

@@ -35,16 +35,27 @@ func (e *examiner) settings(ctx context.Context, conn *pgx.Conn, what string) {
 		))
 }
 
-// othersRights checks whether roles other than the owner and the group roles have rights in the schema.
+// othersRights checks whether roles other than the owner and the group roles have rights in the schema, also in the
+// application's database if the store is elsewhere.
 func (e *examiner) othersRights(ctx context.Context) {
-	const check = "others_rights"
-	var found, remedies []string
-	err := e.store.QueryRow(ctx, sql.OthersRights.SQL).Scan(&found, &remedies)
-	if err != nil {
-		e.cannotCheck(check, err)
-		return
+	if e.view.separate() {
+		e.othersRightsIn(ctx, e.source, "the application's database")
 	}
-	e.grade(len(found) > 0, catalog.Warn, check, map[bool]string{
-		true: "nobody besides the owner and the group roles has a right in the schema walhook", false: "others have rights in the schema walhook: " + strings.Join(found, "; "),
-	}[len(found) == 0], "as the schema's owner, or by walhook attach as that role: "+strings.Join(remedies, " "))
+	e.othersRightsIn(ctx, e.store, "the store")
+}
+
+func (e *examiner) othersRightsIn(ctx context.Context, conn *pgx.Conn, what string) {
+	const check = "others_rights"
+	var exists bool
+	var found, remedies []string
+	err := conn.QueryRow(ctx, sql.OthersRights.SQL).Scan(&exists, &found, &remedies)
+	switch {
+	case err != nil:
+		e.cannotCheck(check, err)
+	case exists:
+		e.grade(len(found) > 0, catalog.Warn, check,
+			listOrNone("nobody besides the owner and the group roles has a right in the schema walhook of "+what,
+				"others have rights in the schema walhook of "+what+": ", found),
+			"as the schema's owner, or by walhook attach as that role: "+strings.Join(remedies, " "))
+	}
 }

@@ -80,8 +80,20 @@ func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, err
 	return v, err
 }
 
-// refusals returns what in the store prevents an attach as this role.
-func (v *storeView) refusals(target catalog.Target, p *catalog.Preflight, mode CopyMode) []catalog.Finding {
+// refusals returns what prevents an attach as this role, besides what the preflight finds.
+func (v *storeView) refusals(
+	ctx context.Context, source *pgx.Conn, target catalog.Target, p *catalog.Preflight, mode CopyMode,
+) ([]catalog.Finding, error) {
+	found := v.storeRefusals(target, p, mode)
+	if !v.separate() {
+		return found, nil
+	}
+	more, err := sourceSchemaRefusal(ctx, source, p.User)
+	return append(found, more...), err
+}
+
+// storeRefusals returns what in the store prevents an attach as this role.
+func (v *storeView) storeRefusals(target catalog.Target, p *catalog.Preflight, mode CopyMode) []catalog.Finding {
 	var found []catalog.Finding
 	refuse := func(check, what, remedy string) {
 		found = append(found, catalog.Finding{Check: check, Level: catalog.Fail, Found: what, Remedy: remedy})
@@ -188,6 +200,7 @@ func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn, role string) ([]
 	var fine bool
 	err = source.QueryRow(ctx, `
 		select case when n.oid is null then pg_catalog.has_database_privilege(current_database(), 'create')
+		            when not pg_catalog.has_schema_privilege(n.oid, 'usage') then false
 		            else pg_catalog.has_schema_privilege(n.oid, 'create')
 		              or pg_catalog.to_regprocedure('walhook.silence()') is not null and pg_catalog.to_regprocedure($1) is not null end
 		  from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'walhook'`, sql.UnpublishSignature).Scan(&fine)

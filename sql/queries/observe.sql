@@ -61,18 +61,18 @@ select d.name, case when d.connected and not d.draining then coalesce(d.unready,
        case when d.connected then extract(epoch from now() - d.heartbeat_at)::float8 else 0 end as silent
 from walhook.live_daemon d order by d.id limit @max;
 
--- Who besides the owner and the group roles has rights in the schema, and what takes them away. Everybody may call walhook.silence, and a
--- daemon's role walhook.unpublish.
+-- Whether the schema exists, who besides the owner and the group roles has rights in it, and what takes them away. Everybody may call
+-- walhook.silence, and a daemon's role walhook.unpublish.
 -- name: OthersRights
 with object as (
   select case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass as name, c.relowner as owner, c.relacl as acl
-    from pg_catalog.pg_class c where c.relnamespace = 'walhook'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+    from pg_catalog.pg_class c where c.relnamespace = pg_catalog.to_regnamespace('walhook') and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
   union all
   select 'table ' || t.attrelid::regclass, c.relowner, t.attacl
-    from pg_catalog.pg_class c join pg_catalog.pg_attribute t on t.attrelid = c.oid and t.attacl is not null where c.relnamespace = 'walhook'::regnamespace
+    from pg_catalog.pg_class c join pg_catalog.pg_attribute t on t.attrelid = c.oid and t.attacl is not null where c.relnamespace = pg_catalog.to_regnamespace('walhook')
   union all
   select 'routine ' || p.oid::regprocedure, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
-    from pg_catalog.pg_proc p where p.pronamespace = 'walhook'::regnamespace and p.proname not in ('silence', 'unpublish')
+    from pg_catalog.pg_proc p where p.pronamespace = pg_catalog.to_regnamespace('walhook') and p.proname not in ('silence', 'unpublish')
   union all
   select 'schema walhook', n.nspowner, n.nspacl from pg_catalog.pg_namespace n where n.nspname = 'walhook'
 ), granted as (
@@ -85,4 +85,4 @@ with object as (
          'REVOKE ALL ON ' || g.name || ' FROM ' || g.grantee || ' CASCADE;' as remedy
     from granted g group by g.grantee, g.name order by 1 limit 5
 )
-select coalesce(array_agg(l.found), '{}'), coalesce(array_agg(l.remedy), '{}') from listed l;
+select pg_catalog.to_regnamespace('walhook') is not null, coalesce(array_agg(l.found), '{}'), coalesce(array_agg(l.remedy), '{}') from listed l;

@@ -194,6 +194,12 @@ func (d *doctor) beforeAttach(server *pgserver.Server) {
 		}
 	}
 	d.finds("store_schema", catalog.Fail, "may not create the schema", d.lookAs("d")...)
+	elsewhere := append([]string{"STORE_URL", testenv.Database(d.T, server, "create role reader")}, d.lookAs("d")...)
+	d.finds("source_schema", catalog.Fail, "may not make the functions", elsewhere...)
+	d.while("create schema walhook; create table walhook.cargo ()", "drop schema walhook cascade", "source_schema", catalog.Fail, "it holds the relation cargo", elsewhere...)
+	d.while("create schema walhook", "drop schema walhook", "source_schema", catalog.Fail, "may not make the functions", elsewhere...)
+	d.while("create schema walhook; grant create on schema walhook to reader", "drop schema walhook cascade", "others_rights", catalog.Warn, "application's database: reader may create on schema walhook", elsewhere...)
+	d.while("create schema walhook; grant create on schema walhook to reader", "drop schema walhook cascade", "others_rights", catalog.Warn, "store: reader may create on schema walhook")
 	if server.Version() < 150000 {
 		d.finds("publish", catalog.Fail, "column lists", "PUBLISH", "mapped")
 	}
@@ -329,7 +335,7 @@ func (d *doctor) ofRights() {
 		"session_settings", catalog.Warn, "session_replication_role = replica", d.lookAs("d")...)
 	d.finds("others_rights", catalog.OK, "")
 	d.while("create role reporting; grant select on walhook.webhook to reporting", "drop owned by reporting; drop role reporting",
-		"others_rights", catalog.Warn, "reporting may select on table walhook.webhook")
+		"others_rights", catalog.Warn, "store: reporting may select on table walhook.webhook")
 	d.while("do $$ begin execute format('revoke temporary on database %I from public', current_database()); end $$",
 		"do $$ begin execute format('grant temporary on database %I to public', current_database()); end $$", "temporary_right", catalog.Fail, "may not make temporary tables", d.lookAs("d")...)
 }
