@@ -42,6 +42,12 @@ comment on function walhook.set_local_time(text) is 'Internal: changes the time 
 select walhook.set_local_time(s.time_zone) from walhook.settings s for update;
 comment on function walhook.local_time(timestamptz) is 'Converts a timestamp to the time zone of walhook.settings.';
 
+create or replace function walhook.time_text(moment timestamptz) returns text
+language sql stable strict
+set search_path = pg_catalog, pg_temp
+as $$ select to_char(walhook.local_time(moment), 'YYYY-MM-DD HH24:MI:SS ') || s.time_zone from walhook.settings s $$;
+comment on function walhook.time_text(timestamptz) is 'Internal: a time as sentences name it, with the zone.';
+
 -- Blanks and what else shows as nothing (Unicode's blanks, control and format characters, and all that it calls default ignorable), as they
 -- come along from documents and mails.
 create or replace function walhook.unseen_character(url text) returns text

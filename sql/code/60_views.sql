@@ -11,7 +11,8 @@ create or replace view walhook.delivery_log as
   select d.delivery_id, d.webhook_id, walhook.local_time(d.ended_at) as delivered_at, d.response_id,
          walhook.event_name(d.event_type) as event_type, d.status, d.attempts, d.http_status, d.error, d.kind = 2 as test, d.kind = 1 as recovered,
          walhook.local_time(d.next_attempt_at) as next_attempt_at, d.redelivery_of,
-         walhook.message_id(d.kind, d.delivery_id, d.lsn, d.ordinal, d.event_type, d.webhook_id) as message_id
+         walhook.message_id(d.kind, d.delivery_id, d.lsn, d.ordinal, d.event_type, d.webhook_id) as message_id,
+         d.ended_at as delivered_at_tz, d.next_attempt_at as next_attempt_at_tz
     from (
       select q.delivery_id, q.webhook_id - 0 as webhook_id, q.last_attempt_at as ended_at, q.response_id, q.event_type, text 'pending' as status, q.attempts,
              q.http_status, q.error, q.kind, q.next_attempt_at, q.redelivery_of, q.lsn, q.ordinal
@@ -40,12 +41,16 @@ comment on column walhook.delivery_log.recovered is 'Whether a comparison with t
 comment on column walhook.delivery_log.next_attempt_at is 'When a pending delivery is due for a retry, in the same time zone; NULL: as soon as possible.';
 comment on column walhook.delivery_log.redelivery_of is 'The delivery that it repeats, if it is a redelivery.';
 comment on column walhook.delivery_log.message_id is 'The webhook-id header that the receiver saw.';
+comment on column walhook.delivery_log.delivered_at_tz is 'delivered_at with its zone. Filter and sort by delivered_at, which has indexes.';
+comment on column walhook.delivery_log.next_attempt_at_tz is 'next_attempt_at with its zone.';
 
 create or replace view walhook.delivery_attempt as
-  select a.delivery_id, a.attempt, walhook.local_time(a.attempted_at) as attempted_at, a.duration_ms, a.http_status, a.error, a.succeeded
+  select a.delivery_id, a.attempt, walhook.local_time(a.attempted_at) as attempted_at, a.duration_ms, a.http_status, a.error, a.succeeded,
+         a.attempted_at as attempted_at_tz
     from walhook.attempt a
   union all
-  select a.delivery_id, a.attempt, walhook.local_time(a.attempted_at), a.duration_ms, a.http_status, a.error, a.succeeded
+  select a.delivery_id, a.attempt, walhook.local_time(a.attempted_at), a.duration_ms, a.http_status, a.error, a.succeeded,
+         a.attempted_at
     from walhook.attempt_overflow a;
 comment on view walhook.delivery_attempt is
   'One row per attempt that failed, and the one that succeeded where it followed a failure. Times are in the time zone of walhook.settings.';
@@ -56,6 +61,7 @@ comment on column walhook.delivery_attempt.duration_ms is 'Milliseconds from con
 comment on column walhook.delivery_attempt.http_status is 'HTTP status; NULL if there was no answer.';
 comment on column walhook.delivery_attempt.error is 'Error; NULL after a success.';
 comment on column walhook.delivery_attempt.succeeded is 'Whether it succeeded.';
+comment on column walhook.delivery_attempt.attempted_at_tz is 'attempted_at with its zone. Filter and sort by attempted_at, which has indexes.';
 
 create or replace view walhook.incident as
   select i.at, i.kind, case when i.resolved_at is null then concat_ws('; ', i.detail, i.hindrance) else i.detail end as detail, i.resolved_at

@@ -15,7 +15,7 @@ create or replace view walhook.pending as
            when not exists (select from walhook.daemon d where d.expires_at >= now()) then 'due; no daemon is running'
            else 'due'
          end as waits_for,
-         q.kind = 2 as test, q.kind = 1 as recovered
+         q.kind = 2 as test, q.kind = 1 as recovered, q.committed_at as committed_at_tz, q.next_attempt_at as next_attempt_at_tz
     from walhook.queue q
     left join walhook.webhook w on w.id = q.webhook_id
     left join walhook.endpoint e on e.id = w.endpoint_id
@@ -39,11 +39,14 @@ comment on column walhook.pending.next_attempt_at is 'When it is due for a retry
 comment on column walhook.pending.waits_for is 'Why it waits: due, backing off, endpoint in trouble, webhook disabled, behind an earlier delivery, or an attempt in flight to the previous URL.';
 comment on column walhook.pending.test is 'Whether it is a test, queued by test_webhook.';
 comment on column walhook.pending.recovered is 'Whether a comparison with the table found it rather than the stream.';
+comment on column walhook.pending.committed_at_tz is 'committed_at with its zone.';
+comment on column walhook.pending.next_attempt_at_tz is 'next_attempt_at with its zone.';
 
 create or replace view walhook.endpoint_health as
   select e.id as endpoint_id, walhook.display_url(e.url) as host, h.webhook_ids, e.failures, walhook.local_time(e.failing_since) as failing_since,
          walhook.local_time(e.not_before) as not_before, case when e.failures > 0 then e.last_error end as last_error, h.waiting, d.name as daemon,
-         walhook.local_time(greatest(e.not_before, h.next_attempt_at)) as next_attempt_at
+         walhook.local_time(greatest(e.not_before, h.next_attempt_at)) as next_attempt_at,
+         e.failing_since as failing_since_tz, e.not_before as not_before_tz, greatest(e.not_before, h.next_attempt_at) as next_attempt_at_tz
     from walhook.endpoint e
     join ( -- the queue is read once, however many endpoints there are
       select w.endpoint_id, array_agg(w.id order by w.id) as webhook_ids, coalesce(sum(p.waiting), 0)::bigint as waiting,
@@ -65,3 +68,6 @@ comment on column walhook.endpoint_health.last_error is 'Error of the last attem
 comment on column walhook.endpoint_health.waiting is 'Number of pending deliveries.';
 comment on column walhook.endpoint_health.daemon is 'The daemon that sends to it, as host and process id; NULL if none does.';
 comment on column walhook.endpoint_health.next_attempt_at is 'When the next retry is due; NULL if none is waiting.';
+comment on column walhook.endpoint_health.failing_since_tz is 'failing_since with its zone.';
+comment on column walhook.endpoint_health.not_before_tz is 'not_before with its zone.';
+comment on column walhook.endpoint_health.next_attempt_at_tz is 'next_attempt_at with its zone.';

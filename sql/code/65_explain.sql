@@ -44,22 +44,22 @@ as $$
     when hook.assessment_id is null and coalesce((select a.assessment_oid <> 0 from walhook.attachment a), false)
          and not exists (select from walhook.assessment a where a.assessment_id = about.assessment_id and a.external_id is not null) then
       format('assessment %s has no external id, and the webhook is for all assessments that have one', coalesce(about.assessment_id, 'none'))
-    when hook.created_at > about.fired_at then 'the webhook was made after it, at ' || to_char(hook.created_at at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')
+    when hook.created_at > about.fired_at then 'the webhook was made after it, at ' || walhook.time_text(hook.created_at)
     when not hook.enabled then
-      format('webhook disabled since %s: %s%s', to_char(hook.disabled_at at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS'), hook.disabled_reason,
+      format('webhook disabled since %s: %s%s', walhook.time_text(hook.disabled_at), hook.disabled_reason,
              case when hook.disabled_at > about.fired_at then '; that was after it, so it was probably disabled before as well, or its log entry is gone' else '' end)
     else 'no record of it, though the webhook matches as it stands; walhook cannot tell for certain. Either '
          || case when hook.log_successes then '' else 'it was delivered (successes of this webhook are not logged), or ' end
          || 'its log entry has been dropped with old ones, or the webhook, the response or its assessment did not fit at the time'
-         || case when hook.updated_at > about.fired_at then format(' (the webhook was changed afterwards, at %s)', to_char(hook.updated_at at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')) else '' end
+         || case when hook.updated_at > about.fired_at then format(' (the webhook was changed afterwards, at %s)', walhook.time_text(hook.updated_at)) else '' end
   end
-  from walhook.settings s
 $$;
 comment on function walhook.mismatch(walhook.webhook, walhook.response_state, smallint) is 'Internal: why a webhook did not match, for walhook.explain.';
 
 create or replace function walhook.explain(response_id text)
 returns table (event_type text, happened text, webhook_id bigint, host text, matched boolean, reason text,
-               delivery_id bigint, status text, attempts integer, error text, next_attempt_at timestamp)
+               delivery_id bigint, status text, attempts integer, error text, next_attempt_at timestamp,
+               next_attempt_at_tz timestamptz)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -87,7 +87,7 @@ as $$
              when (w.hook).id is null then format('there is no webhook for %s', e.name)
              else walhook.mismatch(w.hook, a.r, t.event_type)
            end as reason,
-           d.delivery_id, d.status, d.attempts, d.error, d.next_attempt_at
+           d.delivery_id, d.status, d.attempts, d.error, d.next_attempt_at, d.next_attempt_at_tz
       from walhook.story(coalesce(walhook.column_id('key', $1), $1)) t
      cross join lateral (select walhook.event_name(t.event_type) as name) e
       left join about a on true
@@ -99,15 +99,16 @@ as $$
   ), met as (
     select exists (select from about) or exists (select from delivered) as once
   )
-  select t.name, t.happened, t.webhook_id, t.host, t.matched, t.reason, t.delivery_id, t.status, t.attempts, t.error, t.next_attempt_at
+  select t.name, t.happened, t.webhook_id, t.host, t.matched, t.reason, t.delivery_id, t.status, t.attempts, t.error, t.next_attempt_at,
+         t.next_attempt_at_tz
     from (
       select told.* from told, met where met.once
       union all
-      select null, null, s.happened, null, null, null, s.misfit, null, null, null, null, null
+      select null, null, s.happened, null, null, null, s.misfit, null, null, null, null, null, null
         from met join walhook.story($1) s on s.event_type = 1 where not met.once
       union all
       select walhook.event_number(r.event_type), r.event_type, s.happened, null, null, false,
-             coalesce(s.misfit, 'assessment differs') || format(': so it is with %s more webhooks', r.n), null, null, null, null, null
+             coalesce(s.misfit, 'assessment differs') || format(': so it is with %s more webhooks', r.n), null, null, null, null, null, null
         from met join rest r on met.once
         join walhook.story(coalesce(walhook.column_id('key', $1), $1)) s on s.event_type = walhook.event_number(r.event_type)
     ) t

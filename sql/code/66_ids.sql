@@ -9,7 +9,8 @@ comment on function walhook.test_webhook(bigint, anyelement) is 'The same for a 
 
 create or replace function walhook.explain(response_id anyelement)
 returns table (event_type text, happened text, webhook_id bigint, host text, matched boolean, reason text,
-               delivery_id bigint, status text, attempts integer, error text, next_attempt_at timestamp)
+               delivery_id bigint, status text, attempts integer, error text, next_attempt_at timestamp,
+               next_attempt_at_tz timestamptz)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select * from walhook.explain(response_id::text) $$;

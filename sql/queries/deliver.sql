@@ -361,7 +361,7 @@ on conflict (webhook_id) do update set activation = excluded.activation, failing
 with disabled as (
   update walhook.webhook w
      set enabled = false, disabled_at = now(),
-         disabled_reason = 'every attempt has failed since ' || to_char(f.failing_since at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS')
+         disabled_reason = 'every attempt has failed since ' || to_char(f.failing_since at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS ') || s.time_zone
     from walhook.settings s, (
       select h.id, t.failing_since from walhook.webhook h join walhook.webhook_trouble t on t.webhook_id = h.id and t.activation = h.activation
        where h.enabled and h.id = any(@webhook_ids::bigint[]) and t.failing_since <= now() - @disable_after::interval

@@ -354,7 +354,7 @@ func TestDisableAfter(t *testing.T) {
 	s.Exec("delete from walhook.log")
 	s.Receiver.Respond("/dead", testenv.Always(testenv.Reply{Status: 500}))
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
-	s.WaitLog("select enabled, disabled_at is not null, disabled_reason like 'every attempt has failed since %' from walhook.webhook", "f|t|t")
+	s.WaitLog("select enabled, disabled_at is not null, disabled_reason like 'every attempt has failed since % UTC' from walhook.webhook", "f|t|t")
 	s.WaitLog("select kind, detail like '%webhook "+fmt.Sprint(hook)+" to http://127.0.0.1:%' from walhook.incident", "webhook_disabled|t")
 	s.WaitLog("select status from walhook.delivery_log", "pending")
 	s.Receiver.Respond("/dead", nil)
