@@ -139,7 +139,7 @@ func TestOldURLsDoNotHinderTheDaemon(t *testing.T) {
 		insert into walhook.endpoint (url, url_hash) values ('https://example.com:0/', '\x00');
 		insert into walhook.webhook (event_type, url, endpoint_id) select 'response.created', e.url, e.id from walhook.endpoint e;
 		alter table walhook.webhook enable trigger webhook_prepare`)
-	if got := testenv.Psql(t, as(t, database, "walhook_daemon"), "update walhook.webhook set enabled = false, disabled_reason = 'r' returning enabled"); got != "f" {
+	if got := testenv.Psql(t, as(t, database, "walhook_daemon"), "set client_min_messages = warning; update walhook.webhook set enabled = false, disabled_reason = 'r' returning enabled"); got != "f" {
 		t.Errorf("disabled: %s", got)
 	}
 }

@@ -51,6 +51,8 @@ begin
   else
     insert into walhook.incident_log (kind, detail)
     values ('switched_off', format('webhooks were switched off by %s (walhook.settings): what happens meanwhile is recorded, and never sent', session_user));
+    raise notice 'webhooks are switched off; pending deliveries that wait until they are switched on: %', walhook.count_pending()
+      using hint = 'Events that happen until then are recorded and never sent.';
   end if;
   return null;
 end
@@ -225,33 +227,67 @@ create or replace trigger webhook_prepare before insert or update on walhook.web
 create or replace trigger webhook_wake after insert or update or delete on walhook.webhook
   for each statement execute function walhook.wake();
 
--- What was pending for webhooks that are gone ends as failed, so that the log still tells of it. Most have nothing pending.
+-- Pending deliveries of deleted webhooks end as failed, so that the log has them. Most webhooks have none.
 create or replace function walhook.bury_webhook() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  ended bigint;
 begin
-  perform walhook.bury(g.id)
-     from gone g
-    where exists (select from walhook.queue q where q.webhook_id = g.id and q.next_attempt_at is null)
-       or exists (select from walhook.queue q where q.webhook_id = g.id and q.next_attempt_at is not null);
+  select sum(walhook.bury(g.id)) into ended
+    from gone g
+   where exists (select from walhook.queue q where q.webhook_id = g.id and q.next_attempt_at is null)
+      or exists (select from walhook.queue q where q.webhook_id = g.id and q.next_attempt_at is not null);
   delete from walhook.webhook_move m using gone g where m.webhook_id = g.id;
+  if ended > 0 then
+    raise notice 'pending deliveries of deleted webhooks ended as failed: %', ended
+      using hint = 'The log has them, with the error "the webhook was deleted". They cannot be redelivered.';
+  end if;
   return null;
 end
 $$;
 
-create or replace function walhook.bury(webhook_id bigint) returns void
+create or replace function walhook.bury(webhook_id bigint) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
-  if not exists (select from walhook.webhook w where w.id = bury.webhook_id) then
-    perform walhook.fail_pending(format('q.webhook_id = %s', webhook_id), 'the webhook was deleted');
+  if exists (select from walhook.webhook w where w.id = bury.webhook_id) then
+    return 0;
   end if;
+  return walhook.fail_pending(format('q.webhook_id = %s', webhook_id), 'the webhook was deleted');
 end
 $$;
-comment on function walhook.bury(bigint) is 'Internal: ends what is pending for a deleted webhook as failed.';
+comment on function walhook.bury(bigint) is 'Internal: ends the pending deliveries of a deleted webhook as failed, and returns how many.';
+
+-- Counting stops where it would take long: an edit must not read a queue of millions.
+create or replace function walhook.count_pending(webhook_ids bigint[] default null) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when count(*) > 10000 then 'more than 10000' else count(*)::text end
+    from (select from walhook.queue q where webhook_ids is null or q.webhook_id = any(webhook_ids) limit 10001) p
+$$;
+comment on function walhook.count_pending(bigint[]) is 'Internal: the number of pending deliveries, of some webhooks or of all, for a notice.';
+
+create or replace function walhook.announce_disabled() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  ids bigint[] := array(select n.id from after n join before o on o.id = n.id where o.enabled and not n.enabled order by n.id);
+begin
+  if ids <> '{}' then
+    raise notice 'webhooks disabled: %; pending deliveries that wait until they are enabled: %', cardinality(ids), walhook.count_pending(ids)
+      using hint = 'Events that happen until then are never sent to them.';
+  end if;
+  return null;
+end
+$$;
+create or replace trigger webhook_announce after update on walhook.webhook
+  referencing old table as before new table as after for each statement execute function walhook.announce_disabled();
 
 create or replace function walhook.fail_pending(condition text, reason text) returns bigint
 language plpgsql
@@ -297,6 +333,9 @@ begin
   select 'queue_truncated', format('role %s truncated walhook.queue: %s pending deliveries have failed with that reason, and walhook.redeliver_failed queues them again; '
                                    'attempts in flight may have succeeded', session_user, failed), now()
    where failed > 0;
+  if failed > 0 then
+    raise notice 'pending deliveries that ended as failed: %', failed using hint = 'walhook.redeliver_failed queues them again.';
+  end if;
   perform pg_notify('walhook_queued', 'truncated');
   return null;
 end
