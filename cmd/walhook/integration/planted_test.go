@@ -112,6 +112,7 @@ func liveThrough(s *harness.Site, t *testing.T, super, role string, look func(st
 	command(0, "status")
 	command(0, "status", "--json")
 	command(0, "reconcile")
+	d.Ready() // it opens the stream again
 	command(0, "doctor")
 	if role == "boss" { // the owner of the publication
 		testenv.Psql(t, super, "alter publication walhook drop table public.respondent")
