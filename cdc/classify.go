@@ -12,7 +12,7 @@ func (f EventSet) Types() []EventType {
 		return nil
 	}
 	types := make([]EventType, 0, 3)
-	for t := Created; t <= Changed; t++ {
+	for t := range EventTypes {
 		if f.Has(t) {
 			types = append(types, t)
 		}

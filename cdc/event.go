@@ -6,31 +6,40 @@ import (
 	"github.com/jackc/pglogrepl"
 )
 
-// EventType is one of the four events. Its number is stored; its String is the public name.
+// EventType is one of the events. Its number is stored; its String is the public name. sql/code/12_events.sql has the
+// same names, in the same order.
 type EventType int16
 
 // The event types, in the order in which the events of one row change fire.
 const (
-	Created   EventType = 1
-	Started   EventType = 2
-	Completed EventType = 3
-	Changed   EventType = 4
+	Created EventType = iota + 1
+	Started
+	Completed
+	Changed
 )
+
+var eventNames = [...]string{
+	Created:   "response.created",
+	Started:   "response.started",
+	Completed: "response.completed",
+	Changed:   "response.changed",
+}
+
+// EventTypeLimit is one more than the greatest EventType.
+const EventTypeLimit = len(eventNames)
+
+// EventTypes yields all event types in their order.
+func EventTypes(yield func(EventType) bool) {
+	for t := Created; int(t) < EventTypeLimit && yield(t); t++ {
+	}
+}
 
 // String returns the public name, such as "response.created".
 func (t EventType) String() string {
-	switch t {
-	case Created:
-		return "response.created"
-	case Started:
-		return "response.started"
-	case Completed:
-		return "response.completed"
-	case Changed:
-		return "response.changed"
-	default:
+	if t < Created || int(t) >= EventTypeLimit {
 		return "response.unknown"
 	}
+	return eventNames[t]
 }
 
 // Event is one event of one response, before it is matched to webhooks.

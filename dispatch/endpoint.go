@@ -480,7 +480,7 @@ func (e *endpoint) applyLoad(l *endpointLoad, now time.Time, admit func(*deliver
 		}
 		take(f.delivery)
 	}
-	e.moreInStore = e.loadAgain || len(l.fresh) >= l.asked.Room
+	e.moreInStore = e.loadAgain || len(l.fresh) >= int(l.asked.Room)
 	e.retrying = l.retrying
 	e.dueAt = l.dueAt
 	if !e.dueAt.IsZero() && e.dueAt.Before(now) {

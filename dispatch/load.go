@@ -54,7 +54,8 @@ type freshDelivery struct {
 // newLoad begins a load.
 func (e *endpoint) newLoad() *endpointLoad {
 	l := &endpointLoad{endpoint: e, generation: e.generation, asked: sql.Look{
-		Ordered: e.ordered(), Held: slices.Collect(maps.Keys(e.held)), After: e.cursor, Room: e.room(), RoomDue: e.roomDue(),
+		Ordered: e.ordered(), Held: slices.Collect(maps.Keys(e.held)), After: e.cursor,
+		Room: int32(e.room()), RoomDue: int32(e.roomDue()),
 	}}
 	asked := &l.asked
 	for _, h := range e.hooks {
@@ -83,11 +84,10 @@ const (
 func (s *Scheduler) load(ctx context.Context, loads []*endpointLoad) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	asked := sql.NewRows()
-	defer asked.Release()
+	asked := make(sql.Rows[sql.Look], len(loads))
 	endpoints := make([]int64, len(loads))
 	for i, l := range loads {
-		asked.Look(&l.asked)
+		asked[i] = l.asked
 		endpoints[i] = l.endpoint.id
 	}
 	batch := &pgx.Batch{}

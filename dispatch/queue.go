@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"time"
 	"unique"
 
 	"github.com/jackc/pglogrepl"
@@ -37,26 +38,31 @@ func NewQueue(scheduler *Scheduler, horizon *stream.Horizon, hasAssessments bool
 	return &Queue{scheduler: scheduler, horizon: horizon, hasAssessments: hasAssessments}
 }
 
-// eventNames are the public names of the event types by their numbers.
-var eventNames = []string{cdc.Created.String(), cdc.Started.String(), cdc.Completed.String(), cdc.Changed.String()}
+// eventRow is an event as walhook.event_in has it.
+type eventRow struct {
+	ResponseID     string        `sql:"response_id"`
+	FirstID        *string       `sql:"first_id"`
+	AssessmentID   *string       `sql:"assessment_id"`
+	OrganizationID *string       `sql:"organization_id"`
+	EventType      cdc.EventType `sql:"event_type"`
+	LSN            pglogrepl.LSN `sql:"lsn,null"`
+	Ordinal        int64         `sql:"ordinal"`
+	XID            int64         `sql:"xid,null"`
+	CommittedAt    time.Time     `sql:"committed_at,null"`
+	Kind           int16         `sql:"kind"`
+}
 
 // Add adds the statement that matches events, and queues their deliveries, to the batch of the store transaction.
 func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
-	added := &addedEvents{events: events, rows: sql.NewRows()}
+	added := &addedEvents{events: events}
+	rows := make(sql.Rows[eventRow], len(events))
 	for i := range events {
 		e := &events[i]
-		r := added.rows
-		r.Row()
-		r.Text(e.ResponseID)
-		r.NullableText(e.AssessmentID)
-		r.NullableText(e.OrganizationID)
-		r.Int2(int16(e.Type))
-		r.LSNOrNull(uint64(e.LSN))
-		r.Int8(e.Ordinal)
-		r.Int8OrNull(q.horizon.Widen(e.XID))
-		r.TimeOrNull(e.CommitAt)
-		r.Int2(kindOf(e))
-		r.NullableText(e.FirstID)
+		rows[i] = eventRow{
+			ResponseID: e.ResponseID, FirstID: e.FirstID, AssessmentID: e.AssessmentID, OrganizationID: e.OrganizationID,
+			EventType: e.Type, LSN: e.LSN, Ordinal: e.Ordinal, XID: q.horizon.Widen(e.XID), CommittedAt: e.CommitAt,
+			Kind: kindOf(e),
+		}
 	}
 	q.scheduler.horizonPrefetch.signal()
 	batch.Queue(sql.ReadOrigin.SQL).QueryRow(func(row pgx.Row) error {
@@ -68,20 +74,18 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 		return nil
 	})
 	batch.Queue(sql.Enqueue.SQL, sql.Enqueue.Bind(sql.Args{
-		"events": added.rows, "event_names": eventNames, "has_assessments": q.hasAssessments,
+		"events": rows, "has_assessments": q.hasAssessments,
 	})...).Query(func(rows pgx.Rows) error { return q.collect(rows, added) })
 }
 
 // addedEvents are the events of one call of Add.
 type addedEvents struct {
 	events []cdc.Event
-	rows   *sql.Rows
 	origin string // the part of their webhook-ids that names the store
 }
 
 // collect reads the deliveries that were queued, which come in the order of the events.
 func (q *Queue) collect(rows pgx.Rows, from *addedEvents) error {
-	from.rows.Release()
 	next := 0 // the first event that may match
 	for rows.Next() {
 		var (

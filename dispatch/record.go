@@ -40,8 +40,7 @@ func (s *Scheduler) record(
 		return nil, nil, err
 	}
 	batch := &pgx.Batch{}
-	release := s.queueResults(batch, to, recorded)
-	defer release()
+	s.queueResults(batch, to, recorded)
 	s.queueEndpoints(batch, endpoints)
 	if batch.Len() > 0 {
 		err = s.pool.SendBatch(ctx, batch).Close()
@@ -93,8 +92,7 @@ func (s *Scheduler) recordUnlocked(
 		}
 		recorded, locked = partition(results, func(r *result) bool { return !slices.Contains(waits, r.d.id) })
 		batch := &pgx.Batch{}
-		release := s.queueResults(batch, to, recorded)
-		defer release()
+		s.queueResults(batch, to, recorded)
 		s.queueEndpoints(batch, endpoints)
 		return tx.SendBatch(ctx, batch).Close()
 	})
@@ -117,22 +115,23 @@ func isLocked(err error) bool {
 	return cdc.SQLState(err) == pgerrcode.LockNotAvailable
 }
 
-// queueResults adds the statements that record results to a batch. Call release after the batch was sent.
-func (s *Scheduler) queueResults(batch *pgx.Batch, to destination, results []result) (release func()) {
-	ended, retries := sql.NewRows(), sql.NewRows()
+// queueResults adds the statements that record results to a batch.
+func (s *Scheduler) queueResults(batch *pgx.Batch, to destination, results []result) {
+	var ended, retries sql.Rows[resultRow]
 	now := time.Now()
 	for i := range results {
 		r := &results[i]
-		rows := retries
+		row := r.row(s.age(now.Sub(r.at)))
 		if r.final {
-			rows = ended
+			ended = append(ended, row)
+		} else {
+			retries = append(retries, row)
 		}
-		addResult(rows, r, s.age(now.Sub(r.at)))
 	}
-	if ended.Len() > 0 {
+	if len(ended) > 0 {
 		batch.Queue(to.ended.SQL, ended)
 	}
-	if n := retries.Len(); n > 0 {
+	if n := len(retries); n > 0 {
 		batch.Queue(to.retries.SQL, retries).Exec(func(tag pgconn.CommandTag) error {
 			missing := tag.RowsAffected() < int64(n)
 			for i := range results {
@@ -142,10 +141,6 @@ func (s *Scheduler) queueResults(batch *pgx.Batch, to destination, results []res
 		})
 	}
 	s.queueVerdicts(batch, results)
-	return func() {
-		ended.Release()
-		retries.Release()
-	}
 }
 
 // disable disables webhooks before their results are recorded: those whose endpoint answered 410, and those that have
@@ -297,19 +292,32 @@ func (s *Scheduler) queueEndpoints(batch *pgx.Batch, endpoints []*endpoint) {
 	})...)
 }
 
-// addResult adds a result as walhook.result_in has it.
-func addResult(to *sql.Rows, r *result, age time.Duration) {
+// resultRow is a result as walhook.result_in has it. Times are in milliseconds.
+type resultRow struct {
+	DeliveryID int64  `sql:"delivery_id"`
+	Attempts   int32  `sql:"attempts"` // made before
+	Succeeded  bool   `sql:"succeeded"`
+	HTTPStatus int32  `sql:"http_status"`
+	Error      string `sql:"error"`
+	Age        int32  `sql:"age"` // of the answer
+	Duration   int32  `sql:"duration"`
+	Delay      int64  `sql:"delay"` // until the next attempt
+	Logged     bool   `sql:"logged"`
+}
+
+func (r *result) row(age time.Duration) resultRow {
 	succeeded := r.outcome.Kind == post.Success
-	to.Row()
-	to.Int8(r.d.id)
-	to.Int4(int32(r.d.attempts))
-	to.Bool(succeeded)
-	to.Int4(int32(r.outcome.HTTPStatus))
-	to.Text(r.outcome.Error)
-	to.Int4(milliseconds(age))
-	to.Int4(milliseconds(r.outcome.Duration))
-	to.Int8(r.delay.Milliseconds())
-	to.Bool(!succeeded || r.d.hook.logged)
+	return resultRow{
+		DeliveryID: r.d.id,
+		Attempts:   int32(r.d.attempts),
+		Succeeded:  succeeded,
+		HTTPStatus: int32(r.outcome.HTTPStatus),
+		Error:      r.outcome.Error,
+		Age:        milliseconds(age),
+		Duration:   milliseconds(r.outcome.Duration),
+		Delay:      r.delay.Milliseconds(),
+		Logged:     !succeeded || r.d.hook.logged,
+	}
 }
 
 func milliseconds(d time.Duration) int32 { return int32(min(max(d.Milliseconds(), 0), 1<<31-1)) }

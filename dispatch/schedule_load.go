@@ -33,7 +33,7 @@ func (s *schedule) takeLoads() []*endpointLoad {
 		s.toLoad[0] = nil
 		s.toLoad = s.toLoad[1:]
 		l := e.newLoad()
-		room += l.asked.Room
+		room += int(l.asked.Room)
 		loads = append(loads, l)
 	}
 	if len(s.toLoad) > 0 {

@@ -611,17 +611,17 @@ func (p *process) stepLoad(i int, broken bool) {
 func (w *world) answer(l *endpointLoad, statement int) {
 	switch statement {
 	case 1:
-		l.tests = w.query(l.asked.RoomDue, func(r *pendingRow) bool {
+		l.tests = w.query(int(l.asked.RoomDue), func(r *pendingRow) bool {
 			return r.kind == kindTest && slices.Contains(l.asked.Tests, r.hook) && !r.due.After(w.now) && !slices.Contains(l.asked.Held, r.id)
 		}, byDue)
 	case 2:
-		l.due = w.query(l.asked.RoomDue, func(r *pendingRow) bool {
+		l.due = w.query(int(l.asked.RoomDue), func(r *pendingRow) bool {
 			return slices.Contains(l.asked.Enabled, r.hook) && !r.due.IsZero() && !r.due.After(w.now) && r.kind != kindTest &&
 				!slices.Contains(l.asked.Held, r.id) && !w.waits(r, l.asked.Ordered)
 		}, byDue)
 	case 3:
 		told := map[string]bool{}
-		for _, d := range w.query(l.asked.Room, func(r *pendingRow) bool {
+		for _, d := range w.query(int(l.asked.Room), func(r *pendingRow) bool {
 			return slices.Contains(l.asked.Enabled, r.hook) && r.due.IsZero() && r.id > l.asked.After
 		}, byID) {
 			f := freshDelivery{delivery: d, keepsOrder: l.asked.Keeps[slices.Index(l.asked.Enabled, d.webhookID)]}

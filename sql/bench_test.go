@@ -46,23 +46,30 @@ func enqueue(ctx context.Context, conn *pgx.Conn, from int) ([]int64, error) {
 	return queued, err
 }
 
+// eventIn is an event as the daemon sends it.
+type eventIn struct {
+	ResponseID     string    `sql:"response_id"`
+	AssessmentID   *string   `sql:"assessment_id"`
+	OrganizationID *string   `sql:"organization_id"`
+	EventType      int16     `sql:"event_type"`
+	LSN            uint64    `sql:"lsn,null"`
+	Ordinal        int64     `sql:"ordinal"`
+	XID            int64     `sql:"xid,null"`
+	CommittedAt    time.Time `sql:"committed_at,null"`
+	Kind           int16     `sql:"kind"`
+	FirstID        *string   `sql:"first_id"`
+}
+
 // enqueueArgs are events of as many responses, from a number on.
 func enqueueArgs(from int, firstID *string) []any {
-	events := NewRows()
-	for i := range bulk {
-		events.Row()
-		events.Text(strconv.Itoa(from + i))
-		events.Text("1")
-		events.NullableText(nil)
-		events.Int2(1)
-		events.LSNOrNull(1<<32 + 0x2345678)
-		events.Int8(int64(i))
-		events.Int8OrNull(1000)
-		events.TimeOrNull(time.Now())
-		events.Int2(0)
-		events.NullableText(firstID)
+	events, assessment := make(Rows[eventIn], bulk), "1"
+	for i := range events {
+		events[i] = eventIn{
+			ResponseID: strconv.Itoa(from + i), AssessmentID: &assessment, EventType: 1, LSN: 1<<32 + 0x2345678,
+			Ordinal: int64(i), XID: 1000, CommittedAt: time.Now(), FirstID: firstID,
+		}
 	}
-	return Enqueue.Bind(Args{"events": events, "event_names": []string{"response.created"}, "has_assessments": false})
+	return Enqueue.Bind(Args{"events": events, "has_assessments": false})
 }
 
 // rate reports rows a second, which is what the others are compared by.
@@ -95,12 +102,7 @@ func BenchmarkRecordEnded(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		results := NewRows()
-		for _, id := range ids {
-			addSuccess(results, id)
-		}
-		tag, err := conn.Exec(b.Context(), RecordEnded.SQL, results)
-		results.Release()
+		tag, err := conn.Exec(b.Context(), RecordEnded.SQL, successes(ids))
 		if err != nil || tag.RowsAffected() != bulk {
 			b.Fatalf("%d were recorded: %v", tag.RowsAffected(), err)
 		}
@@ -108,18 +110,26 @@ func BenchmarkRecordEnded(b *testing.B) {
 	rate(b)
 }
 
-// addSuccess adds the result of a delivery that arrived at once.
-func addSuccess(to *Rows, id int64) {
-	to.Row()
-	to.Int8(id)
-	to.Int4(0)
-	to.Bool(true)
-	to.Int4(200)
-	to.Text("")
-	to.Int4(5)
-	to.Int4(2)
-	to.Int8(0)
-	to.Bool(true)
+// resultIn is a result as the daemon sends it.
+type resultIn struct {
+	DeliveryID int64  `sql:"delivery_id"`
+	Attempts   int32  `sql:"attempts"`
+	Succeeded  bool   `sql:"succeeded"`
+	HTTPStatus int32  `sql:"http_status"`
+	Error      string `sql:"error"`
+	Age        int32  `sql:"age"`
+	Duration   int32  `sql:"duration"`
+	Delay      int64  `sql:"delay"`
+	Logged     bool   `sql:"logged"`
+}
+
+// successes are the results of deliveries that arrived at once.
+func successes(ids []int64) Rows[resultIn] {
+	var results Rows[resultIn]
+	for _, id := range ids {
+		results = append(results, resultIn{DeliveryID: id, Succeeded: true, HTTPStatus: 200, Age: 5, Duration: 2, Logged: true})
+	}
+	return results
 }
 
 // Claiming from a backlog of 100,000, wherever the cursor stands.
@@ -142,7 +152,6 @@ func BenchmarkFetchFresh(b *testing.B) {
 	for b.Loop() {
 		asked := looks([]int64{1}, []int64{1}, ids[n%(backlog-1)*bulk]-1, bulk, nil)
 		rows, err := conn.Query(b.Context(), FetchFresh.SQL, asked)
-		asked.Release()
 		if err != nil {
 			b.Fatal(err)
 		}

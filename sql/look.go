@@ -2,24 +2,13 @@ package sql
 
 // Look is what is asked for at one URL, as walhook.look_in has it.
 type Look struct {
-	Tests, Enabled []int64
-	Keeps          []bool
-	Ordered        []int64
-	Moving, Held   []int64
-	After          int64
-	Room, RoomDue  int // at most 1<<31 - 1
-}
-
-// Look adds what is asked for at one URL.
-func (r *Rows) Look(l *Look) {
-	r.Row()
-	r.Int8s(l.Tests)
-	r.Int8s(l.Enabled)
-	r.Bools(l.Keeps)
-	r.Int8s(l.Ordered)
-	r.Int8s(l.Moving)
-	r.Int8s(l.Held)
-	r.Int8(l.After)
-	r.Int4(int32(l.Room))
-	r.Int4(int32(l.RoomDue))
+	Tests   []int64 `sql:"tests"`
+	Enabled []int64 `sql:"enabled"`
+	Keeps   []bool  `sql:"keeps"`
+	Ordered []int64 `sql:"ordered"`
+	Moving  []int64 `sql:"moving"`
+	Held    []int64 `sql:"held"`
+	After   int64   `sql:"after"`
+	Room    int32   `sql:"room"`
+	RoomDue int32   `sql:"room_due"`
 }

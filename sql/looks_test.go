@@ -37,18 +37,17 @@ func TestLookAtSeveralURLs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	asked := NewRows()
-	defer asked.Release()
-	addLook(asked, Look{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, Room: 100, RoomDue: 100})
-	addLook(asked, Look{Tests: []int64{3}, Enabled: []int64{3}, Held: []int64{12}, After: 3, Room: 100, RoomDue: 100})
-	addLook(asked, Look{Tests: []int64{4}, Enabled: []int64{4}, Ordered: []int64{4}, Room: 100, RoomDue: 100})
-	addLook(asked, Look{Tests: []int64{5}, Room: 100, RoomDue: 100})
-	addLook(asked, Look{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, Held: []int64{13}, Room: 2, RoomDue: 1})
-	addLook(asked, Look{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, After: 5, Room: 100})
-	addLook(asked, Look{Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, After: 7, Room: 100, RoomDue: 100})
-	addLook(asked, Look{Enabled: []int64{1, 2}, Ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, After: 7, Room: 100, RoomDue: 100})
-	addLook(asked, Look{Enabled: []int64{1}, Ordered: []int64{1, 2}, Moving: []int64{2}, Room: 100, RoomDue: 100})
-	addLook(asked, Look{Enabled: []int64{1}, Ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, Moving: []int64{2}, Room: 100})
+	var asked Rows[Look]
+	asked = append(asked, look(Look{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, Room: 100, RoomDue: 100}))
+	asked = append(asked, look(Look{Tests: []int64{3}, Enabled: []int64{3}, Held: []int64{12}, After: 3, Room: 100, RoomDue: 100}))
+	asked = append(asked, look(Look{Tests: []int64{4}, Enabled: []int64{4}, Ordered: []int64{4}, Room: 100, RoomDue: 100}))
+	asked = append(asked, look(Look{Tests: []int64{5}, Room: 100, RoomDue: 100}))
+	asked = append(asked, look(Look{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, Held: []int64{13}, Room: 2, RoomDue: 1}))
+	asked = append(asked, look(Look{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, After: 5, Room: 100}))
+	asked = append(asked, look(Look{Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, After: 7, Room: 100, RoomDue: 100}))
+	asked = append(asked, look(Look{Enabled: []int64{1, 2}, Ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, After: 7, Room: 100, RoomDue: 100}))
+	asked = append(asked, look(Look{Enabled: []int64{1}, Ordered: []int64{1, 2}, Moving: []int64{2}, Room: 100, RoomDue: 100}))
+	asked = append(asked, look(Look{Enabled: []int64{1}, Ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, Moving: []int64{2}, Room: 100}))
 	for _, c := range []struct {
 		query Query
 		show  func(pgx.CollectableRow) (string, error)
@@ -80,7 +79,7 @@ func TestLookAtSeveralURLs(t *testing.T) {
 	} {
 		args := Args{"looks": asked}
 		if c.query.Name == WaitingSummary.Name {
-			args["endpoint_ids"] = make([]int64, asked.Len())
+			args["endpoint_ids"] = make([]int64, len(asked))
 		}
 		rows, err := conn.Query(t.Context(), c.query.SQL, c.query.Bind(args)...)
 		if err != nil {
@@ -180,9 +179,8 @@ func TestLookIsStale(t *testing.T) {
 				`+c.edit); err != nil {
 				t.Fatal(err)
 			}
-			asked := NewRows()
-			defer asked.Release()
-			addLook(asked, Look{Tests: []int64{1, 5, 6}, Enabled: []int64{1, 6}, Ordered: []int64{1}})
+			var asked Rows[Look]
+			asked = append(asked, look(Look{Tests: []int64{1, 5, 6}, Enabled: []int64{1, 6}, Ordered: []int64{1}}))
 			var looked, followed bool
 			if err := conn.QueryRow(t.Context(), WaitingSummary.SQL, WaitingSummary.Bind(Args{"looks": asked, "endpoint_ids": []int64{1}})...).Scan(nil, nil, nil, &looked); err != nil {
 				t.Fatal(err)
@@ -206,16 +204,14 @@ func idAndLook(row pgx.CollectableRow) (string, error) {
 }
 
 // looks asks what is pending at one URL.
-func looks(enabled, ordered []int64, after int64, room int, held []int64) *Rows {
-	rows := NewRows()
-	addLook(rows, Look{Tests: enabled, Enabled: enabled, Ordered: ordered, Held: held, After: after, Room: room, RoomDue: room})
-	return rows
+func looks(enabled, ordered []int64, after int64, room int32, held []int64) Rows[Look] {
+	return Rows[Look]{look(Look{Tests: enabled, Enabled: enabled, Ordered: ordered, Held: held, After: after, Room: room, RoomDue: room})}
 }
 
-// addLook adds a look at webhooks that keep the order where they are among those that do.
-func addLook(to *Rows, l Look) {
+// look asks about webhooks that keep the order where they are among those that do.
+func look(l Look) Look {
 	for _, id := range l.Enabled {
 		l.Keeps = append(l.Keeps, slices.Contains(l.Ordered, id))
 	}
-	to.Look(&l)
+	return l
 }

@@ -69,10 +69,7 @@ func TestPlans(t *testing.T) {
 	if err := conn.QueryRow(ctx, "select array_agg(delivery_id) from (select delivery_id from walhook.queue order by delivery_id limit 100) q").Scan(&ids); err != nil {
 		t.Fatal(err)
 	}
-	results := NewRows()
-	for _, id := range ids {
-		addSuccess(results, id)
-	}
+	results := successes(ids)
 	const log = "select * from walhook.delivery_log "
 	for name, c := range map[string]struct {
 		sql  string

@@ -23,7 +23,6 @@ type batch struct {
 	truncated bool // the respondent table was truncated in this batch: responses that are not in the set have no state
 
 	work        *pgx.Batch
-	states      *sql.Rows     // to be written
 	segment     []cdc.Event   // events since the last change of an assessment
 	segments    [][]cdc.Event // earlier segments, which the queue retains until the batch is committed
 	assessments assessments
@@ -239,11 +238,11 @@ func (b *batch) writeStates() {
 		b.work.Queue(sql.TruncateStates.SQL)
 	}
 	var gone []string
-	b.states = sql.NewRows()
+	var states sql.Rows[stateRow]
 	for r := range b.responses.dirty() {
 		switch {
 		case r.state != nil:
-			addState(b.states, r.id, r.state, r.created, r.history)
+			states = append(states, newStateRow(r.id, r.state, r.created, r.history))
 		case !b.truncated:
 			gone = append(gone, r.id)
 		}
@@ -251,8 +250,8 @@ func (b *batch) writeStates() {
 	if len(gone) > 0 {
 		b.work.Queue(sql.DeleteStates.SQL, gone)
 	}
-	if b.states.Len() > 0 {
-		b.work.Queue(sql.WriteStates.SQL, b.states)
+	if len(states) > 0 {
+		b.work.Queue(sql.WriteStates.SQL, states)
 	}
 }
 
@@ -268,7 +267,6 @@ func (b *batch) cacheStates() {
 
 // release frees memory that was in use until the store answered.
 func (b *batch) release() {
-	b.states.Release()
 	for _, events := range b.segments {
 		if cap(events) > cap(b.writer.spareEvents) {
 			clear(events)

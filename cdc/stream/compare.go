@@ -165,7 +165,7 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 	work := &pgx.Batch{}
 	var events []cdc.Event
 	var fires EventCounts
-	rows := sql.NewRows()
+	var rows sql.Rows[stateRow]
 	for _, d := range found {
 		next, fired := cdc.Missed(d.recorded, d.row)
 		if d.recorded == nil && c.unmatched {
@@ -175,7 +175,7 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 		if d.recorded == nil && c.replaced {
 			created = c.at // its id replaces a response that was recorded under the same id
 		}
-		addState(rows, d.row.ID, &next, created, eventHistory{}.add(fired, false, now))
+		rows = append(rows, newStateRow(d.row.ID, &next, created, eventHistory{}.add(fired, false, now)))
 		for _, event := range fired.Types() {
 			events = append(events, cdc.Event{
 				Type: event, ResponseID: d.row.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID, FirstID: next.FirstID,
@@ -189,7 +189,6 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 	}
 	work.Queue(sql.WriteStates.SQL, rows)
 	err := catalog.InSavepoint(ctx, c.store, func() error { return c.store.SendBatch(ctx, work).Close() })
-	rows.Release()
 	switch {
 	case err == nil:
 		for i, n := range fires {

@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/cdc"
-	"walhook/sql"
 )
 
 // cachedStates is the capacity of each half of the cache: about 4 MiB in all. Most updates concern responses that
@@ -101,18 +100,24 @@ func (f eventHistory) add(fired cdc.EventSet, silenced bool, at time.Time) event
 	return f
 }
 
-// addState appends a state as a walhook.state_in. created is the commit LSN of the insert, 0 if the response is not
-// new.
-func addState(to *sql.Rows, id string, s *cdc.State, created pglogrepl.LSN, f eventHistory) {
-	to.Row()
-	to.Text(id)
-	to.NullableText(s.AssessmentID)
-	to.NullableText(s.OrganizationID)
-	to.TextOrNull(s.Stamp)
-	to.Int2(s.Flags())
-	to.LSNOrNull(uint64(created))
-	to.Int2(f.fired)
-	to.Int2(f.silenced)
-	to.TimeOrNull(f.at)
-	to.NullableText(s.FirstID)
+// stateRow is a state as walhook.state_in has it.
+type stateRow struct {
+	ResponseID     string        `sql:"response_id"`
+	FirstID        *string       `sql:"first_id"`
+	AssessmentID   *string       `sql:"assessment_id"`
+	OrganizationID *string       `sql:"organization_id"`
+	Stamp          string        `sql:"stamp,null"`
+	Flags          int16         `sql:"flags"`
+	CreatedLSN     pglogrepl.LSN `sql:"created_lsn,null"`
+	Fired          int16         `sql:"fired"`
+	Silenced       int16         `sql:"silenced"`
+	FiredAt        time.Time     `sql:"fired_at,null"`
+}
+
+// newStateRow returns a state's row. created is the commit LSN of the insert, 0 if the response is not new.
+func newStateRow(id string, s *cdc.State, created pglogrepl.LSN, history eventHistory) stateRow {
+	return stateRow{
+		ResponseID: id, FirstID: s.FirstID, AssessmentID: s.AssessmentID, OrganizationID: s.OrganizationID, Stamp: s.Stamp,
+		Flags: s.Flags(), CreatedLSN: created, Fired: history.fired, Silenced: history.silenced, FiredAt: history.at,
+	}
 }

@@ -45,7 +45,7 @@ type Status struct {
 }
 
 // EventCounts counts events by EventType.
-type EventCounts [cdc.Changed + 1]int64
+type EventCounts [cdc.EventTypeLimit]int64
 
 // All returns the sum.
 func (c EventCounts) All() (all int64) {

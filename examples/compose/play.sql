@@ -1,7 +1,7 @@
 -- What an administrator does once, and then the lives of three respondents, again at each run.
 insert into walhook.webhook (url, event_type, description)
 select 'http://receiver:8080/hook', event, 'prints what it gets'
-from unnest(array['response.created', 'response.started', 'response.completed', 'response.changed']) as event
+from unnest(walhook.event_names()) as event
 where not exists (select from walhook.webhook);
 
 -- Ada: created, started, completed, changed.

@@ -1,25 +1,15 @@
 -- Small functions that views, triggers and queries share. Each pins its search_path and qualifies what it names.
 
--- Not strict, so that the planner puts the expression itself in its place.
-create or replace function walhook.event_name(event_type smallint) returns text
-language sql immutable parallel safe
-return case event_type
-  when 1 then 'response.created'
-  when 2 then 'response.started'
-  when 3 then 'response.completed'
-  when 4 then 'response.changed'
-end;
-comment on function walhook.event_name(smallint) is 'Name of an event type from its stored number.';
-
-create or replace function walhook.event_number(event_type text) returns smallint
-language sql immutable strict parallel safe
-return case event_type
-  when 'response.created' then 1
-  when 'response.started' then 2
-  when 'response.completed' then 3
-  when 'response.changed' then 4
-end;
-comment on function walhook.event_number(text) is 'The stored number of an event type''s public name.';
+-- Rows move between queue, log and overflow by the names of their columns: a new one needs no mention, wherever it stands.
+create or replace function walhook.shared_columns(one regclass, other regclass, without text[] default '{}') returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(quote_ident(a.attname), ', ' order by a.attnum)
+    from pg_attribute a join pg_attribute b on b.attname = a.attname and b.attnum > 0 and not b.attisdropped
+   where a.attrelid = one and b.attrelid = other and a.attnum > 0 and not a.attisdropped and a.attname <> all (without)
+$$;
+comment on function walhook.shared_columns(regclass, regclass, text[]) is 'Internal: the columns that two tables share, as a list for SQL.';
 
 create or replace function walhook.display_url(url text) returns text
 language sql immutable strict parallel safe

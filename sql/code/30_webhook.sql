@@ -89,10 +89,10 @@ begin
   new.event_type := lower(btrim(new.event_type));
   new.url := btrim(new.url, E' \t\r\n');
 
-  if new.event_type not in ('response.created', 'response.started', 'response.completed', 'response.changed') then
+  if new.event_type is not null and walhook.event_number(new.event_type) is null then
     raise exception 'event type "%" is not known', new.event_type
       using errcode = 'check_violation', constraint = 'webhook_event_type_known', schema = 'walhook', table = 'webhook', column = 'event_type',
-            hint = 'Use response.created, response.started, response.completed or response.changed; a webhook has one of them.';
+            hint = format('Use %s; a webhook has one of them.', regexp_replace(array_to_string(walhook.event_names(), ', '), ', ([^,]*)$', ' or \1'));
   end if;
   -- Looked at when it is written: one that was taken once must not keep the daemon from disabling its webhook.
   fault := case when tg_op = 'INSERT' or new.url is distinct from old.url then walhook.url_fault(new.url) end;
@@ -304,11 +304,8 @@ begin
       end if;
       execute format('
         with gone as (delete from walhook.queue q where %s returning q.*)
-        insert into %s (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, redelivery_of, attempts,
-                        http_status, event_type, kind, succeeded, response_id, error)
-        select g.delivery_id, g.webhook_id, g.lsn, g.ordinal, g.committed_at, now(), g.redelivery_of, g.attempts,
-               g.http_status, g.event_type, g.kind, false, g.response_id, %L
-        from gone g', condition, target, reason);
+        insert into %s (%s, finished_at, succeeded, error) select %3$s, now(), false, %L from gone g',
+        condition, target, walhook.shared_columns('walhook.queue', target::regclass, '{error}'), reason);
       get diagnostics failed = row_count;
       return failed;
     exception

@@ -82,7 +82,7 @@ as $$
 #variable_conflict use_column
 declare
   pending walhook.queue;
-  old     walhook.log;
+  old     record;
   hook    walhook.webhook;
   queued  bigint;
 begin

@@ -188,6 +188,7 @@ set lock_timeout = '300ms'
 as $$
 declare
   part    text;
+  shared  text;
   entry   tid;
   rows    bigint;
   refused integer;
@@ -196,12 +197,13 @@ declare
 begin
   moved := 0;
   foreach part in array array['log', 'attempt'] loop
+    shared := walhook.shared_columns(format('walhook.%s', part)::regclass, format('walhook.%s_overflow', part)::regclass);
     begin
       execute format('with o as (
           delete from walhook.%1$s_overflow o
            where o.ctid = any (array(select c.ctid from walhook.%1$s_overflow c order by c.%2$s limit $1 for update skip locked))
           returning o.*)
-        insert into walhook.%1$s select * from o', part, case part when 'log' then 'finished_at' else 'attempted_at' end) using max_rows;
+        insert into walhook.%1$s (%3$s) select %3$s from o', part, case part when 'log' then 'finished_at' else 'attempted_at' end, shared) using max_rows;
       get diagnostics rows = row_count;
       moved := moved + rows;
     exception
@@ -210,7 +212,7 @@ begin
         refused := 0;
         for entry in execute format('select c.ctid from walhook.%s_overflow c order by random() limit $1 for update skip locked', part) using max_rows loop
           begin
-            execute format('with o as (delete from walhook.%1$s_overflow o where o.ctid = $1 returning o.*) insert into walhook.%1$s select * from o', part) using entry;
+            execute format('with o as (delete from walhook.%1$s_overflow o where o.ctid = $1 returning o.*) insert into walhook.%1$s (%2$s) select %2$s from o', part, shared) using entry;
             moved := moved + 1;
           exception
             when lock_not_available then raise;

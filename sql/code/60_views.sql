@@ -1,7 +1,11 @@
 -- What people read.
 
-create or replace view walhook.log_entry as
-  select * from walhook.log union all select * from walhook.log_overflow;
+do $$
+begin
+  execute format('create or replace view walhook.log_entry as select %1$s from walhook.log union all select %1$s from walhook.log_overflow',
+                 walhook.shared_columns('walhook.log', 'walhook.log_overflow'));
+end
+$$;
 comment on view walhook.log_entry is 'Internal: ended deliveries, those that the log has not taken yet among them. Read walhook.delivery_log instead.';
 
 -- The planner must be able to merge what the indexes of queue and partitions give in the order that is asked for: no part may have a join or
@@ -20,18 +24,14 @@ create or replace view walhook.delivery_log as
       union all
       select l.delivery_id, l.webhook_id, l.finished_at, l.response_id, l.event_type, case when l.succeeded then 'success' else 'failed' end, l.attempts,
              l.http_status, l.error, l.kind, null, l.redelivery_of, l.lsn, l.ordinal
-        from walhook.log l
-      union all
-      select l.delivery_id, l.webhook_id, l.finished_at, l.response_id, l.event_type, case when l.succeeded then 'success' else 'failed' end, l.attempts,
-             l.http_status, l.error, l.kind, null, l.redelivery_of, l.lsn, l.ordinal
-        from walhook.log_overflow l
+        from walhook.log_entry l
     ) d;
 comment on view walhook.delivery_log is 'One row per delivery. A pending one will be tried or retried; success and failed are final.';
 comment on column walhook.delivery_log.delivery_id is 'Id of the delivery, as test_webhook and redeliver return it. Ids jump by about a million after the store''s server crashes.';
 comment on column walhook.delivery_log.webhook_id is 'The webhook that it belongs to.';
 comment on column walhook.delivery_log.delivered_at is 'When the last attempt ended, whatever its result, in the time zone of walhook.settings; NULL before the first attempt.';
 comment on column walhook.delivery_log.response_id is 'Primary key of the respondent row, as text.';
-comment on column walhook.delivery_log.event_type is 'response.created, response.started, response.completed or response.changed.';
+comment on column walhook.delivery_log.event_type is 'One of walhook.event_names(), such as response.completed.';
 comment on column walhook.delivery_log.status is 'pending, success or failed.';
 comment on column walhook.delivery_log.attempts is 'Number of attempts so far.';
 comment on column walhook.delivery_log.http_status is 'HTTP status of the last attempt; NULL if there was no answer.';
@@ -80,7 +80,7 @@ comment on view walhook.webhook_overview is 'The webhooks as viewers may see the
 comment on column walhook.webhook_overview.id is 'Id of the webhook.';
 comment on column walhook.webhook_overview.assessment_id is 'The assessment that it is for. NULL: every assessment or, if an assessment table is mapped, every one that has an external id.';
 comment on column walhook.webhook_overview.host is 'Scheme and host of its URL.';
-comment on column walhook.webhook_overview.event_type is 'response.created, response.started, response.completed or response.changed.';
+comment on column walhook.webhook_overview.event_type is 'One of walhook.event_names(), such as response.completed.';
 comment on column walhook.webhook_overview.organization_id is 'Matches only responses of this organization; NULL: of any.';
 comment on column walhook.webhook_overview.enabled is 'Whether it matches new events and its deliveries are sent.';
 comment on column walhook.webhook_overview.ordered is 'Whether deliveries about one response keep their order.';

@@ -31,7 +31,7 @@ comment on column walhook.pending.delivery_id is 'Id of the delivery; walhook.re
 comment on column walhook.pending.webhook_id is 'The webhook that it belongs to.';
 comment on column walhook.pending.host is 'Scheme and host of the webhook''s URL.';
 comment on column walhook.pending.response_id is 'Primary key of the respondent row, as text.';
-comment on column walhook.pending.event_type is 'response.created, response.started, response.completed or response.changed.';
+comment on column walhook.pending.event_type is 'One of walhook.event_names(), such as response.completed.';
 comment on column walhook.pending.committed_at is 'When the application committed the change; of a test, when it was queued.';
 comment on column walhook.pending.attempts is 'Number of attempts so far.';
 comment on column walhook.pending.error is 'Error of the last attempt; NULL before the first.';

@@ -1,33 +1,28 @@
 -- Why did it not arrive? What the state, the webhooks, the queue and the log can tell, and in words where they cannot.
 
--- What became of each of the four events of a response, before webhooks are looked at. misfit: why it reached none.
+-- What became of each event of a response, before webhooks are looked at. misfit: why it reached none.
 create or replace function walhook.story(response_id text) returns table (event_type smallint, happened text, misfit text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select n::smallint,
+  select e.n::smallint,
          case
            when s.response_id is null then 'not known'
            when not c.happened then 'no'
-           when not c.seen then 'before attach'
+           when not walhook.fate_has(s.fate, 'fired', e.n) then 'before attach'
            else 'yes'
          end,
          case
            when s.response_id is null then
              'walhook knows no such response: it was never inserted or was deleted since, or the stream has not come so far (see walhook status)'
-           when not c.happened then
-             case n when 2 then 'not started yet' when 3 then 'not finished yet'
-                    else case when s.flags & 2 = 0 then 'not finished yet' else 'not finished again since walhook attached' end end
-           when not c.seen then 'it happened before walhook attached, or before the key of the response changed, and fires nothing'
-           when c.silenced then 'its transaction had called walhook.silence()'
-           when c.off then 'webhooks were switched off when it happened (walhook.settings)'
+           when not c.happened then c.missing
+           when not walhook.fate_has(s.fate, 'fired', e.n) then 'it happened before walhook attached, or before the key of the response changed, and fires nothing'
+           when walhook.fate_has(s.fate, 'silenced', e.n) then 'its transaction had called walhook.silence()'
+           when walhook.fate_has(s.fate, 'switched off', e.n) then 'webhooks were switched off when it happened (walhook.settings)'
          end
-    from generate_series(1, 4) n
+    from generate_series(1, cardinality(walhook.event_names())) as e (n)
     left join walhook.response_state s on s.response_id = $1
-   cross join lateral (
-     select s.fate & (1 << (n - 1)) <> 0 as seen, s.fate & (1 << (n + 3)) <> 0 as silenced, s.fate & (1 << (n + 7)) <> 0 as off,
-            case n when 1 then true when 2 then s.flags & 1 <> 0 when 3 then s.flags & 2 <> 0 else s.fate & 8 <> 0 end as happened
-   ) c
+    left join lateral walhook.events_of(s) c on c.event_type = e.n
 $$;
 comment on function walhook.story(text) is 'Internal: what became of the events of a response, for walhook.explain.';
 

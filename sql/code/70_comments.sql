@@ -11,7 +11,7 @@ comment on table walhook.webhook is 'One row per webhook: where to send which ev
 comment on column walhook.webhook.id is 'Assigned by the server and never reused.';
 comment on column walhook.webhook.assessment_id is 'The assessment that it is for. NULL: every assessment or, if an assessment table is mapped, every one that has an external id.';
 comment on column walhook.webhook.url is 'Absolute http or https URL. A secret: only administrators see more of it than scheme and host.';
-comment on column walhook.webhook.event_type is 'response.created, response.started, response.completed or response.changed.';
+comment on column walhook.webhook.event_type is 'One of walhook.event_names(), such as response.completed.';
 comment on column walhook.webhook.organization_id is 'Matches only responses of this organization; NULL: of any.';
 comment on column walhook.webhook.enabled is 'A disabled webhook matches nothing new. Its pending deliveries wait until it is enabled again.';
 comment on column walhook.webhook.ordered is 'Deliveries to one URL about one response start in commit order, each after the earlier one ended.';

@@ -59,7 +59,7 @@ begin
     grant execute on function walhook.test_webhook(bigint, text), walhook.test_webhook(bigint, anyelement), walhook.redeliver(bigint),
       walhook.retry_now(bigint), walhook.redeliver_failed(bigint, timestamptz), walhook.copy_webhooks(text, text),
       walhook.copy_webhooks(anycompatible, anycompatible), walhook.new_secret(), walhook.rotate_secret(bigint, interval),
-      walhook.explain(text), walhook.explain(anyelement), walhook.event_name(smallint), walhook.display_url(text),
+      walhook.explain(text), walhook.explain(anyelement), walhook.event_names(), walhook.event_name(smallint), walhook.display_url(text),
       walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_admin;
   end if;
   if exists (select from pg_roles where rolname = 'walhook_viewer') then
@@ -67,7 +67,7 @@ begin
       walhook.pending, walhook.endpoint_health to walhook_viewer;
     grant select (id, assessment_id, event_type, organization_id, enabled, ordered, log_successes, description, created_at, updated_at,
                   disabled_at, disabled_reason) on walhook.webhook to walhook_viewer;
-    grant execute on function walhook.explain(text), walhook.explain(anyelement), walhook.event_name(smallint), walhook.display_url(text),
+    grant execute on function walhook.explain(text), walhook.explain(anyelement), walhook.event_names(), walhook.event_name(smallint), walhook.display_url(text),
       walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_viewer;
   end if;
   if exists (select from pg_roles where rolname = 'walhook_daemon') then
@@ -87,10 +87,11 @@ begin
     grant usage, update on sequence walhook.delivery_id to walhook_daemon;
     grant select, insert on walhook.crash_mark, walhook.origin to walhook_daemon;
     grant execute on function walhook.advance(bigint, pg_lsn, pg_lsn, bigint), walhook.clear_table(regclass), walhook.inherit_webhooks(text, text),
-      walhook.column_id(text, text), walhook.respell_webhooks(),
+      walhook.column_id(text, text), walhook.respell_webhooks(), walhook.fate(smallint, smallint, smallint), walhook.fired(smallint),
+      walhook.merge_fate(smallint, smallint),
       walhook.bury(bigint), walhook.forget_endpoints(integer), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.drain_overflow(integer), walhook.trim_overflow(interval, integer),
       walhook.partition_refusal(), walhook.log_covered_until(), walhook.ensure_time_indexes(integer),
-      walhook.event_name(smallint), walhook.display_url(text), walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_daemon;
+      walhook.event_names(), walhook.event_name(smallint), walhook.display_url(text), walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_daemon;
     if exists (select from pg_proc p where p.oid = to_regprocedure('walhook.unpublish(name, regclass)') and pg_has_role(p.proowner, 'usage')) then
       grant execute on function walhook.unpublish(name, regclass) to walhook_daemon; -- attach makes it where this is the application's database
     end if;

@@ -38,13 +38,13 @@ where response_id = any(@response_ids::text[]);
 -- name: WriteStates
 insert into walhook.response_state as s (response_id, assessment_id, organization_id, stamp, flags, created_lsn, first_id, fate, fired_at)
 select u.response_id, u.assessment_id, u.organization_id, u.stamp, u.flags, u.created_lsn, u.first_id,
-       (u.fired | (u.silenced << 4)) | (case when (select c.enabled from walhook.settings c) then 0::smallint else (u.fired & (~u.silenced)) << 8 end),
+       walhook.fate(u.fired, u.silenced, case when (select c.enabled from walhook.settings c) then 0::smallint else u.fired & (~u.silenced) end),
        u.fired_at
 from unnest(@states::walhook.state_in[]) as u
 on conflict (response_id) do update
    set assessment_id = excluded.assessment_id, organization_id = excluded.organization_id, stamp = excluded.stamp,
        flags = excluded.flags, first_id = excluded.first_id, created_lsn = coalesce(excluded.created_lsn, s.created_lsn), fired_at = coalesce(excluded.fired_at, s.fired_at),
-       fate = excluded.fate | (case when excluded.created_lsn is null then s.fate & (~((excluded.fate & 15::smallint) * 273::smallint)) else 0::smallint end);
+       fate = case when excluded.created_lsn is null then walhook.merge_fate(s.fate, excluded.fate) else excluded.fate end;
 
 -- name: DeleteStates
 delete from walhook.response_state where response_id = any(@response_ids::text[]);
@@ -74,8 +74,7 @@ select walhook.inherit_webhooks(u.original, u.copy)
 from unnest(@originals::text[], @copies::text[]) with ordinality as u (original, copy, n)
 order by u.n;
 
--- The one matching statement: the batch's events against webhooks, settings and external ids as they stand. event_names are the
--- public names by the events' numbers. First comes what is queued, in the order of the events, then the URLs that it is for, each as the
+-- The one matching statement: the batch's events against webhooks, settings and external ids as they stand. First comes what is queued, in the order of the events, then the URLs that it is for, each as the
 -- endpoint's id with the edition of its webhooks, which is another after every change of one. The factor keeps changes apart whose
 -- transactions move the xmin of several as much up as down.
 --
@@ -88,23 +87,22 @@ with queued as (
          case when e.first_id is not null
                and (e.response_id <> e.first_id and exists (select from walhook.queue b where b.response_id = e.first_id)
                     or exists (select from walhook.queue b where b.first_id = e.first_id and b.response_id <> e.response_id)) then now() end
-  from unnest(@events::walhook.event_in[]) with ordinality
-         as e (response_id, assessment_id, organization_id, event_type, lsn, ordinal, xid, committed_at, kind, first_id, n)
+  from unnest(@events::walhook.event_in[]) with ordinality as e
   cross join lateral (
     select h.id
       from walhook.webhook h
-     where h.enabled and h.event_type = (@event_names::text[])[e.event_type] and h.assessment_id = e.assessment_id
+     where h.enabled and h.event_type = walhook.event_name(e.event_type) and h.assessment_id = e.assessment_id
        and (h.organization_id is null or h.organization_id = e.organization_id)
     union all
     select h.id
       from walhook.webhook h
-     where h.enabled and h.event_type = (@event_names::text[])[e.event_type] and h.assessment_id is null
+     where h.enabled and h.event_type = walhook.event_name(e.event_type) and h.assessment_id is null
        and (h.organization_id is null or h.organization_id = e.organization_id)
        and (not @has_assessments::boolean
             or exists (select from walhook.assessment a where a.assessment_id = e.assessment_id and a.external_id is not null))
   ) as w
   where (select s.enabled from walhook.settings s)
-  order by e.n, w.id
+  order by e.ordinality, w.id
   returning delivery_id, webhook_id, lsn, ordinal, event_type, next_attempt_at
 )
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.event_type, q.next_attempt_at is not null as due, null::bigint as endpoint_id, null::bigint as edition

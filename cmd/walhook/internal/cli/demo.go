@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"walhook/cdc"
 	"walhook/testenv/pgserver"
 )
 
@@ -100,8 +101,8 @@ func demo(ctx context.Context, out, errOut io.Writer) error {
 		return err
 	}
 	say("Attached. An administrator adds a webhook for each event, by SQL:")
-	for _, event := range []string{"created", "started", "completed", "changed"} {
-		statement := fmt.Sprintf("INSERT INTO walhook.webhook (assessment_id, url, event_type, secret) VALUES ('17', '%s', 'response.%s', walhook.new_secret())", receiver.url, event)
+	for event := range cdc.EventTypes {
+		statement := fmt.Sprintf("INSERT INTO walhook.webhook (assessment_id, url, event_type, secret) VALUES ('17', '%s', '%s', walhook.new_secret())", receiver.url, event)
 		say("  %s;", statement)
 		if _, err := app.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("add a webhook: %w", err)

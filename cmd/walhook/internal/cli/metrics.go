@@ -138,7 +138,7 @@ func streamMetrics(status *stream.Status) prometheus.Collector {
 		for _, s := range stream.SlotStatuses {
 			emit(state, truth(v.Slot.Status == s), s)
 		}
-		for event := cdc.Created; event <= cdc.Changed; event++ {
+		for event := range cdc.EventTypes {
 			emit(events, float64(v.Events[event]), event.String())
 		}
 		emit(batches, float64(v.Batches))

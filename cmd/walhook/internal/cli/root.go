@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
+
+	"walhook/cdc"
 )
 
 // Environment is what commands take from outside: variables and streams.
@@ -42,9 +44,9 @@ func (e *usageError) Unwrap() error { return e.err }
 const rootHelp = `walhook turns row changes into webhooks.
 
 It tails PostgreSQL logical replication on the table in which an online-assessment application keeps one row per respondent,
-and classifies each change as response.created, response.started, response.completed or response.changed. It finds the
-webhooks that administrators keep in SQL, in the schema walhook, POSTs a small JSON body to each, retries what fails, and
-keeps a log in SQL. The application is not changed and never notices.
+and classifies each change as one of these events: {events}.
+It finds the webhooks that administrators keep in SQL, in the schema walhook, POSTs a small JSON body to each, retries what
+fails, and keeps a log in SQL. The application is not changed and never notices.
 
 In this order, with WALHOOK_DATABASE_URL set:
 
@@ -60,12 +62,21 @@ log are rows of the schema walhook, for the group roles walhook_admin and walhoo
 
 Exit status: 0 done; 1 failed, or something is wrong; 2 bad usage or bad configuration.`
 
+// eventList lists the names of all events.
+func eventList() string {
+	var names []string
+	for event := range cdc.EventTypes {
+		names = append(names, event.String())
+	}
+	return strings.Join(names, ", ")
+}
+
 // NewRoot returns the command with all its subcommands.
 func NewRoot(env *Environment) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "walhook",
 		Short:         "Rows become webhooks",
-		Long:          rootHelp,
+		Long:          strings.Replace(rootHelp, "{events}", eventList(), 1),
 		Version:       versionLine(build()),
 		SilenceErrors: true,
 		SilenceUsage:  true,
