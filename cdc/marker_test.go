@@ -5,6 +5,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 	"pgregory.net/rapid"
+
+	"walhook/cdc/condition"
 )
 
 func TestMarkerWithoutValues(t *testing.T) {
@@ -23,7 +25,7 @@ func TestMarkerWithoutValues(t *testing.T) {
 		{"real", pgtype.Float4OID, []string{"0.1", "1e-45", "NaN", "Infinity", "-Infinity"}, []string{"0", "-0"}},
 		{"double precision", pgtype.Float8OID, []string{"5e-324", "NaN"}, []string{"0", "-0", "0e10"}},
 		{"numeric", pgtype.NumericOID, []string{"0.001", "-0.1", "NaN", "Infinity"}, []string{"0", "0.00", "0.0000000000", "0E-10"}},
-		{"money", MoneyOID, []string{"$0.01", "-$1.00", "kr1,00", "Esc 0.01"}, []string{"$0.00", "kr0,00", "0,00 kr", "CHF 0.00", "Esc 0.00", "Rs.0.00", "0,00 €", "0"}},
+		{"money", condition.MoneyOID, []string{"$0.01", "-$1.00", "kr1,00", "Esc 0.01"}, []string{"$0.00", "kr0,00", "0,00 kr", "CHF 0.00", "Esc 0.00", "Rs.0.00", "0,00 €", "0"}},
 		{"bits", pgtype.BitOID, []string{"1", "010"}, []string{"0", "000"}},
 		{"varying bits", pgtype.VarbitOID, []string{"1", "001"}, []string{"", "0", "00"}},
 		{"date", pgtype.DateOID, []string{"2026-03-18", "infinity", "2000-01-01"}, nil},
@@ -34,11 +36,13 @@ func TestMarkerWithoutValues(t *testing.T) {
 		{"uuid", pgtype.UUIDOID, []string{"00000000-0000-0000-0000-000000000000"}, nil},
 		{"interval", pgtype.IntervalOID, []string{"00:00:01", "1 day", "-1 mons", "infinity"}, []string{"00:00:00"}},
 		{"text", pgtype.TextOID, []string{"x", "f", "no", " ", "0.0", "true"}, []string{"", "false", "0"}},
+		{"document in text", pgtype.TextOID, []string{`{"a":1}`, "{", "}", "[x]", "{]"}, []string{"{}", "[]", "[\n]"}},
+		{"array", pgtype.TextArrayOID, []string{"{a}", "{{}}", `{""}`}, []string{"{}"}},
 		{"varchar", pgtype.VarcharOID, []string{"done"}, []string{"", "false", "0"}},
 		{"blank-padded", pgtype.BPCharOID, []string{"x   ", " x"}, []string{"", "    ", "0   ", "false "}},
 		{"bytea", pgtype.ByteaOID, []string{`\x00`}, []string{`\x`}},
-		{"json", pgtype.JSONOID, []string{"{}", "[]", "[0]", `{"":0}`, `"x"`, "1", "-0.5", "true", ` {"a":0} `}, []string{"null", "false", `""`, "0", "-0.0", "0e5", " 0 "}},
-		{"jsonb", pgtype.JSONBOID, []string{"{}", "[0]", `"0"`, "true"}, []string{"null", "false", `""`, "0", "0.00"}},
+		{"json", pgtype.JSONOID, []string{"[0]", `{"":0}`, `"x"`, "1", "-0.5", "true", ` {"a":0} `}, []string{"null", "false", `""`, "0", "-0.0", "0e5", " 0 ", "{}", "[]", " { } "}},
+		{"jsonb", pgtype.JSONBOID, []string{"[0]", `"0"`, "true", `["{}"]`}, []string{"null", "false", `""`, "0", "0.00", "{}", "[]"}},
 		{"enum", enumOID, []string{"done"}, []string{"false"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -112,7 +116,7 @@ func TestAlwaysSetTypesAreSet(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		typeOID, value := rapid.Uint32Range(0, 5000).Draw(t, "type"), rapid.String().Draw(t, "value")
-		if AlwaysSet(typeOID) && !isSet(value, typeOID) {
+		if condition.AlwaysSet(typeOID) && !condition.IsSet(value, typeOID) {
 			t.Fatalf("type %d is always set, and %q is not", typeOID, value)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/cdc"
+	"walhook/cdc/condition"
 )
 
 // Table describes a table.
@@ -20,7 +21,8 @@ type Table struct {
 	Persistence string // pg_class.relpersistence: p permanent, u unlogged, t temporary
 	Columns     map[string]uint32
 	Modifiers   map[string]int32 // of the columns' types; -1: none
-	Generated   map[string]bool  // generated columns
+	Types       map[string]condition.Type
+	Generated   map[string]bool // generated columns
 	PrimaryKey  []string
 	Uniques     [][]string // columns of each valid unique index over plain columns
 	Identities  []Identity // of the table itself, or of each leaf partition
@@ -94,7 +96,7 @@ func (t *Table) measure(ctx context.Context, conn *pgx.Conn) error {
 // InspectTable reads a table from the catalog. It returns nil if no table has that name. It does not wait for locks
 // on the table.
 func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*Table, error) {
-	t := &Table{Name: name, Columns: map[string]uint32{}, Modifiers: map[string]int32{}, Generated: map[string]bool{}}
+	t := &Table{Name: name, Columns: map[string]uint32{}, Modifiers: map[string]int32{}, Generated: map[string]bool{}, Types: map[string]condition.Type{}}
 	err := conn.QueryRow(ctx, `
 		select c.oid, c.relkind::text, c.relpersistence::text, pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'usage'),
 		       (`+partitionTree("c.oid")+`
@@ -110,29 +112,8 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*Table, e
 		return nil, fmt.Errorf("look up table %s: %w", name.Display(), err)
 	}
 
-	// Domains are resolved to their base type, as in the stream.
-	rows, err := conn.Query(ctx, `
-		select a.attname::text,
-		       (with recursive t as (
-		          select oid, typbasetype from pg_catalog.pg_type where oid = a.atttypid
-		          union all
-		          select b.oid, b.typbasetype from t join pg_catalog.pg_type b on b.oid = t.typbasetype)
-		        select oid from t where typbasetype = 0), a.atttypmod, a.attgenerated <> ''
-		  from pg_catalog.pg_attribute a
-		 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`, t.OID)
-	if err != nil {
-		return nil, fmt.Errorf("look up the columns of %s: %w", name.Display(), err)
-	}
-	var column string
-	var typeOID uint32
-	var modifier int32
-	var generated bool
-	_, err = pgx.ForEachRow(rows, []any{&column, &typeOID, &modifier, &generated}, func() error {
-		t.Columns[column], t.Modifiers[column], t.Generated[column] = typeOID, modifier, generated
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("look up the columns of %s: %w", name.Display(), err)
+	if err := t.readColumns(ctx, conn); err != nil {
+		return nil, err
 	}
 	if err := t.readIndexes(ctx, conn); err != nil {
 		return nil, err
@@ -141,6 +122,59 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*Table, e
 		return nil, err
 	}
 	return t, t.readIdentities(ctx, conn)
+}
+
+// readColumns reads the columns. Domains are resolved to their base type, as in the stream.
+func (t *Table) readColumns(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, `
+		select a.attname::text, b.oid, a.atttypmod, a.attgenerated <> '',
+		       pg_catalog.format_type(a.atttypid, a.atttypmod), b.typtype::text,
+		       array(select e.enumlabel::text from pg_catalog.pg_enum e where e.enumtypid = b.oid order by e.enumsortorder),
+		       coalesce(c.oid, 0), coalesce(c.collname::text, ''), coalesce(c.collisdeterministic, true),
+		       coalesce(pg_catalog.getdatabaseencoding() in ('UTF8', 'LATIN1', 'SQL_ASCII') and case c.collprovider
+		         when 'b' then true
+		         when 'c' then c.collcollate in ('C', 'POSIX')
+		         when 'd' then (select l.provider = 'b' or l.provider = 'c' and d.datcollate in ('C', 'POSIX')
+		                          from pg_catalog.pg_database d,
+		                               lateral (select coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') as provider) l
+		                         where d.datname = pg_catalog.current_database())
+		       end, false)
+		  from pg_catalog.pg_attribute a
+		  join pg_catalog.pg_type b on b.oid = (
+		         with recursive t as (
+		           select oid, typbasetype from pg_catalog.pg_type where oid = a.atttypid
+		           union all
+		           select b.oid, b.typbasetype from t join pg_catalog.pg_type b on b.oid = t.typbasetype)
+		         select oid from t where typbasetype = 0)
+		  left join pg_catalog.pg_collation c on c.oid = a.attcollation
+		 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`, t.OID)
+	if err != nil {
+		return fmt.Errorf("look up the columns of %s: %w", t.Name.Display(), err)
+	}
+	var (
+		column, kind string
+		modifier     int32
+		generated    bool
+		of           condition.Type
+		collation    condition.Collation
+	)
+	_, err = pgx.ForEachRow(rows, []any{
+		&column, &of.OID, &modifier, &generated, &of.Name, &kind, &of.Labels,
+		&collation.OID, &collation.Name, &collation.Deterministic, &collation.Bytewise,
+	}, func() error {
+		of := of
+		of.Kind = kind[0]
+		if collation.OID != 0 {
+			collation := collation
+			of.Collation = &collation
+		}
+		t.Columns[column], t.Modifiers[column], t.Generated[column], t.Types[column] = of.OID, modifier, generated, of
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look up the columns of %s: %w", t.Name.Display(), err)
+	}
+	return nil
 }
 
 // readAttachedPartitions recognises a partition that was created as such by a system column, whose catalog row is as

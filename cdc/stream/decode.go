@@ -9,6 +9,7 @@ import (
 
 	"walhook/cdc"
 	"walhook/cdc/catalog"
+	"walhook/cdc/condition"
 )
 
 // MessageKind is the kind of a Message.
@@ -149,7 +150,7 @@ func (d *Decoder) readType(c *cursor) {
 		return
 	}
 	if name == "money" {
-		d.domainBases[oid] = cdc.MoneyOID
+		d.domainBases[oid] = condition.MoneyOID
 	} else if base, found := cdc.TypeNames.TypeForName(name); found {
 		d.domainBases[oid] = base.OID
 	}

@@ -5,6 +5,7 @@ import (
 
 	"walhook/cdc"
 	"walhook/cdc/catalog"
+	"walhook/cdc/condition"
 )
 
 // MissingColumnError reports that the stream no longer contains a mapped column. The stream stops there, and nothing
@@ -221,7 +222,7 @@ func (p *rowLayout) mark(d *Decoder, index int, m cdc.Marker) cdc.Mark {
 	case 'u':
 		return cdc.MarkUnchanged
 	case 't':
-		if len(m.Values) == 0 && f.value != nil && cdc.AlwaysSet(p.types[index]) {
+		if len(m.Values) == 0 && f.value != nil && condition.AlwaysSet(p.types[index]) {
 			return cdc.MarkSet
 		}
 		return m.Mark(cdc.Text{Value: string(f.value)}, p.types[index])

@@ -1,0 +1,8 @@
+// Package condition parses the conditions of a mapping and evaluates them on rows as the WAL and a snapshot carry
+// them: each value in the text output format of its type, under the settings that package session pins.
+//
+// A condition means what it means in SQL. The values of each type are compared as PostgreSQL compares them; whatever
+// this package cannot compare in the same way is rejected by [Condition.Bind], with the reason and the place.
+//
+// The package has no connections and no state. A [Bound] may be used concurrently.
+package condition
