@@ -18,6 +18,7 @@ import (
 func (e *examiner) sourceHazards(ctx context.Context) {
 	e.transactions(ctx)
 	e.walSettings(ctx)
+	e.nextStart(ctx)
 	e.synchronous(ctx)
 	e.failover(ctx)
 	e.unpublishRight(ctx)
@@ -83,6 +84,56 @@ func (e *examiner) walSettings(ctx context.Context) {
 		map[bool]string{true: "no slot is invalidated for being idle", false: "idle_replication_slot_timeout is " + idle + ": if no daemon runs for that long, the slot is invalidated, and the next daemon compares the whole table"}[idle == "0"],
 		"make it longer than any pause of the daemons, or 0")
 }
+
+// nextStart checks whether the server can start again with the slot: a server that has a logical slot does not start
+// with another wal_level, and none starts with more slots than max_replication_slots.
+//
+// Only roles that may read pg_file_settings see what the configuration files hold now. To everybody, pending_restart
+// reports that they have held something else since the last reload: for wal_level it is certainly less than logical.
+// Nothing is known of a setting from the command line, which the next start may or may not have.
+func (e *examiner) nextStart(ctx context.Context) {
+	const check = "next_start"
+	var reads bool
+	err := e.source.QueryRow(ctx, `select pg_catalog.has_table_privilege('pg_catalog.pg_file_settings', 'select')
+		and pg_catalog.has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'execute')`).Scan(&reads)
+	var found []string
+	if err == nil {
+		query := pendingSettings
+		if reads {
+			query = fileSettings
+		}
+		rows, queryErr := e.source.Query(ctx, query)
+		found, err = catalog.CollectStrings(rows, queryErr)
+	}
+	switch {
+	case err != nil:
+		e.cannotCheck(check, err)
+	case len(found) == 0 && reads:
+		e.note(catalog.OK, check, "the configuration files let the server start again with the slot", "")
+	case len(found) > 0 && e.preflight.Slot.Exists:
+		e.note(catalog.Fail, check,
+			fmt.Sprintf("the server will not start again while slot %q exists: %s", e.cfg.Target.Slot, strings.Join(found, "; ")),
+			"set it back before the server stops; to lower it for good, stop the daemons and walhook detach first (docs/how-to/recover.md)")
+	case len(found) > 0:
+		e.note(catalog.Warn, check, "after the next start of the server walhook cannot work: "+strings.Join(found, "; "),
+			"set it back before you attach: the server would not start again while the slot exists")
+	}
+}
+
+const (
+	pendingSettings = `select 'wal_level is logical now and will be lower'
+		  from pg_catalog.pg_settings s where s.name = 'wal_level' and s.setting = 'logical' and s.pending_restart`
+
+	fileSettings = `
+		select format('%s is %s now and will be %s', s.name, s.setting, n.setting)
+		  from pg_catalog.pg_settings s
+		 cross join lateral (select coalesce((select f.setting from pg_catalog.pg_file_settings f where f.name = s.name order by f.seqno desc limit 1), s.boot_val)) n (setting)
+		 where s.source <> 'command line'
+		   and case s.name when 'wal_level' then s.setting = 'logical' and lower(n.setting) <> 'logical'
+		                   when 'max_replication_slots' then n.setting ~ '^[0-9]{1,9}$'
+		                    and n.setting::int < (select count(*) from pg_catalog.pg_replication_slots r where not r.temporary) end
+		 order by s.name desc`
+)
 
 const slotLimitRemedy = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); choose what the disk can spare. A slot that is lost to this limit loses no event that the rows still show"
 

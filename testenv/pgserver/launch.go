@@ -77,6 +77,9 @@ func (s *Server) arguments() []string {
 	settings["unix_socket_directories"] = s.base
 	args := []string{"-D", s.DataDir()}
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		if settings[name] == "" {
+			continue // left to the configuration files
+		}
 		args = append(args, "-c", name+"="+settings[name])
 	}
 	return args

@@ -12,7 +12,7 @@ import (
 
 // Options say how a server is to be.
 type Options struct {
-	Settings  map[string]string // of postgresql.conf, over the defaults below
+	Settings  map[string]string // over the defaults below; "": that of the configuration files
 	Version   int               // major version wanted; 0: any from 14
 	SegmentMB int               // size of a WAL segment; 0: the server's default
 	Env       []string          // of the server, besides this process's

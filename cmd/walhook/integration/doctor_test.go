@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -154,7 +155,7 @@ func TestDoctorFindsWhatItLists(t *testing.T) {
 	s.DropSlot()
 	d.finds("slot", catalog.Fail, "does not exist")
 
-	small := testenv.NewServer(t, map[string]string{"wal_level": "replica", "max_replication_slots": "1", "max_wal_senders": "1"})
+	small := testenv.NewServer(t, map[string]string{"wal_level": "", "max_replication_slots": "", "max_wal_senders": "1"})
 	other := newDoctor(t, harness.NewSiteOn(t, small, harness.SampleSchema))
 	other.ofSmallServers(small)
 	d.sawAlso(other)
@@ -434,8 +435,9 @@ func (d *doctor) ofSmallServers(server *pgserver.Server) {
 	d.T.Helper()
 	d.finds("wal_level", catalog.Fail, "wal_level is replica")
 	d.finds("store_durability", catalog.Warn, "fsync = off")
-	d.finds("free_slots", catalog.OK, "0 of 1")
-	d.while("select pg_create_physical_replication_slot('taken')", "select pg_drop_replication_slot('taken')", "free_slots", catalog.Fail, "1 of 1")
+	d.finds("free_slots", catalog.OK, "0 of 10")
+	d.while("select pg_create_physical_replication_slot('taken' || g) from generate_series(1, 10) g",
+		"select pg_drop_replication_slot('taken' || g) from generate_series(1, 10) g", "free_slots", catalog.Fail, "10 of 10")
 	busy := d.replication("true")
 	d.finds("free_senders", catalog.Fail, "1 of 1")
 	_ = busy.Close(d.T.Context())
@@ -445,4 +447,31 @@ func (d *doctor) ofSmallServers(server *pgserver.Server) {
 	}
 	standby := testenv.CopyServer(d.T, server, nil, "standby.signal")
 	d.finds("primary", catalog.Fail, "is a standby", "DATABASE_URL", standby.URL(strings.Trim(u.Path, "/")))
+	standby.Stop()
+
+	testenv.Psql(d.T, d.DB, "alter system set wal_level = logical; create role plain login")
+	server.Halt(syscall.SIGINT)
+	if err := server.Restart(d.T.Context()); err != nil {
+		d.T.Fatal(err)
+	}
+	d.finds("next_start", catalog.OK, "start again with the slot")
+	d.while("alter system reset wal_level", "alter system set wal_level = logical", "next_start", catalog.Warn, "will be replica")
+	d.Attach()
+	d.while("alter system reset wal_level", "alter system set wal_level = logical", "next_start", catalog.Fail, "wal_level is logical now and will be replica")
+	d.while("alter system set max_replication_slots = 0", "alter system reset max_replication_slots", "next_start", catalog.Fail, "max_replication_slots is 10 now and will be 0")
+
+	// Others learn of it once the configuration has been reloaded, and till then are told nothing.
+	const says = "select pending_restart from pg_settings where name = 'wal_level'"
+	for _, step := range []struct{ change, pending string }{{"alter system reset wal_level", "t"}, {"alter system set wal_level = logical", "f"}} {
+		testenv.Psql(d.T, d.DB, step.change+"; select pg_reload_conf()")
+		testenv.Eventually(d.T, harness.Patience, "the configuration to be reloaded", func() (bool, string) {
+			got := testenv.Psql(d.T, d.DB, says)
+			return got == step.pending, got
+		})
+		if step.pending == "t" {
+			d.finds("next_start", catalog.Fail, "will be lower", d.lookAs("plain")...)
+		} else if all := d.looks(d.lookAs("plain")...); slices.ContainsFunc(all, func(f catalog.Finding) bool { return f.Check == "next_start" }) {
+			d.T.Errorf("doctor claims to know how the server will start: %+v", all)
+		}
+	}
 }
