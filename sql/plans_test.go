@@ -85,6 +85,7 @@ func TestPlans(t *testing.T) {
 		"FindWork":                       {FindWork.SQL, FindWork.Bind(Args{"webhook_ids": all, "cursors": all})},
 		"RestartWaits":                   {RestartWaits.SQL, []any{100}},
 		"ReadStates":                     {ReadStates.SQL, ReadStates.Bind(Args{"response_ids": []string{"1", "2", "3"}})},
+		"MoveStates":                     {MoveStates.SQL, MoveStates.Bind(Args{"from_ids": []string{"1", "2", "3"}, "to_ids": []string{"2", "x", "1"}})},
 		"BuryOrphans":                    {BuryOrphans.SQL, nil},
 		"QueueDepth":                     {QueueDepth.SQL, nil},
 		"RecordEnded":                    {RecordEnded.SQL, []any{results}},

@@ -70,6 +70,7 @@ var (
 	RecordOrigin        = mustQuery("RecordOrigin")
 	ReadStates          = mustQuery("ReadStates")
 	WriteStates         = mustQuery("WriteStates")
+	MoveStates          = mustQuery("MoveStates")
 	DeleteStates        = mustQuery("DeleteStates")
 	TruncateStates      = mustQuery("TruncateStates")
 	WriteAssessments    = mustQuery("WriteAssessments")

@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -183,7 +182,7 @@ func (b *batch) applyRespondent(it *item) {
 		*r = response{id: c.OldID}
 		b.setState(r, nil)
 		r, _ = b.responses.get(c.New.ID)
-		r.created, r.history, r.keyChanged = cmp.Or(moved.created, r.created), moved.history, true
+		r.storedAs, r.created, r.history, r.keyChanged = moved.storedAs, moved.created, moved.history, true
 		b.setState(r, next)
 	} else if c.Kind == cdc.Insert || prev == nil || next == nil || !next.Equal(*prev) {
 		b.setState(r, next)
@@ -237,15 +236,21 @@ func (b *batch) writeStates() {
 	if b.truncated {
 		b.work.Queue(sql.TruncateStates.SQL)
 	}
-	var gone []string
+	var gone, movedFrom, movedTo []string
 	var states sql.Rows[stateRow]
 	for r := range b.responses.dirty() {
 		switch {
 		case r.state != nil:
 			states = append(states, newStateRow(r.id, r.state, r.created, r.history))
+			if r.created == 0 && r.storedAs != r.id {
+				movedFrom, movedTo = append(movedFrom, r.storedAs), append(movedTo, r.id)
+			}
 		case !b.truncated:
 			gone = append(gone, r.id)
 		}
+	}
+	if len(movedTo) > 0 {
+		b.work.Queue(sql.MoveStates.SQL, sql.MoveStates.Bind(sql.Args{"from_ids": movedFrom, "to_ids": movedTo})...)
 	}
 	if len(gone) > 0 {
 		b.work.Queue(sql.DeleteStates.SQL, gone)
@@ -284,6 +289,7 @@ type responseSet struct {
 // response is a response and its state after the changes so far.
 type response struct {
 	id         string
+	storedAs   string        // its key in earlier batches, if it is older than this one
 	state      *cdc.State    // nil: it has none
 	dirty      bool          // to be written
 	keyChanged bool          // its key changed after its last event in this batch
@@ -303,7 +309,7 @@ func (k *responseSet) get(id string) (r *response, found bool) {
 	i, found := k.index[id]
 	if !found {
 		i = len(k.all)
-		k.all = append(k.all, response{id: id})
+		k.all = append(k.all, response{id: id, storedAs: id})
 		if k.index == nil {
 			k.index = map[string]int{}
 		}

@@ -252,7 +252,7 @@ type queuedEvent struct {
 type recordedState struct {
 	cdc.State
 
-	Created string // commit LSN of the insert; "" where the row has had another key, which it is not known of then
+	Created string // commit LSN of the insert, whatever key the row had then
 	Fate    int16
 }
 
@@ -298,10 +298,9 @@ func (h *history) expected(to cdc.Position) ([]queuedEvent, map[string]recordedS
 				}
 				if change.Kind == cdc.Insert || states[old] == nil {
 					created[change.New.ID], fates[change.New.ID] = tx.commit.String(), eventHistory{}
-				}
-				if change.KeyChanged {
-					created[change.New.ID] = ""
-					if states[old] != nil && next != nil && next.FirstID == nil {
+				} else if change.KeyChanged {
+					created[change.New.ID], fates[change.New.ID] = created[old], fates[old]
+					if next.FirstID == nil {
 						next.FirstID = &old
 					}
 				}
@@ -652,11 +651,7 @@ func (p *play) verify() cdc.Position {
 		var organization, stamp, first *string
 		var flags, fate int16
 		p.must(rows.Scan(&id, &assessment, &organization, &stamp, &flags, &first, &created, &fate))
-		r := recordedState{State: *newState(&assessment, organization, stamp, flags, first), Created: created, Fate: fate}
-		if states[id].Created == "" {
-			r.Created, r.Fate = "", states[id].Fate
-		}
-		recorded[id] = r
+		recorded[id] = recordedState{State: *newState(&assessment, organization, stamp, flags, first), Created: created, Fate: fate}
 	}
 	p.must(rows.Err())
 	if diff := gocmp.Diff(states, recorded); diff != "" {

@@ -16,7 +16,7 @@ as $$
            when s.response_id is null then
              'walhook knows no such response: it was never inserted or was deleted since, or the stream has not come so far (see walhook status)'
            when not c.happened then c.missing
-           when not walhook.fate_has(s.fate, 'fired', e.n) then 'it happened before walhook attached, or before the key of the response changed, and fires nothing'
+           when not walhook.fate_has(s.fate, 'fired', e.n) then 'it happened before walhook attached, and fires nothing'
            when walhook.fate_has(s.fate, 'silenced', e.n) then 'its transaction had called walhook.silence()'
            when walhook.fate_has(s.fate, 'switched off', e.n) then 'webhooks were switched off when it happened (walhook.settings)'
          end
@@ -45,6 +45,7 @@ as $$
              case when hook.disabled_at > about.fired_at then '; that was after it, so it was probably disabled before as well, or its log entry is gone' else '' end)
     else 'no record of it, though the webhook matches as it stands; walhook cannot tell for certain. Either '
          || case when hook.log_successes then '' else 'it was delivered (successes of this webhook are not logged), or ' end
+         || case when about.first_id is null then '' else format('it was logged under an earlier key of the response, whose first was %s, or ', about.first_id) end
          || 'its log entry has been dropped with old ones, or the webhook, the response or its assessment did not fit at the time'
          || case when hook.updated_at > about.fired_at then format(' (the webhook was changed afterwards, at %s)', walhook.time_text(hook.updated_at)) else '' end
   end

@@ -46,6 +46,13 @@ on conflict (response_id) do update
        flags = excluded.flags, first_id = excluded.first_id, created_lsn = coalesce(excluded.created_lsn, s.created_lsn), fired_at = coalesce(excluded.fired_at, s.fired_at),
        fate = case when excluded.created_lsn is null then walhook.merge_fate(s.fate, excluded.fate) else excluded.fate end;
 
+-- What WriteStates keeps of a response, it finds under the response's present key. Keys may have been swapped: each is read as it was before.
+-- name: MoveStates
+insert into walhook.response_state (response_id, assessment_id, organization_id, stamp, flags, first_id, created_lsn, fate, fired_at)
+select u.to_id, s.assessment_id, s.organization_id, s.stamp, s.flags, s.first_id, s.created_lsn, s.fate, s.fired_at
+from unnest(@from_ids::text[], @to_ids::text[]) as u (from_id, to_id) join walhook.response_state s on s.response_id = u.from_id
+on conflict (response_id) do update set created_lsn = excluded.created_lsn, fate = excluded.fate, fired_at = excluded.fired_at;
+
 -- name: DeleteStates
 delete from walhook.response_state where response_id = any(@response_ids::text[]);
 
