@@ -146,8 +146,8 @@ func TestAlertsFire(t *testing.T) {
 			series{`walhook_reconciles_total{job="w",outcome="done"} 3x180`, `walhook_reconciles_total{job="w",outcome="failed"} 0x90 1x90`},
 		},
 		"WalhookQueueLate": {
-			series{`walhook_queue_oldest_seconds{job="w"} 0+60x180`, `walhook_switched_on{job="w"} 1x180`},
-			series{`walhook_queue_oldest_seconds{job="w"} 0+60x180`, `walhook_switched_on{job="w"} 0x180`},
+			series{`walhook_queue_oldest_age_seconds{job="w"} 0+60x180`, `walhook_enabled{job="w"} 1x180`},
+			series{`walhook_queue_oldest_age_seconds{job="w"} 0+60x180`, `walhook_enabled{job="w"} 0x180`},
 		},
 		"WalhookQueueGrows": {
 			series{`walhook_queue_deliveries{job="w"} 0+1000x180`},
@@ -166,7 +166,7 @@ func TestAlertsFire(t *testing.T) {
 			series{`walhook_webhooks{job="w",state="disabled"} 1x90 2x90`},
 			series{`walhook_webhooks{job="w",state="disabled"} 2x90 1x90`, `walhook_webhooks{job="w",state="enabled"} 1x90 2x90`},
 		},
-		"WalhookSwitchedOff": {series{`walhook_switched_on{job="w"} 0x180`}, series{`walhook_switched_on{job="w"} 0x40 1x140`}},
+		"WalhookSwitchedOff": {series{`walhook_enabled{job="w"} 0x180`}, series{`walhook_enabled{job="w"} 0x40 1x140`}},
 	}
 	for _, rule := range readAlerts(t) {
 		c, known := cases[rule.Alert]

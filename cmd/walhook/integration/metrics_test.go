@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
 
 	"walhook/cmd/walhook/internal/cli"
 	"walhook/cmd/walhook/internal/harness"
@@ -60,9 +62,9 @@ func TestMetricsMove(t *testing.T) {
 	d.Shows(5, "walhook_webhooks", "state", "enabled")
 	d.Shows(1, "walhook_webhooks", "state", "disabled")
 	d.Shows(1, "walhook_daemons")
-	d.Shows(1, "walhook_switched_on")
+	d.Shows(1, "walhook_enabled")
 	d.Shows(0, "walhook_queue_deliveries")
-	d.Shows(0, "walhook_queue_oldest_seconds")
+	d.Shows(0, "walhook_queue_oldest_age_seconds")
 	if got, _ := d.Scrape().Value("walhook_build_info", "version", cli.Version()); got != 1 {
 		t.Error("walhook_build_info does not tell the version")
 	}
@@ -70,13 +72,13 @@ func TestMetricsMove(t *testing.T) {
 	// What waits for a disabled webhook counts, and is not called late.
 	testenv.Exec(t, s.Store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now() - interval '1 day', 3, '1')", off)
 	d.Shows(1, "walhook_queue_deliveries")
-	d.Shows(0, "walhook_queue_oldest_seconds")
+	d.Shows(0, "walhook_queue_oldest_age_seconds")
 	testenv.Exec(t, s.Store, "insert into walhook.incident_log (kind, detail) values ('retention', 'x'), ('of_a_newer_version', 'x')")
 	testenv.Exec(t, s.Store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id, attempts, last_attempt_at, next_attempt_at) values ($1, now() - interval '1 hour', 3, '2', 1, now(), now() + interval '1 day')", broken)
 	d.Shows(2, "walhook_queue_deliveries")
 	d.Shows(1, "walhook_open_incidents", "kind", "retention")
 	d.Shows(1, "walhook_open_incidents", "kind", "other")
-	if got, _ := d.Scrape().Value("walhook_queue_oldest_seconds"); got < 3600 || got > 7200 {
+	if got, _ := d.Scrape().Value("walhook_queue_oldest_age_seconds"); got < 3600 || got > 7200 {
 		t.Errorf("the oldest delivery is said to be %v s old", got)
 	}
 
@@ -96,17 +98,26 @@ func TestMetricsMove(t *testing.T) {
 	checkDocumented(s, d.Scrape())
 }
 
-// checkDocumented holds the table of docs/reference/metrics.md to what is served.
+// checkDocumented holds the table of docs/reference/metrics.md to what is served, and its names to the conventions of Prometheus.
 func checkDocumented(s *harness.Site, got harness.Scraped) {
 	s.T.Helper()
 	served := map[string]string{}
+	var ours []*dto.MetricFamily
 	for name, family := range got {
 		if strings.HasPrefix(name, "walhook_") {
 			served[name] = strings.ToLower(family.GetType().String())
+			ours = append(ours, family)
 		}
 		if family.GetHelp() == "" {
 			s.T.Errorf("%s has no help", name)
 		}
+	}
+	problems, err := promlint.NewWithMetricFamilies(ours).Lint()
+	if err != nil {
+		s.T.Error(err)
+	}
+	for _, problem := range problems {
+		s.T.Errorf("%s: %s", problem.Metric, problem.Text)
 	}
 	if diff := cmp.Diff(harness.DocumentedMetrics(s.T), served); diff != "" {
 		s.T.Errorf("docs/reference/metrics.md (-) and /metrics (+):\n%s", diff)
