@@ -155,7 +155,7 @@ func TestSystemdUnit(t *testing.T) {
 	}
 	outlives(t, "walhook.service", time.Duration(seconds)*time.Second, cfg)
 	for key, want := range map[string]string{
-		"Service.EnvironmentFile": "/etc/walhook/walhook.env", "Service.Restart": "always", "Service.RestartPreventExitStatus": strconv.Itoa(cli.ExitUsage),
+		"Service.Type": "notify", "Service.TimeoutStartSec": "infinity", "Service.EnvironmentFile": "/etc/walhook/walhook.env", "Service.Restart": "always", "Service.RestartPreventExitStatus": strconv.Itoa(cli.ExitUsage),
 		"Service.DynamicUser": "yes", "Service.NoNewPrivileges": "yes", "Service.ProtectSystem": "strict", "Service.CapabilityBoundingSet": "",
 	} {
 		if got, set := unit[key]; !set || got != want {

@@ -94,6 +94,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	}
 	boundMemory(0)
 	ctx, cancel := context.WithCancelCause(ctx)
+	defer reportToSystemd(ctx, p.ready.ready, log)()
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer cancel(nil)
