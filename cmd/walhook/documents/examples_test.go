@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -270,7 +271,8 @@ type podSpec struct {
 		WhenUnsatisfiable string   `yaml:"whenUnsatisfiable"`
 		LabelSelector     selector `yaml:"labelSelector"`
 	} `yaml:"topologySpreadConstraints"`
-	Containers []container
+	InitContainers []container `yaml:"initContainers"`
+	Containers     []container
 }
 
 type securityContext struct {
@@ -286,6 +288,7 @@ type securityContext struct {
 type container struct {
 	Name, Image string
 	Args        []string
+	Restarts    string `yaml:"restartPolicy"`
 	EnvFrom     []struct {
 		ConfigMapRef struct{ Name string } `yaml:"configMapRef"`
 	} `yaml:"envFrom"`
@@ -345,11 +348,16 @@ func TestKubernetesManifests(t *testing.T) {
 			if want := object.Spec.Selector.MatchLabels; object.Kind == "Deployment" && !maps.Equal(want, object.Spec.Template.Metadata.Labels) {
 				t.Errorf("%s: the deployment selects %v", file, want)
 			}
-			for _, c := range pod.Containers {
+			for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
 				if c.Image != "walhook:dev" {
 					continue
 				}
 				where := filepath.Base(file) + ", container " + c.Name
+				// In the application's pod it starts before the application and stops after it.
+				sidecar := pod.Containers[0].Image != c.Image
+				if native := len(pod.InitContainers) > 0 && c.Restarts == "Always"; native != sidecar {
+					t.Errorf("%s is a native sidecar: %v, beside an application: %v", where, native, sidecar)
+				}
 				ran[filepath.Base(file)] = true
 				env := maps.Clone(mapping.Data)
 				if len(c.EnvFrom) != 1 || c.EnvFrom[0].ConfigMapRef.Name != mapping.Metadata.Name {
@@ -372,7 +380,7 @@ func TestKubernetesManifests(t *testing.T) {
 				if err != nil || host != "" || len(c.Ports) != 1 || port != strconv.Itoa(c.Ports[0].ContainerPort) {
 					t.Errorf("%s listens at %s, and its port is %v", where, cfg.Listen, c.Ports)
 				}
-				checkProbes(t, where, c, len(pod.Containers) > 1)
+				checkProbes(t, where, c, sidecar)
 			}
 		}
 	}
