@@ -76,6 +76,16 @@ type Row struct {
 	CopiedFrom Text // Null if no such column is mapped
 }
 
+// SetMark sets the state of a marker.
+func (r *Row) SetMark(k MarkerKind, to Mark) {
+	switch k {
+	case StartedMarker:
+		r.Started = to
+	case FinishedMarker:
+		r.Finished = to
+	}
+}
+
 // Change is one row change of a mapped table, in the order of the WAL.
 type Change struct {
 	Kind  Kind

@@ -84,9 +84,39 @@ func (m Mapping) StampColumn() string {
 	return m.Stamp
 }
 
+// MarkerKind is one of the markers.
+type MarkerKind uint8
+
+// The markers.
+const (
+	StartedMarker MarkerKind = iota + 1
+	FinishedMarker
+)
+
+// MappedMarker is a marker, and where it is found elsewhere.
+type MappedMarker struct {
+	Kind     MarkerKind
+	Role     string // in walhook.attachment.column_types
+	Variable string
+	NowFlag  int16 // in State.Flags, while the marker is set
+	Marker         // without a column: not mapped
+}
+
+// Markers returns all markers.
+func (m Mapping) Markers() []MappedMarker {
+	return []MappedMarker{
+		{StartedMarker, "started", "WALHOOK_STARTED", FlagStartedNow, m.Started},
+		{FinishedMarker, "finished", "WALHOOK_FINISHED", FlagFinishedNow, m.Finished},
+	}
+}
+
 // RespondentColumns returns the distinct mapped columns of the respondent table, in a fixed order.
 func (m Mapping) RespondentColumns() []string {
-	return distinct(m.ID, m.Assessment, m.Organization, m.Started.Column, m.Finished.Column, m.StampColumn())
+	columns := []string{m.ID, m.Assessment, m.Organization}
+	for _, marker := range m.Markers() {
+		columns = append(columns, marker.Column)
+	}
+	return distinct(append(columns, m.StampColumn())...)
 }
 
 // AssessmentColumns returns the distinct mapped columns of the assessment table, in a fixed order.
@@ -107,20 +137,25 @@ func distinct(columns ...string) []string {
 // Diff lists the variables that differ between the attached mapping and another one. It returns nil if they are the
 // same.
 func Diff(before, after Mapping) []string {
-	var differs []string
-	for _, v := range []struct{ variable, before, after string }{
+	type difference struct{ variable, before, after string }
+	settings := []difference{
 		{"WALHOOK_RESPONDENT_TABLE", before.Respondent.setting(), after.Respondent.setting()},
 		{"WALHOOK_RESPONDENT_ID", before.ID, after.ID},
 		{"WALHOOK_RESPONDENT_ASSESSMENT", before.Assessment, after.Assessment},
 		{"WALHOOK_RESPONDENT_ORGANIZATION", before.Organization, after.Organization},
-		{"WALHOOK_STARTED", before.Started.String(), after.Started.String()},
-		{"WALHOOK_FINISHED", before.Finished.String(), after.Finished.String()},
+	}
+	for i, marker := range before.Markers() {
+		settings = append(settings, difference{marker.Variable, marker.String(), after.Markers()[i].String()})
+	}
+	settings = append(settings, []difference{
 		{"WALHOOK_FINISH_STAMP", before.StampColumn(), after.StampColumn()},
 		{"WALHOOK_ASSESSMENT_TABLE", before.AssessmentTable.setting(), after.AssessmentTable.setting()},
 		{"WALHOOK_ASSESSMENT_ID", before.AssessmentID, after.AssessmentID},
 		{"WALHOOK_ASSESSMENT_EXTERNAL_ID", before.ExternalID, after.ExternalID},
 		{"WALHOOK_ASSESSMENT_COPIED_FROM", before.CopiedFrom, after.CopiedFrom},
-	} {
+	}...)
+	var differs []string
+	for _, v := range settings {
 		if v.before != v.after {
 			differs = append(differs, fmt.Sprintf("%s was %q and is %q", v.variable, v.before, v.after))
 		}

@@ -38,18 +38,27 @@ func EqualText(a, b *string) bool { return a == b || a != nil && b != nil && *a 
 // Flags encodes the state as walhook.response_state.flags.
 func (s *State) Flags() int16 {
 	var flags int16
-	for _, f := range []struct {
-		set bool
-		bit int16
-	}{{s.Started, FlagStarted}, {s.Completed, FlagCompleted}, {s.StartedNow, FlagStartedNow}, {s.FinishedNow, FlagFinishedNow}, {s.AwaitsStamp, FlagAwaitsStamp}} {
-		if f.set {
-			flags |= f.bit
+	for i, set := range s.flags() {
+		if *set {
+			flags |= 1 << i
 		}
 	}
 	return flags
 }
 
-// The bits of walhook.response_state.flags.
+// SetFlags decodes walhook.response_state.flags.
+func (s *State) SetFlags(flags int16) {
+	for i, set := range s.flags() {
+		*set = flags&(1<<i) != 0
+	}
+}
+
+// flags returns what the bits of the flags stand for, in their order.
+func (s *State) flags() [5]*bool {
+	return [...]*bool{&s.Started, &s.Completed, &s.StartedNow, &s.FinishedNow, &s.AwaitsStamp}
+}
+
+// The bits of walhook.response_state.flags. walhook.has_flag in sql/code/12_events.sql knows some of them.
 const (
 	FlagStarted int16 = 1 << iota
 	FlagCompleted

@@ -31,10 +31,11 @@ func MappedColumns(m cdc.Mapping, respondent, assessment *Table) []MappedColumn 
 		{RoleKey, m.ID, respondent},
 		{RoleAssessment, m.Assessment, respondent},
 		{roleOrganization, m.Organization, respondent},
-		{"started", m.Started.Column, respondent},
-		{"finished", m.Finished.Column, respondent},
-		{RoleStamp, m.StampColumn(), respondent},
 	}
+	for _, marker := range m.Markers() {
+		columns = append(columns, MappedColumn{marker.Role, marker.Column, respondent})
+	}
+	columns = append(columns, MappedColumn{RoleStamp, m.StampColumn(), respondent})
 	if assessment != nil {
 		columns = append(columns,
 			MappedColumn{"assessment_key", m.AssessmentID, assessment},

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"walhook/cdc"
@@ -64,6 +65,7 @@ func NewRowReader(m cdc.Mapping, t *Table) func(fields []cdc.Text) (cdc.Row, err
 		at[column] = i
 	}
 	stamp := m.StampColumn()
+	markers := slices.DeleteFunc(m.Markers(), func(m cdc.MappedMarker) bool { return m.Column == "" })
 	assessment, organization := t.columnType(m.Assessment), t.columnType(m.Organization)
 	return func(fields []cdc.Text) (cdc.Row, error) {
 		id := fields[at[m.ID]]
@@ -74,9 +76,10 @@ func NewRowReader(m cdc.Mapping, t *Table) func(fields []cdc.Text) (cdc.Row, err
 			ID:           id.Value,
 			Assessment:   fields[at[m.Assessment]],
 			Organization: cdc.Text{Null: true},
-			Started:      m.Started.Mark(fields[at[m.Started.Column]], t.Columns[m.Started.Column]),
-			Finished:     m.Finished.Mark(fields[at[m.Finished.Column]], t.Columns[m.Finished.Column]),
 			Stamp:        cdc.Text{Null: true},
+		}
+		for _, marker := range markers {
+			row.SetMark(marker.Kind, marker.Mark(fields[at[marker.Column]], t.Columns[marker.Column]))
 		}
 		row.Assessment.Value = assessment.CanonicalID(row.Assessment.Value)
 		if m.Organization != "" {

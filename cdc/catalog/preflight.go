@@ -143,14 +143,15 @@ type Variable struct{ Name, Column string }
 
 // RespondentVariables returns the variables that map columns of the respondent table.
 func RespondentVariables(m cdc.Mapping) []Variable {
-	return []Variable{
+	variables := []Variable{
 		{"WALHOOK_RESPONDENT_ID", m.ID},
 		{"WALHOOK_RESPONDENT_ASSESSMENT", m.Assessment},
 		{"WALHOOK_RESPONDENT_ORGANIZATION", m.Organization},
-		{"WALHOOK_STARTED", m.Started.Column},
-		{"WALHOOK_FINISHED", m.Finished.Column},
-		{"WALHOOK_FINISH_STAMP", m.Stamp},
 	}
+	for _, marker := range m.Markers() {
+		variables = append(variables, Variable{marker.Variable, marker.Column})
+	}
+	return append(variables, Variable{"WALHOOK_FINISH_STAMP", m.Stamp})
 }
 
 // AssessmentVariables returns the variables that map columns of the assessment table.
@@ -325,10 +326,7 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 
 // checkMarkers warns of values that the column's type does not have, which is mostly a typo.
 func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Mapping) error {
-	for _, marker := range []struct {
-		variable string
-		cdc.Marker
-	}{{"WALHOOK_STARTED", m.Started}, {"WALHOOK_FINISHED", m.Finished}} {
+	for _, marker := range m.Markers() {
 		if len(marker.Values) == 0 {
 			continue
 		}
@@ -339,7 +337,7 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 		for _, v := range marker.Values {
 			if len(values) > 0 && !slices.Contains(values, v) {
 				p.note(Warn, "marker_values",
-					fmt.Sprintf("%s names %q, which column %q of %s cannot hold", marker.variable, v, marker.Column,
+					fmt.Sprintf("%s names %q, which column %q of %s cannot hold", marker.Variable, v, marker.Column,
 						p.Respondent.Name.Display()),
 					fmt.Sprintf("name values of it: %s", strings.Join(values, ", ")))
 			}

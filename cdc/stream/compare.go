@@ -128,18 +128,22 @@ func (c *comparison) stage(ctx context.Context, result *comparisonResult) error 
 // table.
 func (c *comparison) reconcileDifferences(ctx context.Context, result *comparisonResult) error {
 	c.report("comparing the table with the recorded state")
-	_, err := c.store.Exec(ctx, `declare walhook_differences no scroll cursor for
+	var now int16
+	for _, marker := range c.mapping.Markers() {
+		now |= marker.NowFlag
+	}
+	_, err := c.store.Exec(ctx, fmt.Sprintf(`declare walhook_differences no scroll cursor for
 		select s.response_id, s.assessment_id, s.organization_id, s.stamp, s.flags, s.stamp_value,
 		       r.response_id is not null, r.assessment_id, r.organization_id, r.stamp, coalesce(r.flags, 0), r.first_id
 		  from pg_temp.walhook_snapshot s left join walhook.response_state r on r.response_id = s.response_id
-		 where r.response_id is null or (r.flags & 12) <> (s.flags & 12)
-		    or s.flags & 8 <> 0 and s.stamp is not null and s.stamp is distinct from r.stamp
-		    or s.assessment_id is distinct from r.assessment_id or s.organization_id is distinct from r.organization_id`)
+		 where r.response_id is null or (r.flags & %[1]d) <> (s.flags & %[1]d)
+		    or s.flags & %[2]d <> 0 and s.stamp is not null and s.stamp is distinct from r.stamp
+		    or s.assessment_id is distinct from r.assessment_id or s.organization_id is distinct from r.organization_id`, now, cdc.FlagFinishedNow))
 	if err != nil {
 		return fmt.Errorf("compare the table with the recorded state: %w", err)
 	}
 	var ordinal int64
-	now := time.Now()
+	at := time.Now()
 	for {
 		found, err := c.fetch(ctx)
 		if err != nil {
@@ -153,7 +157,7 @@ func (c *comparison) reconcileDifferences(ctx context.Context, result *compariso
 			found[i].ordinal = ordinal
 		}
 		result.differing += int64(len(found))
-		if err := c.fire(ctx, found, now, result); err != nil {
+		if err := c.fire(ctx, found, at, result); err != nil {
 			return err
 		}
 	}
@@ -227,6 +231,8 @@ type difference struct {
 	row      cdc.Row
 	recorded *cdc.State
 	ordinal  int64 // among all that differ
+
+	regressed bool // a marker is not set any more
 }
 
 func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
@@ -236,6 +242,7 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 	}
 	defer rows.Close()
 	var found []difference
+	markers := c.mapping.Markers()
 	for rows.Next() {
 		var (
 			id                                      string
@@ -248,16 +255,16 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 		if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &value, &recorded, &recordedAssessment, &recordedOrg, &before, &recordedFlags, &first); err != nil {
 			return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
 		}
-		mark := func(bit int16) cdc.Mark {
-			if flags&bit != 0 {
-				return cdc.MarkSet
-			}
-			return cdc.MarkUnset
-		}
 		d := difference{row: cdc.Row{
-			ID: id, Assessment: textOf(assessment), Organization: textOf(organization),
-			Started: mark(cdc.FlagStartedNow), Finished: mark(cdc.FlagFinishedNow), Stamp: textOf(stamp),
+			ID: id, Assessment: textOf(assessment), Organization: textOf(organization), Stamp: textOf(stamp),
 		}}
+		for _, marker := range markers {
+			if flags&marker.NowFlag != 0 {
+				d.row.SetMark(marker.Kind, cdc.MarkSet)
+			} else if recordedFlags&marker.NowFlag != 0 {
+				d.regressed = true
+			}
+		}
 		if d.row.Finished == cdc.MarkUnset {
 			d.row.Stamp = cdc.Text{Unchanged: true} // only the stamp of a finished row is staged
 		}
@@ -284,11 +291,9 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 // isDifferentResponse reports whether a row of a replaced table is another response with the same id: it has made
 // less progress, or belongs to another assessment. A row with more progress may be a copy that has changed since.
 func (c *comparison) isDifferentResponse(d difference) bool {
-	before := d.recorded
-	return before.StartedNow && d.row.Started == cdc.MarkUnset ||
-		before.FinishedNow && d.row.Finished == cdc.MarkUnset ||
+	return d.regressed ||
 		c.before[catalog.RoleAssessment] == c.types[catalog.RoleAssessment] &&
-			!cdc.EqualText(before.AssessmentID, d.row.Assessment.Pointer())
+			!cdc.EqualText(d.recorded.AssessmentID, d.row.Assessment.Pointer())
 }
 
 func textOf(value *string) cdc.Text {

@@ -33,9 +33,15 @@ type rowLayout struct {
 	mods     []int32
 
 	// Indexes of fields; -1 if not mapped.
-	id, assessment, organization, started, finished, stamp, external, copied int
+	id, assessment, organization, stamp, external, copied int
 
-	startedMarker, finishedMarker cdc.Marker
+	markers []mappedMarker // those that are mapped
+}
+
+// mappedMarker is a marker and the index of its field.
+type mappedMarker struct {
+	cdc.MappedMarker
+	field int
 }
 
 // field is a value as received: kind is 't' for text, 'n' for NULL, 'u' for unchanged, 0 for not sent. value is not a
@@ -110,9 +116,12 @@ func (d *Decoder) readRelation(c *cursor) error {
 	m := d.mapping
 	if table == cdc.Respondent {
 		p.idColumn = m.ID
-		p.startedMarker, p.finishedMarker = m.Started, m.Finished
-		p.assessment, p.organization = index(m.Assessment), index(m.Organization)
-		p.started, p.finished, p.stamp = index(m.Started.Column), index(m.Finished.Column), index(m.StampColumn())
+		p.assessment, p.organization, p.stamp = index(m.Assessment), index(m.Organization), index(m.StampColumn())
+		for _, marker := range m.Markers() {
+			if at := index(marker.Column); at >= 0 {
+				p.markers = append(p.markers, mappedMarker{marker, at})
+			}
+		}
 	} else {
 		p.idColumn = m.AssessmentID
 		p.external, p.copied = index(m.ExternalID), index(m.CopiedFrom)
@@ -187,9 +196,10 @@ func (p *rowLayout) row(d *Decoder, id string) cdc.Row {
 		return cdc.Row{ID: id, ExternalID: text(p.external), CopiedFrom: idOf(p.copied)}
 	}
 	row := cdc.Row{
-		ID: id, Assessment: idOf(p.assessment), Organization: idOf(p.organization),
-		Started: p.mark(d, p.started, p.startedMarker), Finished: p.mark(d, p.finished, p.finishedMarker),
-		Stamp: cdc.Text{Null: true},
+		ID: id, Assessment: idOf(p.assessment), Organization: idOf(p.organization), Stamp: cdc.Text{Null: true},
+	}
+	for i := range p.markers {
+		row.SetMark(p.markers[i].Kind, p.mark(d, &p.markers[i]))
 	}
 	if p.stamp >= 0 {
 		switch f := d.fields[p.stamp]; f.kind {
@@ -216,16 +226,16 @@ func (p *rowLayout) key(value []byte) string {
 	return string(value)
 }
 
-func (p *rowLayout) mark(d *Decoder, index int, m cdc.Marker) cdc.Mark {
-	f := d.fields[index]
+func (p *rowLayout) mark(d *Decoder, m *mappedMarker) cdc.Mark {
+	f, typeOID := d.fields[m.field], p.types[m.field]
 	switch f.kind {
 	case 'u':
 		return cdc.MarkUnchanged
 	case 't':
-		if len(m.Values) == 0 && f.value != nil && condition.AlwaysSet(p.types[index]) {
+		if len(m.Values) == 0 && f.value != nil && condition.AlwaysSet(typeOID) {
 			return cdc.MarkSet
 		}
-		return m.Mark(cdc.Text{Value: string(f.value)}, p.types[index])
+		return m.Mark(cdc.Text{Value: string(f.value)}, typeOID)
 	default:
 		return cdc.MarkUnset
 	}

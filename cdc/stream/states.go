@@ -64,16 +64,8 @@ func scanState(rows pgx.Rows) (id string, state *cdc.State, err error) {
 
 // newState builds a state from its columns.
 func newState(assessment, organization, stamp *string, flags int16, first *string) *cdc.State {
-	state := &cdc.State{
-		AssessmentID:   assessment,
-		OrganizationID: organization,
-		FirstID:        first,
-		Started:        flags&cdc.FlagStarted != 0,
-		Completed:      flags&cdc.FlagCompleted != 0,
-		StartedNow:     flags&cdc.FlagStartedNow != 0,
-		FinishedNow:    flags&cdc.FlagFinishedNow != 0,
-		AwaitsStamp:    flags&cdc.FlagAwaitsStamp != 0,
-	}
+	state := &cdc.State{AssessmentID: assessment, OrganizationID: organization, FirstID: first}
+	state.SetFlags(flags)
 	if stamp != nil {
 		state.Stamp = *stamp
 	}
