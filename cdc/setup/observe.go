@@ -21,8 +21,9 @@ import (
 // docs/reference/status.md.
 type Observation struct {
 	At            time.Time         `json:"at"`
-	OK            bool              `json:"ok"`       // no line fails
-	Problems      []string          `json:"problems"` // the texts of failing lines
+	OK            bool              `json:"ok"`          // no line fails
+	Problems      []string          `json:"problems"`    // the texts of failing lines
+	Unreachable   []string          `json:"unreachable"` // "store", "source": the databases that could not be connected to
 	Lines         []StatusLine      `json:"lines"`
 	Position      string            `json:"position"`    // "" if the store cannot be read
 	SlotStatus    string            `json:"slot_status"` // one of SlotStatuses, or slotUnknown
@@ -71,7 +72,7 @@ const maxListed = 20
 // Observe reads the state. A check that cannot run fails. The cost does not grow with the queue.
 func Observe(ctx context.Context, sourceURL, storeURL, slot string) *Observation {
 	o := &Observation{
-		At: time.Now().UTC(), Problems: []string{}, SlotStatus: slotUnknown,
+		At: time.Now().UTC(), Problems: []string{}, Unreachable: []string{}, SlotStatus: slotUnknown,
 		Endpoints: []FailingEndpoint{}, Incidents: []OpenIncident{},
 	}
 	o.observe(ctx, sourceURL, storeURL, slot)
@@ -132,12 +133,13 @@ func (o *Observation) connect(
 ) *pgx.Conn {
 	conn, err := connect(ctx, url)
 	if err != nil {
+		o.Unreachable = append(o.Unreachable, name)
 		o.line(catalog.Fail, name, "%v", err)
 		return nil
 	}
 	var standby bool
 	if err := conn.QueryRow(ctx, "select pg_catalog.pg_is_in_recovery()").Scan(&standby); err != nil {
-		o.line(catalog.Fail, name, "look whether the server is a standby: %v", err)
+		o.line(catalog.Fail, name, "check whether the server is a standby: %v", err)
 	} else if standby {
 		o.line(catalog.Fail, name, "the %s is a standby, which walhook cannot work on: connect to its primary", name)
 	} else {

@@ -44,7 +44,7 @@ func TestJSONIsDocumented(t *testing.T) {
 	if diff := cmp.Diff(documentedFields(harness.TextsOf(t, "../../../docs/reference/status.md")[""]), harness.Fields(t, out)); diff != "" {
 		t.Errorf("docs/reference/status.md (-) and status --json (+):\n%s\n%s", diff, out)
 	}
-	for _, text := range []string{`"ok":false`, `"slot_status":"reserved"`, `"slot_active":true`, `"daemons":1`, `"switched_on":true`, `"pending":1,"pending_estimated":false`, `"endpoints_in_trouble_count":1`, `"problems":["retention: x (since `, `"webhooks":[1]`} {
+	for _, text := range []string{`"ok":false`, `"unreachable":[]`, `"slot_status":"reserved"`, `"slot_active":true`, `"daemons":1`, `"switched_on":true`, `"pending":1,"pending_estimated":false`, `"endpoints_in_trouble_count":1`, `"problems":["retention: x (since `, `"webhooks":[1]`} {
 		if !strings.Contains(out, text) {
 			t.Errorf("status --json lacks %s: %s", text, out)
 		}

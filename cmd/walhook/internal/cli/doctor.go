@@ -17,10 +17,13 @@ func newDoctorCommand(env *Environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check every precondition and hazard, each with its remedy",
-		Long: `Looks at the application's database and the store, before or after attach, and prints each thing that it looked at as ok,
-warn or fail, with what to do. It changes nothing. docs/reference/doctor.md lists all checks. Exit status 1 when anything fails.
+		Long: `Checks the application's database and the store, before or after attach, and prints each finding as ok, warn or fail, with what
+to do. It changes nothing. docs/reference/doctor.md lists all checks.
 
---json prints {"findings": [{"check", "level", "found", "remedy"}, ...]}; the names of the checks stay what they are.`,
+Exit status 0: nothing fails. 1: a check fails; the checks source_connection and store_connection are those of a database that cannot be
+reached. 2: a flag or a variable is wrong.
+
+--json prints {"findings": [{"check", "level", "found", "remedy"}, ...]}; the names of the checks are stable.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := env.config()
@@ -50,11 +53,14 @@ warn or fail, with what to do. It changes nothing. docs/reference/doctor.md list
 	return cmd
 }
 
-// examineCAFile tells on this host what run would read on its own.
+// examineCAFile checks the file that run would read on this host.
 func examineCAFile(file string) catalog.Finding {
 	const check = "ca_file"
 	if _, err := rootCAs(file); err != nil {
-		return catalog.Finding{Check: check, Level: catalog.Fail, Found: "no daemon starts on this host: " + err.Error(), Remedy: "name the file by which the receivers' certificates are to be checked, in PEM"}
+		return catalog.Finding{
+			Check: check, Level: catalog.Fail, Found: "no daemon starts on this host: " + err.Error(),
+			Remedy: "name a PEM file with the authorities that issue the receivers' certificates",
+		}
 	}
 	return catalog.Finding{Check: check, Level: catalog.OK, Found: "the certificates in " + file + " can be read"}
 }

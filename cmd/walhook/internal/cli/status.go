@@ -18,13 +18,16 @@ func newStatusCommand(env *Environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show lag, slot health, queue depth and endpoints in trouble",
-		Long: `Shows where the stream and the queue stand, from the databases alone: it does not ask a daemon. Exit status 1 when something is
-wrong: each line begins with its verdict, and "fail" is what is wrong.
+		Long: `Shows the state of stream and queue as recorded in the databases; it does not contact a daemon. Each line begins with its verdict:
+ok, warn or fail.
 
---watch looks again and again, every 2 s or as often as --watch=INTERVAL says, until Ctrl-C, which ends it with status 0. On a
-terminal it draws the same lines anew; elsewhere an empty line stands between one look and the next.
+Exit status 0: no line fails. 1: a line fails, because something is unhealthy or because a database cannot be reached. In the JSON,
+"unreachable" names such databases. 2: a flag or a variable is wrong.
 
---json prints one object on one line, which docs/reference/status.md describes; with --watch, a line for each look.`,
+--watch repeats every 2 s, or as often as --watch=INTERVAL says, until Ctrl-C, and then exits with status 0. On a terminal it redraws
+in place; elsewhere an empty line separates the blocks.
+
+--json prints one object on one line, described in docs/reference/status.md; with --watch, one line each time.`,
 		Example: "  walhook status --watch=10s\n  walhook status --watch --json | jq -c '{at, pending}'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -57,9 +60,9 @@ terminal it draws the same lines anew; elsewhere an empty line stands between on
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().Var(&every, "watch", "look again and again, this often")
+	cmd.Flags().Var(&every, "watch", "repeat at this interval")
 	flag := cmd.Flags().Lookup("watch")
-	flag.DefValue, flag.NoOptDefVal = "", "2s" // without the flag it looks once
+	flag.DefValue, flag.NoOptDefVal = "", "2s" // without the flag it prints once
 	return cmd
 }
 
