@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,18 +118,25 @@ func (id Provenance) Original() Place {
 	return id.installedIn
 }
 
-// CheckOriginal returns a *CopyError unless source and store are the attached ones. It takes no lock and changes
-// nothing.
+// CheckOriginal returns a *CopyError unless source and store are the attached ones, or else a *sql.VersionError unless
+// the store's schema is this binary's. It takes no lock and changes nothing.
 func CheckOriginal(ctx context.Context, source, store *pgx.Conn) error {
-	a, err := ReadAttachmentIfInstalled(ctx, store)
-	if err != nil {
-		return err
+	_, _, err := inspectOriginal(ctx, source, store)
+	return err
+}
+
+// inspectOriginal returns the attachment and where its databases are, or the errors of CheckOriginal. A copy is a copy
+// whatever the version of its schema: whoever upgraded it as the original would be misled.
+func inspectOriginal(ctx context.Context, source, store *pgx.Conn) (a *Attachment, id Provenance, err error) {
+	if a, err = ReadAttachmentIfInstalled(ctx, store); err == nil {
+		if id, err = InspectProvenance(ctx, source, store, a); err == nil {
+			err = id.Err()
+		}
 	}
-	id, err := InspectProvenance(ctx, source, store, a)
-	if err != nil {
-		return err
+	if copied := (*CopyError)(nil); errors.As(err, &copied) {
+		return a, id, err
 	}
-	return id.Err()
+	return a, id, cmp.Or(sql.CheckVersion(ctx, store), err) // another version may be why it could not be read
 }
 
 // readInstallation returns where the store was installed, or the zero Place if an older version did not record it.
@@ -161,23 +169,13 @@ func OpenOriginal(ctx context.Context, sourceURL, storeURL string, target Target
 		return nil, err
 	}
 	defer CloseQuietly(store)
-	if err := sql.CheckVersion(ctx, store); err != nil {
-		return nil, err
-	}
-	a, err := ReadAttachment(ctx, store)
-	if err != nil {
-		return nil, err
-	}
 	source, err := ConnectSource(ctx, sourceURL)
 	if err != nil {
-		return nil, err
+		return nil, cmp.Or(sql.CheckVersion(ctx, store), err)
 	}
 	defer CloseQuietly(source)
-	id, err := InspectProvenance(ctx, source, store, a)
+	a, id, err := inspectOriginal(ctx, source, store)
 	if err != nil {
-		return nil, err
-	}
-	if err := id.Err(); err != nil {
 		return nil, err
 	}
 	if err := a.CheckComplete(); err != nil {

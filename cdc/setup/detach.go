@@ -36,10 +36,7 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 	defer catalog.CloseLocking(store)
 	// Check this before anything is changed: the store may have another version, and source or store may be a copy.
 	var version *sql.VersionError
-	if err := sql.CheckVersion(ctx, store); err != nil && !(errors.As(err, &version) && version.Have == 0) {
-		return err
-	}
-	if err := catalog.CheckOriginal(ctx, source, store); err != nil {
+	if err := catalog.CheckOriginal(ctx, source, store); err != nil && !(errors.As(err, &version) && version.Have == 0) {
 		return err
 	}
 	if err := catalog.LockAttach(ctx, store); err != nil {

@@ -60,9 +60,6 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (ReconcileResult, error
 		return ReconcileResult{}, err
 	}
 	defer catalog.CloseLocking(store)
-	if err := sql.CheckVersion(ctx, store); err != nil {
-		return ReconcileResult{}, err
-	}
 	r := &reconciler{cfg: cfg, store: store}
 	if err := r.checkOriginal(ctx); err != nil {
 		return ReconcileResult{}, err
@@ -153,7 +150,7 @@ type reconciler struct {
 	adopted    *catalog.Provenance // of a copy that becomes the original; nil: source and store are the original
 }
 
-// checkOriginal returns a *CopyError if source or store is a copy, before any lock is acquired.
+// checkOriginal is catalog.CheckOriginal, before any lock is acquired.
 func (r *reconciler) checkOriginal(ctx context.Context) error {
 	source, err := catalog.ConnectPrimary(ctx, r.cfg.SourceURL)
 	if err != nil {
