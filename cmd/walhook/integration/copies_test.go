@@ -212,6 +212,15 @@ func TestTemplateCopy(t *testing.T) {
 		refusesAsCopy(staging)
 		refusesAsCopy(staging.With("SLOT", slot+"_copy"))
 		staging.With("SLOT", slot)
+		// Nor is an upgrade what a copy of an older version needs.
+		testenv.Psql(t, staging.Store, "update walhook.schema_version set version = version - 1")
+		for _, command := range []string{"reconcile", "detach", "status", "doctor"} {
+			mustFail(staging, command, twoWays...)
+		}
+		old := staging.Start()
+		old.Readyz(503, "--adopt")
+		old.Stop()
+		testenv.Psql(t, staging.Store, "update walhook.schema_version set version = version + 1")
 		for _, way := range []string{"--adopt", "--fresh"} {
 			out, errOut, status := staging.Walhook("attach", way)
 			if status != 1 || !strings.Contains(errOut, fmt.Sprintf("belongs to database %q", s.Database())) || !strings.Contains(errOut, "another WALHOOK_SLOT") {
@@ -336,13 +345,17 @@ func TestRenamedAndRestoredInPlace(t *testing.T) {
 	testenv.Exec(t, admin, "drop database renamed")
 	testenv.Exec(t, admin, "create database renamed template "+backup)
 	s.Exec("insert into respondent (id, assessment_id) values (5, 1)")
-	s.Start().Ready()
+	d = s.Start().Ready()
 	resolved(s, "slot_lost")
 	s.Expect("/hook", "created 1", "created 2", "created 5")
+	d.Stop()
 
-	// The backup is a copy all the same.
-	c := copied(s, server.URL(backup))
-	mustFail(c, "status", twoWays...)
+	// The backup is a copy all the same, also under the original's name while the original has another.
+	mustFail(copied(s, server.URL(backup)), "status", twoWays...)
+	rename("away")
+	testenv.Exec(t, admin, "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", backup)
+	testenv.Exec(t, admin, "create database renamed template "+backup)
+	mustFail(copied(s, server.URL("renamed")), "status", twoWays...)
 	if got := testenv.Psql(t, s.Store, "select database = 'renamed' from walhook.attachment"); got != "t" {
 		t.Errorf("the attachment is recorded under another name than %s became", name)
 	}
