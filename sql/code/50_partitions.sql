@@ -41,6 +41,7 @@ begin
     part := format('walhook.%I', stem || '_' || n);
   end loop;
   execute format('create table %s (like %s including defaults including constraints)', part, parent);
+  execute format('alter table %s replica identity full', part); -- for publications FOR ALL TABLES
   for grantee in -- by ALTER DEFAULT PRIVILEGES
     select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
       from pg_class c cross join lateral aclexplode(c.relacl) a where c.oid = part::regclass and a.grantee <> c.relowner
