@@ -269,7 +269,7 @@ func (c *coordinator) cleanUpOrphans(ctx context.Context, now time.Time) {
 }
 
 func (c *coordinator) reloadWebhooks(ctx context.Context) error {
-	before, seen := c.s.knownWebhooks()
+	before := c.s.knownWebhooks()
 	now, err := loadVersion(ctx, c.s.pool)
 	if err != nil {
 		return err
@@ -286,7 +286,6 @@ func (c *coordinator) reloadWebhooks(ctx context.Context) error {
 			c.nextCleanup = earlier(c.nextCleanup, c.webhooksDeletedAt.Add(orphanGrace))
 		}
 	}
-	c.s.clearStale(seen)
 	return nil
 }
 

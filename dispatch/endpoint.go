@@ -21,7 +21,7 @@ const (
 
 // delivery is a pending delivery that this process holds in memory. Only this process sends it.
 type delivery struct {
-	edition     int64  // of its webhook, as the store had it when the delivery was read
+	version     int64  // of its webhook, as the store had it when the delivery was read
 	origin      string // the part of its webhook-id that names the store
 	id          int64
 	webhookID   int64
@@ -71,74 +71,25 @@ const (
 )
 
 // endpoint is what this process knows of one URL. The schedule's mutex guards it.
-//
-// Its state has three independent parts. Ownership (owned, releasing):
-//
-//	            markClaimed             rebalance                  markReleased
-//	not owned --------------> owned ----------------> releasing ----------------> not owned
-//	                            ^                         |      nothing active
-//	                            +-------------------------+
-//	                              rebalance: ours again
-//
-// disownAll leads from each of them to "not owned", after the lease is lost. Only the owner sends.
-//
-// Memory of an owned endpoint (moreInStore, loading, loadAgain, loadDeferred):
-//
-//	               queueLoad              all is held
-//	incomplete -----------------> loading -----------> complete
-//	 ^   ^                        |  | ^ ^  queueLoad   |  |
-//	 |   +--more, or loadAgain----+  | | +--------------+  |
-//	 |                               | |                   |
-//	 |     error, or stale webhooks  | | dueAt, queueLoad  |
-//	 |                               v |                   |
-//	 |                            deferred                 |
-//	 +------------------ invalidate -----------------------+
-//
-// workFound makes the memory of a just claimed endpoint complete without a load if nothing is pending. Only a complete
-// memory takes deliveries from the stream directly (tryHold), since nothing in the store can come before them.
-// Never-tried deliveries are loaded in the order of their ids: each one up to cursor was held, or lies behind an
-// earlier one about the same response. invalidate begins a new generation, and what was loaded for an older one is
-// ignored.
-//
-// Health (failures, limit, notBefore):
-//
-//	        a failure               failingAfter in a row
-//	working -----------> suspected -----------------------> failing
-//	   ^                     |                                 |
-//	   +---------------------+---------------------------------+
-//	     a success that started after the latest failure, or reset
-//
-// A failing endpoint has one attempt in flight, as a probe. A pause that the receiver asked for ends at notBefore, and
-// throttledBy lets an endpoint wait for others in any of these states.
 type endpoint struct {
 	id      int64
 	hooks   []*webhook
-	edition int64 // of hooks
+	version int64 // of hooks
 
-	owned     bool
-	releasing bool // released as soon as nothing is active
-	moving    bool // the URL is the new one of a webhook that may have attempts in flight at its previous one
+	state  state
+	load   *endpointLoad // under way; nil unless loading or reloading
+	queues uint8         // those that it is in
 
-	moreInStore  bool // the store may have deliveries after cursor
-	loading      bool // waits for a loader, or a query is under way
-	loadAgain    bool // something may have been queued since the last load began
-	loadDeferred bool // the next load waits for dueAt; loadAgain is set as well
-
-	inRing           bool
-	throttledBy      [throttleLimits]bool
-	failuresRecorded bool // the store has failures > 0
-
-	generation           int // of what is held
-	held                 map[int64]struct{}
-	memory               *memory
-	active               map[int64]*delivery // in flight or unrecorded; all of them are held
-	due                  []*delivery         // ready: tests first, then retries, then manual redeliveries
-	fresh                []*delivery         // ready: never tried
-	lastPickedDue        bool                // the last attempt was for one of due
-	lines                map[string]*line    // by response
-	cursor               int64
-	recordedWhileLoading map[int64]bool // deliveries whose results were recorded while loading: whether they have ended
-	lockedResults        map[int64]int  // by webhook: results that wait because another transaction has locked their rows
+	generation    int // of what is held
+	held          map[int64]struct{}
+	memory        *memory
+	active        map[int64]*delivery // in flight or unrecorded; all of them are held
+	due           []*delivery         // ready: tests first, then retries, then manual redeliveries
+	fresh         []*delivery         // ready: never tried
+	lastPickedDue bool                // the last attempt was for one of due
+	lines         map[string]*line    // by response
+	cursor        int64
+	lockedResults map[int64]int // by webhook: results that wait because another transaction has locked their rows
 
 	inFlight int
 	retrying int       // deliveries that failed and are due later, as far as is known
@@ -146,14 +97,15 @@ type endpoint struct {
 	timerAt  time.Time // when timer fires; zero: it is stopped
 	timer    *time.Timer
 
-	failures    int // in a row
-	limit       int // attempts in flight that slow start allows: one until the first success, doubled by each
-	notBefore   time.Time
-	latest      latestAttempts
-	byWebhook   map[int64]*latestAttempts // the same for each webhook, while anything is active
-	lastAttempt time.Time
-	quietSince  time.Time // the last answer, or the start of an attempt when none was in flight
-	lastError   string
+	failures         int // in a row
+	failuresRecorded int // the same, as the store has it
+	limit            int // attempts in flight that slow start allows: one until the first success, doubled by each
+	notBefore        time.Time
+	latest           latestAttempts
+	byWebhook        map[int64]*latestAttempts // the same for each webhook, while anything is active
+	lastAttempt      time.Time
+	quietSince       time.Time // the last answer, or the start of an attempt when none was in flight
+	lastError        string
 }
 
 // memory counts what all endpoints of a process hold.
@@ -164,7 +116,7 @@ type memory struct {
 }
 
 func newEndpoint(id int64, m *memory) *endpoint {
-	return &endpoint{id: id, memory: m, limit: 1, moreInStore: true}
+	return &endpoint{id: id, memory: m, limit: 1}
 }
 
 // put and drop keep an empty map nil, because most endpoints are idle most of the time.
@@ -230,18 +182,13 @@ func (e *endpoint) tryHold(d *delivery) bool {
 	if d.id <= e.cursor || !d.hook.enabled {
 		return false // it was loaded before it was offered, or its webhook was disabled since
 	}
-	if e.moreInStore || e.loading || e.retrying > 0 || !e.dueAt.IsZero() ||
-		e.moving || len(e.lockedResults) > 0 || e.room() <= 0 {
+	if e.state != complete || e.retrying > 0 || !e.dueAt.IsZero() || e.room() <= 0 ||
+		len(e.lockedResults) > 0 || slices.ContainsFunc(e.hooks, (*webhook).moving) {
 		return false
 	}
 	e.hold(d)
 	e.cursor = d.id
 	return true
-}
-
-// deferLoad lets the next load wait a second, because the last one failed or was stale.
-func (e *endpoint) deferLoad(now time.Time) {
-	e.loadAgain, e.loadDeferred, e.dueAt = true, true, now.Add(time.Second)
 }
 
 func (e *endpoint) hold(d *delivery) {
@@ -284,12 +231,8 @@ func (e *endpoint) makeReady(d *delivery) {
 
 // pick returns the delivery to attempt next, or nil. of is the limit of attempts in flight to one URL. Due and fresh
 // deliveries alternate, so that neither waits behind a backlog of the other. While the endpoint is failing, due ones go
-// first, as probes.
+// first, as probes, and hardly any never-tried delivery joins them.
 func (e *endpoint) pick(now time.Time, of int) *delivery {
-	if !e.owned || e.releasing || now.Before(e.notBefore) || e.inFlight >= min(e.limit, of) || e.failing() && e.inFlight > 0 {
-		return nil
-	}
-	// While the endpoint is failing, hardly any never-tried delivery joins those that serve as probes.
 	admit := !e.failing() || e.retrying < of || now.Sub(e.lastAttempt) >= probeInterval
 	if !e.lastPickedDue || e.failing() {
 		if d := e.pickDue(admit); d != nil {
@@ -376,10 +319,12 @@ func (e *endpoint) resultRecorded(d *delivery, final bool) (next *delivery, quer
 	if len(e.active) == 0 {
 		e.byWebhook = nil
 	}
-	if e.loading {
+	if e.load != nil {
 		// The query under way may return it as it was before.
-		put(&e.recordedWhileLoading, d.id, final)
-		e.loadAgain = e.loadAgain || !final
+		put(&e.load.recorded, d.id, final)
+		if !final {
+			e.on(moreStored)
+		}
 	}
 	switch {
 	case final && d.attempts > 0:
@@ -393,8 +338,9 @@ func (e *endpoint) resultRecorded(d *delivery, final bool) (next *delivery, quer
 // invalidate drops everything that is not active from memory, to be loaded again. Use it whenever something has changed
 // that the order of deliveries depends on, such as a webhook.
 func (e *endpoint) invalidate() {
+	e.on(invalidated)
 	e.generation++
-	e.due, e.fresh = nil, nil
+	e.due, e.fresh, e.cursor = nil, nil, 0
 	e.memory.held += len(e.active) - len(e.held)
 	if len(e.held) > 0 && len(e.active) == 0 {
 		e.memory.holders--
@@ -404,7 +350,6 @@ func (e *endpoint) invalidate() {
 		put(&e.held, id, struct{}{})
 	}
 	e.rebuildLines()
-	e.cursor, e.moreInStore, e.loadAgain = 0, true, true
 }
 
 // window is how many deliveries may be held: few while they would only wait, or while all endpoints together hold many.
@@ -436,14 +381,19 @@ func (e *endpoint) runningLowDue() bool { return len(e.due) <= e.window()/4 }
 
 // runningLow reports whether it is time to load more deliveries.
 func (e *endpoint) runningLow() bool {
-	return e.moreInStore && !e.loadDeferred && len(e.held) < e.window()/2
+	return (e.state == claimed || e.state == incomplete) && len(e.held) < e.window()/2
 }
 
 // applyLoad takes the deliveries that a load has found. admit makes a held delivery ready, or queues it in its line.
 func (e *endpoint) applyLoad(l *endpointLoad, now time.Time, admit func(*delivery)) {
+	if len(l.fresh) < int(l.asked.Room) {
+		e.on(foundAll)
+	} else {
+		e.on(foundPart)
+	}
 	take := func(d *delivery) {
 		_, held := e.held[d.id]
-		_, recorded := e.recordedWhileLoading[d.id]
+		_, recorded := l.recorded[d.id]
 		if !held && !recorded {
 			e.hold(d)
 			admit(d)
@@ -458,7 +408,7 @@ func (e *endpoint) applyLoad(l *endpointLoad, now time.Time, admit func(*deliver
 	}
 	unheld := func(id int64) bool {
 		_, held := e.held[id]
-		return id != 0 && !held && !e.recordedWhileLoading[id]
+		return id != 0 && !held && !l.recorded[id]
 	}
 	last, others := map[string]int64{}, map[string][]int64{}
 	for _, f := range l.fresh {
@@ -480,14 +430,12 @@ func (e *endpoint) applyLoad(l *endpointLoad, now time.Time, admit func(*deliver
 		}
 		take(f.delivery)
 	}
-	e.moreInStore = e.loadAgain || len(l.fresh) >= int(l.asked.Room)
 	e.retrying = l.retrying
 	e.dueAt = l.dueAt
 	if !e.dueAt.IsZero() && e.dueAt.Before(now) {
-		// More is due than fits, or it behind behind something: load again soon, but not at once.
+		// More is due than fits, or it waits behind something: load again soon, but not at once.
 		e.dueAt = now.Add(dueRecheck)
 	}
-	e.recordedWhileLoading = nil
 }
 
 // nextWake is when the endpoint may have something to do though nothing happens to it; zero: never.

@@ -29,7 +29,7 @@ func newClocked(t *testing.T, hooks ...*webhook) *clocked {
 	c.allowStartsUntil(c.now.Add(1000 * time.Hour))
 	c.markClaimed(0, 10, 0, 0)
 	c.e = c.endpoints[10]
-	c.e.moreInStore = false
+	c.e.on(nothingPending)
 	return c
 }
 
@@ -39,8 +39,8 @@ func (c *clocked) learn(hooks ...*webhook) {
 		known.byID[h.id] = h
 	}
 	c.applyWebhooks(known)
-	if c.e != nil {
-		c.e.loading, c.e.moreInStore = false, false
+	if c.e != nil && c.e.state.owned() {
+		c.e.state = complete
 	}
 }
 
@@ -67,10 +67,10 @@ func (c *clocked) does(o post.Outcome) result { return c.ends(c.attempt(), c.now
 // offer hands over never-tried deliveries, and returns how many attempts start.
 func (c *clocked) offer(n int) int {
 	before := len(c.sent)
-	c.e.moreInStore, c.e.loading = false, false
+	c.e.state = complete
 	for range n {
 		c.id++
-		c.handOver([]*delivery{{id: c.id, webhookID: 1, responseID: time.Duration(c.id).String()}}, nil, map[int64]int64{10: c.e.edition})
+		c.handOver([]*delivery{{id: c.id, webhookID: 1, responseID: time.Duration(c.id).String()}}, nil, map[int64]int64{10: c.e.version})
 	}
 	return len(c.sent) - before
 }
@@ -149,7 +149,7 @@ func TestPauses(t *testing.T) {
 	}
 
 	again := *hook
-	again.edition++
+	again.version++
 	c.learn(&again)
 	if n := c.offer(1); n != 0 {
 		t.Errorf("%d attempts started after an edit of something else, during the pause", n)
@@ -163,7 +163,7 @@ func TestPauses(t *testing.T) {
 	inFlight := c.attempt()
 	clear(c.endpointsToRecord)
 	enabled := again
-	enabled.edition, enabled.activation = enabled.edition+1, 1
+	enabled.version, enabled.activation = enabled.version+1, 1
 	c.learn(&enabled, other)
 	c.expect(0, c.e.limit)
 	if _, is := c.endpointsToRecord[c.e]; !is {
@@ -237,9 +237,9 @@ func TestProbes(t *testing.T) {
 	if d := c.e.pick(c.now, 8); d != fresh {
 		t.Error("nothing is sent though there are few probes")
 	}
-	c.e.fresh, c.e.inFlight = []*delivery{fresh}, 1
-	if c.e.pick(c.now, 8) != nil {
-		t.Error("a failing endpoint gets two attempts at a time")
+	c.e.limit, c.e.inFlight = 8, 1
+	if w := c.waitOf(c.e, c.now); w != waitsForAnswer {
+		t.Errorf("a failing endpoint with an attempt in flight waits for %d", w)
 	}
 }
 

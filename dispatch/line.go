@@ -89,7 +89,7 @@ func (e *endpoint) successorFound(l *line, next *delivery) (ready, again bool) {
 	if next.id > e.cursor {
 		// It was committed a moment ago and may still be handed over, even after it has ended. Load what follows
 		// instead.
-		e.moreInStore, e.loadAgain = true, true
+		e.on(moreStored)
 	}
 	e.hold(next)
 	l.addHead(next)
@@ -108,7 +108,11 @@ func (e *endpoint) rebuildLines() {
 	}
 	for _, d := range e.active {
 		d.line = nil
-		if d.kind == kindTest || !ordered[d.webhookID] {
+		keeps, here := ordered[d.webhookID]
+		if !here {
+			keeps = d.hook.ordered // its webhook has left the URL, but the attempt is in flight there
+		}
+		if d.kind == kindTest || !keeps {
 			continue
 		}
 		l := e.lines[d.responseID]

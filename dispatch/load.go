@@ -14,9 +14,9 @@ import (
 
 // endpointLoad is a load of pending deliveries for one endpoint: what it asks for, and what it has found.
 type endpointLoad struct {
-	endpoint   *endpoint
-	generation int // of the endpoint when the load began
-	asked      sql.Look
+	endpoint *endpoint
+	asked    sql.Look
+	recorded map[int64]bool // deliveries whose results were recorded meanwhile: whether they have ended
 
 	tests, due []*delivery
 	fresh      []freshDelivery
@@ -51,9 +51,9 @@ type freshDelivery struct {
 	others []int64
 }
 
-// newLoad begins a load.
+// newLoad returns a load that asks for what the endpoint has room for.
 func (e *endpoint) newLoad() *endpointLoad {
-	l := &endpointLoad{endpoint: e, generation: e.generation, asked: sql.Look{
+	l := &endpointLoad{endpoint: e, asked: sql.Look{
 		Ordered: e.ordered(), Held: slices.Collect(maps.Keys(e.held)), After: e.cursor,
 		Room: int32(e.room()), RoomDue: int32(e.roomDue()),
 	}}
@@ -69,7 +69,6 @@ func (e *endpoint) newLoad() *endpointLoad {
 			asked.Enabled, asked.Keeps = append(asked.Enabled, h.id), append(asked.Keeps, h.ordered)
 		}
 	}
-	e.loadAgain = false
 	return l
 }
 
@@ -169,7 +168,7 @@ func scanDelivery(rows pgx.Rows, extra ...any) (*delivery, error) {
 	var n nullableColumns
 	to := append([]any{
 		&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.xid, &d.committedAt, &d.attempts, &n.event, &d.kind, &d.responseID,
-		&n.edition, &n.origin,
+		&n.version, &n.origin,
 	}, extra...)
 	if err := rows.Scan(to...); err != nil {
 		return nil, fmt.Errorf("read a pending delivery: %w", err)

@@ -21,7 +21,7 @@ func TestRebalance(t *testing.T) {
 		stay    = "stay" // ours again: keep it
 		forget  = "forget"
 	)
-	active := map[int64]*delivery{1: {id: 1}}
+	active := map[int64]*delivery{1: {id: 1, webhookID: 1, hook: edited(1, 10, 1)}}
 	for name, tt := range map[string]struct {
 		e        endpoint
 		hooks    bool
@@ -30,22 +30,22 @@ func TestRebalance(t *testing.T) {
 		want     string
 	}{
 		"ours, and free":                     {hooks: true, mine: true, want: claim},
-		"ours already":                       {e: endpoint{owned: true}, hooks: true, mine: true, want: nothing},
-		"ours, and was to be another's":      {e: endpoint{owned: true, releasing: true}, hooks: true, mine: true, want: stay},
+		"ours already":                       {e: endpoint{state: complete}, hooks: true, mine: true, want: nothing},
+		"ours, and was to be another's":      {e: endpoint{state: releasing}, hooks: true, mine: true, want: stay},
 		"another's":                          {hooks: true, want: nothing},
-		"another's now":                      {e: endpoint{owned: true}, hooks: true, want: release},
-		"another's now, and in flight":       {e: endpoint{owned: true, active: active}, hooks: true, want: wait},
-		"another's, and still in flight":     {e: endpoint{owned: true, releasing: true, active: active}, hooks: true, want: wait},
-		"another's, and nothing flies now":   {e: endpoint{owned: true, releasing: true}, hooks: true, want: release},
-		"another's, and a result is locked":  {e: endpoint{owned: true, lockedResults: map[int64]int{1: 1}, active: active}, hooks: true, want: nothing},
+		"another's now":                      {e: endpoint{state: complete}, hooks: true, want: release},
+		"another's now, and in flight":       {e: endpoint{state: complete, active: active}, hooks: true, want: wait},
+		"another's, and still in flight":     {e: endpoint{state: releasing, active: active}, hooks: true, want: wait},
+		"another's, and nothing flies now":   {e: endpoint{state: releasing}, hooks: true, want: release},
+		"another's, and a result is locked":  {e: endpoint{state: complete, lockedResults: map[int64]int{1: 1}, active: active}, hooks: true, want: nothing},
 		"another's, and was locked once":     {e: endpoint{lockedResults: map[int64]int{1: 1}}, hooks: true, want: nothing},
 		"without webhooks":                   {mine: true, want: forget},
-		"without webhooks, and owned":        {e: endpoint{owned: true}, mine: true, want: release},
+		"without webhooks, and owned":        {e: endpoint{state: complete}, mine: true, want: release},
 		"without webhooks, and in flight":    {e: endpoint{active: active}, mine: true, want: nothing},
 		"ours, while the daemon stops":       {hooks: true, mine: true, stopping: true, want: nothing},
-		"ours already, as the daemon stops":  {e: endpoint{owned: true}, hooks: true, mine: true, stopping: true, want: release},
-		"in flight as the daemon stops":      {e: endpoint{owned: true, active: active}, hooks: true, mine: true, stopping: true, want: wait},
-		"locked as the daemon stops":         {e: endpoint{owned: true, lockedResults: map[int64]int{1: 1}}, hooks: true, mine: true, stopping: true, want: nothing},
+		"ours already, as the daemon stops":  {e: endpoint{state: complete}, hooks: true, mine: true, stopping: true, want: release},
+		"in flight as the daemon stops":      {e: endpoint{state: complete, active: active}, hooks: true, mine: true, stopping: true, want: wait},
+		"locked as the daemon stops":         {e: endpoint{state: complete, lockedResults: map[int64]int{1: 1}}, hooks: true, mine: true, stopping: true, want: nothing},
 		"another's, in flight for the first": {e: endpoint{active: active}, hooks: true, want: nothing},
 	} {
 		c := newClocked(t, edited(1, 10, 1))
@@ -65,15 +65,15 @@ func TestRebalance(t *testing.T) {
 			got = release
 		case c.endpoints[10] == nil:
 			got = forget
-		case e.releasing:
+		case e.state == releasing:
 			got = wait
-		case tt.e.releasing && e.loading:
+		case tt.e.state == releasing && e.state == queued:
 			got = stay
 		}
 		if got != tt.want {
 			t.Errorf("%s: %s, not %s", name, got, tt.want)
 		}
-		if invalidates := (got == release || got == wait) && !tt.e.releasing; invalidates != (e.generation != tt.e.generation) {
+		if invalidates := (got == release || got == wait) && tt.e.state != releasing; invalidates != (e.generation != tt.e.generation) {
 			t.Errorf("%s: the endpoint is invalidated: %t", name, !invalidates)
 		}
 	}
@@ -97,7 +97,9 @@ func TestMovesAreSettled(t *testing.T) {
 		moved := edited(2, 20, 2)
 		moved.previousEndpoints = []int64{tt.left}
 		c := newClocked(t, edited(1, 10, 1), moved)
-		c.e.owned, c.e.active = tt.owned, tt.active
+		if c.e.active = tt.active; !tt.owned {
+			c.e.on(disown)
+		}
 		hooks, urls := c.settledMoves()
 		if ended := slices.Equal(hooks, []int64{2}) && slices.Equal(urls, []int64{10}); ended != tt.ended || !ended && len(hooks)+len(urls) > 0 {
 			t.Errorf("%s: the moves of %v from %v have ended", name, hooks, urls)
@@ -110,8 +112,8 @@ func TestEndpointsAreOwnedUnderAnID(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	c.markReleased(0, []int64{10, 999})
-	if c.e.owned || !c.e.moreInStore {
-		t.Fatal("it is still owned, or what is pending is not looked for by who claims it again")
+	if c.e.state != notOwned {
+		t.Fatal("it is still owned")
 	}
 	drain(c.refreshWanted)
 	if c.register(7); c.registered() != 7 || !drain(c.refreshWanted) {
@@ -119,30 +121,30 @@ func TestEndpointsAreOwnedUnderAnID(t *testing.T) {
 	}
 	c.markClaimed(6, 10, 0, 0)
 	c.markClaimed(7, 999, 0, 0)
-	if c.e.owned {
+	if c.e.state.owned() {
 		t.Fatal("an endpoint was claimed under a number of before")
 	}
 	in := c.armed()
 	c.markClaimed(7, 10, 2, time.Minute)
-	if !c.e.owned || c.e.failures != 2 || !c.e.failuresRecorded || c.e.limit != 1 || !c.e.moreInStore || c.e.loadAgain || *in != time.Minute {
+	if c.e.state != claimed || c.e.failures != 2 || c.e.failuresRecorded != 2 || c.e.limit != 1 || *in != time.Minute {
 		t.Errorf("claimed, it is %+v, and its timer fires in %s", c.e, *in)
 	}
 	generation := c.e.generation
 	if c.markClaimed(7, 10, 0, 0); c.e.failures != 2 || c.e.generation != generation {
 		t.Error("an endpoint was claimed twice")
 	}
-	if c.markReleased(6, []int64{10}); !c.e.owned {
+	if c.markReleased(6, []int64{10}); !c.e.state.owned() {
 		t.Error("an endpoint was given back under a number of before")
 	}
-	c.e.releasing = true
+	c.e.on(release)
 	c.disownAll()
-	if c.e.owned || c.e.releasing || c.registered() != 0 || c.e.generation == generation || !c.startsUntil.IsZero() {
+	if c.e.state != notOwned || c.registered() != 0 || c.e.generation == generation || !c.startsUntil.IsZero() {
 		t.Errorf("a daemon that lost everything has number %d, lives until %s, and %+v", c.registered(), c.startsUntil, c.e)
 	}
 	// The limit that slow start has reached stays if nothing fails.
 	c.e.limit = 8
 	c.register(8)
-	if c.markClaimed(8, 10, 0, 0); c.e.limit != 8 || c.e.failuresRecorded {
+	if c.markClaimed(8, 10, 0, 0); c.e.limit != 8 || c.e.failuresRecorded > 0 {
 		t.Errorf("claimed without failures, %d attempts are allowed", c.e.limit)
 	}
 }
@@ -184,11 +186,12 @@ func TestIdleEndpoints(t *testing.T) {
 		asked, loading bool
 	}{
 		"idle":                    {func(*endpoint) {}, true, false},
-		"has more":                {func(e *endpoint) { e.moreInStore = true }, true, false},
-		"missed something":        {func(e *endpoint) { e.moreInStore, e.loadAgain = true, true }, false, true},
-		"another's":               {func(e *endpoint) { e.owned = false }, false, false},
-		"is left":                 {func(e *endpoint) { e.releasing = true }, false, false},
-		"is being loaded already": {func(e *endpoint) { e.loading = true }, false, true},
+		"just claimed":            {func(e *endpoint) { e.state = claimed }, true, false},
+		"has more":                {func(e *endpoint) { e.on(moreStored) }, false, true},
+		"was not loaded":          {func(e *endpoint) { e.on(loadPostponed) }, false, true},
+		"another's":               {func(e *endpoint) { e.on(disown) }, false, false},
+		"is left":                 {func(e *endpoint) { e.on(release) }, false, false},
+		"is to be loaded already": {func(e *endpoint) { e.on(loadWanted) }, false, true},
 		"full": {func(e *endpoint) {
 			for id := range int64(maxWindow) {
 				e.hold(&delivery{id: id + 1})
@@ -202,31 +205,40 @@ func TestIdleEndpoints(t *testing.T) {
 		asked, ids, cursors := c.idleEndpoints()
 		generation, is := asked[c.e]
 		slices.Sort(ids)
-		if is != tt.asked || is && (generation != c.e.generation || !slices.Equal(ids, []int64{1, 2}) || !slices.Equal(cursors, []int64{77, 77})) || !is && len(ids) > 0 || c.e.loading != tt.loading {
-			t.Errorf("%s: asked about %v from %v, generation %d; loading: %t", name, ids, cursors, generation, c.e.loading)
+		if is != tt.asked || is && (generation != c.e.generation || !slices.Equal(ids, []int64{1, 2}) || !slices.Equal(cursors, []int64{77, 77})) || !is && len(ids) > 0 || (c.e.state == queued) != tt.loading {
+			t.Errorf("%s: asked about %v from %v, generation %d; state %d", name, ids, cursors, generation, c.e.state)
 		}
 	}
+	// A load that is under way may have asked before something came.
+	c := newClocked(t, edited(1, 10, 1))
+	c.queueLoad(c.e)
+	c.takeLoads()
+	if c.idleEndpoints(); c.e.state != reloading {
+		t.Errorf("while a load is under way, the state becomes %d", c.e.state)
+	}
 	for name, tt := range map[string]struct {
-		pending       []int64
-		prepare       func(*endpoint)
-		loading, more bool
+		pending []int64
+		prepare func(*clocked)
+		want    state
 	}{
-		"something is pending":         {[]int64{1}, func(*endpoint) {}, true, true},
-		"of webhooks that are unknown": {[]int64{99}, func(*endpoint) {}, false, false},
-		"nothing is pending":           {nil, func(*endpoint) {}, false, false},
-		"nothing more than is held":    {nil, func(e *endpoint) { e.hold(&delivery{id: 1}) }, false, true},
-		"nothing more than was sent":   {nil, func(e *endpoint) { e.cursor = 1 }, false, true},
-		"something came meanwhile":     {nil, func(e *endpoint) { e.loadAgain = true }, true, true},
-		"it was forgotten meanwhile":   {nil, func(e *endpoint) { e.generation++ }, false, true},
-		"it was lost meanwhile":        {nil, func(e *endpoint) { e.owned = false }, false, true},
-		"it is being loaded":           {nil, func(e *endpoint) { e.loading = true }, true, true},
+		"something is pending":         {[]int64{1}, func(*clocked) {}, queued},
+		"of webhooks that are unknown": {[]int64{99}, func(*clocked) {}, complete},
+		"nothing is pending":           {nil, func(*clocked) {}, complete},
+		"something came meanwhile":     {nil, func(c *clocked) { c.e.on(moreStored) }, incomplete},
+		"it was invalidated":           {nil, func(c *clocked) { c.e.invalidate() }, incomplete},
+		"it was lost meanwhile":        {nil, func(c *clocked) { c.e.on(disown) }, notOwned},
+		"it was lost and claimed again": {nil, func(c *clocked) {
+			c.markReleased(0, []int64{10})
+			c.markClaimed(0, 10, 0, 0)
+		}, claimed},
+		"it is being loaded": {nil, func(c *clocked) { c.queueLoad(c.e) }, queued},
 	} {
 		c := newClocked(t, edited(1, 10, 1))
-		c.e.moreInStore = true
+		c.e.state = claimed
 		asked := map[*endpoint]int{c.e: c.e.generation}
-		tt.prepare(c.e)
-		if c.workFound(asked, tt.pending); c.e.loading != tt.loading || c.e.moreInStore != tt.more {
-			t.Errorf("%s: loading: %t, more: %t", name, c.e.loading, c.e.moreInStore)
+		tt.prepare(c)
+		if c.workFound(asked, tt.pending); c.e.state != tt.want {
+			t.Errorf("%s: state %d, not %d", name, c.e.state, tt.want)
 		}
 	}
 }
@@ -301,9 +313,9 @@ func TestHeartbeatInterval(t *testing.T) {
 // The successor of an ended head is sent at once, unless it is not due, is blocked, or another delivery may come first.
 func TestSuccessor(t *testing.T) {
 	t.Parallel()
-	next := delivery{id: 50, webhookID: 1, edition: 1, responseID: "7", attempts: 1}
-	edition, unknown, moved := next, next, next
-	edition.edition, unknown.webhookID, moved.webhookID, moved.edition = 9, 99, 3, 3
+	next := delivery{id: 50, webhookID: 1, version: 1, responseID: "7", attempts: 1}
+	newer, unknown, moved := next, next, next
+	newer.version, unknown.webhookID, moved.webhookID, moved.version = 9, 99, 3, 3
 	for name, tt := range map[string]struct {
 		next       *delivery
 		due, stale bool
@@ -316,7 +328,7 @@ func TestSuccessor(t *testing.T) {
 		"something was let go since":      {prepare: func(_ *clocked, q *successorQuery) { q.line.othersInStore = true }, want: "again"},
 		"one that is unknown comes first": {next: &next, due: true, stale: true, want: "loaded"},
 		"nothing, and one is unknown":     {stale: true, want: "loaded"},
-		"its webhook was edited":          {next: &edition, due: true, want: "loaded"},
+		"its webhook was edited":          {next: &newer, due: true, want: "loaded"},
 		"its webhook is unknown":          {next: &unknown, due: true, want: "loaded"},
 		"its webhook has moved":           {next: &moved, due: true, want: "loaded"},
 		"its webhook waits for a lock":    {next: &next, due: true, prepare: func(c *clocked, _ *successorQuery) { put(&c.e.lockedResults, 1, 1) }, want: "dropped"},
@@ -343,7 +355,7 @@ func TestSuccessor(t *testing.T) {
 		switch {
 		case len(c.sent) > 0:
 			got = "sent"
-		case c.e.generation != generation && c.e.loadDeferred && drain(c.refreshWanted):
+		case c.e.generation != generation && c.e.state == deferred && drain(c.refreshWanted):
 			got = "loaded"
 		case again:
 			got = "again"
@@ -365,9 +377,9 @@ func TestRecordedResultsUnblock(t *testing.T) {
 		stillUnrecorded        int
 	}{
 		"nothing waits":        {prepare: func(*clocked, *result) {}},
-		"the endpoint is left": {prepare: func(c *clocked, _ *result) { c.e.releasing = true }, refreshes: true},
+		"the endpoint is left": {prepare: func(c *clocked, _ *result) { c.e.on(release) }, refreshes: true},
 		"it is left, and more is in flight": {prepare: func(c *clocked, _ *result) {
-			c.e.releasing = true
+			c.e.on(release)
 			c.attempt()
 		}},
 		"the webhook moves":                {prepare: func(c *clocked, _ *result) { c.webhooks.byID[1].previousEndpoints = []int64{20} }, refreshes: true},
@@ -385,8 +397,8 @@ func TestRecordedResultsUnblock(t *testing.T) {
 		if refreshed := drain(c.refreshWanted); refreshed != tt.refreshes {
 			t.Errorf("%s: a refresh is requested: %t", name, refreshed)
 		}
-		if invalidates := c.e.generation != generation; invalidates != tt.invalidates || invalidates != c.e.loading || c.unrecorded != tt.stillUnrecorded {
-			t.Errorf("%s: the endpoint is invalidated: %t, and loaded: %t; %d results are unrecorded", name, invalidates, c.e.loading, c.unrecorded)
+		if invalidates := c.e.generation != generation; invalidates != tt.invalidates || invalidates != (c.e.state == queued) || c.unrecorded != tt.stillUnrecorded {
+			t.Errorf("%s: the endpoint is invalidated: %t, and loaded: %t; %d results are unrecorded", name, invalidates, c.e.state == queued, c.unrecorded)
 		}
 	}
 }
@@ -397,12 +409,12 @@ func TestLockedResultsAreDeferred(t *testing.T) {
 	c := newClocked(t, edited(1, 10, 1), edited(2, 10, 2), edited(3, 20, 3))
 	c.markClaimed(0, 20, 0, 0)
 	other := c.endpoints[20]
-	other.moreInStore = false
+	other.on(nothingPending)
 	r := c.does(post.Outcome{Kind: post.Success})
 	c.unrecorded = unrecordedLimit
 	other.hold(&delivery{id: 90})
 	other.fresh = []*delivery{{id: 90, webhookID: 3, hook: c.webhooks.byID[3], endpoint: other}}
-	c.addToRing(other)
+	c.ring.push(other)
 	if c.startAttempts(); len(c.sent) != 1 {
 		t.Fatal("an attempt begins though too much is unrecorded")
 	}
@@ -422,7 +434,7 @@ func TestVisibility(t *testing.T) {
 	visible := int64(0)
 	c.visible = func(xid int64) bool { return xid <= visible }
 	for id := range int64(3) {
-		c.handOver([]*delivery{{id: id + 1, webhookID: 1, responseID: fmt.Sprint(id), xid: id + 1}}, nil, map[int64]int64{10: c.e.edition})
+		c.handOver([]*delivery{{id: id + 1, webhookID: 1, responseID: fmt.Sprint(id), xid: id + 1}}, nil, map[int64]int64{10: c.e.version})
 	}
 	if len(c.sent) > 0 || !drain(c.visibilityPending) {
 		t.Fatalf("%d attempts begin before their transactions are visible", len(c.sent))
@@ -433,7 +445,7 @@ func TestVisibility(t *testing.T) {
 			t.Fatalf("with %d transactions visible %d deliveries wait, %d pass, and %d are sent", visible, left, passed, len(c.sent))
 		}
 	}
-	c.handOver([]*delivery{{id: 9, webhookID: 1, responseID: "9", xid: 9}}, nil, map[int64]int64{10: c.e.edition})
+	c.handOver([]*delivery{{id: 9, webhookID: 1, responseID: "9", xid: 9}}, nil, map[int64]int64{10: c.e.version})
 	c.e.invalidate()
 	visible = 9
 	if left, passed := c.recheckVisibility(); left != 0 || passed != 0 || len(c.sent) != 3 {

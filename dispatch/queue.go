@@ -29,7 +29,7 @@ type Queue struct {
 
 	queued   []*delivery
 	notHeld  map[int64]struct{} // webhooks with deliveries that are not in queued
-	editions map[int64]int64    // of the webhooks of each endpoint for which something was queued
+	versions map[int64]int64    // of the webhooks of each endpoint for which something was queued
 }
 
 // NewQueue returns a Queue. hasAssessments reports whether an assessment table is mapped. If so, a webhook for all
@@ -89,16 +89,16 @@ func (q *Queue) collect(rows pgx.Rows, from *addedEvents) error {
 	next := 0 // the first event that may match
 	for rows.Next() {
 		var (
-			id, webhookID, ordinal, endpointID, edition pgtype.Int8
+			id, webhookID, ordinal, endpointID, version pgtype.Int8
 			lsn                                         pgtype.Uint64
 			event                                       pgtype.Int2
 			due                                         pgtype.Bool
 		)
-		if err := rows.Scan(&id, &webhookID, &lsn, &ordinal, &event, &due, &endpointID, &edition); err != nil {
+		if err := rows.Scan(&id, &webhookID, &lsn, &ordinal, &event, &due, &endpointID, &version); err != nil {
 			return fmt.Errorf("read what was queued: %w", err)
 		}
 		if endpointID.Valid {
-			put(&q.editions, endpointID.Int64, edition.Int64)
+			put(&q.versions, endpointID.Int64, version.Int64)
 			continue
 		}
 		if due.Bool || len(q.queued) >= handOverLimit { // a due delivery may have to wait for others
@@ -141,15 +141,15 @@ func (q *Queue) Committed(ctx context.Context) {
 			d.queuedBy = &span
 		}
 	}
-	if len(q.queued) > 0 {
-		q.scheduler.handOver(q.queued, q.notHeld, q.editions)
+	if len(q.versions) > 0 {
+		q.scheduler.handOver(q.queued, q.notHeld, q.versions)
 	}
-	q.queued, q.notHeld, q.editions = nil, nil, nil
+	q.queued, q.notHeld, q.versions = nil, nil, nil
 }
 
 // Discarded drops what was queued in a transaction that failed, or whose outcome is unknown.
 func (q *Queue) Discarded() {
-	q.queued, q.notHeld, q.editions = nil, nil, nil
+	q.queued, q.notHeld, q.versions = nil, nil, nil
 	q.scheduler.requestRefresh()
 }
 
@@ -164,13 +164,13 @@ func (q *Queue) Began() { q.scheduler.queueLoadAll() }
 type nullableColumns struct {
 	lsn     pgtype.Uint64
 	xid     pgtype.Int8
-	edition pgtype.Int8
+	version pgtype.Int8
 	event   int16
 
 	origin string
 }
 
 func (n *nullableColumns) into(d *delivery) {
-	d.lsn, d.xid, d.edition, d.event = pglogrepl.LSN(n.lsn.Uint64), n.xid.Int64, n.edition.Int64, cdc.EventType(n.event)
+	d.lsn, d.xid, d.version, d.event = pglogrepl.LSN(n.lsn.Uint64), n.xid.Int64, n.version.Int64, cdc.EventType(n.event)
 	d.origin = unique.Make(n.origin).Value() // shared by all deliveries of that origin
 }

@@ -17,7 +17,7 @@ func TestQueuedNotification(t *testing.T) {
 		c.queuedNotification(payload)
 		var got []int64
 		for id, e := range c.endpoints {
-			if e.loading {
+			if e.state == queued {
 				got = append(got, id)
 			}
 		}
@@ -26,7 +26,7 @@ func TestQueuedNotification(t *testing.T) {
 		}
 	}
 	c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2))
-	c.requestLoad(c.endpoints[20])
+	c.requestLoad(20)
 	if !drain(c.notificationPending) || c.takeQueuedForOthers() != "20" || c.takeQueuedForOthers() != "" {
 		t.Error("the owner of an endpoint is not notified once of what was queued for it")
 	}
@@ -95,7 +95,7 @@ func TestReload(t *testing.T) {
 	c := newClocked(t, first, second)
 	third := edited(3, 30, 3)
 	third.previousEndpoints = []int64{10}
-	if gone := c.applyWebhooks(of(first, third)); !gone || c.endpoints[30] == nil || !c.endpoints[30].moving || len(c.endpoints[20].hooks) > 0 || c.e.loading {
+	if gone := c.applyWebhooks(of(first, third)); !gone || c.endpoints[30] == nil || len(c.endpoints[30].hooks) != 1 || len(c.endpoints[20].hooks) > 0 || c.e.state != complete {
 		t.Errorf("webhooks are gone: %t; the endpoints are %v", gone, c.endpoints)
 	}
 	delete(c.endpoints, 20)
@@ -126,14 +126,14 @@ func TestSiteSwitch(t *testing.T) {
 	queried := false
 	c.querySuccessor = func(*successorQuery) { queried = true }
 	c.requestSuccessor(c.e, &line{})
-	if c.e.loading = false; queried {
+	if c.e.state = complete; queried {
 		t.Error("a stopping daemon queries successors")
 	}
-	if c.queueLoad(c.e); c.e.loading {
+	if c.queueLoad(c.e); c.e.state != complete {
 		t.Error("a daemon that stops loads more")
 	}
-	c.stopping, c.e.releasing = false, true
-	if c.queueLoad(c.e); c.e.loading {
+	c.stopping, c.e.state = false, releasing
+	if c.queueLoad(c.e); c.e.state != releasing {
 		t.Error("more is loaded of an endpoint that is left")
 	}
 	if c.requestSuccessor(c.e, &line{}); !queried {
@@ -171,12 +171,12 @@ func TestLoads(t *testing.T) {
 		"nothing came":         {prepare: func(*clocked, *endpointLoad) {}},
 		"something was missed": {prepare: func(c *clocked, _ *endpointLoad) { c.queueLoad(c.e) }, again: true},
 		"it was forgotten":     {prepare: func(c *clocked, _ *endpointLoad) { c.e.invalidate() }, again: true},
-		"it was lost":          {prepare: func(c *clocked, _ *endpointLoad) { c.e.owned = false }},
+		"it was lost":          {prepare: func(c *clocked, _ *endpointLoad) { c.e.on(disown) }},
 		"a webhook has come":   {prepare: func(_ *clocked, l *endpointLoad) { l.stale = true }, later: true},
-		"an edit was seen":     {prepare: func(_ *clocked, l *endpointLoad) { l.due = []*delivery{{id: 1, webhookID: 1, edition: 9, attempts: 1}} }, later: true},
+		"an edit was seen":     {prepare: func(_ *clocked, l *endpointLoad) { l.due = []*delivery{{id: 1, webhookID: 1, version: 9, attempts: 1}} }, later: true},
 		"a webhook is gone":    {prepare: func(_ *clocked, l *endpointLoad) { l.tests = []*delivery{{id: 1, webhookID: 9, kind: kindTest}} }, later: true},
 		"it has moved": {prepare: func(_ *clocked, l *endpointLoad) {
-			l.tests = []*delivery{{id: 1, webhookID: 2, edition: 2, kind: kindTest}}
+			l.tests = []*delivery{{id: 1, webhookID: 2, version: 2, kind: kindTest}}
 		}, later: true},
 		"the store does not answer": {prepare: func(*clocked, *endpointLoad) {}, err: errors.New("away"), later: true},
 	} {
@@ -186,8 +186,8 @@ func TestLoads(t *testing.T) {
 		loads := c.takeLoads()
 		tt.prepare(c, loads[0])
 		c.loadsEnded(loads, tt.err)
-		if c.e.loading != tt.again || c.e.loadDeferred != tt.later || (*in >= 0) != tt.later || len(c.sent) > 0 {
-			t.Errorf("%s: it is loaded again: %t, or later: %t, in %s; %d attempts start", name, c.e.loading, c.e.loadDeferred, *in, len(c.sent))
+		if (c.e.state == queued) != tt.again || (c.e.state == deferred) != tt.later || (*in >= 0) != tt.later || len(c.sent) > 0 {
+			t.Errorf("%s: it is in state %d, and its timer fires in %s; %d attempts start", name, c.e.state, *in, len(c.sent))
 		}
 	}
 	c := newClocked(t, edited(1, 10, 1))
@@ -195,7 +195,7 @@ func TestLoads(t *testing.T) {
 		c.e.hold(&delivery{id: id + 1})
 		c.e.due = append(c.e.due, &delivery{id: id + 1})
 	}
-	if c.queueLoad(c.e); c.e.loading || !c.e.moreInStore {
+	if c.queueLoad(c.e); c.e.state != incomplete {
 		t.Error("a full endpoint forgets that the store has more, or loads though there is no room")
 	}
 }

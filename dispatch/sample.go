@@ -111,7 +111,7 @@ func (s *Scheduler) Load() Load {
 	defer s.mu.Unlock()
 	l := Load{InFlight: s.inFlight, Held: s.memory.held, Unrecorded: s.unrecorded, Alive: time.Now().Before(s.startsUntil)}
 	for _, e := range s.endpoints {
-		if e.owned {
+		if e.state.owned() {
 			l.Endpoints++
 		}
 	}

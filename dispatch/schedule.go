@@ -35,14 +35,14 @@ type schedule struct {
 	mu                 sync.Mutex
 	webhooks           *webhooks
 	endpoints          map[int64]*endpoint
-	ring               []*endpoint                 // may have something to send; served round-robin
-	throttledEndpoints [throttleLimits][]*endpoint // by the limit that they wait for
-	awaitingVisibility []*delivery                 // the source does not show their transactions yet
+	ring               fifo        // may have something to send; served round-robin
+	throttled          [waits]fifo // by what they wait for
+	loads              fifo        // to be loaded; those that are not queued any more are skipped
+	awaitingVisibility []*delivery // the source does not show their transactions yet
 	results            []result
 	endpointsToRecord  map[*endpoint]struct{} // their failures are to be written
 	queuedForOthers    map[int64]struct{}     // endpoints that other daemons own, for which something was queued
 	memory             memory
-	toLoad             []*endpoint // in order
 	inFlight           int
 	inFlightUnhealthy  int // of those, attempts to endpoints that were unhealthy when they started
 	unrecorded         int // results, apart from those deferred because of a lock
@@ -50,14 +50,9 @@ type schedule struct {
 	daemon             int64     // the id under which endpoints are owned; 0: not registered
 	startsUntil        time.Time // an attempt that starts later could outlast the lease
 
-	// A stale webhook is one that was not known as the store had it when a delivery was queued for it. Deliveries for
-	// stale webhooks are numbered, so that a reload clears only those that came before it.
-	staleWebhooks map[int64]int // the number of the latest such delivery of each
-	staleSeen     int
-
 	resultsPending      wakeup // for recordLoop: results or endpointsToRecord has something
 	visibilityPending   wakeup // for visibilityLoop: awaitingVisibility has something
-	loadsPending        wakeup // for a loadLoop: toLoad has something
+	loadsPending        wakeup // for a loadLoop: loads has something
 	refreshWanted       wakeup // for the coordinator: webhooks, ownership or pending deliveries may have changed in the store
 	notificationPending wakeup // for notifyLoop: queuedForOthers has something
 }
@@ -69,77 +64,43 @@ const unrecordedLimit = 2048
 func newSchedule(l limits) *schedule {
 	return &schedule{
 		limits: l, endpoints: map[int64]*endpoint{}, endpointsToRecord: map[*endpoint]struct{}{},
-		queuedForOthers: map[int64]struct{}{}, staleWebhooks: map[int64]int{},
-		webhooks: &webhooks{byID: map[int64]*webhook{}}, memory: memory{window: maxWindow},
+		ring: fifo{bit: 1}, loads: fifo{bit: 2}, throttled: [waits]fifo{waitsForQuarter: {bit: 4}, waitsForHalf: {bit: 8}},
+		queuedForOthers: map[int64]struct{}{},
+		webhooks:        &webhooks{byID: map[int64]*webhook{}}, memory: memory{window: maxWindow},
 		resultsPending: newWakeup(), visibilityPending: newWakeup(), loadsPending: newWakeup(), refreshWanted: newWakeup(),
 		notificationPending: newWakeup(),
 	}
 }
 
 // handOver offers the deliveries that this process's own stream has just committed. notHeld are webhooks for which the
-// stream committed more, behind those. editions has every endpoint that any of these deliveries is for, with the
-// edition of its webhooks in that transaction.
-func (s *schedule) handOver(queued []*delivery, notHeld map[int64]struct{}, editions map[int64]int64) {
+// stream committed more, behind those. versions has every endpoint that any of these deliveries is for, as the store
+// had it in that transaction.
+func (s *schedule) handOver(queued []*delivery, notHeld map[int64]struct{}, versions map[int64]int64) {
 	s.mu.Lock()
-	stale := false
+	defer s.mu.Unlock()
+	for id, version := range versions {
+		if !s.endpoints[id].isCurrent(version) {
+			s.requestLoad(id)
+			s.requestRefresh()
+		}
+	}
 	for _, d := range queued {
 		s.resolve(d)
-		if !isCurrent(d.endpoint, editions) {
-			s.markStale(d.webhookID)
-			stale = true
-		} else if d.endpoint.tryHold(d) {
+		e := d.endpoint
+		switch {
+		case e == nil || !e.isCurrent(versions[e.id]):
+		case e.tryHold(d):
 			s.admit(d)
-			continue
-		}
-		if d.endpoint != nil {
-			s.requestLoad(d.endpoint)
+		default:
+			s.requestLoad(e.id)
 		}
 	}
 	for id := range notHeld {
-		var e *endpoint
 		if hook := s.webhooks.byID[id]; hook != nil {
-			e = s.endpoints[hook.endpointID]
-			s.requestLoad(e)
-		}
-		if !isCurrent(e, editions) {
-			s.markStale(id)
-			stale = true
+			s.requestLoad(hook.endpointID)
 		}
 	}
 	s.startAttempts()
-	s.mu.Unlock()
-	if stale {
-		s.requestRefresh()
-	}
-}
-
-// isCurrent reports whether the endpoint's webhooks are known as the store had them when it queued. editions is as in
-// handOver. An edit counts for every later transaction: a delivery queued after one must not overtake deliveries that
-// the endpoint's webhooks already have in the store.
-func isCurrent(e *endpoint, editions map[int64]int64) bool {
-	return e != nil && e.edition == editions[e.id]
-}
-
-// markStale notes that a delivery was queued for a webhook that is not known as the store had it.
-func (s *schedule) markStale(webhookID int64) {
-	s.staleSeen++
-	s.staleWebhooks[webhookID] = s.staleSeen
-}
-
-// clearStale clears the webhooks that were stale when staleSeen was seen, because they were reloaded after that. Their
-// endpoints are known now, so their deliveries can be loaded here or by the owner.
-func (s *schedule) clearStale(seen int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, number := range s.staleWebhooks {
-		if number > seen {
-			continue
-		}
-		delete(s.staleWebhooks, id)
-		if hook := s.webhooks.byID[id]; hook != nil {
-			s.requestLoad(s.endpoints[hook.endpointID])
-		}
-	}
 }
 
 // resolve sets the delivery's webhook and endpoint, if they are known.
@@ -165,15 +126,7 @@ func (s *schedule) readyWhenVisible(d *delivery) {
 		return
 	}
 	d.endpoint.makeReady(d)
-	s.addToRing(d.endpoint)
-}
-
-// addToRing adds the endpoint to those that may have something to send.
-func (s *schedule) addToRing(e *endpoint) {
-	if !e.inRing {
-		e.inRing = true
-		s.ring = append(s.ring, e)
-	}
+	s.ring.push(d.endpoint)
 }
 
 // startAttempts starts as many attempts as the limits allow, one endpoint after the other.
@@ -186,81 +139,27 @@ func (s *schedule) startAttempts() {
 		if now.After(s.startsUntil) {
 			return
 		}
-		if len(s.ring) == 0 {
+		if s.ring.empty() {
 			s.releaseThrottled()
 		}
-		if len(s.ring) == 0 {
+		if s.ring.empty() {
 			return
 		}
-		e := s.ring[0]
-		s.ring[0] = nil
-		s.ring = s.ring[1:]
-		e.inRing = false
-		if limit, throttled := s.throttled(e, now); throttled {
-			s.throttle(e, limit)
+		e := s.ring.pop()
+		w := s.waitOf(e, now)
+		if w == waitsForQuarter || w == waitsForHalf {
+			s.throttled[w].push(e)
 			continue
 		}
-		if d := e.pick(now, s.limits.endpointConcurrency); d != nil {
-			s.startAttempt(d, now)
-			s.addToRing(e)
+		if w == waitsForNothing {
+			if d := e.pick(now, s.limits.endpointConcurrency); d != nil {
+				s.startAttempt(d, now)
+				s.ring.push(e)
+			}
 		}
 		if e.runningLow() {
 			s.queueLoad(e)
 		}
-	}
-}
-
-// The limits that throttle single endpoints, to keep room for the others.
-const (
-	// reservedQuarter keeps the last quarter of all attempts for endpoints that have none in flight and were tried
-	// before. Endpoints that were never tried get none of it, because any number of them may hang.
-	reservedQuarter = iota
-	// unhealthyHalf is the half of all attempts that unhealthy endpoints may take together.
-	unhealthyHalf
-	throttleLimits
-)
-
-// throttledBatch is how many endpoints of each limit return to the ring with each attempt that ends.
-const throttledBatch = 2
-
-// roomFor reports whether the limit leaves room for another attempt.
-func (s *schedule) roomFor(limit int) bool {
-	of := s.limits.concurrency
-	if limit == reservedQuarter {
-		return of == 1 || s.inFlight < of-max(of/4, 1)
-	}
-	return s.inFlightUnhealthy < max(of/2, 1)
-}
-
-// throttled reports whether a limit keeps the endpoint from starting an attempt, and which one.
-func (s *schedule) throttled(e *endpoint, now time.Time) (limit int, throttled bool) {
-	if (e.inFlight > 0 || e.lastAttempt.IsZero()) && !s.roomFor(reservedQuarter) {
-		return reservedQuarter, true
-	}
-	return unhealthyHalf, e.unhealthy(now) && !s.roomFor(unhealthyHalf)
-}
-
-// throttle lets the endpoint wait until the limit leaves room.
-func (s *schedule) throttle(e *endpoint, limit int) {
-	if !e.throttledBy[limit] {
-		e.throttledBy[limit] = true
-		s.throttledEndpoints[limit] = append(s.throttledEndpoints[limit], e)
-	}
-}
-
-// releaseThrottled returns throttled endpoints to the ring if there is room.
-func (s *schedule) releaseThrottled() {
-	for limit := range s.throttledEndpoints {
-		if !s.roomFor(limit) {
-			continue
-		}
-		n := min(throttledBatch, len(s.throttledEndpoints[limit]))
-		for i, e := range s.throttledEndpoints[limit][:n] {
-			s.throttledEndpoints[limit][i] = nil
-			e.throttledBy[limit] = false
-			s.addToRing(e)
-		}
-		s.throttledEndpoints[limit] = s.throttledEndpoints[limit][n:]
 	}
 }
 
@@ -302,13 +201,13 @@ func (s *schedule) attemptEnded(d *delivery, o post.Outcome, unhealthy bool) (r 
 	r = s.limits.decide(d, o, now)
 	was = e.failing()
 	e.attemptEnded(d, o, now, s.limits.endpointConcurrency)
-	if e.failures > 0 || e.failuresRecorded {
+	if e.failures > 0 || e.failuresRecorded > 0 {
 		e.lastError = o.Error
 		s.endpointsToRecord[e] = struct{}{}
 	}
 	s.results = append(s.results, r)
 	s.unrecorded++
-	s.addToRing(e)
+	s.ring.push(e)
 	// Endpoints throttled so far go before those that arrive from now on.
 	s.releaseThrottled()
 	s.startAttempts()
@@ -336,7 +235,7 @@ func (s *schedule) takeResults() (results []result, endpoints []*endpoint) {
 	defer s.mu.Unlock()
 	results, s.results = s.results, nil
 	for e := range s.endpointsToRecord {
-		e.failuresRecorded = e.failures > 0
+		e.failuresRecorded = e.failures
 		endpoints = append(endpoints, e)
 	}
 	clear(s.endpointsToRecord)
@@ -363,18 +262,18 @@ func (s *schedule) timerFired(e *endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.timerAt = time.Time{}
-	if !e.owned || s.stopping {
+	if !e.state.owned() || s.stopping {
 		return
 	}
 	if now := s.now(); !e.dueAt.IsZero() && !now.Before(e.dueAt) {
-		if e.runningLowDue() || e.loadDeferred {
+		if e.runningLowDue() || e.state == deferred {
 			e.dueAt = time.Time{}
 			s.queueLoad(e)
 		} else {
 			e.dueAt = now.Add(dueRecheck)
 		}
 	}
-	s.addToRing(e)
+	s.ring.push(e)
 	s.startAttempts()
 	s.rearm(e)
 }
@@ -402,7 +301,8 @@ func (s *schedule) successorFound(q *successorQuery, next *delivery, due, stale 
 	if e.generation != q.generation {
 		return // the endpoint was invalidated and is loaded again
 	}
-	if stale || next != nil && !s.isDeliveryCurrent(next, e) {
+	found := func(yield func(*delivery) bool) { _ = next == nil || yield(next) }
+	if !s.matches(e, stale, found) {
 		e.invalidate()
 		s.awaitRefresh(e)
 		return
@@ -454,9 +354,9 @@ func (s *schedule) resultsRecorded(results []result) {
 				e.dueAt = at
 			}
 		}
-		s.addToRing(e)
+		s.ring.push(e)
 		s.rearm(e)
-		if e.releasing && len(e.active) == 0 {
+		if e.state == releasing && len(e.active) == 0 {
 			refresh = true
 		}
 	}
@@ -505,7 +405,7 @@ func (s *schedule) recheckVisibility() (left, ready int) {
 		case s.visible(d.xid):
 			ready++
 			d.endpoint.makeReady(d)
-			s.addToRing(d.endpoint)
+			s.ring.push(d.endpoint)
 		default:
 			kept = append(kept, d)
 		}
@@ -515,6 +415,3 @@ func (s *schedule) recheckVisibility() (left, ready int) {
 	s.startAttempts()
 	return len(kept), ready
 }
-
-// requestRefresh lets the coordinator look for changed webhooks and pending deliveries in the store.
-func (s *schedule) requestRefresh() { s.refreshWanted.signal() }

@@ -7,20 +7,14 @@ import (
 
 // queueLoad queues the endpoint for a loader. If a load is under way already, another one follows it.
 func (s *schedule) queueLoad(e *endpoint) {
-	if !e.owned || e.releasing || s.stopping {
-		return
-	}
-	if e.loading {
-		e.loadAgain = true
-		return
-	}
+	wanted := loadWanted
 	if e.full() {
-		e.moreInStore = true // startAttempts queues it when there is room
-		return
+		wanted = loadWhenRoom // startAttempts queues it then
 	}
-	e.loading, e.loadDeferred = true, false
-	s.toLoad = append(s.toLoad, e)
-	s.loadsPending.signal()
+	if !s.stopping && e.on(wanted) && e.state == queued {
+		s.loads.push(e)
+		s.loadsPending.signal()
+	}
 }
 
 // takeLoads returns the loads that one loader does in a round trip: several, if each has little room.
@@ -28,15 +22,14 @@ func (s *schedule) takeLoads() []*endpointLoad {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var loads []*endpointLoad
-	for room := 0; room < maxLoadRoom && len(loads) < maxLoadEndpoints && len(s.toLoad) > 0; {
-		e := s.toLoad[0]
-		s.toLoad[0] = nil
-		s.toLoad = s.toLoad[1:]
-		l := e.newLoad()
-		room += int(l.asked.Room)
-		loads = append(loads, l)
+	for room := 0; room < maxLoadRoom && len(loads) < maxLoadEndpoints && !s.loads.empty(); {
+		if e := s.loads.pop(); e.on(loadBegun) {
+			e.load = e.newLoad()
+			room += int(e.load.asked.Room)
+			loads = append(loads, e.load)
+		}
 	}
-	if len(s.toLoad) > 0 {
+	if !s.loads.empty() {
 		s.loadsPending.signal() // for another loader
 	}
 	return loads
@@ -58,13 +51,11 @@ func (s *schedule) loadsEnded(loads []*endpointLoad, err error) {
 // applyLoad takes what a load has found, unless it is stale or failed.
 func (s *schedule) applyLoad(l *endpointLoad, err error) {
 	e := l.endpoint
-	e.loading = false
 	switch {
+	case e.load != l: // the endpoint was invalidated meanwhile, or is another daemon's
 	case err != nil:
 		e.deferLoad(s.now())
-	case e.generation != l.generation || !e.owned:
-		s.queueLoad(e)
-	case l.stale || !s.isLoadCurrent(l):
+	case !s.matches(e, l.stale, l.deliveries):
 		s.awaitRefresh(e)
 	default:
 		e.applyLoad(l, s.now(), func(d *delivery) {
@@ -72,25 +63,17 @@ func (s *schedule) applyLoad(l *endpointLoad, err error) {
 			s.admit(d)
 		})
 	}
-	s.addToRing(e)
-}
-
-// awaitRefresh is called if the store has other webhooks of the endpoint's URL than are known here, because their
-// deliveries may come first. It requests a refresh, and a load after that.
-func (s *schedule) awaitRefresh(e *endpoint) {
-	e.deferLoad(s.now())
-	s.rearm(e)
-	s.requestRefresh()
+	s.ring.push(e)
 }
 
 // requestLoad is called if the store has a delivery for the endpoint that is not held here. It is loaded, or the
 // endpoint's owner is notified.
-func (s *schedule) requestLoad(e *endpoint) {
-	if e.owned {
+func (s *schedule) requestLoad(id int64) {
+	if e := s.endpoints[id]; e != nil && e.state.owned() {
 		s.queueLoad(e)
 		return
 	}
-	s.queuedForOthers[e.id] = struct{}{}
+	s.queuedForOthers[id] = struct{}{}
 	s.notificationPending.signal()
 }
 
@@ -121,7 +104,7 @@ func (s *schedule) queuedNotification(payload string) {
 	}
 	for field := range strings.FieldsSeq(payload) {
 		id, err := strconv.ParseInt(field, 10, 64)
-		if e := s.endpoints[id]; err == nil && e != nil && e.owned {
+		if e := s.endpoints[id]; err == nil && e != nil {
 			s.queueLoad(e)
 		}
 	}
@@ -140,21 +123,4 @@ func (s *schedule) takeQueuedForOthers() string {
 	}
 	clear(s.queuedForOthers)
 	return strings.Join(ids, " ")
-}
-
-// isDeliveryCurrent reports whether a loaded delivery's webhook is known as the store had it, at this endpoint.
-func (s *schedule) isDeliveryCurrent(d *delivery, e *endpoint) bool {
-	hook := s.webhooks.byID[d.webhookID]
-	return hook != nil && hook.edition == d.edition && hook.endpointID == e.id
-}
-
-// isLoadCurrent reports whether that holds for all deliveries of a load. If one had to be skipped, those behind it
-// would overtake it.
-func (s *schedule) isLoadCurrent(l *endpointLoad) bool {
-	for d := range l.deliveries {
-		if !s.isDeliveryCurrent(d, l.endpoint) {
-			return false
-		}
-	}
-	return true
 }

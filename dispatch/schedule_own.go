@@ -43,11 +43,11 @@ func (s *schedule) registered() int64 {
 	return s.daemon
 }
 
-// knownWebhooks returns the webhooks in memory, and the staleSeen of the same moment.
-func (s *schedule) knownWebhooks() (*webhooks, int) {
+// knownWebhooks returns the webhooks in memory.
+func (s *schedule) knownWebhooks() *webhooks {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.webhooks, s.staleSeen
+	return s.webhooks
 }
 
 // webhookDiff is the difference between the webhooks in memory and those loaded.
@@ -99,7 +99,7 @@ func diffWebhooks(before, loaded *webhooks) *webhookDiff {
 // applyWebhooks replaces the webhooks by reloaded ones, and invalidates endpoints if their deliveries depend on a
 // change. It reports whether webhooks were deleted. Only one goroutine calls it, so the comparison needs no mutex.
 func (s *schedule) applyWebhooks(loaded *webhooks) (deleted bool) {
-	before, _ := s.knownWebhooks()
+	before := s.knownWebhooks()
 	d := diffWebhooks(before, loaded)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,16 +113,15 @@ func (s *schedule) applyWebhooks(loaded *webhooks) (deleted bool) {
 			e = newEndpoint(id, &s.memory)
 			s.endpoints[id] = e
 		}
-		e.hooks, e.edition = list, editionOf(list)
-		e.moving = slices.ContainsFunc(list, (*webhook).moving)
-		s.addToRing(e)
+		e.hooks, e.version = list, versionOf(list)
+		s.ring.push(e)
 	}
 	for id := range d.stale {
 		e := s.endpoints[id]
 		if e == nil {
 			continue
 		}
-		if _, enabled := d.reset[id]; enabled && e.owned {
+		if _, enabled := d.reset[id]; enabled && e.state.owned() {
 			e.reset(s.now())
 			s.endpointsToRecord[e] = struct{}{}
 			s.resultsPending.signal()
@@ -132,7 +131,7 @@ func (s *schedule) applyWebhooks(loaded *webhooks) (deleted bool) {
 	}
 	if loaded.enabled != before.enabled {
 		for _, e := range s.endpoints {
-			s.addToRing(e)
+			s.ring.push(e)
 		}
 	}
 	s.startAttempts()
@@ -146,7 +145,7 @@ func (s *schedule) settledMoves() (webhookIDs, endpointIDs []int64) {
 	defer s.mu.Unlock()
 	for _, w := range s.webhooks.byID {
 		for _, id := range w.previousEndpoints {
-			if e := s.endpoints[id]; e != nil && e.owned && !e.hasActive(w.id) {
+			if e := s.endpoints[id]; e != nil && e.state.owned() && !e.hasActive(w.id) {
 				webhookIDs, endpointIDs = append(webhookIDs, w.id), append(endpointIDs, id)
 			}
 		}
@@ -156,7 +155,7 @@ func (s *schedule) settledMoves() (webhookIDs, endpointIDs []int64) {
 
 // rebalance returns which endpoints to claim, and which to release. An endpoint that is to be released is sent nothing
 // more, and is returned once nothing is active.
-func (s *schedule) rebalance(owns func(endpoint int64) bool) (claim, release []int64) {
+func (s *schedule) rebalance(owns func(endpoint int64) bool) (toClaim, toRelease []int64) {
 	s.mu.Lock()
 	ids := slices.Collect(maps.Keys(s.endpoints))
 	s.mu.Unlock()
@@ -169,26 +168,25 @@ func (s *schedule) rebalance(owns func(endpoint int64) bool) (claim, release []i
 	defer s.mu.Unlock()
 	for id, e := range s.endpoints {
 		// No other daemon could send to it while results wait for a lock.
-		want := !s.stopping && len(e.hooks) > 0 && wanted[id] || e.owned && len(e.lockedResults) > 0
+		owned := e.state.owned()
+		want := !s.stopping && len(e.hooks) > 0 && wanted[id] || owned && len(e.lockedResults) > 0
 		switch {
-		case want && !e.owned:
-			claim = append(claim, id)
-		case want && e.releasing:
-			e.releasing = false
+		case want && !owned:
+			toClaim = append(toClaim, id)
+		case want && e.on(resume):
 			s.queueLoad(e)
-		case !want && e.owned:
-			if !e.releasing {
-				e.releasing = true
+		case !want && owned:
+			if e.on(release) {
 				e.invalidate()
 			}
 			if len(e.active) == 0 {
-				release = append(release, id)
+				toRelease = append(toRelease, id)
 			}
 		case !want && len(e.hooks) == 0 && len(e.active) == 0:
 			delete(s.endpoints, id)
 		}
 	}
-	return claim, release
+	return toClaim, toRelease
 }
 
 // markReleased disowns the endpoints that the daemon of that id has released.
@@ -199,8 +197,7 @@ func (s *schedule) markReleased(daemon int64, ids []int64) {
 		return
 	}
 	for _, id := range ids {
-		if e := s.endpoints[id]; e != nil {
-			e.owned, e.releasing = false, false
+		if e := s.endpoints[id]; e != nil && e.on(disown) {
 			e.invalidate()
 		}
 	}
@@ -212,13 +209,12 @@ func (s *schedule) markClaimed(daemon, id int64, failures int, pause time.Durati
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.endpoints[id]
-	if e == nil || e.owned || daemon != s.daemon {
+	if e == nil || e.state.owned() || daemon != s.daemon {
 		return
 	}
-	e.owned = true
 	e.invalidate()
-	e.loadAgain = false
-	e.failures, e.failuresRecorded = failures, failures > 0
+	e.on(claim)
+	e.failures, e.failuresRecorded = failures, failures
 	e.notBefore = s.now().Add(pause)
 	if e.failures > 0 {
 		e.limit = 1
@@ -232,7 +228,7 @@ func (s *schedule) disownAll() {
 	defer s.mu.Unlock()
 	s.startsUntil, s.daemon = time.Time{}, 0
 	for _, e := range s.endpoints {
-		e.owned, e.releasing = false, false
+		e.on(disown)
 		e.invalidate()
 	}
 }
@@ -244,11 +240,11 @@ func (s *schedule) idleEndpoints() (asked map[*endpoint]int, ids, cursors []int6
 	defer s.mu.Unlock()
 	asked = map[*endpoint]int{}
 	for _, e := range s.endpoints {
-		if !e.owned || e.releasing || e.loading || e.full() {
+		if e.state != claimed && e.state != complete {
+			s.queueLoad(e) // also if a load is under way: it may have been too early for what is pending now
 			continue
 		}
-		if e.moreInStore && e.loadAgain {
-			s.queueLoad(e)
+		if e.full() {
 			continue
 		}
 		for _, w := range e.hooks {
@@ -274,15 +270,9 @@ func (s *schedule) workFound(asked map[*endpoint]int, pending []int64) {
 		}
 	}
 	for e, generation := range asked {
-		if _, has := busy[e]; has || !e.owned || e.loading || e.generation != generation {
-			continue
+		if _, has := busy[e]; !has && e.generation == generation {
+			e.on(nothingPending)
 		}
-		if e.loadAgain {
-			s.queueLoad(e)
-			continue
-		}
-		// Nothing is pending: the memory is complete without a load, if the endpoint was just claimed.
-		e.moreInStore = e.moreInStore && (len(e.held) > 0 || e.cursor > 0)
 	}
 }
 

@@ -63,8 +63,8 @@ type pendingRow struct {
 	attempts int
 	due      time.Time // zero: never tried
 	xid      int64
-	edition  int64           // of its webhook when it was queued
-	behind   map[int64]int64 // enabled webhooks of the URL that kept the order then, with their editions
+	version  int64           // of its webhook when it was queued
+	behind   map[int64]int64 // enabled webhooks of the URL that kept the order then, with their versions
 }
 
 // process is a daemon: its schedule, and the queries and attempts under way.
@@ -74,7 +74,7 @@ type process struct {
 	s *schedule
 
 	offered   []*delivery // committed, to be handed over
-	editions  map[int64]int64
+	versions  map[int64]int64
 	flights   []*flight
 	taken     []result // being recorded
 	endpoints []*endpoint
@@ -84,7 +84,6 @@ type process struct {
 	loads     []*loadStep
 	find      *findStep
 	reload    *webhooks // read, but not applied yet
-	staleSeen int       // staleSeen before it was read
 	timers    map[*endpoint]time.Time
 	lookedAt  time.Time
 
@@ -193,7 +192,7 @@ func (w *world) fail(format string, args ...any) {
 func (w *world) edit(id int64, enabled, ordered bool, url int64) {
 	w.note("in the store, webhook %d: enabled %v, ordered %v, URL %d", id, enabled, ordered, url)
 	w.edited++
-	h := &webhook{id: id, endpointID: url, edition: w.edited, activation: w.edited, enabled: enabled, ordered: ordered}
+	h := &webhook{id: id, endpointID: url, version: w.edited, activation: w.edited, enabled: enabled, ordered: ordered}
 	if old := w.hooks[id]; old != nil {
 		if old.endpointID == url && (old.enabled || !enabled) {
 			h.activation = old.activation
@@ -247,7 +246,7 @@ func (w *world) commit(count int, draw func(i int) (response string, hook int64)
 	p := w.daemons[0]
 	w.xid++
 	w.note("commit %d from id %d, transaction %d", count, w.nextID+1, w.xid)
-	p.editions = map[int64]int64{}
+	p.versions = map[int64]int64{}
 	for i := range count {
 		if response, hook := draw(i); w.hooks[hook].enabled {
 			w.queue(response, hook, w.xid)
@@ -258,17 +257,17 @@ func (w *world) commit(count int, draw func(i int) (response string, hook int64)
 func (w *world) queue(response string, hook, xid int64) {
 	w.nextID++
 	url := w.hooks[hook].endpointID
-	r := &pendingRow{id: w.nextID, response: response, hook: hook, xid: xid, edition: w.hooks[hook].edition, behind: map[int64]int64{}}
+	r := &pendingRow{id: w.nextID, response: response, hook: hook, xid: xid, version: w.hooks[hook].version, behind: map[int64]int64{}}
 	for _, h := range w.at(url) {
 		if h.enabled && h.ordered {
-			r.behind[h.id] = h.edition
+			r.behind[h.id] = h.version
 		}
 	}
 	w.note("  %d: response %s, webhook %d", r.id, response, hook)
 	w.rows[r.id] = r
 	p := w.daemons[0]
 	p.offered = append(p.offered, w.delivery(r))
-	p.editions[url] = editionOf(w.at(url))
+	p.versions[url] = versionOf(w.at(url))
 }
 
 // crash reverts the last commits of the stream, which nobody waited for. Results and deliveries queued by hand stay,
@@ -289,7 +288,7 @@ func (w *world) crash(last int) {
 		w.ghosts[r.id] = true
 	}
 	p := w.daemons[0]
-	p.offered, p.editions = nil, map[int64]int64{} // loaded from the store instead
+	p.offered, p.versions = nil, map[int64]int64{} // loaded from the store instead
 	p.s.requestRefresh()
 	p.s.queueLoadAll()
 	w.nextID += 1000
@@ -315,7 +314,7 @@ func (w *world) notify() {
 }
 
 func (w *world) delivery(r *pendingRow) *delivery {
-	return &delivery{id: r.id, webhookID: r.hook, edition: w.hooks[r.hook].edition, responseID: r.response, xid: r.xid, attempts: r.attempts, kind: r.kind}
+	return &delivery{id: r.id, webhookID: r.hook, version: w.hooks[r.hook].version, responseID: r.response, xid: r.xid, attempts: r.attempts, kind: r.kind}
 }
 
 // Queries.
@@ -402,7 +401,7 @@ func (p *process) handOverSome(most int) {
 	}
 	p.w.note("hand over %d, and tell of the rest for %d webhooks", len(kept), len(rest))
 	p.offered = nil
-	p.s.handOver(kept, rest, p.editions)
+	p.s.handOver(kept, rest, p.versions)
 }
 
 // send takes an attempt that the schedule starts, and checks it against the rules.
@@ -424,7 +423,7 @@ func (p *process) send(d *delivery, unhealthy bool) {
 		w.fail("%d is sent over the limit", d.id)
 	case e.failing() && e.inFlight > 1:
 		w.fail("%d is sent to a failing endpoint beside its probe", d.id)
-	case w.owner[e.id] != p || e.releasing:
+	case w.owner[e.id] != p || !e.state.sends():
 		w.fail("%d is sent by one who does not own the endpoint", d.id)
 	case d.hook.endpointID != e.id:
 		w.fail("%d is sent to a URL that its webhook does not have", d.id)
@@ -432,7 +431,7 @@ func (p *process) send(d *delivery, unhealthy bool) {
 		w.fail("%d of a disabled webhook is sent", d.id)
 	case r.xid > w.visible:
 		w.fail("%d is sent before its transaction is visible", d.id)
-	case d.hook.edition < r.edition:
+	case d.hook.version < r.version:
 		w.fail("%d is sent as its webhook was before an edit that counts for it", d.id)
 	case r.due.After(w.now):
 		w.fail("%d is sent before it is due", d.id)
@@ -449,7 +448,7 @@ func (p *process) send(d *delivery, unhealthy bool) {
 				w.fail("%d is sent twice at a time", d.id)
 			case f.d.webhookID == d.webhookID && f.d.endpoint.id != e.id:
 				w.fail("%d is sent while %d of its webhook is in flight at another URL", d.id, f.d.id)
-			case f.d.endpoint.id == e.id && d.ordered() && f.d.responseID == d.responseID && f.d.kind != kindTest && p.s.webhooks.byID[f.d.webhookID].ordered:
+			case f.d.endpoint.id == e.id && d.ordered() && f.d.responseID == d.responseID && f.d.kind != kindTest && keepsOrder(p.s.webhooks.byID[f.d.webhookID], f.d):
 				w.fail("%d is sent beside %d about the same response", d.id, f.d.id)
 			}
 		}
@@ -458,8 +457,8 @@ func (p *process) send(d *delivery, unhealthy bool) {
 		ordered := e.ordered()
 		// A manual redelivery repeats an earlier commit: it has a place of its own, and is not sent beside another.
 		for _, o := range w.rows {
-			edition, keeps := r.behind[o.hook]
-			unknown := keeps && edition == w.hooks[o.hook].edition && w.hooks[o.hook].endpointID == e.id // perhaps
+			version, keeps := r.behind[o.hook]
+			unknown := keeps && version == w.hooks[o.hook].version && w.hooks[o.hook].endpointID == e.id // perhaps
 			if o.id < r.id && o.response == r.response && o.kind < kindTest && (slices.Contains(ordered, o.hook) || unknown) {
 				w.fail("%d is sent before %d about the same response has ended", d.id, o.id)
 			}
@@ -467,6 +466,14 @@ func (p *process) send(d *delivery, unhealthy bool) {
 	}
 	p.flights = append(p.flights, &flight{d: d, unhealthy: unhealthy, begun: w.now})
 	w.sent++
+}
+
+// keepsOrder reports whether a delivery in flight keeps its place: as its webhook is now, or was before it left the URL.
+func keepsOrder(known *webhook, d *delivery) bool {
+	if known.endpointID == d.endpoint.id {
+		return known.ordered
+	}
+	return d.hook.ordered
 }
 
 func (p *process) answer(i int, o post.Outcome) {
@@ -658,7 +665,6 @@ func (p *process) learn() {
 // stepReload reads the webhooks, and applies them at the next call.
 func (p *process) stepReload() {
 	if p.reload == nil {
-		_, p.staleSeen = p.s.knownWebhooks()
 		p.reload = p.w.loaded()
 		return
 	}
@@ -666,7 +672,6 @@ func (p *process) stepReload() {
 	loaded := p.reload
 	p.reload = nil
 	p.s.applyWebhooks(loaded)
-	p.s.clearStale(p.staleSeen)
 }
 
 // share claims and releases endpoints as w.mine says.
@@ -827,44 +832,35 @@ func (w *world) check() {
 			w.fail("%d in flight, %d of them counted, %d in trouble; %d unrecorded, %d counted", len(p.flights), p.s.inFlight, p.s.inFlightUnhealthy, active-inFlight, p.s.unrecorded)
 		}
 		p.checkRing()
-		for limit, throttled := range p.s.throttledEndpoints {
-			if len(throttled) > 0 && len(p.s.ring) == 0 && p.s.inFlight < p.s.limits.concurrency && p.s.roomFor(limit) {
-				w.fail("%d endpoints are throttled although there is room", len(throttled))
+		for why := waitsForQuarter; why < waits; why++ {
+			if n := len(p.s.throttled[why].queue); n > 0 && p.s.ring.empty() && p.s.inFlight < p.s.limits.concurrency && p.s.roomFor(why) {
+				w.fail("%d endpoints are throttled although there is room", n)
 			}
 		}
 	}
 }
 
-// checkRing makes sure that each endpoint is in the ring at most once, and that an endpoint that may start an attempt
+// checkRing makes sure that each endpoint is in a queue at most once, and that an endpoint that may start an attempt
 // waits for nothing else.
 func (p *process) checkRing() {
 	w := p.w
-	turns := map[*endpoint]int{}
-	for _, e := range p.s.ring {
-		turns[e]++
-	}
-	throttled := map[*endpoint]bool{}
-	for limit := range p.s.throttledEndpoints {
+	for _, q := range append([]fifo{p.s.ring, p.s.loads}, p.s.throttled[waitsForQuarter:]...) {
 		places := map[*endpoint]int{}
-		for _, e := range p.s.throttledEndpoints[limit] {
+		for _, e := range q.queue {
 			places[e]++
-			throttled[e] = true
 		}
 		for _, e := range p.s.endpoints {
-			if is := e.throttledBy[limit]; places[e] > 1 || is != (places[e] == 1) {
-				w.fail("URL %d is throttled by limit %d in %d places; it has the flag: %t", e.id, limit, places[e], is)
+			if is := e.queues&q.bit != 0; places[e] > 1 || is != (places[e] == 1) {
+				w.fail("URL %d is in queue %d in %d places; it has the bit: %t", e.id, q.bit, places[e], is)
 			}
 		}
 	}
 	for _, e := range p.s.endpoints {
-		if turns[e] > 1 || e.inRing != (turns[e] == 1) {
-			w.fail("URL %d is in the ring in %d places; it has the flag: %t", e.id, turns[e], e.inRing)
-		}
 		at, set := p.timers[e]
 		if set != !e.timerAt.IsZero() || set && at.Before(e.timerAt) {
 			w.fail("the timer of URL %d fires at %s, and not at %s", e.id, at, e.timerAt)
 		}
-		if p.s.inFlight >= p.s.limits.concurrency || throttled[e] || e.loading {
+		if p.s.inFlight >= p.s.limits.concurrency || p.s.waitOf(e, w.now) != waitsForNothing {
 			continue
 		}
 		copied := *e
@@ -900,6 +896,7 @@ func (p *process) waiting() map[int64]int {
 
 func (p *process) checkEndpoint(e *endpoint) {
 	w := p.w
+	p.checkState(e)
 	places := map[int64]int{}
 	for _, d := range e.due {
 		places[d.id]++
@@ -948,12 +945,43 @@ func (p *process) checkEndpoint(e *endpoint) {
 	}
 }
 
+// checkState makes sure that the state of an endpoint is the one that its other fields and the store show.
+func (p *process) checkState(e *endpoint) {
+	w := p.w
+	underWay := e.state == loading || e.state == reloading
+	switch {
+	case e.state.owned() != (w.owner[e.id] == p):
+		w.fail("daemon %d has URL %d in state %d, and its owner is another one", p.n, e.id, e.state)
+	case underWay != (e.load != nil):
+		w.fail("URL %d is in state %d, and a load is under way: %t", e.id, e.state, !underWay)
+	case underWay && !slices.ContainsFunc(p.loads, func(step *loadStep) bool { return slices.Contains(step.loads, e.load) }):
+		w.fail("URL %d is in state %d, and its load never ends", e.id, e.state)
+	case e.state == queued && !slices.Contains(p.s.loads.queue, e):
+		w.fail("URL %d waits for a loader that does not know of it", e.id)
+	case e.state == deferred && e.timerAt.IsZero():
+		w.fail("URL %d is never loaded again", e.id)
+	}
+	if e.state != complete || p.n > 0 || !e.isCurrent(versionOf(w.at(e.id))) {
+		return // others may miss a notification
+	}
+	for _, r := range w.rows {
+		offered := slices.ContainsFunc(p.offered, func(d *delivery) bool { return d.id == r.id })
+		h := p.s.webhooks.byID[r.hook]
+		if h != nil && h.endpointID == e.id && h.enabled && !e.blocked(h) && r.due.IsZero() && r.id > e.cursor && !offered {
+			w.fail("daemon %d believes that it holds all of URL %d, and not %d", p.n, e.id, r.id)
+		}
+	}
+}
+
 // step takes the next step of a daemon that has something to do, and reports whether there was one.
 func (p *process) step() bool {
 	switch {
 	case drain(p.s.refreshWanted):
 		p.learn()
 		p.share()
+		for p.find != nil { // from before
+			p.stepFind()
+		}
 		p.stepFind()
 	case len(p.offered) > 0:
 		p.handOver()

@@ -14,7 +14,7 @@ import (
 
 // edited is a webhook as it was after some edit.
 func edited(id, endpoint, edit int64) *webhook {
-	return &webhook{id: id, endpointID: endpoint, edition: edit, enabled: true, ordered: true}
+	return &webhook{id: id, endpointID: endpoint, version: edit, enabled: true, ordered: true}
 }
 
 // newKnowing returns a Scheduler that knows these webhooks and sends nothing.
@@ -36,7 +36,7 @@ func (s *Scheduler) learn(hooks ...*webhook) {
 func (s *Scheduler) own(ids ...int64) {
 	for _, id := range ids {
 		s.markClaimed(0, id, 0, 0)
-		s.endpoints[id].moreInStore = false
+		s.endpoints[id].on(nothingPending)
 	}
 }
 
@@ -48,33 +48,28 @@ func (s *Scheduler) queued(id int64, h *webhook, kept bool, store ...*webhook) {
 			at = append(at, o)
 		}
 	}
-	editions := map[int64]int64{h.endpointID: editionOf(at)}
+	versions := map[int64]int64{h.endpointID: versionOf(at)}
 	if kept {
-		s.handOver([]*delivery{{id: id, webhookID: h.id, responseID: "7"}}, nil, editions)
+		s.handOver([]*delivery{{id: id, webhookID: h.id, responseID: "7"}}, nil, versions)
 	} else {
-		s.handOver(nil, map[int64]struct{}{h.id: {}}, editions)
+		s.handOver(nil, map[int64]struct{}{h.id: {}}, versions)
 	}
 }
 
-// The owner of a URL is notified once it is known, since it may have loaded before the first delivery of a new webhook.
+// The owner of a URL is notified of what was queued there, even if the URL or its new webhook is unknown here, or is
+// believed to be at another URL.
 func TestOwnerIsNotifiedOfANewWebhook(t *testing.T) {
 	t.Parallel()
 	ours, others := edited(1, 10, 1), edited(2, 20, 2)
-	s := newKnowing(ours)
-	s.own(10)
-	s.queued(1, others, true, ours, others)
-	if got := s.takeQueuedForOthers(); got != "" {
-		t.Fatalf("endpoint %s was named, although the owner of the delivery is unknown", got)
-	}
-	_, seen := s.knownWebhooks()
-	s.learn(ours, others)
-	s.clearStale(seen - 1)
-	if got := s.takeQueuedForOthers(); got != "" {
-		t.Errorf("endpoint %s was named before the webhooks were loaded", got)
-	}
-	s.clearStale(seen)
-	if got := s.takeQueuedForOthers(); got != "20" {
-		t.Errorf("endpoints %q were named, not 20", got)
+	for _, known := range [][]*webhook{{ours}, {ours, others}, {ours, edited(2, 10, 1)}} {
+		for _, kept := range []bool{true, false} {
+			s := newKnowing(known...)
+			s.own(10)
+			s.queued(1, others, kept, ours, others)
+			if got := s.takeQueuedForOthers(); got != "20" || len(s.endpoints[10].held) > 0 {
+				t.Errorf("endpoints %q were named, not 20, and %v are held", got, s.endpoints[10].held)
+			}
+		}
 	}
 }
 
@@ -115,7 +110,7 @@ func TestStaleWebhooksHoldNothing(t *testing.T) {
 			}
 			s.learn(hooks...)
 			e := s.endpoints[store[1].endpointID]
-			e.loading, e.moreInStore = false, false // a load has found nothing else
+			e.state = complete // a load has found nothing else
 			s.queued(3, store[1], true, hooks...)
 			if held() != 1 || len(e.held) != 1 {
 				t.Errorf("%d deliveries are held, not the one that seen afterwards", held())
@@ -138,8 +133,8 @@ func TestStaleLoadIsDeferred(t *testing.T) {
 	loads[0].stale = true
 	s.loadsEnded(loads, nil)
 	s.startAttempts()
-	if len(s.toLoad) > 0 || e.dueAt.IsZero() {
-		t.Errorf("%d loads are queued at once; the next is due at %s", len(s.toLoad), e.dueAt)
+	if !s.loads.empty() || e.state != deferred || e.dueAt.IsZero() {
+		t.Errorf("%d loads are queued at once; the next is due at %s", len(s.loads.queue), e.dueAt)
 	}
 	if len(s.refreshWanted) != 1 {
 		t.Error("the webhooks are not loaded")
@@ -164,24 +159,24 @@ func TestTurnedAwayEndpointsGetTheirTurn(t *testing.T) {
 		s.webhooks.enabled = true
 		s.allowStartsUntil(time.Now().Add(time.Hour))
 		var queued []*delivery
-		editions := map[int64]int64{}
+		versions := map[int64]int64{}
 		for _, h := range hooks {
 			s.own(h.id)
-			editions[h.id] = s.endpoints[h.id].edition
+			versions[h.id] = s.endpoints[h.id].version
 			for n := range int64(each) {
 				queued = append(queued, &delivery{id: h.id*each + n, webhookID: h.id, responseID: strconv.FormatInt(n, 10)})
 			}
 		}
 		random := rand.New(rand.NewPCG(seed, 0))
-		s.handOver(queued, nil, editions)
+		s.handOver(queued, nil, versions)
 		recorded := 0
 		for recorded < urls*each {
 			// Results are recorded in batches, while other attempts are in flight.
 			runtime.Gosched()
 			s.mu.Lock()
-			for limit, throttled := range s.throttledEndpoints {
-				if len(throttled) > 0 && s.inFlight < concurrency && s.roomFor(limit) {
-					t.Errorf("seed %d: %d endpoints are throttled by limit %d although there is room", seed, len(throttled), limit)
+			for w := waitsForQuarter; w < waits; w++ {
+				if n := len(s.throttled[w].queue); n > 0 && s.inFlight < concurrency && s.roomFor(w) {
+					t.Errorf("seed %d: %d endpoints wait for %d although there is room", seed, n, w)
 				}
 			}
 			idle := s.inFlight == 0

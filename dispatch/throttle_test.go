@@ -14,23 +14,25 @@ func TestThrottleLimits(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
 	for _, tt := range []struct {
-		of, limit, taken int
-		room             bool
+		of    int
+		limit wait
+		taken int
+		room  bool
 	}{
-		{1, reservedQuarter, 0, true},
-		{1, unhealthyHalf, 0, true},
-		{1, unhealthyHalf, 1, false},
-		{2, reservedQuarter, 0, true},
-		{2, reservedQuarter, 1, false},
-		{3, unhealthyHalf, 0, true},
-		{3, unhealthyHalf, 1, false},
-		{16, reservedQuarter, 11, true},
-		{16, reservedQuarter, 12, false},
-		{16, unhealthyHalf, 7, true},
-		{16, unhealthyHalf, 8, false},
+		{1, waitsForQuarter, 0, true},
+		{1, waitsForHalf, 0, true},
+		{1, waitsForHalf, 1, false},
+		{2, waitsForQuarter, 0, true},
+		{2, waitsForQuarter, 1, false},
+		{3, waitsForHalf, 0, true},
+		{3, waitsForHalf, 1, false},
+		{16, waitsForQuarter, 11, true},
+		{16, waitsForQuarter, 12, false},
+		{16, waitsForHalf, 7, true},
+		{16, waitsForHalf, 8, false},
 	} {
 		c.limits.concurrency, c.inFlight, c.inFlightUnhealthy = tt.of, 0, 0
-		if tt.limit == reservedQuarter {
+		if tt.limit == waitsForQuarter {
 			c.inFlight = tt.taken
 		} else {
 			c.inFlightUnhealthy = tt.taken
@@ -44,23 +46,28 @@ func TestThrottleLimits(t *testing.T) {
 	for name, tt := range map[string]struct {
 		e                   endpoint
 		inFlight, unhealthy int
-		limit               int
-		throttled           bool
+		want                wait
 	}{
-		"idle":                     {endpoint{lastAttempt: tried}, 15, 8, 0, false},
-		"busy":                     {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now}, 12, 0, reservedQuarter, true},
-		"busy, and there is room":  {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now}, 11, 8, 0, false},
-		"new":                      {endpoint{}, 12, 0, reservedQuarter, true},
-		"new, and there is room":   {endpoint{}, 11, 8, 0, false},
-		"fails":                    {endpoint{lastAttempt: tried, failures: 1}, 8, 8, unhealthyHalf, true},
-		"fails, and there is room": {endpoint{lastAttempt: tried, failures: 1}, 15, 7, 0, false},
-		"slow":                     {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter - 1)}, 8, 8, unhealthyHalf, true},
-		"not yet slow":             {endpoint{lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter)}, 8, 8, 0, false},
-		"long idle":                {endpoint{lastAttempt: tried, quietSince: tried}, 8, 8, 0, false},
+		"idle":                     {endpoint{state: complete, lastAttempt: tried}, 15, 8, waitsForNothing},
+		"busy":                     {endpoint{state: complete, lastAttempt: tried, inFlight: 1, quietSince: c.now}, 12, 0, waitsForQuarter},
+		"busy, and there is room":  {endpoint{state: complete, lastAttempt: tried, inFlight: 1, quietSince: c.now}, 11, 8, waitsForNothing},
+		"new":                      {endpoint{state: complete}, 12, 0, waitsForQuarter},
+		"new, and there is room":   {endpoint{state: complete}, 11, 8, waitsForNothing},
+		"fails":                    {endpoint{state: complete, lastAttempt: tried, failures: 1}, 8, 8, waitsForHalf},
+		"fails, and there is room": {endpoint{state: complete, lastAttempt: tried, failures: 1}, 15, 7, waitsForNothing},
+		"slow":                     {endpoint{state: complete, lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter - 1)}, 8, 8, waitsForHalf},
+		"not yet slow":             {endpoint{state: complete, lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter)}, 8, 8, waitsForNothing},
+		"another daemon's":         {endpoint{state: notOwned}, 0, 0, waitsForOwnership},
+		"being released":           {endpoint{state: releasing}, 0, 0, waitsForOwnership},
+		"asked to pause":           {endpoint{state: complete, notBefore: c.now.Add(1)}, 0, 0, waitsForPause},
+		"as busy as it may be":     {endpoint{state: complete, inFlight: 2}, 12, 0, waitsForAnswer},
+		"being probed":             {endpoint{state: complete, failures: failingAfter, inFlight: 1}, 1, 0, waitsForAnswer},
+		"long idle":                {endpoint{state: complete, lastAttempt: tried, quietSince: tried}, 8, 8, waitsForNothing},
 	} {
 		c.inFlight, c.inFlightUnhealthy = tt.inFlight, tt.unhealthy
-		if limit, throttled := c.throttled(&tt.e, c.now); throttled != tt.throttled || throttled && limit != tt.limit {
-			t.Errorf("an endpoint that is %s is throttled: %t, by limit %d", name, throttled, limit)
+		tt.e.limit = 2
+		if got := c.waitOf(&tt.e, c.now); got != tt.want {
+			t.Errorf("an endpoint that is %s waits for %d, not %d", name, got, tt.want)
 		}
 	}
 }
@@ -73,26 +80,26 @@ func TestAnswersReleaseThrottled(t *testing.T) {
 	var away []*endpoint
 	for id := range int64(5) {
 		e := newEndpoint(100+id, &c.memory)
-		c.throttle(e, unhealthyHalf)
-		c.throttle(e, unhealthyHalf)
+		c.throttled[waitsForHalf].push(e)
+		c.throttled[waitsForHalf].push(e)
 		away = append(away, e)
 	}
-	if n := len(c.throttledEndpoints[unhealthyHalf]); n != 5 {
+	if n := len(c.throttled[waitsForHalf].queue); n != 5 {
 		t.Fatalf("5 endpoints wait in %d places", n)
 	}
 	c.e.failures = 1
 	d := c.attempt()
 	c.inFlight, c.inFlightUnhealthy = 4, 2
-	c.addToRing(c.endpoints[20])
+	c.ring.push(c.endpoints[20])
 	c.stopping = true // so that nothing starts
 	c.attemptEnded(d, post.Outcome{Kind: post.Success, Started: c.now}, true)
 	for i, e := range away {
-		if first := i < throttledBatch; e.inRing != first || e.throttledBy[unhealthyHalf] == first {
-			t.Errorf("endpoint %d has a turn: %t, and waits for room: %t", i, e.inRing, e.throttledBy[unhealthyHalf])
+		if first := i < throttledBatch; slices.Contains(c.ring.queue, e) != first {
+			t.Errorf("endpoint %d has a turn: %t", i, !first)
 		}
 	}
-	if !slices.Equal(c.throttledEndpoints[unhealthyHalf], away[throttledBatch:]) {
-		t.Errorf("%d endpoints wait for room", len(c.throttledEndpoints[unhealthyHalf]))
+	if !slices.Equal(c.throttled[waitsForHalf].queue, away[throttledBatch:]) {
+		t.Errorf("%d endpoints wait for room", len(c.throttled[waitsForHalf].queue))
 	}
 }
 
@@ -167,10 +174,10 @@ func TestAnswersAreReported(t *testing.T) {
 			t.Errorf("after %d failures it failed before: %t, and does now: %t", n+1, was, is)
 		}
 	}
-	if !written() || c.e.lastError != "HTTP 500" || !c.e.failuresRecorded {
+	if !written() || c.e.lastError != "HTTP 500" || c.e.failuresRecorded != failingAfter {
 		t.Errorf("failures are not written, or with %q", c.e.lastError)
 	}
-	if was, is := answer(post.Outcome{Kind: post.Success}); !was || is || !written() || c.e.failuresRecorded {
+	if was, is := answer(post.Outcome{Kind: post.Success}); !was || is || !written() || c.e.failuresRecorded > 0 {
 		t.Error("its recovery is not recorded")
 	}
 	if answer(post.Outcome{Kind: post.Success}); written() {
@@ -242,8 +249,8 @@ func TestDueTimer(t *testing.T) {
 		"it was due":    {in: -time.Second, loads: true},
 		"not yet":       {in: time.Second},
 		"many are held": {held: maxWindow, soon: true},
-		"many are held, and the load is deferred": {held: maxWindow, prepare: func(c *clocked) { c.e.loadDeferred = true }, loads: true},
-		"it is another's":                         {prepare: func(c *clocked) { c.e.owned = false }},
+		"many are held, and the load is deferred": {held: maxWindow, prepare: func(c *clocked) { c.e.state = deferred }, loads: true},
+		"it is another's":                         {prepare: func(c *clocked) { c.e.on(disown) }},
 		"the daemon stops":                        {prepare: func(c *clocked) { c.stopping = true }},
 	} {
 		c := newClocked(t, edited(1, 10, 1))
@@ -265,15 +272,15 @@ func TestDueTimer(t *testing.T) {
 		case tt.soon:
 			want = c.now.Add(dueRecheck)
 		}
-		if c.e.loading != tt.loads || !c.e.dueAt.Equal(want) {
-			t.Errorf("%s: it is loaded: %t, and the next is due at %s, not %s", name, c.e.loading, c.e.dueAt, want)
+		if (c.e.state == queued || c.e.state == incomplete) != tt.loads || !c.e.dueAt.Equal(want) {
+			t.Errorf("%s: it is loaded: %t, and the next is due at %s, not %s", name, tt.loads, c.e.dueAt, want)
 		}
 	}
 	c := newClocked(t, edited(1, 10, 1))
 	c.e.dueAt, c.e.fresh = time.Time{}, []*delivery{{id: 1, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e}}
 	in := c.armed()
-	if c.timerFired(c.e); len(c.sent) != 1 || c.e.loading || *in >= 0 {
-		t.Errorf("%d attempts start though nothing had to be loaded; loading: %t; the timer fires in %s", len(c.sent), c.e.loading, *in)
+	if c.timerFired(c.e); len(c.sent) != 1 || c.e.state != complete || *in >= 0 {
+		t.Errorf("%d attempts start though nothing had to be loaded; state %d; the timer fires in %s", len(c.sent), c.e.state, *in)
 	}
 }
 
@@ -307,10 +314,10 @@ func TestTryHold(t *testing.T) {
 		"":                          func(*clocked) {},
 		"it was loaded":             func(c *clocked) { c.e.cursor = c.id + 1 },
 		"its webhook is disabled":   func(c *clocked) { c.webhooks.byID[1].enabled = false },
-		"another webhook has come":  func(c *clocked) { c.e.moving = true },
+		"another webhook has come":  func(c *clocked) { c.e.hooks[0].previousEndpoints = []int64{20} },
 		"a result waits for a lock": func(c *clocked) { put(&c.e.lockedResults, 2, 1) },
-		"the store has more":        func(c *clocked) { c.e.moreInStore = true },
-		"it is being loaded":        func(c *clocked) { c.e.loading = true },
+		"the store has more":        func(c *clocked) { c.e.on(moreStored) },
+		"it is being loaded":        func(c *clocked) { c.queueLoad(c.e) },
 		"a retry waits":             func(c *clocked) { c.e.retrying = 1 },
 		"something will be due":     func(c *clocked) { c.e.dueAt = c.now.Add(time.Hour) },
 		"there is no room": func(c *clocked) {
@@ -322,23 +329,23 @@ func TestTryHold(t *testing.T) {
 		},
 		"it is another's":                func(c *clocked) { c.markReleased(0, []int64{10}) },
 		"it is to be another's":          func(c *clocked) { c.rebalance(func(int64) bool { return false }) },
-		"its webhook is not known":       func(c *clocked) { c.e.edition++ },
+		"its webhook is not known":       func(c *clocked) { c.e.version++ },
 		"the webhook is known to nobody": func(c *clocked) { c.webhooks = &webhooks{enabled: true} },
 	} {
 		c := newClocked(t, edited(1, 10, 1))
-		edition := c.e.edition
+		version := c.e.version
 		drain(c.refreshWanted)
 		prepare(c)
 		d := &delivery{id: c.id + 1, webhookID: 1, responseID: "7"}
-		c.handOver([]*delivery{d}, nil, map[int64]int64{10: edition})
-		if _, held := c.e.held[d.id]; held != (name == "") || held && (c.e.cursor != d.id || len(c.refreshWanted) > 0 || c.e.loading) {
+		c.handOver([]*delivery{d}, nil, map[int64]int64{10: version})
+		if _, held := c.e.held[d.id]; held != (name == "") || held && (c.e.cursor != d.id || len(c.refreshWanted) > 0 || c.e.state != complete) {
 			t.Errorf("if %s: it is held: %t; the cursor is %d", name, held, c.e.cursor)
 		}
 	}
 	// A smaller id than one that was held is too late, and does not move the cursor back.
 	c := newClocked(t, edited(1, 10, 1))
 	for _, id := range []int64{5, 3} {
-		c.handOver([]*delivery{{id: id, webhookID: 1, responseID: "7"}}, nil, map[int64]int64{10: c.e.edition})
+		c.handOver([]*delivery{{id: id, webhookID: 1, responseID: "7"}}, nil, map[int64]int64{10: c.e.version})
 		if c.e.cursor != 5 {
 			t.Errorf("after delivery %d the cursor is %d", id, c.e.cursor)
 		}

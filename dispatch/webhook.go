@@ -17,7 +17,7 @@ import (
 type webhook struct {
 	id             int64
 	endpointID     int64
-	edition        int64 // xmin of its row: changes with every edit
+	version        int64 // xmin of its row: changes with every edit
 	activation     int64 // changes with a new URL, and when it is enabled again
 	enabled        bool
 	ordered        bool
@@ -42,15 +42,16 @@ func (w *webhook) moving() bool { return len(w.previousEndpoints) > 0 }
 
 // equivalent reports whether nothing differs that deliveries in memory depend on.
 func (w *webhook) equivalent(o *webhook) bool {
-	return o != nil && w.edition == o.edition && w.moving() == o.moving()
+	return o != nil && w.version == o.version && w.moving() == o.moving()
 }
 
-// editionOf returns the edition of a URL: it changes with any of its webhooks. The query Enqueue computes the same.
-func editionOf(hooks []*webhook) (edition int64) {
+// versionOf returns the version of an endpoint: it changes with any of its webhooks. The query Enqueue computes the
+// same.
+func versionOf(hooks []*webhook) (version int64) {
 	for _, h := range hooks {
-		edition += h.edition * (h.id%1021 + 1)
+		version += h.version * (h.id%1021 + 1)
 	}
-	return edition
+	return version
 }
 
 // webhooks are all webhooks at one moment.
@@ -105,14 +106,14 @@ func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (*w
 
 // reuseUnchanged adds the webhooks that have not changed, and returns the ids of the others.
 func (w *webhooks) reuseUnchanged(ctx context.Context, pool *pgxpool.Pool, before *webhooks) (changed []int64, err error) {
-	rows, err := pool.Query(ctx, sql.WebhookEditions.SQL)
+	rows, err := pool.Query(ctx, sql.WebhookVersions.SQL)
 	if err != nil {
 		return nil, fmt.Errorf("look which webhooks changed: %w", err)
 	}
-	var id, edition int64
+	var id, version int64
 	var left []int64
-	if _, err := pgx.ForEachRow(rows, []any{&id, &edition, &left}, func() error {
-		if old := before.byID[id]; old != nil && old.edition == edition && slices.Equal(old.previousEndpoints, left) {
+	if _, err := pgx.ForEachRow(rows, []any{&id, &version, &left}, func() error {
+		if old := before.byID[id]; old != nil && old.version == version && slices.Equal(old.previousEndpoints, left) {
 			w.byID[id] = old
 			return nil
 		}
@@ -136,7 +137,7 @@ func scanWebhook(rows pgx.Rows, before *webhooks) (*webhook, error) {
 	)
 	if err := rows.Scan(
 		&w.id, &w.url, &eventType, &w.enabled, &w.ordered, &w.logged, &secret, &previous, &until, &left,
-		&w.endpointID, &w.edition, &w.activation, &w.previousEndpoints,
+		&w.endpointID, &w.version, &w.activation, &w.previousEndpoints,
 	); err != nil {
 		return nil, fmt.Errorf("load the webhooks: %w", err)
 	}

@@ -39,14 +39,15 @@ func TestWebhooksAreLoadedByTheirChanges(t *testing.T) {
 	c.applyWebhooks(before)
 	for id := range c.endpoints {
 		c.markClaimed(0, id, 0, 0)
-		c.endpoints[id].moreInStore = false
+		c.endpoints[id].on(nothingPending)
 	}
 	generations := map[int64]int{}
 	for id, e := range c.endpoints {
 		generations[id] = e.generation
-		e.inRing = false
 	}
-	c.ring = nil
+	for !c.ring.empty() {
+		c.ring.pop()
+	}
 
 	testenv.Exec(t, url, `
 		update walhook.webhook set secret = walhook.new_secret() where id = 1;

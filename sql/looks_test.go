@@ -95,8 +95,8 @@ func TestLookAtSeveralURLs(t *testing.T) {
 	}
 }
 
-// Whatever changes at a URL's webhooks, its edition, which is told of what is queued, is another than before.
-func TestEditionTellsWebhooksFromOthers(t *testing.T) {
+// Whatever changes at a URL's webhooks, its version, which is told of what is queued, is another than before.
+func TestVersionTellsWebhooksFromOthers(t *testing.T) {
 	t.Parallel()
 	conn := testenv.Connect(t, installed(t))
 	if err := RegisterTypes(t.Context(), conn); err != nil {
@@ -128,20 +128,20 @@ func TestEditionTellsWebhooksFromOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		editions := map[int64]int64{}
-		var url, edition pgtype.Int8
-		if _, err := pgx.ForEachRow(rows, []any{nil, nil, nil, nil, nil, nil, &url, &edition}, func() error {
+		versions := map[int64]int64{}
+		var url, version pgtype.Int8
+		if _, err := pgx.ForEachRow(rows, []any{nil, nil, nil, nil, nil, nil, &url, &version}, func() error {
 			if url.Valid {
-				editions[url.Int64] = edition.Int64
+				versions[url.Int64] = version.Int64
 			}
 			return nil
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if before, twice := seen[editions[1]]; twice || len(editions) != 1 {
-			t.Errorf("after %q the editions are %v, as after %q", change, editions, before)
+		if before, twice := seen[versions[1]]; twice || len(versions) != 1 {
+			t.Errorf("after %q the versions are %v, as after %q", change, versions, before)
 		}
-		seen[editions[1]] = change
+		seen[versions[1]] = change
 	}
 }
 

@@ -11,7 +11,7 @@ var (
 	SlotReader          = mustQuery("SlotReader")
 	DaemonReports       = mustQuery("DaemonReports")
 	LoadWebhooks        = mustQuery("LoadWebhooks")
-	WebhookEditions     = mustQuery("WebhookEditions")
+	WebhookVersions     = mustQuery("WebhookVersions")
 	WebhooksVersion     = mustQuery("WebhooksVersion")
 	SettleMoves         = mustQuery("SettleMoves")
 	ClaimEndpoints      = mustQuery("ClaimEndpoints")

@@ -54,8 +54,8 @@ select pg_terminate_backend(l.pid)
 select id from walhook.daemon where expires_at >= now() and not draining order by id;
 
 -- The state of each webhook. left_at are the endpoints of URLs that it had before and where attempts of daemons that live may be in flight.
--- name: WebhookEditions
-select w.id, w.xmin::text::bigint as edition, m.left_at
+-- name: WebhookVersions
+select w.id, w.xmin::text::bigint as version, m.left_at
 from walhook.webhook w
 left join (
   select m.webhook_id, array_agg(m.endpoint_id order by m.endpoint_id) as left_at
@@ -67,7 +67,7 @@ left join (
 -- name: LoadWebhooks
 select w.id, w.url, w.event_type, w.enabled, w.ordered, w.log_successes, w.secret, w.previous_secret, w.previous_secret_until,
        w.previous_secret_until - now() as previous_secret_left, w.endpoint_id,
-       w.xmin::text::bigint as edition, w.activation, m.left_at
+       w.xmin::text::bigint as version, w.activation, m.left_at
 from walhook.webhook w
 left join (
   select m.webhook_id, array_agg(m.endpoint_id order by m.endpoint_id) as left_at
@@ -131,7 +131,7 @@ update walhook.endpoint
 -- indexes: by the primary key, where it takes responses for few, it would read the whole queue before it. So below.
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n, q.keeps,
@@ -176,7 +176,7 @@ order by l.n, q.delivery_id;
 -- Events and redeliveries take turns, and redeliveries leave half of the room, so that neither waits behind a backlog of the other.
 -- name: FetchDue
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n
@@ -213,7 +213,7 @@ order by l.n, q.next_attempt_at, q.delivery_id;
 -- Test deliveries ignore the webhook's switch and the order.
 -- name: FetchTests
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n
@@ -228,7 +228,7 @@ order by l.n, q.next_attempt_at;
 -- The head of a response's line, after another one ended and is gone. stale is as in WaitingSummary, about the response.
 -- name: FetchSuccessor
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as edition,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        (q.next_attempt_at is null

@@ -82,7 +82,7 @@ from unnest(@originals::text[], @copies::text[]) with ordinality as u (original,
 order by u.n;
 
 -- The one matching statement: the batch's events against webhooks, settings and external ids as they stand. First comes what is queued, in the order of the events, then the URLs that it is for, each as the
--- endpoint's id with the edition of its webhooks, which is another after every change of one. The factor keeps changes apart whose
+-- endpoint's id with the version of its webhooks, which is another after every change of one. The factor keeps changes apart whose
 -- transactions move the xmin of several as much up as down.
 --
 -- Where deliveries about the response are pending under another of its keys, it is queued as one that is due: FetchDue keeps the order across
@@ -112,7 +112,7 @@ with queued as (
   order by e.ordinality, w.id
   returning delivery_id, webhook_id, lsn, ordinal, event_type, next_attempt_at
 )
-select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.event_type, q.next_attempt_at is not null as due, null::bigint as endpoint_id, null::bigint as edition
+select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.event_type, q.next_attempt_at is not null as due, null::bigint as endpoint_id, null::bigint as version
   from queued q
 union all
 select null, null, null, null, null, null, h.endpoint_id, sum(h.xmin::text::bigint * (h.id % 1021 + 1))::bigint
