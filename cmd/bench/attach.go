@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// measureAttach attaches to a table that has rows, and compares it with the state afterwards.
+// measureAttach attaches to a table with rows, and afterwards reconciles it.
 func measureAttach(ctx context.Context, b *bench) ([]Result, error) {
 	s, err := b.newSite(ctx)
 	if err != nil {
@@ -25,12 +25,12 @@ func measureAttach(ctx context.Context, b *bench) ([]Result, error) {
 	if err := s.exec(ctx, "vacuum analyze respondent"); err != nil {
 		return nil, err
 	}
-	floor, err := s.copyToCopy(ctx)
+	baseline, err := s.copyToCopy(ctx)
 	if err != nil {
 		return nil, err
 	}
 	rate := func(what string, took time.Duration, target float64) Result {
-		return against(fmt.Sprintf("%s, %d rows", what, n), "COPY to COPY, with a key", "rows/s", float64(n)/floor.Seconds(), float64(n)/took.Seconds(), target, false)
+		return against(fmt.Sprintf("%s, %d rows", what, n), "COPY to COPY, with a key", "rows/s", float64(n)/baseline.Seconds(), float64(n)/took.Seconds(), target, false)
 	}
 	attached, attachPeak, err := s.command(ctx, "attach")
 	if err != nil {
@@ -53,8 +53,8 @@ func measureAttach(ctx context.Context, b *bench) ([]Result, error) {
 	}, nil
 }
 
-// catchUp runs walhook until it has seen a change that was made after attach. Where the store is in the application's database, the
-// server decodes what attach wrote first.
+// catchUp runs walhook until it has seen a change made after attach. If the store is in the application's database, the
+// server first decodes what attach wrote.
 func (s *site) catchUp(ctx context.Context) (time.Duration, error) {
 	if err := s.exec(ctx, "insert into respondent (id, assessment_id) values ($1, 999)", sentinel); err != nil {
 		return 0, err
@@ -72,7 +72,7 @@ func (s *site) catchUp(ctx context.Context) (time.Duration, error) {
 	return time.Since(began), err
 }
 
-// command runs a walhook command to its end, and tells how long it took and how much memory at most, in MiB.
+// command runs a walhook command, and returns its duration and its peak memory in MiB.
 func (s *site) command(ctx context.Context, name string) (time.Duration, float64, error) {
 	cmd := exec.CommandContext(ctx, s.b.walhook, name)
 	cmd.Env = slices.Concat(s.env, s.b.profileOf())
@@ -83,12 +83,12 @@ func (s *site) command(ctx context.Context, name string) (time.Duration, float64
 	took := time.Since(began)
 	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
 	if !ok {
-		return 0, 0, errors.New("this system does not tell how much memory a process had")
+		return 0, 0, errors.New("this system does not report the peak memory of a process")
 	}
 	return took, float64(usage.Maxrss) / 1024, nil // kB on Linux
 }
 
-// copyToCopy takes the mapped columns from the table into one with a primary key, in one transaction.
+// copyToCopy copies the mapped columns to a table with a primary key, in one transaction.
 func (s *site) copyToCopy(ctx context.Context) (time.Duration, error) {
 	if err := s.exec(ctx, "create table copied (response_id text collate \"C\" primary key, assessment_id text, started_at text, finished_at text)"); err != nil {
 		return 0, err

@@ -15,15 +15,15 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// bench is what the measurements share.
+// bench holds what the measurements share.
 type bench struct {
 	scale   float64
-	curves  string // of the curves, those with this in their name
-	walhook string // the program
+	curves  string // selects the curves with this text in their name
+	walhook string // path of the binary
 	log     func(format string, args ...any)
 	version string // of the server
-	cpu     string // file for the daemons' CPU profiles; empty: none is made
-	allocs  string // the same for what they allocated
+	cpu     string // file for the daemons' CPU profiles; empty for none
+	allocs  string // file for profiles of their allocations; empty for none
 
 	dir         string
 	profiles    []string // of the daemons started so far
@@ -32,10 +32,10 @@ type bench struct {
 	receiver    *receiver
 }
 
-// prepare builds walhook, and looks for what is needed before anything is measured.
+// prepare builds walhook and finds the client programs before anything is measured.
 func (b *bench) prepare(ctx context.Context) (err error) {
 	if b.dir, err = os.MkdirTemp("", "walhook-bench-"); err != nil {
-		return fmt.Errorf("make a folder: %w", err)
+		return fmt.Errorf("create folder: %w", err)
 	}
 	if b.walhook == "" {
 		b.walhook = filepath.Join(b.dir, "walhook")
@@ -47,7 +47,7 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 		cmd.Stderr = os.Stderr
 		b.log("building walhook ...")
 		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("build walhook: %w; run this in its source", err)
+			return fmt.Errorf("build walhook: %w; run the benchmark in the source tree", err)
 		}
 	}
 	if b.receiver, err = startReceiver(ctx); err != nil {
@@ -60,10 +60,10 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	return err
 }
 
-// profiling tells whether profiles are made.
+// profiling reports whether profiles are requested.
 func (b *bench) profiling() bool { return b.cpu != "" || b.allocs != "" }
 
-// profileOf names the profiles of a daemon that is about to start, as its environment has it; empty where none are made.
+// profileOf returns the environment variable that names the profiles of the next daemon, or nothing without profiling.
 func (b *bench) profileOf() []string {
 	if !b.profiling() {
 		return nil
@@ -72,7 +72,7 @@ func (b *bench) profileOf() []string {
 	return []string{"BENCH_PROFILE=" + b.profiles[len(b.profiles)-1]}
 }
 
-// mergeProfiles makes one profile of those of all daemons.
+// mergeProfiles merges the profiles of all daemons.
 func (b *bench) mergeProfiles(ctx context.Context) error {
 	for kind, to := range map[string]string{".cpu": b.cpu, ".allocs": b.allocs} {
 		if to == "" {
@@ -87,7 +87,7 @@ func (b *bench) mergeProfiles(ctx context.Context) error {
 			err = os.WriteFile(to, merged, 0o644)
 		}
 		if err != nil {
-			return fmt.Errorf("write the profile %s: %w", to, err)
+			return fmt.Errorf("write profile %s: %w", to, err)
 		}
 	}
 	return nil
@@ -102,7 +102,7 @@ func (b *bench) close() {
 	}
 }
 
-// client finds one of PostgreSQL's client programs: on PATH, or where packages put them.
+// client finds one of PostgreSQL's client programs, on PATH or where packages install them.
 func client(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
@@ -115,21 +115,22 @@ func client(name string) (string, error) {
 	return found[len(found)-1], nil
 }
 
-// n is a size at the scale of this run.
+// n scales a size.
 func (b *bench) n(size int) int { return max(int(float64(size)*b.scale), 1) }
 
-// seconds is a duration at the scale of this run, a second at least.
+// seconds scales a duration; the result is at least a second.
 func (b *bench) seconds(size int) time.Duration {
 	return max(time.Duration(float64(size)*b.scale*float64(time.Second)), time.Second)
 }
 
-// schema is the application's: a row of about 250 bytes, as respondents are with name, notes and a page.
+// schema is the application's. A row has about 250 bytes, like a respondent with a name, notes and a page.
 const schema = `
 create table respondent (
-  id bigint primary key, assessment_id bigint not null, name text not null default 'Ada Lovelace', essay text not null default repeat('all work and no play ', 8),
+  id bigint primary key, assessment_id bigint not null, name text not null default 'Ada Lovelace',
+  essay text not null default repeat('all work and no play ', 8),
   page int not null default 0, started_at timestamptz, finished_at timestamptz);`
 
-// site is a server with the application's table, and perhaps walhook.
+// site is a server with the application's table.
 type site struct {
 	b      *bench
 	server *pgserver.Server
@@ -139,10 +140,12 @@ type site struct {
 	closes []func()
 }
 
-// durable are the settings of a server as people run it: every commit is on disk before it is answered.
-var durable = map[string]string{"fsync": "on", "synchronous_commit": "on", "shared_buffers": "256MB", "max_wal_size": "4GB", "checkpoint_timeout": "30min"}
+// durable has the settings of a production server: every commit is on disk before it returns.
+var durable = map[string]string{
+	"fsync": "on", "synchronous_commit": "on", "shared_buffers": "256MB", "max_wal_size": "4GB", "checkpoint_timeout": "30min",
+}
 
-// newSite starts a server for one measurement, which holds the store, too.
+// newSite starts a server for one measurement. It holds the store as well.
 func (b *bench) newSite(ctx context.Context) (*site, error) {
 	s := &site{b: b}
 	return s, s.open(ctx, func() (err error) {
@@ -151,7 +154,7 @@ func (b *bench) newSite(ctx context.Context) (*site, error) {
 	})
 }
 
-// newSiteApart starts two, the application's and the store's, each on half of the cores.
+// newSiteApart starts two servers, the application's and the store's, each on half of the cores.
 func (b *bench) newSiteApart(ctx context.Context) (*site, error) {
 	s := &site{b: b}
 	var store *pgserver.Server
@@ -180,7 +183,7 @@ func (b *bench) newSiteApart(ctx context.Context) (*site, error) {
 	return s, nil
 }
 
-// open starts the application's server and makes its table.
+// open starts the application's server and creates its table.
 func (s *site) open(ctx context.Context, start func() error) error {
 	if err := start(); err != nil {
 		s.close()
@@ -209,7 +212,7 @@ func (s *site) connect(ctx context.Context, server *pgserver.Server) (*pgx.Conn,
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	s.closes = append(s.closes, func() { _ = conn.Close(context.WithoutCancel(ctx)) })
-	// What is planned while a table is empty would go on reading all of it, and cost what is to be measured.
+	// A plan made while a table is empty would keep reading all of it, at the expense of the measurement.
 	return conn, exec1(ctx, conn, "set enable_seqscan = off; set jit = off")
 }
 
@@ -270,7 +273,7 @@ func (s *site) until(ctx context.Context, query string, args ...any) error {
 	}
 }
 
-// seen waits until the state has the response, which everything before it in the stream then has, too.
+// seen waits until the state of a response is stored, and with it everything that precedes it in the stream.
 func (s *site) seen(ctx context.Context, id int) error {
 	return s.until(ctx, "select exists (select from walhook.response_state where response_id = $1)", fmt.Sprint(id))
 }

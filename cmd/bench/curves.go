@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// measureCurves repeats one small backlog while one thing grows a thousandfold. Costs that grow straight show as a rate that
-// stays where it is.
+// measureCurves repeats the same small backlog while one factor grows a thousandfold. A cost that does not depend on
+// the factor shows as a constant rate.
 func measureCurves(ctx context.Context, b *bench) ([]Result, error) {
 	var results []Result
 	var first float64
@@ -41,7 +41,7 @@ func measureCurves(ctx context.Context, b *bench) ([]Result, error) {
 		}
 		results = append(results, against("delivered: "+c.what, "the first line", "/s", first, rate, 0, false))
 	}
-	const long = "while a transaction has been open for long"
+	const long = "during a long-running transaction"
 	if !strings.Contains(long, b.curves) {
 		return results, nil
 	}
@@ -57,8 +57,8 @@ func measureCurves(ctx context.Context, b *bench) ([]Result, error) {
 	return append(results, against("delivered "+long, "the same without it", "/s", fresh, held, 0.5, false)), nil
 }
 
-// afterMany delivers many events and then measures some more. held: a transaction has been open since before the first, so that
-// nothing could be vacuumed.
+// afterMany delivers many events and then measures some more. If held is true, a transaction has been open since before
+// the first event, so nothing could be vacuumed.
 func (b *bench) afterMany(ctx context.Context, held bool) (float64, error) {
 	s, _, err := b.running(ctx, b.receiver.url+"/hook")
 	if err != nil {
@@ -78,7 +78,7 @@ func (b *bench) afterMany(ctx context.Context, held bool) (float64, error) {
 		return 0, err
 	}
 	many, n := b.n(500_000), b.n(50_000)
-	// Some at a time, as on a long day: each part makes many small transactions of the store.
+	// A part at a time, as over a long day: each part makes many small store transactions.
 	const part = 1000
 	for from := 0; from < many; from += part {
 		if err := s.write(ctx, min(part, many-from), 10, fmt.Sprintf("insert into respondent (id, assessment_id) values (%d + i, 1)", from)); err != nil {
@@ -98,18 +98,18 @@ func (b *bench) afterMany(ctx context.Context, held bool) (float64, error) {
 	return float64(n) / time.Since(began).Seconds(), nil
 }
 
-// curve is a backlog and what surrounds it. Zero stands for what is least.
+// curve is a backlog and its surroundings. Zero values stand for the minimum.
 type curve struct {
 	what    string
 	log     int  // rows of the log; at least 1,000
 	others  int  // webhooks that match nothing; at least none
 	urls    int  // at least 1, with a webhook each
-	same    bool // all webhooks have one URL
-	toAll   bool // each event goes to all URLs; else to one of them
+	same    bool // all webhooks have the same URL
+	toAll   bool // each event goes to all URLs, otherwise to one of them
 	daemons int  // at least 1
 }
 
-// curve delivers the backlog, and returns the deliveries a second.
+// curve delivers the backlog, and returns the deliveries per second.
 func (b *bench) curve(ctx context.Context, c curve) (float64, error) {
 	c.log, c.urls, c.daemons = max(c.log, 1000), max(c.urls, 1), max(c.daemons, 1)
 	n := b.n(50_000)

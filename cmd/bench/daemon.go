@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// daemon is a walhook run.
+// daemon is a running walhook run.
 type daemon struct {
 	cmd       *exec.Cmd
 	streaming chan struct{} // closed when it streams
@@ -25,7 +25,7 @@ type daemon struct {
 	tail []string // of its log
 }
 
-// start starts walhook run, which the site ends.
+// start starts walhook run. The site stops it.
 func (s *site) start(ctx context.Context, env ...string) (*daemon, error) {
 	d := &daemon{cmd: exec.CommandContext(ctx, s.b.walhook, "run"), streaming: make(chan struct{}), exited: make(chan struct{})}
 	d.cmd.Env = slices.Concat(s.env, s.b.profileOf(), env)
@@ -73,7 +73,7 @@ func (d *daemon) ready(ctx context.Context) error {
 	}
 }
 
-// stop ends it cleanly, or after a while in any case. It may be repeated.
+// stop stops the daemon cleanly, or kills it after a while. It may be called repeatedly.
 func (d *daemon) stop() {
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -84,7 +84,7 @@ func (d *daemon) stop() {
 	}
 }
 
-// resident returns its resident memory in MiB, now and at most so far.
+// resident returns the daemon's resident memory in MiB, now and at its peak.
 func (d *daemon) resident() (now, peak float64, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 	if err != nil {

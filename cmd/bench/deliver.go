@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// inFlight is how many POSTs are in flight at once, bare and by walhook.
+// inFlight is the number of concurrent POSTs, bare and by walhook.
 const inFlight = 64
 
-// measureDeliver lets walhook work off a backlog, from the moment that it streams until the last result is in the log.
+// measureDeliver lets walhook deliver a backlog, from the moment that it streams until the last result is in the log.
 func measureDeliver(ctx context.Context, b *bench) ([]Result, error) {
 	s, err := b.newSite(ctx)
 	if err != nil {
@@ -31,7 +31,7 @@ func measureDeliver(ctx context.Context, b *bench) ([]Result, error) {
 	if err := s.write(ctx, n, 100, insertRow); err != nil {
 		return nil, err
 	}
-	floor, err := b.barePosts(ctx, b.n(300_000))
+	baseline, err := b.barePosts(ctx, b.n(300_000))
 	if err != nil {
 		return nil, err
 	}
@@ -58,9 +58,9 @@ func measureDeliver(ctx context.Context, b *bench) ([]Result, error) {
 		return nil, err
 	}
 	if got != n {
-		return nil, fmt.Errorf("%d POSTs came for %d events", got, n)
+		return nil, fmt.Errorf("%d POSTs arrived for %d events", got, n)
 	}
-	return []Result{against("events queued, sent and logged", "bare POSTs", "/s", floor, float64(n)/took.Seconds(), 0.30, false)}, nil
+	return []Result{against("events queued, sent and logged", "bare POSTs", "/s", baseline, float64(n)/took.Seconds(), 0.30, false)}, nil
 }
 
 // arrived waits for n POSTs.
@@ -77,7 +77,7 @@ func (b *bench) arrived(ctx context.Context, n int) error {
 	}
 }
 
-// barePosts sends n requests as like walhook's as can be, and does nothing else.
+// barePosts sends n requests as similar to walhook's as possible, and does nothing else.
 func (b *bench) barePosts(ctx context.Context, n int) (perSecond float64, err error) {
 	transport := &http.Transport{MaxIdleConnsPerHost: inFlight, DisableCompression: true}
 	defer transport.CloseIdleConnections()

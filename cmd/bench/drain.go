@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// What the application does with row i.
+// Statements of the application for row i.
 const (
 	insertRow = "insert into respondent (id, assessment_id) values (i, 1)"
 	savePage  = "update respondent set page = page + 1 where id = 1 + (i - 1) % 20000"
 )
 
-// sentinel is the respondent whose insert ends a backlog. Nobody listens to its assessment.
+// sentinel is the respondent whose insert ends a backlog. No webhook matches its assessment.
 const sentinel = 2_000_000_000
 
-// write does something n times on the server, in transactions of so many.
+// write runs a statement n times on the server, in transactions of the given size.
 func (s *site) write(ctx context.Context, n, each int, statement string) error {
-	// A statement of its own each: a block may commit only outside of a transaction.
+	// Separate statements: a DO block may commit only outside of a transaction.
 	for _, sql := range []string{
 		"set synchronous_commit = off",
 		fmt.Sprintf("do $$ begin for i in 1..%d loop %s; if i %% %d = 0 then commit; end if; end loop; end $$", n, statement, each),
@@ -40,7 +40,7 @@ type shape struct {
 	target  float64
 }
 
-// measureDrain makes one backlog after the other, and reads each with pg_recvlogical and with walhook.
+// measureDrain creates one backlog after the other, and reads each with pg_recvlogical and with walhook.
 func measureDrain(ctx context.Context, b *bench) ([]Result, error) {
 	return b.drainAll(ctx,
 		shape{"page saves, 100 in a transaction", b.n(1_000_000), 100, savePage, 0.80},
@@ -79,11 +79,11 @@ func (b *bench) drain(ctx context.Context, shape shape) (Result, error) {
 	if err := s.attach(ctx); err != nil {
 		return Result{}, err
 	}
-	// Nobody is at home: what is queued stays queued.
+	// Nothing listens there, so queued deliveries stay queued.
 	if err := s.hook(ctx, "created", "http://127.0.0.1:1/"); err != nil {
 		return Result{}, err
 	}
-	if err := s.exec(ctx, "select pg_create_logical_replication_slot('floor', 'pgoutput')"); err != nil {
+	if err := s.exec(ctx, "select pg_create_logical_replication_slot('baseline', 'pgoutput')"); err != nil {
 		return Result{}, err
 	}
 	if err := s.write(ctx, shape.n, shape.each, shape.do); err != nil {
@@ -95,7 +95,7 @@ func (b *bench) drain(ctx context.Context, shape shape) (Result, error) {
 	if err := s.settle(ctx); err != nil {
 		return Result{}, err
 	}
-	floor, err := s.recvlogical(ctx, "floor")
+	baseline, err := s.recvlogical(ctx, "baseline")
 	if err != nil {
 		return Result{}, err
 	}
@@ -114,7 +114,7 @@ func (b *bench) drain(ctx context.Context, shape shape) (Result, error) {
 		return Result{}, err
 	}
 	took := time.Since(began)
-	result := against(shape.name, "pg_recvlogical", "changes/s", float64(shape.n)/floor.Seconds(), float64(shape.n)/took.Seconds(), shape.target, false)
+	result := against(shape.name, "pg_recvlogical", "changes/s", float64(shape.n)/baseline.Seconds(), float64(shape.n)/took.Seconds(), shape.target, false)
 	if shape.do == insertRow {
 		var queued int
 		if err := s.store.QueryRow(ctx, "select count(*) from walhook.queue").Scan(&queued); err != nil {
@@ -127,7 +127,7 @@ func (b *bench) drain(ctx context.Context, shape shape) (Result, error) {
 	return result, nil
 }
 
-// settle lets what was written before reach the disk, so that what is measured next does not wait for it.
+// settle flushes earlier writes to disk, so that the next measurement does not wait for them.
 func (s *site) settle(ctx context.Context) error {
 	if err := s.exec(ctx, "checkpoint"); err != nil {
 		return err
@@ -136,7 +136,7 @@ func (s *site) settle(ctx context.Context) error {
 	return nil
 }
 
-// recvlogical reads a slot up to the end of the WAL and throws everything away.
+// recvlogical reads a slot up to the end of the WAL and discards everything.
 func (s *site) recvlogical(ctx context.Context, slot string) (time.Duration, error) {
 	var end string
 	if err := s.conn.QueryRow(ctx, "select pg_current_wal_insert_lsn()::text").Scan(&end); err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// respondentLife is a transaction each of what a respondent does: it opens, starts, saves a page and finishes.
+// respondentLife has one transaction per step of a respondent: open, start, save a page, finish.
 const respondentLife = `\set id random(1, 9000000000000000)
 insert into respondent (id, assessment_id) values (:id, 1) on conflict do nothing;
 update respondent set started_at = now(), page = 1 where id = :id;
@@ -19,8 +19,8 @@ update respondent set page = 2 where id = :id;
 update respondent set finished_at = now() where id = :id;
 `
 
-// measureHarm tells what the application notices: its commits, with the store on a server of its own, and the WAL that its
-// server must keep while an endpoint is dead.
+// measureHarm measures the effect on the application: its rate of commits, with the store on another server, and the
+// WAL that its server must keep while an endpoint is dead.
 func measureHarm(ctx context.Context, b *bench) ([]Result, error) {
 	// As on two machines: the application's server and pgbench have half of the cores, everything else has the others.
 	s, err := b.newSiteApart(ctx)
@@ -34,22 +34,22 @@ func measureHarm(ctx context.Context, b *bench) ([]Result, error) {
 	if err := s.hook(ctx, "completed", b.receiver.url+"/hook"); err != nil {
 		return nil, err
 	}
-	if err := s.exec(ctx, "select pg_create_logical_replication_slot('floor', 'pgoutput')"); err != nil {
+	if err := s.exec(ctx, "select pg_create_logical_replication_slot('baseline', 'pgoutput')"); err != nil {
 		return nil, err
 	}
-	// In turn, and each as often first as second, because the table grows and the machine has moods.
-	var floor, with float64
+	// They alternate, each equally often first, because the table grows and the machine's load varies.
+	var baseline, with float64
 	for _, side := range []struct {
 		commits func(context.Context) (float64, error)
 		sum     *float64
 	}{
 		{s.commitsBesideWalhook, &with},
-		{s.commitsBesideRecvlogical, &floor},
-		{s.commitsBesideRecvlogical, &floor},
+		{s.commitsBesideRecvlogical, &baseline},
+		{s.commitsBesideRecvlogical, &baseline},
 		{s.commitsBesideWalhook, &with},
 		{s.commitsBesideWalhook, &with},
-		{s.commitsBesideRecvlogical, &floor},
-		{s.commitsBesideRecvlogical, &floor},
+		{s.commitsBesideRecvlogical, &baseline},
+		{s.commitsBesideRecvlogical, &baseline},
 		{s.commitsBesideWalhook, &with},
 	} {
 		if err := s.settle(ctx); err != nil {
@@ -65,11 +65,11 @@ func measureHarm(ctx context.Context, b *bench) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []Result{against("the application's commits, store on another server", "pg_recvlogical in its place", "/s", floor, with, 0.95, false), kept}, nil
+	return []Result{against("the application's commits, store on another server", "pg_recvlogical in its place", "/s", baseline, with, 0.95, false), kept}, nil
 }
 
 func (s *site) commitsBesideRecvlogical(ctx context.Context) (float64, error) {
-	cmd := exec.CommandContext(ctx, s.b.recvlogical, "-d", s.server.URL("postgres"), "-S", "floor", "--start", "--no-loop",
+	cmd := exec.CommandContext(ctx, s.b.recvlogical, "-d", s.server.URL("postgres"), "-S", "baseline", "--start", "--no-loop",
 		"-o", "proto_version=1", "-o", "publication_names=walhook", "-f", "/dev/null")
 	if err := elsewhere(cmd.Start); err != nil {
 		return 0, fmt.Errorf("pg_recvlogical: %w", err)
@@ -96,7 +96,7 @@ func (s *site) commitsBesideWalhook(ctx context.Context) (float64, error) {
 
 var transactionsPerSecond = regexp.MustCompile(`tps = ([0-9.]+)`)
 
-// commits runs pgbench and returns the application's commits a second: four to a script.
+// commits runs pgbench and returns the application's commits per second: four per script.
 func (s *site) commits(ctx context.Context) (float64, error) {
 	script := filepath.Join(s.b.dir, "life.sql")
 	if err := os.WriteFile(script, []byte(respondentLife), 0o600); err != nil {
@@ -114,12 +114,13 @@ func (s *site) commits(ctx context.Context) (float64, error) {
 	return 4 * tps, err
 }
 
-// keptWhileDead writes for a while with an endpoint that refuses, and looks at what the slot has not been told to release.
+// keptWhileDead writes for a while with an endpoint that refuses connections, and measures the WAL that walhook has not
+// acknowledged.
 func (s *site) keptWhileDead(ctx context.Context) (Result, error) {
 	if err := exec1(ctx, s.store, "update walhook.webhook set url = 'http://127.0.0.1:1/'"); err != nil {
 		return Result{}, err
 	}
-	if err := s.exec(ctx, "select pg_drop_replication_slot('floor')"); err != nil {
+	if err := s.exec(ctx, "select pg_drop_replication_slot('baseline')"); err != nil {
 		return Result{}, err
 	}
 	var d *daemon
@@ -133,7 +134,7 @@ func (s *site) keptWhileDead(ctx context.Context) (Result, error) {
 	}
 	var before string
 	if err := s.conn.QueryRow(ctx, "select pg_current_wal_lsn()::text").Scan(&before); err != nil {
-		return Result{}, fmt.Errorf("look at the WAL: %w", err)
+		return Result{}, fmt.Errorf("query the WAL position: %w", err)
 	}
 	done := make(chan error, 1)
 	go func() {
@@ -146,7 +147,7 @@ func (s *site) keptWhileDead(ctx context.Context) (Result, error) {
 		err := s.conn.QueryRow(ctx, `select (pg_current_wal_lsn() - confirmed_flush_lsn)::float8 / 1048576, (pg_current_wal_lsn() - $1::text::pg_lsn)::float8 / 1048576
 			from pg_replication_slots where slot_name = 'walhook'`, before).Scan(&held, &written)
 		if err != nil {
-			return Result{}, fmt.Errorf("look at the slot: %w", err)
+			return Result{}, fmt.Errorf("query the slot: %w", err)
 		}
 		most = max(most, held)
 		select {

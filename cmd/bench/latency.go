@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// measureLatency inserts respondents at a steady rate, each by a statement of its own, and takes the time from the moment that
-// the statement is sent: until it is answered, which is what the application waits for anyway, and until its POST has come.
+// measureLatency inserts respondents at a steady rate, one per statement, and measures the time from sending the
+// statement until it returns, which the application has to wait for anyway, and until its POST arrives.
 func measureLatency(ctx context.Context, b *bench) ([]Result, error) {
 	s, err := b.newSite(ctx)
 	if err != nil {
@@ -70,7 +70,7 @@ type steady struct {
 	began, ended            []time.Time // by number of the insert
 }
 
-// run makes the inserts, each at its time or as soon as a client is free.
+// run runs the inserts, each at its time or as soon as a client is free.
 func (l *steady) run(ctx context.Context, s *site) error {
 	l.began, l.ended = make([]time.Time, l.n), make([]time.Time, l.n)
 	conns := make([]*pgx.Conn, l.clients)
@@ -106,12 +106,12 @@ func (l *steady) run(ctx context.Context, s *site) error {
 	return nil
 }
 
-// times returns, sorted and in milliseconds, how long the statements took and when their POSTs had come.
+// times returns, sorted and in milliseconds, how long the statements took and how long until their POSTs arrived.
 func (l *steady) times(arrivals map[string]int64) (commits, posts []float64, err error) {
 	for i := range l.n {
 		at, ok := arrivals[fmt.Sprint(l.first+i)]
 		if !ok {
-			return nil, nil, fmt.Errorf("no POST came for response %d", l.first+i)
+			return nil, nil, fmt.Errorf("no POST arrived for response %d", l.first+i)
 		}
 		commits = append(commits, float64(l.ended[i].Sub(l.began[i]))/1e6)
 		posts = append(posts, float64(at-l.began[i].UnixNano())/1e6)

@@ -1,5 +1,6 @@
-// Command bench measures walhook against floors of the same machine in the same run: what the parts cost alone that walhook
-// is made of. It starts servers and receivers of its own, prints one table of ratios, and leaves nothing behind.
+// Command bench compares walhook with baselines measured on the same machine in the same run: the cost of minimal
+// equivalent work without walhook. It starts its own servers and receiver, prints a table of ratios, and removes
+// everything.
 package main
 
 import (
@@ -16,17 +17,17 @@ import (
 	"time"
 )
 
-const usage = `Measures walhook against the machine that it runs on, in one run, and prints a table of ratios.
+const usage = `Compares walhook with baselines measured on the same machine in the same run, and prints a table of ratios.
 
-  go run ./cmd/bench                      everything, some minutes
-  go run ./cmd/bench -only deliver,drain  some of it
-  go run ./cmd/bench -scale 0.01          a look whether it works
-  go run ./cmd/bench -json > run.json     to keep
+  go run ./cmd/bench                      all measurements but curves; takes some minutes
+  go run ./cmd/bench -only deliver,drain  some measurements
+  go run ./cmd/bench -scale 0.01          a short run, to see that it works
+  go run ./cmd/bench -json > run.json     as JSON
 
-Each measurement runs beside its floor: the least that the same work costs here without walhook. Compare ratios, never
-absolute figures: those belong to the machine and its mood. BENCHMARKS.md says how to read them.
+A baseline is the cost of the minimal equivalent work without walhook. Compare ratios, never absolute figures: those
+depend on the machine and its load. BENCHMARKS.md explains how to read them.
 
-Needed are Go, PostgreSQL's server (see PGBIN in CONTRIBUTING.md) and its client programs pg_recvlogical and pgbench.
+It needs Go, PostgreSQL's server (see PGBIN in CONTRIBUTING.md) and its client programs pg_recvlogical and pgbench.
 
 `
 
@@ -62,23 +63,26 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		}
 	}
 	scale := flags.Float64("scale", 1, "multiplies the sizes of all measurements")
-	only := flags.String("only", "", "measurements to make, separated by commas; empty: all but curves")
-	curve := flags.String("curve", "", "of the curves, those with this in their name, beside the first")
+	only := flags.String("only", "", "measurements to run, separated by commas; empty: all but curves")
+	curve := flags.String("curve", "", "run only the first curve and those with this text in their name")
 	asJSON := flags.Bool("json", false, "print JSON instead of a table")
-	binary := flags.String("walhook", "", "the walhook to measure; empty: it is built from this source")
-	cpu := flags.String("cpu", "", "file for a CPU profile of all daemons that are measured, in pprof's form")
-	allocs := flags.String("allocs", "", "the same for what they allocated")
+	binary := flags.String("walhook", "", "the walhook binary to measure; empty: build it from this source")
+	cpu := flags.String("cpu", "", "write a CPU profile of all measured daemons to this file, in pprof format")
+	allocs := flags.String("allocs", "", "write a profile of their allocations to this file, in pprof format")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *scale <= 0 {
-		return fmt.Errorf("-scale is %g, and must be more than 0", *scale)
+		return fmt.Errorf("-scale is %g but must be greater than 0", *scale)
 	}
 	chosen, err := choose(*only)
 	if err != nil {
 		return err
 	}
-	b := &bench{scale: *scale, curves: *curve, walhook: *binary, cpu: *cpu, allocs: *allocs, log: func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) }}
+	b := &bench{
+		scale: *scale, curves: *curve, walhook: *binary, cpu: *cpu, allocs: *allocs,
+		log: func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) },
+	}
 	defer b.close()
 	if err := b.prepare(ctx); err != nil {
 		return err
@@ -109,21 +113,21 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	return report.print(out)
 }
 
-// measurement is something to be measured, with its floor.
+// measurement measures something, and its baseline.
 type measurement struct {
 	name, what string
 	run        func(context.Context, *bench) ([]Result, error)
-	extra      bool // only where it is asked for by name
+	extra      bool // runs only if requested by name
 }
 
 var measurements = []measurement{
 	{name: "deliver", what: "events queued, sent and logged, against a bare loop of POSTs", run: measureDeliver},
 	{name: "drain", what: "page saves that fire nothing, against pg_recvlogical", run: measureDrain},
-	{name: "queue", what: "events that are queued, against pg_recvlogical", run: measureQueue},
+	{name: "queue", what: "queued events, against pg_recvlogical", run: measureQueue},
 	{name: "latency", what: "from the application's statement to the POST, against the statement alone", run: measureLatency},
 	{name: "memory", what: "resident memory: live, in one large transaction, with a backlog, with many webhooks", run: measureMemory},
 	{name: "attach", what: "attach and reconcile, against COPY piped to COPY", run: measureAttach},
-	{name: "harm", what: "the application's commits, and WAL kept while an endpoint is dead", run: measureHarm},
+	{name: "harm", what: "the application's commits, and WAL retained while an endpoint is dead", run: measureHarm},
 	{name: "curves", what: "how queueing and delivery grow with log, webhooks, URLs and daemons", run: measureCurves, extra: true},
 }
 
@@ -149,7 +153,7 @@ func choose(only string) ([]measurement, error) {
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("-only names %q, which is none of %s", name, strings.Join(names, ", "))
+			return nil, fmt.Errorf("-only names the unknown measurement %q; the measurements are %s", name, strings.Join(names, ", "))
 		}
 	}
 	return chosen, nil

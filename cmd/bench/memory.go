@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// measureMemory tells how much memory of the machine the daemon's process holds.
+// measureMemory measures the resident memory of the daemon's process.
 func measureMemory(ctx context.Context, b *bench) ([]Result, error) {
 	live, err := b.memoryLive(ctx)
 	if err != nil {
@@ -20,7 +20,7 @@ func measureMemory(ctx context.Context, b *bench) ([]Result, error) {
 	return append(append(live, backlog...), many...), err
 }
 
-// memoryLive is after some seconds of ordinary work.
+// memoryLive measures it after some seconds of ordinary work.
 func (b *bench) memoryLive(ctx context.Context) ([]Result, error) {
 	s, d, err := b.running(ctx, b.receiver.url+"/hook")
 	if err != nil {
@@ -35,7 +35,8 @@ func (b *bench) memoryLive(ctx context.Context) ([]Result, error) {
 	return []Result{ceiling("resident, live at 500 events/s", now, 32)}, err
 }
 
-// memoryBacklog is through one large transaction whose deliveries nobody takes, and again by a daemon that finds them waiting.
+// memoryBacklog measures it during one large transaction whose deliveries fail, and in a new daemon that finds them
+// pending.
 func (b *bench) memoryBacklog(ctx context.Context) ([]Result, error) {
 	s, d, err := b.running(ctx, "http://127.0.0.1:1/")
 	if err != nil {
@@ -71,7 +72,7 @@ func (b *bench) memoryBacklog(ctx context.Context) ([]Result, error) {
 	}, err
 }
 
-// memoryManyWebhooks sends each event to many URLs.
+// memoryManyWebhooks measures it while each event goes to many URLs.
 func (b *bench) memoryManyWebhooks(ctx context.Context) ([]Result, error) {
 	s, d, err := b.running(ctx, b.receiver.url+"/hook")
 	if err != nil {
@@ -97,7 +98,7 @@ func (b *bench) memoryManyWebhooks(ctx context.Context) ([]Result, error) {
 	return []Result{ceiling(fmt.Sprintf("peak with %d webhooks on as many URLs, %d POSTs", urls, events*(urls+1)), peak, 64)}, err
 }
 
-// running is a site with one webhook and a daemon that streams.
+// running returns a site with one webhook and a daemon that streams.
 func (b *bench) running(ctx context.Context, url string) (*site, *daemon, error) {
 	s, err := b.newSite(ctx)
 	if err != nil {

@@ -17,11 +17,11 @@ import (
 	"time"
 )
 
-// receiverArgument makes this program the receiver of another one: a process of its own, as receivers are.
+// receiverArgument makes this program run as the receiver, which is a separate process.
 const receiverArgument = "receiver"
 
-// serveReceiver answers every POST with 200 and counts it. GET /count tells how many, GET /arrivals when each response came
-// (where POSTs went to /timed), and both begin anew with GET /forget. It ends with its standard input.
+// serveReceiver answers every POST with 200 and counts it. GET /count returns their number, GET /arrivals when each
+// response arrived (for POSTs to /timed), and GET /forget resets both. It exits when its standard input is closed.
 func serveReceiver() error {
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -124,7 +124,7 @@ func (r *receiver) get(ctx context.Context, path string) (string, error) {
 	return string(text), nil
 }
 
-// count returns how many POSTs have come.
+// count returns how many POSTs have arrived.
 func (r *receiver) count(ctx context.Context) (int, error) {
 	text, err := r.get(ctx, "/count")
 	if err != nil {
@@ -133,7 +133,7 @@ func (r *receiver) count(ctx context.Context) (int, error) {
 	return strconv.Atoi(text)
 }
 
-// arrivals returns when each response's POST came, in nanoseconds since 1970.
+// arrivals returns when each response's POST arrived, in nanoseconds since 1970.
 func (r *receiver) arrivals(ctx context.Context) (map[string]int64, error) {
 	text, err := r.get(ctx, "/arrivals")
 	if err != nil {

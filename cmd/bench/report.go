@@ -12,26 +12,26 @@ import (
 
 // Result is one line of the table.
 type Result struct {
-	Name    string  `json:"name"`
-	Floor   string  `json:"floor"`             // what it is held against
-	Against float64 `json:"against,omitempty"` // the floor's figure
-	Value   float64 `json:"value"`             // walhook's
-	Unit    string  `json:"unit"`
-	Ratio   float64 `json:"ratio,omitempty"`  // walhook's to the floor's
-	Target  float64 `json:"target,omitempty"` // of the ratio, or of the value where there is no floor
-	AtMost  bool    `json:"at_most"`          // the target is a ceiling
-	Note    string  `json:"note,omitempty"`
+	Name     string  `json:"name"`
+	Baseline string  `json:"baseline"`          // what it is compared with
+	Against  float64 `json:"against,omitempty"` // the baseline's figure
+	Value    float64 `json:"value"`             // walhook's
+	Unit     string  `json:"unit"`
+	Ratio    float64 `json:"ratio,omitempty"`  // walhook's to the baseline's
+	Target   float64 `json:"target,omitempty"` // of the ratio, or of the value if there is no baseline
+	AtMost   bool    `json:"at_most"`          // the target is a ceiling
+	Note     string  `json:"note,omitempty"`
 }
 
-// against makes a result with a floor.
-func against(name, floor, unit string, floorValue, value, target float64, atMost bool) Result {
-	return Result{Name: name, Floor: floor, Unit: unit, Against: floorValue, Value: value, Ratio: value / floorValue, Target: target, AtMost: atMost}
+// against returns a result with a baseline.
+func against(name, baseline, unit string, baselineValue, value, target float64, atMost bool) Result {
+	return Result{Name: name, Baseline: baseline, Unit: unit, Against: baselineValue, Value: value, Ratio: value / baselineValue, Target: target, AtMost: atMost}
 }
 
-// met tells whether the target is met, "" where there is none.
+// met reports whether the target is met, or "" if there is none.
 func (r *Result) met() string {
 	figure := r.Ratio
-	if r.Floor == "" {
+	if r.Baseline == "" {
 		figure = r.Value
 	}
 	switch {
@@ -56,7 +56,7 @@ type Report struct {
 func (r *Report) print(out io.Writer) error {
 	fmt.Fprintf(out, "%s, %s, %s, scale %g\n\n", r.At.Format("2006-01-02"), r.Machine, r.Server, r.Scale)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "measurement\tfloor\tfloor's figure\twalhook\tunit\tratio\ttarget\t")
+	fmt.Fprintln(w, "measurement\tbaseline\tits figure\twalhook\tunit\tratio\ttarget\t")
 	for i := range r.Results {
 		result := &r.Results[i]
 		target := ""
@@ -67,16 +67,16 @@ func (r *Report) print(out io.Writer) error {
 			}
 			target = fmt.Sprintf("%s %s %s", sign, figure(result.Target), result.met())
 		}
-		floor, ratio := "", ""
-		if result.Floor != "" {
-			floor, ratio = figure(result.Against), fmt.Sprintf("%.2f", result.Ratio)
+		baseline, ratio := "", ""
+		if result.Baseline != "" {
+			baseline, ratio = figure(result.Against), fmt.Sprintf("%.2f", result.Ratio)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", result.Name, result.Floor, floor, figure(result.Value), result.Unit, ratio, target, result.Note)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", result.Name, result.Baseline, baseline, figure(result.Value), result.Unit, ratio, target, result.Note)
 	}
 	return w.Flush()
 }
 
-// figure writes a number with as many digits as mean something.
+// figure formats a number with its significant digits.
 func figure(v float64) string {
 	switch {
 	case v >= 100:
@@ -88,7 +88,7 @@ func figure(v float64) string {
 	}
 }
 
-// machine describes what this runs on.
+// machine describes the machine.
 func machine() string {
 	text := fmt.Sprintf("%s/%s, %d cores, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
 	info, err := os.ReadFile("/proc/cpuinfo")
