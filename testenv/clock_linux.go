@@ -13,14 +13,14 @@ import (
 //go:embed testdata/clock.c
 var clockSource []byte
 
-// Clock is the wall clock of a server, which may differ from that of the machine. Start the server with its Env.
+// Clock is the wall clock of a server, which may differ from the machine's. Start the server with its Env.
 type Clock struct {
 	t    testing.TB
 	file string
 	Env  []string
 }
 
-// NewClock returns a clock that is ahead by an offset. It needs a C compiler.
+// NewClock returns a clock that is ahead of the machine's by an offset. It needs a C compiler.
 func NewClock(t testing.TB, offset time.Duration) *Clock {
 	t.Helper()
 	compiler := Program(t, "cc")
@@ -45,7 +45,7 @@ func NewClock(t testing.TB, offset time.Duration) *Clock {
 	return c
 }
 
-// Set lets the clock step to another offset.
+// Set makes the clock jump to another offset.
 func (c *Clock) Set(offset time.Duration) {
 	c.t.Helper()
 	f, err := os.OpenFile(c.file, os.O_CREATE|os.O_WRONLY, 0o644)

@@ -17,7 +17,7 @@ import (
 
 var databases atomic.Int64
 
-// Database makes a database, runs the script in it, and drops it when the test has ended. It returns its URL.
+// Database creates a database, runs the script in it, and drops it when the test ends. It returns its URL.
 func Database(t testing.TB, server *pgserver.Server, script string) string {
 	t.Helper()
 	url := Clone(t, server, "template1")
@@ -27,14 +27,14 @@ func Database(t testing.TB, server *pgserver.Server, script string) string {
 	return url
 }
 
-// Clone makes a database as a copy of a template, and drops it when the test has ended. It returns its URL. Replication slots
-// and settings of the database itself are not copied.
+// Clone creates a database as a copy of a template, and drops it when the test ends. It returns its URL. Replication
+// slots and settings of the database itself are not copied.
 func Clone(t testing.TB, server *pgserver.Server, template string) string {
 	t.Helper()
 	name := fmt.Sprintf("test_%d", databases.Add(1))
 	how := ""
 	if server.Version() >= 150000 {
-		// Otherwise all that is copied passes through the WAL, and every walsender of the server reads it.
+		// Otherwise the whole copy passes through the WAL, where every walsender of the server reads it.
 		how = " strategy file_copy"
 	}
 	Exec(t, server.URL("postgres"), "create database "+quoted(name)+" template "+quoted(template)+how)
@@ -42,7 +42,7 @@ func Clone(t testing.TB, server *pgserver.Server, template string) string {
 	return server.URL(name)
 }
 
-// EncodedDatabase is Database with an encoding of the server's, such as LATIN1.
+// EncodedDatabase is Database with another encoding, such as LATIN1.
 func EncodedDatabase(t testing.TB, server *pgserver.Server, encoding, script string) string {
 	t.Helper()
 	name := fmt.Sprintf("test_%d", databases.Add(1))
@@ -65,8 +65,8 @@ var templates struct {
 	scripts map[templateKey]string
 }
 
-// Template makes a database to Clone from and runs the script in it, for the first test that asks; the name then stands for
-// the script for as long as the server lives. It returns the database's name.
+// Template creates a database to Clone from and runs the script in it, for the first test that asks. The name then
+// stands for the script as long as the server runs. It returns the database's name.
 func Template(t testing.TB, server *pgserver.Server, name, script string) string {
 	t.Helper()
 	templates.Lock()
@@ -75,16 +75,16 @@ func Template(t testing.TB, server *pgserver.Server, name, script string) string
 	key := templateKey{server: server, name: name}
 	if made, ok := templates.scripts[key]; ok {
 		if made != script {
-			t.Fatalf("template %s was made with another script", name)
+			t.Fatalf("template %s was created with another script", name)
 		}
 		return database
 	}
 	admin := server.URL("postgres")
-	Exec(t, admin, "drop database if exists "+quoted(database)) // one whose script failed
+	Exec(t, admin, "drop database if exists "+quoted(database)) // left behind by a script that failed
 	Exec(t, admin, "create database "+quoted(database))
 	Exec(t, server.URL(database), script)
 	endSessions(server.Port(), database)
-	// A template with a session in it cannot be copied: nobody may stray there.
+	// A template with a session in it cannot be copied, so nobody may connect to it.
 	Exec(t, admin, "alter database "+quoted(database)+" allow_connections false")
 	if templates.scripts == nil {
 		templates.scripts = map[templateKey]string{}
@@ -95,13 +95,13 @@ func Template(t testing.TB, server *pgserver.Server, name, script string) string
 
 func quoted(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// dropDatabase drops a database with its sessions, prepared transactions and slots. A walsender may take a moment to end.
+// dropDatabase drops a database with its sessions, prepared transactions and slots. A walsender may take a moment to exit.
 func dropDatabase(t testing.TB, server *pgserver.Server, name string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	endSessions(server.Port(), name)
 	if !server.Running() {
-		return // the test has stopped it, and it goes with its data
+		return // the test has stopped the server, whose data is removed
 	}
 	for {
 		err := tryDropDatabase(ctx, server, name)
@@ -126,7 +126,7 @@ func tryDropDatabase(ctx context.Context, server *pgserver.Server, name string) 
 	if err := rollBackPrepared(ctx, conn, server, name); err != nil {
 		return err
 	}
-	// A daemon that still runs would come back as fast as it is ended.
+	// A daemon that still runs would reconnect as fast as its sessions are terminated.
 	_, err = conn.Exec(ctx, "alter database "+quoted(name)+" allow_connections false")
 	if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) && pgErr.Code == "3D000" {
 		return nil // the test has dropped it
@@ -146,7 +146,7 @@ func tryDropDatabase(ctx context.Context, server *pgserver.Server, name string) 
 	return err
 }
 
-// rollBackPrepared rolls prepared transactions back, which only a session in their database may do.
+// rollBackPrepared rolls back prepared transactions, which only a session in their database may do.
 func rollBackPrepared(ctx context.Context, admin *pgx.Conn, server *pgserver.Server, name string) error {
 	rows, err := admin.Query(ctx, "select format('rollback prepared %L', gid) from pg_prepared_xacts where database = $1", name)
 	if err != nil {

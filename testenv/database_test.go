@@ -11,7 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// A test's database goes with it, and so does all that would keep it: sessions, slots, prepared transactions.
+// A test's database is dropped when the test ends, together with everything that would prevent it: sessions, slots,
+// prepared transactions.
 func TestDatabaseIsDropped(t *testing.T) {
 	t.Parallel()
 	server := Postgres(t)
@@ -32,7 +33,7 @@ func TestDatabaseIsDropped(t *testing.T) {
 	}
 }
 
-// stream begins to stream from a slot, on a connection that is left open.
+// stream starts streaming from a slot, on a connection that stays open.
 func stream(t *testing.T, url, slot string) {
 	t.Helper()
 	Exec(t, url, "create publication p for all tables")
@@ -51,7 +52,7 @@ func stream(t *testing.T, url, slot string) {
 	})
 }
 
-// A database that the test has dropped itself is no error.
+// It is no error if the test has dropped the database itself.
 func TestDatabaseMayBeDroppedByTheTest(t *testing.T) {
 	t.Parallel()
 	server := Postgres(t)
@@ -59,7 +60,7 @@ func TestDatabaseMayBeDroppedByTheTest(t *testing.T) {
 	Exec(t, server.URL("postgres"), "drop database "+name+" with (force)")
 }
 
-// A template's script runs once, and every clone of it is a database of its own.
+// A template's script runs once, and every clone is a separate database.
 func TestTemplate(t *testing.T) {
 	t.Parallel()
 	server := Postgres(t)
@@ -77,11 +78,11 @@ func TestTemplate(t *testing.T) {
 		}
 	}
 	if err := TryExec(server.URL("template_of_test"), "select 1"); err == nil {
-		t.Error("a template lets sessions in")
+		t.Error("a template accepts connections")
 	}
 }
 
-// A server of one's own has the settings that were asked for, and may be killed and stopped before the test's end.
+// A test's own server has the requested settings, and may be killed and stopped before the test ends.
 func TestNewServer(t *testing.T) {
 	t.Parallel()
 	server := NewServer(t, map[string]string{"work_mem": "7MB"})
@@ -96,19 +97,19 @@ func TestNewServer(t *testing.T) {
 	if got := Psql(t, url, "select count(*), current_setting('work_mem') from kept"); got != "1|7MB" {
 		t.Errorf("after a crash the server says %s", got)
 	}
-	server.Stop() // and its database is given up with it
+	server.Stop() // its database is removed with it
 }
 
 func TestPsqlEndsAtTheFirstError(t *testing.T) {
 	t.Parallel()
-	PsqlProgram(t) // which alone shows the place
+	PsqlProgram(t) // only psql shows the position
 	out, err := TryPsql(t, Postgres(t).URL("postgres"), "select 1;\nselect nothing;\nselect 2;")
 	if err == nil || out != "1\nERROR:  column \"nothing\" does not exist\nLINE 1: select nothing;\n               ^" {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
 
-// psql is taken from beside the server's programs where it is there, and from elsewhere where it isn't.
+// psql is taken from the folder of the server's programs if it is there, and otherwise from elsewhere.
 func TestFindPsql(t *testing.T) {
 	t.Parallel()
 	PsqlProgram(t)

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Eventually waits until the condition holds, and fails with its last word when it does not in time. It asks less and less
-// often, down to twenty times a second, for what is asked takes from what is waited for.
+// Eventually waits until the condition holds, and fails with its last detail if it does not in time. It polls less and
+// less often, down to twenty times a second, because polling slows down what it waits for.
 func Eventually(t testing.TB, within time.Duration, what string, condition func() (bool, string)) {
 	t.Helper()
 	deadline := time.Now().Add(within)
@@ -22,8 +22,8 @@ func Eventually(t testing.TB, within time.Duration, what string, condition func(
 	}
 }
 
-// EventuallyWhileMoving waits as long as there is progress: it fails when the condition's last word has been the same for a
-// time, and after five times that in any case.
+// EventuallyWhileMoving waits as long as there is progress: it fails when the condition's detail has not changed for
+// the given time, and after five times that in any case.
 func EventuallyWhileMoving(t testing.TB, still time.Duration, what string, condition func() (bool, string)) {
 	t.Helper()
 	began := time.Now()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Files returns the files below a folder whose names end in suffix, for tests that read their own repository. Hidden folders and
-// node_modules are left out.
+// Files returns the files below a folder whose names end in suffix, for tests that read their own repository. It skips
+// hidden folders and node_modules.
 func Files(t testing.TB, folder, suffix string) (files []string) {
 	t.Helper()
 	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {

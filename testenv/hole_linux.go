@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Hole is the way of TCP connections that can swallow everything, acknowledgements and refusals included, so that to each side the
-// other's machine has vanished, or a firewall in between has forgotten the connection.
+// Hole forwards TCP connections and can swallow all their packets, including acknowledgements and resets. To each side
+// it then looks as if the other machine had vanished, or a firewall had dropped the connection's state.
 type Hole struct {
 	t        testing.TB
 	upstream string
@@ -21,7 +21,7 @@ type Hole struct {
 	routes []*route
 }
 
-// route is one connection: from a client to here, and from here to the server.
+// route is one forwarded connection: the client's side and the server's side.
 type route struct {
 	ends      [2]*net.TCPConn
 	swallowed bool
@@ -52,7 +52,7 @@ func NewHole(t testing.TB, upstream string) *Hole {
 // Addr returns where to connect, as host:port.
 func (h *Hole) Addr() string { return h.listener.Addr().String() }
 
-// Swallow lets nothing through any more of the connections that there are. New ones work.
+// Swallow silently drops everything on the existing connections. New ones work.
 func (h *Hole) Swallow() {
 	h.t.Helper()
 	h.mu.Lock()
@@ -61,7 +61,7 @@ func (h *Hole) Swallow() {
 		r.swallowed = true
 		for _, end := range r.ends {
 			if err := deafen(end); err != nil && !errors.Is(err, net.ErrClosed) {
-				h.t.Fatalf("let a socket drop what comes: %v", err)
+				h.t.Fatalf("make a socket drop its packets: %v", err)
 			}
 		}
 	}
@@ -87,7 +87,7 @@ func (h *Hole) accept() {
 	}
 }
 
-// forward passes bytes on until one side ends, which ends the other, unless that is swallowed too.
+// forward copies bytes until one side closes, and then closes the other, unless the route is swallowed.
 func (h *Hole) forward(r *route, to, from net.Conn) {
 	_, _ = io.Copy(to, from)
 	h.mu.Lock()
@@ -103,13 +103,13 @@ func (r *route) close() {
 	}
 }
 
-// deafen lets the kernel drop every packet that comes for a socket, before anything answers it.
+// deafen makes the kernel drop every packet for a socket before anything answers it.
 func deafen(socket *net.TCPConn) error {
 	raw, err := socket.SyscallConn()
 	if err != nil {
 		return err
 	}
-	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}} // of each packet keep nothing
+	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}} // keep zero bytes of each packet
 	var set error
 	err = raw.Control(func(fd uintptr) {
 		set = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop[0]})

@@ -35,7 +35,7 @@ func TestHoleSwallowsAcknowledgements(t *testing.T) {
 		return err
 	}
 	if err := echo(); err != nil {
-		t.Fatalf("before, nothing comes through: %v", err)
+		t.Fatalf("nothing gets through before Swallow: %v", err)
 	}
 	keepAlive := net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 2}
 	if err := server.(*net.TCPConn).SetKeepAliveConfig(keepAlive); err != nil {
@@ -43,7 +43,7 @@ func TestHoleSwallowsAcknowledgements(t *testing.T) {
 	}
 	hole.Swallow()
 	if err := echo(); err == nil {
-		t.Fatal("something came through")
+		t.Fatal("something got through after Swallow")
 	}
 	_ = server.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, syscall.ETIMEDOUT) {

@@ -8,8 +8,8 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// Program returns the path of a program that tests cannot fetch by themselves. A test that needs a missing one is skipped, except in CI,
-// which installs them all.
+// Program returns the path of a program that tests cannot download. A test that needs a missing program is skipped,
+// except in CI, which installs all of them.
 func Program(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -19,7 +19,7 @@ func Program(t testing.TB, name string) string {
 	return path
 }
 
-// PsqlProgram is Program for psql, which packages also put into folders that are not on PATH.
+// PsqlProgram is Program for psql, which packages also install in folders that are not on PATH.
 func PsqlProgram(t testing.TB) string {
 	t.Helper()
 	path, err := findPsql(os.Getenv("PGBIN"))
@@ -29,7 +29,7 @@ func PsqlProgram(t testing.TB) string {
 	return path
 }
 
-// NeedsVersion skips a test of something that came with a later version of PostgreSQL than the server's.
+// NeedsVersion skips a test of a feature that the server's version of PostgreSQL does not have.
 func NeedsVersion(t testing.TB, server *pgserver.Server, since int, what string) {
 	t.Helper()
 	if server.Version() < since {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// Psql runs a script with psql, as people do, and returns what it prints: unaligned, tuples only. It ends at the first error.
-// Where psql is not installed, a session of this process runs the script and prints the same.
+// Psql runs a script with psql, like people do, and returns its output: unaligned, tuples only. It stops at the first
+// error. If psql is not installed, a session of this process runs the script and prints the same.
 func Psql(t testing.TB, url, script string) string {
 	t.Helper()
 	out, err := TryPsql(t, url, script)
@@ -25,7 +25,7 @@ func Psql(t testing.TB, url, script string) string {
 // psql itself: without it, the test is skipped.
 func TryPsql(t testing.TB, url, script string) (string, error) {
 	t.Helper()
-	if strings.Contains(script, `\`) { // may change what psql is, and where its input ends
+	if strings.Contains(script, `\`) { // may change psql's settings, and where its input ends
 		cmd := psqlCommand(PsqlProgram(t), url)
 		cmd.Stdin = strings.NewReader(script)
 		out, err := cmd.CombinedOutput()
@@ -42,10 +42,10 @@ func psqlCommand(path, url string) *exec.Cmd {
 	return exec.Command(path, "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", url)
 }
 
-// findPsql returns the psql beside the server's programs, the one on PATH, or the newest of the usual folders.
+// findPsql returns the psql in the folder of the server's programs, on PATH, or the newest in the usual folders.
 func findPsql(pgbin string) (string, error) {
 	if pgbin != "" {
-		// Servers that are unpacked rather than installed often come without.
+		// Servers that were unpacked rather than installed often have none.
 		if path, err := exec.LookPath(filepath.Join(pgbin, "psql")); err == nil {
 			return path, nil
 		}

@@ -11,25 +11,25 @@ import (
 	"time"
 )
 
-// psqlPatience bounds a script. It is never reached where all is well.
+// psqlPatience bounds a script. It is only reached if something is wrong.
 const psqlPatience = 2 * time.Minute
 
-// psqlProcess is a psql that goes on when a script has ended.
+// psqlProcess is a psql that is reused for further scripts.
 type psqlProcess struct {
 	cmd    *exec.Cmd
 	input  io.WriteCloser
-	output *os.File      // what it says, errors in between
+	output *os.File      // its output, including errors
 	lines  *bufio.Reader // of output
-	runs   int           // how many scripts it was given
+	runs   int           // number of scripts so far
 }
 
-// How psql ends, for scripts that end otherwise: no connection, or a statement that failed.
+// Errors that stand for psql's exit statuses: no connection, or a failed statement.
 var (
 	errConnect   = errors.New("exit status 2")
 	errStatement = errors.New("exit status 3")
 )
 
-// runInPsql runs a script in a psql that is kept, or in a new one, which is kept unless it ends.
+// runInPsql runs a script in an idle psql, or in a new one, which is kept unless it exits.
 func runInPsql(path, url, script string) (string, error) {
 	psql, err := readyPsql(path, url)
 	if err != nil {
@@ -42,14 +42,14 @@ func runInPsql(path, url, script string) (string, error) {
 	return out, err
 }
 
-// readyPsql returns a psql with a session as if it were new.
+// readyPsql returns a psql whose session is as good as new.
 func readyPsql(path, url string) (*psqlProcess, error) {
 	for {
 		psql, ok := psqls.take(url)
 		if !ok {
 			return startPsql(path, url)
 		}
-		// It ends here where its server was restarted, or somebody has ended its session.
+		// This fails if its server was restarted, or its session was terminated.
 		if _, _, err := psql.until("\\set ON_ERROR_STOP 1\nrollback; discard all;\n"); err == nil {
 			return psql, nil
 		}
@@ -75,11 +75,11 @@ func startPsql(path, url string) (*psqlProcess, error) {
 	return &psqlProcess{cmd: cmd, input: input, output: reader, lines: bufio.NewReader(reader)}, nil
 }
 
-// run runs a script, and returns what psql printed of it.
+// run runs a script, and returns what psql printed.
 func (p *psqlProcess) run(script string) (string, error) {
-	// The semicolon runs a statement that has none; psql takes the end of its input for one.
+	// The semicolon runs a statement that has none; at the end of its input psql does so itself.
 	input := script + "\n;\n"
-	if !strings.Contains(script, ";") { // then psql may go on after an error, for nothing comes behind it
+	if !strings.Contains(script, ";") { // nothing follows it, so psql may continue after an error
 		input = "\\set ON_ERROR_STOP 0\n" + input
 	}
 	out, failed, err := p.until(input)
@@ -89,15 +89,15 @@ func (p *psqlProcess) run(script string) (string, error) {
 	return out, err
 }
 
-// until gives psql something to do, and returns what it printed of that and whether its last statement failed. An error is psql's
-// end.
+// until sends input to psql, and returns what it printed and whether its last statement failed. An error means that
+// psql exited.
 func (p *psqlProcess) until(input string) (out string, failed bool, err error) {
 	p.runs++
 	mark := fmt.Sprintf("-- end of script %d, failed: ", p.runs)
 	deadline := time.AfterFunc(psqlPatience, func() { _ = p.cmd.Process.Kill() })
 	defer deadline.Stop()
 	input += "\\echo '" + mark + "':ERROR\n"
-	go func() { _, _ = io.WriteString(p.input, input) }() // beside, for psql may say much before it has read all
+	go func() { _, _ = io.WriteString(p.input, input) }() // concurrently, since psql may print a lot before it has read everything
 	var said strings.Builder
 	for {
 		line, err := p.lines.ReadString('\n')
@@ -114,7 +114,7 @@ func (p *psqlProcess) until(input string) (out string, failed bool, err error) {
 	}
 }
 
-// end lets psql end, as at the end of its input.
+// end makes psql exit by closing its input.
 func (p *psqlProcess) end() error {
 	_ = p.input.Close()
 	defer p.output.Close()

@@ -10,13 +10,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// scriptSession runs scripts as psql does: statement by statement, each in a transaction of its own, results and notices in order.
+// scriptSession runs scripts like psql: statement by statement, each in its own transaction, with results and notices
+// in order.
 type scriptSession struct {
 	conn *pgconn.PgConn
 	said *strings.Builder
 }
 
-// runInSession runs a script without psql. It knows no backslash commands.
+// runInSession runs a script without psql. It does not support backslash commands.
 func runInSession(url, script string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), psqlPatience)
 	defer cancel()
@@ -52,7 +53,7 @@ func (s *scriptSession) run(ctx context.Context, statement string) error {
 			s.said.WriteString(strings.Join(values, "|") + "\n")
 		}
 		if _, err := rows.Close(); err != nil {
-			break // Close of the results has it as well
+			break // closing the results returns it as well
 		}
 	}
 	err := results.Close()
@@ -66,7 +67,7 @@ func (s *scriptSession) run(ctx context.Context, statement string) error {
 	return err
 }
 
-// report prints what the server said as psql would.
+// report prints the server's messages like psql.
 func (s *scriptSession) report(said *pgconn.PgError) {
 	fmt.Fprintf(s.said, "%s:  %s\n", said.Severity, said.Message)
 	for _, part := range []struct{ name, text string }{{"DETAIL", said.Detail}, {"HINT", said.Hint}, {"CONTEXT", said.Where}} {
@@ -76,8 +77,8 @@ func (s *scriptSession) report(said *pgconn.PgError) {
 	}
 }
 
-// token is what a statement's end cannot lie in: a comment, a quoted text or name, a dollar-quoted text; or else one semicolon, name or
-// character.
+// token matches anything in which a statement cannot end: a comment, a quoted string or name, a dollar-quoted string;
+// otherwise a single semicolon, name or character.
 var token = regexp.MustCompile(`(?s)^(?:--[^\n]*|/\*.*?\*/|[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?:[A-Za-z_]\w*)?\$|[A-Za-z_][\w$]*|.)`)
 
 var (
@@ -85,7 +86,8 @@ var (
 	dollar  = regexp.MustCompile(`^\$.*\$$`)
 )
 
-// splitStatements splits a script at the semicolons that end its statements, those of SQL function bodies (BEGIN ATOMIC) excepted.
+// splitStatements splits a script at the semicolons that end its statements, but not inside SQL function bodies (BEGIN
+// ATOMIC).
 func splitStatements(script string) []string {
 	var statements []string
 	var one strings.Builder

@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Connect opens a connection that is closed when the test has ended.
+// Connect opens a connection, which is closed when the test ends.
 func Connect(t testing.TB, url string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(context.Background(), url)
@@ -23,7 +23,7 @@ func Connect(t testing.TB, url string) *pgx.Conn {
 	return conn
 }
 
-// Exec runs statements in a session of their own; with arguments, one.
+// Exec runs statements in a separate session; with arguments, a single statement.
 func Exec(t testing.TB, url, statements string, args ...any) {
 	t.Helper()
 	if err := TryExec(url, statements, args...); err != nil {
@@ -48,7 +48,7 @@ func TryExec(url, statements string, args ...any) error {
 	return err
 }
 
-// Value runs a query and returns the one value that it yields.
+// Value runs a query and returns its single value.
 func Value[T any](t testing.TB, url, query string, args ...any) T {
 	t.Helper()
 	values := Values[T](t, url, query, args...)
@@ -58,7 +58,7 @@ func Value[T any](t testing.TB, url, query string, args ...any) T {
 	return values[0]
 }
 
-// Values runs a query and returns its one column.
+// Values runs a query and returns its single column.
 func Values[T any](t testing.TB, url, query string, args ...any) []T {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -84,21 +84,21 @@ func (r *Receiver) CAPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.CA()})
 }
 
-// CAPool returns a pool that trusts a TLS receiver, and nobody else.
+// CAPool returns a pool that trusts only this TLS receiver.
 func (r *Receiver) CAPool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(r.server.Certificate())
 	return pool
 }
 
-// Respond sets how a path answers from now on.
+// Respond sets the script of a path.
 func (r *Receiver) Respond(path string, reply func(Request) Reply) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.replies[path] = reply
 }
 
-// CountOnly makes the receiver count what comes from now on, answer it with 200, and do nothing else. That is for measuring.
+// CountOnly makes the receiver only count requests from now on, and answer them with 200, for measurements.
 func (r *Receiver) CountOnly() { r.countOnly.Store(true) }
 
 // ServeHTTP records the request and answers it.
@@ -110,7 +110,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	body, err := io.ReadAll(io.LimitReader(req.Body, 1<<20))
 	if err != nil {
-		panic(http.ErrAbortHandler) // the client has gone before it had said everything
+		panic(http.ErrAbortHandler) // the client disconnected before it had sent everything
 	}
 	got, script, end := r.record(req, string(body))
 	defer end()
@@ -119,7 +119,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// record keeps a request. It returns what to answer with, and what to call when that is done.
+// record records a request. It returns the reply, and a function to call when it has been sent.
 func (r *Receiver) record(req *http.Request, body string) (got Request, script func(Request) Reply, end func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -141,7 +141,7 @@ func (r *Receiver) record(req *http.Request, body string) (got Request, script f
 	}
 }
 
-// Requests returns what has come so far, in order.
+// Requests returns all requests so far, in order.
 func (r *Receiver) Requests() []Request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -165,10 +165,10 @@ func (r *Receiver) Bodies(path string) []string {
 	return bodies
 }
 
-// Count returns how many requests have come so far.
+// Count returns the number of requests so far.
 func (r *Receiver) Count() int { return int(r.counted.Load()) }
 
-// Forget forgets what has come.
+// Forget discards all recorded requests.
 func (r *Receiver) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -178,14 +178,14 @@ func (r *Receiver) Forget() {
 	clear(r.most)
 }
 
-// MostInFlight returns how many requests to a path were being answered at once, at most.
+// MostInFlight returns the highest number of concurrent requests to a path.
 func (r *Receiver) MostInFlight(path string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.most[path]
 }
 
-// Wait waits until n requests have come and returns them.
+// Wait waits for n requests and returns them.
 func (r *Receiver) Wait(t testing.TB, n int, within time.Duration) []Request {
 	t.Helper()
 	Eventually(t, within, fmt.Sprintf("%d requests", n), func() (bool, string) {
@@ -198,7 +198,7 @@ func (r *Receiver) Wait(t testing.TB, n int, within time.Duration) []Request {
 	return r.Requests()
 }
 
-// WaitCount waits until n requests have come, also those that are only counted.
+// WaitCount waits for n requests, including those that were only counted.
 func (r *Receiver) WaitCount(t testing.TB, n int, within time.Duration) {
 	t.Helper()
 	Eventually(t, within, fmt.Sprintf("%d requests", n), func() (bool, string) {

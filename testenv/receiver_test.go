@@ -29,7 +29,7 @@ func post(ctx context.Context, client *http.Client, url, body string) (status in
 	return resp.StatusCode, string(text), err
 }
 
-// The receiver answers as it is told, and remembers what came.
+// The receiver answers according to its script, and records requests.
 func TestReceiver(t *testing.T) {
 	t.Parallel()
 	r := NewReceiver(t)
@@ -54,12 +54,12 @@ func TestReceiver(t *testing.T) {
 	}
 	requests := r.Wait(t, 5, patience)
 	if got := fmt.Sprintf("%v %s %d %d", r.Bodies("/flaky"), requests[4].Body, requests[1].Nth, r.MostInFlight("/flaky")); got != "[1 2] 5 2 1" {
-		t.Errorf("the receiver remembers %s", got)
+		t.Errorf("the receiver has recorded %s", got)
 	}
 	first := requests[0]
 	if first.Method != "POST" || first.Proto != "HTTP/1.1" || !strings.HasPrefix(first.Remote, "127.0.0.1:") ||
 		first.Header.Get("User-Agent") == "" || first.End.Before(first.At) {
-		t.Errorf("the first request is remembered as %+v", first)
+		t.Errorf("the first request was recorded as %+v", first)
 	}
 	r.Forget()
 	if n := len(r.Requests()) + r.Count(); n != 0 {
@@ -67,7 +67,7 @@ func TestReceiver(t *testing.T) {
 	}
 }
 
-// What is no answer reaches the client as none, over HTTP/1.1, over TLS and over HTTP/2.
+// A reset or a hanging request reaches the client as such, over HTTP/1.1, over TLS and over HTTP/2.
 func TestReceiverBreaks(t *testing.T) {
 	t.Parallel()
 	for name, protocols := range map[string]string{"plain": "", "TLS": "http/1.1", "HTTP2": "h2"} {
@@ -101,7 +101,7 @@ func TestReceiverBreaks(t *testing.T) {
 	}
 }
 
-// receiverAndClient returns a receiver, and a client that speaks to it with a protocol of TLS; without one, in plain text.
+// receiverAndClient returns a receiver, and a client that uses the given protocol over TLS, or plain text without one.
 func receiverAndClient(t *testing.T, protocol string) (*Receiver, *http.Client) {
 	t.Helper()
 	transport := &http.Transport{}
@@ -115,7 +115,7 @@ func receiverAndClient(t *testing.T, protocol string) (*Receiver, *http.Client) 
 	return r, &http.Client{Transport: transport}
 }
 
-// A receiver that ends while clients wait answers none of them.
+// A receiver that is closed while clients wait answers none of them.
 func TestReceiverEndsWithoutAnswers(t *testing.T) {
 	t.Parallel()
 	answers := make(chan error, 3)
@@ -132,12 +132,12 @@ func TestReceiverEndsWithoutAnswers(t *testing.T) {
 	})
 	for range 3 {
 		if err := <-answers; err == nil {
-			t.Error("a receiver that was closed has answered")
+			t.Error("a closed receiver answered")
 		}
 	}
 }
 
-// A TLS receiver is trusted by those who have its certificate, and by nobody else.
+// Only clients that have a TLS receiver's certificate trust it.
 func TestTLSReceiver(t *testing.T) {
 	t.Parallel()
 	r, client := receiverAndClient(t, "h2")
@@ -145,7 +145,7 @@ func TestTLSReceiver(t *testing.T) {
 		t.Errorf("the receiver answers %d, %v", status, err)
 	}
 	if proto := r.Wait(t, 1, patience)[0].Proto; proto != "HTTP/2.0" {
-		t.Errorf("it was asked in %s", proto)
+		t.Errorf("the request used %s", proto)
 	}
 	if _, _, err := post(t.Context(), http.DefaultClient, r.URL("/hook"), ""); err == nil {
 		t.Error("a client that does not know the certificate accepts it")

@@ -13,15 +13,16 @@ type Reply struct {
 	Header map[string]string
 	Body   string
 	Delay  time.Duration
-	Hang   bool          // answer nothing until the client has gone
-	Reset  bool          // break the connection, or over HTTP/2 the stream, instead of an answer
-	Drip   time.Duration // send the body a byte at a time with this pause
+	Hang   bool          // do not answer until the client disconnects
+	Reset  bool          // reset the connection, or over HTTP/2 the stream, instead of answering
+	Drip   time.Duration // send the body a byte at a time, with this pause in between
 }
 
-// Always returns a script that answers the same each time.
+// Always returns a script with the same answer each time.
 func Always(reply Reply) func(Request) Reply { return func(Request) Reply { return reply } }
 
-// answer gives a reply. A receiver that is closed meanwhile breaks the connection rather than let half an answer pass for one.
+// answer sends a reply. A receiver that is closed meanwhile breaks the connection, so that half a reply is not mistaken
+// for a complete one.
 func (r *Receiver) answer(w http.ResponseWriter, req *http.Request, reply Reply) {
 	if reply.Hang {
 		r.hang(req)
@@ -48,7 +49,7 @@ func (r *Receiver) answer(w http.ResponseWriter, req *http.Request, reply Reply)
 	}
 }
 
-// hang does not return: the client goes, or the receiver.
+// hang does not return. It ends with the client or the receiver.
 func (r *Receiver) hang(req *http.Request) {
 	select {
 	case <-req.Context().Done():
@@ -72,7 +73,7 @@ func (r *Receiver) pause(req *http.Request, d time.Duration) {
 	}
 }
 
-// reset does not return. HTTP/2 cannot give its connection away, so that the server resets the stream there.
+// reset does not return. Over HTTP/2 a handler cannot hijack the connection, so the server resets the stream.
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -80,7 +81,7 @@ func reset(w http.ResponseWriter) {
 	}
 	raw := conn
 	if secured, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		raw = secured.NetConn() // closing the TLS connection itself would say goodbye first
+		raw = secured.NetConn() // closing the TLS connection itself would send close_notify first
 	}
 	if tcp, ok := raw.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0) // the kernel then answers with RST instead of FIN

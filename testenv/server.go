@@ -19,13 +19,14 @@ var shared struct {
 	err    error
 }
 
-// Main runs a package's tests, stops the shared server and ends the program. Call it from TestMain.
+// Main runs a package's tests, stops the shared server and exits. Call it from TestMain.
 func Main(m *testing.M) {
 	flag.Parse()
 	chosen := false
 	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
 	if !chosen {
-		// Tests with servers wait for much of their time, and go test lets no more of them run than there are cores.
+		// Tests with servers mostly wait, and by default go test runs only as many of them in parallel as there are
+		// cores.
 		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 	}
 	os.Exit(run(m))
@@ -43,7 +44,7 @@ func run(m *testing.M) (status int) {
 	return m.Run()
 }
 
-// Postgres returns the server that all tests of the process share, and starts it for the first of them.
+// Postgres returns the server that all tests of the process share. The first call starts it.
 func Postgres(t testing.TB) *pgserver.Server {
 	t.Helper()
 	shared.Lock()
@@ -58,13 +59,13 @@ func Postgres(t testing.TB) *pgserver.Server {
 	return shared.server
 }
 
-// NewServer starts a server for one test, which may stop and kill it. The settings go over those of package pgserver.
+// NewServer starts a server for one test, which may stop and kill it. The settings override those of package pgserver.
 func NewServer(t testing.TB, settings map[string]string) *pgserver.Server {
 	t.Helper()
 	return NewServerWith(t, pgserver.Options{Settings: settings})
 }
 
-// NewServerWith is NewServer with other options. The version is the one that the run asks for.
+// NewServerWith is NewServer with other options. WALHOOK_TEST_PG determines the version.
 func NewServerWith(t testing.TB, o pgserver.Options) *pgserver.Server {
 	t.Helper()
 	o.Version = wanted(t)
@@ -103,7 +104,7 @@ func stopAfter(t testing.TB, server *pgserver.Server) {
 	})
 }
 
-// wanted is the major version that WALHOOK_TEST_PG asks for, 0 for any. What is no number must not pass for any version.
+// wanted returns the major version in WALHOOK_TEST_PG, or 0 if any will do. It rejects anything that is not a number.
 func wanted(t testing.TB) int {
 	t.Helper()
 	text := os.Getenv("WALHOOK_TEST_PG")
@@ -112,15 +113,15 @@ func wanted(t testing.TB) int {
 	}
 	version, err := strconv.Atoi(text)
 	if err != nil {
-		t.Fatalf("WALHOOK_TEST_PG is %q, and should be a major version such as 17", text)
+		t.Fatalf("WALHOOK_TEST_PG is %q but must be a major version such as 17", text)
 	}
 	return version
 }
 
-// assertVersion makes sure that a run on a certain version is one.
+// assertVersion fails the test if the server's version is not the wanted one.
 func assertVersion(t testing.TB, server *pgserver.Server) {
 	t.Helper()
 	if want := wanted(t); want != 0 && server.Version()/10000 != want {
-		t.Fatalf("WALHOOK_TEST_PG asks for PostgreSQL %d and the server is %d", want, server.Version())
+		t.Fatalf("WALHOOK_TEST_PG requires PostgreSQL %d but the server is %d", want, server.Version())
 	}
 }

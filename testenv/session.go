@@ -8,10 +8,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// To start a process of the server, and psql, costs a hundred times what most statements do, and tests that wait for something
-// ask again and again. So both are kept for the next statement at the same URL, which finds its session as if it were new.
+// Starting a server process and a psql costs a hundred times as much as most statements, and tests that wait for
+// something poll repeatedly. So both are kept for the next statement at the same URL, which gets a session that is as
+// good as new.
 
-// kept holds what is idle, by URL.
+// kept holds idle sessions and psql processes, by URL.
 type kept[T any] struct {
 	sync.Mutex
 	idle map[string][]T
@@ -43,7 +44,7 @@ func (k *kept[T]) put(url string, one T) {
 	k.idle[url] = append(k.idle[url], one)
 }
 
-// takeAll takes what is idle at a server's port, and in one of its databases where one is named.
+// takeAll removes and returns everything idle at a server's port, or only in one of its databases if one is named.
 func (k *kept[T]) takeAll(port int, database string) (all []T) {
 	k.Lock()
 	defer k.Unlock()
@@ -58,7 +59,7 @@ func (k *kept[T]) takeAll(port int, database string) (all []T) {
 	return all
 }
 
-// endSessions ends what is kept of a server, and of one of its databases where one is named.
+// endSessions closes everything idle at a server, or only in one of its databases if one is named.
 func endSessions(port int, database string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -70,7 +71,7 @@ func endSessions(port int, database string) {
 	}
 }
 
-// borrow takes a session that still answers, or opens one.
+// borrow returns an idle session that still answers, or opens one.
 func borrow(ctx context.Context, url string) (*pgx.Conn, error) {
 	for {
 		conn, ok := sessions.take(url)
@@ -80,19 +81,19 @@ func borrow(ctx context.Context, url string) (*pgx.Conn, error) {
 		if conn.Ping(ctx) == nil {
 			return conn, nil
 		}
-		_ = conn.Close(ctx) // its server was restarted, or somebody has ended it
+		_ = conn.Close(ctx) // its server was restarted, or somebody terminated it
 	}
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
 		return nil, err
 	}
-	// Prepared statements would not survive a change of their tables.
+	// Prepared statements would break when their tables change.
 	config.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec
 	return pgx.ConnectConfig(ctx, config)
 }
 
-// giveBack keeps a session, unless it is inside a transaction or broken. Settings, locks, temporary tables and plans go, as with
-// the end of a session.
+// giveBack keeps a session, unless it is broken or inside a transaction. It discards settings, locks, temporary tables
+// and plans, like the end of a session.
 func giveBack(ctx context.Context, url string, conn *pgx.Conn) {
 	if conn.PgConn().TxStatus() == 'I' {
 		if _, err := conn.Exec(ctx, "discard all", pgx.QueryExecModeSimpleProtocol); err == nil {

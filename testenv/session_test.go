@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// What is kept from statement to statement shows nothing of that: neither settings nor tables, locks and transactions of the
-// one before, and it is there again when its server process was ended.
+// A reused session shows nothing of the previous statement: no settings, temporary tables, locks or transactions. It is
+// replaced if its server process was terminated.
 func TestSessionsAreAsNew(t *testing.T) {
 	t.Parallel()
 	url := Database(t, Postgres(t), "create table a (n int)")
@@ -31,8 +31,8 @@ func TestSessionsAreAsNew(t *testing.T) {
 	}
 }
 
-// A psql that is kept prints what a new one prints: errors with their status, notices, statements without a semicolon. So does the
-// session that runs scripts where psql is missing.
+// A reused psql prints the same as a new one: errors with their status, notices, statements without a semicolon. So
+// does the session that runs scripts if psql is missing.
 func TestScriptsPrintAlike(t *testing.T) {
 	t.Parallel()
 	url := Database(t, Postgres(t), "")

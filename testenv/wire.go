@@ -17,18 +17,17 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// Wire is the way of TCP connections through a proxy, which can cut, stall, delay and reset them. Its methods are for one
-// goroutine at a time.
+// Wire is a TCP proxy that can cut, stall, delay and reset connections. Its methods must not be called concurrently.
 type Wire struct {
 	t     testing.TB
 	proxy *toxiproxy.Proxy
 	addr  string
 }
 
-// NewWire starts a proxy before a server at host:port.
+// NewWire starts a proxy in front of a server at host:port.
 func NewWire(t testing.TB, upstream string) *Wire {
 	t.Helper()
-	// Clients go on dialling a wire that is cut: its port must not become anybody else's.
+	// Clients keep dialling a wire that is cut, so nobody else may get its port.
 	port, err := pgserver.FreePort()
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +48,8 @@ func (w *Wire) Addr() string { return w.addr }
 // Cut closes all connections and refuses new ones until Restore.
 func (w *Wire) Cut() { w.proxy.Stop() }
 
-// Restore lets connections through again, at the same address. A process that is being started may still have the listener for a moment.
+// Restore accepts connections again, at the same address. A process that is being started may have inherited the
+// listener and hold it for a moment.
 func (w *Wire) Restore() {
 	w.t.Helper()
 	Eventually(w.t, 5*time.Second, "restart the proxy", func() (bool, string) {
@@ -61,20 +61,21 @@ func (w *Wire) Restore() {
 	})
 }
 
-// Redirect makes a wire that is cut lead to another server from Restore on, as a name or a virtual address does after a failover.
+// Redirect makes a wire that is cut lead to another server after Restore, like a name or a virtual address after a
+// failover.
 func (w *Wire) Redirect(upstream string) { w.proxy.Upstream = upstream }
 
-// Stall keeps connections open and lets no byte through, in either direction, until Unstall. New connections are accepted,
-// and stall too.
+// Stall keeps connections open but forwards no bytes in either direction until Unstall. New connections are accepted
+// and stall as well.
 func (w *Wire) Stall() {
 	w.t.Helper()
 	w.add("timeout", "timeout", 0)
 }
 
-// Unstall lets new connections through again. Those that were stalled have lost bytes, and are closed.
+// Unstall lets new connections through again. Stalled ones have lost bytes, and are closed.
 func (w *Wire) Unstall() { w.remove("timeout") }
 
-// Latency delays what passes, by d in each direction, from now on; 0 ends that. It counts in milliseconds.
+// Latency delays all bytes by d in each direction from now on; 0 ends the delay. Its resolution is a millisecond.
 func (w *Wire) Latency(d time.Duration) {
 	w.t.Helper()
 	w.remove("latency")
@@ -83,8 +84,8 @@ func (w *Wire) Latency(d time.Duration) {
 	}
 }
 
-// ResetPeer answers the first byte of every new connection with RST, until Unreset. A connection that is open already is
-// closed in the ordinary way at its next byte.
+// ResetPeer answers the first byte of every new connection with RST until Unreset. A connection that is already open is
+// closed normally at its next byte.
 func (w *Wire) ResetPeer() {
 	w.t.Helper()
 	w.add("reset_peer", "timeout", 0)
@@ -105,7 +106,7 @@ func (w *Wire) add(kind, attribute string, value int64) {
 
 func (w *Wire) remove(kind string) {
 	for _, direction := range []string{"upstream", "downstream"} {
-		// The only error is that there is none.
+		// The only possible error is that there is none.
 		_ = w.proxy.Toxics.RemoveToxic(context.Background(), kind+"_"+direction)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// echoServer sends back what it gets.
+// echoServer echoes its input.
 func echoServer(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -46,7 +46,7 @@ func dial(t *testing.T, w *Wire) net.Conn {
 	return conn
 }
 
-// echo sends a word and returns how waiting for its echo ended.
+// echo sends a word and waits for its echo.
 func echo(conn net.Conn, patience time.Duration) error {
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(conn, "word"); err != nil {
@@ -88,7 +88,7 @@ func TestWireCut(t *testing.T) {
 			t.Errorf("after a cut: %v", err)
 		}
 	}
-	wire.Cut() // and so it is left
+	wire.Cut() // and it stays cut
 }
 
 func TestWireStall(t *testing.T) {
@@ -125,7 +125,7 @@ func TestWireLatency(t *testing.T) {
 			t.Fatal(err)
 		}
 		if took := time.Since(start); took < 2*d {
-			t.Errorf("there and back took %s, and should take %s at least", took, 2*d)
+			t.Errorf("the round trip took %s, less than %s", took, 2*d)
 		}
 	}
 	wire.Latency(0)
@@ -154,7 +154,7 @@ func TestWireResetPeer(t *testing.T) {
 	}
 }
 
-// PostgreSQL is reached through a wire like any other server.
+// PostgreSQL works through a wire.
 func TestWireToPostgres(t *testing.T) {
 	t.Parallel()
 	server := Postgres(t)
@@ -173,7 +173,8 @@ func TestWireToPostgres(t *testing.T) {
 	}
 }
 
-// A process that is being started has the listener of a wire for a moment, as it has all that is open. The wire is restored nevertheless.
+// A process that is being started briefly inherits the listener of a wire, like all open files. Restore works
+// nevertheless.
 func TestWireIsRestoredWhileProcessesStart(t *testing.T) {
 	t.Parallel()
 	wire := NewWire(t, "127.0.0.1:1")

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// init makes the data directory.
+// init creates the data directory.
 func (s *Server) init(ctx context.Context) error {
 	args := []string{"-D", s.DataDir(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"}
 	if s.options.SegmentMB != 0 {
@@ -23,16 +23,16 @@ func (s *Server) init(ctx context.Context) error {
 	return nil
 }
 
-// program prepares one of the server's programs to run as the server's user, in a process group of its own so that Ctrl-C
+// program prepares one of the server's programs to run as the server's user, in its own process group, so that Ctrl-C
 // reaches this process first.
 func program(ctx context.Context, as *account, dir, name string, args ...string) *exec.Cmd {
-	path := name // of the system, where no folder is told
+	path := name // found on PATH if there is no folder
 	if dir != "" {
 		path = filepath.Join(dir, name)
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC")
-	// Unpacked archives carry their libraries beside the programs.
+	// Unpacked archives have their libraries next to the programs.
 	if lib := filepath.Join(filepath.Dir(dir), "lib"); dir != "" && isDir(lib) && !strings.HasPrefix(lib, "/usr/lib/") {
 		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+lib)
 	}
@@ -45,7 +45,7 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// tempDir returns the folder for temporary files, or /tmp where its name is long or the server's user cannot get there.
+// tempDir returns the folder for temporary files, or /tmp if its name is too long or the server's user has no access.
 func tempDir(as *account) string {
 	dir := os.TempDir()
 	if len(dir) >= 50 || as != nil && !openToAll(dir) {
@@ -54,7 +54,7 @@ func tempDir(as *account) string {
 	return dir
 }
 
-// openToAll reports whether every user may pass through a folder and all those above it.
+// openToAll reports whether every user may access a folder and all its parents.
 func openToAll(dir string) bool {
 	dir, err := filepath.Abs(dir)
 	if err != nil {

@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 )
 
-// Copy starts a server on a copy of this one's data, as a backup of its files is, with further settings. This one must be
-// halted. Each marker is an empty file that is put into the data directory, such as standby.signal.
+// Copy starts a server on a copy of this one's data, like a backup of its files, with additional settings. This one
+// must be halted. Each marker is an empty file that is created in the data directory, such as standby.signal.
 func (s *Server) Copy(ctx context.Context, settings map[string]string, markers ...string) (*Server, error) {
 	if s.Running() {
-		return nil, fmt.Errorf("copy the data of a server that runs: halt it first")
+		return nil, fmt.Errorf("copy the data of a running server: halt it first")
 	}
 	options := s.options
 	options.Settings = maps.Clone(options.Settings)
@@ -35,7 +35,7 @@ func (s *Server) Copy(ctx context.Context, settings map[string]string, markers .
 	return c, nil
 }
 
-// copyData runs cp as the server's user, to whom everything must belong.
+// copyData runs cp as the server's user, who must own everything.
 func (s *Server) copyData(ctx context.Context, from string, markers []string) error {
 	cmd := program(ctx, s.as, "", "cp", "-a", from, s.DataDir())
 	cmd.Dir = s.base

@@ -15,7 +15,7 @@ var downloads = map[int]embeddedpostgres.PostgresVersion{
 	14: embeddedpostgres.V14, 15: embeddedpostgres.V15, 16: embeddedpostgres.V16, 17: embeddedpostgres.V17, 18: embeddedpostgres.V18,
 }
 
-// download fetches a server with embedded-postgres, keeps it in the user's cache, and returns its folder of programs.
+// download downloads a server with embedded-postgres to the user's cache, and returns the folder of its programs.
 func download(ctx context.Context, want int, as *account) (string, error) {
 	version, ok := downloads[want]
 	if !ok {
@@ -41,7 +41,7 @@ func download(ctx context.Context, want int, as *account) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Starting it is its only way to unpack. As root it unpacks, and then cannot start what it has unpacked.
+	// It unpacks only when it starts a server. As root it unpacks, and then fails to start the server.
 	programs := filepath.Join(unpacked, "pg")
 	pg := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().Version(version).BinariesPath(programs).
 		RuntimePath(filepath.Join(unpacked, "run")).Port(uint32(port)).Logger(io.Discard))
@@ -55,14 +55,14 @@ func download(ctx context.Context, want int, as *account) (string, error) {
 	if startErr != nil && (as == nil || !isDir(filepath.Join(programs, "share")) || major(ctx, filepath.Join(programs, "bin"), as) == 0) {
 		return "", startErr
 	}
-	// Whoever is first puts the whole folder in its place; a second one finds it there.
+	// The first process moves the complete folder into place; others find it there.
 	if err := os.Rename(programs, kept); err != nil && !isDir(filepath.Join(kept, "bin")) {
 		return "", err
 	}
 	return filepath.Join(kept, "bin"), nil
 }
 
-// cacheDir is where downloads are kept: for root, where the server's user gets to as well.
+// cacheDir returns the folder for downloads; for root, one that the server's user can access.
 func cacheDir(as *account) (string, error) {
 	if as != nil {
 		return "/var/cache/walhook-postgres", nil

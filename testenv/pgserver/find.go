@@ -12,19 +12,19 @@ import (
 	"strings"
 )
 
-// oldest is the oldest major version that walhook knows.
+// oldest is the oldest major version that walhook supports.
 const oldest = 14
 
 var versionText = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
 
-// usualFolders are where packages put the server's programs.
+// usualFolders are where packages install the server's programs.
 var usualFolders = []string{
 	"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin", "/usr/libexec/postgresql*", "/usr/local/bin",
 	"/opt/homebrew/opt/postgresql@*/bin", "/usr/local/opt/postgresql@*/bin", "/Applications/Postgres.app/Contents/Versions/*/bin",
 }
 
-// find returns a folder that holds initdb and postgres of the wanted major version (0: any): the one that PGBIN names, the one
-// on PATH, the usual folders, newest first, and else a download.
+// find returns a folder with initdb and postgres of the wanted major version (0: any): PGBIN, the folder on PATH, the
+// usual folders, newest first, or otherwise a download.
 func find(ctx context.Context, want int, as *account, progress func(string)) (string, error) {
 	if dir := os.Getenv("PGBIN"); dir != "" {
 		return named(ctx, dir, want, as)
@@ -53,7 +53,7 @@ func find(ctx context.Context, want int, as *account, progress func(string)) (st
 	return dir, nil
 }
 
-// named returns the folder that PGBIN names, or what is wrong with it.
+// named returns the folder in PGBIN, or what is wrong with it.
 func named(ctx context.Context, dir string, want int, as *account) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -61,9 +61,9 @@ func named(ctx context.Context, dir string, want int, as *account) (string, erro
 	}
 	switch v := major(ctx, dir, as); {
 	case v == 0:
-		return "", fmt.Errorf("find PostgreSQL: PGBIN is %s, where the server's user can run no initdb and postgres; set it to the folder that holds both", dir)
+		return "", fmt.Errorf("find PostgreSQL: PGBIN is %s, which has no initdb and postgres that the server's user can run; set it to a folder with both", dir)
 	case v < oldest || want != 0 && v != want:
-		return "", fmt.Errorf("find PostgreSQL: PGBIN is %s, which holds version %d, and wanted is %s", dir, v, wording(want))
+		return "", fmt.Errorf("find PostgreSQL: PGBIN is %s, which has version %d instead of %s", dir, v, wording(want))
 	}
 	return dir, nil
 }
@@ -75,11 +75,11 @@ func wording(want int) string {
 	return strconv.Itoa(want)
 }
 
-// candidates are the folders to look into, best first.
+// candidates returns the folders to search, best first.
 func candidates() []string {
 	var dirs []string
 	if path, err := exec.LookPath("postgres"); err == nil {
-		// A link may point from a folder that has no initdb, and no libraries beside it.
+		// It may be a link in a folder without initdb and libraries.
 		if target, err := filepath.EvalSymlinks(path); err == nil {
 			dirs = append(dirs, filepath.Dir(target))
 		}
@@ -94,7 +94,7 @@ func candidates() []string {
 	return dirs
 }
 
-// major returns the version of the server in a folder, 0 where there is none that the server's user can run.
+// major returns the version of the server in a folder, or 0 if there is none that the server's user can run.
 func major(ctx context.Context, dir string, as *account) int {
 	if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil {
 		return 0

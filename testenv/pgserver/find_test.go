@@ -8,13 +8,14 @@ import (
 	"testing"
 )
 
-// fakeBin makes a folder whose postgres tells a version.
+// fakeBin creates a folder with a postgres that reports a version.
 func fakeBin(t *testing.T, dir, version string) string {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// A child forked by another test while the file is open would hold it open too, and the kernel runs no such file (ETXTBSY).
+	// A child forked by another test while the file is open would keep it open, and the kernel refuses to run such a file
+	// (ETXTBSY).
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	for name, script := range map[string]string{"initdb": "#!/bin/sh\n", "postgres": "#!/bin/sh\necho 'postgres (PostgreSQL) " + version + "'\n"} {
@@ -25,7 +26,7 @@ func fakeBin(t *testing.T, dir, version string) string {
 	return dir
 }
 
-// PGBIN is obeyed or refused, and never passed over in silence.
+// PGBIN is used or refused, never silently ignored.
 func TestPGBIN(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -36,8 +37,8 @@ func TestPGBIN(t *testing.T) {
 	}{
 		{name: "any", version: "16.4"},
 		{name: "wanted", version: "17.1 (Debian 17.1-1)", want: 17},
-		{name: "other", version: "16.4", want: 17, refusal: "holds version 16, and wanted is 17"},
-		{name: "old", version: "13.9", refusal: "holds version 13, and wanted is 14 or later"},
+		{name: "other", version: "16.4", want: 17, refusal: "has version 16 instead of 17"},
+		{name: "old", version: "13.9", refusal: "has version 13 instead of 14 or later"},
 		{name: "beta", version: "19beta1", want: 19},
 	} {
 		dir := fakeBin(t, filepath.Join(root, c.name), c.version)
@@ -46,12 +47,12 @@ func TestPGBIN(t *testing.T) {
 			t.Errorf("%s: %q, %v", c.name, got, err)
 		}
 	}
-	if _, err := named(t.Context(), filepath.Join(root, "nowhere"), 0, nil); err == nil || !strings.Contains(err.Error(), "set it to the folder that holds both") {
+	if _, err := named(t.Context(), filepath.Join(root, "nowhere"), 0, nil); err == nil || !strings.Contains(err.Error(), "set it to a folder with both") {
 		t.Errorf("an empty PGBIN gives %v", err)
 	}
 }
 
-// On PATH there may be nothing but links, as Debian's administrators make them.
+// PATH may contain only links, as Debian's administrators create them.
 func TestFindFollowsLinks(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -72,7 +73,7 @@ func TestFindFollowsLinks(t *testing.T) {
 	}
 }
 
-// A folder is open to all only if everything above it is.
+// A folder is accessible only if all its parents are.
 func TestOpenToAll(t *testing.T) {
 	t.Parallel()
 	closed := filepath.Join(t.TempDir(), "closed")

@@ -14,11 +14,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Restart starts the server where it does not run, on the port it had, and returns when it answers.
+// Restart starts the server if it does not run, on the same port, and returns when it answers.
 func (s *Server) Restart(ctx context.Context) error {
 	var err error
 	for range 10 {
-		if s.version == 0 { // nobody knows the port yet
+		if s.version == 0 { // nobody has been told the port yet
 			if s.port, err = FreePort(); err != nil {
 				return err
 			}
@@ -30,7 +30,7 @@ func (s *Server) Restart(ctx context.Context) error {
 		if ctx.Err() != nil || !strings.Contains(s.logSince(logged), "Address already in use") {
 			return err
 		}
-		time.Sleep(100 * time.Millisecond) // somebody else has the port, perhaps for a moment
+		time.Sleep(100 * time.Millisecond) // somebody else uses the port, perhaps only briefly
 	}
 	return err
 }
@@ -85,7 +85,7 @@ func (s *Server) arguments() []string {
 	return args
 }
 
-// waitReady returns when the server has answered a query, and asks for its version with it.
+// waitReady waits until the server answers a query, which also reads its version.
 func (s *Server) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -97,7 +97,7 @@ func (s *Server) waitReady(ctx context.Context) error {
 		}
 		select {
 		case <-s.exited:
-			return fmt.Errorf("postgres ended as it started; its log ends with:\n%s", tail(s.Log(), 2000))
+			return fmt.Errorf("postgres exited during startup; its log ends with:\n%s", tail(s.Log(), 2000))
 		case <-ctx.Done():
 			s.Kill()
 			return fmt.Errorf("wait for postgres to answer: %w; its log ends with:\n%s", err, tail(s.Log(), 2000))
@@ -112,11 +112,11 @@ func (s *Server) ask(ctx context.Context) (version int, err error) {
 		return 0, err
 	}
 	defer conn.Close(ctx)
-	// Another server may have taken the port before this one: the data directory tells.
+	// Another server may have taken the port first; the data directory shows that.
 	var dir string
 	err = conn.QueryRow(ctx, "select current_setting('server_version_num')::int, current_setting('data_directory')").Scan(&version, &dir)
 	if err == nil && dir != s.DataDir() {
-		err = fmt.Errorf("another server, of %s, has port %d", dir, s.port)
+		err = fmt.Errorf("another server, with data directory %s, uses port %d", dir, s.port)
 	}
 	return version, err
 }

@@ -6,12 +6,12 @@ import (
 	"path/filepath"
 )
 
-// remembered is how much of the log an answer may hold, in bytes.
+// remembered is the maximum length of a returned log, in bytes.
 const remembered = 64 << 10
 
 func (s *Server) logFile() string { return filepath.Join(s.base, "log") }
 
-// Log returns the end of what the server has logged, 64 KiB of it at most, and nothing after Stop.
+// Log returns the end of the server's log, 64 KiB at most, and nothing after Stop.
 func (s *Server) Log() string { return s.logSince(max(s.logSize()-remembered, 0)) }
 
 func (s *Server) logSize() int64 {
@@ -22,7 +22,7 @@ func (s *Server) logSize() int64 {
 	return info.Size()
 }
 
-// logSince returns what was logged after the first bytes, as far as it may be remembered.
+// logSince returns the end of what was logged after a number of bytes.
 func (s *Server) logSince(offset int64) string {
 	file, err := os.Open(s.logFile())
 	if err != nil {

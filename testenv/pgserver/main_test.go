@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// startAndWait is the variable that turns the test program into one that starts a server and waits to be killed.
+// startAndWait is the environment variable that makes the test program start a server and wait to be killed.
 const startAndWait = "WALHOOK_TEST_START_AND_WAIT"
 
 func TestMain(m *testing.M) {
@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 			s.Kill()
 		}
 		fmt.Println(s.PID(), s.watchdog.cmd.Process.Pid, s.base)
-		_, _ = os.Stdin.Read(make([]byte, 1)) // for ever: the test keeps it open
+		_, _ = os.Stdin.Read(make([]byte, 1)) // forever: the test keeps it open
 		os.Exit(1)
 	}
 	os.Exit(m.Run())

@@ -13,9 +13,9 @@ var ports struct {
 	given map[int]bool
 }
 
-// FreePort returns a TCP port on which nobody listens at 127.0.0.1, and never the same one twice. It lies below the range that
-// operating systems give to outgoing connections (from 32768 on Linux): a server that is down keeps its port, instead of losing
-// it to the next client, or to one that dials this very port and gets connected to itself.
+// FreePort returns a TCP port on which nobody listens at 127.0.0.1, and never the same one twice. It is below the range
+// of ephemeral ports (from 32768 on Linux), so a server that is down does not lose its port to an outgoing connection,
+// or to a client that dials this very port and is connected to itself.
 func FreePort() (int, error) {
 	ports.Lock()
 	defer ports.Unlock()

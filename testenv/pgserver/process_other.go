@@ -12,7 +12,7 @@ import (
 type account struct{ uid, gid int }
 
 func serverAccount() (*account, error) {
-	return nil, fmt.Errorf("start PostgreSQL: a throwaway server runs on Unix only, and this is %s", runtime.GOOS)
+	return nil, fmt.Errorf("start PostgreSQL: temporary servers need Unix, and this is %s", runtime.GOOS)
 }
 
 func (*account) attributes() *syscall.SysProcAttr { return nil }

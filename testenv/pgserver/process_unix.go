@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// account is whom root runs the server as; nil stands for the user of this process.
+// account is the user as whom root runs the server; nil is the user of this process.
 type account struct{ uid, gid int }
 
 func serverAccount() (*account, error) {
@@ -33,7 +33,7 @@ func serverAccount() (*account, error) {
 			return &account{uid: uid, gid: gid}, nil
 		}
 	}
-	return nil, errors.New("start PostgreSQL: it does not run as root, and there is no user postgres or nobody to run it as; add one, or run as somebody else")
+	return nil, errors.New("start PostgreSQL: it refuses to run as root, and there is no user postgres or nobody; add one, or run as another user")
 }
 
 func (as *account) attributes() *syscall.SysProcAttr {
@@ -46,8 +46,8 @@ func (as *account) attributes() *syscall.SysProcAttr {
 
 func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
-// killFamily kills a postmaster and its children, and returns when the children are gone. The postmaster is frozen first: one
-// that runs on would go on forking, and start children anew.
+// killFamily kills a postmaster and its children, and returns when the children are gone. It freezes the postmaster
+// first, which would otherwise keep forking and restart its children.
 func killFamily(postmaster *os.Process) {
 	_ = postmaster.Signal(syscall.SIGSTOP)
 	until(time.Second, func() bool {
@@ -81,13 +81,13 @@ func until(limit time.Duration, reached func() bool) {
 	}
 }
 
-// process is a line of the process table. Its state is one letter of ps: T is stopped, Z has ended.
+// process is an entry of the process table. Its state is a letter of ps: T is stopped, Z is a zombie.
 type process struct {
 	parent int
 	state  byte
 }
 
-// processes reads the process table: from /proc on Linux, which needs no program, and from ps elsewhere.
+// processes reads the process table, from /proc on Linux, which needs no program, and from ps elsewhere.
 func processes() map[int]process {
 	table := map[int]process{}
 	if runtime.GOOS != "linux" {
@@ -103,9 +103,9 @@ func processes() map[int]process {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			continue // it has ended since
+			continue // it has exited meanwhile
 		}
-		// pid (name) state ppid ...; the name may hold anything, parentheses too.
+		// pid (name) state ppid ...; the name may contain anything, even parentheses.
 		line := string(text)
 		if f := strings.Fields(line[strings.LastIndexByte(line, ')')+1:]); len(f) >= 2 {
 			table[atoi(filepath.Base(filepath.Dir(file)))] = process{parent: atoi(f[1]), state: f[0][0]}

@@ -21,7 +21,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// start starts a server of the version that the run is for.
+// start starts a server of the version in WALHOOK_TEST_PG.
 func start(t *testing.T, o Options) *Server {
 	t.Helper()
 	if o.Version == 0 {
@@ -54,7 +54,7 @@ func query(t *testing.T, s *Server, sql string) string {
 	return text
 }
 
-// A server is what its options say, and says who it is.
+// A server matches its options, and reports its properties.
 func TestStart(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
@@ -65,14 +65,14 @@ func TestStart(t *testing.T) {
 		t.Errorf("the server says %q instead of %q", got, want)
 	}
 	if want := os.Getenv("WALHOOK_TEST_PG"); want != "" && want != strconv.Itoa(s.Version()/10000) {
-		t.Errorf("version %s was asked for, and the server is %d", want, s.Version())
+		t.Errorf("version %s was requested but the server is %d", want, s.Version())
 	}
 	if _, err := os.Stat(filepath.Join(s.BinDir(), "postgres")); err != nil {
 		t.Error(err)
 	}
 	s.Stop()
 	if !strings.Contains(log.String(), "current_setting('work_mem')") {
-		t.Errorf("the log went elsewhere: %s", log.String())
+		t.Errorf("the log is %s", log.String())
 	}
 }
 
@@ -93,7 +93,7 @@ func (b *lockedBuffer) String() string {
 	return b.Buffer.String()
 }
 
-// A server that is killed under load, or halted, comes back at the same port with all that was committed.
+// A server that was killed under load, or halted, restarts on the same port with everything that was committed.
 func TestCrashAndRestart(t *testing.T) {
 	t.Parallel()
 	s := start(t, Options{})
@@ -123,28 +123,28 @@ func TestCrashAndRestart(t *testing.T) {
 		end()
 		committed += <-ended
 		if s.Running() || syscall.Kill(pid, 0) == nil {
-			t.Error("the server runs on")
+			t.Error("the server is still running")
 		}
 		for child, p := range processes() {
 			if p.parent == pid {
-				t.Errorf("its process %d runs on", child)
+				t.Errorf("its process %d is still running", child)
 			}
 		}
-		end() // what has ended already stays so
+		end() // stopping it again changes nothing
 		if err := s.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// The server may have committed one more at each end than it could tell.
+	// Each time, the server may have committed one more row than it could report.
 	if n, _ := strconv.Atoi(query(t, s, "select count(*)::text from kept")); n < committed || n > committed+4 {
-		t.Errorf("%d rows were committed, and %d are there", committed, n)
+		t.Errorf("%d rows were committed but %d exist", committed, n)
 	}
 	if s.Port() != port {
 		t.Errorf("the port was %d and is %d", port, s.Port())
 	}
 }
 
-// Stop leaves nothing behind, whatever state the server is in, and may be repeated from anywhere.
+// Stop leaves nothing behind, whatever state the server is in, and may be called repeatedly from any goroutine.
 func TestStop(t *testing.T) {
 	t.Parallel()
 	for name, before := range map[string]func(*Server){"running": func(*Server) {}, "killed": (*Server).Kill, "halted": (*Server).HaltImmediately} {
@@ -198,7 +198,7 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
-// A port that somebody else holds for a moment is waited for.
+// Restart waits for a port that somebody else uses briefly.
 func TestPortIsTaken(t *testing.T) {
 	t.Parallel()
 	s := start(t, Options{})

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// Halt stops the server with a signal and waits for its end: SIGTERM is a smart shutdown, SIGINT a fast and SIGQUIT an
-// immediate one. A server that has not ended after 20 s, such as one with a replication client that takes nothing, is killed.
-// The data stays, for Restart.
+// Halt stops the server with a signal and waits until it exits: SIGTERM is a smart shutdown, SIGINT a fast and SIGQUIT
+// an immediate one. If it has not exited after 20 s, for instance because a replication client receives nothing, it is
+// killed. The data is kept for Restart.
 func (s *Server) Halt(signal syscall.Signal) { s.halt(signal, 20*time.Second) }
 
-// HaltImmediately stops the server as a crash that it noticed: the next start recovers. The data stays, for Restart.
+// HaltImmediately stops the server like a crash: the next start recovers. The data is kept for Restart.
 func (s *Server) HaltImmediately() { s.Halt(syscall.SIGQUIT) }
 
 func (s *Server) halt(signal syscall.Signal, patience time.Duration) {
@@ -29,8 +29,8 @@ func (s *Server) halt(signal syscall.Signal, patience time.Duration) {
 	}
 }
 
-// Kill ends the server and all its processes as kill -9 does, and returns when they are gone, so that it can be started again.
-// The data stays, for Restart.
+// Kill kills the server and all its processes with SIGKILL, and returns when they are gone, so that it can be
+// restarted. The data is kept for Restart.
 func (s *Server) Kill() {
 	if !s.Running() {
 		return
@@ -39,7 +39,7 @@ func (s *Server) Kill() {
 	<-s.exited
 }
 
-// Stop ends the server and removes all that it had. It may be repeated, and ends servers that do not run as well.
+// Stop stops the server, running or not, and removes all its files. It may be called repeatedly.
 func (s *Server) Stop() {
 	s.stop.Do(func() {
 		s.halt(syscall.SIGINT, 5*time.Second)
@@ -49,8 +49,8 @@ func (s *Server) Stop() {
 	})
 }
 
-// removeInterlock removes the few bytes of System V shared memory that a killed server has left in the kernel. A server that
-// was stopped has removed them together with its postmaster.pid, whose seventh line names them.
+// removeInterlock removes the few bytes of System V shared memory that a killed server leaves in the kernel. The
+// seventh line of its postmaster.pid names them; a server that stops normally removes both.
 func (s *Server) removeInterlock() {
 	text, err := os.ReadFile(filepath.Join(s.DataDir(), "postmaster.pid"))
 	if err != nil {

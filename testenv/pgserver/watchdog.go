@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// watchScript reads the postmaster's pid, and an empty line when it has ended, until its input ends. That comes with the end
-// of the process that holds the other side, however it ends. An orphan is then stopped, and the folder removed: a
-// postmaster whose pid did not arrive in time ends within a minute of that by itself.
+// watchScript reads the postmaster's pid, and an empty line when it has exited, until its input is closed. That happens
+// when the process at the other end exits, for whatever reason. The script then stops an orphaned postmaster and
+// removes the folder. A postmaster whose pid did not arrive in time exits on its own within a minute after that.
 const watchScript = `
 trap '' INT TERM HUP
 pid=
@@ -32,7 +32,7 @@ type watchdog struct {
 	input io.WriteCloser
 }
 
-// watch lets a watchdog look after a folder, and after the server that will be named to it.
+// watch starts a watchdog for a folder, and for the server that guard names later.
 func watch(folder string) (*watchdog, error) {
 	cmd := exec.Command("/bin/sh", "-c", watchScript, "walhook-pg-watchdog", folder)
 	cmd.Dir = "/"
@@ -47,10 +47,10 @@ func watch(folder string) (*watchdog, error) {
 	return &watchdog{cmd: cmd, input: input}, nil
 }
 
-// guard names the postmaster to end.
+// guard names the postmaster to stop.
 func (w *watchdog) guard(pid int) { w.tell(fmt.Sprintln(pid)) }
 
-// rest says that the postmaster has ended, and that its pid may become somebody else's.
+// rest reports that the postmaster has exited, so its pid may be reused.
 func (w *watchdog) rest() { w.tell("\n") }
 
 func (w *watchdog) tell(line string) {
@@ -59,7 +59,7 @@ func (w *watchdog) tell(line string) {
 	_, _ = io.WriteString(w.input, line)
 }
 
-// end lets the watchdog finish, and waits for it.
+// end makes the watchdog exit, and waits for it.
 func (w *watchdog) end() {
 	_ = w.input.Close()
 	_ = w.cmd.Wait()

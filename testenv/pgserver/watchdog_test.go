@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A process that is killed takes its server with it, and the server's files, whether the server was running or not.
+// When a process is killed, its server and the server's files are removed, whether the server was running or not.
 func TestNothingOutlivesItsParent(t *testing.T) {
 	t.Parallel()
 	for _, state := range []string{"running", "killed"} {
@@ -59,7 +59,7 @@ func ended(table map[int]process, pid int) bool {
 	return !ok || p.state == 'Z'
 }
 
-// Ctrl-C in a terminal signals the foreground's process group, which holds neither the server nor its watchdog.
+// Ctrl-C in a terminal signals the foreground process group, which contains neither the server nor its watchdog.
 func TestServerHasItsOwnProcessGroup(t *testing.T) {
 	t.Parallel()
 	s := start(t, Options{})
