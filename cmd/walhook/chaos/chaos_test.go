@@ -21,10 +21,10 @@ var (
 	chaosSeed   = flag.Uint64("chaos.seed", 0, "seed of TestChaos; 0: another each time")
 )
 
-// chaosPatience bounds a wait for everything to be delivered after faults, with a receiver that fails now and then.
+// chaosPatience bounds the wait until everything is delivered after faults, with a receiver that fails sometimes.
 const chaosPatience = 3 * time.Minute
 
-// chaos is an installation of two daemons, source and store on servers of their own, and wires between them.
+// chaos is an installation of two daemons, source and store on separate servers, and wires between them.
 type chaos struct {
 	*harness.Site
 	rand          *rand.Rand
@@ -36,11 +36,11 @@ type chaos struct {
 	promotions    int
 	done          map[string]int // faults, by name
 	checked       struct{ ledger, delivery int64 }
-	sent, again   int // requests, and those that came again
+	sent, again   int // requests, and how many of them were repeats
 }
 
-// Whatever is killed, cut or stalled at whatever instant, each event is queued once for each webhook, and comes at least once
-// under one webhook-id; what is ordered comes in order. To run it for long:
+// Whatever is killed, disconnected or stalled at any instant, each event is queued once for each webhook and arrives at
+// least once with the same webhook-id, and ordered deliveries arrive in order. To run it for a long time:
 //
 //	go test ./cmd/walhook/chaos -run TestChaos -chaos.rounds 500 -timeout 2h -v
 func TestChaos(t *testing.T) {
@@ -49,7 +49,7 @@ func TestChaos(t *testing.T) {
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	t.Logf("seed %d, %d rounds; -chaos.seed plays the same faults again, though not at the same instants", seed, *chaosRounds)
+	t.Logf("seed %d, %d rounds; -chaos.seed repeats the same faults, though not at the same instants", seed, *chaosRounds)
 	c := newChaos(t, seed)
 	c.load = startLoad(c.DB, seed, 3)
 	t.Cleanup(c.load.stop)
@@ -81,7 +81,7 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	c.Site = harness.NewSiteOn(t, c.source, chaosSchema).WithStore(c.queue).With("LOG_LEVEL", "info")
 	direct := func(url string) string { return strings.SplitN(strings.SplitN(url, "@", 2)[1], "/", 2)[0] }
 	c.toSource, c.toStore = testenv.NewWire(t, direct(c.DB)), testenv.NewWire(t, direct(c.Store))
-	// The daemons have a role of their own, so that what is set for it reaches nobody else.
+	// The daemons have their own role, so its settings affect nobody else.
 	testenv.Exec(t, c.DB, "create role keeper superuser login")
 	testenv.Exec(t, c.Store, "create role keeper superuser login")
 	c.With("DATABASE_URL", harness.UserOf(t, strings.Replace(c.DB, direct(c.DB), c.toSource.Addr(), 1), "keeper"),
@@ -97,7 +97,7 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	return c
 }
 
-// moody answers as receivers do on a bad day. The receiver calls it from many goroutines; what it answers to whom is chance.
+// moody answers like a receiver on a bad day, at random. The receiver calls it from many goroutines.
 func (c *chaos) moody(r *rand.Rand) func(testenv.Request) testenv.Reply {
 	dice := make(chan int)
 	ctx, end := context.WithCancel(context.Background())
@@ -133,10 +133,10 @@ func (c *chaos) moody(r *rand.Rand) func(testenv.Request) testenv.Reply {
 	}
 }
 
-// instant lets a random time pass, for faults are to come at any.
+// instant waits for a random time, so that faults hit any instant.
 func (c *chaos) instant() { time.Sleep(time.Duration(c.rand.IntN(600)) * time.Millisecond) }
 
-// fault does one of the things that go wrong, and what people then do about it.
+// fault causes one kind of failure, and does what people then do about it.
 func (c *chaos) fault() string {
 	one := c.rand.IntN(2)
 	switch c.rand.IntN(16) {
@@ -149,7 +149,7 @@ func (c *chaos) fault() string {
 		c.daemons[0], c.daemons[1] = c.startOne(), c.startOne()
 		return "both daemons killed"
 	case 3:
-		c.daemons[one].Listens() // before it has come so far, SIGTERM ends it as it ends any program
+		c.daemons[one].Listens() // earlier, SIGTERM would end it like any program
 		c.stopInTime(c.daemons[one])
 		c.daemons[one] = c.startOne()
 		return "a daemon stopped"
@@ -183,7 +183,7 @@ func (c *chaos) fault() string {
 		return c.hostileSettings()
 	case 12:
 		if c.promotions == 2 {
-			return "nothing" // each leaves the old primary behind
+			return "nothing" // each promotion leaves an old primary behind
 		}
 		c.promote()
 		return "a standby promoted"
@@ -207,7 +207,7 @@ func (c *chaos) fault() string {
 	}
 }
 
-// startOne starts a daemon whose limits are its own.
+// startOne starts a daemon with its own limits.
 func (c *chaos) startOne() *harness.Daemon {
 	c.T.Helper()
 	one := *c.Site
@@ -216,25 +216,25 @@ func (c *chaos) startOne() *harness.Daemon {
 	return one.Start()
 }
 
-// stopInTime ends a daemon by SIGTERM. Whatever hangs, that takes no longer than one attempt and ten seconds.
+// stopInTime stops a daemon with SIGTERM. Whatever hangs, that takes at most one attempt plus ten seconds.
 func (c *chaos) stopInTime(d *harness.Daemon) {
 	c.T.Helper()
-	const busy = 5 * time.Second // what a machine with other work may take on top
+	const busy = 5 * time.Second // allowance for a busy machine
 	bound := 2*time.Second + 10*time.Second + busy
 	signal(d, syscall.SIGTERM)
 	select {
 	case <-d.Exited:
 	case <-time.After(bound):
-		c.T.Fatalf("a daemon that was asked to stop still runs after %s", bound)
+		c.T.Fatalf("a daemon is still running %s after SIGTERM", bound)
 	}
 	if status := d.Cmd.ProcessState.ExitCode(); status != 0 {
-		c.T.Errorf("a daemon that was asked to stop ended with status %d: %s", status, d.Log)
+		c.T.Errorf("a daemon exited with status %d after SIGTERM: %s", status, d.Log)
 	}
 }
 
 func signal(d *harness.Daemon, signal syscall.Signal) { _ = d.Cmd.Process.Signal(signal) }
 
-// hostileSettings lets sessions of the daemons begin with settings that others would suffer from, for a while.
+// hostileSettings makes the daemons' sessions start with settings that would break other programs, for a while.
 func (c *chaos) hostileSettings() string {
 	urls := []string{c.DB, c.Store}
 	for _, url := range urls {
@@ -251,8 +251,8 @@ func (c *chaos) hostileSettings() string {
 	return "hostile settings"
 }
 
-// promote makes a standby the application's server, while the old primary runs on. The application writes nothing until the daemons
-// have found it, so that no finish is hidden behind a later one.
+// promote makes a standby the application's server, while the old primary keeps running. The application writes nothing
+// until the daemons have found it, so that no finish is hidden by a later one.
 func (c *chaos) promote() {
 	c.T.Helper()
 	c.load.paused(func() {
@@ -286,7 +286,7 @@ func (c *chaos) promote() {
 	})
 }
 
-// people lets administrators and neighbours work beside the application.
+// people starts administrators and other users of the application's database.
 func (c *chaos) people(seed uint64) {
 	ctx, cancel := context.WithCancel(context.Background())
 	source := func() string { return *c.load.url.Load() }

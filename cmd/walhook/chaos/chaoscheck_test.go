@@ -12,8 +12,8 @@ import (
 	"walhook/testenv"
 )
 
-// compare waits until everything has been delivered, and holds log and receiver against the ledger: what has come since the last
-// time.
+// compare waits until everything has been delivered, and compares log and receiver with the ledger, from the previous
+// comparison on.
 func (c *chaos) compare() {
 	c.T.Helper()
 	c.load.paused(func() {
@@ -30,7 +30,7 @@ func (c *chaos) compare() {
 	})
 }
 
-// settle waits until all that was committed has been queued, and all that was queued has ended.
+// settle waits until everything committed has been queued, and all deliveries have ended.
 func (c *chaos) settle() {
 	c.T.Helper()
 	c.Fences++
@@ -42,7 +42,7 @@ func (c *chaos) settle() {
 			return false, "the sentinel " + id + " is not stored"
 		}
 		pending := testenv.Value[int64](c.T, c.Store, "select count(*) from walhook.queue")
-		if pending > 1000 { // the machine may be slow; what is left at last is told in full
+		if pending > 1000 { // the machine may be slow; details matter only at the end
 			return false, fmt.Sprintf("%d pending", pending)
 		}
 		return pending == 0, fmt.Sprintf("%d pending: %s", pending, testenv.Psql(c.T, c.Store, "select * from walhook.pending limit 5"))
@@ -53,7 +53,8 @@ func (c *chaos) settle() {
 	})
 }
 
-// compareLog: each event of the ledger is in the log once for each webhook of that event, in order, and nothing else is.
+// compareLog verifies that the log has each event of the ledger once for each of its webhooks, in order, and nothing
+// else.
 func (c *chaos) compareLog() {
 	c.T.Helper()
 	hooks := testenv.Values[string](c.T, c.Store, "select event_type || ' ' || id from walhook.webhook where assessment_id = '1' order by id")
@@ -79,7 +80,7 @@ func (c *chaos) compareLog() {
 		}
 	}
 	for response := range merged(want, got) {
-		// Deliveries of one event to several webhooks have no order among them.
+		// Deliveries of the same event to several webhooks are not ordered.
 		if w, g := byEventThenHook(want[response]), byEventThenHook(got[response]); !slices.Equal(w, g) {
 			c.T.Errorf("response %s\n should have fired %v\n the log has       %v\n row: %s", response, w, g,
 				testenv.Psql(c.T, c.DB, "select * from respondent where id = "+response))
@@ -87,7 +88,7 @@ func (c *chaos) compareLog() {
 	}
 }
 
-// byEventThenHook sorts neighbours that are the same event's.
+// byEventThenHook sorts adjacent deliveries of the same event by webhook.
 func byEventThenHook(deliveries []string) []string {
 	sorted := slices.Clone(deliveries)
 	for from := 0; from < len(sorted); {
@@ -113,21 +114,21 @@ func merged(a, b map[string][]string) map[string]bool {
 	return keys
 }
 
-// compareReceiver: each delivery came under its own webhook-id, and what is ordered came in the log's order.
+// compareReceiver verifies that each delivery arrived with its own webhook-id, and ordered ones in the log's order.
 func (c *chaos) compareReceiver() {
 	c.T.Helper()
 	bodies := map[string]string{}     // by webhook-id
-	arrivals := map[string][]string{} // webhook-ids that came to the ordered path for the first time, by response
+	arrivals := map[string][]string{} // webhook-ids in order of first arrival at the ordered path, by response
 	for _, r := range c.Receiver.Requests() {
 		c.sent++
 		id := r.Header.Get("Webhook-Id")
 		match := harness.EventOf.FindStringSubmatch(r.Body)
 		if match == nil {
-			c.T.Fatalf("body %s is not of the contract's form", r.Body)
+			c.T.Fatalf("unexpected body %s", r.Body)
 		}
 		before, known := bodies[id]
 		if known && before != r.Path+r.Body {
-			c.T.Errorf("webhook-id %s came with %s and with %s", id, before, r.Path+r.Body)
+			c.T.Errorf("webhook-id %s arrived with %s and with %s", id, before, r.Path+r.Body)
 		}
 		if known {
 			c.again++
@@ -141,30 +142,30 @@ func (c *chaos) compareReceiver() {
 	logged, asked := map[string][]string{}, map[string]bool{}
 	for _, d := range c.deliveries() {
 		body, came := bodies[d.message]
-		if d.asked { // a redelivery may have the webhook-id of the first
+		if d.asked { // a redelivery may have the webhook-id of the original
 			asked[d.message] = true
 			delete(bodies, d.message)
 			continue
 		}
 		if !came {
-			c.T.Errorf("delivery %d (%s of response %s) never came, though the log says %s", d.id, d.event, d.response, d.status)
+			c.T.Errorf("delivery %d (%s of response %s) never arrived, but the log says %s", d.id, d.event, d.response, d.status)
 			continue
 		}
 		delete(bodies, d.message)
 		if match := harness.EventOf.FindStringSubmatch(body[strings.IndexByte(body, '{'):]); match[1] != d.event || match[2] != d.response {
-			c.T.Errorf("delivery %d (%s of response %s) came as %s", d.id, d.event, d.response, body)
+			c.T.Errorf("delivery %d (%s of response %s) arrived as %s", d.id, d.event, d.response, body)
 		}
 		if d.ordered {
 			logged[d.response] = append(logged[d.response], d.message)
 		}
 	}
 	for id, body := range bodies {
-		c.T.Errorf("%s came as %s, and the log does not know it", body, id)
+		c.T.Errorf("%s arrived as %s but is not in the log", body, id)
 	}
 	for response, want := range logged {
 		got := slices.DeleteFunc(arrivals[response], func(id string) bool { return asked[id] && !slices.Contains(want, id) })
 		if !slices.Equal(got, want) {
-			c.T.Errorf("response %s: deliveries first came in the order %v, not %v", response, got, want)
+			c.T.Errorf("response %s: deliveries first arrived in the order %v, not %v", response, got, want)
 		}
 	}
 }
@@ -174,7 +175,7 @@ type chaosDelivery struct {
 	id                                        int64
 	webhook, response, event, status, message string
 	recovered, ordered                        bool
-	asked                                     bool // by an administrator: a test, or a redelivery
+	asked                                     bool // requested by an administrator: a test or a redelivery
 }
 
 func (c *chaos) deliveries() []chaosDelivery {
@@ -198,12 +199,12 @@ func (c *chaos) deliveries() []chaosDelivery {
 	return all
 }
 
-// leaveNothing holds the installation to what must be true once all is quiet: no webhook that answered is disabled or in trouble, and
-// no table has rows of what is over. Then daemons and detach leave nothing behind.
+// leaveNothing checks what must be true once everything is quiet: no webhook that answered is disabled or in trouble,
+// and no table has leftover rows. Then it stops the daemons and detaches, which must leave nothing behind.
 func (c *chaos) leaveNothing() {
 	c.T.Helper()
 	if got := testenv.Psql(c.T, c.Store, "select id, disabled_reason from walhook.webhook where assessment_id = '1' and not enabled"); got != "" {
-		c.T.Errorf("webhooks whose receiver answers are disabled: %s", got)
+		c.T.Errorf("webhooks with a working receiver are disabled: %s", got)
 	}
 	testenv.Exec(c.T, c.Store, "delete from walhook.webhook where assessment_id <> '1'")
 	c.Receiver.Respond("/hook", nil)
@@ -226,7 +227,7 @@ func (c *chaos) leaveNothing() {
 		c.stopInTime(d)
 	}
 	if got := testenv.Psql(c.T, c.Store, "select name from walhook.daemon"); got != "" {
-		c.T.Errorf("daemons that ended are registered: %s", got)
+		c.T.Errorf("daemons that exited are still registered: %s", got)
 	}
 	if out, errOut, status := c.Walhook("detach", "--drop-schema"); status != 0 {
 		c.T.Fatalf("detach: status %d\n%s%s", status, out, errOut)

@@ -11,9 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// chaosSchema has, beside the application, what it knows of itself: ledger holds the events that each transaction should fire
-// and life how far each response has come. Both commit with the change, so that they are right however a commit's
-// outcome got lost.
+// chaosSchema has two tables in addition to the application's: ledger records the events that each transaction should
+// fire, and life the progress of each response. Both commit with the change, so they are right even if the outcome of a
+// commit is unknown.
 const chaosSchema = `
 create table respondent (id bigint primary key, assessment_id bigint default 1, page int default 0,
   started_at timestamptz, finished_at timestamptz);
@@ -21,17 +21,17 @@ create table life (response_id bigint primary key, started bool not null, comple
 create table neighbour (id bigint, words text);
 create table ledger (seq bigserial primary key, response_id bigint not null, event text not null);`
 
-// chaosLoad is an application at work: clients that go on through whatever happens to their connections.
+// chaosLoad simulates the application: clients that continue whatever happens to their connections.
 type chaosLoad struct {
 	url    atomic.Pointer[string]
-	gate   sync.RWMutex // held for reading by a transaction, for writing by who wants none
+	gate   sync.RWMutex // held for reading by transactions, for writing by code that must exclude them
 	end    context.CancelFunc
 	ended  sync.WaitGroup
-	events map[string]int // committed for certain, by kind of transaction
+	events map[string]int // whose commit is certain, by kind of transaction
 	mu     sync.Mutex
 }
 
-// startLoad lets n clients write until the load is stopped.
+// startLoad starts n clients, which write until the load is stopped.
 func startLoad(url string, seed uint64, n int) *chaosLoad {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &chaosLoad{end: cancel, events: map[string]int{}}
@@ -48,7 +48,7 @@ func (l *chaosLoad) stop() {
 	l.ended.Wait()
 }
 
-// paused runs f while no transaction is under way.
+// paused runs f while no transaction is in progress.
 func (l *chaosLoad) paused(f func()) {
 	l.gate.Lock()
 	defer l.gate.Unlock()
@@ -61,7 +61,7 @@ func (l *chaosLoad) committed(kind string) {
 	l.events[kind]++
 }
 
-// chaosClient writes responses that no other client touches.
+// chaosClient writes responses that no other client writes.
 type chaosClient struct {
 	load   *chaosLoad
 	number int64
@@ -70,7 +70,7 @@ type chaosClient struct {
 	bulks  int64
 }
 
-// idsOfClient is how many responses a client leads through their lives, again and again.
+// idsOfClient is the number of responses whose life cycles a client repeats.
 const idsOfClient = 200
 
 func (c *chaosClient) work(ctx context.Context) {
@@ -104,7 +104,7 @@ func (c *chaosClient) drop() {
 	c.conn = nil
 }
 
-// transaction does one piece of the application's work.
+// transaction runs one transaction of the application.
 func (c *chaosClient) transaction(ctx context.Context) (kind string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -134,7 +134,7 @@ func (c *chaosClient) transaction(ctx context.Context) (kind string, err error) 
 		w.step(c.id())
 	default:
 		kind = "ordinary"
-		// Mostly a step of one response, sometimes much of a life or several lives at once.
+		// Mostly one step of one response, sometimes many steps or several responses at once.
 		for range 1 + c.rand.IntN(3)*c.rand.IntN(3) {
 			w.step(c.id())
 		}
@@ -152,12 +152,12 @@ func (c *chaosClient) transaction(ctx context.Context) (kind string, err error) 
 	return kind, tx.Commit(ctx)
 }
 
-// id is one of the client's own keys. Half of them are there for keys to be changed to.
+// id returns one of the client's own keys. Half of them are reserved for changes of keys.
 func (c *chaosClient) id() int64 {
 	return (c.number*idsOfClient + 1 + c.rand.Int64N(idsOfClient)) * (1 - 2*c.rand.Int64N(2))
 }
 
-// chaosWork is one transaction, with the events that it should fire. The first error ends it.
+// chaosWork is a transaction with the events that it should fire. The first error ends it.
 type chaosWork struct {
 	ctx       context.Context
 	tx        pgx.Tx
@@ -181,12 +181,12 @@ func (w *chaosWork) fires(id int64, event string) {
 	}
 }
 
-// write enters into the ledger what the transaction should fire.
+// write records in the ledger what the transaction should fire.
 func (w *chaosWork) write() {
 	w.exec("insert into ledger (response_id, event) select * from unnest($1::bigint[], $2::text[])", w.responses, w.events)
 }
 
-// step leads a response one step on in its life.
+// step advances a response by one step of its life cycle.
 func (w *chaosWork) step(id int64) {
 	if w.err != nil {
 		return
@@ -248,7 +248,7 @@ func (w *chaosWork) finished(id int64, before bool) {
 	w.fires(id, "completed")
 }
 
-// rename gives a response the other key of its pair, if that is free.
+// rename changes a response's key to the other one of its pair, if that is free.
 func (w *chaosWork) rename(id int64) {
 	var free bool
 	if w.err = w.tx.QueryRow(w.ctx, "select not exists (select from life where response_id = $1)", -id).Scan(&free); w.err != nil || !free {
@@ -258,7 +258,7 @@ func (w *chaosWork) rename(id int64) {
 	w.exec("update life set response_id = -response_id where response_id = $1", id)
 }
 
-// savepoint does something and thinks better of it.
+// savepoint makes a change and rolls it back.
 func (w *chaosWork) savepoint(id int64) {
 	responses, events := len(w.responses), len(w.events)
 	w.exec("savepoint regretted")
@@ -268,9 +268,9 @@ func (w *chaosWork) savepoint(id int64) {
 	w.responses, w.events = w.responses[:responses], w.events[:events]
 }
 
-// bulk inserts many responses at once, so that a kill finds a transaction that is consumed in parts.
+// bulk inserts many responses at once, so that a kill may hit a partly consumed transaction.
 func (w *chaosWork) bulk(client int64, bulks *int64) {
-	*bulks++ // a key is never used twice, whatever becomes of the transaction
+	*bulks++ // never reuse a key, even if the transaction fails
 	first := 1_000_000_000*(client+1) + *bulks*10_000
 	n := 100 + w.rand.Int64N(4900)
 	w.exec("insert into respondent (id) select g from generate_series($1::bigint, $2) g", first, first+n-1)

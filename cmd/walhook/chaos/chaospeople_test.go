@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// chaosPerson is somebody who works on a database while the daemons run: an administrator in the store, or a neighbour in the
+// chaosPerson works on a database while the daemons run: an administrator in the store, or another user of the
 // application's database. Each act is a function of its connection.
 type chaosPerson struct {
 	c    *chaos
@@ -22,11 +22,11 @@ type chaosPerson struct {
 	rand *rand.Rand
 	acts map[string]func(context.Context, *chaosPerson) error
 	conn *pgx.Conn
-	n    int // acts so far; names what an act creates
+	n    int // acts so far; part of the names of what an act creates
 }
 
-// work does one act after another until the context ends. An act that a killed server or an ended session interrupts is forgotten;
-// one that PostgreSQL refuses for another reason fails the test.
+// work performs one act after another until the context ends. An act that is interrupted by a killed server or a
+// terminated session is ignored; one that PostgreSQL refuses for another reason fails the test.
 func (p *chaosPerson) work(ctx context.Context) {
 	names := slices.Sorted(maps.Keys(p.acts))
 	for ctx.Err() == nil {
@@ -79,7 +79,7 @@ func refused(err error) bool {
 		return false
 	}
 	class := answer.Code[:2]
-	return class != "57" && class != "08" && class != "53" && answer.Code != "25006" // shut down, connection, resources, a standby
+	return class != "57" && class != "08" && class != "53" && answer.Code != "25006" // shutdown, connection, resources, standby
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -89,7 +89,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// statement makes an act of statements that may name $n, the number of the act.
+// statement returns an act that runs statements. They may contain $n, the number of the act.
 func statement(sql string) func(context.Context, *chaosPerson) error {
 	return func(ctx context.Context, p *chaosPerson) error {
 		_, err := p.conn.Exec(ctx, strings.ReplaceAll(sql, "$n", fmt.Sprint(p.n)))
@@ -97,7 +97,8 @@ func statement(sql string) func(context.Context, *chaosPerson) error {
 	}
 }
 
-// openTransaction makes an act of statements in a transaction that stays open for a while, and then is committed or rolled back.
+// openTransaction returns an act that runs statements in a transaction, which stays open for a while and is then
+// committed or rolled back.
 func openTransaction(sql string) func(context.Context, *chaosPerson) error {
 	return func(ctx context.Context, p *chaosPerson) error {
 		tx, err := p.conn.Begin(ctx)
@@ -115,8 +116,8 @@ func openTransaction(sql string) func(context.Context, *chaosPerson) error {
 	}
 }
 
-// administration is what administrators do to webhooks. What it adds is for assessments that nobody answers, so that it changes nothing
-// of what the ledger says.
+// administration lists what administrators do with webhooks. They are for assessments without responses, so they do not
+// affect the ledger.
 var administration = map[string]func(context.Context, *chaosPerson) error{
 	"describe":         statement("update walhook.webhook set description = 'edit $n' where assessment_id = '1'"),
 	"add":              statement("insert into walhook.webhook (assessment_id, url, event_type) select '1000$n', url, event_type from walhook.webhook where assessment_id = '1' order by id limit 1"),
@@ -134,7 +135,7 @@ var administration = map[string]func(context.Context, *chaosPerson) error{
 	"explain": statement("select * from walhook.explain('1'); select count(*) from walhook.pending"),
 }
 
-// openAdministration is what administrators begin, and finish only after a coffee.
+// openAdministration lists what administrators start, and finish only after a coffee break.
 var openAdministration = map[string]func(context.Context, *chaosPerson) error{
 	"open description": openTransaction("update walhook.webhook set description = 'open $n' where assessment_id = '1' and event_type = 'response.created'"),
 	"open insert":      openTransaction("insert into walhook.webhook (assessment_id, url, event_type) select '3000$n', url, event_type from walhook.webhook where assessment_id = '1' order by id"),
@@ -145,7 +146,7 @@ var openAdministration = map[string]func(context.Context, *chaosPerson) error{
 	"open look":        openTransaction("select count(*) from walhook.delivery_log; select count(*) from walhook.webhook"),
 }
 
-// neighbourhood is what goes on in the application's database beside the application.
+// neighbourhood lists what others do in the application's database.
 var neighbourhood = map[string]func(context.Context, *chaosPerson) error{
 	"large transaction": statement("insert into neighbour select g, 'row ' || g from generate_series(1, 30000) g; delete from neighbour"),
 	"long transaction":  openTransaction("select txid_current(); insert into neighbour values ($n, 'long')"),
@@ -161,7 +162,7 @@ var neighbourhood = map[string]func(context.Context, *chaosPerson) error{
 	"publish":       statement("create table if not exists other (id int primary key); do $$ begin if not exists (select from pg_publication where pubname = 'theirs') then create publication theirs for table other; else drop publication theirs; end if; end $$"),
 }
 
-// chaosSettings are what a DBA sets for the daemons' role, or for a database, with everybody else in mind.
+// chaosSettings are settings that a DBA might make for the daemons' role, or for a database, for other programs' sake.
 var chaosSettings = []string{
 	"statement_timeout = '30ms'", "lock_timeout = '10ms'", "idle_in_transaction_session_timeout = '50ms'", "idle_session_timeout = '200ms'",
 	"default_transaction_read_only = on", "default_transaction_isolation = 'serializable'", "search_path = 'nowhere'", "DateStyle = 'German'",

@@ -1,2 +1,3 @@
-// Package chaos runs daemons among faults, administrators and neighbours, and asks at its end whether every guarantee held.
+// Package chaos runs daemons under random faults, beside administrators and other users, and then checks every
+// guarantee.
 package chaos

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// SetOnly sets variables of walhook, given as NAME and value in turn, in the test's own process, and unsets the other
-// ones of names. The test must not run in parallel.
+// SetOnly sets walhook's environment variables in the test's own process, given as alternating names and values, and
+// unsets the others in names. The test must not run in parallel.
 func SetOnly(t *testing.T, names []string, pairs ...string) {
 	t.Helper()
 	const prefix = "WALHOOK_"

@@ -7,7 +7,8 @@ import (
 	"walhook/testenv"
 )
 
-// Main lets a test binary be walhook itself, whose main function is given, so that tests can run, signal and kill the real program.
+// Main makes a test binary act as walhook, whose main function is given, so that tests can run, signal and kill the
+// real program.
 func Main(m *testing.M, program func()) {
 	if os.Getenv("WALHOOK_TEST_EXEC") == "1" {
 		program()

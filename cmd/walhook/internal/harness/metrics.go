@@ -12,10 +12,10 @@ import (
 	"walhook/testenv"
 )
 
-// Scraped is what /metrics said, by name.
+// Scraped is the content of /metrics, by name.
 type Scraped map[string]*dto.MetricFamily
 
-// Scrape returns what /metrics says.
+// Scrape reads /metrics.
 func (d *Daemon) Scrape() Scraped {
 	d.T.Helper()
 	status, body := d.Get("/metrics")
@@ -30,7 +30,7 @@ func (d *Daemon) Scrape() Scraped {
 	return families
 }
 
-// Value returns the value of a series, the count of observations for a histogram. Labels are name and value in turn.
+// Value returns the value of a series, or the number of observations of a histogram. Labels alternate name and value.
 func (s Scraped) Value(name string, labels ...string) (value float64, found bool) {
 	family := s[name]
 	if family == nil {

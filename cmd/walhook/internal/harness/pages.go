@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TextsOf returns what stands under each heading of a document.
+// TextsOf returns the text under each heading of a document.
 func TextsOf(t *testing.T, file string) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -26,7 +26,7 @@ func TextsOf(t *testing.T, file string) map[string]string {
 	return texts
 }
 
-// Fields returns the fields of what a command printed.
+// Fields returns the fields in a command's JSON output.
 func Fields(t *testing.T, out string) map[string]string {
 	t.Helper()
 	decoder := json.NewDecoder(strings.NewReader(out))
@@ -42,7 +42,7 @@ func Fields(t *testing.T, out string) map[string]string {
 	return seen
 }
 
-// fieldsOf adds the fields of a value to those that were seen.
+// fieldsOf adds the fields of a value to those seen.
 func fieldsOf(seen map[string]string, path string, value any) {
 	switch v := value.(type) {
 	case map[string]any:
@@ -61,7 +61,7 @@ func fieldsOf(seen map[string]string, path string, value any) {
 	case string:
 		seen[path] = "string"
 	case json.Number:
-		// A number with a fraction once is one always.
+		// A field that has a fraction once is a number, not an integer.
 		if strings.ContainsAny(v.String(), ".e") {
 			seen[path] = "number"
 		} else if seen[path] == "" {
@@ -70,7 +70,8 @@ func fieldsOf(seen map[string]string, path string, value any) {
 	}
 }
 
-// DocumentedMetrics are those of docs/reference/metrics.md, which TestMetricsMove holds to /metrics, by type.
+// DocumentedMetrics returns the metrics in docs/reference/metrics.md with their types, which TestMetricsMove compares
+// with /metrics.
 func DocumentedMetrics(t *testing.T) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile("../../../docs/reference/metrics.md")

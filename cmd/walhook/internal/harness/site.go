@@ -22,10 +22,10 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// Patience bounds every wait in these tests. It is never reached where all is well, however slow the machine is.
+// Patience bounds every wait in these tests. It is only reached if something is wrong, however slow the machine is.
 const Patience = 2 * time.Minute
 
-// SampleSchema is an application as walhook expects it by default.
+// SampleSchema is an application with the table that walhook expects by default.
 const SampleSchema = `
 create table assessment (id bigint primary key, title text, external_id text, copied_from bigint);
 create table respondent (
@@ -33,25 +33,25 @@ create table respondent (
   started_at timestamptz, finished_at timestamptz);
 insert into assessment values (1, 'one', 'EXT-1'), (2, 'two', null);`
 
-// Site is a test's installation: databases, receiver, and the environment that walhook is run with.
+// Site is a test's installation: databases, receiver, and the environment of walhook.
 type Site struct {
 	T        *testing.T
 	DB       string // URL of the application's database
 	Store    string // URL of the store
 	Receiver *testenv.Receiver
 	Env      map[string]string
-	Extra    []string // other variables of the environment, as NAME=value
+	Extra    []string // other environment variables, as NAME=value
 	Sentinel func(n int) (statement, id string)
 	Fences   int
 }
 
-// NewSite makes a database with the schema, and a receiver.
+// NewSite creates a database with the schema, and a receiver.
 func NewSite(t *testing.T, schema string) *Site {
 	t.Helper()
 	return NewSiteOn(t, testenv.Postgres(t), schema)
 }
 
-// NewSiteOn is NewSite on a certain server.
+// NewSiteOn is NewSite on a given server.
 func NewSiteOn(t *testing.T, server *pgserver.Server, schema string) *Site {
 	t.Helper()
 	db := testenv.Database(t, server, schema)
@@ -59,7 +59,7 @@ func NewSiteOn(t *testing.T, server *pgserver.Server, schema string) *Site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Slots belong to the whole server, so each test has a name of its own.
+	// Slots belong to the whole server, so each test has its own name.
 	name := "slot_" + strings.Trim(u.Path, "/")
 	return &Site{
 		T: t, DB: db, Store: db, Receiver: testenv.NewReceiver(t), Sentinel: defaultSentinel,
@@ -70,7 +70,7 @@ func NewSiteOn(t *testing.T, server *pgserver.Server, schema string) *Site {
 	}
 }
 
-// With sets variables.
+// With sets environment variables.
 func (s *Site) With(pairs ...string) *Site {
 	for i := 0; i < len(pairs); i += 2 {
 		s.Env[pairs[i]] = pairs[i+1]
@@ -78,13 +78,13 @@ func (s *Site) With(pairs ...string) *Site {
 	return s
 }
 
-// WithStore moves the store to a database of its own.
+// WithStore moves the store to a separate database.
 func (s *Site) WithStore(server *pgserver.Server) *Site {
 	s.Store = testenv.Database(s.T, server, "")
 	return s.With("STORE_URL", s.Store)
 }
 
-// Up starts a server again.
+// Up restarts a server.
 func (s *Site) Up(server *pgserver.Server) {
 	s.T.Helper()
 	if err := server.Restart(context.Background()); err != nil {
@@ -92,7 +92,7 @@ func (s *Site) Up(server *pgserver.Server) {
 	}
 }
 
-// Command prepares a command of walhook in the environment of the site.
+// Command prepares a walhook command with the site's environment.
 func (s *Site) Command(args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	if err != nil {
@@ -107,7 +107,7 @@ func (s *Site) Command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Walhook runs a command to its end and returns what it printed and its exit status.
+// Walhook runs a command and returns its output and its exit status.
 func (s *Site) Walhook(args ...string) (stdout, stderr string, status int) {
 	s.T.Helper()
 	cmd := s.Command(args...)
@@ -137,7 +137,7 @@ type Daemon struct {
 	Exited chan struct{}
 }
 
-// LogBuffer gathers a process's output while it runs.
+// LogBuffer collects a process's output while it runs.
 type LogBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -155,13 +155,13 @@ func (b *LogBuffer) String() string {
 	return b.buf.String()
 }
 
-// Start starts walhook run. The test's end stops it.
+// Start starts walhook run. It is stopped when the test ends.
 func (s *Site) Start() *Daemon {
 	s.T.Helper()
 	return s.Background("run")
 }
 
-// Background starts a command whose end is waited for elsewhere. The test's end kills it.
+// Background starts a command without waiting for it. It is killed when the test ends.
 func (s *Site) Background(args ...string) *Daemon {
 	s.T.Helper()
 	d := &Daemon{T: s.T, Cmd: s.Command(args...), Log: &LogBuffer{}, Exited: make(chan struct{})}
@@ -190,7 +190,7 @@ func (s *Site) Run() *Daemon {
 	return s.Start().Ready()
 }
 
-// Kill ends the daemon as kill -9 does.
+// Kill kills the daemon with SIGKILL.
 func (d *Daemon) Kill() {
 	_ = d.Cmd.Process.Kill()
 	<-d.Exited
@@ -208,20 +208,20 @@ func (d *Daemon) Stop() int {
 	return d.Cmd.ProcessState.ExitCode()
 }
 
-// Wait waits for the daemon to end by itself and returns its exit status.
+// Wait waits until the daemon exits on its own and returns its exit status.
 func (d *Daemon) Wait() int {
 	d.T.Helper()
 	select {
 	case <-d.Exited:
 	case <-time.After(Patience):
-		d.T.Fatal("the daemon did not end")
+		d.T.Fatal("the daemon did not exit")
 	}
 	return d.Cmd.ProcessState.ExitCode()
 }
 
 var listening = regexp.MustCompile(`serving health and metrics" address=(\S+)`)
 
-// Get asks the daemon's own HTTP server.
+// Get queries the daemon's own HTTP server.
 func (d *Daemon) Get(path string) (status int, body string) {
 	match := listening.FindStringSubmatch(d.Log.String())
 	if match == nil {
@@ -240,7 +240,7 @@ func (d *Daemon) Get(path string) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
-// Listens waits until the daemon serves HTTP, which it does first of all.
+// Listens waits until the daemon serves HTTP, which is the first thing it does.
 func (d *Daemon) Listens() {
 	d.T.Helper()
 	testenv.Eventually(d.T, Patience, "the daemon to listen", func() (bool, string) {
@@ -248,14 +248,14 @@ func (d *Daemon) Listens() {
 	})
 }
 
-// Ready waits until /readyz says 200.
+// Ready waits until /readyz returns 200.
 func (d *Daemon) Ready() *Daemon {
 	d.T.Helper()
 	d.Readyz(200, "")
 	return d
 }
 
-// Readyz waits until /readyz answers with the status and a reason that holds the text.
+// Readyz waits until /readyz returns the status and a reason that contains the text.
 func (d *Daemon) Readyz(want int, reason string) {
 	d.T.Helper()
 	testenv.Eventually(d.T, Patience, fmt.Sprintf("/readyz %d %s", want, reason), func() (bool, string) {
@@ -275,8 +275,8 @@ func (s *Site) Exec(statements string, args ...any) {
 	testenv.Exec(s.T, s.DB, statements, args...)
 }
 
-// Meanwhile executes a statement in a database again and again, each time with the next number, until the returned function has ended
-// that.
+// Meanwhile executes a statement in a database repeatedly, each time with the next number, until the returned function
+// is called.
 func (s *Site) Meanwhile(database, statement string) (end func()) {
 	s.T.Helper()
 	conn := testenv.Connect(s.T, database)
@@ -299,7 +299,7 @@ func (s *Site) Meanwhile(database, statement string) (end func()) {
 		close(stop)
 		<-ended
 	})
-	s.T.Cleanup(end) // where the test fails first: before the connection is closed
+	s.T.Cleanup(end) // if the test fails first: before the connection is closed
 	return end
 }
 
@@ -336,30 +336,30 @@ func (s *Site) Hooks() *Site {
 	return s
 }
 
-// EventOf finds event and response in the body of a request.
+// EventOf matches event and response in the body of a request.
 var EventOf = regexp.MustCompile(`^\{"EventType":"response\.([a-z]+)","Timestamp":[0-9]+,"Data":\{"ResponseId":(.*)\}\}$`)
 
-// Events returns what a path got, as "completed 1", in order of arrival.
+// Events returns the events at a path, such as "completed 1", in order of arrival.
 func (s *Site) Events(path string) []string {
 	s.T.Helper()
 	var events []string
 	for _, body := range s.Receiver.Bodies(path) {
 		match := EventOf.FindStringSubmatch(body)
 		if match == nil {
-			s.T.Fatalf("body %s is not of the contract's form", body)
+			s.T.Fatalf("unexpected body %s", body)
 		}
 		events = append(events, match[1]+" "+match[2])
 	}
 	return events
 }
 
-// sentinel returns the SQL of the n-th respondent that fires nothing anybody listens to, and its key.
+// sentinel returns the SQL that inserts the n-th respondent for which no webhook matches, and its key.
 func defaultSentinel(n int) (statement, id string) {
 	id = fmt.Sprint(900000000000000 + n)
 	return "insert into respondent (id, assessment_id) values (" + id + ", 999999)", id
 }
 
-// WaitStored waits until everything that was committed before it has been consumed and stored.
+// WaitStored waits until everything committed so far has been consumed and stored.
 func (s *Site) WaitStored() {
 	s.T.Helper()
 	s.Fences++
@@ -370,7 +370,7 @@ func (s *Site) WaitStored() {
 	})
 }
 
-// DropSlot drops the slot once the server has noticed that its daemon has gone.
+// DropSlot drops the slot once the server has noticed that its daemon is gone.
 func (s *Site) DropSlot() {
 	s.T.Helper()
 	testenv.Eventually(s.T, Patience, "a slot that nobody reads", func() (bool, string) {
@@ -380,7 +380,7 @@ func (s *Site) DropSlot() {
 	s.Exec("select pg_drop_replication_slot($1)", s.Env["SLOT"])
 }
 
-// Fence makes sure that everything committed before it has been delivered, as far as it can be.
+// Fence waits until everything committed so far has been delivered, as far as possible.
 func (s *Site) Fence() {
 	s.T.Helper()
 	s.WaitStored()
@@ -390,7 +390,8 @@ func (s *Site) Fence() {
 	})
 }
 
-// Expect waits for exactly these events at a path, those of each response in this order, and makes sure that no other comes.
+// Expect waits for exactly these events at a path, those of each response in this order, and verifies that no others
+// arrive.
 func (s *Site) Expect(path string, want ...string) {
 	s.T.Helper()
 	testenv.Eventually(s.T, Patience, fmt.Sprintf("%d events at %s", len(want), path), func() (bool, string) {
@@ -404,7 +405,7 @@ func (s *Site) Expect(path string, want ...string) {
 	}
 }
 
-// ByResponse sorts events into the stories of their responses.
+// ByResponse groups events by response.
 func ByResponse(events []string) map[string][]string {
 	stories := map[string][]string{}
 	for _, event := range events {
@@ -414,7 +415,7 @@ func ByResponse(events []string) map[string][]string {
 	return stories
 }
 
-// WaitRequests waits until a path has got n requests in all.
+// WaitRequests waits until a path has received n requests in total.
 func (s *Site) WaitRequests(path string, n int) {
 	s.T.Helper()
 	testenv.Eventually(s.T, Patience, fmt.Sprintf("%d requests at %s", n, path), func() (bool, string) {
@@ -423,7 +424,7 @@ func (s *Site) WaitRequests(path string, n int) {
 	})
 }
 
-// PendingAfterFailure waits until a delivery of the webhook has failed and waits for its next attempt.
+// PendingAfterFailure waits until a delivery of the webhook has failed and awaits its next attempt.
 func (s *Site) PendingAfterFailure(webhookID int64) {
 	s.T.Helper()
 	testenv.Eventually(s.T, Patience, "a delivery that failed and is pending", func() (bool, string) {
@@ -432,7 +433,7 @@ func (s *Site) PendingAfterFailure(webhookID int64) {
 	})
 }
 
-// WaitHeartbeat lets some of the daemon's own time pass: until it has told twice more that it lives.
+// WaitHeartbeat waits for two more heartbeats of the daemon.
 func (s *Site) WaitHeartbeat() {
 	s.T.Helper()
 	const query = "select max(heartbeat_at) from walhook.daemon"
@@ -445,7 +446,7 @@ func (s *Site) WaitHeartbeat() {
 	}
 }
 
-// MoveTo makes another server the application's, with a database of the same name.
+// MoveTo makes another server, with a database of the same name, the application's.
 func (s *Site) MoveTo(server *pgserver.Server) {
 	s.T.Helper()
 	s.DB = server.URL(s.Database())
@@ -461,10 +462,10 @@ func (s *Site) Database() string {
 	return strings.Trim(u.Path, "/")
 }
 
-// HostPort is where a server listens.
+// HostPort returns a server's address.
 func HostPort(server *pgserver.Server) string { return fmt.Sprintf("127.0.0.1:%d", server.Port()) }
 
-// WaitLog waits until a query for psql yields what is wanted.
+// WaitLog waits until a psql query returns the wanted result.
 func (s *Site) WaitLog(query, want string) {
 	s.T.Helper()
 	testenv.Eventually(s.T, Patience, query, func() (bool, string) {
@@ -473,14 +474,14 @@ func (s *Site) WaitLog(query, want string) {
 	})
 }
 
-// As returns the URL of the store for a new login role that is a member of the group.
+// As returns the URL of the store for a new login role that is a member of a group role.
 func (s *Site) As(group string) string {
 	s.T.Helper()
 	u, err := url.Parse(s.Store)
 	if err != nil {
 		s.T.Fatal(err)
 	}
-	// Roles belong to the whole server, so the name is one that no other test has.
+	// Roles belong to the whole server, so the name is unique among tests.
 	user := group + "_of_" + strings.Trim(u.Path, "/")
 	testenv.Exec(s.T, s.Store, `create role "`+user+`" login in role `+group)
 	s.T.Cleanup(func() { testenv.Exec(s.T, s.Store, `drop owned by "`+user+`"; drop role "`+user+`"`) })
@@ -499,8 +500,8 @@ func UserOf(t *testing.T, database, user string) string {
 	return u.String()
 }
 
-// ClosedPort returns an address at which nobody listens. A socket that is bound and does not listen keeps the port from
-// everybody else.
+// ClosedPort returns an address at which nobody listens. It keeps the port reserved with a socket that is bound but
+// does not listen.
 func ClosedPort(t *testing.T) string {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -518,7 +519,7 @@ func ClosedPort(t *testing.T) string {
 	return fmt.Sprintf("127.0.0.1:%d", bound.(*syscall.SockaddrInet4).Port)
 }
 
-// FreePort returns an address at which nobody listens, and at which nobody begins to listen between two daemons of a test.
+// FreePort returns an address at which nobody listens, and that nobody takes between two daemons of a test.
 func FreePort(t *testing.T) string {
 	t.Helper()
 	port, err := pgserver.FreePort()
