@@ -25,7 +25,7 @@ import (
 
 const alertsFile = "../../../examples/prometheus/alerts.yml"
 
-// readAlerts parses the rules as Prometheus does, with its checks of expressions and templates.
+// readAlerts parses the rules like Prometheus, including its checks of expressions and templates.
 func readAlerts(t *testing.T) []rulefmt.Rule {
 	t.Helper()
 	text, err := os.ReadFile(alertsFile)
@@ -37,12 +37,12 @@ func readAlerts(t *testing.T) []rulefmt.Rule {
 		t.Error(err)
 	}
 	if groups == nil || len(groups.Groups) != 1 {
-		t.Fatal("alerts.yml has not one group")
+		t.Fatal("alerts.yml does not have exactly one group")
 	}
 	return groups.Groups[0].Rules
 }
 
-// checkExpr holds an expression to metrics that exist.
+// checkExpr verifies that an expression uses only existing metrics.
 func checkExpr(t *testing.T, where, text string, documented map[string]string) {
 	t.Helper()
 	expr, err := parser.ParseExpr(text)
@@ -69,11 +69,11 @@ func checkExpr(t *testing.T, where, text string, documented map[string]string) {
 		return nil
 	})
 	if names == 0 {
-		t.Errorf("%s: %s asks for no metric", where, text)
+		t.Errorf("%s: %s uses no metric", where, text)
 	}
 }
 
-// Every alert parses, asks for metrics that are served, says how bad it is and what to do.
+// Every alert parses, uses existing metrics, and has a severity and a runbook link.
 func TestAlerts(t *testing.T) {
 	t.Parallel()
 	documented := harness.DocumentedMetrics(t)
@@ -88,15 +88,15 @@ func TestAlerts(t *testing.T) {
 			}
 		}
 		if got, want := rule.Annotations["runbook_url"], "docs/how-to/runbook.md#"+strings.ToLower(rule.Alert); got != want {
-			t.Errorf("%s leads to %q, not %q", rule.Alert, got, want)
+			t.Errorf("%s links to %q, not %q", rule.Alert, got, want)
 		}
 	}
 }
 
-// series are time series in the notation of Prometheus' own rule tests, a value a minute.
+// series are time series in the notation of Prometheus's own rule tests, one value per minute.
 type series []string
 
-// Each alert fires on what it is for, and stays silent on what looks much like it.
+// Each alert fires in the situation that it is for, and not in a similar one.
 func TestAlertsFire(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct{ bad, good series }{
@@ -178,10 +178,10 @@ func TestAlertsFire(t *testing.T) {
 		t.Run(rule.Alert, func(t *testing.T) {
 			t.Parallel()
 			if !fires(t, rule, c.bad) {
-				t.Errorf("it does not fire on\n%s", strings.Join(c.bad, "\n"))
+				t.Errorf("it does not fire for\n%s", strings.Join(c.bad, "\n"))
 			}
 			if fires(t, rule, c.good) {
-				t.Errorf("it fires on\n%s", strings.Join(c.good, "\n"))
+				t.Errorf("it fires for\n%s", strings.Join(c.good, "\n"))
 			}
 		})
 	}
@@ -190,7 +190,7 @@ func TestAlertsFire(t *testing.T) {
 	}
 }
 
-// seriesSet walks over series for the query engine.
+// seriesSet iterates over series for the query engine.
 type seriesSet struct {
 	at   storage.Series
 	rest []storage.Series
@@ -210,7 +210,8 @@ func (s *seriesSet) Err() error { return nil }
 
 func (s *seriesSet) Warnings() annotations.Annotations { return nil }
 
-// fires evaluates a rule every minute for three hours and tells whether some series of its result lasts for the rule's time.
+// fires evaluates a rule every minute for three hours and reports whether a series of its result lasts for the rule's
+// duration.
 func fires(t *testing.T, rule rulefmt.Rule, given series) bool {
 	t.Helper()
 	start := time.Unix(0, 0)
@@ -262,7 +263,7 @@ func fires(t *testing.T, rule rulefmt.Rule, given series) bool {
 	return false
 }
 
-// The dashboard's panels ask for metrics that are served, and each of these is on it.
+// The dashboard's panels use only existing metrics, and all of them.
 func TestDashboard(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../../examples/grafana/walhook.json")
@@ -297,7 +298,7 @@ func TestDashboard(t *testing.T) {
 			for y := at.Y; y < at.Y+at.H; y++ {
 				cell := fmt.Sprint(x, " ", y)
 				if x >= 24 || taken[cell] != "" {
-					t.Fatalf("the panel %q lies over %q, or beyond the edge", panel.Title, taken[cell])
+					t.Fatalf("the panel %q overlaps %q, or the edge", panel.Title, taken[cell])
 				}
 				taken[cell] = panel.Title
 			}
@@ -310,7 +311,7 @@ func TestDashboard(t *testing.T) {
 		}
 		for _, target := range panel.Targets {
 			if !strings.Contains(target.Expr, `job=~"$job"`) {
-				t.Errorf("the panel %q shows all installations at once: %s", panel.Title, target.Expr)
+				t.Errorf("the panel %q mixes all installations: %s", panel.Title, target.Expr)
 			}
 			expr := strings.NewReplacer("$__rate_interval", "5m", "$job", ".*").Replace(target.Expr)
 			checkExpr(t, panel.Title, expr, documented)

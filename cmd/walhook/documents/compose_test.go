@@ -16,7 +16,7 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// composeFile is what the examples use of a compose file.
+// composeFile has the parts of a Compose file that the examples use.
 type composeFile struct {
 	Daemon   composeService `yaml:"x-daemon"`
 	Services map[string]composeService
@@ -47,7 +47,7 @@ type composeService struct {
 	}
 }
 
-// Compose files run commands that there are, with variables that walhook accepts, and mount files that are there.
+// Compose files run existing commands, with variables that walhook accepts, and mount existing files.
 func TestComposeFiles(t *testing.T) {
 	for _, file := range []string{"../../../docker-compose.yml", "../../../examples/compose/two-daemons.yml"} {
 		dir := filepath.Dir(file)
@@ -62,7 +62,7 @@ func TestComposeFiles(t *testing.T) {
 			}
 			for other := range service.DependsOn {
 				if _, there := compose.Services[other]; !there {
-					t.Errorf("%s waits for %s, which is no service", where, other)
+					t.Errorf("%s waits for %s, which is not a service", where, other)
 				}
 			}
 			if service.Build.Target != "walhook" {
@@ -73,7 +73,7 @@ func TestComposeFiles(t *testing.T) {
 			}
 			cfg := accepted(t, where, service.Environment)
 			if service.Command == nil {
-				service.Command = []string{"run"} // the image's own
+				service.Command = []string{"run"} // the image's default
 				daemons++
 			}
 			knownCommand(t, where, service.Command)
@@ -96,8 +96,8 @@ func TestComposeFiles(t *testing.T) {
 	}
 }
 
-// The example with two daemons and a store of its own works as it is written, but for addresses: attached by the owner, run by a role
-// that may do nothing else, and without a pause when one daemon is killed.
+// The example with two daemons and a separate store works as written, except for addresses: attached by the owner, run
+// by a least-privilege role, and without a gap when one daemon is killed.
 func TestComposeWithTwoDaemons(t *testing.T) {
 	t.Parallel()
 	const dir = "../../../examples/compose/"
@@ -118,14 +118,14 @@ func TestComposeWithTwoDaemons(t *testing.T) {
 			testenv.Psql(t, server.URL(database), string(script))
 		}
 	}
-	// here returns a service's environment with the addresses of this test's servers.
+	// here returns a service's environment with this test's servers.
 	here := func(name string) *harness.Site {
 		s := &harness.Site{T: t, Receiver: testenv.NewReceiver(t), Env: map[string]string{}}
 		for variable, value := range compose.Services[name].Environment {
 			if u, err := url.Parse(value); err == nil && u.Scheme == "postgres" {
 				server := servers[u.Hostname()]
 				if server == nil {
-					t.Fatalf("%s: no service is called %s", variable, u.Hostname())
+					t.Fatalf("%s: there is no service %s", variable, u.Hostname())
 				}
 				at, err := url.Parse(server.URL(""))
 				if err != nil {

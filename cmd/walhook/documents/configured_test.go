@@ -7,7 +7,7 @@ import (
 	"walhook/cmd/walhook/internal/harness"
 )
 
-// configured reads the configuration with only these variables set, besides one that is required.
+// configured reads the configuration with only these variables set, and the required one.
 func configured(t *testing.T, pairs ...string) (*cli.Config, error) {
 	t.Helper()
 	names := make([]string, len(cli.Variables))

@@ -18,7 +18,8 @@ var (
 	firesWhat = regexp.MustCompile("`(response\\.[a-z]+)`")
 )
 
-// Every shape of the cookbook is attached to as it is written, with its own variables, and each statement fires what stands beside it.
+// walhook attaches to every shape of the cookbook as written, with its variables, and each statement fires what the
+// page shows next to it.
 func TestMappingCookbook(t *testing.T) {
 	t.Parallel()
 	const file = "../../../docs/how-to/mapping.md"
@@ -64,7 +65,7 @@ func TestMappingCookbook(t *testing.T) {
 					}
 				}
 			}
-			// A row that is deleted is forgotten, and by then everything before has been queued.
+			// Once walhook has forgotten a deleted row, everything before it has been queued.
 			table := strings.ReplaceAll(cmp.Or(s.Env["RESPONDENT_TABLE"], "public.respondent"), ".", `"."`)
 			s.Exec(`delete from "` + table + `"`)
 			testenv.Eventually(t, harness.Patience, "the response to be forgotten", func() (bool, string) {
@@ -72,7 +73,7 @@ func TestMappingCookbook(t *testing.T) {
 				return left == "0", left
 			})
 			if got := testenv.Psql(t, s.Store, "select (select count(*) from walhook.delivery_log), (select count(*) from walhook.queue)"); got != fmt.Sprintf("%d|0", want) {
-				t.Errorf("queued and pending: %s, and not %d", got, want)
+				t.Errorf("queued and pending: %s, not %d", got, want)
 			}
 		})
 	}
@@ -81,7 +82,7 @@ func TestMappingCookbook(t *testing.T) {
 	}
 }
 
-// exported runs exports in a shell and returns the variables without their prefix.
+// exported runs export commands in a shell and returns the variables without their prefix.
 func exported(t *testing.T, code string) map[string]string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "-euc", code+"\nenv -0")

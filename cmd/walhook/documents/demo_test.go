@@ -11,10 +11,10 @@ import (
 	"walhook/testenv"
 )
 
-// demoRun starts the demo with a folder of its own for what it leaves behind.
+// demoRun starts the demo with a temporary folder of its own, to find leftovers.
 func demoRun(t *testing.T) (d *harness.Daemon, left func() string) {
 	t.Helper()
-	// Not t.TempDir, into which the server's user could not look.
+	// Not t.TempDir, which the server's user could not access.
 	dir, err := os.MkdirTemp("", "walhook-demo-")
 	if err != nil {
 		t.Fatal(err)

@@ -1,2 +1,2 @@
-// Package documents runs what the documents say, and holds generated pages and examples to the program.
+// Package documents runs the commands in the documents, and compares generated pages and examples with the program.
 package documents

@@ -26,7 +26,7 @@ import (
 	"walhook/testenv"
 )
 
-// accepted reads the variables of an example as the daemon would, without a word about any.
+// accepted reads the variables of an example like the daemon, which must accept them without a warning.
 func accepted(t *testing.T, where string, env map[string]string) *cli.Config {
 	t.Helper()
 	known := map[string]bool{}
@@ -39,12 +39,12 @@ func accepted(t *testing.T, where string, env map[string]string) *cli.Config {
 			continue
 		}
 		if !known[name] {
-			t.Errorf("%s sets %s, which is no variable of walhook", where, name)
+			t.Errorf("%s sets %s, which is not a variable of walhook", where, name)
 		}
 		pairs = append(pairs, strings.TrimPrefix(name, cli.Prefix+"_"), value)
 	}
 	if env["WALHOOK_DATABASE_URL"] == "" {
-		t.Errorf("%s does not say which database", where)
+		t.Errorf("%s does not set the database's URL", where)
 	}
 	cfg, err := configured(t, pairs...)
 	if err != nil {
@@ -53,7 +53,7 @@ func accepted(t *testing.T, where string, env map[string]string) *cli.Config {
 	return cfg
 }
 
-// decodeAll reads every document of a YAML file into T, and refuses what T does not know.
+// decodeAll reads every document of a YAML file into T, and refuses unknown fields.
 func decodeAll[T any](t *testing.T, path string) []T {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -75,7 +75,7 @@ func decodeAll[T any](t *testing.T, path string) []T {
 	}
 }
 
-// served tells whether the daemon's HTTP server knows a path.
+// served reports whether the daemon's HTTP server has a path.
 func served(t *testing.T, path string) bool {
 	t.Helper()
 	server, err := cli.NewHTTPServer("127.0.0.1:0", func() (bool, string) { return true, "" }, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
@@ -88,25 +88,25 @@ func served(t *testing.T, path string) bool {
 	return answer.Code == 200
 }
 
-// A command in an example is one that there is.
+// knownCommand verifies that a command in an example exists.
 func knownCommand(t *testing.T, where string, words []string) {
 	t.Helper()
 	if cmd, rest, err := cli.NewRoot(&cli.Environment{}).Find(words); err != nil || len(rest) > 0 || len(words) == 0 || !cmd.Runnable() {
-		t.Errorf("%s runs walhook %s, which is no command", where, strings.Join(words, " "))
+		t.Errorf("%s runs walhook %s, which is not a command", where, strings.Join(words, " "))
 	}
 }
 
-// outlives makes sure that what stops the daemon waits longer than an attempt may take.
+// outlives verifies that the grace period at a stop is longer than an attempt may take.
 func outlives(t *testing.T, where string, grace time.Duration, cfg *cli.Config) {
 	t.Helper()
 	if grace < time.Duration(cfg.DeliveryTimeout)+10*time.Second {
-		t.Errorf("%s kills the daemon after %s, and an attempt may take %s", where, grace, &cfg.DeliveryTimeout)
+		t.Errorf("%s kills the daemon after %s but an attempt may take %s", where, grace, &cfg.DeliveryTimeout)
 	}
 }
 
 var systemdLine = regexp.MustCompile(`^([A-Za-z]+)=(.*)$`)
 
-// The unit starts the daemon with variables that it accepts, gives it time to stop, and is one that systemd takes.
+// The unit starts the daemon with variables that it accepts, gives it time to stop, and is valid for systemd.
 func TestSystemdUnit(t *testing.T) {
 	const dir = "../../../examples/systemd/"
 	text, err := os.ReadFile(dir + "walhook.service")
@@ -121,7 +121,7 @@ func TestSystemdUnit(t *testing.T) {
 		case line[0] == '[':
 			section = strings.Trim(line, "[]")
 		case match == nil || section == "":
-			t.Errorf("walhook.service has a line that is none: %s", line)
+			t.Errorf("walhook.service has an invalid line: %s", line)
 		default:
 			unit[section+"."+match[1]] = match[2]
 		}
@@ -137,7 +137,7 @@ func TestSystemdUnit(t *testing.T) {
 			env[name] = strings.Trim(value, "'")
 		}
 	}
-	// A shell reads the file too, whatever the password.
+	// A shell can read the file too, whatever the password.
 	const password = "a&b$c|d"
 	file := filepath.Join(t.TempDir(), "walhook.env")
 	if err := os.WriteFile(file, bytes.Replace(variables, []byte("change-me"), []byte(password), 1), 0o600); err != nil {
@@ -145,7 +145,7 @@ func TestSystemdUnit(t *testing.T) {
 	}
 	got, err := exec.Command("sh", "-c", `. "$1" && printf %s "$WALHOOK_DATABASE_URL"`, "sh", file).CombinedOutput()
 	if want := strings.Replace(env["WALHOOK_DATABASE_URL"], "change-me", password, 1); err != nil || string(got) != want {
-		t.Errorf("a shell reads %s and not %s: %v", got, want, err)
+		t.Errorf("a shell reads %s instead of %s: %v", got, want, err)
 	}
 	cfg := accepted(t, "walhook.env", env)
 	program, arguments, _ := strings.Cut(unit["Service.ExecStart"], " ")
@@ -160,10 +160,10 @@ func TestSystemdUnit(t *testing.T) {
 		"Service.DynamicUser": "yes", "Service.NoNewPrivileges": "yes", "Service.ProtectSystem": "strict", "Service.CapabilityBoundingSet": "",
 	} {
 		if got, set := unit[key]; !set || got != want {
-			t.Errorf("walhook.service has %s=%s and not %s", key, got, want)
+			t.Errorf("walhook.service has %s=%s instead of %s", key, got, want)
 		}
 	}
-	// Where systemd is, it has a say, too. It asks for the program to be there.
+	// If systemd is installed, it verifies the unit, too. It requires the program to exist.
 	if analyze, err := exec.LookPath("systemd-analyze"); err == nil {
 		self, err := os.Executable()
 		if err != nil {
@@ -179,8 +179,7 @@ func TestSystemdUnit(t *testing.T) {
 	}
 }
 
-// What the head of the unit says to do before the start is done as it is written; a daemon with the variables of walhook.env then
-// streams.
+// After the steps at the top of the unit, run as written, a daemon with the variables of walhook.env streams.
 func TestSystemdUnitIsPrepared(t *testing.T) {
 	t.Parallel()
 	const dir = "../../../examples/systemd/"
@@ -191,7 +190,7 @@ func TestSystemdUnitIsPrepared(t *testing.T) {
 	_, commands, found := strings.Cut(string(unit), "# Attach as the owner")
 	commands, _, ended := strings.Cut(commands, "# Then start it")
 	if !found || !ended {
-		t.Fatalf("the head of walhook.service does not say how to attach:\n%s", unit)
+		t.Fatalf("the top of walhook.service has no steps to attach:\n%s", unit)
 	}
 	var script strings.Builder
 	for line := range strings.Lines(commands) {
@@ -224,7 +223,7 @@ func TestSystemdUnitIsPrepared(t *testing.T) {
 	s.Start().Ready()
 }
 
-// manifest is what the examples use of Kubernetes' objects, with its names for everything.
+// manifest has the fields of Kubernetes objects that the examples use.
 type manifest struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string
@@ -316,7 +315,7 @@ type probe struct {
 	FailureThreshold int                         `yaml:"failureThreshold"`
 }
 
-// Commands of the page use no variable that they have not set.
+// The page's commands use only variables that they have set.
 func TestKubernetesPageSetsItsVariables(t *testing.T) {
 	text, err := os.ReadFile("../../../examples/kubernetes/README.md")
 	if err != nil {
@@ -324,13 +323,13 @@ func TestKubernetesPageSetsItsVariables(t *testing.T) {
 	}
 	for _, used := range regexp.MustCompile(`\$([A-Z_]+)`).FindAllStringSubmatchIndex(string(text), -1) {
 		if name := string(text[used[2]:used[3]]); !strings.Contains(string(text[:used[0]]), "    "+name+"=") {
-			t.Errorf("examples/kubernetes/README.md uses %s, which it does not set", name)
+			t.Errorf("examples/kubernetes/README.md uses %s without setting it", name)
 		}
 	}
 }
 
-// The manifests run commands that there are with variables that walhook accepts, ask its own paths at its own port, give it time to
-// stop, and no right that it does not need.
+// The manifests run existing commands with variables that walhook accepts, probe existing paths at its port, and give
+// it time to stop, and only the privileges that it needs.
 func TestKubernetesManifests(t *testing.T) {
 	files, err := filepath.Glob("../../../examples/kubernetes/*.yaml")
 	if err != nil || len(files) != 5 {
@@ -361,7 +360,7 @@ func TestKubernetesManifests(t *testing.T) {
 				ran[filepath.Base(file)] = true
 				env := maps.Clone(mapping.Data)
 				if len(c.EnvFrom) != 1 || c.EnvFrom[0].ConfigMapRef.Name != mapping.Metadata.Name {
-					t.Errorf("%s does not take the mapping from %s: %v", where, mapping.Metadata.Name, c.EnvFrom)
+					t.Errorf("%s does not use the mapping in %s: %v", where, mapping.Metadata.Name, c.EnvFrom)
 				}
 				for _, v := range c.Env {
 					env[v.Name] = v.Value
@@ -378,14 +377,14 @@ func TestKubernetesManifests(t *testing.T) {
 				outlives(t, where, time.Duration(pod.TerminationGracePeriodSeconds)*time.Second, cfg)
 				host, port, err := net.SplitHostPort(cfg.Listen)
 				if err != nil || host != "" || len(c.Ports) != 1 || port != strconv.Itoa(c.Ports[0].ContainerPort) {
-					t.Errorf("%s listens at %s, and its port is %v", where, cfg.Listen, c.Ports)
+					t.Errorf("%s listens at %s but its port is %v", where, cfg.Listen, c.Ports)
 				}
 				checkProbes(t, where, c, sidecar)
 			}
 		}
 	}
 	if len(ran) != 3 {
-		t.Errorf("walhook runs in %v alone", ran)
+		t.Errorf("walhook runs only in %v", ran)
 	}
 	text, err := os.ReadFile("../../../examples/kubernetes/README.md")
 	if err != nil {
@@ -406,18 +405,18 @@ func checkContainer(t *testing.T, where string, pod podSpec, c container) {
 		t.Errorf("%s has more rights than it needs: %+v", where, own)
 	}
 	if c.Resources.Requests["memory"] == "" || c.Resources.Requests["cpu"] == "" || c.Resources.Limits["memory"] == "" {
-		t.Errorf("%s does not say what it needs: %v", where, c.Resources)
+		t.Errorf("%s does not set resources: %v", where, c.Resources)
 	}
 }
 
-// checkProbes wants both probes of a daemon by itself. Beside an application it may not make the pod unready.
+// checkProbes requires both probes for a standalone daemon. A sidecar must not make the application's pod unready.
 func checkProbes(t *testing.T, where string, c container, sidecar bool) {
 	t.Helper()
 	if c.LivenessProbe == nil || c.LivenessProbe.HTTPGet.Path != "/healthz" {
-		t.Errorf("%s is not asked whether it lives", where)
+		t.Errorf("%s has no liveness probe", where)
 	}
 	if ready := c.ReadinessProbe != nil && c.ReadinessProbe.HTTPGet.Path == "/readyz"; ready == sidecar {
-		t.Errorf("%s: asked whether it is ready: %t, beside an application: %t", where, ready, sidecar)
+		t.Errorf("%s: readiness probe: %t, sidecar: %t", where, ready, sidecar)
 	}
 	for _, p := range []*probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
 		if p != nil && (!served(t, p.HTTPGet.Path) || p.HTTPGet.Port != c.Ports[0].Name || p.PeriodSeconds < 1 || p.TimeoutSeconds < 1 || p.FailureThreshold < 1) {

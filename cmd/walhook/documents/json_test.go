@@ -15,7 +15,7 @@ import (
 
 var jsonRow = regexp.MustCompile("(?m)^\\| `([a-z_.\\[\\]]+)` \\| (array|boolean|integer|number|string) \\|")
 
-// documentedFields returns the fields of JSON that a text lists, with their types.
+// documentedFields returns the JSON fields that a text lists, with their types.
 func documentedFields(text string) map[string]string {
 	fields := map[string]string{}
 	for _, match := range jsonRow.FindAllStringSubmatch(text, -1) {
@@ -24,7 +24,7 @@ func documentedFields(text string) map[string]string {
 	return fields
 }
 
-// What status and doctor print for machines is what their pages list, both ways.
+// The JSON of status and doctor has exactly the fields that their pages list.
 func TestJSONIsDocumented(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -39,7 +39,7 @@ func TestJSONIsDocumented(t *testing.T) {
 	})
 	out, errOut, status := s.Walhook("status", "--json")
 	if status != cli.ExitFailed || errOut != "" {
-		t.Errorf("with an open incident status ends with %d: %s", status, errOut)
+		t.Errorf("with an open incident status exits with %d: %s", status, errOut)
 	}
 	if diff := cmp.Diff(documentedFields(harness.TextsOf(t, "../../../docs/reference/status.md")[""]), harness.Fields(t, out)); diff != "" {
 		t.Errorf("docs/reference/status.md (-) and status --json (+):\n%s\n%s", diff, out)
@@ -62,12 +62,12 @@ func TestJSONIsDocumented(t *testing.T) {
 	d.Stop()
 }
 
-// A long queue is estimated, and both commands say so.
+// Both commands estimate a long queue, and say so.
 func TestLongQueueIsEstimated(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).Attach()
 	id := s.Hook("/hook", "created", "enabled", "false")
-	// In one transaction: statistics of an insert that another session reports after the analysis would be counted on top of it.
+	// In one transaction: otherwise another session's statistics of the insert could be added after the analysis.
 	testenv.Exec(t, s.Store, fmt.Sprintf(`
 		insert into walhook.queue (webhook_id, committed_at, event_type, response_id)
 		select %d, now() - interval '2 hours', 1, g::text from generate_series(1, 15000) g;

@@ -18,7 +18,7 @@ import (
 
 var logKeyRow = regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (boolean|number|string) \\|")
 
-// documentedLogKeys returns the keys that the operator's page lists, with their types.
+// documentedLogKeys returns the keys that the reference page lists, with their types.
 func documentedLogKeys(t *testing.T) map[string]string {
 	keys := map[string]string{}
 	for _, match := range logKeyRow.FindAllStringSubmatch(harness.TextsOf(t, "../../../docs/reference/log.md")[""], -1) {
@@ -27,7 +27,7 @@ func documentedLogKeys(t *testing.T) map[string]string {
 	return keys
 }
 
-// logCallKeys returns the keys of a call of slog, none where it is no such call.
+// logCallKeys returns the keys in a call of slog, or none if it is another call.
 func logCallKeys(t *testing.T, files *token.FileSet, call *ast.CallExpr) []string {
 	method, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok {
@@ -52,7 +52,7 @@ func logCallKeys(t *testing.T, files *token.FileSet, call *ast.CallExpr) []strin
 	for i := before; i < len(call.Args); i += 2 {
 		literal, ok := call.Args[i].(*ast.BasicLit)
 		if !ok {
-			t.Errorf("%s: a key is no literal", files.Position(call.Pos()))
+			t.Errorf("%s: a key is not a literal", files.Position(call.Pos()))
 			return keys
 		}
 		key, _ := strconv.Unquote(literal.Value)
@@ -61,7 +61,7 @@ func logCallKeys(t *testing.T, files *token.FileSet, call *ast.CallExpr) []strin
 	return keys
 }
 
-// The operator's page lists every key that the program's log has, and no other; and what a daemon writes has the types that it says.
+// The reference page lists exactly the keys of the program's log, and a daemon's log lines have the documented types.
 func TestLogKeysAreDocumented(t *testing.T) {
 	t.Parallel()
 	used := map[string]bool{"time": true, "level": true, "msg": true}
@@ -110,7 +110,7 @@ func TestLogKeysAreDocumented(t *testing.T) {
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.WaitLog("select count(*) from walhook.delivery_log where status <> 'pending'", "2")
 	if status := d.Stop(); status != 0 {
-		t.Errorf("the daemon ended with status %d", status)
+		t.Errorf("the daemon exited with status %d", status)
 	}
 	attempts := map[string]int{}
 	for line := range strings.Lines(d.Log.String()) {

@@ -16,14 +16,14 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// page is a document whose commands a test runs. The test fails if it leaves one out.
+// page is a document whose commands a test runs. The test fails if it skips any.
 type page struct {
 	t      *testing.T
 	file   string
 	blocks []*block
 }
 
-// block is what stands between two fences: commands for a shell, or SQL.
+// block is a fenced block: shell commands or SQL.
 type block struct {
 	section, language, code string
 	run                     bool
@@ -31,7 +31,7 @@ type block struct {
 
 var fenced = regexp.MustCompile("(?ms)^#+ (.*?)$|^```([a-z]*)\n(.*?)^```$")
 
-// readBlocks returns the blocks of a document that people run, each with the heading above it.
+// readBlocks returns the blocks of a document that readers run, each with the heading above it.
 func readBlocks(t *testing.T, file string) []*block {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -40,7 +40,7 @@ func readBlocks(t *testing.T, file string) []*block {
 	}
 	var blocks []*block
 	section := ""
-	// What is fenced is matched whole, so that a comment of a shell is no heading.
+	// A fenced block is matched as a whole, so that a shell comment is not taken for a heading.
 	for _, match := range fenced.FindAllStringSubmatch(string(text), -1) {
 		switch {
 		case match[1] != "":
@@ -52,7 +52,7 @@ func readBlocks(t *testing.T, file string) []*block {
 	return blocks
 }
 
-// openPage reads a document. Every block of it must be taken by the end of the test.
+// openPage reads a document. The test must use all its blocks.
 func openPage(t *testing.T, file string) *page {
 	t.Helper()
 	p := &page{t, file, readBlocks(t, file)}
@@ -66,7 +66,7 @@ func openPage(t *testing.T, file string) *page {
 	return p
 }
 
-// in takes the blocks under a heading.
+// in returns the blocks under a heading, and marks them as used.
 func (p *page) in(section string) []*block {
 	p.t.Helper()
 	var found []*block
@@ -82,7 +82,7 @@ func (p *page) in(section string) []*block {
 	return found
 }
 
-// sections returns the headings that have blocks, in their order.
+// sections returns the headings that have blocks, in order.
 func (p *page) sections() []string {
 	var names []string
 	for _, b := range p.blocks {
@@ -93,10 +93,10 @@ func (p *page) sections() []string {
 	return names
 }
 
-// script takes all blocks and makes one script of them.
+// script returns all blocks as one script.
 func (p *page) script() string { return p.scriptOf(p.blocks) }
 
-// scriptOf makes a script of some blocks. SQL goes to psql.
+// scriptOf returns some blocks as one script. SQL is passed to psql.
 func (p *page) scriptOf(blocks []*block) string {
 	var script strings.Builder
 	for _, b := range blocks {
@@ -110,8 +110,8 @@ func (p *page) scriptOf(blocks []*block) string {
 	return script.String()
 }
 
-// walkPrelude makes a shell of the reader's: stops at the first command that fails, and has a curl of its own, so that the test asks
-// for nothing but bash and psql.
+// walkPrelude sets up the shell: it stops at the first command that fails, and defines a replacement for curl, so that
+// the tests need only bash and psql.
 const walkPrelude = `set -euo pipefail
 curl() (
   address=${2#http://}; host=${address%%/*}
@@ -124,14 +124,14 @@ curl() (
 trap 'for job in $(jobs -p); do kill "$job" || true; done' EXIT
 `
 
-// walk runs a script as its reader would, in a folder that has walhook, but for what is replaced: ports and folders. What is to be
-// replaced must be there. It returns what the script printed.
+// walk runs a script like a reader, in a folder that contains walhook, with replacements for ports and folders, which
+// must occur in the script. It returns the script's output.
 func walk(t *testing.T, server *pgserver.Server, dir, script string, replace [][2]string, env ...string) string {
 	t.Helper()
 	testenv.PsqlProgram(t)
 	for _, r := range replace {
 		if !strings.Contains(script, r[0]) {
-			t.Fatalf("the commands do not hold %q any more", r[0])
+			t.Fatalf("the commands no longer contain %q", r[0])
 		}
 		script = strings.ReplaceAll(script, r[0], r[1])
 	}
@@ -149,26 +149,26 @@ func walk(t *testing.T, server *pgserver.Server, dir, script string, replace [][
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("the commands end with %v\n%s", err, out)
+		t.Fatalf("the commands failed: %v\n%s", err, out)
 	}
 	return string(out)
 }
 
-// saysInOrder makes sure that the output holds the texts, one after the other.
+// saysInOrder verifies that the output contains the texts in this order.
 func saysInOrder(t *testing.T, out string, texts ...string) {
 	t.Helper()
 	rest := out
 	for _, text := range texts {
 		_, after, found := strings.Cut(rest, text)
 		if !found {
-			t.Errorf("the commands do not say %q where they should:\n%s", text, out)
+			t.Errorf("the commands do not print %q in the right place:\n%s", text, out)
 			return
 		}
 		rest = after
 	}
 }
 
-// documents are all pages of the repository.
+// documents returns all pages of the repository.
 func documents(t *testing.T) []string {
 	t.Helper()
 	var files []string
@@ -182,7 +182,7 @@ func documents(t *testing.T) []string {
 	return files
 }
 
-// Every page with commands is named by a test, which runs them. What a test opens by openPage it must run to the last block.
+// A test names every page with commands, and runs them. If it uses openPage, it must run all blocks.
 func TestEveryPageIsRun(t *testing.T) {
 	t.Parallel()
 	tests, err := filepath.Glob("*_test.go")
@@ -199,7 +199,7 @@ func TestEveryPageIsRun(t *testing.T) {
 	}
 	for _, file := range documents(t) {
 		if blocks := readBlocks(t, file); len(blocks) > 0 && !bytes.Contains(sources.Bytes(), []byte(`"`+file+`"`)) {
-			t.Errorf("no test runs the %d blocks of %s, the first of which is\n%s", len(blocks), file, blocks[0].code)
+			t.Errorf("no test runs the %d blocks of %s; the first is\n%s", len(blocks), file, blocks[0].code)
 		}
 	}
 }
@@ -209,7 +209,7 @@ var (
 	testNamed    = regexp.MustCompile("`(Test[A-Z][A-Za-z0-9]*|Fuzz[A-Z][A-Za-z0-9]*)`")
 )
 
-// Links among the pages lead somewhere, and tests that pages name exist.
+// Links between pages have a target, and tests that pages name exist.
 func TestPagesPointAtWhatIsThere(t *testing.T) {
 	t.Parallel()
 	tests := map[string]bool{}
@@ -229,7 +229,7 @@ func TestPagesPointAtWhatIsThere(t *testing.T) {
 		}
 		for _, match := range testNamed.FindAllStringSubmatch(string(text), -1) {
 			if !tests[match[1]] {
-				t.Errorf("%s names %s, which is no test", file, match[1])
+				t.Errorf("%s names %s, which is not a test", file, match[1])
 			}
 		}
 		for _, match := range markdownLink.FindAllStringSubmatch(string(text), -1) {

@@ -24,7 +24,7 @@ import (
 
 const requestPage = "../../../docs/reference/request.md"
 
-// The recipe for checking a signature prints the one that the page shows.
+// The recipe that computes a signature prints the one that the page shows.
 func TestPagesShowASignature(t *testing.T) {
 	t.Parallel()
 	testenv.Program(t, "openssl")
@@ -35,11 +35,11 @@ func TestPagesShowASignature(t *testing.T) {
 	}
 	out, err := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", openPage(t, requestPage).script()).CombinedOutput()
 	if got := strings.TrimSpace(string(out)); err != nil || got != shown[1] {
-		t.Errorf("the recipe prints %s and not %s: %v", got, shown[1], err)
+		t.Errorf("the recipe prints %s instead of %s: %v", got, shown[1], err)
 	}
 }
 
-// The table of the retry schedule is what the daemon does with the defaults.
+// The table of retries shows the daemon's schedule with the defaults.
 func TestPagesShowTheRetrySchedule(t *testing.T) {
 	cfg, err := configured(t) // which changes the environment, so this does not run in parallel
 	if err != nil {
@@ -60,7 +60,7 @@ func TestPagesShowTheRetrySchedule(t *testing.T) {
 	}
 }
 
-// roughly writes a duration in its two largest units.
+// roughly formats a duration with its two largest units.
 func roughly(d time.Duration) string {
 	var parts []string
 	for _, unit := range []struct {
@@ -75,7 +75,8 @@ func roughly(d time.Duration) string {
 	return strings.Join(parts, " ")
 }
 
-// Every kind of incident is documented, those that last and those that are over when they are noted, and nothing else is.
+// Exactly the existing kinds of incidents are documented, those that stay open and those that are resolved when
+// recorded.
 func TestPagesListIncidents(t *testing.T) {
 	t.Parallel()
 	const file = "../../../docs/reference/incidents.md"
@@ -86,7 +87,7 @@ func TestPagesListIncidents(t *testing.T) {
 		slices.Sort(kinds)
 		return kinds
 	}
-	if diff := cmp.Diff(slices.Sorted(slices.Values(cdc.IncidentKinds)), listed("Incidents that last")); diff != "" {
+	if diff := cmp.Diff(slices.Sorted(slices.Values(cdc.IncidentKinds)), listed("Incidents that stay open")); diff != "" {
 		t.Errorf("cdc.IncidentKinds (-) and the page (+):\n%s", diff)
 	}
 	noted := map[string]bool{}
@@ -109,15 +110,15 @@ func TestPagesListIncidents(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff(slices.Sorted(maps.Keys(noted)), listed("Incidents that are over when they are noted")); diff != "" {
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(noted)), listed("Incidents that are resolved when recorded")); diff != "" {
 		t.Errorf("the sources (-) and the page (+):\n%s", diff)
 	}
 }
 
-// sample is what a page shows of a terminal: a command and what it printed. A line "..." stands for any number of lines.
+// sample is a command and its output as shown on a page. A line "..." stands for any number of lines.
 type sample struct{ command, printed string }
 
-// samples returns what a page shows in its console blocks.
+// samples returns the samples in a page's console blocks.
 func samples(t *testing.T, file string) []sample {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -143,13 +144,13 @@ var (
 	sampleBlank = regexp.MustCompile(`[ +-]{2,}`)
 )
 
-// likeness leaves of what was printed what is the same each time.
+// likeness reduces a line of output to what does not vary.
 func likeness(line string) string {
 	line = sampleValue.ReplaceAllString(sampleTime.ReplaceAllString(line, "T"), "N")
 	return strings.TrimSpace(sampleBlank.ReplaceAllString(line, " "))
 }
 
-// shows tells whether a program printed what a page shows of it.
+// shows reports whether the sample matches what the command printed.
 func (s sample) shows(printed string) bool {
 	pattern := "^"
 	for line := range strings.Lines(s.printed) {
@@ -162,7 +163,7 @@ func (s sample) shows(printed string) bool {
 	return regexp.MustCompile(pattern + `\s*$`).MatchString(likenessOf(printed))
 }
 
-// likenessOf is the likeness of several lines.
+// likenessOf does that for several lines.
 func likenessOf(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -171,7 +172,7 @@ func likenessOf(text string) string {
 	return b.String()
 }
 
-// What the pages show of commands is what these print, one after the other on one installation.
+// The commands in the samples, run in order on one installation, print what the page shows.
 func TestPagesShowWhatCommandsPrint(t *testing.T) {
 	t.Parallel()
 	testenv.PsqlProgram(t)
@@ -196,7 +197,7 @@ func TestPagesShowWhatCommandsPrint(t *testing.T) {
 		cmd := exec.CommandContext(ctx, "bash", "-c", here.Replace(command))
 		cmd.Dir, cmd.WaitDelay = dir, 5*time.Second
 		cmd.Env = append(s.Command().Env, "PATH="+dir+":"+os.Getenv("PATH"), "PGHOST="+at.Hostname(), "PGPORT="+at.Port(), "PGUSER="+at.User.Username(), "PGDATABASE=app")
-		out, _ := cmd.CombinedOutput() // doctor and status have a status of their own
+		out, _ := cmd.CombinedOutput() // doctor and status may exit with 1
 		return asShown.Replace(string(out))
 	}
 	var d *harness.Daemon
@@ -213,7 +214,7 @@ func TestPagesShowWhatCommandsPrint(t *testing.T) {
 			d.Stop()
 		}
 		said, asks := run(sample.command), strings.HasPrefix(sample.command, "psql -c \"SELECT") || strings.HasPrefix(sample.command, "walhook status")
-		if asks { // what happened a moment ago may not be recorded yet
+		if asks { // recent events may not be recorded yet
 			testenv.Eventually(t, harness.Patience, sample.command, func() (bool, string) {
 				said = run(sample.command)
 				return sample.shows(said), said

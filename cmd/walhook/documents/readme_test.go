@@ -15,11 +15,11 @@ func TestPagesHaveTheEnvironmentTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(text), cli.EnvironmentTable()) {
-		t.Errorf("docs/reference/environment.md lacks the environment table; it must hold:\n%s", cli.EnvironmentTable())
+		t.Errorf("docs/reference/environment.md lacks the environment table; it must contain:\n%s", cli.EnvironmentTable())
 	}
 }
 
-// Every field of Config is documented, and nothing else is.
+// Exactly the fields of Config are documented.
 func TestVariablesAreThoseOfConfig(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../internal/cli/config.go")
@@ -27,7 +27,7 @@ func TestVariablesAreThoseOfConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := strings.Count(string(text), "`envconfig:\""); n != len(cli.Variables) {
-		t.Errorf("Config has %d variables and %d are documented", n, len(cli.Variables))
+		t.Errorf("Config has %d variables but %d are documented", n, len(cli.Variables))
 	}
 	for _, v := range cli.Variables {
 		if !strings.Contains(string(text), "`envconfig:\""+v.Name+"\"") {
@@ -36,7 +36,7 @@ func TestVariablesAreThoseOfConfig(t *testing.T) {
 	}
 }
 
-// A newcomer follows the first lines of the README word for word.
+// Newcomers follow the first lines of the README literally.
 func TestReadmeBegins(t *testing.T) {
 	t.Parallel()
 	lines := strings.SplitAfterN(readme(t), "\n", 31)
@@ -57,7 +57,7 @@ func readme(t *testing.T) string {
 	return string(text)
 }
 
-// readmeShows makes sure that what the README shows of the demo is what the demo prints.
+// readmeShows verifies that the demo prints the excerpt in the README.
 func readmeShows(t *testing.T, printed string) {
 	t.Helper()
 	shown := 0
@@ -71,6 +71,6 @@ func readmeShows(t *testing.T, printed string) {
 		}
 	}
 	if shown == 0 {
-		t.Error("the README shows nothing of the demo")
+		t.Error("the README has no excerpt of the demo")
 	}
 }

@@ -23,7 +23,8 @@ import (
 
 const receiversPage = "../../../docs/how-to/receive.md"
 
-// receiverExamples are the receivers of the guide, by the language of their fences in it. Start tells how one is run; nil: it cannot be here.
+// receiverExamples are the receivers of the guide, by the language of their blocks. start returns how to run one; nil
+// if that is not possible here.
 var receiverExamples = map[string]struct {
 	file  string
 	start func(t *testing.T, file, dir, listen string) [][]string
@@ -50,7 +51,7 @@ var receiverExamples = map[string]struct {
 	"csharp": {"csharp/Program.cs", nil},
 }
 
-// What the guide shows of a receiver is part of the file.
+// The excerpts in the guide are parts of the files.
 func TestPagesShowReceivers(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(receiversPage)
@@ -64,18 +65,19 @@ func TestPagesShowReceivers(t *testing.T) {
 		}
 		parts := strings.Split(string(text), "```"+language+"\n")
 		if len(parts) < 2 {
-			t.Errorf("the guide shows nothing of %s", example.file)
+			t.Errorf("the guide has no excerpt of %s", example.file)
 		}
 		for _, part := range parts[1:] {
 			code, _, _ := strings.Cut(part, "```")
 			if !strings.Contains(string(file), code) {
-				t.Errorf("%s does not hold\n%s", example.file, code)
+				t.Errorf("%s does not contain\n%s", example.file, code)
 			}
 		}
 	}
 }
 
-// Each receiver of the guide takes real deliveries: in order, each once, with either secret of a rotation, and nothing that is forged or old.
+// Each receiver of the guide accepts real deliveries, in order, each once, with either secret of a rotation, and
+// rejects forged and old ones.
 func TestPagesReceiversRun(t *testing.T) {
 	t.Parallel()
 	const schema = `create table respondent (id bigint primary key, assessment_id bigint, started_at timestamptz, finished_at timestamptz)`
@@ -141,7 +143,7 @@ func TestPagesReceiversRun(t *testing.T) {
 			testenv.Exec(t, s.DB, "update respondent set finished_at = now() + interval '1 s' where id = $1", id)
 			handled("created", "started", "completed", "changed")
 
-			// The last one comes again, as when its answer was lost, and so does much that is not walhook's.
+			// Repeat the last one, as if its answer had been lost, and send some that are not walhook's.
 			repeated := testenv.Value[string](t, s.Store, `select message_id from walhook.delivery_log l join walhook.webhook w on w.id = l.webhook_id
 				where w.url = $1 and l.event_type = 'response.changed'`, url)
 			body := fmt.Appendf(nil, `{"EventType":"response.changed","Timestamp":1,"Data":{"ResponseId":%d}}`, id)
@@ -168,7 +170,7 @@ func TestPagesReceiversRun(t *testing.T) {
 	}
 }
 
-// handledLines leaves of a receiver's output what its work printed.
+// handledLines returns the lines of a receiver's output that its worker printed.
 func handledLines(out string) string {
 	var b strings.Builder
 	for line := range strings.Lines(out) {
@@ -179,7 +181,7 @@ func handledLines(out string) string {
 	return b.String()
 }
 
-// postSigned posts one body with the signature of another, which is mostly the same, and returns the status.
+// postSigned posts a body with the signature of another one, usually the same, and returns the status.
 func postSigned(t *testing.T, url string, signer *post.Signer, id string, at time.Time, signed, sent []byte) int {
 	t.Helper()
 	signature, err := signer.Sign(id, at, signed)

@@ -11,7 +11,7 @@ import (
 
 var recipeNumber = regexp.MustCompile(`^[0-9]+\. `)
 
-// Every recipe for administrators runs as it is written, as a member of walhook_admin alone, beside a live daemon, and does
+// Every recipe for administrators runs as written, as a member of only walhook_admin, beside a running daemon, and does
 // what the page says.
 func TestAdministrationRecipes(t *testing.T) {
 	t.Parallel()
@@ -25,10 +25,10 @@ func TestAdministrationRecipes(t *testing.T) {
 		title := recipeNumber.ReplaceAllString(section, "")
 		user := admin
 		switch title {
-		case "Test a webhook": // by now there is somebody to test with
+		case "Test a webhook": // needs a response
 			s.Exec("insert into respondent (id, assessment_id, organization_id, started_at, finished_at) values (1, 17, 42, now(), now())")
 			s.Fence()
-		case "Repair rows without firing", "Give people rights": // the page says whose these are
+		case "Repair rows without firing", "Give people rights": // these need other roles, as the page says
 			user = s.DB
 		}
 		for _, block := range p.in(section) {
@@ -55,7 +55,7 @@ func TestAdministrationRecipes(t *testing.T) {
 		"Only the responses of one organization": `^\n$`,
 	} {
 		if got, ran := said[title]; !ran || !regexp.MustCompile(want).MatchString(got) {
-			t.Errorf("the recipe %q printed\n%s\nand should match %s", title, got, want)
+			t.Errorf("the recipe %q printed\n%s\nwhich does not match %s", title, got, want)
 		}
 	}
 	for query, want := range map[string]string{

@@ -19,7 +19,8 @@ import (
 
 var runbookHeading = regexp.MustCompile(`(?m)^## (.*)$`)
 
-// Each alert has its section of the runbook, in the same order, with commands that run as they are written beside a live daemon.
+// Each alert has a section in the runbook, in the same order, with commands that run as written beside a running
+// daemon.
 func TestRunbook(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../../docs/how-to/runbook.md")
@@ -41,7 +42,7 @@ func TestRunbook(t *testing.T) {
 		sections = append(sections, section)
 		parts := strings.Split(string(text[at[1]:end]), "```")
 		if len(parts) != 3 || !strings.HasPrefix(parts[1], "sh\n") || strings.TrimSpace(parts[0]) == "" || strings.TrimSpace(parts[2]) == "" {
-			t.Errorf("%s does not say what it means, how to see it and what to do", section)
+			t.Errorf("%s lacks its meaning, its commands or its remedy", section)
 			continue
 		}
 		script.WriteString("echo '== " + section + "'\n" + strings.TrimPrefix(parts[1], "sh\n"))
@@ -51,7 +52,7 @@ func TestRunbook(t *testing.T) {
 	}
 	for _, link := range regexp.MustCompile(`\(#([a-z]+)\)`).FindAllStringSubmatch(string(text), -1) {
 		if !strings.Contains(strings.ToLower(string(text)), "\n## "+link[1]+"\n") {
-			t.Errorf("the link #%s leads nowhere", link[1])
+			t.Errorf("the link #%s has no target", link[1])
 		}
 	}
 
@@ -59,7 +60,7 @@ func TestRunbook(t *testing.T) {
 	s := harness.NewSite(t, harness.SampleSchema).With("LISTEN", harness.FreePort(t))
 	d := s.Run()
 	s.Hooks()
-	d.Shows(1, "walhook_daemons") // the first look into the store is over
+	d.Shows(1, "walhook_daemons") // the store's metrics have been read once
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -82,11 +83,11 @@ func TestRunbook(t *testing.T) {
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("the runbook's commands end with %v\n%s", err, out)
+		t.Fatalf("the runbook's commands failed: %v\n%s", err, out)
 	}
 	for _, says := range []string{"streaming", "reserved", "walhook_slot_lag_seconds 0", "UPDATE 1"} {
 		if !strings.Contains(string(out), says) {
-			t.Errorf("the runbook's commands do not say %q:\n%s", says, out)
+			t.Errorf("the runbook's commands do not print %q:\n%s", says, out)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// Both ways of the page on roles to divide the rights work as they are written: a daemon with that role streams and delivers.
+// Both ways to divide the rights work as the page on roles describes: a daemon with that role streams and delivers.
 func TestWaysToDivideRights(t *testing.T) {
 	t.Parallel()
 	p := openPage(t, "../../../docs/how-to/roles.md")
@@ -19,8 +19,8 @@ func TestWaysToDivideRights(t *testing.T) {
 	if len(roles) != 3 {
 		t.Fatalf("the page has %d blocks on roles", len(roles))
 	}
-	p.script()                                                         // takes them all
-	role, lend, prepare := roles[0].code, roles[1].code, roles[2].code // the last one for a shell
+	p.script()                                                         // marks them as used
+	role, lend, prepare := roles[0].code, roles[1].code, roles[2].code // the last one is for a shell
 	allowed := exported(t, openPage(t, "../../../docs/explanation/security.md").in("Where deliveries may go")[0].code)["ALLOW_NETWORKS"]
 	const schema = `create table public.respondent (id bigint primary key, assessment_id bigint, started_at timestamptz, finished_at timestamptz, essay text)`
 	ways := map[string]func(t *testing.T, server *pgserver.Server, s *harness.Site, daemon string){
@@ -55,7 +55,7 @@ func TestWaysToDivideRights(t *testing.T) {
 			s.Exec("insert into respondent (id, assessment_id, finished_at) values (1, 1, now())")
 			s.WaitRequests("/hook", 1)
 			if got := testenv.Psql(t, u.String(), "select has_column_privilege('respondent', 'finished_at', 'select'), has_column_privilege('respondent', 'essay', 'select')"); got != "t|f" {
-				t.Errorf("the daemon's role may read a mapped column and another one: %s", got)
+				t.Errorf("whether the daemon's role may read a mapped column, and another one: %s", got)
 			}
 		})
 	}

@@ -11,7 +11,7 @@ import (
 	"walhook/cmd/walhook/internal/harness"
 )
 
-// The operator's page lists the variables that are looked at, and the attributes of spans.
+// The reference page lists the supported variables and the attributes of spans.
 func TestTracesAreDocumented(t *testing.T) {
 	t.Parallel()
 	text := harness.TextsOf(t, "../../../docs/reference/traces.md")[""]
@@ -24,7 +24,7 @@ func TestTracesAreDocumented(t *testing.T) {
 		read[v.Name] = true
 	}
 	if diff := cmp.Diff(documented, read); diff != "" {
-		t.Errorf("docs/reference/traces.md (-) and what is looked at (+):\n%s", diff)
+		t.Errorf("docs/reference/traces.md (-) and the supported variables (+):\n%s", diff)
 	}
 	documented, set := map[string]bool{}, map[string]bool{}
 	for _, match := range regexp.MustCompile("(?m)^\\| \\| `([a-z._]+)` \\| (?:int|string) \\|").FindAllStringSubmatch(text, -1) {

@@ -13,8 +13,8 @@ import (
 	"walhook/testenv"
 )
 
-// The commands of docs/how-to/upgrade.md run as they are written. Where the page says that the server is upgraded, its slots go, as
-// they do, and a response is finished meanwhile.
+// The commands of docs/how-to/upgrade.md run as written. Instead of the server's upgrade, which drops its slots, a
+// response is finished.
 func TestUpgradePage(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../../docs/how-to/upgrade.md")
@@ -27,7 +27,7 @@ func TestUpgradePage(t *testing.T) {
 	s.Hook("/hook", "completed")
 	owner := s.DB
 	testenv.Psql(t, owner, "create role d login replication in role walhook_daemon; grant select (id, assessment_id, started_at, finished_at) on respondent to d")
-	s.With("DATABASE_URL", harness.UserOf(t, owner, "d")) // the URL that the daemon has, as in the quick start
+	s.With("DATABASE_URL", harness.UserOf(t, owner, "d")) // the daemon's URL, as in the quick start
 	var script strings.Builder
 	for i, part := range strings.Split(string(text), "```") {
 		if block, isShell := strings.CutPrefix(part, "sh\n"); i%2 == 1 && isShell {
@@ -37,7 +37,7 @@ func TestUpgradePage(t *testing.T) {
 	testenv.PsqlProgram(t)
 	const here = "# now upgrade the server\n"
 	if strings.Count(script.String(), here) != 1 {
-		t.Fatalf("docs/how-to/upgrade.md does not say where the server is upgraded:\n%s", script.String())
+		t.Fatalf("docs/how-to/upgrade.md does not mark the server's upgrade:\n%s", script.String())
 	}
 	const wait = "until curl -fs http://127.0.0.1:9464/readyz; do sleep 1; done\n"
 	if strings.Count(script.String(), wait) != 2 {
@@ -63,15 +63,15 @@ func TestUpgradePage(t *testing.T) {
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("the page's commands end with %v\n%s", err, out)
+		t.Fatalf("the page's commands failed: %v\n%s", err, out)
 	}
 	for _, says := range []string{"already attached; the schema is up to date", "streaming", "slot_lost", "read by a daemon"} {
 		if !strings.Contains(string(out), says) {
-			t.Errorf("the page's commands do not say %q:\n%s", says, out)
+			t.Errorf("the page's commands do not print %q:\n%s", says, out)
 		}
 	}
 	if got := s.Events("/hook"); len(got) != 1 || got[0] != "completed 5" {
-		t.Errorf("what happened meanwhile arrived as %v", got)
+		t.Errorf("events during the upgrade arrived as %v", got)
 	}
 	if got := testenv.Psql(t, s.Store, "select status, recovered from walhook.delivery_log"); got != "success|t" {
 		t.Errorf("the log says %s", got)

@@ -12,7 +12,7 @@ import (
 	"walhook/testenv"
 )
 
-// The quick start runs as it is written, but for ports and folders, and leaves nothing behind.
+// The quick start runs as written, except for ports and folders, and leaves nothing behind.
 func TestQuickstart(t *testing.T) {
 	t.Parallel()
 	p := openPage(t, "../../../docs/tutorial/quickstart.md")
@@ -30,8 +30,8 @@ func TestQuickstart(t *testing.T) {
 		{"PGHOST=127.0.0.1 PGPORT=5432 PGUSER=postgres", fmt.Sprintf("PGHOST=%s PGPORT=%s PGUSER=%s", at.Hostname(), at.Port(), at.User.Username())},
 		{"go build -o walhook ./cmd/walhook\n", "ln -s '" + self(t) + "' walhook\n"},
 		{"go build -o dist/receiver ./examples/compose/receiver\n", "mkdir dist && cp '" + receiver + "' dist/receiver\n"},
-		{"dropdb app\n", ""}, // looked at below
-		// A reader looks again where a busy machine needs longer.
+		{"dropdb app\n", ""}, // checked below
+		// A reader would check again on a busy machine.
 		{"sleep 2\n", "until psql -Atc 'SELECT status FROM walhook.delivery_log WHERE NOT test' | grep -q success; do sleep 0.2; done\n"},
 		{"SELECT pg_sleep(2);\n", "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM walhook.delivery_attempt) LOOP PERFORM pg_sleep(0.2); END LOOP; END $$;\n"},
 		{"./walhook run & daemon", "WALHOOK_LISTEN=127.0.0.1:9464 ./walhook run & daemon"},
@@ -54,7 +54,7 @@ func TestQuickstart(t *testing.T) {
 	}
 }
 
-// The operators' pages run as they are written on one installation, one after the other.
+// The operators' pages run as written, one after the other on the same installation.
 func TestOperatorsPages(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -76,7 +76,7 @@ func TestOperatorsPages(t *testing.T) {
 	saysInOrder(t, out, "attached: slot", "standing by: another daemon reads the slot", "streaming", "0 differed")
 }
 
-// self is the path of the test program, which is walhook where it is told to.
+// self returns the path of the test program, which acts as walhook when told to.
 func self(t *testing.T) string {
 	t.Helper()
 	path, err := os.Executable()
