@@ -13,8 +13,7 @@ import (
 	"walhook/testenv"
 )
 
-// The commands of docs/how-to/upgrade.md run as written. Instead of the server's upgrade, which drops its slots, a
-// response is finished.
+// The commands of docs/how-to/upgrade.md run as written. In place of the server's upgrade, a response is finished.
 func TestUpgradePage(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../../docs/how-to/upgrade.md")

@@ -13,24 +13,24 @@ import (
 	"walhook/testenv"
 )
 
-// The webhooks of TestAdministratorsOpenTransaction, each for an assessment of its own.
+// The webhooks of TestAdministratorsOpenTransaction, each for its own assessment.
 const (
-	ownHook   = iota + 1 // at /a: the one that the administrator's statement is about
+	ownHook   = iota + 1 // at /a: the one that the administrator's statement locks
 	otherHook            // at /a as well
 	busyHook             // at /b
 	goneHook             // at /gone, which answers 410
 )
 
-// While an administrator's transaction is open, at most the deliveries of the webhook that it is about wait: neither those of other
-// webhooks, nor the stream, nor another daemon that starts, nor a clean stop.
+// While an administrator's transaction is open, at most the deliveries of the webhook that it locks wait, but not those
+// of other webhooks, the stream, another daemon that starts, or a clean stop.
 func TestAdministratorsOpenTransaction(t *testing.T) {
 	t.Parallel()
-	// %[1]s is what the receiver's URLs begin with.
+	// %[1]s is the receiver's base URL.
 	const insert = "insert into walhook.webhook (assessment_id, event_type, url) values "
 	for _, c := range []struct {
 		name, before, statement string
-		as                      string // who does it: an administrator where it is empty
-		locks                   bool   // the whole table, so that webhooks cannot be copied meanwhile
+		as                      string // role; empty for an administrator
+		locks                   bool   // locks the whole table, so webhooks cannot be copied meanwhile
 	}{
 		{name: "insert at the same URL", statement: insert + "('9', 'response.created', '%[1]s/a')"},
 		{name: "insert at a new URL", statement: insert + "('9', 'response.created', '%[1]s/new')"},
@@ -82,7 +82,8 @@ func TestAdministratorsOpenTransaction(t *testing.T) {
 				})
 			}
 
-			// Attempts in flight, whose answers come once the transaction is open: of 1 and 3 a success, of 2 a failure for as long as it is.
+			// In-flight attempts whose answers arrive once the transaction is open: successes for 1 and 3, and failures for 2 as
+			// long as it is open.
 			opened, committed := make(chan struct{}), atomic.Bool{}
 			open := sync.OnceFunc(func() { close(opened) })
 			t.Cleanup(open)
@@ -100,7 +101,7 @@ func TestAdministratorsOpenTransaction(t *testing.T) {
 				return testenv.Reply{Status: 410}
 			})
 			first := s.Start().Ready()
-			for id := 100; id < 106; id++ { // the limit of attempts at a URL rises with each success
+			for id := 100; id < 106; id++ { // the limit of concurrent attempts rises with each success
 				insertResponses(ownHook, id, id)
 				arrives(id, "/a")
 			}
@@ -129,7 +130,7 @@ func TestAdministratorsOpenTransaction(t *testing.T) {
 			do("begin; " + fmt.Sprintf(c.statement+"%.[2]0s", s.Receiver.URL(""), ""))
 			open()
 
-			// More than may be unrecorded.
+			// More results than may be unrecorded.
 			insertResponses(busyHook, 1001, 1000+unrecordedMost+500)
 			s.WaitRequests("/b", unrecordedMost+500)
 			pending(busyHook, 0)
@@ -158,15 +159,15 @@ func TestAdministratorsOpenTransaction(t *testing.T) {
 
 			asked := time.Now()
 			if status := first.Stop(); status != 0 {
-				t.Errorf("the clean stop ended with status %d", status)
+				t.Errorf("the clean stop exited with status %d", status)
 			}
-			if took := time.Since(asked); took > 12*time.Second { // DELIVERY_TIMEOUT and ten seconds
+			if took := time.Since(asked); took > 12*time.Second { // DELIVERY_TIMEOUT plus ten seconds
 				t.Errorf("the clean stop took %s", took)
 			}
 			insertResponses(goneHook+1, 31, 31)
 			arrives(31, "/c1", "/c2", "/c3", "/c4", "/c5", "/c6")
 			if got := testenv.Psql(t, s.Store, "select detail from walhook.incident where kind = 'takeover' and detail not like '%reads the slot%'"); got != "" {
-				t.Errorf("a daemon was taken for dead: %s", got)
+				t.Errorf("a daemon's lease expired: %s", got)
 			}
 
 			committed.Store(true)
@@ -186,5 +187,5 @@ func TestAdministratorsOpenTransaction(t *testing.T) {
 	}
 }
 
-// unrecordedMost is how many answers that are not recorded keep a daemon from sending.
+// unrecordedMost is the number of unrecorded answers at which a daemon stops sending.
 const unrecordedMost = 2048

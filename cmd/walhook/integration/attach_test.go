@@ -12,7 +12,7 @@ import (
 	"walhook/testenv"
 )
 
-// catalogOf returns everything that walhook could have changed in the database of a site, and its roles.
+// catalogOf returns everything that walhook could have changed in a site's database, and the roles.
 func catalogOf(s *harness.Site) string {
 	s.T.Helper()
 	return testenv.Psql(s.T, s.DB, `
@@ -25,7 +25,7 @@ func catalogOf(s *harness.Site) string {
 		select 'slot', slot_name from pg_replication_slots where database = current_database() order by 2;`)
 }
 
-// mustFail runs a command that is to fail with status 1 and to say these things, and leaves the database as it was.
+// mustFail runs a command that must fail with status 1, print the texts, and leave the database unchanged.
 func mustFail(s *harness.Site, command string, says ...string) {
 	s.T.Helper()
 	before := catalogOf(s)
@@ -35,7 +35,7 @@ func mustFail(s *harness.Site, command string, says ...string) {
 	}
 	for _, text := range says {
 		if !strings.Contains(out+errOut, text) {
-			s.T.Errorf("walhook %s does not say %q:\n%s%s", command, text, out, errOut)
+			s.T.Errorf("walhook %s does not print %q:\n%s%s", command, text, out, errOut)
 		}
 	}
 	if diff := cmp.Diff(before, catalogOf(s)); diff != "" {
@@ -43,7 +43,7 @@ func mustFail(s *harness.Site, command string, says ...string) {
 	}
 }
 
-// Whatever would lose events, or make a write of the application fail, is refused with the reason and the remedy.
+// attach refuses whatever would lose events or make the application's writes fail, with the reason and the remedy.
 func TestAttachRefuses(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema+`
@@ -102,17 +102,17 @@ func TestAttachRefuses(t *testing.T) {
 	}
 }
 
-// The last free WAL sender is enough, for an attach and for a comparison: walhook does not count its own.
+// One free WAL sender is enough for an attach and for a comparison: walhook does not count its own.
 func TestLastFreeSenderIsEnough(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSiteOn(t, testenv.NewServer(t, map[string]string{"max_wal_senders": "1"}), harness.SampleSchema)
 	s.Attach()
 	if out, errOut, status := s.Walhook("reconcile"); status != cli.ExitOK {
-		t.Errorf("reconcile ends with %d:\n%s%s", status, out, errOut)
+		t.Errorf("reconcile exits with %d:\n%s%s", status, out, errOut)
 	}
 	s.DropSlot()
 	if out, errOut, status := s.Walhook("reconcile"); status != cli.ExitOK {
-		t.Errorf("reconcile without the slot ends with %d:\n%s%s", status, out, errOut)
+		t.Errorf("reconcile without the slot exits with %d:\n%s%s", status, out, errOut)
 	}
 }
 
@@ -123,7 +123,7 @@ func TestAttachRefusesWithoutLogicalWAL(t *testing.T) {
 	mustFail(s, "plan", "wal_level is replica")
 }
 
-// From nothing to attached, again, with another mapping, and back to nothing.
+// Attach, attach again, attach with another mapping, and detach.
 func TestAttachAndDetach(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil) // roles belong to the whole server
@@ -132,7 +132,7 @@ func TestAttachAndDetach(t *testing.T) {
 	mustFail(s, "run", "walhook attach")
 	mustFail(s, "status")
 
-	// plan prints what attach runs, and changes nothing.
+	// plan prints what attach would run, and changes nothing.
 	out, errOut, status := s.Walhook("plan")
 	if status != 0 || !strings.Contains(strings.ToLower(out), "create publication \"walhook\" for table \"public\".\"respondent\"") ||
 		!strings.Contains(out, "CREATE_REPLICATION_SLOT") || !strings.Contains(out, "create table walhook.webhook") {
@@ -156,17 +156,17 @@ func TestAttachAndDetach(t *testing.T) {
 		t.Errorf("attaching again moved the slot from %s to %s", slot, again)
 	}
 	if _, errOut, status := s.Walhook("plan"); status != 0 {
-		t.Errorf("plan where all is attached: status %d\n%s", status, errOut)
+		t.Errorf("plan once everything is attached: status %d\n%s", status, errOut)
 	}
 
-	// Another mapping is refused, by name.
+	// Another mapping is refused, and the variable named.
 	s.With("STARTED", "page")
 	for _, command := range []string{"attach", "plan", "run", "doctor"} {
 		mustFail(s, command, "WALHOOK_STARTED", `"started_at"`, `"page"`)
 	}
 	s.With("STARTED", "started_at")
 
-	// doctor and status, for machines too. Without a daemon neither is a failure of attach.
+	// doctor and status, also as JSON. The missing daemon is not a failure of attach.
 	checkJSON(s, "doctor", 0)
 	d := s.Start().Ready()
 	checkJSON(s, "doctor", 0)
@@ -176,7 +176,7 @@ func TestAttachAndDetach(t *testing.T) {
 	}
 	d.Stop()
 
-	// detach keeps webhooks and log; with --drop-schema nothing is left.
+	// detach keeps webhooks and log; --drop-schema leaves nothing.
 	s.Hook("/hook", "created")
 	for range 2 {
 		if out, errOut, status := s.Walhook("detach"); status != 0 {
@@ -190,7 +190,7 @@ func TestAttachAndDetach(t *testing.T) {
 	mustFail(s, "run", "nothing is attached yet", "walhook attach")
 	s.Attach()
 	if got := testenv.Psql(t, s.Store, "select count(*) from walhook.webhook"); got != "1" {
-		t.Errorf("attaching anew kept %s webhooks", got)
+		t.Errorf("attaching again kept %s webhooks", got)
 	}
 	if out, errOut, status := s.Walhook("detach", "--drop-schema"); status != 0 {
 		t.Fatalf("detach --drop-schema: status %d\n%s%s", status, out, errOut)
@@ -211,17 +211,18 @@ func checkJSON(s *harness.Site, command string, want int) {
 	}
 	var parsed map[string]any
 	if err := json.Unmarshal([]byte(out), &parsed); err != nil || len(parsed) == 0 {
-		s.T.Errorf("%s --json is no JSON object: %v\n%s", command, err, out)
+		s.T.Errorf("%s --json is not a JSON object: %v\n%s", command, err, out)
 	}
 	if out, errOut, status := s.Walhook(command); status != want || out == "" {
 		s.T.Errorf("%s: status %d, not %d\n%s%s", command, status, want, out, errOut)
 	}
 }
 
-// Creating a slot waits for open transactions. attach says for which, and an attach killed while it waits can be repeated.
+// Creating a slot waits for open transactions. attach lists them, and an attach that was killed while it waited can be
+// repeated.
 func TestAttachInterrupted(t *testing.T) {
 	t.Parallel()
-	s := harness.NewSiteOn(t, testenv.NewServer(t, nil), harness.SampleSchema) // other tests' transactions would be waited for too
+	s := harness.NewSiteOn(t, testenv.NewServer(t, nil), harness.SampleSchema) // otherwise it would wait for other tests' transactions
 	holder := testenv.Connect(t, s.DB)
 	if _, err := holder.Exec(t.Context(), "begin; insert into respondent (id, assessment_id) values (1, 1)"); err != nil {
 		t.Fatal(err)
@@ -251,8 +252,8 @@ func TestAttachInterrupted(t *testing.T) {
 	s.Expect("/hook", "started 1")
 }
 
-// What attach records of the rows comes in transactions of a bounded size, so that the server decodes them in memory where it has to. What
-// is left of them by an attach that was interrupted goes before the next.
+// attach records the rows in transactions of a limited size, so that a server that must decode them does so in memory.
+// The next attach removes what an interrupted one left.
 func TestAttachInParts(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("RESPONDENT_ORGANIZATION", "organization_id")
@@ -265,23 +266,23 @@ func TestAttachInParts(t *testing.T) {
 		t.Errorf("the recorded state is %s, not %s", got, want)
 	}
 	s.Exec("update walhook.attachment set phase = 'attaching'; update walhook.response_state set response_id = '6000000' || response_id where response_id like '%7'")
-	// The store fails late, and says so.
+	// The store fails late, with an error.
 	s.Exec(`create function late() returns trigger language plpgsql as $$ begin raise exception 'too late'; end $$;
 		create trigger late before insert on walhook.response_state for each row when (new.response_id = '49999') execute function late()`)
 	if _, errOut, status := s.Walhook("attach"); status != 1 || !strings.Contains(errOut, "write the state of") || !strings.Contains(errOut, "too late") {
-		t.Errorf("an attach to a store that fails ends with status %d:\n%s", status, errOut)
+		t.Errorf("an attach to a failing store exits with status %d:\n%s", status, errOut)
 	}
 	if got := testenv.Psql(t, s.DB, "select count(*) > 0, bool_and(response_id::int < 50000), (select count(*) from pg_replication_slots where database = current_database()) from walhook.response_state"); got != "t|t|0" {
-		t.Errorf("an attach that failed leaves %s", got)
+		t.Errorf("a failed attach left %s", got)
 	}
 	s.Exec("drop trigger late on walhook.response_state")
 	s.Attach()
 	if got := testenv.Psql(t, s.DB, state); got != want {
-		t.Errorf("after an attach that was interrupted, the recorded state is %s, not %s", got, want)
+		t.Errorf("after an interrupted attach, the recorded state is %s, not %s", got, want)
 	}
 }
 
-// AUTO_ATTACH attaches where nothing is attached, and does nothing on the next start.
+// AUTO_ATTACH attaches if nothing is attached, and does nothing on the next start.
 func TestAutoAttach(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("AUTO_ATTACH", "true")
@@ -295,7 +296,8 @@ func TestAutoAttach(t *testing.T) {
 	s.Expect("/hook", "created 1", "created 2")
 }
 
-// A sidecar may start before the database: it lives, says what it waits for, and begins when the database is there.
+// A sidecar may start before the database: it keeps running, reports what it waits for, and starts once the database is
+// available.
 func TestStartsBeforeTheDatabase(t *testing.T) {
 	t.Parallel()
 	for _, autoAttach := range []string{"true", "false"} {
@@ -311,13 +313,13 @@ func TestStartsBeforeTheDatabase(t *testing.T) {
 			stopped := s.Start()
 			stopped.Readyz(503, "connect to the store")
 			if status := stopped.Stop(); status != 0 {
-				t.Errorf("stopped while it waited, it ended with status %d", status)
+				t.Errorf("stopped while it waited, it exited with status %d", status)
 			}
 
 			d := s.Start()
 			d.Readyz(503, "connect to the store")
 			if status, body := d.Get("/healthz"); status != 200 {
-				t.Errorf("/healthz says %d %s", status, body)
+				t.Errorf("/healthz returns %d %s", status, body)
 			}
 			wire.Restore()
 			d.Ready()
@@ -325,8 +327,8 @@ func TestStartsBeforeTheDatabase(t *testing.T) {
 	}
 }
 
-// With AUTO_ATTACH, what is attached is left to the daemon, which mends what attach would refuse; and what attach refuses
-// ends the daemon with the reason.
+// With AUTO_ATTACH, an existing attachment is left to the daemon, which repairs what attach would refuse. If nothing is
+// attached and attach refuses, the daemon exits with the reason.
 func TestAutoAttachLeavesMendingToTheDaemon(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("AUTO_ATTACH", "true")
@@ -341,7 +343,7 @@ func TestAutoAttachLeavesMendingToTheDaemon(t *testing.T) {
 	mustFail(refused, "run", "attach refuses")
 }
 
-// A store that a newer walhook wrote is left alone.
+// A store of a newer walhook is left unchanged.
 func TestNewerStore(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)

@@ -13,8 +13,8 @@ import (
 	"walhook/testenv"
 )
 
-// A store that was restored from a backup stands behind the slot. What the rows show and it does not know fires, also what had been
-// sent since the backup, under ids of its own.
+// A store that was restored from a backup is behind the slot. Events since the backup that the rows still show fire
+// with new ids, even if they had been sent before.
 func TestStoreRestored(t *testing.T) {
 	t.Parallel()
 	storeServer := testenv.NewServer(t, nil)
@@ -24,14 +24,14 @@ func TestStoreRestored(t *testing.T) {
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.Expect("/hook", "created 1")
 	if status := d.Stop(); status != 0 {
-		t.Fatalf("the daemon ended with status %d", status)
+		t.Fatalf("the daemon exited with status %d", status)
 	}
 	backup := testenv.CopyServer(t, storeServer, nil)
 	d = s.Start().Ready()
 	s.Exec("update respondent set started_at = now() where id = 1; insert into respondent (id, assessment_id) values (2, 1)")
 	s.Expect("/hook", "created 1", "started 1", "created 2")
 	written := testenv.Psql(t, s.DB, "select pg_current_wal_lsn()")
-	s.WaitStored() // and something after it, for the slot to get there
+	s.WaitStored() // and another commit, so that the slot advances past it
 	testenv.Eventually(t, harness.Patience, "the slot to be acknowledged", func() (bool, string) {
 		got := testenv.Psql(t, s.DB, "select confirmed_flush_lsn >= '"+written+"' from pg_replication_slots where slot_name = '"+s.Env["SLOT"]+"'")
 		return got == "t", got
@@ -48,17 +48,18 @@ func TestStoreRestored(t *testing.T) {
 		ids[request.Header.Get("webhook-id")] = true
 	}
 	if len(ids) != 6 {
-		t.Errorf("six deliveries came under %d ids", len(ids))
+		t.Errorf("six deliveries had %d ids", len(ids))
 	}
 	if got := testenv.Psql(t, s.Store, "select count(*) filter (where recovered), count(*) from walhook.delivery_log"); got != "3|4" {
 		t.Errorf("recovered and all deliveries: %s", got)
 	}
 }
 
-// rowType finds what makes the types of rows that are sent in bulk.
+// rowType matches the statements that create the row types for bulk statements.
 var rowType = regexp.MustCompile(`(?ms)^(?:create|alter) type walhook\.\w+_in\b.*?;`)
 
-// A daemon outlives it that the schema is put back from a dump beneath it: what its sessions know of the store's types is not true then.
+// A daemon survives that the schema is restored from a dump while it runs, which makes the types that its sessions have
+// cached invalid.
 func TestSchemaPutBackBeneathADaemon(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -80,8 +81,9 @@ func TestSchemaPutBackBeneathADaemon(t *testing.T) {
 	s.WaitLog("select count(distinct response_id), bool_and(status = 'success') from walhook.delivery_log", "2|t")
 }
 
-// Before PostgreSQL 17 no slot can be synchronised: attach makes one without failover, and a promotion is a gap (TestStandbyPromoted).
-// From 17 on a standby that fetches the slot goes on with it when it is promoted, and nothing is compared.
+// Before PostgreSQL 17 slots cannot be synchronised: attach creates one without failover, and a promotion is a gap
+// (TestStandbyPromoted). From 17 on, a standby that synchronises the slot continues with it after a promotion, without
+// a comparison.
 func TestStandbyPromotedWithSynchronisedSlot(t *testing.T) {
 	t.Parallel()
 	settings := map[string]string{}
@@ -108,7 +110,7 @@ func TestStandbyPromotedWithSynchronisedSlot(t *testing.T) {
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.Expect("/hook", "created 1")
 	testenv.Eventually(t, harness.Patience, "the standby to have fetched the slot", func() (bool, string) {
-		// A server starts its worker for slots again when it is woken, as by a new session, or once a minute.
+		// A server restarts its slot sync worker when it is woken, for instance by a new session, or once a minute.
 		conn, err := pgx.Connect(t.Context(), standby.URL("postgres"))
 		if err != nil {
 			return false, err.Error()
@@ -133,6 +135,6 @@ func TestStandbyPromotedWithSynchronisedSlot(t *testing.T) {
 	d.Ready()
 	s.Expect("/hook", "created 1", "completed 1", "changed 1")
 	if got := testenv.Psql(t, s.Store, "select count(*) from walhook.delivery_log where recovered"); got != "0" {
-		t.Errorf("%s deliveries came by a comparison", got)
+		t.Errorf("%s deliveries came from a comparison", got)
 	}
 }

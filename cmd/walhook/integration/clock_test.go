@@ -14,19 +14,19 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// storeWithClock moves the site's store to a server whose clock is ahead.
+// storeWithClock moves the site's store to a server with a fast clock.
 func storeWithClock(s *harness.Site, ahead time.Duration) *testenv.Clock {
 	s.T.Helper()
 	clock := testenv.NewClock(s.T, ahead)
 	s.WithStore(testenv.NewServerWith(s.T, pgserver.Options{Env: clock.Env}))
 	off := testenv.Value[float64](s.T, s.Store, "select extract(epoch from now())::float8")
 	if got := time.Until(time.Unix(int64(off), 0)); got < ahead-time.Minute || got > ahead+time.Minute {
-		s.T.Fatalf("the store's clock is ahead by %s, not by %s", got, ahead)
+		s.T.Fatalf("the store's clock is %s ahead, not %s", got, ahead)
 	}
 	return clock
 }
 
-// The clock of the store decides how long the secret before is used, whatever that of the daemon's machine says.
+// The store's clock decides how long the previous secret is used, whatever the clock of the daemon's machine.
 func TestRotateSecretWhileClocksDiffer(t *testing.T) {
 	t.Parallel()
 	for name, ahead := range map[string]time.Duration{"the store is ahead": 3 * time.Hour, "the store is behind": -3 * time.Hour} {
@@ -55,17 +55,17 @@ func TestRotateSecretWhileClocksDiffer(t *testing.T) {
 			}
 			testenv.Psql(t, s.Store, "select walhook.rotate_secret((select id from walhook.webhook), '1 hour')")
 			if !signedByFirst(1) {
-				t.Error("the old secret signs nothing, and its hour has just begun")
+				t.Error("the old secret signs nothing, though its hour has just begun")
 			}
 			testenv.Psql(t, s.Store, "update walhook.webhook set previous_secret_until = now() + interval '1 second'")
 			if signedByFirst(2) {
-				t.Error("the old secret still signs, and its second is over")
+				t.Error("the old secret still signs, though its second is over")
 			}
 		})
 	}
 }
 
-// When the store's clock is set back, nothing waits longer than it was meant to.
+// If the store's clock is set back, nothing waits longer than intended.
 func TestStoreClockIsSetBack(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("RETRY_BASE", "5s", "RETRY_CAP", "5s", "DELIVERY_TIMEOUT", "1s")
@@ -86,7 +86,7 @@ func TestStoreClockIsSetBack(t *testing.T) {
 	testenv.Exec(t, s.Store, "update walhook.settings set enabled = true")
 	s.WaitLog("select status from walhook.delivery_log where test", "success")
 
-	// Nor does a daemon that was killed count as alive for longer.
+	// Nor does a killed daemon count as alive for longer.
 	s.Start().Readyz(200, "standing by")
 	s.WaitHeartbeat()
 	clock.Set(-6 * time.Hour)

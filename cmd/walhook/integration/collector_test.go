@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// traceCollector receives OTLP as a collector does.
+// traceCollector receives OTLP like a collector.
 type traceCollector struct {
 	coltrace.UnimplementedTraceServiceServer
 
@@ -27,10 +27,10 @@ type traceCollector struct {
 	mu       sync.Mutex
 	received []*tracepb.ResourceSpans
 	paths    map[string]bool
-	wire     []byte // all that came
+	wire     []byte // everything received
 }
 
-// newTraceCollector starts a collector that speaks one of the protocols of OTLP.
+// newTraceCollector starts a collector for one of OTLP's protocols.
 func newTraceCollector(t *testing.T, protocol string) *traceCollector {
 	t.Helper()
 	c := &traceCollector{paths: map[string]bool{}}
@@ -59,7 +59,7 @@ func newTraceCollector(t *testing.T, protocol string) *traceCollector {
 			err = fmt.Errorf("content type %s", kind)
 		}
 		if err != nil {
-			t.Errorf("what came is not OTLP: %v", err)
+			t.Errorf("the request is not OTLP: %v", err)
 		}
 		c.take(request, r.URL.Path)
 	}))
@@ -68,7 +68,7 @@ func newTraceCollector(t *testing.T, protocol string) *traceCollector {
 	return c
 }
 
-// Export is the service of OTLP over gRPC.
+// Export implements OTLP's gRPC service.
 func (c *traceCollector) Export(_ context.Context, request *coltrace.ExportTraceServiceRequest) (*coltrace.ExportTraceServiceResponse, error) {
 	c.take(request, "grpc")
 	return &coltrace.ExportTraceServiceResponse{}, nil
@@ -83,7 +83,7 @@ func (c *traceCollector) take(request *coltrace.ExportTraceServiceRequest, path 
 	c.wire = append(c.wire, text...)
 }
 
-// span is what a test looks at of a span.
+// span has the parts of a span that tests check.
 type span struct {
 	*tracepb.Span
 
@@ -91,7 +91,7 @@ type span struct {
 	resource   map[string]any
 }
 
-// spans returns the spans of a name that have arrived.
+// spans returns the received spans with a name.
 func (c *traceCollector) spans(name string) []span {
 	c.mu.Lock()
 	defer c.mu.Unlock()

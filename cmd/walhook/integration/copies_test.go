@@ -14,11 +14,11 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// twoWays are what everything says of a copy.
+// twoWays are the texts that every message about a copy contains.
 var twoWays = []string{"copy", "walhook attach --adopt", "walhook attach --fresh"}
 
-// copied returns the site of a copy: another database, and otherwise the same configuration. A store in the application's database was
-// copied with it.
+// copied returns the site of a copy: another database with the same configuration. A store in the application's
+// database was copied with it.
 func copied(s *harness.Site, db string) *harness.Site {
 	s.T.Helper()
 	c := &harness.Site{T: s.T, DB: db, Store: db, Receiver: s.Receiver, Env: maps.Clone(s.Env), Sentinel: s.Sentinel, Fences: 1000}
@@ -28,7 +28,7 @@ func copied(s *harness.Site, db string) *harness.Site {
 	return c.With("DATABASE_URL", db)
 }
 
-// dumpedTo restores a dump of the application's database in a database of another server, as it is done every day. Roles are not part
+// dumpedTo restores a dump of the application's database on another server, as people do every day. Roles are not part
 // of a dump.
 func dumpedTo(s *harness.Site, server *pgserver.Server) (db string) {
 	s.T.Helper()
@@ -44,15 +44,15 @@ const groupRoles = `do $$ declare r text; begin
 	  if not exists (select from pg_roles where rolname = r) then execute format('create role %I', r); end if;
 	end loop; end $$`
 
-// templated copies the application's database on its own server, under another name. Nobody may be connected to it.
+// templated copies the application's database on the same server, under another name. Nobody may be connected to it.
 func templated(s *harness.Site, server *pgserver.Server) (db string) {
 	s.T.Helper()
 	testenv.Exec(s.T, server.URL("postgres"), "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", s.Database())
 	return testenv.Clone(s.T, server, s.Database())
 }
 
-// undisturbed makes sure of an installation that what is done elsewhere does not touch it: what its store and its server have for it stays,
-// and no request comes that is not its own.
+// undisturbed verifies that actions elsewhere do not affect an installation: its objects on store and server stay, and
+// no foreign requests arrive.
 func undisturbed(s *harness.Site, what string, do func()) {
 	s.T.Helper()
 	look := func() string {
@@ -80,7 +80,8 @@ func publicationOf(s *harness.Site) string {
 	return "walhook"
 }
 
-// refusesAsCopy makes sure that no command and no daemon does anything, and that all of them say why and name the two ways on.
+// refusesAsCopy verifies that no command and no daemon changes anything, and that all of them give the reason and name
+// the two ways to continue.
 func refusesAsCopy(s *harness.Site) {
 	s.T.Helper()
 	for _, command := range []string{"attach", "plan", "reconcile", "detach", "status", "doctor"} {
@@ -96,7 +97,7 @@ func refusesAsCopy(s *harness.Site) {
 			d.Readyz(503, text)
 		}
 		if status := d.Stop(); status != 0 {
-			s.T.Errorf("the daemon of a copy ended with status %d", status)
+			s.T.Errorf("the daemon of a copy exited with status %d", status)
 		}
 		if diff := cmp.Diff(before, catalogOf(s)); diff != "" {
 			s.T.Errorf("the daemon of a copy changed it (-before +after):\n%s", diff)
@@ -105,7 +106,7 @@ func refusesAsCopy(s *harness.Site) {
 	delete(s.Env, "AUTO_ATTACH")
 }
 
-// pendingSite runs production until one delivery has arrived and two are pending. It returns what was sent.
+// pendingSite runs production until one delivery has arrived and two are pending. It returns their webhook-ids.
 func pendingSite(t *testing.T, s *harness.Site) (sent []string) {
 	t.Helper()
 	s.With("MAX_ATTEMPTS", "1000")
@@ -122,8 +123,8 @@ func pendingSite(t *testing.T, s *harness.Site) (sent []string) {
 	return s.Events("/hook")
 }
 
-// A dump of production, restored on another server, has its webhooks and its pending deliveries. Nothing there sends them or takes
-// anything, until somebody says which of the two it is.
+// A dump of production, restored on another server, has its webhooks and its pending deliveries. Nothing there sends
+// them or takes anything over until somebody decides which of the two it is.
 func TestDumpRestoredElsewhere(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -139,7 +140,7 @@ func TestDumpRestoredElsewhere(t *testing.T) {
 	s.Expect("/hook", append(sent, "created 2", "created 3")...)
 	requests := len(s.Receiver.Requests())
 
-	// The daemon of staging goes on by itself once it is resolved.
+	// Staging's daemon starts on its own once this is decided.
 	waiting := staging.Start()
 	waiting.Readyz(503, "copy")
 	out, errOut, status := staging.Walhook("attach", "--fresh")
@@ -166,7 +167,8 @@ func TestDumpRestoredElsewhere(t *testing.T) {
 		t.Errorf("staging sent %d requests to production's receiver", got-requests)
 	}
 
-	// Production has moved to the other copy: what is pending goes on under its ids, and what happened there before is made up for.
+	// Production moves to the other copy: pending deliveries keep their ids, and events that happened there before are
+	// fired.
 	d.Stop()
 	s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{}))
 	before := len(s.Receiver.Requests())
@@ -190,7 +192,7 @@ func TestDumpRestoredElsewhere(t *testing.T) {
 		t.Errorf("the adopted copy sent %v, not %v", got, want)
 	}
 	if got := testenv.Psql(t, moved.Store, "select message_id from walhook.delivery_log where response_id in ('2', '3') order by 1"); got != ids {
-		t.Errorf("the pending deliveries went out under\n%s\ninstead of\n%s", got, ids)
+		t.Errorf("the pending deliveries were sent with the ids\n%s\ninstead of\n%s", got, ids)
 	}
 	adopted.Stop()
 	if out, errOut, status := moved.Walhook("status"); strings.Contains(out+errOut, "copy") {
@@ -198,8 +200,8 @@ func TestDumpRestoredElsewhere(t *testing.T) {
 	}
 }
 
-// A copy of a template is a database of the same server, whose slots have one set of names. What is done there never touches the original's
-// slot, nor says to.
+// A template copy is a database on the same server, whose slots share their names. Nothing there touches the original's
+// slot, or advises to do so.
 func TestTemplateCopy(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -233,7 +235,7 @@ func TestTemplateCopy(t *testing.T) {
 			}
 		}
 		if out, _, _ := staging.Walhook("plan"); undoOf(out) != "" || !strings.Contains(out, "There is nothing to run in a copy") {
-			t.Errorf("plan has a script in a copy:\n%s", out)
+			t.Errorf("plan prints a script in a copy:\n%s", out)
 		}
 	})
 	d := s.Start().Ready()
@@ -258,7 +260,7 @@ func TestTemplateCopy(t *testing.T) {
 	s.WaitStored()
 	d.Readyz(200, "streaming")
 
-	// The copy takes the original's place: production stops, a copy is adopted.
+	// The copy replaces the original: production stops, the copy is adopted.
 	d.Stop()
 	moved := copied(s, templated(s, server)).With("SLOT", slot+"_moved")
 	moved.Exec("insert into respondent (id, assessment_id) values (60, 1)")
@@ -271,14 +273,14 @@ func TestTemplateCopy(t *testing.T) {
 	moved.WaitRequests("/hook", len(sent)+3)
 	moved.Fence()
 	if got := s.Events("/hook")[len(sent):]; !slices.Equal(got, []string{"created 4", "created 60", "created 61"}) {
-		t.Errorf("the adopted copy went on with %v", got)
+		t.Errorf("the adopted copy continued with %v", got)
 	}
 	if got := testenv.Psql(t, s.DB, "select count(*) from pg_replication_slots where database = current_database()"); got != "1" {
 		t.Errorf("the original has %s slots", got)
 	}
 }
 
-// Staging whose store's URL was left at production's neither works on production's store nor stands by, whichever daemon comes first.
+// Staging with production's store URL neither works on production's store nor stands by, whichever daemon starts first.
 func TestStoreOfTheOriginal(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.Postgres(t))
@@ -308,7 +310,7 @@ func TestStoreOfTheOriginal(t *testing.T) {
 	s.Expect("/hook", append(sent, "created 4")...)
 }
 
-// A database that was renamed, or restored in its place, is the original.
+// A database that was renamed, or restored in place, is the original.
 func TestRenamedAndRestoredInPlace(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -334,7 +336,7 @@ func TestRenamedAndRestoredInPlace(t *testing.T) {
 	s.Expect("/hook", "created 1", "created 2")
 	d.Stop()
 	if n := testenv.Value[int](t, s.Store, "select count(*)::int from walhook.incident"); n != 0 {
-		t.Errorf("a renamed database makes %d incidents", n)
+		t.Errorf("a renamed database opens %d incidents", n)
 	}
 
 	testenv.Exec(t, admin, "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", s.Database())
@@ -350,19 +352,19 @@ func TestRenamedAndRestoredInPlace(t *testing.T) {
 	s.Expect("/hook", "created 1", "created 2", "created 5")
 	d.Stop()
 
-	// The backup is a copy all the same, also under the original's name while the original has another.
+	// The backup is a copy nevertheless, even with the original's name while the original has another one.
 	mustFail(copied(s, server.URL(backup)), "status", twoWays...)
 	rename("away")
 	testenv.Exec(t, admin, "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", backup)
 	testenv.Exec(t, admin, "create database renamed template "+backup)
 	mustFail(copied(s, server.URL("renamed")), "status", twoWays...)
 	if got := testenv.Psql(t, s.Store, "select database = 'renamed' from walhook.attachment"); got != "t" {
-		t.Errorf("the attachment is recorded under another name than %s became", name)
+		t.Errorf("the attachment does not have the new name %s", name)
 	}
 }
 
-// An address that begins to lead to a copy stops the stream and the senders, whether it is the source's or the store's; when it leads back
-// they go on.
+// If the address of the source or the store starts to lead to a copy, stream and senders stop; once it leads back, they
+// continue.
 func TestAddressLeadsToACopy(t *testing.T) {
 	t.Parallel()
 	for _, which := range []string{"source", "store"} {
@@ -427,22 +429,22 @@ func TestAddressLeadsToACopy(t *testing.T) {
 	}
 }
 
-// dumpText is a dump that psql restores in a database that is there.
+// dumpText returns a dump that psql restores into an existing database.
 func dumpText(s *harness.Site, server *pgserver.Server, options ...string) string {
 	s.T.Helper()
 	text := dump(s.T, server.BinDir(), s.DB, options...)
 	if text == "" {
-		s.T.Skip("there is no pg_dump for this server: the copies of a template test the same")
+		s.T.Skip("no pg_dump for this server; the template copies test the same")
 	}
 	_, script, found := strings.Cut(text, "\\connect ")
 	if !found {
-		s.T.Fatalf("the dump connects to no database:\n%s", text)
+		s.T.Fatalf("the dump does not connect to a database:\n%s", text)
 	}
 	_, script, _ = strings.Cut(script, "\n")
 	return script
 }
 
-// detach with another DATABASE_URL than that of what is attached drops nothing, there or here.
+// detach with the URL of a database that is not attached drops nothing, neither there nor here.
 func TestDetachFromAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.Postgres(t))

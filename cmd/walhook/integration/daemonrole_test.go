@@ -9,8 +9,8 @@ import (
 	"walhook/testenv"
 )
 
-// The daemon's role suffices for all that a daemon does: a member of walhook_daemon that may replicate and read the mapped
-// columns runs it, through retries, a webhook that is disabled and one that is deleted, copies, retention and a lost slot.
+// The daemon's role suffices for everything a daemon does: it runs as a member of walhook_daemon that may replicate and
+// read the mapped columns, through retries, a disabled webhook, a deleted one, copies, retention and a lost slot.
 func TestDaemonRunsWithItsRoleAlone(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSiteOn(t, testenv.NewServer(t, nil), harness.SampleSchema).With("ASSESSMENT_TABLE", "public.assessment", "ASSESSMENT_COPIED_FROM", "copied_from",
@@ -32,7 +32,7 @@ func TestDaemonRunsWithItsRoleAlone(t *testing.T) {
 	s.Hook("/gone", "created")
 	down := s.Hook("/down", "created")
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
-	s.WaitLog("select count(*) from walhook.webhook where not enabled", "2") // 410, and every attempt failed
+	s.WaitLog("select count(*) from walhook.webhook where not enabled", "2") // one for a 410, one because every attempt failed
 	testenv.Exec(t, s.Store, "delete from walhook.webhook where id = $1", down)
 	testenv.Exec(t, s.Store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now(), 1, '9')", down)
 	s.WaitLog("select count(*) from walhook.delivery_log where response_id = '9' and status = 'failed' and error = 'the webhook was deleted'", "1")
@@ -44,7 +44,7 @@ func TestDaemonRunsWithItsRoleAlone(t *testing.T) {
 	s.WaitStored()
 
 	if status := d.Stop(); status != 0 {
-		t.Errorf("the daemon ended with status %d", status)
+		t.Errorf("the daemon exited with status %d", status)
 	}
 	s.DropSlot()
 	s.Exec("insert into respondent (id, assessment_id) values (4, 1)")
@@ -57,10 +57,10 @@ func TestDaemonRunsWithItsRoleAlone(t *testing.T) {
 	}
 	for _, d := range []*harness.Daemon{d, again} {
 		if text := d.Log.String(); strings.Contains(text, "could not be compared") {
-			t.Errorf("the daemon warns of nothing:\n%s", text)
+			t.Errorf("the daemon warns without reason:\n%s", text)
 		}
 	}
-	// The stream needs no right to read, a comparison does: that is told before it is too late.
+	// The stream does not need the right to read, but a comparison does. The daemon warns before it is too late.
 	again.Stop()
 	s.Exec("revoke select on respondent from runner")
 	again = s.Start().Ready()
@@ -73,6 +73,6 @@ func TestDaemonRunsWithItsRoleAlone(t *testing.T) {
 	s.Exec("alter table respondent enable row level security")
 	told(s, "precondition_lost", "row-level security.*BYPASSRLS")
 	if got := testenv.Psql(t, s.Store, "select count(*) from walhook.partitions_of('walhook.log') p where p.upper < now() + interval '1 hour' and p.upper > now()"); got == "0" {
-		t.Error("the daemon made no partitions that fit its retention")
+		t.Error("the daemon created no partitions that suit its retention")
 	}
 }

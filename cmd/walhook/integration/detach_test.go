@@ -7,8 +7,8 @@ import (
 	"walhook/testenv"
 )
 
-// After detach --drop-schema application's database, store and server are as they were before attach, as the catalogs, the rows
-// and pg_dump tell, whatever has happened in between.
+// After detach --drop-schema, the application's database, store and server are the same as before attach, according to
+// the catalogs, the rows and pg_dump, whatever has happened in between.
 func TestDetachLeavesNothing(t *testing.T) {
 	t.Parallel()
 	server, another := testenv.NewServer(t, nil), testenv.NewServer(t, nil) // roles belong to the whole server
@@ -31,12 +31,12 @@ func TestDetachLeavesNothing(t *testing.T) {
 			s.Exec("insert into respondent (id, assessment_id) values (60, 1)")
 			s.Exec("begin; select walhook.silence(); update respondent set page = page; commit")
 			arrived(s, t, "created 60")
-			// A gap, so that a slot, a publication's row and temporary tables are made anew.
+			// A gap, so that slot, publication and temporary tables are created again.
 			s.Exec("alter publication walhook drop table respondent")
 			s.Exec("insert into respondent (id, assessment_id) values (61, 1)")
 			arrived(s, t, "created 60", "created 61")
 			if status := d.Stop(); status != 0 {
-				t.Errorf("the daemon ended with status %d", status)
+				t.Errorf("the daemon exited with status %d", status)
 			}
 			s.Exec("delete from respondent where id > 50")
 			if out, errOut, status := s.Walhook("detach", "--drop-schema"); status != 0 {
@@ -47,7 +47,7 @@ func TestDetachLeavesNothing(t *testing.T) {
 	}
 }
 
-// arrived waits for these at /hook, whatever else is pending.
+// arrived waits for these events at /hook, whatever else is pending.
 func arrived(s *harness.Site, t *testing.T, want ...string) {
 	t.Helper()
 	s.WaitRequests("/hook", len(want))
@@ -60,7 +60,7 @@ func arrived(s *harness.Site, t *testing.T, want ...string) {
 	}
 }
 
-// detach alone keeps webhooks, settings and log, and what is attached again goes on with them.
+// detach without --drop-schema keeps webhooks, settings and log for the next attach.
 func TestDetachKeepsWebhooksAndLog(t *testing.T) {
 	t.Parallel()
 	for name, elsewhere := range map[string]bool{"same database": false, "store elsewhere": true} {
@@ -82,7 +82,7 @@ func TestDetachKeepsWebhooksAndLog(t *testing.T) {
 			if _, errOut, status := s.Walhook("detach"); status != 0 {
 				t.Fatalf("detach: status %d\n%s", status, errOut)
 			}
-			s.Exec("insert into respondent (id, assessment_id) values (2, 1)") // nobody is attached: fires nothing, ever
+			s.Exec("insert into respondent (id, assessment_id) values (2, 1)") // nothing is attached, so this never fires
 			s.Attach()
 			unchanged(t, "detach and attach", before, testenv.Psql(t, s.Store, kept))
 			s.Start().Ready()

@@ -1,2 +1,2 @@
-// Package integration tests the whole program: real servers, daemons as processes, a real receiver.
+// Package integration tests the whole program with real servers, daemons as processes, and a real receiver.
 package integration

@@ -23,13 +23,13 @@ import (
 
 var documentedCheck = regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (warn|fail) \\|")
 
-// doctor runs doctor in states that are brought about, and remembers which checks were seen to find something.
+// doctor runs walhook doctor in prepared states, and records which checks have found something.
 type doctor struct {
 	*harness.Site
-	worst map[string]string // documented, by check
+	worst map[string]string // documented level, by check
 	seen  map[string]catalog.Level
 
-	advised string // by the last look
+	advised string // remedies of the last run
 }
 
 func newDoctor(t *testing.T, s *harness.Site) *doctor {
@@ -45,7 +45,7 @@ func newDoctor(t *testing.T, s *harness.Site) *doctor {
 	return d
 }
 
-// looks returns what doctor finds with some variables set for this look.
+// looks returns doctor's findings with some variables set for this run.
 func (d *doctor) looks(pairs ...string) []catalog.Finding {
 	d.T.Helper()
 	one := &harness.Site{T: d.T, Env: maps.Clone(d.Env)}
@@ -58,7 +58,7 @@ func (d *doctor) looks(pairs ...string) []catalog.Finding {
 	for _, f := range report.Findings {
 		worst, documented := d.worst[f.Check]
 		if !documented || f.Level == catalog.Fail && worst != "fail" {
-			d.T.Errorf("docs/reference/doctor.md does not have this: %+v", f)
+			d.T.Errorf("docs/reference/doctor.md does not list this: %+v", f)
 		}
 		if f.Level != catalog.OK && d.seen[f.Check] != catalog.Fail {
 			d.seen[f.Check] = f.Level
@@ -66,12 +66,12 @@ func (d *doctor) looks(pairs ...string) []catalog.Finding {
 		fails = fails || f.Level == catalog.Fail
 	}
 	if fails != (status == 1) || status > 1 {
-		d.T.Errorf("doctor ends with status %d:\n%s", status, out)
+		d.T.Errorf("doctor exits with status %d:\n%s", status, out)
 	}
 	return report.Findings
 }
 
-// finds expects a finding of that check and level which says and advises something.
+// finds expects a finding with that check and level that contains a text and advice.
 func (d *doctor) finds(check string, level catalog.Level, says string, pairs ...string) {
 	d.T.Helper()
 	all := d.looks(pairs...)
@@ -85,10 +85,10 @@ func (d *doctor) finds(check string, level catalog.Level, says string, pairs ...
 		}
 	}
 	all = slices.DeleteFunc(all, func(f catalog.Finding) bool { return f.Check != check && f.Level == catalog.OK })
-	d.T.Errorf("doctor finds no %s of %s that says %q:\n%+v", level, check, says, all)
+	d.T.Errorf("doctor has no %s of %s with %q:\n%+v", level, check, says, all)
 }
 
-// while brings a state about, looks, and takes it back.
+// while prepares a state, runs doctor, and reverts the state.
 func (d *doctor) while(bring, back, check string, level catalog.Level, says string, pairs ...string) {
 	d.T.Helper()
 	testenv.Psql(d.T, d.Store, bring)
@@ -96,7 +96,7 @@ func (d *doctor) while(bring, back, check string, level catalog.Level, says stri
 	testenv.Psql(d.T, d.Store, back)
 }
 
-// setting does it with a setting of the server.
+// setting does the same with a server setting.
 func (d *doctor) setting(name, value, check string, level catalog.Level, says string) {
 	d.T.Helper()
 	reload := "select pg_reload_conf();"
@@ -109,7 +109,7 @@ func (d *doctor) setting(name, value, check string, level catalog.Level, says st
 	testenv.Psql(d.T, d.DB, "alter system reset "+name+";"+reload)
 }
 
-// sawAlso takes over what was seen elsewhere.
+// sawAlso merges what another run has found.
 func (d *doctor) sawAlso(other *doctor) {
 	for check, level := range other.seen {
 		if d.seen[check] != catalog.Fail {
@@ -118,12 +118,12 @@ func (d *doctor) sawAlso(other *doctor) {
 	}
 }
 
-// lookAs returns the variable that lets doctor look as another role.
+// lookAs returns the variable that makes doctor run as another role.
 func (d *doctor) lookAs(role string) []string {
 	return []string{"DATABASE_URL", harness.UserOf(d.T, d.DB, role)}
 }
 
-// Whatever docs/reference/doctor.md lists is found, in a state that is brought about on a real server.
+// doctor finds every problem that docs/reference/doctor.md lists, prepared on a real server.
 func TestDoctorFindsWhatItLists(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, map[string]string{"fsync": "on", "max_wal_size": "32MB", "min_wal_size": "32MB"})
@@ -148,7 +148,7 @@ func TestDoctorFindsWhatItLists(t *testing.T) {
 	d.ofTheStore()
 	d.ofWebhooks()
 	d.ofPoolers()
-	// What is left behind by these may not be mended.
+	// These may leave problems behind.
 	d.while("update walhook.attachment set phase = 'attaching'", "update walhook.attachment set phase = 'attached'", "attachment", catalog.Fail, "interrupted")
 	d.while("update walhook.attachment set system_identifier = system_identifier || '0'", "update walhook.attachment set system_identifier = left(system_identifier, -1)", "copy", catalog.Fail, "this is a copy")
 	d.while("update walhook.schema_version set version = version + 1", "update walhook.schema_version set version = version - 1", "store_version", catalog.Fail, "newer walhook")
@@ -160,7 +160,7 @@ func TestDoctorFindsWhatItLists(t *testing.T) {
 	other.ofSmallServers(small)
 	d.sawAlso(other)
 
-	delete(d.worst, "server_version") // there is no older server here
+	delete(d.worst, "server_version") // there is no older server to test with
 	if server.Version() >= 150000 {
 		delete(d.worst, "publish")
 	}
@@ -169,7 +169,7 @@ func TestDoctorFindsWhatItLists(t *testing.T) {
 	}
 	for check, worst := range d.worst {
 		if string(d.seen[check]) != worst {
-			t.Errorf("docs/reference/doctor.md says that %s is a %s at worst; seen was %q", check, worst, d.seen[check])
+			t.Errorf("docs/reference/doctor.md documents %s as %s at worst; the test saw %q", check, worst, d.seen[check])
 		}
 	}
 }
@@ -210,7 +210,7 @@ func (d *doctor) beforeAttach(server *pgserver.Server) {
 	d.finds("marker_values", catalog.Warn, "\"no\", which column \"done\"", "FINISHED", "done=no")
 	d.finds("marker_values", catalog.Warn, "\"opne\", which column \"state\"", "STARTED", "state=open|opne")
 	if all := d.looks("STARTED", "state=open", "FINISHED", "done=true|t"); slices.ContainsFunc(all, func(f catalog.Finding) bool { return f.Check == "marker_values" }) {
-		d.T.Errorf("values that exist are warned of: %+v", all)
+		d.T.Errorf("doctor warns about existing values: %+v", all)
 	}
 	d.finds("finish_stamp", catalog.OK, "finished_at")
 	d.finds("finish_stamp", catalog.Warn, "there is no finish stamp", "FINISHED", "status=done")
@@ -272,7 +272,7 @@ func (d *doctor) ofTheServer(server *pgserver.Server) {
 	d.finds("slot", catalog.Warn, "more than max_wal_size")
 	d.finds("slot", catalog.Warn, "is given up beyond", "MAX_SLOT_LAG", "45MB")
 	run := d.Start().Ready()
-	// The server lets WAL go after the next snapshot that it logs, four a minute, and the acknowledgement of that.
+	// The server releases WAL only after it has logged another snapshot, four per minute, and that is acknowledged.
 	testenv.Eventually(d.T, 4*harness.Patience, "the slot to be read up", func() (bool, string) {
 		all := d.looks()
 		return slices.ContainsFunc(all, func(f catalog.Finding) bool { return f.Check == "slot" && f.Level == catalog.OK }) &&
@@ -281,7 +281,7 @@ func (d *doctor) ofTheServer(server *pgserver.Server) {
 	run.Stop()
 }
 
-// replication opens a replication connection to the server: true for a physical one, database for a logical one.
+// replication opens a replication connection: "true" for a physical one, "database" for a logical one.
 func (d *doctor) replication(mode string) *pgconn.PgConn {
 	d.T.Helper()
 	config, err := pgconn.ParseConfig(d.DB)
@@ -304,7 +304,7 @@ func (d *doctor) ofTheTables(server *pgserver.Server) {
 	d.finds("mapping", catalog.Fail, "WALHOOK_STARTED", "STARTED", "page")
 	d.while("alter table respondent rename finished_at to ended_at", "alter table respondent rename ended_at to finished_at", "columns", catalog.Fail, `no column "finished_at"`)
 	if all := d.advised; strings.Contains(all, "to one of its columns") || !strings.Contains(all, "give it back its name") {
-		d.T.Errorf("doctor advises another mapping than the one that is attached:\n%s", all)
+		d.T.Errorf("doctor advises a mapping other than the attached one:\n%s", all)
 	}
 	d.while("alter table respondent replica identity nothing", "alter table respondent replica identity default", "replica_identity", catalog.Fail, "NOTHING")
 	d.while("alter publication walhook drop table respondent", "alter publication walhook add table respondent", "publication", catalog.Fail, "lacks table public.respondent")
@@ -390,12 +390,12 @@ func (d *doctor) ofWebhooks() {
 		back+"; update walhook.assessment set external_id = 'EXT-1' where assessment_id = '1'", "webhooks_without_external_id", catalog.Warn, "no assessment has one")
 	d.while("update walhook.settings set enabled = false", "update walhook.settings set enabled = true", "settings", catalog.Warn, "switched off")
 	d.while("update walhook.endpoint set failures = 4, failing_since = now(), last_error = 'HTTP 500'", "update walhook.endpoint set failures = 0", "endpoints", catalog.Warn, "4 failures in a row")
-	d.while("update walhook.endpoint set failures = 4, failing_since = now(), last_error = 'HTTP 500'; update walhook.webhook set enabled = false", // nobody waits for it
+	d.while("update walhook.endpoint set failures = 4, failing_since = now(), last_error = 'HTTP 500'; update walhook.webhook set enabled = false", // has no pending deliveries
 		"update walhook.endpoint set failures = 0; "+back, "endpoints", catalog.OK, "")
 	d.while("insert into walhook.incident_log (kind, detail) values ('retention', 'held back')", "delete from walhook.incident_log", "incidents", catalog.Warn, "retention since")
 	d.while("insert into walhook.incident_log (kind, detail) values ('log_upkeep', 'no partitions')", "delete from walhook.incident_log", "incidents", catalog.Fail, "log_upkeep since")
 	const daemon = "insert into walhook.daemon (id, name, version, expires_at, heartbeat_at, unready) overriding system value values (1000, 'host/1', '1', now() + interval '1 hour', "
-	d.while(daemon+"now(), 'odd')", "delete from walhook.daemon", "daemons", catalog.OK, "") // it has just been killed
+	d.while(daemon+"now(), 'odd')", "delete from walhook.daemon", "daemons", catalog.OK, "") // as if just killed
 	d.while(daemon+"now() - interval '1 minute', null)", "delete from walhook.daemon", "daemons", catalog.OK, "")
 	session := testenv.Connect(d.T, d.Store)
 	if _, err := session.Exec(d.T.Context(), "select pg_advisory_lock($1, 1000)", lockClass); err != nil {
@@ -408,7 +408,7 @@ func (d *doctor) ofWebhooks() {
 	testenv.Exec(d.T, d.Store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now() - interval '2 hours', 1, '1')", id)
 	d.finds("queue", catalog.Warn, "enabled for 2h0m")
 
-	// A stamp that tells nothing, in an attachment of its own.
+	// A useless stamp, in a separate attachment.
 	flag := newDoctor(d.T, harness.NewSiteOn(d.T, testenv.Postgres(d.T), "create table respondent (id bigint primary key, assessment_id bigint, begun boolean, done boolean)").With("STARTED", "begun", "FINISHED", "done"))
 	flag.Attach()
 	flag.Hook("/a", "changed")
@@ -416,7 +416,7 @@ func (d *doctor) ofWebhooks() {
 	d.sawAlso(flag)
 }
 
-// ofPoolers looks through what a pooler does to connections.
+// ofPoolers tests connections through a pooler.
 func (d *doctor) ofPoolers() {
 	d.T.Helper()
 	u, err := url.Parse(d.DB)
@@ -430,7 +430,7 @@ func (d *doctor) ofPoolers() {
 	d.finds("replication_connection", catalog.Fail, "PgBouncer", "DATABASE_URL", u.String())
 }
 
-// ofSmallServers looks at a server that has no logical WAL and nothing left, and at a standby of it.
+// ofSmallServers tests a server without logical WAL and free slots, and a standby of it.
 func (d *doctor) ofSmallServers(server *pgserver.Server) {
 	d.T.Helper()
 	d.finds("wal_level", catalog.Fail, "wal_level is replica")

@@ -10,7 +10,7 @@ import (
 	"walhook/testenv"
 )
 
-// While a daemon that is being stopped waits for one receiver, another daemon sends to all other endpoints.
+// While a stopping daemon waits for one receiver, another daemon sends to all other endpoints.
 func TestDrainingReleasesEndpoints(t *testing.T) {
 	t.Parallel()
 	const others = 12
@@ -45,7 +45,7 @@ func TestDrainingReleasesEndpoints(t *testing.T) {
 		stopping = daemons[1]
 	}
 	if owned := testenv.Value[int64](t, s.Store, "select count(*) from walhook.endpoint e join walhook.daemon d on d.id = e.owner where d.name = $1", name); owned < 2 {
-		t.Fatalf("daemon %s owns %d endpoints: the test needs more", name, owned)
+		t.Fatalf("daemon %s owns only %d endpoints; the test needs more", name, owned)
 	}
 	if err := stopping.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -60,19 +60,19 @@ func TestDrainingReleasesEndpoints(t *testing.T) {
 	}
 	select {
 	case <-stopping.Exited:
-		t.Error("the daemon did not wait for the attempt in flight")
+		t.Error("the daemon did not wait for the in-flight attempt")
 	default:
 	}
-	// What is in flight stays its own, and its result is recorded.
+	// It keeps the endpoint with the in-flight attempt, and records its result.
 	if got := testenv.Psql(t, s.Store, "select d.name from walhook.endpoint e join walhook.daemon d on d.id = e.owner where e.url like '%/hang'"); got != name {
-		t.Errorf("the endpoint with an attempt in flight belongs to %q, not to %s", got, name)
+		t.Errorf("the endpoint with an in-flight attempt belongs to %q, not to %s", got, name)
 	}
 	end()
 	if status := stopping.Wait(); status != 0 {
-		t.Errorf("the clean stop ended with status %d", status)
+		t.Errorf("the clean stop exited with status %d", status)
 	}
 	s.Fence()
 	if got := len(s.Receiver.Bodies("/hang")); got != 1 {
-		t.Errorf("%d requests at the receiver that was slow to answer", got)
+		t.Errorf("the slow receiver got %d requests", got)
 	}
 }

@@ -10,15 +10,15 @@ import (
 	"walhook/testenv"
 )
 
-// What migrations of the application do to its tables while the stream runs. Each begins with beforeGap's rows.
+// Migrations of the application while the stream runs. Each case begins with beforeGap's rows.
 func TestSchemaDrift(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		drift    string
-		reason   string // of /readyz while the stream stands; "": it does not
+		reason   string // in /readyz while the stream is stopped; "" if it is not
 		mend     string
-		incident string // kind that is resolved in the end
+		incident string // kind that is resolved at the end
 		after    string
 		want     []string
 	}{
@@ -96,10 +96,8 @@ func TestSchemaDrift(t *testing.T) {
 	}
 }
 
-// A partition that is attached brings rows that no change announced: the first change of each announces it. What happens in one
-// that was detached concerns nobody.
-// A partition that is truncated on its own, of which the stream does not tell, is noticed, and its responses are forgotten; one that is rewritten
-// is left alone.
+// The stream does not contain the truncation of a single partition. It is detected, and the partition's responses are
+// forgotten. Rewriting a partition changes nothing.
 func TestPartitionTruncated(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, `
@@ -114,7 +112,7 @@ func TestPartitionTruncated(t *testing.T) {
 	s.Exec("begin; insert into respondent values (3, 1); truncate respondent_1; insert into respondent values (4, 1, now()); commit")
 	resolved(s, "partition_emptied")
 	if got := testenv.Values[string](t, s.Store, "select response_id from walhook.response_state order by 1"); !slices.Equal(got, []string{"2", "4"}) {
-		t.Errorf("recorded are the responses %q", got)
+		t.Errorf("the recorded responses are %q", got)
 	}
 	d.Ready()
 	s.Exec("truncate respondent_rest")
@@ -125,10 +123,12 @@ func TestPartitionTruncated(t *testing.T) {
 	s.Exec("insert into respondent values (2, 2, now(), now()), (1, 1, null, null)")
 	s.Expect("/hook", "created 3", "created 4", "started 4", "created 1")
 	if got := testenv.Value[int](t, s.Store, "select count(*) from walhook.incident where kind = 'partition_emptied'"); got != 2 {
-		t.Errorf("%d incidents tell of two partitions", got)
+		t.Errorf("%d incidents report two partitions", got)
 	}
 }
 
+// An attached partition adds rows without a change in the stream: the first change of each row fires its events.
+// Changes in a detached partition are ignored.
 func TestPartitionsComeAndGo(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, `
@@ -149,7 +149,7 @@ func TestPartitionsComeAndGo(t *testing.T) {
 	s.Expect("/two", "created 5", "started 5", "created 6")
 
 	s.Exec("alter table respondent detach partition respondent_2")
-	s.Exec("update respondent_2 set started_at = now() where id = 6") // concerns nobody
+	s.Exec("update respondent_2 set started_at = now() where id = 6") // ignored
 	s.Exec("insert into respondent_2 (id, assessment_id) values (7, 2)")
 	s.Exec("update respondent set finished_at = now() where id = 1")
 	s.Expect("/hook", "completed 1")

@@ -7,7 +7,7 @@ import (
 	"walhook/cmd/walhook/internal/harness"
 )
 
-// An empty text is a value like any other: an empty key is a key, an empty assessment id an assessment, an empty organization one.
+// An empty string is a value like any other, as a key, an assessment id or an organization.
 func TestEmptyIsNotAbsent(t *testing.T) {
 	t.Parallel()
 	const schema = `create table assessment (id text primary key, external_id text);

@@ -10,16 +10,17 @@ import (
 	"walhook/testenv"
 )
 
-// The application's database may be in any encoding that the server can convert to UTF8: its names and values mean what they mean in SQL, in
-// stream, attach and comparison alike. A value that the server cannot convert stops nothing: in a column that is not mapped it does not matter, in a
-// marker or a stamp it counts as a value, and a row of which it is the key or the assessment is set aside.
+// The application's database may have any encoding that the server can convert to UTF8: names and values mean the same
+// as in SQL, in stream, attach and comparison. A value that the server cannot convert stops nothing: in an unmapped
+// column it does not matter, in a marker or a stamp it counts as a value, and a row with such a key or assessment is
+// set aside.
 func TestSourceInAnotherEncoding(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		encoding, store string // store empty: the same database
+		encoding, store string // an empty store is the same database
 		word            string
-		odd, odder      string // literals that the server cannot convert; empty: it has none
-		named           string // the first in the incident
+		odd, odder      string // literals that the server cannot convert; empty if there are none
+		named           string // the row that the incident names
 	}{
 		{encoding: "EUC_JP", store: "UTF8", word: "回答", odd: `E'\xa9\xa1'`, odder: `E'\xa9\xa2'`, named: `"\xa9\xa1"`},
 		{encoding: "WIN1252", word: "réponse", odd: `E'\x81'`, odder: `E'\x8d'`, named: `"\x81"`},
@@ -84,7 +85,7 @@ func TestSourceInAnotherEncoding(t *testing.T) {
 			s.Expect("/hook", want...)
 			setAside(aside...)
 
-			if c.odd != "" { // nothing of such a row is left to take once it is gone
+			if c.odd != "" { // a deleted row has nothing left to set aside
 				run("update TABLE set id = 'd' where id = ODD; delete from TABLE where id = 'b'")
 				s.Expect("/hook", append(want, `created "d"`)...)
 				setAside()
@@ -93,7 +94,7 @@ func TestSourceInAnotherEncoding(t *testing.T) {
 	}
 }
 
-// A database whose encoding the server cannot convert to UTF8 at all is refused, with the reason.
+// A database with an encoding that cannot be converted to UTF8 at all is refused, with the reason.
 func TestEncodingThatCannotBeConverted(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, "")

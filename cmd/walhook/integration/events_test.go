@@ -9,7 +9,7 @@ import (
 	"walhook/testenv"
 )
 
-// Each case is a site of its own, so that the events are exactly those of its statements.
+// Each case has its own site, so the events are exactly those of its statements.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -167,12 +167,12 @@ func TestBulkChanges(t *testing.T) {
 	for id := 1; id <= 4000; id++ {
 		for _, event := range []string{"created", "started"} {
 			if n := got[fmt.Sprintf("%s %d", event, id)]; n != 1 {
-				t.Fatalf("%s of response %d came %d times", event, id, n)
+				t.Fatalf("%s of response %d arrived %d times", event, id, n)
 			}
 		}
 	}
 	if len(got) != 8000 {
-		t.Errorf("%d different events came, not 8000", len(got))
+		t.Errorf("%d different events arrived, not 8000", len(got))
 	}
 	if n := testenv.Value[int64](t, s.Store, "select count(*) from walhook.delivery_log where status = 'success'"); n != 8000 {
 		t.Errorf("the log has %d successes, not 8000", n)

@@ -9,7 +9,7 @@ import (
 	"walhook/testenv"
 )
 
-// Why did it not arrive: each answer that walhook.explain has, as a viewer sees it.
+// Each answer of walhook.explain, as a viewer sees it.
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("ASSESSMENT_TABLE", "public.assessment", "RESPONDENT_ORGANIZATION", "organization_id",
@@ -41,7 +41,7 @@ func TestExplain(t *testing.T) {
 	testenv.Exec(t, s.Store, "update walhook.settings set enabled = true")
 	s.Exec("begin; select walhook.silence(); update respondent set finished_at = now() where id = 5; commit")
 	s.WaitStored()
-	s.Exec("update respondent set finished_at = now() + interval '1 day' where id = 5") // a second finish nobody wants to hear of
+	s.Exec("update respondent set finished_at = now() + interval '1 day' where id = 5") // a second finish, which no webhook is for
 	s.Exec("insert into respondent (id, assessment_id) values (6, 1)")
 	s.Exec("delete from respondent where id = 6")
 	s.Exec("insert into respondent (id, assessment_id) values (7, 1)")
@@ -97,10 +97,10 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s of response %s through webhook %d: %s\nwanted %s", c.event, c.response, c.hook, got, c.want)
 		}
 	}
-	// Older than the webhook's last change: what it was like then is not known.
+	// Older than the webhook's last change: its filters at that time are unknown.
 	testenv.Exec(t, s.Store, "update walhook.webhook set assessment_id = '1' where id = $1", other)
 	if got := explain("2", other, "created"); !strings.HasPrefix(got, cannotTell) || !strings.Contains(got, "(the webhook was changed afterwards, at ") {
-		t.Errorf("a webhook that was changed meanwhile: %s", got)
+		t.Errorf("a webhook that was changed since: %s", got)
 	}
 	rows := func(response, want string) {
 		t.Helper()
@@ -110,12 +110,12 @@ func TestExplain(t *testing.T) {
 	}
 	rows("2", "12|12")
 	rows("987", "1|1")
-	// Of thousands of webhooks for other assessments some are enough.
+	// Of thousands of webhooks for other assessments it lists only some.
 	testenv.Exec(t, s.Store, "insert into walhook.webhook (url, event_type, assessment_id) select 'http://127.0.0.1:1/', 'response.created', 1000 + g from generate_series(1, 2000) g")
 	rows("2", "23|23")
 	rows("987", "1|1")
 	if got := testenv.Psql(t, viewer, "select event_type, happened, webhook_id, reason from walhook.explain('987')"); !strings.HasPrefix(got, "|not known||walhook knows no such response: ") {
-		t.Errorf("explain of a response that never was: %s", got)
+		t.Errorf("explain of an unknown response: %s", got)
 	}
 	if got := explain("2", 0, "created' and webhook_id is null and matched = 'f"); got != "yes|f||assessment differs: so it is with 1990 more webhooks" {
 		t.Errorf("the rest of the webhooks: %s", got)
@@ -126,7 +126,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// What waits says for what, and an endpoint how it does.
+// The views show what each pending delivery waits for, and the health of each endpoint.
 func TestPendingAndEndpointHealth(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("RETRY_BASE", "1h", "RETRY_CAP", "2h")
@@ -168,7 +168,7 @@ func TestPendingAndEndpointHealth(t *testing.T) {
 	off3 := "webhooks are switched off (walhook.settings)"
 	waits(hook(first, "1|response.created|1|HTTP 500 Internal Server Error|t|"+off3), hook(second, "1|response.started|0|-|f|"+off3), hook(off, "9|response.created|0|-|f|"+off3))
 	if status := d.Stop(); status != 0 {
-		t.Errorf("the daemon ended with status %d", status)
+		t.Errorf("the daemon exited with status %d", status)
 	}
 	testenv.Exec(t, s.Store, "update walhook.settings set enabled = true; update walhook.queue set next_attempt_at = null, attempts = 0; update walhook.endpoint set failures = 9, not_before = now() + interval '1 hour'; delete from walhook.queue where event_type = 2")
 	waits(hook(first, "1|response.created|0|HTTP 500 Internal Server Error|f|endpoint in trouble: N failures in a row"), hook(off, "9|response.created|0|-|f|webhook disabled: moving house"))
