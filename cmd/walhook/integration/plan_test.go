@@ -133,9 +133,6 @@ func TestPlanIsRunByHand(t *testing.T) {
 			if c.name == "daemon's role plans" {
 				// Part one alone is enough: attach does the rest.
 				script, _, _ = strings.Cut(script, "\n-- 2. ")
-				full, _, _ := s.Walhook("plan")
-				_, undo, _ := strings.Cut(full, "\n-- What undoes")
-				script += "\n-- What undoes" + undo
 			}
 			mustRunFile(t, dba, script)
 			if c.elsewhere {
@@ -186,6 +183,57 @@ func TestPlanIsWhatAttachRuns(t *testing.T) {
 	byHand.Hooks()
 	byHand.Exec("insert into respondent (id, assessment_id) values (60, 1)")
 	byHand.Expect("/hook", "created 60")
+}
+
+// A plan begins with what it does, in plain words, and ends with the schema, which may be in a file of its own.
+func TestPlanIsReadable(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	s := harness.NewSiteOn(t, server, livedIn)
+	whole, errOut, status := s.Walhook("plan", "--role", "walhook")
+	if status != 0 {
+		t.Fatalf("plan: status %d\n%s", status, errOut)
+	}
+	head, rest, _ := strings.Cut(whole, "\n\\set ON_ERROR_STOP on\n")
+	before := 0
+	for _, text := range []string{
+		"What is done, in this order:", "1. Part 1 in ", "creates role \"walhook\"", "grants select (", "creates schema walhook", "creates publication \"walhook\"",
+		"2. Part 2 in ", "the end of this script", "3. walhook attach creates the replication slot", "No table of the application is altered",
+	} {
+		at := strings.Index(head[before:], text)
+		if at < 0 {
+			t.Fatalf("the head of the plan lacks %q, or has it too early:\n%s", text, head)
+		}
+		before += at
+	}
+	short, _, schemaIsLast := strings.Cut(rest, "\n-- 2. ")
+	if n := strings.Count(short, "\n"); !schemaIsLast || n > 250 || !strings.Contains(short, "\n--undo ") || !strings.Contains(short, "CREATE_REPLICATION_SLOT") {
+		t.Errorf("before the schema there are %d lines:\n%s", n, short)
+	}
+
+	folder := t.TempDir()
+	schema := filepath.Join(folder, "it's the schema.sql")
+	script, errOut, status := s.Walhook("plan", "--role", "walhook", "--schema", schema)
+	if status != 0 || strings.Count(script, "\n") > 300 {
+		t.Errorf("plan --schema: status %d, %d lines\n%s", status, strings.Count(script, "\n"), errOut)
+	}
+	included, err := os.ReadFile(schema)
+	if err != nil || !strings.Contains(string(included), "create table walhook.queue") {
+		t.Errorf("the file of the schema: %v, %d bytes", err, len(included))
+	}
+	untouched := catalogs(t, s.DB)
+	mustRunFile(t, s.DB, script)
+	byFiles := catalogs(t, s.DB)
+	mustRunFile(t, s.DB, undoOf(script))
+	unchanged(t, "the script with a file and its undo", untouched, catalogs(t, s.DB))
+	mustRunFile(t, s.DB, whole)
+	unchanged(t, "the script in one file, beside that in two,", byFiles, catalogs(t, s.DB))
+	mustRunFile(t, s.DB, undoOf(whole))
+	unchanged(t, "the script and its undo", untouched, catalogs(t, s.DB))
+
+	if _, errOut, status := s.Walhook("plan", "--schema", filepath.Join(folder, "none", "f.sql")); status != 1 || !strings.Contains(errOut, "write the schema: open ") {
+		t.Errorf("a file that cannot be written: status %d: %s", status, errOut)
+	}
 }
 
 // A script or undo that is run in a database that it is not for does nothing. The undo also undoes a script that

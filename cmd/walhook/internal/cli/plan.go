@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"io"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -14,21 +16,24 @@ import (
 )
 
 func newPlanCommand(env *Environment) *cobra.Command {
-	var role string
+	var role, schemaFile string
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Print the SQL that attach would run, and what it refuses; changes nothing",
-		Long: `Prints the SQL of attach as a script for psql, with everything else as comments: what attach would refuse and why, the size
-of the table and how long its snapshot takes, the columns that leave the database, what each statement locks and whom it could
-keep waiting, and the SQL that undoes it all. It reads the catalog and some rows, and changes nothing.
+		Long: `Prints the SQL of attach as a script for psql. It begins with a summary. Comments contain everything else: what attach would refuse
+and why, the size of the table and an estimate of how long its snapshot takes, the columns that leave the database, what each statement
+locks and whom it can block, and the SQL that undoes it all. It reads the catalog and some rows, and changes nothing.
 
-The script has two parts. The first must be run by the owner of the tables or a superuser; it gives the daemon's role the rights that it
-lacks, and nothing more. The second is what that role may do itself, and attach does it in any case. With --role the script is written for
-a daemon's role, and creates it if it does not exist; a DBA runs the script, and attach and run then need only that role. If the store is
-on another server, run the same script there too: each part finds out whether it is where it belongs.
+The script has two parts. The owner of the tables or a superuser must run the first; it grants the daemon's role the rights that it
+lacks, and nothing more. The second creates the schema walhook, and is most of the script. The daemon's role may run it, and attach runs it
+in any case. --schema writes it to a file of its own, which the script includes; keep both files in one folder.
 
-Exit status 1, with the reasons on stderr, when attach as the role that WALHOOK_DATABASE_URL names would refuse.`,
+With --role the script is written for a daemon's role, and creates it if it does not exist; a DBA runs the script, and attach and run then
+need only that role. If the store is on another server, run the same script there too: each part detects where it runs.
+
+Exit status 1, with the reasons on stderr, if attach as the role in WALHOOK_DATABASE_URL would refuse.`,
 		Example: `  walhook plan --role walhook > attach.sql
+  walhook plan --role walhook --schema schema.sql > attach.sql
   psql -v ON_ERROR_STOP=1 -f attach.sql
   sed -n 's/^--undo //p' attach.sql > undo.sql`,
 		Args: cobra.NoArgs,
@@ -37,15 +42,21 @@ Exit status 1, with the reasons on stderr, when attach as the role that WALHOOK_
 			if err != nil {
 				return err
 			}
-			p, err := setup.MakePlan(cmd.Context(), setup.PlanConfig{SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Role: role})
+			p, err := setup.MakePlan(cmd.Context(), setup.PlanConfig{
+				SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Role: role,
+			})
 			if err != nil {
 				return err
 			}
-			(&planPrinter{w: cmd.OutOrStdout(), plan: p, cfg: cfg}).print()
+			if err := (&planPrinter{w: cmd.OutOrStdout(), plan: p, cfg: cfg, schemaFile: schemaFile}).print(); err != nil {
+				return err
+			}
 			return wouldRefuse(p)
 		},
 	}
-	cmd.Flags().StringVar(&role, "role", "", "the daemon's role; default: the one that WALHOOK_DATABASE_URL names (WALHOOK_STORE_URL in a store elsewhere)")
+	cmd.Flags().StringVar(&role, "role", "",
+		"the daemon's role; default: the one in WALHOOK_DATABASE_URL (WALHOOK_STORE_URL in a store elsewhere)")
+	cmd.Flags().StringVar(&schemaFile, "schema", "", "write the schema walhook to this file, and include it")
 	return cmd
 }
 
@@ -66,9 +77,10 @@ var aboutRights = []string{"replication_right", "select_right", "row_security", 
 
 // planPrinter writes a plan as a script.
 type planPrinter struct {
-	w    io.Writer
-	plan *setup.Plan
-	cfg  *Config
+	w          io.Writer
+	plan       *setup.Plan
+	cfg        *Config
+	schemaFile string // holds part 2; "": the script does
 }
 
 func (p *planPrinter) comment(format string, args ...any) {
@@ -83,18 +95,19 @@ func (p *planPrinter) prefixed(prefix, text string) {
 
 func (p *planPrinter) blank() { fmt.Fprintln(p.w) }
 
-func (p *planPrinter) print() {
+func (p *planPrinter) print() error {
 	p.comment("walhook %s: what attach does with this configuration. Nothing has been changed.", Version())
 	p.comment("Planned as role %s, for the daemon's role %s.", p.plan.Preflight.User, p.plan.Role)
 	if p.plan.Role == p.plan.Preflight.User {
 		p.comment("This is what attach runs as this role. walhook plan --role NAME prints what lets a role with fewer rights attach.")
 	}
 	if p.plan.Elsewhere {
-		p.comment("The application's database is %s; the store is %s, for the role %s there. Run this script in both: each part finds out where it is.",
+		p.comment("The application's database is %s; the store is %s, for the role %s there. Run this script in both: each part detects where it runs.",
 			p.plan.Source.Address, p.plan.Store.Address, p.plan.StoreRole)
 	}
+	p.summary()
 	p.comment("Run it by: psql -v ON_ERROR_STOP=1 -f FILE")
-	p.comment("If it stops halfway, what it has done stays; the next plan has what is left to do.")
+	p.comment("If it stops halfway, what it has done stays; the next plan prints what is left to do.")
 	p.lines("", p.onlyHere())
 	p.blank()
 	for _, f := range p.plan.Preflight.Findings {
@@ -107,15 +120,14 @@ func (p *planPrinter) print() {
 		p.comment("  walhook attach --adopt: upgrades the schema, creates slot %s and what is missing of publication %s, compares the rows with\n"+
 			"    the recorded state, fires what was missed, and records this database as the original.", p.cfg.Slot, p.cfg.Publication)
 		p.comment("  walhook attach --fresh: the same schema, slot and publication; deletes every pending delivery, disables every webhook, and\n" +
-			"    records the state of the rows anew, which fires nothing.")
-		return
+			"    records the state of the rows from scratch, which fires nothing.")
+		return nil
 	}
 	p.about()
 	p.parts("1. To be run by the owner of the tables or a superuser. If you run attach as such a role, it does this itself, and that role then owns\nschema and publication.", p.plan.Owners)
-	p.parts("2. To be run by the daemon's role, or the schema's owner. If you skip it, attach does it. A script run by somebody who may not SET ROLE\nto that role skips it by itself.", p.plan.Daemon)
 	if len(p.plan.Rest) > 0 {
 		p.blank()
-		p.comment("3. Only attach itself can do this, because it needs the snapshot that the slot exports. To be read, not to be run:")
+		p.comment("After parts 1 and 2, only attach itself can do this, because it needs the snapshot that the slot exports. To be read, not to be run:")
 		for _, step := range p.plan.Rest {
 			p.comment("")
 			p.comment("%s", step.Note)
@@ -123,6 +135,81 @@ func (p *planPrinter) print() {
 		}
 	}
 	p.undo()
+	schema, err := p.separateSchema()
+	if err != nil {
+		return err
+	}
+	p.parts("2. To be run by the daemon's role, or the schema's owner. If you skip it, attach does it. A script run by somebody who may not SET ROLE\nto that role skips it by itself.", schema)
+	return nil
+}
+
+// separateSchema writes part 2 to a file of its own, if there is to be one, and returns what the script has in its place.
+func (p *planPrinter) separateSchema() ([]setup.PlanPart, error) {
+	if p.schemaFile == "" || len(p.plan.Daemon) == 0 {
+		return p.plan.Daemon, nil
+	}
+	var file strings.Builder
+	file.WriteString("-- The schema walhook. The script of walhook plan includes this file, which is not to be run by itself.\n")
+	part := p.plan.Daemon[0] // there is one store
+	for _, step := range part.Steps {
+		file.WriteString(step.SQL + "\n")
+	}
+	if err := os.WriteFile(p.schemaFile, []byte(file.String()), 0o644); err != nil {
+		return nil, fmt.Errorf("write the schema: %w", err)
+	}
+	note := part.Steps[0].Note + " The file is looked for in the folder of this script."
+	part.Steps = []setup.PlanStep{{Note: note, SQL: `\ir '` + strings.ReplaceAll(p.schemaFile, "'", "''") + "'"}}
+	return []setup.PlanPart{part}, nil
+}
+
+// summary is the head of the script in plain words.
+func (p *planPrinter) summary() {
+	var items []string
+	for _, part := range p.plan.Owners {
+		items = append(items, fmt.Sprintf("Part 1 in %s, by the owner of the tables or a superuser, %s.", part.In.Address, summarize(part.Steps)))
+	}
+	for _, part := range p.plan.Daemon {
+		where := "at the end of this script"
+		if p.schemaFile != "" {
+			where = "in the file " + p.schemaFile
+		}
+		items = append(items, fmt.Sprintf("Part 2 in %s, by role %s or by attach, creates or updates the tables, views, functions and grants of the schema walhook, %s.", part.In.Address, part.As, where))
+	}
+	if len(p.plan.Rest) > 0 {
+		items = append(items, fmt.Sprintf("walhook attach creates the replication slot %q, reads the mapped columns of %s at its snapshot, and stores the state of its rows.",
+			p.cfg.Slot, p.cfg.mapping().Respondent.Display()))
+	}
+	if len(items) == 0 {
+		return
+	}
+	p.comment("")
+	p.comment("What is done, in this order:")
+	for i, item := range items {
+		p.comment("  %d. %s", i+1, wrap(item, 130, "     "))
+	}
+	p.comment("No table of the application is altered. The lines that begin with %s undo it all.", strings.TrimSpace(undoPrefix))
+	p.comment("")
+}
+
+var (
+	createdObject = regexp.MustCompile(`^create (?:or replace )?(role|schema|function|publication) ((?:"(?:[^"]|"")*"|[\w.])+)`)
+	otherChange   = regexp.MustCompile(`^(grant|alter|drop) (.*)`)
+)
+
+// summarize names what the statements create, grant and change, in their order.
+func summarize(steps []setup.PlanStep) string {
+	var done []string
+	for _, step := range steps {
+		for line := range strings.SplitSeq(step.SQL, "\n") {
+			line = strings.TrimSuffix(line, ";")
+			if match := createdObject.FindStringSubmatch(line); match != nil {
+				done = append(done, "creates "+match[1]+" "+match[2])
+			} else if match := otherChange.FindStringSubmatch(line); match != nil {
+				done = append(done, match[1]+"s "+match[2])
+			}
+		}
+	}
+	return strings.Join(done, "; ")
 }
 
 func (p *planPrinter) refusals() {
@@ -245,7 +332,7 @@ func (p *planPrinter) undo() {
 		return
 	}
 	p.blank()
-	p.comment("What undoes all this. Stop the daemons first, and run it as you ran part 1. Keep it: a later plan no longer knows what was made here.")
+	p.comment("What undoes all this. Stop the daemons first, and run it as you ran part 1. Keep it: a later plan does not know what this one created.")
 	p.comment("  sed -n 's/^%s//p' FILE > undo.sql", undoPrefix)
 	p.lines(undoPrefix, p.onlyHere())
 	for _, part := range p.plan.Undo {
