@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -73,5 +75,49 @@ func TestOrderHoldsAcrossKeyChanges(t *testing.T) {
 		if got := len(delivered[response]); got != 4 {
 			t.Errorf("response %s: %d of 4 events came: %v", response, got, delivered[response])
 		}
+	}
+}
+
+// An event under a changed key, while one under the former key is in flight, is handed over as due. It is loaded at once
+// even if it is alone in its batch, and later events do not pass it.
+func TestEventUnderChangedKeyIsNotOvertaken(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, "create table respondent (id bigint primary key, assessment_id bigint, started_at timestamptz, finished_at timestamptz)")
+	s.Run()
+	s.Hook("/hook", "completed")
+	s.Hook("/hook", "changed")
+	attempted, answer := make(chan struct{}), make(chan struct{})
+	s.Receiver.Respond("/hook", func(r testenv.Request) testenv.Reply {
+		if strings.Contains(r.Body, "completed") {
+			attempted <- struct{}{}
+			<-answer
+		}
+		return testenv.Reply{}
+	})
+	deliveries := func(n int, which string) {
+		t.Helper()
+		testenv.Eventually(t, harness.Patience, fmt.Sprint(n, " deliveries"), func() (bool, string) { // no row of a fence is stored with them
+			got := testenv.Value[int](t, s.Store, "select count(*) from walhook.delivery_log where "+which)
+			return got == n, fmt.Sprint(got)
+		})
+	}
+	var want []string
+	for id := 1; id <= 4; id++ { // now and then something else loads the event
+		s.Exec(fmt.Sprintf("insert into respondent values (%d, 1, now(), now())", id))
+		<-attempted
+		s.Exec(fmt.Sprintf("update respondent set id = 100 + id where id = %d", id))
+		s.Exec(fmt.Sprintf("update respondent set finished_at = clock_timestamp() where id = 100 + %d", id))
+		deliveries(3*id-1, "true")
+		answer <- struct{}{}
+		deliveries(1, fmt.Sprintf("response_id = '%d' and status = 'success'", id))
+		s.Exec(fmt.Sprintf("update respondent set finished_at = clock_timestamp() where id = 100 + %d", id))
+		deliveries(3*id, "status = 'success'")
+		want = append(want, fmt.Sprintf("completed %d", id), fmt.Sprintf("changed %d", 100+id), fmt.Sprintf("changed %d", 100+id))
+	}
+	s.Expect("/hook", want...)
+	sent := testenv.Value[[]int64](t, s.Store, `select array_agg(delivery_id order by delivered_at_tz, delivery_id)
+		from walhook.delivery_log where response_id::bigint < 200`)
+	if !slices.IsSorted(sent) {
+		t.Errorf("deliveries ended in the order %v", sent)
 	}
 }
