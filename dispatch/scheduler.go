@@ -153,10 +153,10 @@ func (s *Scheduler) reportAttempt(d *delivery, r result, was, is bool) {
 	s.logAttempt(d, r)
 	switch {
 	case is && !was:
-		s.cfg.Log.Warn("an endpoint is failing; what goes there waits",
-			"endpoint", d.hook.displayURL(), "failures", failingAfter, "error", o.Error)
+		s.cfg.Log.Warn("endpoint failing; its deliveries wait",
+			"host", d.hook.displayURL(), "failures", failingAfter, "error", o.Error)
 	case was && !is:
-		s.cfg.Log.Info("an endpoint works again", "endpoint", d.hook.displayURL())
+		s.cfg.Log.Info("endpoint works again", "host", d.hook.displayURL())
 	}
 }
 
@@ -171,8 +171,8 @@ func (s *Scheduler) logAttempt(d *delivery, r result) {
 	}
 	s.cfg.Log.Log(context.Background(), level, "attempt",
 		"delivery_id", d.id, "webhook_id", d.webhookID, "message_id", d.messageID(), "response_id", d.responseID,
-		"event", d.event.String(), "attempt", d.attempts+1,
-		"endpoint", d.hook.displayURL(), "outcome", r.outcome.Kind.String(), "final", r.final, "http_status", r.outcome.HTTPStatus,
+		"event_type", d.event.String(), "attempt", d.attempts+1,
+		"host", d.hook.displayURL(), "outcome", r.outcome.Kind.String(), "final", r.final, "http_status", r.outcome.HTTPStatus,
 		"error", r.outcome.Error, "duration_ms", r.outcome.Duration.Milliseconds(), "next_in", r.delay.Round(time.Millisecond))
 }
 

@@ -157,7 +157,7 @@ func (e *examiner) attachment(ctx context.Context) bool {
 		return false
 	}
 	if err := a.CheckTarget(e.cfg.Target); err != nil {
-		e.note(catalog.Fail, "mapping", err.Error(), "set the variables back, or detach and attach")
+		e.note(catalog.Fail, "mapping", err.Error(), "set the variables back, or "+e.detachAdvice()+" and walhook attach")
 		return false
 	}
 	e.note(catalog.OK, "attachment", fmt.Sprintf("attached since %s", a.AttachedAt.UTC().Format(time.RFC3339)), "")
@@ -179,7 +179,7 @@ func (e *examiner) attachRefusals(ctx context.Context) {
 func (e *examiner) adviseRename() {
 	for i, f := range e.findings {
 		if f.NotFound {
-			e.findings[i].Remedy = "give it back its name; or stop the daemons, walhook detach, change the variable, walhook attach (what happens in between fires nothing)"
+			e.findings[i].Remedy = "give it back its name; or stop the daemons, " + e.detachAdvice() + ", change the variable, walhook attach (what happens in between fires nothing)"
 		}
 	}
 }
@@ -236,7 +236,7 @@ func (e *examiner) slot(ctx context.Context) {
 	}
 	e.grade(e.preflight.Slot.ActivePID == nil, catalog.Warn, "daemon", map[bool]string{
 		true: "nobody reads the slot, so the server keeps WAL for it", false: "the slot is being read",
-	}[e.preflight.Slot.ActivePID == nil], "start walhook run, or walhook detach")
+	}[e.preflight.Slot.ActivePID == nil], "start walhook run, or "+e.detachAdvice())
 }
 
 // publication turns the preflight's findings on the publication into failures, now that the stream depends on it.
@@ -250,4 +250,12 @@ func (e *examiner) publication() {
 		"walhook run or walhook reconcile mends it if run as its owner; or let the owner run: "+strings.Join(
 			e.preflight.PublicationSpec.RepairSQL(e.preflight.Publication), "; ",
 		)+";")
+}
+
+// detachAdvice is the command, and the role that it takes: a publication that a DBA's script has created is not the daemon's to drop.
+func (e *examiner) detachAdvice() string {
+	if p := e.preflight.Publication; p != nil && !p.Owner {
+		return fmt.Sprintf("walhook detach as the owner of publication %q", e.cfg.Target.Publication)
+	}
+	return "walhook detach"
 }

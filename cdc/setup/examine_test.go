@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"walhook/cdc/catalog"
 	"walhook/testenv"
 )
 
@@ -36,6 +37,22 @@ func TestStandbyNames(t *testing.T) {
 	} {
 		if diff := cmp.Diff(want, slices.Clip(standbyNames(setting))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", setting, diff)
+		}
+	}
+}
+
+// A role that does not own the publication cannot detach, and is not advised to.
+func TestDetachIsAdvisedToWhoCan(t *testing.T) {
+	t.Parallel()
+	for want, publication := range map[string]*catalog.Publication{
+		"the daemons, walhook detach, change":                                       {Owner: true},
+		`the daemons, walhook detach as the owner of publication "walhook", change`: {Owner: false},
+	} {
+		e := &examiner{cfg: ExamineConfig{Target: catalog.Target{Publication: "walhook"}}}
+		e.preflight, e.findings = &catalog.Preflight{Publication: publication}, []catalog.Finding{{NotFound: true}}
+		e.adviseRename()
+		if got := e.findings[0].Remedy; !strings.Contains(got, want) {
+			t.Errorf("the remedy is %q, which lacks %q", got, want)
 		}
 	}
 }
