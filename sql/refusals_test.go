@@ -16,7 +16,7 @@ func TestMistakesAreRefusedInSentences(t *testing.T) {
 	refused(t, admin,
 		refusal{insert + ") values ('example.com/hunter2', 'response.created')", "webhook.url must be an absolute http or https URL"},
 		refusal{insert + ") values (null, 'response.created')", "a webhook needs a url and an event_type"},
-		refusal{insert + ") values ('https://example.com/hunter2', 'finished')", "response.created, response.started, response.completed or response.changed"},
+		refusal{insert + ") values ('https://example.com/hunter2', 'finished')", "Use response.created, response.started, response.completed"},
 		refusal{insert + ", secret) values ('https://example.com/', 'response.created', 'hunter2')", "SELECT walhook.new_secret()"},
 		refusal{insert + ", enabled) values ('https://example.com/hunter2', 'response.created', null)", "are either true or false"},
 		refusal{insert + ", ordered) values ('https://example.com/hunter2', 'response.created', null)", "are either true or false"},

@@ -321,7 +321,7 @@ func (h *history) expected(to cdc.Position) ([]queuedEvent, map[string]recordedS
 	}
 	left := map[string]recordedState{}
 	for id, state := range states {
-		left[id] = recordedState{State: *state, Created: created[id], Fate: fates[id].fired | fates[id].silenced<<4}
+		left[id] = recordedState{State: *state, Created: created[id], Fate: fates[id].fired | fates[id].silenced<<(cdc.EventTypeLimit-1)}
 	}
 	return events, left
 }
