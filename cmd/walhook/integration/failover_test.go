@@ -15,7 +15,7 @@ import (
 	"walhook/testenv"
 )
 
-// behindWire puts a wire between the daemons and the database that a variable names.
+// behindWire puts a wire between the daemons and the database in a variable.
 func behindWire(s *harness.Site, variable, database string) (wire *testenv.Wire) {
 	s.T.Helper()
 	detour(s, variable, database, func(upstream string) string {
@@ -25,7 +25,7 @@ func behindWire(s *harness.Site, variable, database string) (wire *testenv.Wire)
 	return wire
 }
 
-// detour lets a variable name a database by the address of what stands before it.
+// detour replaces the address in a variable with that of a proxy.
 func detour(s *harness.Site, variable, database string, before func(upstream string) (addr string)) {
 	s.T.Helper()
 	u, err := url.Parse(database)
@@ -45,7 +45,7 @@ func resolved(s *harness.Site, kind string) {
 	})
 }
 
-// told waits until there is an incident of the kind whose detail matches.
+// told waits for an incident of the kind whose detail matches.
 func told(s *harness.Site, kind, pattern string) {
 	s.T.Helper()
 	testenv.Eventually(s.T, harness.Patience, "an incident of kind "+kind+" that says "+pattern, func() (bool, string) {
@@ -54,8 +54,8 @@ func told(s *harness.Site, kind, pattern string) {
 	})
 }
 
-// A standby that is promoted has no slot of ours (before PostgreSQL 17 none has). What the application wrote there before the
-// daemon came is not lost.
+// A promoted standby does not have walhook's slot (before PostgreSQL 17, none can). What the application wrote there
+// before the daemon connected is not lost.
 func TestStandbyPromoted(t *testing.T) {
 	t.Parallel()
 	primary := testenv.NewServer(t, nil)
@@ -91,8 +91,8 @@ func TestStandbyPromoted(t *testing.T) {
 	}
 }
 
-// After a failover the old server may stay up, and connections to it stay open where only new ones are led to the new one. What the
-// daemon asks about the source it then asks the new server.
+// After a failover the old server may keep running with its connections, while new ones lead to the new server. From
+// then on, the daemon's queries of the source must go to the new server.
 func TestFailoverBesideTheOldServer(t *testing.T) {
 	t.Parallel()
 	primary := testenv.NewServer(t, nil)
@@ -121,7 +121,7 @@ func TestFailoverBesideTheOldServer(t *testing.T) {
 	testenv.Exec(t, old, "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'walsender' and application_name like 'walhook%'")
 	resolved(s, "slot_lost")
 	d.Ready()
-	for range 200 { // transactions that the old server does not know
+	for range 200 { // transactions that the old server does not have
 		s.Exec("select pg_current_xact_id()")
 	}
 	s.Exec("insert into respondent (id, assessment_id) values (8, 1)")
@@ -132,7 +132,7 @@ func TestFailoverBesideTheOldServer(t *testing.T) {
 	})
 }
 
-// switchboard forwards connections to where it leads as they are made.
+// switchboard forwards each new connection to its current target.
 func switchboard(t *testing.T, to string) (addr string, lead func(addr string)) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -164,8 +164,8 @@ func switchboard(t *testing.T, to string) (addr string, lead func(addr string)) 
 	return listener.Addr().String(), func(addr string) { upstream.Store(&addr) }
 }
 
-// A server that was restored to an earlier point has our slot and a WAL that ends before what the store knows. What is written
-// there afterwards arrives; what the restored rows have forgotten does not fire.
+// A server that was restored to an earlier point has walhook's slot and a WAL that ends before the stored position.
+// Later changes arrive; changes lost in the restore fire nothing.
 func TestSourceRestored(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -188,11 +188,11 @@ func TestSourceRestored(t *testing.T) {
 	wire.Restore()
 	resolved(s, "server_restored")
 	d.Ready()
-	s.Exec("insert into respondent (id, assessment_id) values (8, 1)") // its first life never was
+	s.Exec("insert into respondent (id, assessment_id) values (8, 1)") // its first insert was lost in the restore
 	s.Expect("/hook", append([]string{"created 8", "created 8"}, missedInGap...)...)
 }
 
-// Somebody else's slot under our name begins where it was made: what came before is compared.
+// Another slot with walhook's name starts where it was created: earlier changes are found by a comparison.
 func TestAnotherSlotUnderTheName(t *testing.T) {
 	t.Parallel()
 	for _, running := range []bool{true, false} {
@@ -203,7 +203,7 @@ func TestAnotherSlotUnderTheName(t *testing.T) {
 			d := s.Run()
 			s.Hooks()
 			if running {
-				// Stopped, it does not come between the slot's end and its new beginning.
+				// Stop it, so that it does not interfere between dropping and creating the slot.
 				if err := d.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 					t.Fatal(err)
 				}
@@ -256,7 +256,7 @@ func TestIdleSlotInvalidated(t *testing.T) {
 	expectRecovered(s, "/hook", missedInGap...)
 }
 
-// However often the comparison is killed half-way, what it finds is fired once.
+// However often a comparison is killed halfway, its findings fire once.
 func TestKilledWhileMending(t *testing.T) {
 	t.Parallel()
 	const n = 60000
@@ -264,7 +264,7 @@ func TestKilledWhileMending(t *testing.T) {
 	s.Exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(1, $1::int) g", n)
 	d := s.Run()
 	s.Hook("/hook", "completed")
-	s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{Hang: true})) // queued is what counts
+	s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{Hang: true})) // only queueing matters
 	d.Stop()
 	s.Exec("update respondent set finished_at = now()")
 	s.DropSlot()
@@ -274,13 +274,13 @@ func TestKilledWhileMending(t *testing.T) {
 			if at == "creating slot" {
 				return strings.Contains(d.Log.String(), at), d.Log.String()
 			}
-			// Its transaction has written what nobody sees yet.
+			// Its transaction has written, but is not committed.
 			got := testenv.Psql(t, s.Store, "select count(*) from pg_stat_activity where application_name like 'walhook%' and datname = current_database() and backend_xid is not null")
 			return got != "0", got
 		})
 		d.Kill()
 		if queued := testenv.Value[int](t, s.Store, "select count(*)::int from walhook.queue"); queued != 0 && queued != n {
-			t.Fatalf("killed half-way, it left %d deliveries", queued)
+			t.Fatalf("a comparison that was killed halfway left %d deliveries", queued)
 		}
 	}
 	s.Start().Ready()
@@ -294,7 +294,7 @@ func TestKilledWhileMending(t *testing.T) {
 	}
 }
 
-// Of two daemons one works; when it is killed the other takes over, and when it is stopped at once.
+// One of two daemons reads; if it is killed the other takes over, and if it is stopped, immediately.
 func TestTakeover(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -303,7 +303,7 @@ func TestTakeover(t *testing.T) {
 	first.Readyz(200, "streaming")
 	second := s.Start()
 	second.Readyz(200, "standing by")
-	mustFail(s.With("FINISHED", "started_at"), "run", "WALHOOK_FINISHED was") // and not when it is needed
+	mustFail(s.With("FINISHED", "started_at"), "run", "WALHOOK_FINISHED was") // refused at startup, not only when it is needed
 	s.With("FINISHED", "finished_at")
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.Expect("/hook", "created 1")
@@ -329,10 +329,11 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
-// lockClass is the first key of the lock that each daemon holds in the store. The second one is its number.
+// lockClass is the first key of the advisory lock that each daemon holds in the store. The second is its number.
 const lockClass = 0x77686b64
 
-// In a store that was restored another daemon may have got the number of one that lives. That one leaves it alone and takes another.
+// In a restored store, another daemon may have the same number as a live one. That one must not disturb it, and take
+// another number.
 func TestNumberOfAnotherDaemon(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -364,7 +365,7 @@ func TestNumberOfAnotherDaemon(t *testing.T) {
 	s.Expect("/hook", "created 1")
 }
 
-// A session of another daemon has the lock of the number that one is given, which numbers that repeat lead to. It takes the next.
+// If numbers repeat, another daemon may hold the lock of the number that a daemon gets. It takes the next number.
 func TestNumberIsTaken(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -382,7 +383,7 @@ func TestNumberIsTaken(t *testing.T) {
 	}
 }
 
-// A walsender that is there and says nothing is found out and replaced.
+// A silent walsender is detected and replaced.
 func TestFrozenWalsender(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -407,11 +408,11 @@ func TestFrozenWalsender(t *testing.T) {
 	d.Ready()
 	s.Expect("/hook", "created 1")
 	if still := testenv.Value[bool](t, s.DB, "select exists (select from pg_stat_activity where pid = $1)", pid); still {
-		t.Error("the frozen walsender still holds its place")
+		t.Error("the frozen walsender still occupies the slot")
 	}
 }
 
-// The store's server is away while the application writes on: it notices nothing, and everything arrives afterwards, once.
+// While the store's server is down, the application can write as usual. Afterwards everything arrives, once.
 func TestStoreAway(t *testing.T) {
 	t.Parallel()
 	const n = 4000
@@ -424,14 +425,14 @@ func TestStoreAway(t *testing.T) {
 	queued(s, 100)
 	store.Kill()
 	d.Readyz(503, "")
-	wait() // fails the test where a write fails
+	wait() // fails the test if a write fails
 	s.Up(store)
 	d.Ready()
 	exactlyOnce(s, n, "created", "started")
 }
 
-// The webhook-id of what is pending, a test and a redelivery among it, stays when the application moves to another server, and
-// when it is detached and attached again.
+// Pending deliveries, including a test and a redelivery, keep their webhook-id when the application moves to another
+// server, and through detach and attach.
 func TestMessageIDsOutliveTheSource(t *testing.T) {
 	t.Parallel()
 	before, after := testenv.NewServer(t, nil), testenv.NewServer(t, nil)
@@ -462,7 +463,7 @@ func TestMessageIDsOutliveTheSource(t *testing.T) {
 	}
 	s.WaitLog("select count(*) from walhook.delivery_log where recovered and response_id = '3' and attempts > 0", "1")
 	if got := testenv.Psql(t, s.Store, ids); got != want {
-		t.Errorf("on another server the ids of what was pending became\n%s\ninstead of\n%s", got, want)
+		t.Errorf("on another server the ids of pending deliveries became\n%s\ninstead of\n%s", got, want)
 	}
 	d.Stop()
 	if _, errOut, status := s.Walhook("detach"); status != 0 {
@@ -470,7 +471,7 @@ func TestMessageIDsOutliveTheSource(t *testing.T) {
 	}
 	s.Attach()
 	if got := testenv.Psql(t, s.Store, ids); got != want {
-		t.Errorf("attached again, the ids of what was pending became\n%s\ninstead of\n%s", got, want)
+		t.Errorf("after another attach the ids of pending deliveries became\n%s\ninstead of\n%s", got, want)
 	}
 	s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{}))
 	s.Start().Ready()

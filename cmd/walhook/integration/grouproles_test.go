@@ -8,8 +8,8 @@ import (
 	"walhook/testenv"
 )
 
-// An owner without CREATEROLE attaches, and is told that the group roles are missing; so is whoever looks or runs as another role.
-// What they are told to do leads to a daemon that streams.
+// When an owner without CREATEROLE attaches, attach reports the missing group roles, and so do doctor and run as
+// another role. Following their advice leads to a daemon that streams.
 func TestAttachWithoutCreaterole(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSiteOn(t, testenv.NewServer(t, nil), harness.SampleSchema)
@@ -53,7 +53,7 @@ func TestAttachWithoutCreaterole(t *testing.T) {
 	testenv.Psql(t, super, "insert into respondent (id, assessment_id) values (1, 1)")
 	s.Expect("/hook", "created 1")
 
-	// Only the owner detaches, and is told what went with the schema.
+	// Only the owner can detach. The output lists what was dropped with the schema.
 	d.Stop()
 	says(1, "detach", "must be owner", "nothing was changed", "detach as boss", "undo")
 	s.With("DATABASE_URL", boss)

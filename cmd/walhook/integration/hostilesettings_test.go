@@ -9,7 +9,7 @@ import (
 	"walhook/testenv"
 )
 
-// hostileSettings are what roles, databases and servers have been seen to set, and worse.
+// hostileSettings are settings that roles, databases and servers have in practice, and worse.
 var hostileSettings = map[string]string{
 	"statement_timeout": "30ms", "lock_timeout": "10ms", "idle_in_transaction_session_timeout": "10ms", "idle_session_timeout": "200ms",
 	"transaction_timeout": "20ms", "default_transaction_isolation": "serializable", "default_transaction_read_only": "on",
@@ -23,7 +23,7 @@ var hostileSettings = map[string]string{
 	"session_replication_role": "replica", "temp_buffers": "100", "restrict_nonsystem_relation_kind": "view, foreign-table",
 }
 
-// Whatever a role sets, its commands and daemons do what they do elsewhere.
+// Whatever a role's settings, its commands and daemons behave the same.
 func TestHostileSettings(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil) // roles belong to the whole server
@@ -35,7 +35,7 @@ func TestHostileSettings(t *testing.T) {
 	for _, role := range []string{"boss", "d"} {
 		for name, value := range hostileSettings {
 			if testenv.Psql(t, super, "select 1 from pg_settings where lower(name) = '"+name+"'") != "1" || role == "d" && name == "session_replication_role" {
-				continue // not of this server, or nothing that the role could mend: doctor tells
+				continue // the server does not have it, or the role cannot change it, which doctor reports
 			}
 			testenv.Psql(t, super, fmt.Sprintf("alter role %s set %s = '%s'; alter role %[1]s in database %[4]q set %[2]s = '%[3]s'", role, name, value, database))
 		}

@@ -6,7 +6,7 @@ import (
 	"walhook/cmd/walhook/internal/harness"
 )
 
-// Tables that look like ones to be followed and cannot be, or not without harm.
+// Tables that look usable but cannot be followed, or not without harm.
 func TestAttachRefusesHostileTables(t *testing.T) {
 	t.Parallel()
 	const columns = "id bigint primary key, assessment_id bigint, started_at timestamptz, finished_at timestamptz"

@@ -9,16 +9,16 @@ import (
 	"walhook/testenv"
 )
 
-// Ids match as their columns compare them, however they are spelled: in the two tables, in a webhook made before attach or after it, in
-// a copy of webhooks, and in a comparison.
+// Ids match the way their columns compare them, however they are spelled: in the two tables, in a webhook created
+// before or after attach, in a copy of webhooks, and in a comparison.
 func TestIDsMatchAsTheirColumnsCompareThem(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name                             string
 		assessment, respondent           string // types of the assessment's key and of the column that names it
-		id, copied                       string // SQL for an assessment as the respondent's column has it, and for its copy
+		id, copied                       string // SQL for an assessment as in the respondent's column, and for its copy
 		organization, organizationID     string // type and SQL
-		before, after, organizationAsked string // as the webhooks name them
+		before, after, organizationAsked string // as spelled in the webhooks
 		refused                          string
 	}{
 		{
@@ -54,7 +54,7 @@ func TestIDsMatchAsTheirColumnsCompareThem(t *testing.T) {
 			if _, stderr, status := s.Walhook("attach"); status != 0 {
 				t.Fatal(stderr)
 			}
-			s.Walhook("detach") // what is left is a store without types
+			s.Walhook("detach") // leaves a store without column types
 			before := s.Hook("/before", "created", "assessment_id", quoted(c.before))
 			s.Hook("/impossible", "created", "assessment_id", quoted(c.refused))
 			d := s.Run()
@@ -66,7 +66,7 @@ func TestIDsMatchAsTheirColumnsCompareThem(t *testing.T) {
 				t.Errorf("a webhook for %s: %v: %s", c.refused, err, said)
 			}
 			if report, _, _ := s.Walhook("doctor"); !strings.Contains(report, "webhooks_impossible_id") {
-				t.Errorf("doctor does not report the webhook that can match nothing:\n%s", report)
+				t.Errorf("doctor does not report the webhook that can never match:\n%s", report)
 			}
 
 			paths := []string{"/before", "/after", "/organization", "/all"}
@@ -75,12 +75,12 @@ func TestIDsMatchAsTheirColumnsCompareThem(t *testing.T) {
 				s.Expect(path, "created 1")
 			}
 			if got := testenv.Value[int64](t, s.Store, fmt.Sprintf("select count(*) from walhook.explain('1') where webhook_id = %d and reason = 'delivered'", before)); got != 1 {
-				t.Error("explain does not know what became of it")
+				t.Error("explain does not show the delivery")
 			}
 			testenv.Exec(t, s.Store, fmt.Sprintf("select walhook.test_webhook(%d)", before))
 			s.Expect("/before", "created 1", "created 1")
 
-			// A copy gets the webhooks, by the stream and by hand.
+			// Copies get the webhooks, from the stream and by hand.
 			s.Exec(fmt.Sprintf("insert into assessment values (%s, 'COPY', %s)", c.copied, c.id))
 			s.Exec(fmt.Sprintf("insert into respondent (id, assessment_id) values (2, %s)", c.copied))
 			s.Expect("/after", "created 1", "created 2")
@@ -99,7 +99,7 @@ func TestIDsMatchAsTheirColumnsCompareThem(t *testing.T) {
 	}
 }
 
-// Where a column is retyped, webhooks name their assessments as the new one does.
+// When a column's type changes, webhooks spell their assessments according to the new type.
 func TestWebhooksFollowARetypedColumn(t *testing.T) {
 	t.Parallel()
 	s := sentinelOf(harness.NewSite(t, `create table respondent (id bigint primary key, assessment_id text, page int default 0, started_at timestamptz, finished_at timestamptz);`), "insert into respondent (id) values (9%06d)", "9%06d")

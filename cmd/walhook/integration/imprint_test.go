@@ -15,8 +15,8 @@ import (
 	"walhook/testenv"
 )
 
-// imprintSQL reads everything of a database and its server that walhook could leave a trace in, without numbers that only the
-// server's history makes.
+// imprintSQL reads everything in a database and its server in which walhook could leave traces, without numbers that
+// depend on the server's history.
 var imprintSQL = strings.ReplaceAll(`
 select 'schema', nspname, nspowner::regrole, acl('n', nspacl, nspowner) from pg_namespace where nspname !~ '^pg_(toast|temp)' order by 2;
 select 'class', oid::regclass, relkind, relpersistence, relowner::regrole, relreplident, relrowsecurity, relforcerowsecurity, relispartition, relhastriggers,
@@ -52,8 +52,8 @@ select 'shared dependency', refobjid::regrole, deptype, count(*) from pg_shdepen
  and deptype in ('a', 'o') group by 2, 3 order by 2, 3;`,
 	"acl(", "pg_temp.acl(")
 
-// imprint returns everything of a database that walhook could change: the catalogs, the rows of the application's tables, and
-// what pg_dump says of it, where there is one for this server.
+// imprint returns everything in a database that walhook could change: the catalogs, the rows of the application's
+// tables, and the output of pg_dump, if there is one for this server.
 func imprint(t *testing.T, server, url string) string {
 	t.Helper()
 	return catalogs(t, url) + testenv.Psql(t, url, `
@@ -61,7 +61,7 @@ func imprint(t *testing.T, server, url string) string {
 		  from pg_class c where c.relkind = 'r' and c.relnamespace::regnamespace::text !~ '^(pg_|information_schema)' order by 1;`) + "\n" + dump(t, server, url)
 }
 
-// catalogs returns the catalogs' part of it.
+// catalogs returns the part from the catalogs.
 func catalogs(t *testing.T, url string) string {
 	t.Helper()
 	app := regexp.MustCompile(`APP\((\w+)\)`).ReplaceAllString(imprintSQL, `$1::regnamespace::text !~ '^(pg_|information_schema)'`)
@@ -73,8 +73,8 @@ func catalogs(t *testing.T, url string) string {
 
 var dumpVersion = regexp.MustCompile(`\) ([0-9]+)`)
 
-// dump returns what pg_dump says, without what differs from run to run; nothing where the only one there is is older than the
-// server, which it refuses then.
+// dump returns the output of pg_dump, without parts that differ from run to run. It returns nothing if pg_dump is older
+// than the server, which it then refuses.
 func dump(t *testing.T, bin, url string, options ...string) string {
 	t.Helper()
 	path := filepath.Join(bin, "pg_dump")
@@ -91,7 +91,7 @@ func dump(t *testing.T, bin, url string, options ...string) string {
 	}
 	major, _ := strconv.Atoi(dumpVersion.FindStringSubmatch(string(version))[1])
 	if server := testenv.Value[int](t, url, "select current_setting('server_version_num')::int / 10000"); major < server {
-		t.Logf("pg_dump is of version %d and the server of %d: the catalogs alone are compared", major, server)
+		t.Logf("pg_dump has version %d and the server %d; only the catalogs are compared", major, server)
 		return ""
 	}
 	out, err := exec.Command(path, append(options, "--create", url)...).CombinedOutput()
@@ -101,18 +101,18 @@ func dump(t *testing.T, bin, url string, options ...string) string {
 	return regexp.MustCompile(`(?m)^\\(un)?restrict .*$`).ReplaceAllString(string(out), "")
 }
 
-// unchanged fails where a database is not as it was.
+// unchanged fails the test if a database has changed.
 func unchanged(t *testing.T, what, before, after string) {
 	t.Helper()
 	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(after, "\n")); diff != "" {
-		t.Errorf("%s left the database another one (-before +after):\n%s", what, diff)
+		t.Errorf("%s changed the database (-before +after):\n%s", what, diff)
 	}
 }
 
-// livedIn gives a fresh site's roles and tables what applications have: owners, rights, defaults, other publications.
+// livedIn adds to a new site what real applications have: owners, rights, defaults, other publications.
 const livedIn = "create role app_owner login; create role app_reader login;" + livedInAlso
 
-// livedInAlso is the same in another database of the server.
+// livedInAlso does the same in another database of the server.
 const livedInAlso = harness.SampleSchema + `
 grant usage, create on schema public to app_owner;
 alter table respondent owner to app_owner; alter table assessment owner to app_owner;

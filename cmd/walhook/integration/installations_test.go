@@ -14,7 +14,7 @@ import (
 	"walhook/testenv"
 )
 
-// must runs a command that is to succeed, and returns what it printed.
+// must runs a command that must succeed, and returns its output.
 func must(s *harness.Site, args ...string) string {
 	s.T.Helper()
 	out, errOut, status := s.Walhook(args...)
@@ -24,7 +24,7 @@ func must(s *harness.Site, args ...string) string {
 	return out + errOut
 }
 
-// beside returns another installation on the same application's database, with slot, publication and store of its own.
+// beside returns another installation on the same application's database, with its own slot, publication and store.
 func beside(s *harness.Site, name string) *harness.Site {
 	s.T.Helper()
 	b := copied(s, s.DB).With("SLOT", s.Env["SLOT"]+"_"+name, "PUBLICATION", name)
@@ -33,8 +33,8 @@ func beside(s *harness.Site, name string) *harness.Site {
 	return b.WithStore(testenv.Postgres(s.T))
 }
 
-// Installations on one database attach, stream, are silenced and detach without each other, whichever goes first, with the store of one
-// in the application's database, or of none.
+// Installations on one database attach, stream, are silenced and detach independently, in any order, with or without a
+// store in the application's database.
 func TestInstallationsSideBySide(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
@@ -49,7 +49,7 @@ func TestInstallationsSideBySide(t *testing.T) {
 				a.Hook("/hook", "created")
 				b := beside(a, "other")
 
-				// What is a's is not taken.
+				// b cannot take what belongs to a.
 				slot, publication := b.Env["SLOT"], b.Env["PUBLICATION"]
 				mustFail(b.With("PUBLICATION", "walhook"), "attach", `publication "walhook" is that of another walhook, which reads slot "`+a.Env["SLOT"]+`"`, "WALHOOK_PUBLICATION")
 				mustFail(b.With("PUBLICATION", publication, "SLOT", a.Env["SLOT"]), "attach", "this store knows nothing of it", "another WALHOOK_SLOT")
@@ -75,7 +75,7 @@ func TestInstallationsSideBySide(t *testing.T) {
 				both(a, b)
 				a.Exec("select walhook.unpublish('other', 'respondent'::regclass)")
 				if got := testenv.Psql(t, a.DB, "select pubname from pg_publication_tables where tablename = 'respondent'"); got != "walhook" {
-					t.Errorf("unpublish of one leaves the table in %s", got)
+					t.Errorf("after unpublish of one, the table is published in %s", got)
 				}
 				resolved(b, "publication_changed")
 				db.Ready()
@@ -87,7 +87,7 @@ func TestInstallationsSideBySide(t *testing.T) {
 				}
 				dgoes.Stop()
 				undisturbed(stays, "detach of another installation", func() {
-					if first == "b" { // by the undo of its plan, and then by detach
+					if first == "b" { // with the undo of its plan, and then with detach
 						b.DropSlot()
 						if out, err := testenv.TryPsql(t, b.DB, undoOf(plan)); err != nil {
 							t.Errorf("the undo of a plan: %v\n%s", err, out)
@@ -99,7 +99,7 @@ func TestInstallationsSideBySide(t *testing.T) {
 				both(stays)
 				got := testenv.Psql(t, a.DB, "select string_agg(pubname, ','), (select string_agg(slot_name, ',') from pg_replication_slots where database = current_database()) from pg_publication")
 				if want := publicationOf(stays) + "|" + stays.Env["SLOT"]; got != want {
-					t.Errorf("publication and slot that are left: %s, not %s", got, want)
+					t.Errorf("the remaining publication and slot are %s, not %s", got, want)
 				}
 				dstays.Stop()
 				must(stays, "detach", "--drop-schema")
@@ -167,12 +167,12 @@ func TestWhatOthersCreatedIsLeftAlone(t *testing.T) {
 	})
 }
 
-// An attach that was interrupted leaves neither slot nor publication behind, also where another one is to be attached next.
+// An interrupted attach leaves neither slot nor publication behind, even if the next attach uses other names.
 func TestInterruptedAttachUnderOtherNames(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
 	s.Attach()
-	s.Exec("update walhook.attachment set phase = 'attaching', attached_at = null") // as kill -9 leaves it once the slot is there
+	s.Exec("update walhook.attachment set phase = 'attaching', attached_at = null") // the state after kill -9 once the slot exists
 	s.With("SLOT", s.Env["SLOT"]+"_next", "PUBLICATION", "next").Attach()
 	got := testenv.Psql(t, s.DB, "select slot_name from pg_replication_slots where database = current_database(); select pubname from pg_publication")
 	if want := s.Env["SLOT"] + "\nnext"; got != want {
@@ -184,7 +184,8 @@ func TestInterruptedAttachUnderOtherNames(t *testing.T) {
 	s.Expect("/hook", "created 1")
 }
 
-// What waited when a store was detached goes on once it is attached elsewhere, whose transaction ids mean something else.
+// Deliveries that were pending at detach are sent once the store is attached elsewhere, though transaction ids mean
+// something else there.
 func TestPendingGoesOnAfterAttachElsewhere(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.Postgres(t))
@@ -194,7 +195,7 @@ func TestPendingGoesOnAfterAttachElsewhere(t *testing.T) {
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.WaitLog("select count(*) from walhook.delivery_log where status = 'pending' and attempts > 0", "1")
 	d.Stop()
-	testenv.Exec(t, s.Store, "update walhook.queue set xid = 4000000000") // of a server that has written much
+	testenv.Exec(t, s.Store, "update walhook.queue set xid = 4000000000") // of a server with many transactions
 	must(s, "detach")
 	s.DB = testenv.Database(t, testenv.NewServer(t, nil), harness.SampleSchema)
 	s.With("DATABASE_URL", s.DB).Attach()
@@ -203,7 +204,7 @@ func TestPendingGoesOnAfterAttachElsewhere(t *testing.T) {
 	s.WaitLog("select status from walhook.delivery_log", "success")
 }
 
-// A dump of the schema alone, as test databases are made from, has the tables of a store and no rows: attach completes it.
+// A dump of only the schema, as used for test databases, has a store's tables but no rows: attach completes it.
 func TestSchemaRestoredWithoutRows(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -224,7 +225,7 @@ func TestSchemaRestoredWithoutRows(t *testing.T) {
 	}
 }
 
-// If another database takes the slot's name while attach is at work, attach says whose the slot is and leaves nothing.
+// If another database takes the slot's name during attach, attach names that database and leaves nothing behind.
 func TestSlotNameTakenDuringAttach(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -247,7 +248,7 @@ func TestSlotNameTakenDuringAttach(t *testing.T) {
 		n := testenv.Value[int](t, s.DB, "select count(*)::int from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query ilike 'create publication%'")
 		return n == 1, "it does not"
 	})
-	other.Exec("select pg_copy_logical_replication_slot($1, $2)", other.Env["SLOT"], s.Env["SLOT"]) // unlike creation it waits for no transaction
+	other.Exec("select pg_copy_logical_replication_slot($1, $2)", other.Env["SLOT"], s.Env["SLOT"]) // unlike creation, this does not wait for transactions
 	if _, err := lock.Exec(t.Context(), "commit"); err != nil {
 		t.Fatal(err)
 	}
@@ -259,14 +260,14 @@ func TestSlotNameTakenDuringAttach(t *testing.T) {
 	}
 	got := testenv.Psql(t, s.DB, "select count(*) from pg_publication; select count(*) from walhook.attachment; select count(*) from pg_replication_slots where database = current_database()")
 	if got != "0\n0\n0" {
-		t.Errorf("publications, attachments and slots that are left:\n%s", got)
+		t.Errorf("attach left publications, attachments and slots:\n%s", got)
 	}
 	other.Exec("select pg_drop_replication_slot($1)", s.Env["SLOT"])
 	other.DropSlot()
 	s.Attach()
 }
 
-// An attach that is killed at any instant, and again, is completed by the next one, which leaves one slot and one publication.
+// An attach that is repeatedly killed at any instant is completed by the next one, with one slot and one publication.
 func TestAttachKilledAtAnyInstant(t *testing.T) {
 	t.Parallel()
 	for _, way := range []string{"--adopt", "--fresh"} {
@@ -288,14 +289,14 @@ func TestAttachKilledAtAnyInstant(t *testing.T) {
 				_ = cmd.Wait()
 			}
 			began := time.Now()
-			_, _, _ = c.Walhook("attach", way+"x") // bad usage: what it takes to start
+			_, _, _ = c.Walhook("attach", way+"x") // invalid usage, to measure the startup time
 			start := time.Since(began)
 			for round := range 6 {
 				c.With("SLOT", fmt.Sprintf("%s_copy%d", s.Env["SLOT"], round%2))
 				interrupt(way, start+time.Duration(rand.IntN(400))*time.Millisecond)
 				interrupt(way, start+time.Duration(rand.IntN(400))*time.Millisecond)
 				if testenv.Value[string](t, c.Store, "select database || ' ' || phase from walhook.attachment") == c.Database()+" attached" {
-					break // it was through before it was killed
+					break // it had finished before it was killed
 				}
 			}
 			must(c, "attach", way)
@@ -311,7 +312,7 @@ func TestAttachKilledAtAnyInstant(t *testing.T) {
 	}
 }
 
-// An adoption that was interrupted does not stand in the way of starting anew, and its slot goes.
+// An interrupted adoption does not prevent attach --fresh, which drops its slot.
 func TestFreshAfterAnInterruptedAdoption(t *testing.T) {
 	t.Parallel()
 	for _, same := range []bool{true, false} {
@@ -319,7 +320,7 @@ func TestFreshAfterAnInterruptedAdoption(t *testing.T) {
 		s.Attach()
 		c := copied(s, templated(s, testenv.Postgres(t)))
 		next := s.Env["SLOT"] + "_next"
-		c.Exec("update walhook.attachment set next_slot = $1", next) // as kill -9 leaves it once the slot is there
+		c.Exec("update walhook.attachment set next_slot = $1", next) // the state after kill -9 once the slot exists
 		c.Exec("select pg_create_logical_replication_slot($1, 'pgoutput')", next)
 		c.With("SLOT", next)
 		if !same {

@@ -13,8 +13,8 @@ import (
 	"walhook/testenv"
 )
 
-// A dead endpoint with a large backlog gets one probe at a time and delays no other; when it answers again, the backlog drains
-// without exceeding the endpoint's limit, each delivery once and those about one response in order.
+// A dead endpoint with a large backlog gets one probe at a time and delays no other. When it answers again, the backlog
+// drains without exceeding the endpoint's limit, each delivery once and those about the same response in order.
 func TestDeadEndpointWithBacklog(t *testing.T) {
 	t.Parallel()
 	const n = 10000
@@ -30,7 +30,7 @@ func TestDeadEndpointWithBacklog(t *testing.T) {
 		got := len(s.Receiver.Bodies("/dead"))
 		return got >= 20, fmt.Sprint(got)
 	})
-	s.WaitHeartbeat() // what was in flight before it counted as failing has ended
+	s.WaitHeartbeat() // attempts from before it counted as failing have ended
 	s.Receiver.Forget()
 	s.Exec("update respondent set finished_at = now() where id <= 500")
 	s.WaitRequests("/works", 500)
@@ -49,7 +49,7 @@ func TestDeadEndpointWithBacklog(t *testing.T) {
 		return left == 0, fmt.Sprint(left)
 	})
 	if most := s.Receiver.MostInFlight("/dead"); most > 6 {
-		t.Errorf("%d requests were in flight, and 6 are allowed", most)
+		t.Errorf("%d requests were in flight but 6 are allowed", most)
 	}
 	for id, story := range harness.ByResponse(s.Events("/dead")) {
 		if len(story) != 2 || story[0] != "created" || story[1] != "started" {
@@ -61,8 +61,8 @@ func TestDeadEndpointWithBacklog(t *testing.T) {
 	}
 }
 
-// Whatever is wrong with an endpoint, what waits for it costs one probe at a time and delays no other; once it answers, all of it
-// arrives within the endpoint's limit.
+// Whatever is wrong with an endpoint, its queue costs one probe at a time and delays no other. Once it answers,
+// everything arrives within the endpoint's limit.
 func TestEveryKindOfTrouble(t *testing.T) {
 	t.Parallel()
 	const n = 100
@@ -96,7 +96,7 @@ func TestEveryKindOfTrouble(t *testing.T) {
 		}
 	}
 	everywhere(8)
-	s.WaitHeartbeat() // what was in flight before they counted as failing has ended
+	s.WaitHeartbeat() // attempts from before they counted as failing have ended
 	s.Receiver.Forget()
 	s.Exec("update respondent set finished_at = now()")
 	s.WaitRequests("/works", n)
@@ -104,7 +104,7 @@ func TestEveryKindOfTrouble(t *testing.T) {
 	for path, reply := range kinds {
 		allowed := 1
 		if reply.Hang || reply.Reset || reply.Drip > 0 || len(reply.Body) > 1<<16 {
-			allowed = 2 // the receiver hears a moment later, or ends a moment after it was heard
+			allowed = 2 // the receiver may notice the end of an attempt a moment later
 		}
 		if most := s.Receiver.MostInFlight(path); most > allowed {
 			t.Errorf("%s got %d probes at a time", path, most)
@@ -119,7 +119,7 @@ func TestEveryKindOfTrouble(t *testing.T) {
 	s.Fence()
 	for path := range kinds {
 		if most := s.Receiver.MostInFlight(path); most > 4 {
-			t.Errorf("%d requests to %s were in flight, and 4 are allowed", most, path)
+			t.Errorf("%d requests to %s were in flight but 4 are allowed", most, path)
 		}
 	}
 	got := testenv.Psql(t, s.Store, "select status, count(*) from walhook.delivery_log group by 1")
@@ -128,7 +128,7 @@ func TestEveryKindOfTrouble(t *testing.T) {
 	}
 }
 
-// Without a word in WALHOOK_ALLOW_NETWORKS nothing goes to an inner address, whatever name or spelling leads there.
+// Without WALHOOK_ALLOW_NETWORKS nothing is sent to a private address, whatever name or spelling leads there.
 func TestInnerAddressesAreRefused(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("ALLOW_NETWORKS", "", "MAX_ATTEMPTS", "1")
@@ -140,7 +140,7 @@ func TestInnerAddressesAreRefused(t *testing.T) {
 	hosts := []string{"127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "[::]", "user:pw@127.0.0.1", "127.0.0.1.", "LOCALHOST"}
 	var accepted int
 	for _, host := range hosts {
-		// Some the store refuses already.
+		// The store already refuses some.
 		if testenv.TryExec(s.Store, "insert into walhook.webhook (assessment_id, url, event_type) values ('1', $1, 'response.created')",
 			fmt.Sprintf("http://%s:%s/inner", host, u.Port())) == nil {
 			accepted++
@@ -162,7 +162,7 @@ func TestInnerAddressesAreRefused(t *testing.T) {
 
 var goroutines = regexp.MustCompile(`(?m)^go_goroutines (\d+)`)
 
-// Sessions that break and come back, endpoints that come and go, and requests that hang leave no goroutine behind.
+// Broken sessions, temporary endpoints and hanging requests leak no goroutines.
 func TestNoGoroutineStays(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("DELIVERY_TIMEOUT", "300ms", "MAX_ATTEMPTS", "1")
@@ -198,12 +198,12 @@ func TestNoGoroutineStays(t *testing.T) {
 	}
 	testenv.Eventually(t, harness.Patience, "as many goroutines as before", func() (bool, string) {
 		now := count()
-		// A connection more or less in the pools makes a few.
+		// One more or less connection in the pools makes a few goroutines' difference.
 		return now <= before+6, fmt.Sprintf("%d, and %d before", now, before)
 	})
 }
 
-// Any number of new endpoints may hang: one that has answered before finds room beside them.
+// However many new endpoints hang, an endpoint that has answered before still gets attempts.
 func TestNewEndpointsThatHangLeaveRoom(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("CONCURRENCY", "8", "DELIVERY_TIMEOUT", "2m")
@@ -225,5 +225,5 @@ func TestNewEndpointsThatHangLeaveRoom(t *testing.T) {
 		return tried == 6, fmt.Sprintf("%d requests", tried)
 	})
 	s.Exec("insert into respondent (id, assessment_id) values (2, 1)")
-	s.WaitRequests("/proven", 2) // long before the others have run out of time
+	s.WaitRequests("/proven", 2) // long before the others time out
 }

@@ -7,8 +7,8 @@ import (
 	"walhook/testenv"
 )
 
-// A replica identity that lacks the key lets the application write and the stream go on, but a delete no longer tells which row it
-// was. The daemon says so while it lasts, and afterwards compares, which forgets the rows that are gone.
+// With a replica identity that lacks the key, the application and the stream continue, but a delete no longer
+// identifies its row. The daemon reports that while it lasts, and afterwards compares, which forgets the deleted rows.
 func TestReplicaIdentityHidesTheKey(t *testing.T) {
 	t.Parallel()
 	for name, watched := range map[string]bool{"for long": true, "for a moment": false} {
@@ -31,7 +31,7 @@ func TestReplicaIdentityHidesTheKey(t *testing.T) {
 				s.Expect("/hook", "created 3")
 				d.Readyz(200, "streaming")
 				if got := testenv.Psql(t, s.Store, "select count(*) from walhook.response_state where response_id = '1'"); got != "1" {
-					t.Errorf("%s states of the deleted row: did the delete tell its key after all?", got)
+					t.Errorf("%s states of the deleted row: the delete contained its key after all", got)
 				}
 				s.Exec(show)
 			} else {
@@ -45,7 +45,7 @@ func TestReplicaIdentityHidesTheKey(t *testing.T) {
 			if got := testenv.Psql(t, s.Store, "select count(*) from walhook.response_state where response_id = '1'"); got != "0" {
 				t.Errorf("%s states of the deleted row are left", got)
 			}
-			// It is as if nothing had been: the row that comes again is a new one.
+			// A row inserted again with that key is a new response.
 			s.Exec("insert into respondent (id, assessment_id, started_at) values (1, 1, now()); delete from respondent where id = 2")
 			s.Expect("/hook", "created 3", "created 1", "started 1")
 		})

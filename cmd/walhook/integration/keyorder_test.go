@@ -11,8 +11,8 @@ import (
 	"walhook/testenv"
 )
 
-// The order about a response holds across changes of its key: nothing under the new key starts before what was pending under the former
-// ones has ended.
+// The order per response holds across changes of its key: no delivery under a new key starts before those under earlier
+// keys have ended.
 func TestOrderHoldsAcrossKeyChanges(t *testing.T) {
 	t.Parallel()
 	s := sentinelOf(harness.NewSite(t, "create table respondent (id numeric(10) primary key, assessment_id bigint, started_at timestamptz, finished_at timestamptz)").
@@ -46,7 +46,7 @@ func TestOrderHoldsAcrossKeyChanges(t *testing.T) {
 		"update respondent set id = 10 where id = 1",
 		"update respondent set started_at = now() where id = 10",
 		"update respondent set id = -3 where id = 3; update respondent set id = 30, started_at = now() where id = -3",
-		// Within one transaction, which is stored in one.
+		// Within one transaction, which is stored in one transaction.
 		`begin; insert into respondent values (5, 1); update respondent set id = 50, started_at = now() where id = 5;
 			update respondent set id = 500, finished_at = now() where id = 50; update respondent set finished_at = now() + interval '1 s' where id = 500; commit`,
 		"update respondent set id = 100, finished_at = now() where id = 10",
@@ -58,7 +58,7 @@ func TestOrderHoldsAcrossKeyChanges(t *testing.T) {
 		s.Exec(statement)
 	}
 	s.WaitStored()
-	s.Exec("alter table respondent alter id type numeric(12, 2)") // which is another key as well
+	s.Exec("alter table respondent alter id type numeric(12, 2)") // which changes the key as well
 	s.Exec("update respondent set started_at = now() where id = 4")
 	s.Exec("update respondent set finished_at = now() where id = 4")
 	sentinelOf(s, "insert into respondent (id, assessment_id) values (9%03d, 999)", "9%03d.00")
@@ -73,7 +73,7 @@ func TestOrderHoldsAcrossKeyChanges(t *testing.T) {
 	defer mu.Unlock()
 	for _, response := range []string{"1", "2", "3", "4", "5"} {
 		if got := len(delivered[response]); got != 4 {
-			t.Errorf("response %s: %d of 4 events came: %v", response, got, delivered[response])
+			t.Errorf("response %s: %d of 4 events arrived: %v", response, got, delivered[response])
 		}
 	}
 }

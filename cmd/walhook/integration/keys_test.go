@@ -23,7 +23,7 @@ func responseIDs(s *harness.Site, path string) []string {
 	return ids
 }
 
-// sentinelOf replaces the harness's sentinel for schemas of their own. Both are formats that take its number.
+// sentinelOf replaces the harness's sentinel for other schemas. Both arguments are formats for its number.
 func sentinelOf(s *harness.Site, statement, key string) *harness.Site {
 	s.Sentinel = func(n int) (string, string) {
 		return fmt.Sprintf(statement, n), fmt.Sprintf(key, n)
@@ -31,7 +31,7 @@ func sentinelOf(s *harness.Site, statement, key string) *harness.Site {
 	return s
 }
 
-// The key is a JSON number where the column is an integer, otherwise a string.
+// The key is a JSON number if the column is an integer, otherwise a string.
 func TestKeyTypes(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -94,7 +94,7 @@ func byKey(ids []string) map[string]int {
 	return counts
 }
 
-// Names are taken exactly as the catalog spells them.
+// Names are used exactly as the catalog spells them.
 func TestQuotedNames(t *testing.T) {
 	t.Parallel()
 	s := sentinelOf(harness.NewSite(t, `create schema "Survey Data";
@@ -151,7 +151,7 @@ func TestPartitionedTable(t *testing.T) {
 	s.Expect("/two", "created 4", "started 4", "completed 3")
 }
 
-// PUBLISH=mapped lists the mapped columns, where the server can.
+// PUBLISH=mapped lists the mapped columns, if the server supports it.
 func TestPublishMapped(t *testing.T) {
 	t.Parallel()
 	server := testenv.Postgres(t)
@@ -170,13 +170,13 @@ func TestPublishMapped(t *testing.T) {
 	s.Exec("insert into respondent (id, assessment_id, essay) values (1, 1, 'x')")
 	s.Exec("update respondent set started_at = now(), page = 2")
 	s.Exec("update respondent set finished_at = now()")
-	s.Exec("alter table respondent drop column essay") // an unmapped column may go
+	s.Exec("alter table respondent drop column essay") // an unmapped column can be dropped
 	s.Exec("update respondent set finished_at = now()")
 	s.Expect("/hook", "created 1", "started 1", "completed 1", "changed 1")
 	s.Expect("/all", "completed 1")
 }
 
-// Who asks for mapped columns where all are published is not left to believe that it is so.
+// PUBLISH=mapped is refused if all columns are published.
 func TestPublishMappedAfterAll(t *testing.T) {
 	t.Parallel()
 	testenv.NeedsVersion(t, testenv.Postgres(t), 150000, "column lists")

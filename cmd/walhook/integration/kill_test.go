@@ -13,8 +13,8 @@ import (
 	"walhook/testenv"
 )
 
-// exactlyOnce holds log and receiver against the application's table: each event of responses 1 to n was queued once, came at
-// least once, and always under the delivery's own webhook-id.
+// exactlyOnce compares log and receiver with the application's table: each event of responses 1 to n was queued once,
+// and arrived at least once, always with the delivery's own webhook-id.
 func exactlyOnce(s *harness.Site, n int, events ...string) {
 	s.T.Helper()
 	s.Fence()
@@ -40,7 +40,7 @@ func exactlyOnce(s *harness.Site, n int, events ...string) {
 	for _, event := range events {
 		for id := 1; id <= n; id++ {
 			if seen := ids[fmt.Sprintf("%s %d", event, id)]; len(seen) != 1 {
-				s.T.Fatalf("%s of response %d came under %d webhook-ids", event, id, len(seen))
+				s.T.Fatalf("%s of response %d arrived with %d webhook-ids", event, id, len(seen))
 			}
 		}
 	}
@@ -49,7 +49,7 @@ func exactlyOnce(s *harness.Site, n int, events ...string) {
 	}
 }
 
-// writers lets clients write responses 1 to n, each inserted, then started, in transactions of their own.
+// writers starts clients that write responses 1 to n, inserting and starting each in separate transactions.
 func writers(s *harness.Site, n int) (wait func()) {
 	const clients = 4
 	var all sync.WaitGroup
@@ -91,7 +91,7 @@ func TestKillUnderLoad(t *testing.T) {
 	s.Hook("/hook", "started")
 	wait := writers(s, n)
 	for round := range 4 {
-		// At a moment that depends on how far it has come, not on the clock.
+		// At a moment that depends on its progress, not on the clock.
 		queued(s, int64(round*1000+rand.IntN(900)))
 		d.Kill()
 		d = s.Start()
@@ -101,14 +101,14 @@ func TestKillUnderLoad(t *testing.T) {
 	exactlyOnce(s, n, "created", "started")
 }
 
-// A transaction of 100,000 rows spans many store transactions. A kill in its middle neither loses nor repeats one.
+// A transaction of 100,000 rows spans many store transactions. A kill in the middle neither loses nor repeats any.
 func TestKillInLargeTransaction(t *testing.T) {
 	t.Parallel()
 	const n = 100000
 	s := harness.NewSite(t, harness.SampleSchema)
 	d := s.Run()
 	s.Hook("/hook", "created")
-	// Queued is what counts here: sending them all would take long.
+	// Only queueing matters here: sending them all would take long.
 	s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{Hang: true}))
 	s.Exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(1, $1::int) g", n)
 	for _, at := range []int64{1, 30000, 60000} {
@@ -127,7 +127,7 @@ func TestKillInLargeTransaction(t *testing.T) {
 	}
 }
 
-// The server's crash, and the end of all connections, are waited out by the daemon itself.
+// The daemon waits and reconnects after a server crash, and when all connections are terminated.
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -151,15 +151,15 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
-// A transaction is queued in part, and behind that part lies much that is of other tables. Until it comes again after a kill, the
-// server reports how far it has read, which moves the position; a second kill then must not forget what was queued.
+// A transaction is partly queued, followed by many changes of other tables. Until the server sends it again after a
+// kill, it reports how far it has read, which advances the position; a second kill must not forget what was queued.
 func TestKillTwiceInLargeTransaction(t *testing.T) {
 	t.Parallel()
 	const n = 30000
 	s := harness.NewSite(t, harness.SampleSchema+"create table other (n int);")
 	d := s.Run()
 	s.Hook("/hook", "created")
-	s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{Hang: true})) // what counts is what is queued
+	s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{Hang: true})) // only queueing matters
 	committed := make(chan error, 1)
 	go func() {
 		conn := testenv.Connect(t, s.DB)
@@ -188,10 +188,10 @@ func TestKillTwiceInLargeTransaction(t *testing.T) {
 	}
 	before, partial := position()
 	if !partial {
-		t.Fatal("the transaction was queued whole before the daemon was killed")
+		t.Fatal("the whole transaction was queued before the daemon was killed")
 	}
 	url := s.Env["DATABASE_URL"]
-	d = s.With("DATABASE_URL", url+"&wal_sender_timeout=4s").Start() // the server reports more often
+	d = s.With("DATABASE_URL", url+"&wal_sender_timeout=4s").Start() // makes the server report more often
 	testenv.Eventually(t, 3*harness.Patience, "another position", func() (bool, string) {
 		text, _ := position()
 		return text != before, text

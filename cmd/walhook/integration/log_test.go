@@ -21,7 +21,7 @@ func once(status int, body string) func(testenv.Request) testenv.Reply {
 	}
 }
 
-// The log tells of every delivery, its attempts, and the header that the receiver saw.
+// The log shows every delivery, its attempts, and the webhook-id that the receiver saw.
 func TestDeliveryLog(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("MAX_ATTEMPTS", "2", "RETRY_CAP", "2h")
@@ -69,7 +69,7 @@ func TestDeliveryLog(t *testing.T) {
 	}
 }
 
-// checkMessageIDs holds the log's message ids against the headers that the receiver saw, both ways.
+// checkMessageIDs verifies that the log's message ids are exactly those that the receiver saw.
 func checkMessageIDs(s *harness.Site) {
 	s.T.Helper()
 	seen := map[string]bool{}
@@ -85,7 +85,7 @@ func checkMessageIDs(s *harness.Site) {
 	}
 }
 
-// A webhook may leave its successes out of the log; failures are always kept.
+// A webhook may omit its successes from the log; failures are always logged.
 func TestLogSuccesses(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("MAX_ATTEMPTS", "1")
@@ -154,7 +154,7 @@ func TestTestWebhook(t *testing.T) {
 	checkMessageIDs(s)
 }
 
-// A redelivery is a new delivery with an id of its own and the old body.
+// A redelivery is a new delivery with its own id and the same body.
 func TestRedeliver(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("MAX_ATTEMPTS", "1", "RETRY_CAP", "2h")
@@ -163,7 +163,7 @@ func TestRedeliver(t *testing.T) {
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.Expect("/hook", "created 1")
 	first := testenv.Value[int64](t, s.Store, "select delivery_id from walhook.delivery_log")
-	// The second in which it is sent again differs; the body does not.
+	// Its webhook-timestamp differs; the body does not.
 	again := testenv.Value[int64](t, s.Store, "select walhook.redeliver($1)", first)
 	if again == first {
 		t.Errorf("the redelivery of %d has the same id", first)
@@ -180,7 +180,7 @@ func TestRedeliver(t *testing.T) {
 	}
 	checkMessageIDs(s)
 
-	// All that failed, but for what a redelivery has brought home since.
+	// All that failed, except those that a redelivery has delivered since.
 	s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{Status: 500}))
 	s.Exec("insert into respondent (id, assessment_id) values (2, 1), (3, 1), (4, 1)")
 	s.WaitLog("select count(*) from walhook.delivery_log where status = 'failed'", "3")
@@ -205,7 +205,7 @@ func TestRedeliver(t *testing.T) {
 	s.WaitLog("select count(*) from walhook.delivery_log where status = 'success' and response_id = '4'", "1")
 	redeliver(since, "0")
 
-	// What is not sent yet says why.
+	// A notice says why deliveries are not sent yet.
 	s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{Status: 500}))
 	s.Exec("insert into respondent (id, assessment_id) values (5, 1)")
 	s.WaitLog("select status from walhook.delivery_log where response_id = '5'", "failed")
@@ -216,13 +216,13 @@ func TestRedeliver(t *testing.T) {
 		{"update walhook.webhook set enabled = false; update walhook.settings set enabled = true", fmt.Sprintf("redeliver(%d)", failed), fmt.Sprintf("webhook %d is disabled: this stays pending until UPDATE", hook)},
 		{"delete from walhook.queue", fmt.Sprintf("redeliver_failed(%d, %s)", hook, since), fmt.Sprintf("webhook %d is disabled", hook)},
 		{"update walhook.queue set attempts = 1, next_attempt_at = now() + interval '1 hour'", fmt.Sprintf("retry_now(%d)", hook), fmt.Sprintf("webhook %d is disabled", hook)},
-		{"", fmt.Sprintf("retry_now(%d)", hook), fmt.Sprintf("webhook %d is disabled", hook)}, // nothing of it waits for its time any more
+		{"", fmt.Sprintf("retry_now(%d)", hook), fmt.Sprintf("webhook %d is disabled", hook)}, // none of its deliveries awaits a retry any more
 	} {
 		if out := testenv.Psql(t, s.Store, c.state+"; select walhook."+c.call); !strings.Contains(out, "NOTICE:  ") || !strings.Contains(out, c.says) {
 			t.Errorf("%s: %s", c.call, out)
 		}
 	}
-	// One whose webhook has just been deleted is still pending, until a daemon ends it.
+	// A delivery whose webhook has just been deleted is pending until a daemon fails it.
 	if got := testenv.Psql(t, s.Store, `begin; insert into walhook.queue (delivery_id, webhook_id, committed_at, event_type, response_id) values (987653, 987654, now(), 1, '1');
 		select walhook.redeliver(987653); rollback`); !strings.Contains(got, "987653") {
 		t.Errorf("a pending delivery without its webhook: %s", got)
@@ -234,7 +234,7 @@ func TestRedeliver(t *testing.T) {
 	}
 }
 
-// A delivery that is pending is made due at once and keeps its id.
+// A pending delivery becomes due immediately and keeps its id.
 func TestRedeliverPending(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("RETRY_BASE", "1h", "RETRY_CAP", "2h")
@@ -252,7 +252,7 @@ func TestRedeliverPending(t *testing.T) {
 	checkMessageIDs(s)
 }
 
-// Once a receiver works again, what waits for its next attempt need not wait on.
+// Once a receiver works again, deliveries that await a retry can be made due.
 func TestRetryNow(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("RETRY_BASE", "1h", "RETRY_CAP", "2h")
@@ -271,7 +271,7 @@ func TestRetryNow(t *testing.T) {
 	s.WaitLog("select webhook_id, status, attempts, count(*) from walhook.delivery_log group by 1, 2, 3 order by 1", fmt.Sprintf("%d|success|2|2\n%d|pending|1|2", hook, other))
 }
 
-// What cannot be a webhook is refused in words that help, and without repeating the secret.
+// Invalid webhooks are refused with a helpful message that does not repeat the secret.
 func TestWebhookConstraints(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)

@@ -14,7 +14,7 @@ import (
 	"walhook/testenv"
 )
 
-// A webhook for all assessments means those that have an external id, as it stands at that point of the transaction.
+// A webhook for all assessments matches those that have an external id at that point of the transaction.
 func TestAllAssessmentsNeedsExternalID(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("ASSESSMENT_TABLE", "public.assessment")
@@ -56,7 +56,7 @@ func TestAllAssessmentsNeedsExternalID(t *testing.T) {
 	s.Expect("/all", "created 1", "created 3", "created 6", "created 8", "created 9", "created 14", "created 16", "created 17")
 }
 
-// Without an assessment table there are no external ids to ask for.
+// Without an assessment table, external ids do not matter.
 func TestAllAssessmentsWithoutTable(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -87,7 +87,8 @@ func TestOrganizationFilter(t *testing.T) {
 	s.Expect("/c")
 }
 
-// Several webhooks may share a URL. Each makes deliveries of its own, and about one response they start one after the other.
+// Several webhooks may share a URL. Each has its own deliveries, and those about the same response start one after the
+// other.
 func TestWebhooksOnOneURL(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -131,7 +132,7 @@ func TestWebhooksOnOneURL(t *testing.T) {
 	}
 }
 
-// What administrators do to a webhook takes effect for every transaction that commits after it.
+// Edits of a webhook take effect for every transaction that commits after them.
 func TestWebhookLife(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("MAX_ATTEMPTS", "1000")
@@ -141,7 +142,7 @@ func TestWebhookLife(t *testing.T) {
 
 	// Edited: another URL, another event, another assessment.
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
-	s.Expect("/first", "created 1") // what is pending would follow the webhook
+	s.Expect("/first", "created 1") // pending deliveries would follow the webhook
 	s.Exec("update walhook.webhook set url = $1 where id = $2", s.Receiver.URL("/second"), id)
 	s.Exec("insert into respondent (id, assessment_id) values (2, 1)")
 	s.WaitStored()
@@ -153,14 +154,15 @@ func TestWebhookLife(t *testing.T) {
 	s.Expect("/second", "created 2", "started 3", "created 5")
 	s.Expect("/first", "created 1")
 
-	// What is pending follows the webhook to its new URL.
+	// Pending deliveries follow the webhook to its new URL.
 	s.Receiver.Respond("/second", failing)
 	s.Exec("insert into respondent (id, assessment_id) values (6, 2)")
 	s.PendingAfterFailure(id)
 	s.Exec("update walhook.webhook set url = $1 where id = $2", s.Receiver.URL("/third"), id)
 	s.Expect("/third", "created 6")
 
-	// Disabled: what is pending waits, and nothing new is queued. The clock is a webhook that goes on failing.
+	// Disabled: pending deliveries wait, and nothing new is queued. Another webhook that keeps failing serves as a
+	// clock.
 	s.Receiver.Respond("/third", failing)
 	s.Exec("insert into respondent (id, assessment_id) values (7, 2)")
 	s.PendingAfterFailure(id)
@@ -181,7 +183,7 @@ func TestWebhookLife(t *testing.T) {
 		t.Errorf("the disabled webhook says %s", got)
 	}
 
-	// Enabled: what was pending goes on, and what happened meanwhile stays away.
+	// Enabled: pending deliveries are sent, but not events that happened meanwhile.
 	s.Exec("delete from walhook.webhook where id = $1", clock)
 	s.Receiver.Forget()
 	s.Exec("update walhook.webhook set enabled = true where id = $1", id)
@@ -189,11 +191,11 @@ func TestWebhookLife(t *testing.T) {
 	s.Expect("/third", "created 7", "created 10")
 	got = testenv.Psql(t, s.Store, fmt.Sprintf("select disabled_at is null and disabled_reason is null from walhook.webhook where id = %d", id))
 	if got != "t" {
-		t.Error("the enabled webhook still tells why it was disabled")
+		t.Error("the enabled webhook still has a disabled_reason")
 	}
 }
 
-// Whatever is deleted while traffic runs, the log tells of every delivery, and the others go on.
+// Whatever is deleted under traffic, the log shows every delivery, and others continue.
 func TestWebhookDeletedUnderTraffic(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -208,7 +210,7 @@ func TestWebhookDeletedUnderTraffic(t *testing.T) {
 	s.Exec("insert into respondent (id, assessment_id) select n, 1 from generate_series(201, 400) n")
 	s.Fence()
 	if n := len(s.Receiver.Bodies("/kept")); n != 400 {
-		t.Errorf("%d of 400 events came to the webhook that was kept", n)
+		t.Errorf("%d of 400 events arrived at the webhook that was kept", n)
 	}
 	testenv.Eventually(t, harness.Patience, "the log to tell of the deleted webhook's deliveries", func() (bool, string) {
 		got := testenv.Psql(t, s.Store, `select webhook_id, status, count(*), min(error) from walhook.delivery_log group by 1, 2 order by 1`)
@@ -216,7 +218,7 @@ func TestWebhookDeletedUnderTraffic(t *testing.T) {
 	})
 }
 
-// The site's switch: while it is off events are recorded, nothing is queued and nothing is sent.
+// While webhooks are switched off, events are recorded, and nothing is queued or sent.
 func TestUseWebhooksSwitch(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("MAX_ATTEMPTS", "1000")
@@ -246,7 +248,7 @@ func TestUseWebhooksSwitch(t *testing.T) {
 		t.Errorf("the incident of the switch: %s", told)
 	}
 	if _, errOut, status := s.Walhook("status"); status != 0 {
-		t.Errorf("status takes the switch for a fault: %d, %s", status, errOut)
+		t.Errorf("status reports the switch as a failure: %d, %s", status, errOut)
 	}
 
 	s.Receiver.Respond("/failing", nil)
@@ -256,12 +258,12 @@ func TestUseWebhooksSwitch(t *testing.T) {
 		t.Errorf("the incident of the switch, afterwards: %s", told)
 	}
 	s.Exec("update respondent set finished_at = now() where id in (1, 3)")
-	s.Exec("update respondent set page = 2") // nothing is made up for
+	s.Exec("update respondent set page = 2") // earlier events are not sent later
 	s.Expect("/hook", "completed 1", "completed 3")
 	s.Expect("/failing", "created 2")
 }
 
-// An assessment inserted as a copy has its original's webhooks at once, and once.
+// An assessment inserted as a copy gets its original's webhooks immediately, and once.
 func TestAssessmentCopy(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("ASSESSMENT_TABLE", "public.assessment", "ASSESSMENT_COPIED_FROM", "copied_from")
@@ -291,15 +293,15 @@ func TestAssessmentCopy(t *testing.T) {
 		t.Errorf("copied webhooks (-want +got):\n%s", diff)
 	}
 	if n := testenv.Value[int32](t, s.Store, "select walhook.copy_webhooks('1', '10')"); n != 0 {
-		t.Errorf("copying by hand once more made %d webhooks", n)
+		t.Errorf("copying by hand once more created %d webhooks", n)
 	}
 	if n := testenv.Value[int32](t, s.Store, "select walhook.copy_webhooks('1', '12')"); n != 2 {
-		t.Errorf("copying by hand made %d webhooks, not 2", n)
+		t.Errorf("copying by hand created %d webhooks, not 2", n)
 	}
 }
 
-// A webhook that was made a moment ago keeps its place among those that had its URL before: what it is the first to send about a
-// response is not overtaken by what they have to send about it.
+// A new webhook keeps its place among those with the same URL: its first delivery about a response is not overtaken by
+// their later ones.
 func TestNewWebhookKeepsItsPlace(t *testing.T) {
 	t.Parallel()
 	for _, daemons := range []int{1, 2} {
@@ -343,8 +345,8 @@ func TestNewWebhookKeepsItsPlace(t *testing.T) {
 	}
 }
 
-// What waits for a webhook is not overtaken at a URL that others have, either, from the moment on in which it gets that URL, is enabled
-// again or begins to keep the order.
+// Pending deliveries of a webhook are not overtaken at a shared URL either, once it gets that URL, is enabled again or
+// becomes ordered.
 func TestEditedWebhookKeepsItsPlace(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -361,7 +363,7 @@ func TestEditedWebhookKeepsItsPlace(t *testing.T) {
 			s := harness.NewSite(t, harness.SampleSchema).With("RETRY_BASE", "5s", "RETRY_CAP", "5s")
 			s.Run()
 			s.Exec("insert into assessment (id, external_id) select g, 'EXT' from generate_series($1::int, $2::int) g", first, first+rounds-1)
-			// To load these takes a while.
+			// Loading these takes a while.
 			testenv.Exec(t, s.Store, `insert into walhook.webhook (assessment_id, url, event_type)
 				select (g + 100000)::text, 'https://example.com/' || g % 10, 'response.created' from generate_series(1, 3000) g`)
 			var edited [rounds]int64
@@ -375,7 +377,7 @@ func TestEditedWebhookKeepsItsPlace(t *testing.T) {
 			for i, id := range edited {
 				s.PendingAfterFailure(id)
 				testenv.Exec(t, s.Store, "update walhook.webhook set "+c.before+" where id = $1", id)
-				// Others are sent at once.
+				// Others are sent immediately.
 				s.Exec("insert into respondent (id, assessment_id, started_at) values ($1::int, $2::int, now())", 1000+i, first+i)
 				testenv.Eventually(t, harness.Patience, "another response's event", func() (bool, string) {
 					got := s.Events(fmt.Sprintf("/hook%d", i))
@@ -400,7 +402,7 @@ func TestEditedWebhookKeepsItsPlace(t *testing.T) {
 	}
 }
 
-// Somebody makes one webhook after another for a URL. What others have to send there is sent meanwhile.
+// While somebody creates one webhook after another for a URL, other webhooks' deliveries are sent there.
 func TestURLIsSentToWhileWebhooksCome(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -417,7 +419,7 @@ func TestURLIsSentToWhileWebhooksCome(t *testing.T) {
 	s.Expect("/hook", want...)
 }
 
-// While somebody edits one webhook of a URL after another, a backlog of others is sent there.
+// While somebody edits one webhook of a URL after another, the backlog of other webhooks is sent there.
 func TestBacklogIsSentWhileWebhooksAreEdited(t *testing.T) {
 	t.Parallel()
 	const backlog = 3000

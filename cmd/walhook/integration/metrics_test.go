@@ -13,13 +13,13 @@ import (
 	"walhook/testenv"
 )
 
-// What an operator watches moves with what happens.
+// Metrics reflect what happens.
 func TestMetricsMove(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("MAX_ATTEMPTS", "2")
 	s.Attach()
 	d := s.Start()
-	// All that the stream says is there from the first moment, so that an alert on it works for a daemon that never got further.
+	// The stream's metrics exist from the start, so that alerts work for a daemon that never gets further.
 	d.Listens()
 	if _, found := d.Scrape().Value("walhook_streaming"); !found {
 		t.Error("walhook_streaming is not served while the daemon starts")
@@ -66,10 +66,10 @@ func TestMetricsMove(t *testing.T) {
 	d.Shows(0, "walhook_queue_deliveries")
 	d.Shows(0, "walhook_queue_oldest_age_seconds")
 	if got, _ := d.Scrape().Value("walhook_build_info", "version", cli.Version()); got != 1 {
-		t.Error("walhook_build_info does not tell the version")
+		t.Error("walhook_build_info does not show the version")
 	}
 
-	// What waits for a disabled webhook counts, and is not called late.
+	// Deliveries of a disabled webhook count, but not as late.
 	testenv.Exec(t, s.Store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now() - interval '1 day', 3, '1')", off)
 	d.Shows(1, "walhook_queue_deliveries")
 	d.Shows(0, "walhook_queue_oldest_age_seconds")
@@ -79,10 +79,10 @@ func TestMetricsMove(t *testing.T) {
 	d.Shows(1, "walhook_open_incidents", "kind", "retention")
 	d.Shows(1, "walhook_open_incidents", "kind", "other")
 	if got, _ := d.Scrape().Value("walhook_queue_oldest_age_seconds"); got < 3600 || got > 7200 {
-		t.Errorf("the oldest delivery is said to be %v s old", got)
+		t.Errorf("the oldest delivery is reported as %v s old", got)
 	}
 
-	// A gap is mended, and what the comparison fires counts as an event, too.
+	// A gap is closed, and the comparison's events count as well.
 	before, _ := d.Scrape().Value("walhook_events_total", "event_type", "response.started")
 	s.Exec("alter publication walhook drop table respondent; insert into respondent (id, assessment_id, started_at) values (3, 1, now())")
 	d.Shows(1, "walhook_reconciles_total", "outcome", "done")
@@ -98,7 +98,8 @@ func TestMetricsMove(t *testing.T) {
 	checkDocumented(s, d.Scrape())
 }
 
-// checkDocumented holds the table of docs/reference/metrics.md to what is served, and its names to the conventions of Prometheus.
+// checkDocumented compares the table in docs/reference/metrics.md with /metrics, and the names with Prometheus's
+// conventions.
 func checkDocumented(s *harness.Site, got harness.Scraped) {
 	s.T.Helper()
 	served := map[string]string{}

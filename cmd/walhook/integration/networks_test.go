@@ -9,7 +9,7 @@ import (
 	"walhook/dispatch/post"
 )
 
-// Each way to write networks opens what it says and nothing beside it, and what says nothing is refused.
+// Each way to write networks allows exactly those, and meaningless values are refused.
 func TestAllowNetworks(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[string]struct{ open, closed string }{

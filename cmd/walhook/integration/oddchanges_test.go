@@ -11,7 +11,7 @@ import (
 	"walhook/testenv"
 )
 
-// What applications do beyond inserts and updates one by one. Each case is a site of its own.
+// Changes other than single inserts and updates. Each case has its own site.
 func TestOddChanges(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -220,8 +220,8 @@ func TestOddChanges(t *testing.T) {
 	}
 }
 
-// A prepared transaction fires when it is committed, also where the daemon was another one when it was prepared; one that is
-// rolled back never existed. Its Timestamp is that of the commit.
+// A prepared transaction fires when it is committed, even if another daemon ran when it was prepared; one that is
+// rolled back fires nothing. Its Timestamp is that of the commit.
 func TestPreparedTransactions(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -250,7 +250,7 @@ func TestPreparedTransactions(t *testing.T) {
 	}
 }
 
-// Timestamp is when the transaction committed, however long ago it began and its statements ran.
+// Timestamp is when the transaction committed, however long ago its statements ran.
 func TestTimestampIsThatOfTheCommit(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -280,7 +280,7 @@ func TestTimestampIsThatOfTheCommit(t *testing.T) {
 	}
 }
 
-// nextSecond waits until the server's clock shows another second than at that time.
+// nextSecond waits until the server's clock shows another second than the given time.
 func nextSecond(s *harness.Site, after time.Time) {
 	s.T.Helper()
 	testenv.Eventually(s.T, harness.Patience, "the next second", func() (bool, string) {
