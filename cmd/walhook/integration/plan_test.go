@@ -14,7 +14,7 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// psqlFile runs a script as the plan says, and returns what psql prints.
+// psqlFile runs a script the way the plan describes, and returns psql's output.
 func psqlFile(t *testing.T, database, script string) (string, error) {
 	t.Helper()
 	psql := testenv.PsqlProgram(t)
@@ -35,7 +35,7 @@ func mustRunFile(t *testing.T, database, script string) {
 
 var undoLine = regexp.MustCompile(`(?m)^--undo (.*)$`)
 
-// undoOf returns the script that undoes a plan, as the plan says how to get it.
+// undoOf extracts the undo script from a plan, the way the plan describes.
 func undoOf(plan string) string {
 	var b strings.Builder
 	for _, match := range undoLine.FindAllStringSubmatch(plan, -1) {
@@ -44,15 +44,15 @@ func undoOf(plan string) string {
 	return b.String()
 }
 
-// A DBA runs the script that plan prints; attach and run then need a role that has what the README lists, and no more; and the
-// undo that the script has leaves nothing of it.
+// After a DBA has run plan's script, attach and run need a role with only the documented rights, and the script's undo
+// leaves nothing behind.
 func TestPlanIsRunByHand(t *testing.T) {
 	t.Parallel()
 	server, another := testenv.NewServer(t, nil), testenv.NewServer(t, nil) // roles belong to the whole server
 	for _, c := range []struct {
 		name         string
 		prepare      string   // as a superuser
-		prepareStore string   // the same in a store elsewhere
+		prepareStore string   // the same on a separate store
 		planner      string   // the role that runs plan; "": a superuser
 		args         []string // of plan
 		dba          string   // the role that runs the script; "": a superuser
@@ -95,10 +95,10 @@ func TestPlanIsRunByHand(t *testing.T) {
 				dropRolesAfter(t, another)
 			}
 			if strings.Contains(c.name, "mapped") && server.Version() < 150000 {
-				c.variables = c.variables[2:] // column lists came with 15
+				c.variables = c.variables[2:] // column lists need 15
 			}
 			if strings.HasPrefix(c.prepare, ownsAll) && server.Version() < 160000 {
-				c.prepare = ownsAll + "; create role walhook login replication" // a superuser alone creates one that replicates
+				c.prepare = ownsAll + "; create role walhook login replication" // only a superuser creates a role with REPLICATION
 			}
 			s := harness.NewSiteOn(t, server, livedIn).With("ASSESSMENT_TABLE", "public.assessment", "RESPONDENT_ORGANIZATION", "organization_id").With(c.variables...)
 			storeServer := server
@@ -131,7 +131,7 @@ func TestPlanIsRunByHand(t *testing.T) {
 				dba, storeDBA = harness.UserOf(t, superDB, c.dba), harness.UserOf(t, superStore, c.dba)
 			}
 			if c.name == "daemon's role plans" {
-				// Part one alone is enough: attach does the rest.
+				// The first part is enough: attach does the rest.
 				script, _, _ = strings.Cut(script, "\n-- 2. ")
 			}
 			mustRunFile(t, dba, script)
@@ -147,7 +147,7 @@ func TestPlanIsRunByHand(t *testing.T) {
 			if c.elsewhere {
 				mustRunFile(t, storeDBA, undo)
 			}
-			if !strings.HasPrefix(c.prepare, ownsAll) { // it may not drop a slot
+			if !strings.HasPrefix(c.prepare, ownsAll) { // otherwise it may not drop a slot
 				dba = superDB
 			}
 			mustRunFile(t, dba, undo)
@@ -157,13 +157,13 @@ func TestPlanIsRunByHand(t *testing.T) {
 	}
 }
 
-// ownsAll makes the owner of the tables one of everything, who may create roles and is no superuser.
+// ownsAll creates an owner of everything who may create roles and is not a superuser.
 const (
 	ownsAll      = "alter role app_owner createrole replication; alter schema public owner to app_owner; " + ownsDatabase
 	ownsDatabase = "do $$ begin execute format('alter database %I owner to app_owner', current_database()); end $$"
 )
 
-// For the role that connects, what plan prints makes what attach makes, but for the slot and what is read at its snapshot.
+// For the role that connects, plan's script creates the same as attach, except for the slot and the recorded states.
 func TestPlanIsWhatAttachRuns(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -177,7 +177,7 @@ func TestPlanIsWhatAttachRuns(t *testing.T) {
 	name := regexp.MustCompile(`test_[0-9]+`)
 	look := func(s *harness.Site) string { return name.ReplaceAllString(catalogs(t, s.DB), "DATABASE") }
 	unchanged(t, "attach, beside the script,", look(byHand), look(attached))
-	// attach takes up what was made by hand.
+	// attach accepts what was created by hand.
 	byHand.Attach()
 	byHand.Start().Ready()
 	byHand.Hooks()
@@ -185,7 +185,7 @@ func TestPlanIsWhatAttachRuns(t *testing.T) {
 	byHand.Expect("/hook", "created 60")
 }
 
-// A plan begins with what it does, in plain words, and ends with the schema, which may be in a file of its own.
+// A plan begins with a summary of what it does, and ends with the schema, which may be in a separate file.
 func TestPlanIsReadable(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -236,8 +236,8 @@ func TestPlanIsReadable(t *testing.T) {
 	}
 }
 
-// A script or undo that is run in a database that it is not for does nothing. The undo also undoes a script that
-// stopped halfway, and leaves the group roles to a walhook of another database.
+// A script or undo that runs in the wrong database does nothing. The undo also undoes a script that stopped halfway,
+// and keeps group roles that a walhook in another database uses.
 func TestPlanIsForItsDatabase(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -278,7 +278,7 @@ func TestPlanIsForItsDatabase(t *testing.T) {
 	neighbour.Expect("/hook", "created 60")
 }
 
-// Where a DBA has attached, plan gives the daemon's role what it lacks.
+// If a DBA has attached, plan grants the daemon's role what it lacks.
 func TestPlanAfterADBAAttached(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -310,8 +310,8 @@ func TestPlanAfterADBAAttached(t *testing.T) {
 	}
 }
 
-// dropRolesAfter lets the next part of a test find the server's roles as they were. Call it before databases are made: they go
-// first.
+// dropRolesAfter restores the server's roles when the test ends. Call it before databases are created, so that they are
+// dropped first.
 func dropRolesAfter(t *testing.T, server *pgserver.Server) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -320,7 +320,7 @@ func dropRolesAfter(t *testing.T, server *pgserver.Server) {
 	})
 }
 
-// deliversAs attaches and runs as the role that the site's URL names, delivers an event and stops.
+// deliversAs attaches and runs as the role in the site's URL, delivers an event and stops.
 func deliversAs(s *harness.Site, t *testing.T) {
 	t.Helper()
 	if out, errOut, status := s.Walhook("plan"); status != 0 {
@@ -334,7 +334,7 @@ func deliversAs(s *harness.Site, t *testing.T) {
 	if out, errOut, status := s.Walhook("doctor"); status != 0 {
 		t.Errorf("doctor as the daemon's role: status %d\n%s%s", status, out, errOut)
 	}
-	// What the owner lends it: should the table lose its replica identity, the application goes on writing.
+	// walhook.unpublish: if the table loses its replica identity, the application can keep writing.
 	s.Exec("alter table respondent replica identity nothing")
 	testenv.Eventually(t, harness.Patience, "the application to write again", func() (bool, string) {
 		err := testenv.TryExec(s.DB, "update respondent set page = page where id = 60")
@@ -349,7 +349,7 @@ func deliversAs(s *harness.Site, t *testing.T) {
 	}
 }
 
-// fewRights makes sure that a role has REPLICATION, the mapped columns, and nothing else.
+// fewRights verifies that a role has only REPLICATION and the mapped columns.
 func fewRights(t *testing.T, database, role string) {
 	t.Helper()
 	got := testenv.Psql(t, database, `
@@ -363,7 +363,7 @@ func fewRights(t *testing.T, database, role string) {
 	}
 }
 
-// What plan says that its statements lock is what pg_locks shows while they are open.
+// The locks that plan lists for its statements are those that pg_locks shows.
 func TestPlanTellsTheLocks(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -387,9 +387,9 @@ func TestPlanTellsTheLocks(t *testing.T) {
 		want, says = "AccessShareLock|1", "ACCESS SHARE on the table for a moment"
 	}
 	if got := locks(grant); got != want || !strings.Contains(owner, says) {
-		t.Errorf("%s locks %q, and the plan should say %q", grant, got, says)
+		t.Errorf("%s locks %q, so the plan should list %q", grant, got, says)
 	}
-	// All else of part one locks no table of the application.
+	// The rest of the first part locks no table of the application.
 	for _, line := range []string{publication, regexp.MustCompile(`grant select .*`).FindString(owner)} {
 		owner = strings.Replace(owner, line, "", 1)
 	}
@@ -399,7 +399,7 @@ func TestPlanTellsTheLocks(t *testing.T) {
 	}
 }
 
-// plan tells how long the snapshot takes, and how it comes to know.
+// plan estimates how long the snapshot takes, and shows what the estimate is based on.
 func TestPlanEstimatesTheSnapshot(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)

@@ -17,8 +17,8 @@ import (
 	"walhook/testenv"
 )
 
-// Nobody who may create objects in a schema gets anything of theirs run with the rights of the daemon, of a superuser who attaches or
-// of an administrator: neither where they are found beside PostgreSQL's own, nor where a search_path puts them before.
+// Objects that others may create in a schema never run with the rights of the daemon, of a superuser who attaches or of
+// an administrator, neither because they match better than PostgreSQL's own nor because a search_path puts them first.
 func TestNothingPlantedRuns(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil) // roles belong to the whole server
@@ -29,7 +29,7 @@ func TestNothingPlantedRuns(t *testing.T) {
 				"RESPONDENT_ORGANIZATION", "organization_id", "RETENTION", "2160h")
 			super := s.DB
 			plant(t, super)
-			// What the owner of the application's tables may plant there.
+			// What the owner of the application's tables may plant.
 			testenv.Psql(t, super, "create index on respondent ((page + planted.in_an_index(1))); create index on assessment (title) where planted.in_an_index(1) = 2")
 			for _, role := range []string{"boss", "d", "clerk"} {
 				testenv.Psql(t, super, fmt.Sprintf("alter role %s set search_path = %s", role, path))
@@ -60,7 +60,7 @@ func TestNothingPlantedRuns(t *testing.T) {
 	}
 }
 
-// liveThrough runs every command, and a daemon through all that it does every day.
+// liveThrough runs every command, and a daemon through everything that it does in daily operation.
 func liveThrough(s *harness.Site, t *testing.T, super, role string, look func(string)) {
 	t.Helper()
 	command := func(want int, args ...string) {
@@ -112,7 +112,7 @@ func liveThrough(s *harness.Site, t *testing.T, super, role string, look func(st
 	command(0, "status")
 	command(0, "status", "--json")
 	command(0, "reconcile")
-	d.Ready() // it opens the stream again
+	d.Ready() // it reopens the stream
 	command(0, "doctor")
 	if role == "boss" { // the owner of the publication
 		testenv.Psql(t, super, "alter publication walhook drop table public.respondent")
@@ -141,14 +141,14 @@ var (
 	called = regexp.MustCompile(`([a-z_][a-z0-9_]*)\s*\(`)
 )
 
-// textArray is a literal of distinct words.
+// textArray returns an array literal of distinct words.
 func textArray(words []string) string {
 	words = slices.Clone(words)
 	slices.Sort(words)
 	return "'{" + strings.Join(slices.Compact(words), ",") + "}'"
 }
 
-// statementText is all that may be SQL of ours: the store's files, and the strings in the Go code.
+// statementText returns all text that may be walhook's SQL: the store's files, and the strings in the Go code.
 func statementText(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
@@ -182,8 +182,9 @@ func statementText(t *testing.T) string {
 	return strings.ToLower(b.String())
 }
 
-// plant makes traps as an ordinary role that may create objects in two schemas: one for each function of PostgreSQL's that walhook may
-// call, with the same arguments and with others that might fit better, and so for operators, types and tables.
+// plant creates traps as an ordinary role that may create objects in two schemas: for each PostgreSQL function that
+// walhook may call, one with the same arguments and one with arguments that might match better, and likewise for
+// operators, types and tables.
 func plant(t *testing.T, super string) {
 	t.Helper()
 	text := statementText(t)

@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// poolerBefore returns the address of something that stands before a server as PgBouncer does: it tells the client a process id
-// of its own, and refuses startup parameters in PgBouncer's words.
+// poolerBefore returns the address of a proxy that behaves like PgBouncer: it reports its own process id to the client,
+// and refuses startup parameters with PgBouncer's message.
 func poolerBefore(t *testing.T, server string, refuses []string) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -39,7 +39,7 @@ func pool(client net.Conn, server string, refuses []string) {
 	}
 	startup, ok := first.(*pgproto3.StartupMessage)
 	if !ok {
-		return // encryption is not asked for, and nothing is cancelled
+		return // neither an encryption nor a cancel request
 	}
 	for name := range startup.Parameters {
 		if slices.Contains(refuses, name) {

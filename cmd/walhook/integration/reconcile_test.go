@@ -11,7 +11,7 @@ import (
 	"walhook/testenv"
 )
 
-// gapHistory is what happens while nobody reads the stream, and what the rows still show of it.
+// gapHistory has changes that happen while nobody reads the stream, and the events that the rows still show.
 const gapHistory = `
 	insert into respondent (id, assessment_id, started_at) values (10, 1, now());
 	update respondent set finished_at = now() where id = 1;
@@ -24,7 +24,7 @@ const beforeGap = `insert into respondent (id, assessment_id, started_at, finish
 
 var missedInGap = []string{"created 10", "started 10", "completed 1", "changed 2"}
 
-// expectRecovered waits for the events of the gap, and holds the log to calling them recovered.
+// expectRecovered waits for the events of the gap, and verifies that the log marks them as recovered.
 func expectRecovered(s *harness.Site, path string, want ...string) {
 	s.T.Helper()
 	s.Expect(path, want...)
@@ -48,7 +48,7 @@ func TestLostSlotLosesNothing(t *testing.T) {
 	s.Start().Ready()
 	expectRecovered(s, "/hook", missedInGap...)
 	if n := testenv.Value[int](t, s.Store, "select count(*)::int from walhook.incident where kind = 'slot_lost' and resolved_at is not null"); n != 1 {
-		t.Errorf("%d incidents tell of the lost slot, not 1", n)
+		t.Errorf("%d incidents report the lost slot, not 1", n)
 	}
 	s.Exec("update respondent set started_at = now() where id = 4; update respondent set finished_at = now() where id = 4")
 	s.Expect("/hook", append(missedInGap, "changed 4")...)
@@ -78,7 +78,8 @@ func TestGapsFoundWhileRunning(t *testing.T) {
 	}
 }
 
-// Whoever makes the publication anew while no daemon runs leaves it as it was, and yet the stream has missed what came between.
+// A publication that was dropped and created again while no daemon runs looks the same, but the stream has missed
+// changes.
 func TestPublicationChangedBetweenDaemons(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -97,12 +98,12 @@ func TestPublicationChangedBetweenDaemons(t *testing.T) {
 	}
 	s.Start().Ready()
 	if n := testenv.Value[int](t, s.Store, "select count(*)::int from walhook.incident where kind = 'publication_changed'"); n != 1 {
-		t.Errorf("%d incidents tell of a changed publication, not 1", n)
+		t.Errorf("%d incidents report a changed publication, not 1", n)
 	}
 }
 
-// A published table without a replica identity would refuse the application's updates: it is taken out of the publication,
-// and taken in again, with what was missed, once it has one.
+// PostgreSQL would refuse updates of a published table without a replica identity. It is taken out of the publication,
+// and added again, with the missed events, once it has one.
 func TestReplicaIdentityLost(t *testing.T) {
 	t.Parallel()
 	const key, noKey = "alter table respondent add primary key (id)", "alter table respondent drop constraint respondent_pkey"
@@ -136,7 +137,7 @@ func TestReplicaIdentityLost(t *testing.T) {
 				return got == "", got
 			})
 			told := testenv.Psql(t, s.Store, "select detail from walhook.incident where kind = 'replica_identity'")
-			// "was taken", and from the next look on "stays".
+			// "was taken", and from the next check on "stays".
 			if !strings.Contains(told, "out of publication") && !strings.Contains(told, "publishes no updates") {
 				t.Errorf("the incident says: %s", told)
 			}
@@ -144,7 +145,7 @@ func TestReplicaIdentityLost(t *testing.T) {
 	}
 }
 
-// So it is while the store is away, and nothing can be streamed, also for a daemon that has not reached it yet.
+// This also works while the store is unavailable and nothing can be streamed, even if the daemon has never reached it.
 func TestReplicaIdentityLostWithoutStore(t *testing.T) {
 	t.Parallel()
 	store := testenv.NewServer(t, nil)
@@ -170,8 +171,8 @@ func TestReplicaIdentityLostWithoutStore(t *testing.T) {
 	expectRecovered(s, "/hook", missedInGap...)
 }
 
-// A daemon that has only the rights that the quick start lists owns no publication. A function of its owner's lets it take a table
-// out, and nothing else.
+// A daemon with only the rights in the quick start does not own the publication. A function with the owner's rights
+// lets it take a table out, and nothing else.
 func TestReplicaIdentityLostWithoutOwnership(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -197,12 +198,12 @@ func TestReplicaIdentityLostWithoutOwnership(t *testing.T) {
 	s.With("DATABASE_URL", u.String())
 	d := s.Start().Ready()
 
-	// Where the DBA has taken that function away, too, it says what must be run.
+	// If the DBA has revoked that function, the daemon reports the statement to run.
 	s.Exec("revoke execute on function walhook.unpublish(name, regclass) from walhook_daemon")
 	s.Exec("alter table respondent drop constraint respondent_pkey")
 	d.Readyz(503, `ALTER PUBLICATION "walhook" DROP TABLE "public"."respondent"`)
 	if _, err := testenv.TryPsql(t, s.DB, "update respondent set page = page + 1"); err == nil {
-		t.Error("the table is published no more, though nobody had the right")
+		t.Error("the table is no longer published, though nobody had the right to change that")
 	}
 	s.Exec("grant execute on function walhook.unpublish(name, regclass) to walhook_daemon")
 	s.WritesAgain()
@@ -221,7 +222,7 @@ func TestReplicaIdentityLostWithoutOwnership(t *testing.T) {
 		t.Errorf("stop: status %d", status)
 	}
 
-	// Nor may such a role detach, and it then leaves everything as it was.
+	// Such a role cannot detach either, and the attempt changes nothing.
 	for _, args := range [][]string{{"detach"}, {"detach", "--drop-schema"}} {
 		if _, errOut, status := s.Walhook(args...); status != 1 || !strings.Contains(errOut, "nothing was changed") {
 			t.Errorf("%v: status %d, %s", args, status, errOut)
@@ -232,8 +233,8 @@ func TestReplicaIdentityLostWithoutOwnership(t *testing.T) {
 	}
 }
 
-// A gap that a comparison by hand has closed is not closed once more by the daemon that had found it: the stream tells what
-// the rows show no more.
+// A daemon does not close a gap again that a manual comparison has closed: the stream has events that the rows no
+// longer show.
 func TestGapClosedByHand(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -268,8 +269,8 @@ func TestTableSwapped(t *testing.T) {
 	s.Expect("/hook", missedInGap...)
 }
 
-// A table that takes the name over and has other rows under ids that were used before is compared as what it is: a row that is less far than
-// its response was, or belongs to another assessment, is a new response. Rows that were copied stay what they were.
+// If a table with the same name has different rows with reused ids, a row with less progress than its response, or of
+// another assessment, is a new response. Copied rows remain the same responses.
 func TestTableSwappedReusesIDs(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -324,7 +325,7 @@ func TestReconcileCommand(t *testing.T) {
 	expectRecovered(s, "/hook", missedInGap...)
 }
 
-// What a sound slot holds fires as it would have without the comparison: both finishes, and not as recovered.
+// Changes in an intact slot fire as without the comparison: both finishes, and not marked as recovered.
 func TestReconcileConsumesTheSlotFirst(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -349,7 +350,7 @@ func TestReconcileConsumesTheSlotFirst(t *testing.T) {
 	}
 }
 
-// The daemons may run on, and the application too: the one that reads the slot steps aside, and nothing fires twice.
+// Daemons and application may keep running: the daemon that reads the slot yields, and nothing fires twice.
 func TestReconcileBesideDaemons(t *testing.T) {
 	t.Parallel()
 	const n = 3000
@@ -363,7 +364,7 @@ func TestReconcileBesideDaemons(t *testing.T) {
 	s.Hook("/missed", "completed")
 	wait := writers(s, n)
 	queued(s, 100)
-	// As if the stream had never told of these.
+	// As if these had never been in the stream.
 	s.Exec("update walhook.response_state set flags = 0 where response_id in ('-1', '-2')")
 	for _, fired := range []string{" 2 events fired", " 0 events fired"} {
 		if _, errOut, status := s.Walhook("reconcile"); status != 0 || !strings.Contains(errOut, fired) {
@@ -383,7 +384,7 @@ func TestReconcileBesideDaemons(t *testing.T) {
 	}
 }
 
-// Two comparisons that are asked for at once come one after the other: the one that has the slot does not step aside.
+// Concurrent comparisons run one after the other: the one that has the slot does not yield.
 func TestTwoReconcilesAtOnce(t *testing.T) {
 	t.Parallel()
 	const n = 150000
@@ -405,7 +406,7 @@ func TestTwoReconcilesAtOnce(t *testing.T) {
 	}
 }
 
-// Whoever alters the application's table may take long. What goes wrong meanwhile is found all the same.
+// A long-running ALTER of the application's table does not keep the daemon from finding problems.
 func TestWatchWaitsForNoLock(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -428,7 +429,7 @@ func TestWatchWaitsForNoLock(t *testing.T) {
 	s.Expect("/hook", "created 1")
 }
 
-// A table that others inherit from cannot be compared any more. That is said while it can still be mended.
+// A table with inheritance children can no longer be compared. The daemon reports that while it can still be repaired.
 func TestPreconditionLost(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)

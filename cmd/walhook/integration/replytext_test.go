@@ -7,7 +7,7 @@ import (
 	"walhook/testenv"
 )
 
-// What a receiver answers is recorded whatever the store's encoding: letters that it may lack become question marks.
+// A receiver's answer is recorded whatever the store's encoding: characters that it may lack become question marks.
 func TestReplyThatTheStoreHasNoLettersFor(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("MAX_ATTEMPTS", "1")

@@ -8,7 +8,7 @@ import (
 	"walhook/testenv"
 )
 
-// A short retention holds from the first day: the log forgets what is older, and goes on taking what is new.
+// A short retention works from the first day: the log drops old entries, and accepts new ones.
 func TestShortRetention(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("RETENTION", "10s", "MAX_ATTEMPTS", "1")

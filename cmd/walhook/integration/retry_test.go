@@ -37,7 +37,7 @@ func TestEditedURLCountsAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// What is pending goes with the webhook, so that each is to arrive before the next edit.
+		// Pending deliveries follow the webhook, so each must arrive before the next edit.
 		s.WaitRequests(paths[i%2], (i+i%2)/2)
 	}
 	s.Fence()
@@ -60,10 +60,10 @@ func TestAnswers(t *testing.T) {
 	}
 	cases := []struct {
 		name  string
-		url   string // the receiver's path of the name when empty
+		url   string // empty for a path of the receiver named after the case
 		first testenv.Reply
 		then  testenv.Reply
-		want  string // status, attempts, http_status and the error's beginning
+		want  string // status, attempts, http_status and the start of the error
 	}{
 		{name: "500 then 200", first: testenv.Reply{Status: 500}, want: "success|2|200|"},
 		{name: "every 2xx is success", first: testenv.Reply{Status: 204}, want: "success|1|204|"},
@@ -114,7 +114,7 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("a redirect was followed %d times", n)
 	}
 
-	// 410 disables the webhook, and an incident tells of it.
+	// 410 disables the webhook, and an incident reports it.
 	gone := ids["gone"]
 	disabled := testenv.Psql(t, s.Store, "select id, disabled_at is not null, disabled_reason from walhook.webhook where not enabled")
 	if want := fmt.Sprintf("%d|t|the endpoint answered 410 Gone", gone); disabled != want {
@@ -125,7 +125,7 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("incidents are %s", incidents)
 	}
 
-	// Retry-After was obeyed.
+	// Retry-After was respected.
 	var at []time.Time
 	for _, r := range s.Receiver.Requests() {
 		if r.Path == "/case5" {
@@ -133,11 +133,12 @@ func TestAnswers(t *testing.T) {
 		}
 	}
 	if len(at) != 2 || at[1].Sub(at[0]) < time.Second {
-		t.Errorf("attempts came at %v, and one second lies between the two", at)
+		t.Errorf("attempts arrived at %v, not a second apart", at)
 	}
 }
 
-// About one response an ordered webhook's deliveries keep their order through retries; other responses do not wait.
+// An ordered webhook's deliveries about the same response keep their order through retries; other responses do not
+// wait.
 func TestRetryKeepsOrder(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("MAX_ATTEMPTS", "1000")
@@ -151,7 +152,7 @@ func TestRetryKeepsOrder(t *testing.T) {
 	s.Receiver.Respond("/ordered", func(r testenv.Request) testenv.Reply {
 		mu.Lock()
 		defer mu.Unlock()
-		// Response 1 fails until all of response 2 has come.
+		// Response 1 fails until everything of response 2 has arrived.
 		if strings.Contains(r.Body, ":1}") && !open {
 			return testenv.Reply{Status: 400}
 		}
@@ -162,7 +163,7 @@ func TestRetryKeepsOrder(t *testing.T) {
 	s.Receiver.Respond("/free", func(r testenv.Request) testenv.Reply {
 		mu.Lock()
 		defer mu.Unlock()
-		// The first event of response 1 fails until its last has come.
+		// The first event of response 1 fails until its last has arrived.
 		freed = freed || strings.Contains(r.Body, "completed") && strings.Contains(r.Body, ":1}")
 		if strings.Contains(r.Body, "created") && !freed {
 			return testenv.Reply{Status: 400}
@@ -182,8 +183,8 @@ func TestRetryKeepsOrder(t *testing.T) {
 	}
 }
 
-// A delivery in flight keeps its place when its webhook goes elsewhere: it is not sent to the new URL beside, and those behind
-// it wait for it there.
+// An in-flight delivery keeps its place when its webhook's URL changes: it is not sent to the new URL concurrently, and
+// later ones wait for it there.
 func TestURLChangedInFlight(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("DELIVERY_TIMEOUT", "4s")
@@ -205,8 +206,8 @@ func TestURLChangedInFlight(t *testing.T) {
 	})
 }
 
-// elsewhere waits until all endpoints have owners and returns the URL of one whose path begins with /new and whose owner is not
-// that of the given path.
+// elsewhere waits until all endpoints have owners, and returns a URL whose path begins with /new and whose owner
+// differs from that of the given path.
 func elsewhere(s *harness.Site, path string) (found string) {
 	s.T.Helper()
 	testenv.Eventually(s.T, harness.Patience, "the daemons to share the endpoints", func() (bool, string) {
@@ -217,8 +218,8 @@ func elsewhere(s *harness.Site, path string) (found string) {
 	return found
 }
 
-// The daemon that reads the slot tells the others at once what it has queued for their endpoints: if each time they only found it
-// at their own next look, this would take minutes.
+// The daemon that reads the slot notifies the others immediately of deliveries for their endpoints: if they only
+// polled, this would take minutes.
 func TestOtherDaemonIsTold(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -238,11 +239,12 @@ func TestOtherDaemonIsTold(t *testing.T) {
 		}
 	}
 	if took := time.Since(began); took > 90*time.Second {
-		t.Errorf("20 events, one after the other, took %s: daemons are not told", took)
+		t.Errorf("20 events, one after the other, took %s: daemons are not notified", took)
 	}
 }
 
-// What one transaction of the store queues beyond what is handed over in memory is found there, though more follows at once.
+// If a store transaction queues more deliveries than are handed over in memory, the others are found in the store,
+// though more follow immediately.
 func TestMoreQueuedThanHandedOver(t *testing.T) {
 	t.Parallel()
 	const n = 12000
@@ -263,8 +265,8 @@ func TestMoreQueuedThanHandedOver(t *testing.T) {
 	}
 }
 
-// So it is where another daemon owns the new URL: nothing goes there while the daemon that owns the old one has something in
-// flight, and what ended there is not sent again.
+// The same holds if another daemon owns the new URL: nothing is sent there while the owner of the old one has attempts
+// in flight, and deliveries that ended there are not sent again.
 func TestURLChangedToAnotherDaemon(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("DELIVERY_TIMEOUT", "30s")
@@ -292,7 +294,7 @@ func TestURLChangedToAnotherDaemon(t *testing.T) {
 		t.Errorf("what has moved waits for: %s", waits)
 	}
 	if early := s.Events(u.Path); len(early) > 0 {
-		t.Errorf("%v came to the new URL while the old one had not answered", early)
+		t.Errorf("%v arrived at the new URL before the old one had answered", early)
 	}
 	close(answer)
 	s.Fence()
@@ -302,14 +304,14 @@ func TestURLChangedToAnotherDaemon(t *testing.T) {
 	if got := s.Events("/old"); len(got) != 1 {
 		t.Errorf("the old URL got %v", got)
 	}
-	// Once the old URL has been released the new one goes on, while this is being written.
+	// Once the old URL is released, sending to the new one continues during these writes.
 	testenv.Eventually(t, harness.Patience, "no webhook to count as moving", func() (bool, string) {
 		left := testenv.Psql(t, s.Store, "select count(*) from walhook.webhook_move")
 		return left == "0", left + " still do"
 	})
 }
 
-// One endpoint that hangs takes no slot that another needs.
+// A hanging endpoint takes no attempt that another endpoint needs.
 func TestHangingEndpointDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("CONCURRENCY", "4", "ENDPOINT_CONCURRENCY", "4", "DELIVERY_TIMEOUT", "1h")
@@ -324,7 +326,7 @@ func TestHangingEndpointDelaysNoOther(t *testing.T) {
 	}
 }
 
-// Nor does one that hangs from its first request on take what an endpoint that was never tried needs.
+// Nor does one that hangs from its first request on take attempts that an untried endpoint needs.
 func TestHangingEndpointLeavesRoomForNewOnes(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("CONCURRENCY", "4", "ENDPOINT_CONCURRENCY", "4", "DELIVERY_TIMEOUT", "1h")
@@ -333,19 +335,19 @@ func TestHangingEndpointLeavesRoomForNewOnes(t *testing.T) {
 	s.Receiver.Respond("/hangs", testenv.Always(testenv.Reply{Hang: true}))
 	s.Exec("insert into respondent (id, assessment_id) select n, 1 from generate_series(1, 100) n")
 	s.WaitRequests("/hangs", 1)
-	s.WaitHeartbeat() // what it may take, it has
+	s.WaitHeartbeat() // it has taken as many as it may
 	s.Hook("/works", "created")
 	s.Exec("insert into respondent (id, assessment_id) select n, 1 from generate_series(101, 200) n")
 	s.WaitRequests("/works", 100)
 }
 
-// A webhook whose every attempt fails for long enough is disabled. What is pending waits for an administrator.
+// A webhook whose every attempt fails for long enough is disabled. Its pending deliveries wait for an administrator.
 func TestDisableAfter(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("DISABLE_AFTER", "300ms", "MAX_ATTEMPTS", "1000")
 	s.Run()
 	hook := s.Hook("/dead", "created")
-	// Successes between failures, for longer than that in all, keep it enabled.
+	// Successes between failures, over a longer time, keep it enabled.
 	s.Receiver.Respond("/dead", func(r testenv.Request) testenv.Reply { return testenv.Reply{Status: 200 + 300*(r.Nth%2)} })
 	for id := 101; id <= 108; id++ {
 		s.Exec("insert into respondent (id, assessment_id) values ($1, 1)", id)
@@ -362,7 +364,7 @@ func TestDisableAfter(t *testing.T) {
 	s.WaitLog("select status from walhook.delivery_log", "success")
 }
 
-// The request is exactly the contract's, and the reference library accepts its signature.
+// The request is exactly as documented, and the reference library accepts its signature.
 func TestRequest(t *testing.T) {
 	t.Parallel()
 	const secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -407,7 +409,7 @@ func TestRequest(t *testing.T) {
 			t.Fatalf("the body is %s", r.Body)
 		}
 		if at, _ := strconv.ParseInt(committed[1], 10, 64); at < before || at > after {
-			t.Errorf("the timestamp is %d, and the transaction committed between %d and %d", at, before, after)
+			t.Errorf("the timestamp is %d but the transaction committed between %d and %d", at, before, after)
 		}
 	}
 	if len(ids["/signed"]) != 2 || ids["/signed"][0] != ids["/signed"][1] || len(ids["/plain"]) != 1 || ids["/plain"][0] == ids["/signed"][0] {
@@ -415,7 +417,7 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// SIGTERM lets the attempt in flight end, records it and stops with status 0. Nothing is sent twice.
+// On SIGTERM the daemon finishes and records the in-flight attempt, and exits with status 0. Nothing is sent twice.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -446,7 +448,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// No more attempts are in flight than allowed, to one URL and in all.
+// The limits of in-flight attempts hold, per URL and in total.
 func TestConcurrencyLimits(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("CONCURRENCY", "6", "ENDPOINT_CONCURRENCY", "2")
@@ -471,11 +473,11 @@ func TestConcurrencyLimits(t *testing.T) {
 	s.Exec("insert into respondent (id, assessment_id) select n, 1 from generate_series(1, 40) n")
 	s.Fence()
 	if most > 6 || most < 2 {
-		t.Errorf("%d attempts were in flight at once, of 6 allowed", most)
+		t.Errorf("%d attempts were in flight but 6 are allowed", most)
 	}
 	for _, path := range paths {
 		if n, got := s.Receiver.MostInFlight(path), len(s.Receiver.Bodies(path)); n > 2 || got != 40 {
-			t.Errorf("%d attempts were in flight to %s at once, of 2 allowed; %d of 40 came", n, path, got)
+			t.Errorf("%d attempts were in flight to %s but 2 are allowed; %d of 40 arrived", n, path, got)
 		}
 	}
 }

@@ -9,14 +9,14 @@ import (
 	"walhook/testenv"
 )
 
-// A column that holds the same values in another type has not changed: neither an update of other columns, a comparison, a lost slot nor
-// a table that was copied and swapped fires anything for it; a value that really changes does.
+// A column with the same values in another type has not changed: no update of other columns, comparison, lost slot or
+// swapped copy of the table fires anything for it, but a real change of the value does.
 func TestRetypedFinishStamp(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		from, value, alter string
-		other              string // another value afterwards
-		lossy              bool   // a change before the table was compared cannot be told from the conversion
+		other              string // a different value, written afterwards
+		lossy              bool   // a change before the comparison is indistinguishable from the conversion
 	}{
 		{"timestamp", "'2026-03-18 18:44:09.5'", "timestamptz using stamp at time zone 'UTC'", "'2026-03-19 18:44:10Z'", false},
 		{"timestamp", "'2026-03-18 18:44:09.5'", "timestamptz using stamp at time zone 'Asia/Kathmandu'", "'2026-03-19 18:44:10Z'", false},
@@ -76,7 +76,7 @@ func TestRetypedFinishStamp(t *testing.T) {
 	}
 }
 
-// The type changes while no daemon runs, and the slot is lost as well: only what has really changed fires.
+// The type changes while no daemon runs, and the slot is lost as well: only real changes fire.
 func TestRetypedWhileTheSlotIsLost(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, strings.ReplaceAll(harness.SampleSchema, "finished_at timestamptz", "finished_at timestamp"))
@@ -91,7 +91,7 @@ func TestRetypedWhileTheSlotIsLost(t *testing.T) {
 	d = s.Start().Ready()
 	s.Expect("/hook", "changed 2")
 
-	// Copied and swapped, as migrations without locks do it.
+	// Copied and swapped, like an online migration.
 	s.Exec(`begin; lock respondent;
 		create table respondent_new (like respondent including all);
 		alter table respondent_new alter finished_at type timestamp using finished_at at time zone 'UTC';
@@ -104,7 +104,7 @@ func TestRetypedWhileTheSlotIsLost(t *testing.T) {
 	s.Expect("/hook", "changed 2", "changed 3")
 }
 
-// Nobody who reads the state reads an answer, however short it is.
+// No answer, however short, can be derived from the state.
 func TestStampsAreStoredHashed(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, "create table respondent (id bigint primary key, assessment_id bigint, started_at timestamptz, answer text)").With("FINISHED", "answer")
@@ -127,15 +127,15 @@ func TestStampsAreStoredHashed(t *testing.T) {
 	}
 }
 
-// The history follows the rows where the key gets another type, in whatever state the daemon is, and ResponseId has the JSON type of the
-// column as it is now, for every process.
+// When the key's type changes, the history follows the rows, whatever state the daemon is in, and ResponseId has the
+// JSON type of the new type, in every process.
 func TestRetypedKey(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		from, to string
-		id       func(n int) string // as ResponseId was written before, and is now
+		id       func(n int) string // ResponseId before and after
 		now      func(n int) string
-		text     string // a key that only the new type can have; empty: none
+		text     string // a key that only the new type can have; empty if there is none
 	}{
 		{"bigint", "text", func(n int) string { return fmt.Sprint(n) }, func(n int) string { return fmt.Sprintf("%q", fmt.Sprint(n)) }, "x7"},
 		{"integer", "bigint", func(n int) string { return fmt.Sprint(n) }, func(n int) string { return fmt.Sprint(n) }, ""},
@@ -190,8 +190,8 @@ func TestRetypedKey(t *testing.T) {
 	}
 }
 
-// A key whose new type does not tell which recorded response is which row is a gap: it is said, and the table is compared. Rows under keys that
-// were not recorded fire nothing for what had happened to them, and everything from then on.
+// If the key's new type does not show which recorded response belongs to which row, that is a gap: it is reported, and
+// the table is compared. Rows with unrecorded keys fire nothing for the past, and everything from then on.
 func TestRetypedKeyThatMatchesNothing(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, "create table respondent (id bigint primary key, assessment_id bigint, page int default 0, started_at timestamptz, finished_at timestamptz)")
@@ -210,7 +210,7 @@ func TestRetypedKeyThatMatchesNothing(t *testing.T) {
 	s.Expect("/hook", "completed 1", fmt.Sprintf("completed %q", key(2)), fmt.Sprintf("created %q", key(4)))
 }
 
-// A column that gets its former type back before the table was compared leaves no incident open.
+// If a column gets its previous type back before the comparison, no incident stays open.
 func TestRetypedForAWhile(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)

@@ -10,7 +10,7 @@ import (
 	"walhook/testenv"
 )
 
-// What the group roles may do, through psql as people of these roles.
+// The rights of the group roles, tested through psql as their members.
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil) // roles belong to the whole server
@@ -88,6 +88,6 @@ func TestRoles(t *testing.T) {
 	mayNot("bob", calls...)
 	mayNot("bob", internal...)
 	mayNot("bob", "select * from walhook.webhook_overview")
-	// Any role of the application may silence its own transaction, or else a repair could not be silent.
+	// Any role of the application may silence its own transaction, because any role may have to repair rows.
 	may("bob", "select walhook.silence()")
 }

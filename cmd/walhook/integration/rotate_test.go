@@ -11,7 +11,7 @@ import (
 	"walhook/testenv"
 )
 
-// While a secret is rotated a receiver may know the old one or the new one; afterwards the new one alone.
+// During a rotation a receiver may use the old or the new secret; afterwards only the new one.
 func TestRotateSecret(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -35,17 +35,17 @@ func TestRotateSecret(t *testing.T) {
 				header.Set(name, request.Header.Get(name))
 			}
 			if err := wh.Verify([]byte(request.Body), header); (err == nil) != want {
-				t.Errorf("%s: the receiver with one of the secrets: %v, and it should verify: %v\n%s", when, err, want, header)
+				t.Errorf("%s: verification by a receiver with one of the secrets: %v; should succeed: %v\n%s", when, err, want, header)
 			}
 		}
 	}
-	// The daemon takes a webhook over within moments; what it has taken over is in the log of its version.
+	// The daemon reloads a webhook within moments.
 	const rotate = "select walhook.rotate_secret((select id from walhook.webhook)"
 	first := testenv.Psql(t, admin, rotate+")")
 	s.WaitHeartbeat()
 	verify("a first secret", map[string]bool{first: true})
 	if got := testenv.Psql(t, admin, "select previous_secret is null and previous_secret_until is null from walhook.webhook"); got != "t" {
-		t.Error("a webhook without a secret has one before its first")
+		t.Error("a webhook without a secret has a previous one")
 	}
 
 	second := testenv.Psql(t, admin, rotate+", '1 hour')")
@@ -55,7 +55,7 @@ func TestRotateSecret(t *testing.T) {
 		t.Errorf("the webhook has %s", got)
 	}
 
-	// It ends by itself, with no word from anybody.
+	// The rotation ends on its own.
 	testenv.Psql(t, admin, "update walhook.webhook set previous_secret_until = now() + interval '1 second'")
 	s.WaitHeartbeat()
 	verify("after the rotation", map[string]bool{first: false, second: true})

@@ -16,10 +16,10 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// secrets are what must be seen nowhere, each with what it is.
+// secrets must not appear anywhere; the values describe them.
 type secrets map[string]string
 
-// in fails the test where a text holds one of them, in whatever case.
+// in fails the test if a text contains one of them, in any case.
 func (s secrets) in(t *testing.T, where, text string) {
 	t.Helper()
 	lower := strings.ToLower(text)
@@ -30,7 +30,7 @@ func (s secrets) in(t *testing.T, where, text string) {
 	}
 }
 
-// talkative is a server that answers and then says something more, unasked, on the connection that is kept.
+// talkative is a server that answers and then sends unsolicited data on the connection.
 func talkative(t *testing.T, text string) (host string) {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -56,7 +56,7 @@ func talkative(t *testing.T, text string) (host string) {
 					if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"); err != nil {
 						return
 					}
-					// Most of the time the answer has been taken before this comes.
+					// Usually the answer has been read before this arrives.
 					_, _ = io.WriteString(conn, text)
 				}
 			}()
@@ -65,8 +65,9 @@ func talkative(t *testing.T, text string) (host string) {
 	return l.Addr().String()
 }
 
-// No output of any command, no log, metric, probe or view for viewers, nor the server's log or its list of sessions, shows a
-// password, a URL's path, query or user info, or a signing secret; and of the row only what is mapped leaves its table.
+// No output of any command, no log, metric, probe or view for viewers, and neither the server's log nor its list of
+// sessions shows a password, a URL's path, query or user info, or a signing secret. Only mapped columns leave the
+// table.
 func TestSecretsAreShownNowhere(t *testing.T) {
 	t.Parallel()
 	serverLog := &harness.LogBuffer{}
@@ -110,7 +111,7 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 	}
 	all("plan", "doctor", "doctor --json", "status", "run", "attach", "attach", "plan")
 
-	// Unlogged, as security.md has it: what an administrator types is in the server's log where that is told to hold statements.
+	// Not logged, as in security.md: the server logs what an administrator types if it is configured to log statements.
 	quiet := "set log_min_duration_statement = -1; set log_min_error_statement = panic; "
 	add := func(address, event string) {
 		t.Helper()
@@ -142,17 +143,17 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 	talker := talkative(t, to("http", path))
 	for _, event := range []string{"created", "started", "completed"} {
 		add(to("http", u.Host), event)
-		add(to("https", u.Host), event)              // speaks no TLS
+		add(to("https", u.Host), event)              // not a TLS server
 		add(to("http", "receiver.invalid"), event)   // no such name
 		add(to("http", "10.255.255.1"), event)       // refused
 		add(to("http", "127.0.0.1:1"), event)        // nobody listens
 		add(to("http", "169.254.169.254:80"), event) // refused
-		add(to("http", talker), event)               // goes on talking after its answer
+		add(to("http", talker), event)               // sends more after its answer
 	}
 	for _, bad := range []string{to("ftp", "h"), to("http", "h:0"), to("http", "h;x"), to("http", "[::x]")} {
 		if out, err := testenv.TryPsql(t, s.Store, quiet+"insert into walhook.webhook (event_type, url) values ('response.created', '"+bad+"')"); err == nil {
 			t.Errorf("%s is taken", bad)
-		} else if !strings.Contains(out, "LINE 1") { // where psql shows the statement itself
+		} else if !strings.Contains(out, "LINE 1") { // psql shows the statement itself
 			forbidden.in(t, "a refusal", out)
 		}
 	}
@@ -165,7 +166,7 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 	d := s.Start().Ready()
 	respond(1, 3)
 	s.Fence()
-	// Three events of three responses at five hosts where nothing can arrive.
+	// Three events of three responses at five unreachable hosts.
 	if n := testenv.Value[int64](t, s.Store, "select count(*) from walhook.delivery_log where status = 'failed' and error <> ''"); n < 45 {
 		t.Errorf("only %d deliveries failed with an error", n)
 	}
@@ -197,7 +198,7 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 	}
 	all("status", "status --json", "doctor", "doctor --json", "detach")
 
-	// The store goes away, and with it every session.
+	// The store becomes unavailable, and with it every session.
 	server.Halt(2)
 	d.Readyz(503, "")
 	_, probe = d.Get("/readyz")
@@ -207,7 +208,7 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 	all("status", "doctor", "plan", "attach", "reconcile", "detach")
 	s.Up(server)
 
-	// Connection strings of other forms, and wrong ones.
+	// Connection strings in other formats, and invalid ones.
 	parsed, err := url.Parse(s.DB)
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +255,7 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 	}
 	all("detach --drop-schema")
 	if log := serverLog.String(); !strings.Contains(log, "insert into walhook.queue") || !strings.Contains(log, "Internal Server Error") {
-		t.Error("the server's log does not hold statements with their parameters")
+		t.Error("the server's log does not contain statements with their parameters")
 	} else {
 		forbidden.in(t, "the server's log", log)
 	}

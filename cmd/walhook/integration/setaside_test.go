@@ -9,31 +9,31 @@ import (
 	"walhook/testenv"
 )
 
-// textSchema has texts for ids, so that they may hold what a store cannot take.
+// textSchema has ids of type text, which may contain values that a store cannot accept.
 const textSchema = `create table assessment (id text primary key, external_id text, copied_from text);
 	create table respondent (id text primary key, assessment_id text, organization_id text, page int default 0, essay text,
 	  started_at timestamptz, finished_at timestamptz);
 	insert into assessment values ('1', 'EXT-1', null);`
 
-// longKey is SQL for a text of so many bytes that the server cannot compress.
+// longKey returns SQL for an incompressible text of the given length in bytes.
 func longKey(bytes int) string {
 	return fmt.Sprintf("(select left(string_agg(md5(i::text), '' order by i), %d) from generate_series(1, %d) i)", bytes, bytes/32+1)
 }
 
-// A change that the store can never take is set aside alone, whatever keeps it from being taken: an incident names it, and
-// everything before it, beside it in its transaction, and after it is sent exactly once.
+// A change that the store can never accept is set aside, whatever the reason: an incident names it, and everything
+// before it, after it and in the same transaction is sent exactly once.
 func TestChangeThatCanNeverBeTaken(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name           string
-		source, store  string // encodings; store empty: the same database
+		source, store  string // encodings; an empty store is the same database
 		bad            string // the statement in the middle of a transaction
-		key            string // that the incident names; empty: any
+		key            string // in the incident; empty for any
 		table          string // empty: public.respondent
 		check          string // run in the store after attach
 		before         string // run in the source before attach
 		alsoSent       []string
-		recover        string // makes the row one that can be taken
+		recover        string // makes the row acceptable
 		sentAfterwards []string
 	}{
 		{
@@ -50,7 +50,7 @@ func TestChangeThatCanNeverBeTaken(t *testing.T) {
 			bad:  "insert into respondent (id, assessment_id) values ('bad', '1')", key: "bad", check: "alter table walhook.queue add check (response_id <> 'bad')",
 		},
 		{
-			name: "a value out of range", // whatever makes it
+			name: "a value out of range", // from whatever source
 			bad:  "insert into respondent (id, assessment_id) values ('bad', '1')", key: "bad",
 			check: `create function public.overflow() returns trigger language plpgsql as $$ begin if new.response_id = 'bad' then perform 2147483647 + length(new.response_id); end if; return new; end $$;
 				create trigger overflow before insert on walhook.response_state for each row execute function public.overflow()`,
@@ -134,7 +134,7 @@ func TestChangeThatCanNeverBeTaken(t *testing.T) {
 			s.Expect("/hook", want...)
 			d.Readyz(200, "")
 
-			// Another daemon takes nothing of it again.
+			// Another daemon does not process it again.
 			d.Kill()
 			s.Start().Ready()
 			s.Exec("update respondent set page = page + 1 where id = 'first'")
@@ -152,7 +152,7 @@ func TestChangeThatCanNeverBeTaken(t *testing.T) {
 				table = "public.respondent"
 			}
 			if len(incidents) != 1 || !strings.Contains(incidents[0], c.key) || !strings.Contains(incidents[0], table) || !strings.Contains(incidents[0], "0/") {
-				t.Errorf("one incident should name %s, key %s and an LSN: %q", table, c.key, incidents)
+				t.Errorf("one incident must name %s, key %s and an LSN: %q", table, c.key, incidents)
 			}
 			if c.recover == "" {
 				return
@@ -164,23 +164,23 @@ func TestChangeThatCanNeverBeTaken(t *testing.T) {
 				return testenv.Value[int](t, s.Store, "select count(*) from walhook.incident where kind = 'set_aside' and resolved_at is null")
 			}
 			if open() != 0 {
-				t.Errorf("%d incidents are open although the row's next change was taken", open())
+				t.Errorf("%d incidents are open although the row's next change was accepted", open())
 			}
 
-			// A comparison finds all in order, too.
+			// A comparison finds no problem either.
 			if out, errOut, status := s.Walhook("reconcile"); status != 0 {
 				t.Fatalf("reconcile: status %d\n%s%s", status, out, errOut)
 			}
 			s.Expect("/hook", want...)
 			if open() != 0 {
-				t.Errorf("%d incidents are open although a comparison found every row taken", open())
+				t.Errorf("%d incidents are open although a comparison accepted every row", open())
 			}
 		})
 	}
 }
 
-// Neither attach nor a comparison is held up by a row that the store cannot take: each names it, takes all others, and leaves what was
-// recorded of it as it was.
+// A row that the store cannot accept stops neither attach nor a comparison: each reports it, accepts all others, and
+// keeps its recorded state.
 func TestRowsThatCannotBeTakenInASnapshot(t *testing.T) {
 	t.Parallel()
 	server := testenv.Postgres(t)
@@ -202,7 +202,7 @@ func TestRowsThatCannotBeTakenInASnapshot(t *testing.T) {
 			}
 		}
 		if len(incidents) != len(want) {
-			t.Errorf("%d incidents are open and not %d: %q", len(incidents), len(want), incidents)
+			t.Errorf("%d incidents are open, not %d: %q", len(incidents), len(want), incidents)
 		}
 	}
 	open(`public.assessment with key "\u65e5\u672c"`, `public.respondent with key "\u65e5\u672c"`)
@@ -211,7 +211,7 @@ func TestRowsThatCannotBeTakenInASnapshot(t *testing.T) {
 	s.Exec("update respondent set finished_at = now() where id = 'old'")
 	s.Expect("/hook", `started "r1"`, `started "old"`, `completed "old"`)
 
-	// One more cannot be taken any longer; its state is kept.
+	// One more can no longer be accepted; its state is kept.
 	s.Exec("update respondent set assessment_id = '日本' where id = 'old'")
 	s.WaitStored()
 	for _, lost := range []bool{false, true} {
@@ -243,7 +243,7 @@ func TestRowsThatCannotBeTakenInASnapshot(t *testing.T) {
 	open()
 }
 
-// Many rows that cannot be taken, among many that can, through kills: each of these is queued once.
+// Many unacceptable rows among many acceptable ones, with kills: each of the acceptable ones is queued once.
 func TestRowsThatCannotBeTakenThroughKills(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -266,6 +266,6 @@ func TestRowsThatCannotBeTakenThroughKills(t *testing.T) {
 	got := testenv.Value[int](t, s.Store, "select count(distinct response_id) from (select response_id from walhook.queue union all select response_id from walhook.log) x")
 	all := testenv.Value[int](t, s.Store, "select count(*) from (select response_id from walhook.queue where webhook_id = $1 union all select response_id from walhook.log) x", hook)
 	if want := rows - rows/3000; got != want || all != want || set != rows/3000 {
-		t.Errorf("%d deliveries of %d responses and not %d; %d rows set aside and not %d", all, got, want, set, rows/3000)
+		t.Errorf("%d deliveries of %d responses, not %d; %d rows set aside, not %d", all, got, want, set, rows/3000)
 	}
 }

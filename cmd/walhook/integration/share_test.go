@@ -12,7 +12,7 @@ import (
 	"walhook/testenv"
 )
 
-// A fresh event, its retries and a test delivery do not wait behind a bulk redelivery to the same URL.
+// New events, their retries and test deliveries do not wait behind a bulk redelivery to the same URL.
 func TestFreshEventsPassBulkRedeliveries(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("ENDPOINT_CONCURRENCY", "1")
@@ -47,7 +47,7 @@ func TestFreshEventsPassBulkRedeliveries(t *testing.T) {
 	slices.Reverse(events) // to find each one's last attempt
 	for _, event := range []string{"created 7", "created 8"} {
 		if at := len(events) - slices.Index(events, event); at > failed*3/4 {
-			t.Errorf("%q came at place %d, behind a redelivery of %d", event, at, failed)
+			t.Errorf("%q arrived at position %d, behind a redelivery of %d", event, at, failed)
 		}
 	}
 }

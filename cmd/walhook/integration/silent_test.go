@@ -11,7 +11,7 @@ import (
 	"walhook/testenv"
 )
 
-// Sessions of the senders that say nothing any more are replaced. While looks at the store hang, the daemon goes on telling that it lives.
+// Silent sessions of the senders are replaced. While their queries hang, the daemon's heartbeats continue.
 func TestSilentSessionsOfTheStore(t *testing.T) {
 	t.Parallel()
 	const (
@@ -26,7 +26,7 @@ func TestSilentSessionsOfTheStore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.NewServer(t, nil)) // others would wait for a process that is stopped
+			s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.NewServer(t, nil)) // a stopped process would block other tests
 			s.Run()
 			s.Hook("/hook", "created")
 			s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
@@ -51,7 +51,7 @@ func TestSilentSessionsOfTheStore(t *testing.T) {
 			}
 			s.Exec("insert into respondent (id, assessment_id) values (2, 1)")
 			s.WaitRequests("/hook", 2)
-			// Edits are followed again.
+			// The daemon sees edits again.
 			s.Hook("/other", "created")
 			s.Exec("insert into respondent (id, assessment_id) values (3, 1)")
 			testenv.Eventually(t, 3*harness.Patience, "a request for the new webhook", func() (bool, string) {
@@ -61,7 +61,7 @@ func TestSilentSessionsOfTheStore(t *testing.T) {
 				got := testenv.Psql(t, s.Store, "select count(*) from walhook.delivery_log where status = 'success'")
 				return got >= "4", got
 			})
-			// The session that is replaced is told to end, and does when it comes to it.
+			// The replaced session is terminated, and exits once its process continues.
 			signal(syscall.SIGCONT)
 			testenv.Eventually(t, harness.Patience, "the daemon's lock to be held by a session of today", func() (bool, string) {
 				got := testenv.Psql(t, s.Store, ours+lease)
@@ -71,7 +71,7 @@ func TestSilentSessionsOfTheStore(t *testing.T) {
 	}
 }
 
-// A store that is far away suffices.
+// A distant store is fast enough.
 func TestDistantStore(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.Postgres(t))
@@ -90,6 +90,6 @@ func TestDistantStore(t *testing.T) {
 		s.WaitHeartbeat()
 	}
 	if strings.Contains(d.Log.String(), "lost touch with the store") {
-		t.Error("the daemon has lost touch with the store")
+		t.Error("the daemon lost its connection to the store")
 	}
 }

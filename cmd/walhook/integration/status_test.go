@@ -14,7 +14,8 @@ import (
 	"walhook/testenv"
 )
 
-// status waits until status and status --json agree on a verdict: a line of that name, verdict and text, and the exit status that follows.
+// status waits until status and status --json agree on a line with the given name, verdict and text, and on the exit
+// status that follows.
 func status(s *harness.Site, name string, verdict catalog.Level, text string) {
 	s.T.Helper()
 	testenv.Eventually(s.T, harness.Patience, fmt.Sprintf("status to say %s %s %s", verdict, name, text), func() (bool, string) {
@@ -31,7 +32,7 @@ func status(s *harness.Site, name string, verdict catalog.Level, text string) {
 			}
 		}
 		if o.OK != (fails == 0) || o.OK != (status == cli.ExitOK) || len(o.Problems) != fails {
-			s.T.Errorf("ok is %v, %d lines fail, %d problems, and it ends with %d:\n%s", o.OK, fails, len(o.Problems), status, out)
+			s.T.Errorf("ok is %v, %d lines fail, %d problems, and it exits with %d:\n%s", o.OK, fails, len(o.Problems), status, out)
 		}
 		if !found {
 			return false, fmt.Sprintf("%d\n%s", status, out)
@@ -41,7 +42,7 @@ func status(s *harness.Site, name string, verdict catalog.Level, text string) {
 	})
 }
 
-// In each state status says what is so, and its exit status follows from that.
+// status is right in each state, and so is its exit status.
 func TestStatusIsTrue(t *testing.T) {
 	t.Parallel()
 	source, storeServer := testenv.NewServer(t, nil), testenv.NewServer(t, nil)
@@ -57,7 +58,7 @@ func TestStatusIsTrue(t *testing.T) {
 	status(s, "slot", catalog.Fail, `"another" does not exist`)
 	s.Env["SLOT"] = slot
 
-	// What cannot be known is not said: a store that is away may have daemons.
+	// It does not report what it cannot know: an unavailable store may have daemons.
 	s.With("STORE_URL", "postgres://127.0.0.1:1/away?connect_timeout=5")
 	status(s, "store", catalog.Fail, "connect to the store")
 	status(s, "slot", catalog.OK, "read by process")
@@ -69,7 +70,7 @@ func TestStatusIsTrue(t *testing.T) {
 	testenv.Exec(t, s.Store, "update walhook.settings set enabled = true")
 	right(s)
 
-	// A daemon that is frozen: it neither reports nor reads on.
+	// A frozen daemon neither reports nor reads.
 	if err := d.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -83,16 +84,16 @@ func TestStatusIsTrue(t *testing.T) {
 	status(s, "attachment", catalog.Fail, "interrupted")
 	testenv.Exec(t, s.Store, "update walhook.attachment set phase = 'attached'")
 
-	// While the application writes, slot and stored position move on between the looks at them.
+	// While the application writes, slot and stored position advance between the queries.
 	end := s.Meanwhile(s.DB, "insert into respondent (id, assessment_id) values ($1, 1)")
 	for range 40 {
 		if o := setup.Observe(t.Context(), s.DB, s.Store, slot); !o.OK {
-			t.Errorf("status beside an application that writes: %v", o.Problems)
+			t.Errorf("status while the application writes: %v", o.Problems)
 		}
 	}
 	end()
 
-	// A daemon that was killed is gone, not stuck, and no trouble beside its successor.
+	// A killed daemon is gone, not stuck, and is not a problem beside its successor.
 	d.Kill()
 	testenv.Exec(t, s.Store, "update walhook.daemon set heartbeat_at = now() - interval '7 s', expires_at = now() + interval '1 hour', unready = 'odd'")
 	status(s, "daemons", catalog.Fail, "no daemon lives")
@@ -104,7 +105,7 @@ func TestStatusIsTrue(t *testing.T) {
 	status(s, "slot", catalog.Fail, "nobody reads slot")
 	status(s, "daemons", catalog.Fail, "no daemon lives")
 
-	// A daemon lives, and something keeps it from the slot.
+	// A daemon is running, but something keeps it from the slot.
 	reader := testenv.Connect(t, s.Store)
 	if _, err := reader.Exec(t.Context(), "select pg_advisory_lock($1)", catalog.ReaderLock); err != nil {
 		t.Fatal(err)
@@ -155,7 +156,7 @@ func TestStatusIsTrue(t *testing.T) {
 	for _, way := range twoWays {
 		status(c, "attachment", catalog.Fail, way)
 	}
-	for _, by := range []int{0, 1, -1} { // the store's schema may be of another version
+	for _, by := range []int{0, 1, -1} { // the store's schema may have another version
 		testenv.Exec(t, s.Store, "update walhook.schema_version set version = version + $1", by)
 		mustFail(c, "status", twoWays...)
 		mustFail(c, "doctor", twoWays...)
@@ -181,7 +182,7 @@ func TestStatusIsTrue(t *testing.T) {
 	status(s, "source", catalog.Fail, "connect to")
 }
 
-// Where a daemon is ready, status finds it so.
+// If a daemon is ready, status reports it as ready.
 func TestReadyOnceTheStoreHasIt(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).Attach()

@@ -15,14 +15,14 @@ import (
 	"walhook/testenv"
 )
 
-// interrupt ends a command as Ctrl-C does.
+// interrupt stops a command like Ctrl-C.
 func interrupt(d *harness.Daemon) int {
 	d.T.Helper()
 	_ = d.Cmd.Process.Signal(syscall.SIGINT)
 	return d.Wait()
 }
 
-// says waits until what a command printed matches.
+// says waits until a command's output matches.
 func says(d *harness.Daemon, pattern string) {
 	d.T.Helper()
 	testenv.Eventually(d.T, harness.Patience, pattern, func() (bool, string) {
@@ -30,7 +30,8 @@ func says(d *harness.Daemon, pattern string) {
 	})
 }
 
-// In a pipe status is one block after the other, goes on while the databases are away, and ends well when it is interrupted.
+// In a pipe, status prints one block after the other, continues while the databases are unavailable, and exits cleanly
+// when interrupted.
 func TestStatusWatch(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -42,11 +43,11 @@ func TestStatusWatch(t *testing.T) {
 	says(blocks, `\n\nat [^\n]*\nfail  store       connect to the store at [^\n]*\nfail  source      connect to [^\n]*\n\nat `)
 	says(lines, `\{"at":"[^"]*","ok":false,"problems":\["connect to the store at `)
 	s.Up(server)
-	says(blocks, `fail  (store|source)  [^\n]*\n([^\n]+\n)*\n`+block) // the server may begin to answer between the two
+	says(blocks, `fail  (store|source)  [^\n]*\n([^\n]+\n)*\n`+block) // the server may start to answer between the two
 	says(lines, `"connect to [^\n]*\n\{"at":"[^"]*","ok":false,"problems":\["nobody reads`)
 	for _, d := range []*harness.Daemon{blocks, lines} {
 		if status := interrupt(d); status != cli.ExitOK {
-			t.Errorf("interrupted, it ends with status %d:\n%s", status, d.Log.String())
+			t.Errorf("interrupted, it exits with status %d:\n%s", status, d.Log.String())
 		}
 	}
 	for line := range strings.Lines(lines.Log.String()) {
@@ -55,11 +56,11 @@ func TestStatusWatch(t *testing.T) {
 		}
 	}
 	if strings.ContainsRune(blocks.Log.String(), '\x1b') {
-		t.Error("there are control sequences in a pipe")
+		t.Error("the pipe contains control sequences")
 	}
 }
 
-// On a terminal status is drawn in its place.
+// On a terminal, status redraws in place.
 func TestStatusWatchOnTerminal(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).Attach()
@@ -80,12 +81,12 @@ func TestStatusWatchOnTerminal(t *testing.T) {
 	testenv.Eventually(t, harness.Patience, "the status to be drawn three times", func() (bool, string) {
 		return regexp.MustCompile("^\x1b\\[2J" + drawn + drawn + drawn).MatchString(screen.String()), screen.String()
 	})
-	// What a person types: the terminal makes a signal of it.
+	// Typed input: the terminal turns it into a signal.
 	if _, err := terminal.Write([]byte{3}); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("after Ctrl-C it ends with %v:\n%s", err, screen)
+		t.Errorf("after Ctrl-C it exits with %v:\n%s", err, screen)
 	}
 	terminal.Close()
 	<-copied

@@ -8,19 +8,20 @@ import (
 	"walhook/testenv"
 )
 
-// stopsInTime asks the daemon to stop and expects it to end with status 0 within DELIVERY_TIMEOUT, which is two seconds, and ten seconds.
+// stopsInTime stops the daemon and expects it to exit with status 0 within DELIVERY_TIMEOUT, which is two seconds, plus
+// ten seconds.
 func stopsInTime(d *harness.Daemon) {
 	d.T.Helper()
 	asked := time.Now()
 	if status := d.Stop(); status != 0 {
-		d.T.Errorf("the clean stop ended with status %d", status)
+		d.T.Errorf("the clean stop exited with status %d", status)
 	}
 	if took := time.Since(asked); took > 12*time.Second {
 		d.T.Errorf("the clean stop took %s", took)
 	}
 }
 
-// A clean stop ends in time, whatever hangs in the store: an attempt's next, what a batch needs to know, or its commit.
+// A clean stop ends in time, whatever hangs in the store: a query for a next delivery, a batch's query, or its commit.
 func TestStopWhileStoreHangs(t *testing.T) {
 	t.Parallel()
 	waiting := func(s *harness.Site) {
@@ -36,7 +37,8 @@ func TestStopWhileStoreHangs(t *testing.T) {
 			s.T.Fatal(err)
 		}
 	}
-	// lookUp makes the next delivery about a response one that has to be looked up, once the first is answered for the second time.
+	// lookUp makes the daemon query the store for the next delivery about a response, once the first is answered for the
+	// second time.
 	lookUp := func(s *harness.Site) (answer func()) {
 		s.T.Helper()
 		s.Hook("/a", "created")

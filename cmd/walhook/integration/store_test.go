@@ -7,7 +7,7 @@ import (
 	"walhook/testenv"
 )
 
-// The store may be on another server. Of walhook, the application's database then holds a schema with two functions.
+// The store may be on another server. The application's database then contains only a schema with two functions.
 func TestStoreElsewhere(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("ASSESSMENT_TABLE", "public.assessment").WithStore(testenv.NewServer(t, nil))
@@ -25,7 +25,7 @@ func TestStoreElsewhere(t *testing.T) {
 		union all select 'type ' || t.oid::regtype from pg_type t where t.typnamespace = to_regnamespace('walhook')
 		union all select 'schema ' || nspname from pg_namespace where nspname like '%walhook%' order by 1`
 	if got, want := testenv.Psql(t, s.DB, left), "function walhook.silence()\nfunction walhook.unpublish(name,regclass)\nschema walhook"; got != want {
-		t.Errorf("the application's database holds\n%s\ninstead of\n%s", got, want)
+		t.Errorf("the application's database contains\n%s\ninstead of\n%s", got, want)
 	}
 	d.Kill()
 	s.Exec("update respondent set finished_at = now() where id = 3")

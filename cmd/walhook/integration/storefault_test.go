@@ -12,7 +12,7 @@ import (
 	"walhook/testenv/pgserver"
 )
 
-// The store commits, and the connection breaks before it can say so: what was queued is not queued again.
+// The store commits, but the connection breaks before the daemon learns about it: nothing is queued again.
 func TestStoreCommitOfUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	const rounds, each = 4, 25
@@ -20,7 +20,8 @@ func TestStoreCommitOfUnknownOutcome(t *testing.T) {
 	wire := behindWire(s, "STORE_URL", s.Store)
 	d := s.Run()
 	s.Hook("/hook", "created")
-	// A commit that queues something stops at the very end, when its outcome is sealed but for an error, for as long as gate is shut.
+	// A commit that queues something blocks at the very end, when only an error could change its outcome, while the gate is
+	// closed.
 	testenv.Exec(t, s.Store, `
 		create function public.dawdle() returns trigger language plpgsql as $$ begin perform pg_advisory_xact_lock_shared(7); return null; end $$;
 		create constraint trigger dawdle after insert on walhook.queue deferrable initially deferred for each row execute function public.dawdle()`)
@@ -46,7 +47,7 @@ func TestStoreCommitOfUnknownOutcome(t *testing.T) {
 		at("pg_advisory_unlock")
 		committing("the store to have committed", "mode = 'ShareLock'", false)
 		if got := testenv.Value[int](t, s.Store, "select count(*)::int from walhook.delivery_log"); got <= round*each {
-			t.Errorf("the store has %d deliveries: the commit whose answer was cut off did not happen", got)
+			t.Errorf("the store has %d deliveries: the commit whose answer was lost did not happen", got)
 		}
 		wire.Restore()
 		d.Ready()
@@ -56,8 +57,8 @@ func TestStoreCommitOfUnknownOutcome(t *testing.T) {
 	exactlyOnce(s, rounds*each, "created")
 }
 
-// The store's server may take a moment to end the session that found a gap, which holds the lock of the one who reads the slot: the
-// gap is closed by the daemon that found it, and recorded as what it found.
+// The store's server may take a moment to end the session that found a gap, which holds the reader lock: the daemon
+// that found the gap closes it, and records what it found.
 func TestGapIsClosedByTheOneWhoFoundIt(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.NewServer(t, nil)) // others would wait for a process that is stopped
@@ -77,12 +78,12 @@ func TestGapIsClosedByTheOneWhoFoundIt(t *testing.T) {
 		t.Errorf("incidents are %q", got)
 	}
 	if log := d.Log.String(); strings.Contains(log, "connecting again") {
-		t.Errorf("the gap was not closed at once:\n%s", log)
+		t.Errorf("the gap was not closed immediately:\n%s", log)
 	}
 }
 
-// A session of the reader that the store's server is slow to end after its connection broke is no other daemon: nobody is told that one has
-// taken over.
+// A reader's old session that the store's server is slow to end after its connection broke is not another daemon: no
+// takeover is reported.
 func TestOwnSessionIsNoOtherDaemon(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.NewServer(t, nil)) // others would wait for a process that is stopped
@@ -104,7 +105,7 @@ func TestOwnSessionIsNoOtherDaemon(t *testing.T) {
 	}
 }
 
-// stopReader does something while the store's server process is stopped that holds the lock of the slot's reader.
+// stopReader runs a function while the store's server process that holds the reader lock is stopped.
 func stopReader(s *harness.Site, while func()) {
 	s.T.Helper()
 	reader := testenv.Value[int](s.T, s.Store, "select l.pid from pg_locks l join pg_database d on d.oid = l.database where l.locktype = 'advisory' and l.objsubid = 1 and d.datname = current_database()")
@@ -114,11 +115,11 @@ func stopReader(s *harness.Site, while func()) {
 		}
 	}
 	signal(syscall.SIGSTOP)
-	defer signal(syscall.SIGCONT) // also where the test fails meanwhile
+	defer signal(syscall.SIGCONT) // even if the test fails meanwhile
 	while()
 }
 
-// lockStore keeps everybody from writing a table of the store, until the function that it returns is called.
+// lockStore blocks writes to a table of the store until the returned function is called.
 func lockStore(s *harness.Site, table string) (release func()) {
 	s.T.Helper()
 	locker := testenv.Connect(s.T, s.Store)
@@ -132,7 +133,7 @@ func lockStore(s *harness.Site, table string) (release func()) {
 	return func() { exec("commit") }
 }
 
-// holdComparison makes a gap, and keeps the daemon's comparison from its end until the function that it returns is called.
+// holdComparison causes a gap, and keeps the daemon's comparison from finishing until the returned function is called.
 func holdComparison(s *harness.Site, d *harness.Daemon) (release func()) {
 	s.T.Helper()
 	release = lockStore(s, "walhook.response_state")
@@ -145,8 +146,8 @@ func holdComparison(s *harness.Site, d *harness.Daemon) (release func()) {
 	return release
 }
 
-// While somebody holds a lock in the store that the stream waits for, /readyz says so, gaps are found and told of, and the
-// application goes on writing.
+// While somebody holds a lock in the store that the stream waits for, /readyz reports it, gaps are detected and
+// reported, and the application can keep writing.
 func TestStoreIsLocked(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.Postgres(t))
@@ -167,7 +168,7 @@ func TestStoreIsLocked(t *testing.T) {
 	s.Expect("/hook", append(missedInGap, "created 9")...)
 }
 
-// A comparison may take long. Meanwhile, too, a table whose updates PostgreSQL would refuse is taken out of the publication.
+// A comparison may take long. Even then, a table whose updates PostgreSQL would refuse is taken out of the publication.
 func TestReplicaIdentityLostWhileComparing(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.Postgres(t))
@@ -183,8 +184,8 @@ func TestReplicaIdentityLostWhileComparing(t *testing.T) {
 	d.Ready()
 }
 
-// The store does not wait for its disk before something is sent. What a crash takes back of it comes again under the same
-// webhook-id, since the slot has not been acknowledged so far, and an id that was given is not given to anything else.
+// Deliveries are sent before the store's disk has them. Those that a crash loses are queued again with the same
+// webhook-id, since the slot has not been acknowledged that far, and their delivery ids are not assigned again.
 func TestStoreCrashTakesBackCommits(t *testing.T) {
 	t.Parallel()
 	const rounds, each = 3, 40
@@ -194,7 +195,7 @@ func TestStoreCrashTakesBackCommits(t *testing.T) {
 	s.Hook("/hook", "created")
 	lost := 0
 	for round := range rounds {
-		s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{Hang: true})) // an answer is recorded, on disk
+		s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{Hang: true})) // an answer would be recorded in a synchronous commit
 		if err := syscall.Kill(testenv.Value[int](t, s.Store, "select pid from pg_stat_activity where backend_type = 'walwriter'"), syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +211,7 @@ func TestStoreCrashTakesBackCommits(t *testing.T) {
 		s.Up(store)
 		confirmed := testenv.Psql(t, s.DB, "select confirmed_flush_lsn from pg_replication_slots where slot_name = '"+s.Env["SLOT"]+"'")
 		if behind := testenv.Psql(t, s.Store, "select lsn from walhook.position where lsn < '"+confirmed+"'"); behind != "" {
-			t.Fatalf("the slot was acknowledged up to %s, and the store has come back at %s", confirmed, behind)
+			t.Fatalf("the slot was acknowledged up to %s but the store is back at %s", confirmed, behind)
 		}
 		lost += (round+1)*each - testenv.Value[int](t, s.Store, "select count(*)::int from walhook.delivery_log")
 		if err := d.Cmd.Process.Signal(syscall.SIGCONT); err != nil {
@@ -221,14 +222,14 @@ func TestStoreCrashTakesBackCommits(t *testing.T) {
 		s.Fence()
 	}
 	if lost == 0 {
-		t.Error("the crashes took nothing back, so that nothing came again")
+		t.Error("the crashes lost nothing, so nothing was sent again")
 	}
 	s.Receiver.Respond("/hook", nil)
 	exactlyOnce(s, rounds*each, "created")
 }
 
-// A store whose disk is full takes nothing more until there is room again. The stream waits, says why, and loses nothing. (The
-// server's files are kept from growing: for a server that is a full disk but for the number of the error.)
+// A store with a full disk accepts nothing until there is room again. The stream waits, reports why, and loses nothing.
+// (The server's files cannot grow, which to a server is like a full disk, except for the error number.)
 func TestStoreDiskFull(t *testing.T) {
 	t.Parallel()
 	const n = 20000
@@ -244,7 +245,7 @@ func TestStoreDiskFull(t *testing.T) {
 
 	s.Exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(1, $1::int) g", n)
 	d.Readyz(503, "could not extend file")
-	s.Exec("update respondent set page = 1 where id = 1") // the application goes on
+	s.Exec("update respondent set page = 1 where id = 1") // the application continues
 
 	store.Halt(syscall.SIGINT)
 	store.LimitFiles(0)
@@ -254,7 +255,7 @@ func TestStoreDiskFull(t *testing.T) {
 	exactlyOnce(s, n, "created")
 }
 
-// A stop that comes while the store refuses a commit writes nothing of what was refused, nor the position after it.
+// A stop while the store refuses a commit writes neither what was refused nor the position after it.
 func TestStopWhileCommitFails(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.Postgres(t))

@@ -9,7 +9,7 @@ import (
 	"walhook/testenv"
 )
 
-// A standby in place of the primary is named as that, by the daemon and by every command that cannot do its work there.
+// The daemon, and every command that cannot work there, reports a standby in place of the primary.
 func TestStandbyIsNamed(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, map[string]string{"fsync": "on"})
@@ -33,7 +33,7 @@ func TestStandbyIsNamed(t *testing.T) {
 	s.Start().Readyz(503, says)
 }
 
-// /readyz says why the store does not answer, such as a password that has expired.
+// /readyz reports why the store does not answer, such as an expired password.
 func TestReadyzSaysWhyTheStoreDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil) // roles belong to the whole server

@@ -10,20 +10,20 @@ import (
 	"walhook/testenv"
 )
 
-// Deliveries that fail for good all at once are few lines in the daemon's log, and all of them are counted there.
+// If many deliveries fail permanently at the same time, the daemon's log has few lines, and counts all of them.
 func TestStormOfFailuresInTheLog(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("MAX_ATTEMPTS", "1", "LOG_LEVEL", "info")
 	s.Attach()
 	const hooks, responses = 300, 3
-	// Each URL is an endpoint of its own: one that fails again and again would be slowed down.
+	// Each URL is a separate endpoint, because one that fails repeatedly would be throttled.
 	testenv.Exec(t, s.Store, "insert into walhook.webhook (assessment_id, url, event_type) select '1', $1 || g, 'response.created' from generate_series(1, $2) g", s.Receiver.URL("/dead?"), hooks)
 	s.Receiver.Respond("/dead", testenv.Always(testenv.Reply{Status: 500}))
 	d := s.Start().Ready()
 	s.Exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(1, $1) g", responses)
 	s.WaitLog("select count(*) from walhook.delivery_log where status = 'failed'", fmt.Sprint(hooks*responses))
 	if status := d.Stop(); status != 0 {
-		t.Errorf("the daemon ended with status %d", status)
+		t.Errorf("the daemon exited with status %d", status)
 	}
 	lines, left, told := 0, 0, 0
 	for line := range strings.Lines(d.Log.String()) {
@@ -40,6 +40,6 @@ func TestStormOfFailuresInTheLog(t *testing.T) {
 		}
 	}
 	if lines+left != hooks*responses || told == 0 || lines > cli.ThrottleLines*(told+1) {
-		t.Errorf("of %d failures the log has %d, and %d times the number of others, %d in all", hooks*responses, lines, told, left)
+		t.Errorf("of %d failures the log has %d lines, and %d lines that count others, %d in total", hooks*responses, lines, told, left)
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"walhook/testenv"
 )
 
-// A collector is told of each store transaction and of each attempt, by each protocol of OTLP, and of no secret. Receivers are not told
-// that anything is traced.
+// A collector receives each store transaction and each attempt, with each protocol of OTLP, and no secret. Receivers
+// get no trace headers.
 func TestTraces(t *testing.T) {
 	t.Parallel()
 	for _, protocol := range []string{"http/protobuf", "http/json", "grpc"} {
@@ -55,8 +55,8 @@ func TestTraces(t *testing.T) {
 					t.Errorf("a span of a store transaction says %v, %v", b.attributes, b.Status)
 				}
 			}
-			if events != 3 { // the sentinel was created, too
-				t.Errorf("the spans of store transactions tell of %d events", events)
+			if events != 3 { // the sentinel's as well
+				t.Errorf("the spans of store transactions report %d events", events)
 			}
 			var got []string
 			linked := 0
@@ -65,7 +65,7 @@ func TestTraces(t *testing.T) {
 					a.attributes["http.response.status_code"], " ", a.attributes["server.address"], " ", a.Status.GetMessage()))
 				want := testenv.Value[int64](t, s.Store, "select delivery_id from walhook.delivery_log where webhook_id = $1", a.attributes["walhook.webhook_id"])
 				if a.attributes["walhook.delivery_id"] != want {
-					t.Errorf("an attempt is said to be of delivery %v, not %v", a.attributes["walhook.delivery_id"], want)
+					t.Errorf("an attempt has the delivery %v, not %v", a.attributes["walhook.delivery_id"], want)
 				}
 				if a.resource["service.name"] != "hooks-of-a-test" || a.resource["deployment.environment.name"] != "test" || a.resource["service.version"] != cli.Version() {
 					t.Errorf("the resource is %v", a.resource)
@@ -73,11 +73,11 @@ func TestTraces(t *testing.T) {
 				linked += len(a.Links)
 				for _, link := range a.Links {
 					if _, found := batches[string(link.SpanId)]; !found {
-						t.Error("an attempt links to what is no store transaction")
+						t.Error("an attempt links to something other than a store transaction")
 					}
 				}
 			}
-			// What was read from the store, a retry mostly, does not know of traces.
+			// Deliveries read from the store, mostly retries, have no link.
 			if linked == 0 {
 				t.Error("no attempt links to anything")
 			}
@@ -106,10 +106,10 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// A collector that hangs, or is not there, delays no delivery and no stop, and the log says so once.
+// A collector that hangs or is unavailable delays no delivery and no stop, and the log reports it once.
 func TestTracesWithoutCollector(t *testing.T) {
 	t.Parallel()
-	hanging, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and never answers
+	hanging, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and never answers
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,13 +140,13 @@ func TestTracesWithoutCollector(t *testing.T) {
 			}
 			text := d.Log.String()
 			if n := strings.Count(text, "traces cannot be exported"); n != 1 || strings.Contains(text, "token-of-mine") {
-				t.Errorf("it was said %d times, or with the collector's path:\n%s", n, text)
+				t.Errorf("it was logged %d times, or with the collector's path:\n%s", n, text)
 			}
 		})
 	}
 }
 
-// Traces are off unless they are asked for, and a variable that means nothing is refused.
+// Traces are off by default, and an invalid variable is refused.
 func TestTraceVariables(t *testing.T) {
 	t.Parallel()
 	notPEM := filepath.Join(t.TempDir(), "not.pem")

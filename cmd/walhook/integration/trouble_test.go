@@ -10,13 +10,13 @@ import (
 	"walhook/testenv"
 )
 
-// longAgo lets everything that failed so far have failed for longer than DISABLE_AFTER.
+// longAgo shifts all failures so far into the past, by more than DISABLE_AFTER.
 func longAgo(s *harness.Site) {
 	s.T.Helper()
 	testenv.Exec(s.T, s.Store, "update walhook.webhook_trouble set failing_since = failing_since - interval '1 year'")
 }
 
-// failsOnce lets the next request at a path, and no other, be answered with a status, and returns once the failure is recorded.
+// failsOnce answers only the next request at a path with a status, and returns once the failure is recorded.
 func failsOnce(s *harness.Site, path string, status, response int) {
 	s.T.Helper()
 	s.Receiver.Respond(path, func(r testenv.Request) testenv.Reply {
@@ -29,7 +29,7 @@ func failsOnce(s *harness.Site, path string, status, response int) {
 	s.WaitLog(fmt.Sprintf("select status from walhook.delivery_log where response_id = '%d'", response), "failed")
 }
 
-// allEnabled makes sure that no webhook was disabled, and that no incident says so.
+// allEnabled verifies that no webhook was disabled, and that no incident reports one.
 func allEnabled(s *harness.Site) {
 	s.T.Helper()
 	for _, query := range []string{
@@ -37,17 +37,17 @@ func allEnabled(s *harness.Site) {
 		"select coalesce(string_agg(detail, ', '), '') from walhook.incident where kind = 'webhook_disabled'",
 	} {
 		if disabled := testenv.Psql(s.T, s.Store, query); disabled != "" {
-			s.T.Errorf("a webhook that works was disabled: %s", disabled)
+			s.T.Errorf("a working webhook was disabled: %s", disabled)
 		}
 	}
 }
 
-// newTroubledSite returns a site whose deliveries have one attempt each, so that each answer is a result of its own.
+// newTroubledSite returns a site whose deliveries have one attempt each, so that each answer is a separate result.
 func newTroubledSite(t *testing.T) *harness.Site {
 	return harness.NewSite(t, harness.SampleSchema).With("DISABLE_AFTER", "1h", "MAX_ATTEMPTS", "1", "ENDPOINT_CONCURRENCY", "1")
 }
 
-// A success that is recorded together with the failure before it ends the webhook's trouble.
+// A success ends the webhook's trouble even if it is recorded in the same batch as the failure before it.
 func TestSuccessInTheBatchOfAFailure(t *testing.T) {
 	t.Parallel()
 	s := newTroubledSite(t)
@@ -59,7 +59,7 @@ func TestSuccessInTheBatchOfAFailure(t *testing.T) {
 		}
 		return testenv.Reply{}
 	})
-	// While the recorder waits for the log with what it was given first, what comes gathers in its next batch.
+	// While the recorder waits for the log with its first batch, further results accumulate in the next one.
 	blocker := testenv.Connect(t, s.Store)
 	for _, statement := range []string{"begin", "lock table walhook.log in share mode"} {
 		if _, err := blocker.Exec(t.Context(), statement); err != nil {
@@ -79,7 +79,7 @@ func TestSuccessInTheBatchOfAFailure(t *testing.T) {
 	allEnabled(s)
 }
 
-// Webhooks that fail now and then under load are never disabled.
+// Webhooks that fail occasionally under load are never disabled.
 func TestWebhooksThatFailNowAndThen(t *testing.T) {
 	t.Parallel()
 	const hooks, waves, each = 10, 4, 300
@@ -106,7 +106,7 @@ func TestWebhooksThatFailNowAndThen(t *testing.T) {
 	allEnabled(s)
 }
 
-// A success counts in whichever daemon it comes, also where another one had recorded the failure.
+// A success counts whichever daemon gets it, even if another one had recorded the failure.
 func TestTroubleEndsInAnotherDaemon(t *testing.T) {
 	t.Parallel()
 	const endpoints = 12
@@ -140,7 +140,7 @@ func TestTroubleEndsInAnotherDaemon(t *testing.T) {
 	allEnabled(s)
 }
 
-// What failed at the URL before, or before an administrator enabled the webhook again, does not count any more.
+// Failures at the previous URL, or before an administrator enabled the webhook again, no longer count.
 func TestTroubleIsOfTheURLAndOfTheTime(t *testing.T) {
 	t.Parallel()
 	s := newTroubledSite(t)
@@ -173,7 +173,7 @@ func TestTroubleIsOfTheURLAndOfTheTime(t *testing.T) {
 	s.WaitLog("select enabled, disabled_reason like 'every attempt has failed since %' from walhook.webhook", "f|t")
 }
 
-// Attempts count in the order in which they began: one that began before another does not have the last word because it ends later.
+// Attempts count in the order in which they started, even if an earlier one ends later.
 func TestOlderAttemptThatEndsLater(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -181,14 +181,14 @@ func TestOlderAttemptThatEndsLater(t *testing.T) {
 		disabled     string
 	}{
 		"an older failure": {older: 500, newer: 200, disabled: "0"},
-		"an older success": {older: 200, newer: 500, disabled: "0"}, // failing, but not since long ago
+		"an older success": {older: 200, newer: 500, disabled: "0"}, // failing, but not for long
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := harness.NewSite(t, harness.SampleSchema).With("DISABLE_AFTER", "1h", "MAX_ATTEMPTS", "1", "DELIVERY_TIMEOUT", "1h")
 			s.Run()
 			s.Hook("/hook", "created")
-			s.Exec("insert into respondent (id, assessment_id) values (1, 1)") // from the first success on there may be two in flight
+			s.Exec("insert into respondent (id, assessment_id) values (1, 1)") // after the first success there may be two in flight
 			s.WaitLog("select status from walhook.delivery_log where response_id = '1'", "success")
 			answer := make(chan struct{})
 			answerOnce := sync.OnceFunc(func() { close(answer) })
@@ -212,7 +212,7 @@ func TestOlderAttemptThatEndsLater(t *testing.T) {
 			answerOnce()
 			s.WaitLog("select count(*) from walhook.delivery_log where response_id = '2' and status <> 'pending'", "1")
 			if c.older == 500 && c.newer == 200 {
-				longAgo(s) // were it marked, it would have been so for long
+				longAgo(s) // if it were marked, this would disable it
 			}
 			s.Exec("insert into respondent (id, assessment_id) values (4, 1)")
 			s.WaitLog("select status from walhook.delivery_log where response_id = '4'", "failed")
@@ -223,7 +223,8 @@ func TestOlderAttemptThatEndsLater(t *testing.T) {
 	}
 }
 
-// 410 speaks for the URL that it came from: a webhook that has another one by then goes on, and what was answered there goes to the new one.
+// A 410 applies to the URL that sent it: a webhook whose URL has changed since stays enabled, and the delivery is sent
+// to the new URL.
 func TestGoneAtTheOldURL(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("DELIVERY_TIMEOUT", "1h")
@@ -239,7 +240,7 @@ func TestGoneAtTheOldURL(t *testing.T) {
 	s.Expect("/new", "created 1", "created 2")
 	allEnabled(s)
 
-	// So it is where the webhook was enabled again meanwhile, at the same URL.
+	// The same holds if the webhook was enabled again meanwhile, at the same URL.
 	again := make(chan struct{})
 	s.Receiver.Respond("/new", func(r testenv.Request) testenv.Reply {
 		if strings.Contains(r.Body, ":3}") && r.Nth == 3 {
@@ -257,7 +258,7 @@ func TestGoneAtTheOldURL(t *testing.T) {
 	allEnabled(s)
 }
 
-// An edit leaves back-off and Retry-After as they are, but for a new URL, and for enabling the webhook again.
+// Edits leave backoff and Retry-After unchanged, except a new URL, and enabling the webhook again.
 func TestEditsLeaveTheBackoff(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("RETRY_CAP", "1h")
@@ -279,7 +280,7 @@ func TestEditsLeaveTheBackoff(t *testing.T) {
 		s.Exec(edit)
 		s.WaitHeartbeat() // it is loaded
 		if n := len(s.Events("/busy")); n != 1 {
-			t.Fatalf("%s: %d requests came, and the receiver had asked for a pause after the first", edit, n)
+			t.Fatalf("%s: %d requests arrived although the receiver requested a pause after the first", edit, n)
 		}
 	}
 

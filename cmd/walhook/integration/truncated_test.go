@@ -8,7 +8,8 @@ import (
 	"walhook/testenv"
 )
 
-// An owner who truncates the queue finds what was pending in the log, and an incident; daemons go on without it.
+// If an owner truncates the queue, the pending deliveries fail in the log, with an incident, and daemons continue
+// without them.
 func TestQueueTruncated(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("RETRY_BASE", "1h", "RETRY_CAP", "2h")
@@ -17,7 +18,7 @@ func TestQueueTruncated(t *testing.T) {
 	s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{Status: 500}))
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1), (2, 1)")
 	s.WaitRequests("/hook", 2)
-	s.Exec("update respondent set started_at = now()") // waits behind what failed
+	s.Exec("update respondent set started_at = now()") // waits behind the failed one
 	s.WaitStored()
 	s.WaitLog("select count(*) from walhook.delivery_log where status = 'pending' and attempts > 0", "2")
 	testenv.Exec(t, s.Store, "truncate walhook.queue")

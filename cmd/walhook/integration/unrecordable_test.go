@@ -25,7 +25,7 @@ func respond(s *harness.Site, from, to int) {
 	s.Exec("insert into respondent (id, assessment_id) select g, 1 from generate_series($1::int, $2::int) g", from, to)
 }
 
-// wrong waits until status ends with 1 and says so.
+// wrong waits until status exits with 1 and prints the text.
 func wrong(s *harness.Site, says string) {
 	s.T.Helper()
 	testenv.Eventually(s.T, harness.Patience, "status to say "+says, func() (bool, string) {
@@ -34,7 +34,7 @@ func wrong(s *harness.Site, says string) {
 	})
 }
 
-// right waits until status ends with 0.
+// right waits until status exits with 0.
 func right(s *harness.Site) {
 	s.T.Helper()
 	testenv.Eventually(s.T, harness.Patience, "status to find nothing wrong", func() (bool, string) {
@@ -43,7 +43,7 @@ func right(s *harness.Site) {
 	})
 }
 
-// rightNow makes sure that status ends with 0 at the first look.
+// rightNow verifies that status exits with 0 on the first try.
 func rightNow(s *harness.Site) {
 	s.T.Helper()
 	if out, errOut, status := s.Walhook("status"); status != cli.ExitOK {
@@ -57,8 +57,8 @@ func incidents(s *harness.Site, kind, want string) {
 	s.WaitLog("select string_agg(case when resolved_at is null then 'open' else 'resolved' end, ',' order by at) from walhook.incident where kind = '"+kind+"'", want)
 }
 
-// A log without partitions, and where none can be made, stops no delivery and loses no entry, also across kill -9. It is said everywhere, and
-// once partitions can be made again, they take what was recorded meanwhile.
+// A log without partitions, in which none can be created, stops no delivery and loses no entry, even with kill -9. The
+// problem is reported everywhere, and once partitions can be created again, they get what was recorded meanwhile.
 func TestLogWithoutPartitions(t *testing.T) {
 	t.Parallel()
 	const each = 3000
@@ -111,7 +111,7 @@ func TestLogThatRefusesRows(t *testing.T) {
 	s.Fence()
 	s.WaitLog(open, "1")
 	wrong(s, "odd")
-	s.WaitLog("select (select count(*) from walhook.log_overflow), (select count(*) from walhook.log where succeeded)", "101|899") // those that can
+	s.WaitLog("select (select count(*) from walhook.log_overflow), (select count(*) from walhook.log where succeeded)", "101|899") // those that can be moved
 	testenv.Exec(t, s.Store, "alter table walhook.log drop constraint odd")
 	s.WaitLog("select (select count(*) from walhook.log_overflow), (select count(*) from walhook.log where succeeded)", "0|1000")
 	s.WaitLog(open, "0")
@@ -120,7 +120,7 @@ func TestLogThatRefusesRows(t *testing.T) {
 	exactlyOnce(s, 1000, "created")
 }
 
-// An index of the log that cannot be built is reported like the rest of its upkeep, and stops nothing.
+// A log index that cannot be built is reported like other upkeep problems, and stops nothing.
 func TestLogIndexThatIsRefused(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).Attach()
@@ -136,7 +136,8 @@ func TestLogIndexThatIsRefused(t *testing.T) {
 	right(s)
 }
 
-// A result that the store refuses by itself is set aside: it stops no other, and is said. Once the store takes it, it is recorded, once.
+// A single result that the store refuses is set aside and reported, and stops no other. Once the store accepts it, it
+// is recorded, once.
 func TestResultThatIsRefused(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -173,7 +174,7 @@ func TestResultThatIsRefused(t *testing.T) {
 	}
 }
 
-// While the store records nothing at all, it is said as well, and soon after its end everything goes on.
+// While the store records nothing at all, that is reported as well, and soon afterwards everything continues.
 func TestNoResultIsTaken(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -193,8 +194,8 @@ func TestNoResultIsTaken(t *testing.T) {
 	exactlyOnce(s, 3000, "created")
 }
 
-// A daemon that is no superuser, and whose schema's owner may create nothing there any more, stops no delivery. It is said everywhere, until the
-// right is given back.
+// If the daemon is not a superuser and the schema's owner has lost CREATE on it, no delivery stops. The problem is
+// reported everywhere until the right is granted again.
 func TestRightToCreateRevoked(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSiteOn(t, testenv.NewServer(t, nil), harness.SampleSchema)

@@ -13,14 +13,14 @@ import (
 	"walhook/testenv"
 )
 
-// releasedApplication is the application of the released stores, as it was.
+// releasedApplication is the application's schema for the released stores.
 const releasedApplication = harness.SampleSchema + `
 insert into respondent (id, assessment_id, organization_id, started_at, finished_at) values
   (1, 1, '7', '2026-01-02 03:04:05+00', '2026-02-03 04:05:06+00'), (2, 1, null, '2026-01-02 03:04:05+00', '2026-01-03 04:05:06+00'),
   (3, 2, null, '2026-02-03 04:05:06+00', null), (4, 1, null, '2026-02-03 04:05:06+00', null);`
 
-// A store that an older walhook wrote is refused until attach has upgraded it; then the log reads as before, what was pending is
-// sent under the same id, and new events are.
+// An older walhook's store is refused until attach has upgraded it. Then the log reads as before, pending deliveries
+// are sent with the same ids, and new events are sent as well.
 func TestReleasedStoreGoesOn(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../../sql/testdata/released/*.sql")
@@ -41,7 +41,7 @@ func TestReleasedStoreGoesOn(t *testing.T) {
 				assessment_oid = %s, publication_rows = %L; update walhook.position set lsn = %L, partial_lsn = null, partial_changes = 0;
 				update walhook.incident_log set resolved_at = now();', system_identifier, database, slot, respondent_oid, assessment_oid, publication_rows, (select lsn from walhook.position))
 				from walhook.attachment`)
-			// The store as the older walhook left it, of this very source.
+			// The store as the older walhook left it, but with this test's source.
 			s.Store = testenv.Database(t, server, "")
 			s.With("STORE_URL", s.Store)
 			testenv.Psql(t, s.Store, string(text)+attached+`update walhook.webhook set url = replace(url, 'http://127.0.0.1:18999', '`+s.Receiver.URL("")+`')`)
@@ -65,10 +65,10 @@ func TestReleasedStoreGoesOn(t *testing.T) {
 				t.Errorf("the log before and after the upgrade (-before +after):\n%s", diff)
 			}
 			if diff := cmp.Diff(ids, testenv.Psql(t, s.Store, fmt.Sprintf(pending, waiting))); diff != "" {
-				t.Errorf("the ids of what was pending (-before +after):\n%s", diff)
+				t.Errorf("the ids of pending deliveries (-before +after):\n%s", diff)
 			}
 			if got := testenv.Psql(t, s.Store, "select count(*) from walhook.delivery_log where delivery_id in ("+waiting+") and status <> 'success'"); got != "0" {
-				t.Errorf("%s of what was pending did not arrive", got)
+				t.Errorf("%s pending deliveries did not arrive", got)
 			}
 			if incident := testenv.Psql(t, s.Store, "select * from walhook.incident where kind = 'reconcile' and at > now() - interval '1 minute'"); incident != "" {
 				t.Errorf("the upgrade made a gap: %s", incident)

@@ -8,24 +8,24 @@ import (
 	"walhook/testenv"
 )
 
-// A daemon whose store is upgraded under it ends with the reason.
+// A daemon whose store is upgraded while it runs exits with the reason.
 func TestStoreUpgradedUnderADaemon(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
 	d := s.Run()
 	testenv.Psql(t, s.Store, "update walhook.schema_version set version = version + 1")
 	if status := d.Wait(); status != 1 {
-		t.Errorf("the daemon ended with status %d", status)
+		t.Errorf("the daemon exited with status %d", status)
 	}
 	if log := d.Log.String(); !strings.Contains(log, "use the newer walhook that upgraded it") {
-		t.Errorf("the daemon did not say why it ended:\n%s", log)
+		t.Errorf("the daemon did not log why it exited:\n%s", log)
 	}
 	if got := testenv.Psql(t, s.Store, "select count(*) from walhook.daemon"); got != "0" {
 		t.Errorf("%s daemons are still registered", got)
 	}
 }
 
-// attach does not upgrade the schema while a daemon works with the older one.
+// attach does not upgrade the schema while a daemon uses the old one.
 func TestUpgradeBesideADaemon(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).Attach()

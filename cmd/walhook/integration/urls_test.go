@@ -18,7 +18,7 @@ import (
 	"walhook/testenv"
 )
 
-// urlParts make URLs of every kind that administrators, or those who would harm, may write.
+// urlParts combine to all kinds of URLs that administrators or attackers may write.
 var urlParts = [][]string{
 	{"http", "https", "HTTP", "ftp", "javascript", ""},
 	{"://", "://", "://", "://", ":", ":/", ":///", "//", ""},
@@ -44,15 +44,15 @@ func oddURLs(n int) []string {
 			b.WriteString(choices[random.IntN(len(choices))])
 		}
 		urls = append(urls, b.String())
-		// Most of the others would be refused for one part or another.
+		// Most other combinations would be refused for one part or another.
 		urls = append(urls, "https://example.com"+urlParts[5][random.IntN(len(urlParts[5]))]+urlParts[6][random.IntN(len(urlParts[6]))]+urlParts[7][random.IntN(len(urlParts[7]))])
 		urls = append(urls, "http://"+urlParts[2][random.IntN(len(urlParts[2]))]+urlParts[3][random.IntN(len(urlParts[3]))]+urlParts[4][random.IntN(len(urlParts[4]))]+"/sEcReT")
 	}
 	return urls
 }
 
-// What the store takes as a webhook's URL the senders can use, and show as the store's views do; what they cannot use is refused
-// while the administrator is still there, without a word of it. Of what the senders could use the store refuses little.
+// The senders can use every URL that the store accepts, and display it like the store's views. A URL that they cannot
+// use is refused immediately, without repeating it. The store refuses few usable URLs.
 func TestStoreAndSendersAgreeOnURLs(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
@@ -78,33 +78,32 @@ func TestStoreAndSendersAgreeOnURLs(t *testing.T) {
 		}
 		if refusal != nil {
 			if !strings.HasPrefix(*refusal, "webhook.url must ") || strings.Contains(*refusal, "sEcReT") {
-				t.Errorf("%q is refused in these words: %s", u, *refusal)
+				t.Errorf("%q is refused with this message: %s", u, *refusal)
 			}
 			if post.CheckURL(u) == nil && !refusable.MatchString(u) {
-				t.Errorf("%q is refused and could be used: %s", u, *refusal)
+				t.Errorf("%q is refused though it is usable: %s", u, *refusal)
 			}
 			continue
 		}
 		taken++
 		target, err := post.NewTarget(*kept)
 		if err != nil {
-			t.Errorf("%q is taken, and the senders say: %v", *kept, err)
+			t.Errorf("%q is accepted but the senders report: %v", *kept, err)
 		} else if target.String() != *shown || post.DisplayURL(*kept) != *shown || strings.Contains(*shown, "sEcReT") {
 			t.Errorf("%q is shown as %q by the store and as %q by the senders", *kept, *shown, target)
 		}
 	}
 	if taken < 300 || len(seen)-taken < 300 {
-		t.Errorf("of %d URLs %d were taken, too few or too many to tell anything", len(seen), taken)
+		t.Errorf("of %d URLs %d were accepted, too few or too many for the test to be meaningful", len(seen), taken)
 	}
 }
 
-// refusable are URLs that net/url reads and people do not write: an empty port, a second @, a host name that is not in ASCII,
-// line ends and blanks that the store cuts off at the ends,
-// and characters that nobody sees.
+// refusable matches URLs that net/url accepts and people do not write: an empty port, a second @, a host name that is
+// not ASCII, line ends and blanks that the store trims, and invisible characters.
 var refusable = regexp.MustCompile(`(?i)^https?://([^/?#]*:([/?#]|$)|[^/?#]*@[^/?#]*@|[^/?#]*[^\x00-\x7f]|.*[\x{200b}\x{2060}\x{feff}])`)
 
-// Whatever URL the store takes, an attempt at it ends, by itself or by its timeout, with an error that tells no more than scheme
-// and host, and reaches no inner address.
+// For any URL that the store accepts, an attempt ends, at the latest by its timeout, with an error that shows at most
+// scheme and host, and reaches no private address.
 func TestAttemptsAtOddURLs(t *testing.T) {
 	t.Parallel()
 	inner := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s came", r.URL) }))
@@ -135,7 +134,7 @@ func TestAttemptsAtOddURLs(t *testing.T) {
 	}
 }
 
-// Path and query arrive as any other client of net/http would have sent them.
+// Path and query arrive as from any other client of net/http.
 func TestPathAndQueryArriveAsWritten(t *testing.T) {
 	t.Parallel()
 	type arrived struct{ uri, host, auth string }
@@ -152,7 +151,7 @@ func TestPathAndQueryArriveAsWritten(t *testing.T) {
 			for _, query := range urlParts[6] {
 				u := "http://" + user + host + path + query + "#fragment"
 				target, err := post.NewTarget(u)
-				if err != nil || strings.Contains(user, "/") { // which makes the user the host
+				if err != nil || strings.Contains(user, "/") { // which turns the user into the host
 					continue
 				}
 				if o := client.Attempt(t.Context(), post.Request{Target: target, MessageID: "msg_1", Body: []byte("{}")}); o.Kind != post.Success {
@@ -168,23 +167,23 @@ func TestPathAndQueryArriveAsWritten(t *testing.T) {
 					t.Fatal(err)
 				}
 				resp.Body.Close()
-				// http.Client sends a query as it is written, also what may not stand in one.
+				// http.Client sends a query unchanged, even characters that are invalid in one.
 				theirs := <-got
 				theirPath, theirQuery, _ := strings.Cut(theirs.uri, "?")
 				ourPath, ourQuery, _ := strings.Cut(ours.uri, "?")
 				theirs.uri, ours.uri = theirPath, ourPath
 				if ours != theirs || decoded(ourQuery) != decoded(theirQuery) || !queryChars.MatchString(ourQuery) {
-					t.Errorf("%q arrives as %+v with query %q, and from http.Client as %+v with %q", u, ours, ourQuery, theirs, theirQuery)
+					t.Errorf("%q arrives as %+v with query %q but from http.Client as %+v with %q", u, ours, ourQuery, theirs, theirQuery)
 				}
 			}
 		}
 	}
 }
 
-// queryChars is what RFC 3986 lets stand in a query, and brackets.
+// queryChars are the characters that RFC 3986 allows in a query, and brackets.
 var queryChars = regexp.MustCompile(`^([A-Za-z0-9._~!$&'()*+,;=:@/?\[\]-]|%[0-9A-Fa-f]{2})*$`)
 
-// decoded is what a query says, with what is no percent-encoding as it is written.
+// decoded decodes a query; invalid percent-encoding is kept unchanged.
 func decoded(query string) string {
 	text, err := url.PathUnescape(query)
 	if err != nil {

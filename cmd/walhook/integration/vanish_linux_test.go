@@ -7,7 +7,7 @@ import (
 	"walhook/testenv"
 )
 
-// throughHole puts a hole between the daemons and the database that a variable names.
+// throughHole puts a hole between the daemons and the database in a variable.
 func throughHole(s *harness.Site, variable, database string) (hole *testenv.Hole) {
 	s.T.Helper()
 	detour(s, variable, database, func(upstream string) string {
@@ -17,8 +17,8 @@ func throughHole(s *harness.Site, variable, database string) (hole *testenv.Hole
 	return hole
 }
 
-// The machine of the daemon that reads the slot is gone, and nothing answers for its connections. Another daemon takes over, since the
-// store's server and the source do not wait for it for long.
+// The machine of the daemon that reads the slot vanishes, and nothing answers on its connections. Another daemon takes
+// over, since the store's server and the source soon give up on them.
 func TestMachineVanishes(t *testing.T) {
 	t.Parallel()
 	for name, busy := range map[string]bool{"idle": false, "under load": true} {
@@ -50,7 +50,7 @@ func TestMachineVanishes(t *testing.T) {
 	}
 }
 
-// A firewall has forgotten the connections to a database: the daemon gives them up and opens new ones.
+// A firewall has dropped the state of the connections to a database: the daemon abandons them and opens new ones.
 func TestConnectionsAreForgotten(t *testing.T) {
 	t.Parallel()
 	for name, database := range map[string]func(*harness.Site) (variable, url string){

@@ -12,7 +12,8 @@ import (
 	"walhook/testenv"
 )
 
-// A commit that waits for a synchronous standby is in the WAL and not to be seen. Nothing is sent for it until it is released.
+// A commit that waits for a synchronous standby is in the WAL but not visible. Nothing is sent for it until it is
+// released.
 func TestCommitThatWaitsForAStandby(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
@@ -21,8 +22,8 @@ func TestCommitThatWaitsForAStandby(t *testing.T) {
 	s.Hooks()
 	s.Exec("alter system set synchronous_standby_names = 'nobody'")
 	s.Exec("select pg_reload_conf()")
-	writer := testenv.Connect(t, s.DB) // a new session, which has the new setting
-	s.Exec("checkpoint")               // by the process that has commits wait, and that takes the setting over before
+	writer := testenv.Connect(t, s.DB) // a new session has the new setting
+	s.Exec("checkpoint")               // run by the process that makes commits wait, after it has read the setting
 	written := make(chan error, 1)
 	go func() {
 		_, err := writer.Exec(context.Background(), "insert into respondent (id, assessment_id) values (1, 1)")
@@ -37,7 +38,7 @@ func TestCommitThatWaitsForAStandby(t *testing.T) {
 		t.Errorf("%s commits wait for the standby, not 1", waits)
 	}
 	if got := s.Events("/hook"); len(got) != 0 {
-		t.Errorf("%v came before the commit was to be seen", got)
+		t.Errorf("%v arrived before the commit was visible", got)
 	}
 	if seen := testenv.Psql(t, s.DB, "select count(*) from respondent"); seen != "0" {
 		t.Errorf("others see the row already")
@@ -50,10 +51,10 @@ func TestCommitThatWaitsForAStandby(t *testing.T) {
 	s.Expect("/hook", "created 1")
 }
 
-// A receiver that asks the application's database at once, on every request, never reads the past.
+// A receiver that immediately queries the application's database on every request never reads old data.
 func TestReceiverReadsBack(t *testing.T) {
 	t.Parallel()
-	const n = 5000 // of two events each
+	const n = 5000 // with two events each
 	s := harness.NewSite(t, harness.SampleSchema).With("ENDPOINT_CONCURRENCY", "32")
 	pool, err := pgxpool.New(t.Context(), s.DB+"&pool_max_conns=16")
 	if err != nil {
@@ -81,6 +82,6 @@ func TestReceiverReadsBack(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	if len(past) > 0 {
-		t.Errorf("%d requests came before their change was to be seen, such as %s", len(past), past[0])
+		t.Errorf("%d requests arrived before their change was visible, such as %s", len(past), past[0])
 	}
 }

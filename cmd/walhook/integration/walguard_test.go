@@ -9,13 +9,13 @@ import (
 	"walhook/testenv"
 )
 
-// fillWAL writes about n MB of WAL that concerns nobody.
+// fillWAL writes about n MB of irrelevant WAL.
 func fillWAL(s *harness.Site, n int) {
 	s.T.Helper()
 	s.Exec("select count(pg_logical_emit_message(false, 'filler', repeat('x', 1000000))) from generate_series(1, $1::int)", n)
 }
 
-// slotStatus waits for the slot's wal_status, "none" for a slot that is gone.
+// slotStatus waits for the slot's wal_status, or "none" for a missing slot.
 func slotStatus(s *harness.Site, want string) {
 	s.T.Helper()
 	testenv.Eventually(s.T, harness.Patience, "the slot's WAL to be "+want, func() (bool, string) {
@@ -24,14 +24,14 @@ func slotStatus(s *harness.Site, want string) {
 	})
 }
 
-// While the store is away the slot holds back WAL. The daemon warns in time; what gives the slot up is WALHOOK_MAX_SLOT_LAG or
-// the server itself, and in either case nothing is lost that the rows still show.
+// While the store is unavailable, the slot retains WAL. The daemon warns in time. WALHOOK_MAX_SLOT_LAG or the server
+// itself ends the slot, and in both cases no event is lost that the rows still show.
 func TestSlotHoldsBackTooMuch(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		settings     map[string]string
 		limit        string
-		fill         int    // MB that bring it near
+		fill         int    // MB that bring it close to the limit
 		afterwards   string // of the slot
 		warned, told string
 	}{
@@ -66,7 +66,7 @@ func TestSlotHoldsBackTooMuch(t *testing.T) {
 			expectRecovered(s, "/hook", missedInGap...)
 			const query = "select count(*)::int from walhook.incident where kind = 'slot_lost' and resolved_at is not null and detail like '%%%s%%'"
 			if n := testenv.Value[int](t, s.Store, fmt.Sprintf(query, c.told)); n != 1 {
-				t.Errorf("%d incidents tell that the slot %s, not 1: %s", n, c.told, testenv.Psql(t, s.Store, "select * from walhook.incident"))
+				t.Errorf("%d incidents report that the slot %s, not 1: %s", n, c.told, testenv.Psql(t, s.Store, "select * from walhook.incident"))
 			}
 			testenv.Eventually(t, harness.Patience, "the danger to be over", func() (bool, string) {
 				_, metrics := d.Get("/metrics")
@@ -76,7 +76,7 @@ func TestSlotHoldsBackTooMuch(t *testing.T) {
 	}
 }
 
-// A comparison may take long, and the new slot holds back WAL meanwhile: so it does no longer than WALHOOK_MAX_SLOT_LAG allows.
+// A comparison may take long, and the new slot retains WAL meanwhile, but no more than WALHOOK_MAX_SLOT_LAG allows.
 func TestSlotHoldsBackTooMuchWhileComparing(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSiteOn(t, testenv.NewServer(t, nil), harness.SampleSchema).WithStore(testenv.Postgres(t)).With("MAX_SLOT_LAG", "64MB")
@@ -91,11 +91,12 @@ func TestSlotHoldsBackTooMuchWhileComparing(t *testing.T) {
 	s.Expect("/hook", append(missedInGap, "created 11")...)
 	d.Ready()
 	if n := testenv.Value[int](t, s.Store, "select count(*)::int from walhook.incident where kind = 'slot_lost' and resolved_at is not null and detail like '%was given up: it held back%'"); n != 1 {
-		t.Errorf("%d incidents tell that the slot was given up, not 1: %s", n, testenv.Psql(t, s.Store, "select * from walhook.incident"))
+		t.Errorf("%d incidents report that the slot was dropped, not 1: %s", n, testenv.Psql(t, s.Store, "select * from walhook.incident"))
 	}
 }
 
-// What other tables and databases write releases its WAL within seconds, however little it is and whatever is idle besides.
+// The slot releases WAL of other tables and databases within seconds, however little it is, even if everything else is
+// idle.
 func TestIdleSlotAdvances(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
