@@ -33,6 +33,9 @@ var pinned = []setting{
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_deferrable", "off"},
 	{"session_replication_role", "origin"},
+	// The daemon may itself be the only standby that synchronous_standby_names matches: whoever waits for it must not be
+	// walhook. The stream's writer chooses for each commit.
+	{"synchronous_commit", "local"},
 	{"row_security", "on"},
 	{"restrict_nonsystem_relation_kind", ""},
 	{"exit_on_error", "off"},

@@ -93,6 +93,7 @@ var (
 	ResolveIncidents    = mustQuery("ResolveIncidents")
 	OpenOwnIncident     = mustQuery("OpenOwnIncident")
 	ResolveOwnIncident  = mustQuery("ResolveOwnIncident")
+	RelaxCommit         = mustQuery("RelaxCommit")
 	StoreWAL            = mustQuery("StoreWAL")
 	SkipLostIds         = mustQuery("SkipLostIds")
 	LockSessions        = mustQuery("LockSessions")

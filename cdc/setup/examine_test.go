@@ -1,11 +1,8 @@
 package setup
 
 import (
-	"slices"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"walhook/cdc/catalog"
 	"walhook/testenv"
@@ -26,17 +23,6 @@ func TestRemedyTellsOfAPooler(t *testing.T) {
 		}
 		if got := remedyFor(err, "something else"); strings.Contains(got, "PgBouncer") != pooler {
 			t.Errorf("%s: %s", err, got)
-		}
-	}
-}
-
-func TestStandbyNames(t *testing.T) {
-	t.Parallel()
-	for setting, want := range map[string][]string{
-		"": nil, "*": {"*"}, "one": {"one"}, "one, two": {"one", "two"}, "FIRST 2 (one, two)": {"one", "two"}, `ANY 1 ( "a b" ,c)`: {"a b", "c"}, `2 ("x""y")`: {`x"y`},
-	} {
-		if diff := cmp.Diff(want, slices.Clip(standbyNames(setting))); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", setting, diff)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package setup
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -139,43 +138,12 @@ const slotLimitRemedy = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELEC
 
 // synchronous checks whether commits of the application wait for the daemon.
 func (e *examiner) synchronous(ctx context.Context) {
-	const check = "synchronous_standby_names"
-	var names, ours string
-	err := e.source.QueryRow(ctx, "select current_setting('synchronous_standby_names'), current_setting('application_name')").
-		Scan(&names, &ours)
+	finding, err := catalog.InspectSynchronous(ctx, e.source)
 	if err != nil {
-		e.cannotCheck(check, err)
+		e.cannotCheck("synchronous_standby_names", err)
 		return
 	}
-	const remedy = "name the standbys alone, or give walhook another name in its URL: ?application_name=..."
-	listed := standbyNames(names)
-	switch {
-	case slices.ContainsFunc(listed, func(name string) bool { return strings.EqualFold(name, ours) }):
-		e.note(catalog.Fail, check,
-			fmt.Sprintf("synchronous_standby_names (%s) names %s: commits of the application wait for the daemon", names,
-				ours),
-			remedy)
-	case slices.Contains(listed, "*"):
-		e.note(catalog.Warn, check,
-			"synchronous_standby_names is "+names+", which counts the daemon as a standby, so commits may wait for it",
-			remedy)
-	default:
-		e.note(catalog.OK, check, "no commit of the application waits for the daemon", "")
-	}
-}
-
-// standbyNames parses synchronous_standby_names: FIRST n (a, b), ANY n (a, b), n (a, b) or a, b.
-func standbyNames(setting string) []string {
-	if open := strings.IndexByte(setting, '('); open >= 0 {
-		setting = strings.TrimSuffix(strings.TrimSpace(setting[open+1:]), ")")
-	}
-	var names []string
-	for name := range strings.SplitSeq(setting, ",") {
-		if name = strings.TrimSpace(name); name != "" {
-			names = append(names, strings.ReplaceAll(strings.Trim(name, `"`), `""`, `"`))
-		}
-	}
-	return names
+	e.findings = append(e.findings, finding)
 }
 
 // failover checks whether the slot would exist after a failover.

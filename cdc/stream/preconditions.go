@@ -31,6 +31,11 @@ func (s *Stream) watchPreconditions(ctx context.Context, source *pgx.Conn, a *ca
 	if err != nil {
 		return err
 	}
+	synchronous, err := catalog.InspectSynchronous(ctx, source)
+	if err != nil {
+		return err
+	}
+	preflight.Findings = append(preflight.Findings, synchronous)
 	lost := lostPreconditions(preflight)
 	changed, err := s.trackIncident(ctx, &s.lostPrecondition, cdc.PreconditionLost, lost)
 	if changed && lost != "" {

@@ -67,6 +67,7 @@ type writer struct {
 	consumed       cdc.Position // ahead of stored by the commit in flight and by changes without effect
 	idle           bool         // no changes of mapped tables lie between stored and consumed
 	replyRequested bool
+	awaited        bool // commits on the source's server wait for what the reader acknowledges
 	endReached     bool // everything before the end point has been consumed
 	lastWrite      time.Time
 	lastCheck      time.Time // of the store
@@ -257,7 +258,7 @@ func (w *writer) persistLazily(ctx context.Context) error {
 // shouldWritePosition reports whether to write a position now although nothing else changed.
 func (w *writer) shouldWritePosition() bool {
 	ahead, since := uint64(w.consumed.LSN-w.stored.LSN), time.Since(w.lastWrite)
-	return w.replyRequested && since > time.Second ||
+	return (w.replyRequested || w.awaited) && since > time.Second ||
 		ahead >= lazyWriteBytes ||
 		since >= lazyWriteInterval ||
 		!w.idle && since >= unchangedWriteInterval
@@ -268,9 +269,7 @@ func (w *writer) flush(ctx context.Context) error {
 	if w.consumed == w.stored && w.ledger.isEmpty() {
 		return nil
 	}
-	work := &pgx.Batch{}
-	work.Queue("select pg_catalog.set_config('synchronous_commit', 'on', true)")
-	if err := w.commit(ctx, work, w.consumed); err != nil {
+	if err := w.send(ctx, &pgx.Batch{}, w.consumed, true); err != nil {
 		return err
 	}
 	w.ledger.clear()
@@ -280,9 +279,14 @@ func (w *writer) flush(ctx context.Context) error {
 }
 
 // commit sends the statements and the position as one implicit transaction, in one round trip. It does not wait for
-// the store's disk.
+// the store's disk, but may wait for standbys.
 func (w *writer) commit(ctx context.Context, work *pgx.Batch, to cdc.Position) error {
+	return w.send(ctx, work, to, false)
+}
+
+func (w *writer) send(ctx context.Context, work *pgx.Batch, to cdc.Position, durable bool) error {
 	batch := &pgx.Batch{}
+	relaxCommit(batch, durable).QueryRow(func(row pgx.Row) error { return row.Scan(nil, &w.awaited) })
 	var inserted, flushed uint64 // of earlier commits
 	batch.Queue(sql.StoreWAL.SQL).QueryRow(func(row pgx.Row) error { return row.Scan(&inserted, &flushed) })
 	batch.Queue(sql.AdvancePosition.SQL, advanceArgs(w.fence, to)...)
@@ -301,22 +305,15 @@ func (w *writer) commit(ctx context.Context, work *pgx.Batch, to cdc.Position) e
 	return nil
 }
 
+func relaxCommit(batch *pgx.Batch, durable bool) *pgx.QueuedQuery {
+	return batch.Queue(sql.RelaxCommit.SQL, sql.RelaxCommit.Bind(sql.Args{"durable": durable})...)
+}
+
 // acknowledge lets the reader acknowledge everything up to a position.
 func (w *writer) acknowledge(to pglogrepl.LSN) {
 	if to != 0 {
 		w.reader.durable.Store(uint64(to))
 	}
-}
-
-// relaxCommits makes commits return before they are on the store's disk, unless they wait for a standby: after a
-// failover to the standby the store would be behind the acknowledged position.
-func relaxCommits(ctx context.Context, store *pgx.Conn) error {
-	_, err := store.Exec(ctx, `select pg_catalog.set_config('synchronous_commit', 'off', false)
-		where pg_catalog.current_setting('synchronous_standby_names') = ''`)
-	if err != nil {
-		return fmt.Errorf("set up the store's session: %w", err)
-	}
-	return nil
 }
 
 // checkStore asks the store which commits are on disk. If another session waits for the reader lock, it flushes and
@@ -353,13 +350,13 @@ func acquireFence(ctx context.Context, store *pgx.Conn) (position cdc.Position, 
 		return position, 0, err
 	}
 	batch := &pgx.Batch{}
-	batch.Queue("select pg_catalog.set_config('synchronous_commit', 'on', true)")
+	relaxCommit(batch, true)
 	batch.Queue(sql.AdvancePosition.SQL, advanceArgs(fence, position)...)
 	batch.Queue(sql.SkipLostIds.SQL)
 	if err := store.SendBatch(ctx, batch).Close(); err != nil {
 		return position, 0, fmt.Errorf("take the turn to write the position: %w", err)
 	}
-	return position, fence + 1, relaxCommits(ctx, store)
+	return position, fence + 1, nil
 }
 
 func advanceArgs(fence int64, to cdc.Position) []any {

@@ -184,6 +184,16 @@ update walhook.incident_log set resolved_at = clock_timestamp() where kind = any
 -- name: StoreWAL
 select pg_catalog.pg_current_wal_insert_lsn() as inserted, pg_catalog.pg_current_wal_flush_lsn() as flushed;
 
+-- What the commit of this transaction waits for: the standbys, since the store would be behind the acknowledged position after a failover to
+-- one; without any, the disk, or nothing. If the server counts the daemon as a standby, the commit waits for none, since the daemon waits for
+-- the commit.
+-- name: RelaxCommit
+select pg_catalog.set_config('synchronous_commit', case
+         when n.names <> '' and not s.awaited then 'on' when @durable::boolean then 'local' else 'off' end, true) as setting, s.awaited
+  from (select current_setting('synchronous_standby_names'), current_setting('application_name')) n (names, ours)
+ cross join lateral (select n.names ~* ('(^|[(,])\s*"?(\*|' || regexp_replace(n.ours, '(\W)', '\\\1', 'g') || ')"?\s*($|[),])')
+                        and exists (select from walhook.attachment a join pg_catalog.pg_replication_slots r on r.slot_name = a.slot)) s (awaited);
+
 -- Ids that were given shortly before the store's server crashed are not given again: senders may still hold them. The mark is
 -- empty then, since it is unlogged.
 -- name: SkipLostIds

@@ -242,7 +242,7 @@ func (d *doctor) ofTheServer(server *pgserver.Server) {
 		d.setting("idle_replication_slot_timeout", "'1d'", "idle_slot_timeout", catalog.Warn, "is 1d")
 	}
 	d.finds("idle_slot_timeout", catalog.OK, "")
-	d.setting("synchronous_standby_names", "'*'", "synchronous_standby_names", catalog.Warn, "may wait for")
+	d.setting("synchronous_standby_names", "'*'", "synchronous_standby_names", catalog.Fail, "0 of 1 standbys")
 	d.setting("synchronous_standby_names", "'ANY 1 (\"one\", WalHook)'", "synchronous_standby_names", catalog.Fail, "wait for the daemon")
 	d.setting("synchronous_standby_names", "'walhook_too'", "synchronous_standby_names", catalog.OK, "")
 
