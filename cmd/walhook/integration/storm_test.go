@@ -30,7 +30,7 @@ func TestStormOfFailuresInTheLog(t *testing.T) {
 		if strings.Contains(line, "msg=attempt ") {
 			lines++
 		}
-		if _, rest, found := strings.Cut(line, `level=WARN msg="left out lines like others" of=attempt lines=`); found {
+		if _, rest, found := strings.Cut(line, `level=WARN msg="suppressed similar lines" of=attempt lines=`); found {
 			var n int
 			if _, err := fmt.Sscan(rest, &n); err != nil {
 				t.Errorf("%v in %s", err, line)

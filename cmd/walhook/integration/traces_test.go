@@ -131,7 +131,7 @@ func TestTracesWithoutCollector(t *testing.T) {
 			s.Exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(1, 500) g")
 			s.WaitRequests("/hook", 500)
 			testenv.Eventually(t, harness.Patience, "a word on traces", func() (bool, string) {
-				return strings.Contains(d.Log.String(), "traces cannot be exported"), d.Log.String()
+				return strings.Contains(d.Log.String(), "cannot export traces"), d.Log.String()
 			})
 			s.Exec("insert into respondent (id, assessment_id) select g, 1 from generate_series(501, 600) g")
 			s.WaitRequests("/hook", 600)
@@ -139,7 +139,7 @@ func TestTracesWithoutCollector(t *testing.T) {
 				t.Errorf("the daemon ended with status %d", status)
 			}
 			text := d.Log.String()
-			if n := strings.Count(text, "traces cannot be exported"); n != 1 || strings.Contains(text, "token-of-mine") {
+			if n := strings.Count(text, "cannot export traces"); n != 1 || strings.Contains(text, "token-of-mine") {
 				t.Errorf("it was logged %d times, or with the collector's path:\n%s", n, text)
 			}
 		})

@@ -15,21 +15,21 @@ func newAttachCommand(env *Environment) *cobra.Command {
 	var adopt, fresh bool
 	cmd := &cobra.Command{
 		Use:   "attach",
-		Short: "Make schema, publication and slot, and record the state of existing rows",
-		Long: `Installs the schema walhook in the store, makes the publication and the slot in the application's database, and records
-at the slot's own snapshot what has already happened to the rows that exist, so that nothing fires for it.
+		Short: "Create schema, publication and slot, and record the state of existing rows",
+		Long: `Installs the schema walhook in the store, creates the publication and the slot in the application's database, and records
+the state of the existing rows at the slot's snapshot, so that nothing fires for what happened before.
 
-It may be repeated, also after an interruption: what is complete is left, and what is not starts over. It upgrades the
-store's schema. walhook plan shows beforehand what it does. While it reads the table, readers and writers
-do not wait; ALTER TABLE, TRUNCATE and VACUUM FULL do, and so does everything behind them.
+It is safe to repeat: an interrupted attach starts over, and a completed one is left unchanged. It also upgrades the store's
+schema. walhook plan shows beforehand what it does. While it reads the table, readers and writers do not wait. ALTER TABLE,
+TRUNCATE and VACUUM FULL wait, and so does every statement queued behind them.
 
-In a copy of the database or the store (a dump that was restored elsewhere, a copy of a template, the store's URL of another
-installation) it refuses, like every other command, unless it is told which of the two the copy is (docs/how-to/copies.md):
+In a copy of the database or the store (a dump restored elsewhere, a copy of a template, the store's URL of another
+installation) it refuses, like every other command, without one of these flags (docs/how-to/copies.md):
 
---adopt: this is the original now. State, webhooks and pending deliveries go on; a comparison fires what was missed.
---fresh: start anew here. Pending deliveries are dropped, webhooks are kept disabled, and nothing fires for the rows that exist.
+--adopt: this is the original now. State, webhooks and pending deliveries continue; a comparison fires what was missed.
+--fresh: start from scratch. Pending deliveries are dropped, webhooks are kept disabled, and nothing fires for existing rows.
 
-Both change nothing in the original. Where nothing is a copy they do what attach does without them.`,
+Neither changes anything in the original. If nothing is a copy, they have no effect.`,
 		Example: "  WALHOOK_DATABASE_URL=postgres://owner@db/app walhook attach\n  WALHOOK_DATABASE_URL=postgres://owner@new/app walhook attach --adopt",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -40,7 +40,7 @@ Both change nothing in the original. Where nothing is a copy they do what attach
 			var way setup.CopyMode
 			switch {
 			case adopt && fresh:
-				return &usageError{errors.New("a copy is either the original now (--adopt) or starts anew (--fresh); see walhook attach --help")}
+				return &usageError{errors.New("--adopt and --fresh exclude each other; see walhook attach --help")}
 			case adopt:
 				way = setup.CopyAdopt
 			case fresh:
@@ -50,7 +50,7 @@ Both change nothing in the original. Where nothing is a copy they do what attach
 		},
 	}
 	cmd.Flags().BoolVar(&adopt, "adopt", false, "in a copy: this is the original now")
-	cmd.Flags().BoolVar(&fresh, "fresh", false, "in a copy: start anew here")
+	cmd.Flags().BoolVar(&fresh, "fresh", false, "in a copy: start from scratch")
 	return cmd
 }
 
@@ -92,8 +92,8 @@ func newDetachCommand(env *Environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "detach",
 		Short: "Drop slot and publication",
-		Long: `Drops the slot and the publication, so that the application's database is as it was. Webhooks, settings and log stay in
-the schema walhook unless --drop-schema is given. Stop the daemons first.`,
+		Long: `Drops the slot and the publication, which leaves the application's database as it was. Webhooks, settings and log stay in the
+schema walhook unless --drop-schema is given. Stop the daemons first.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := env.config()
@@ -106,6 +106,6 @@ the schema walhook unless --drop-schema is given. Stop the daemons first.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&dropSchema, "drop-schema", false, "also drop the schema walhook with webhooks and log, and the roles that nobody else needs")
+	cmd.Flags().BoolVar(&dropSchema, "drop-schema", false, "also drop the schema walhook with webhooks and log, and group roles that nobody else uses")
 	return cmd
 }

@@ -17,7 +17,7 @@ import (
 	"walhook/sql"
 )
 
-// readiness is what /readyz says. At first that is what the daemon waits for; later its parts are asked.
+// readiness is the answer of /readyz: at first what the daemon waits for, later what its parts report.
 type readiness struct {
 	mu  sync.Mutex
 	ask func() (bool, string)
@@ -40,9 +40,10 @@ func (r *readiness) wait(reason string) {
 	r.follow(func() (bool, string) { return false, reason })
 }
 
-// begin attaches where the configuration asks for it, and reads what is attached. It waits for databases that cannot be
-// reached: a sidecar often starts before them. In a copy it waits until somebody has said what that is. What waiting cannot mend is returned,
-// such as a configuration that is not the one that was attached: a standby must not find that out when it is needed.
+// begin attaches if the configuration says so, and reads the attachment. It waits for databases that cannot be reached,
+// since a sidecar often starts before them, and in a copy until somebody has adopted it or started over. It returns
+// errors that no retry cures, such as a configuration that differs from the attached one: a standby must not find that
+// out when it is needed.
 func begin(ctx context.Context, cfg *Config, guard *stream.Guard, ready *readiness, log *slog.Logger) (original *catalog.Original, err error) {
 	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(250*time.Millisecond)))
 	err = retry.Do(ctx, backoff, func(ctx context.Context) error {
@@ -58,7 +59,7 @@ func begin(ctx context.Context, cfg *Config, guard *stream.Guard, ready *readine
 	return original, err
 }
 
-// waitable marks an error as one that may mend itself, and says that it is waited for.
+// waitable marks errors that a retry may cure as retryable, and reports that the daemon waits.
 func waitable(err error, guard *stream.Guard, ready *readiness, log *slog.Logger) error {
 	var (
 		copied  *catalog.CopyError
@@ -74,17 +75,17 @@ func waitable(err error, guard *stream.Guard, ready *readiness, log *slog.Logger
 	case errors.As(err, &copied):
 		guard.Pause()
 		ready.wait("copy: " + err.Error())
-		log.Error("not the original; waiting", "error", err)
+		log.Error("database is a copy; waiting", "error", err)
 		return retry.RetryableError(err)
 	case errors.As(err, &server) && !errors.As(err, &connect) && !passing(server.Code):
 		return err // the server answered, and would answer the same again
 	}
 	ready.wait("waiting: " + err.Error())
-	log.Warn("cannot begin yet; trying again", "error", err)
+	log.Warn("cannot start yet; retrying", "error", err)
 	return retry.RetryableError(err)
 }
 
-// passing tells of the classes of SQLSTATE that pass by themselves: connection, rollback, resources, in use, intervention.
+// passing reports whether a retry may cure the SQLSTATE, by its class: connection, rollback, resources, in use, intervention.
 func passing(code string) bool {
 	switch code[:2] {
 	case "08", "40", "53", "55", "57":
@@ -93,7 +94,7 @@ func passing(code string) bool {
 	return false
 }
 
-// autoAttach attaches where nothing is attached, and upgrades a store of an older version.
+// autoAttach attaches if nothing is attached, and upgrades a store of an older version.
 func autoAttach(ctx context.Context, cfg *Config, ready *readiness, log *slog.Logger) error {
 	ready.wait("attaching")
 	_, err := setup.Attach(ctx, setup.AttachConfig{

@@ -28,8 +28,8 @@ type databaseURL string
 
 const databaseURLAccepted = "a connection string such as postgres://user:password@host:5432/database?sslmode=require"
 
-// ambiguous reports whether a URL has an @ too many. What stands behind the first may be part of the password, and would be taken, and
-// told, for the host or the database.
+// ambiguous reports whether a URL has more than one @. What follows the first may be part of the password, and would be
+// shown as the host or the database.
 func ambiguous(value string) bool {
 	address, isURL := strings.CutPrefix(value, "postgres://")
 	if !isURL {
@@ -166,7 +166,7 @@ func (b *byteSize) Decode(value string) error {
 
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
-// check finds what each value alone cannot tell, in the order of the documentation.
+// check finds contradictions between values, in the order of the documentation.
 func (c *Config) check() error {
 	bad := func(variable, value, accepted string) error { return &ConfigError{variable, value, accepted} }
 	if c.DatabaseURL == "" {

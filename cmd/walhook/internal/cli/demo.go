@@ -134,7 +134,7 @@ func demo(ctx context.Context, out, errOut io.Writer) error {
 	if err := <-daemon; err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
-	say("\nTold to stop, the daemon let attempts in flight end and wrote down where it stands.")
+	say("\nOn SIGTERM the daemon finished and recorded in-flight attempts, and stored its position.")
 	say("\nThe log, as an administrator reads it: SELECT ... FROM walhook.delivery_log")
 	return printDemoLog(ctx, app, out)
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// newLogger returns the program's logger. Storms are held back by a throttle.
+// newLogger returns the program's logger. A throttle suppresses floods of similar lines.
 func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 	// net/http writes to the standard logger what receivers send unasked; that is theirs, and not for our log.
 	log.SetOutput(io.Discard)

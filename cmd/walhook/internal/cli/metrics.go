@@ -38,7 +38,7 @@ func newMetrics(registry *prometheus.Registry, status *stream.Status) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 14),
 		}),
 	}
-	// A rate sees the first failure only where there was a zero before.
+	// A rate includes the first failure only if the series was 0 before.
 	m.attempts.WithLabelValues("success", "2xx")
 	for _, class := range []string{"none", "2xx", "3xx", "4xx", "5xx"} {
 		m.attempts.WithLabelValues("retry", class)
@@ -70,7 +70,7 @@ func (m *metrics) attempted(a dispatch.Attempted) {
 	}
 }
 
-// collector reads a snapshot of something at each scrape and tells its values, so that they fit together.
+// collector emits values from one snapshot per scrape, so that they are consistent.
 type collector struct {
 	descs   []*prometheus.Desc
 	collect func(emit func(metric int, value float64, labels ...string))
@@ -105,16 +105,16 @@ func truth(b bool) float64 {
 	return 0
 }
 
-// streamMetrics are what the stream says of itself, from the start of the process.
+// streamMetrics describe the stream, from the start of the process.
 func streamMetrics(status *stream.Status) prometheus.Collector {
 	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
 	c := &collector{}
 	streaming := c.metric(gauge, "walhook_streaming", "1 while this daemon reads the slot.")
 	standby := c.metric(gauge, "walhook_standby", "1 while this daemon stands by.")
 	source := c.metric(gauge, "walhook_source_connected", "1 while the application's database answers.")
-	lagBytes := c.metric(gauge, "walhook_slot_lag_bytes", "WAL that the server has sent word of and the store has not yet taken, as this daemon sees it.")
-	lagSeconds := c.metric(gauge, "walhook_slot_lag_seconds", "Age of the oldest commit that was read and is not in the store, or how long nothing has been read.")
-	retained := c.metric(gauge, "walhook_slot_retained_bytes", "WAL that the slot makes the server keep.")
+	lagBytes := c.metric(gauge, "walhook_slot_lag_bytes", "Bytes between the reported end of WAL and the stored position, as this daemon sees it.")
+	lagSeconds := c.metric(gauge, "walhook_slot_lag_seconds", "Age of the oldest commit that was read and is not stored, or the time since anything could be read.")
+	retained := c.metric(gauge, "walhook_slot_retained_bytes", "WAL that the slot retains.")
 	danger := c.metric(gauge, "walhook_slot_in_danger", "1 while the slot nears WALHOOK_MAX_SLOT_LAG or max_slot_wal_keep_size.")
 	active := c.metric(gauge, "walhook_slot_active", "1 while somebody reads the slot.")
 	state := c.metric(gauge, "walhook_slot_wal_status", "1 for the status of the slot's WAL, 0 for the others.", "status")
@@ -151,23 +151,23 @@ func streamMetrics(status *stream.Status) prometheus.Collector {
 // otherKind stands for kinds of incidents that this version does not know: a newer daemon may have written them.
 const otherKind = "other"
 
-// senderMetrics are what the senders say of themselves and of the store, which they ask every ten seconds. While the store does
-// not answer, what concerns it is left out.
+// senderMetrics describe the senders and the store, which they query every ten seconds. While the store does not answer,
+// its metrics are left out.
 func senderMetrics(senders *atomic.Pointer[dispatch.Scheduler]) prometheus.Collector {
 	const gauge = prometheus.GaugeValue
 	c := &collector{}
 	store := c.metric(gauge, "walhook_store_connected", "1 while the store answers and this daemon holds its lease.")
-	owned := c.metric(gauge, "walhook_owned_endpoints", "URLs that are this daemon's own to send to.")
-	flying := c.metric(gauge, "walhook_attempts_in_flight", "Attempts that this daemon is making.")
-	held := c.metric(gauge, "walhook_deliveries_in_memory", "Deliveries that this daemon has in memory.")
-	queue := c.metric(gauge, "walhook_queue_deliveries", "Pending deliveries of all daemons; beyond 10,000 an estimate.")
+	owned := c.metric(gauge, "walhook_owned_endpoints", "URLs that this daemon sends to.")
+	flying := c.metric(gauge, "walhook_attempts_in_flight", "Attempts in flight in this daemon.")
+	held := c.metric(gauge, "walhook_deliveries_in_memory", "Deliveries in this daemon's memory.")
+	queue := c.metric(gauge, "walhook_queue_deliveries", "Pending deliveries in the store; above 10,000 an estimate.")
 	oldest := c.metric(gauge, "walhook_queue_oldest_age_seconds", "Age of the oldest pending delivery that does not wait for a disabled webhook.")
 	trouble := c.metric(gauge, "walhook_endpoints_in_trouble", "URLs whose last attempt failed.")
-	unrecorded := c.metric(gauge, "walhook_unrecorded_results", "Answers that the store has not taken yet; they are sent again if the daemon dies now.")
+	unrecorded := c.metric(gauge, "walhook_unrecorded_results", "Results that are not recorded yet; their deliveries are repeated if the daemon dies now.")
 	failing := c.metric(gauge, "walhook_failing", "1 while something fails that this daemon needs to send and log deliveries, by concern.", "concern")
-	covered := c.metric(gauge, "walhook_log_partitions_ahead_seconds", "How far ahead the log has partitions; 0: none for now.")
+	covered := c.metric(gauge, "walhook_log_partitions_ahead_seconds", "How far ahead the log has partitions; 0 if it has none at present.")
 	webhooks := c.metric(gauge, "walhook_webhooks", "Webhooks by state (enabled, disabled).", "state")
-	daemons := c.metric(gauge, "walhook_daemons", "Daemons that live.")
+	daemons := c.metric(gauge, "walhook_daemons", "Live daemons.")
 	enabled := c.metric(gauge, "walhook_enabled", "1 while walhook.settings.enabled is true.")
 	incidents := c.metric(gauge, "walhook_open_incidents", "Incidents that have not been resolved, by kind.", "kind")
 	c.collect = func(emit func(int, float64, ...string)) {

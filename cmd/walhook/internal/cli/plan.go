@@ -157,7 +157,7 @@ func (p *planPrinter) separateSchema() ([]setup.PlanPart, error) {
 	if err := os.WriteFile(p.schemaFile, []byte(file.String()), 0o644); err != nil {
 		return nil, fmt.Errorf("write the schema: %w", err)
 	}
-	note := part.Steps[0].Note + " The file is looked for in the folder of this script."
+	note := part.Steps[0].Note + " The file is relative to the folder of this script."
 	part.Steps = []setup.PlanStep{{Note: note, SQL: `\ir '` + strings.ReplaceAll(p.schemaFile, "'", "''") + "'"}}
 	return []setup.PlanPart{part}, nil
 }

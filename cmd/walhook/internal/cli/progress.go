@@ -11,24 +11,24 @@ import (
 	"golang.org/x/term"
 )
 
-// lineInterval is how often progress is told where there is no terminal.
+// lineInterval is the interval between lines of progress without a terminal.
 const lineInterval = 5 * time.Second
 
-// progress tells how far long work has come: a bar on a terminal, lines elsewhere.
+// progress shows the progress of long work: a bar on a terminal, lines elsewhere.
 type progress struct {
 	w     io.Writer
 	label string
 	total int64
 	done  int64
-	told  time.Time
+	shown time.Time
 
 	bars *mpb.Progress
 	bar  *mpb.Bar
 }
 
-// newProgress begins; total may be an estimate, or 0 where nothing is known.
+// newProgress starts; total may be an estimate, or 0 if nothing is known.
 func newProgress(w io.Writer, label string, total int64) *progress {
-	p := &progress{w: w, label: label, total: total, told: time.Now()}
+	p := &progress{w: w, label: label, total: total, shown: time.Now()}
 	if file, ok := w.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		p.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(48))
 		p.bar = p.bars.AddBar(max(total, 1), mpb.PrependDecorators(decor.Name(label+" "), decor.CountersNoUnit("%d of about %d ")),
@@ -37,7 +37,7 @@ func newProgress(w io.Writer, label string, total int64) *progress {
 	return p
 }
 
-// Set tells how far it is.
+// Set shows that so much is done.
 func (p *progress) Set(done int64) {
 	p.done = done
 	if p.bar != nil {
@@ -48,8 +48,8 @@ func (p *progress) Set(done int64) {
 		p.bar.SetCurrent(done)
 		return
 	}
-	if now := time.Now(); now.Sub(p.told) >= lineInterval {
-		p.told = now
+	if now := time.Now(); now.Sub(p.shown) >= lineInterval {
+		p.shown = now
 		fmt.Fprintf(p.w, "%s: %d of about %d\n", p.label, done, p.total)
 	}
 }

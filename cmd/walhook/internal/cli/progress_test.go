@@ -16,7 +16,7 @@ func TestProgressWithoutATerminal(t *testing.T) {
 	if out.Len() != 0 {
 		t.Errorf("what is quickly done prints %q", out.String())
 	}
-	p.told = time.Now().Add(-lineInterval)
+	p.shown = time.Now().Add(-lineInterval)
 	p.Set(20)
 	p.Set(30)
 	if want := "rows: 20 of about 100\n"; out.String() != want {

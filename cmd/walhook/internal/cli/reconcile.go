@@ -19,13 +19,13 @@ func newReconcileCommand(env *Environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reconcile",
 		Short: "Compare the table with the recorded state, and fire what was missed",
-		Long: `Compares a snapshot of the table with the recorded state, and queues what was missed, marked as recovered in the log. State,
-deliveries and position change in one transaction, so it happens once or not at all.
+		Long: `Compares a snapshot of the table with the recorded state, and queues the events that were missed, marked as recovered in the
+log. State, deliveries and position change in one transaction, so it happens once or not at all.
 
-Daemons may run: the one that reads the slot steps aside meanwhile, and all of them send what is queued. Where the slot is
-sound, what it holds is queued first, as always. Where it is not, a new slot is made, and what the rows still show fires:
-where a response finished twice since the old position, one event. A running daemon does that by itself whenever it finds
-that the stream may have missed something.`,
+Daemons may run: the one that reads the slot pauses meanwhile, and all of them send what is queued. If the slot is intact,
+its changes are queued first, as usual. If not, a new slot is created, and every event that the rows still show fires: one
+event for a response that finished twice since the old position. A running daemon reconciles by itself whenever the stream
+may have missed something.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := env.config()
@@ -37,7 +37,7 @@ that the stream may have missed something.`,
 	}
 }
 
-// queueOnly is the queue of a command that sends nothing: the daemons find what was queued.
+// queueOnly returns the queue of a command that sends nothing: the daemons find what was queued.
 func queueOnly(cfg *Config, log *slog.Logger) (cdc.Queue, *stream.Horizon) {
 	horizon := stream.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return catalog.ConnectSource(ctx, cfg.sourceURL()) })
 	queue := dispatch.NewQueue(dispatch.NewScheduler(dispatch.Config{Horizon: horizon, Log: log}), horizon, cfg.mapping().HasAssessmentTable())

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,7 +13,7 @@ import (
 	"walhook/cdc"
 )
 
-// Environment is what commands take from outside: variables and streams.
+// Environment holds what commands take from outside: variables and streams.
 type Environment struct {
 	lookup         func(string) (string, bool)
 	stdout, stderr io.Writer
@@ -34,7 +35,7 @@ func (e *Environment) logger(cfg *Config) *slog.Logger {
 	return newLogger(e.stderr, cfg.LogLevel, cfg.LogFormat)
 }
 
-// usageError is bad usage of the command line: exit status 2.
+// usageError is invalid usage of the command line: exit status 2.
 type usageError struct{ err error }
 
 func (e *usageError) Error() string { return e.err.Error() }
@@ -43,24 +44,24 @@ func (e *usageError) Unwrap() error { return e.err }
 
 const rootHelp = `walhook turns row changes into webhooks.
 
-It tails PostgreSQL logical replication on the table in which an online-assessment application keeps one row per respondent,
+It reads PostgreSQL logical replication of the table in which an online-assessment application keeps one row per respondent,
 and classifies each change as one of these events: {events}.
-It finds the webhooks that administrators keep in SQL, in the schema walhook, POSTs a small JSON body to each, retries what
-fails, and keeps a log in SQL. The application is not changed and never notices.
+It finds the matching webhooks, which administrators keep in SQL in the schema walhook, POSTs a small JSON body to each,
+retries failed attempts, and keeps a log in SQL. The application is not changed and does not notice.
 
-In this order, with WALHOOK_DATABASE_URL set:
+Run these in order, with WALHOOK_DATABASE_URL set:
 
-  walhook doctor    look whether the database is ready, and what to do where it is not
-  walhook plan      read the SQL that attach is going to run
+  walhook doctor    check that the database is ready, and what to do if it is not
+  walhook plan      print the SQL that attach will run
   walhook attach    run it: schema, publication, slot, state of the existing rows
-  walhook run       the daemon
+  walhook run       start the daemon
 
-or, without any database, walhook demo.
+Without a database, try walhook demo.
 
-Everything is configured by variables whose names begin with WALHOOK_: see walhook help environment. Webhooks, settings and
-log are rows of the schema walhook, for the group roles walhook_admin and walhook_viewer; each object has a comment (\d+).
+Variables whose names begin with WALHOOK_ configure it: see walhook help environment. Webhooks, settings and log are in the
+schema walhook, for the group roles walhook_admin and walhook_viewer; each object has a comment (\d+).
 
-Exit status: 0 done; 1 failed, or something is wrong; 2 bad usage or bad configuration.`
+Exit status: 0 success; 1 failure, or something is wrong; 2 invalid usage or configuration.`
 
 // eventList lists the names of all events.
 func eventList() string {
@@ -88,7 +89,7 @@ func NewRoot(env *Environment) *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_ = cmd.Help()
-			return &usageError{fmt.Errorf("which command?")}
+			return &usageError{errors.New("no command given; see walhook --help")}
 		},
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
@@ -102,7 +103,7 @@ func NewRoot(env *Environment) *cobra.Command {
 		newDoctorCommand(env), newStatusCommand(env), newDemoCommand(env), newVersionCommand(env), newEnvironmentTopic(),
 	)
 	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd() // which looks by now where to print to
+	root.InitDefaultCompletionCmd() // it captures the output that is set by now
 	for _, cmd := range everyCommand(root)[1:] {
 		switch {
 		case cmd.Name() == "help":
@@ -135,14 +136,14 @@ func everyCommand(cmd *cobra.Command) []*cobra.Command {
 	return all
 }
 
-// requireSubcommand makes a command that only groups others refuse to be called alone, for which cobra ends with status 0.
+// requireSubcommand lets a command that only groups others fail when it is called alone; cobra would exit with status 0.
 func requireSubcommand(cmd *cobra.Command) {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return &usageError{fmt.Errorf("%s needs one of its commands; see %s --help", cmd.CommandPath(), cmd.CommandPath())}
 	}
 }
 
-// knownTopic refuses help on what does not exist, for which cobra's own help command ends with status 0.
+// knownTopic refuses unknown topics of help; cobra would exit with status 0.
 func knownTopic(cmd *cobra.Command, args []string) error {
 	if _, rest, err := cmd.Root().Find(args); err != nil || len(rest) > 0 {
 		return fmt.Errorf("there is no command or topic %q", strings.Join(args, " "))

@@ -27,16 +27,17 @@ func newRunCommand(env *Environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon: read the stream, queue, send, record",
-		Long: `Runs the daemon until SIGTERM, SIGINT or SIGHUP, which let attempts in flight end and record them before it stops.
+		Long: `Runs the daemon until SIGTERM, SIGINT or SIGHUP. It then finishes and records in-flight attempts, and exits. A second signal
+ends it at once, which loses nothing either.
 
-It reads the slot that attach made, or stands by while another daemon does and takes over when that one ends. Every daemon
-sends. Databases that cannot be reached are waited for, and a connection that breaks is opened again by itself; what cannot
-mend itself ends the process with the reason and status 1. A second signal ends it at once, which loses nothing either.
+It reads the slot that attach created, or stands by while another daemon does, and takes over when that one ends. Every daemon
+sends. It waits for databases that cannot be reached, and reconnects when a connection breaks. An error that no retry can
+cure ends the process with the reason and status 1.
 
-It keeps nothing on disk. WALHOOK_LISTEN serves /healthz (the process lives), /readyz (200 while it streams or stands by, 503
-and the reason otherwise) and /metrics (for Prometheus). The log goes to stderr. GOMEMLIMIT, if set, bounds the memory instead
-of the program's own bound. Traces go to an OpenTelemetry collector where OpenTelemetry's own variables, such as
-OTEL_EXPORTER_OTLP_ENDPOINT, say so; docs/reference/traces.md lists those that are read.`,
+It writes nothing to disk. WALHOOK_LISTEN serves /healthz (the process is alive), /readyz (200 while it streams or stands by,
+otherwise 503 and the reason) and /metrics (for Prometheus). The log goes to stderr. GOMEMLIMIT, if set, replaces the
+program's own memory limit. Variables of OpenTelemetry, such as OTEL_EXPORTER_OTLP_ENDPOINT, enable traces;
+docs/reference/traces.md lists them. Under systemd, the unit may have Type=notify and WatchdogSec.`,
 		Example: "  WALHOOK_DATABASE_URL=postgres://walhook@db/app walhook run",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,7 +45,7 @@ OTEL_EXPORTER_OTLP_ENDPOINT, say so; docs/reference/traces.md lists those that a
 			if err != nil {
 				return err
 			}
-			// A reader of the log that does not read, or has gone, must not end the daemon, nor keep it from its work.
+			// A reader of the log that is stuck or gone must neither end nor block the daemon.
 			signal.Ignore(syscall.SIGPIPE)
 			direct := slog.New(newLogHandler(env.stderr, cfg.LogLevel, cfg.LogFormat))
 			out := newLogWriter(env.stderr, func(dropped int) { direct.Warn("dropped log lines that nobody read", "lines", dropped) })
@@ -54,7 +55,7 @@ OTEL_EXPORTER_OTLP_ENDPOINT, say so; docs/reference/traces.md lists those that a
 	}
 }
 
-// process is what lives as long as the process, whatever it works for.
+// process holds what lives as long as the process.
 type process struct {
 	cfg     *Config
 	log     *slog.Logger
@@ -117,7 +118,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		case errors.As(err, &copied):
 			p.guard.Pause()
 			p.ready.wait("copy: " + err.Error())
-			log.Error("the databases are not those that were found; stopped streaming and sending", "error", err)
+			log.Error("source or store was replaced; stopped streaming and sending", "error", err)
 		default:
 			return err
 		}
@@ -154,7 +155,7 @@ func (p *process) work(ctx context.Context, original *catalog.Original) error {
 	stream := stream.New(stream.Config{
 		Reconcile: stream.NewReconcileFunc(stream.ReconcileConfig{
 			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Horizon: horizon, Log: log,
-			Note:     func(text string) { log.Info("mending", "doing", text) },
+			Note:     func(text string) { log.Info("reconciling", "doing", text) },
 			Progress: func(rows, total int64) { log.Debug("reading rows", "rows", rows, "of_about", total) },
 		}, status),
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Original: original, Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
@@ -187,7 +188,7 @@ func (p *process) work(ctx context.Context, original *catalog.Original) error {
 	return context.Cause(ctx)
 }
 
-// stopped tells a clean stop from one that a part of the daemon caused.
+// stopped returns nil after a clean stop, and otherwise the error of the part that failed.
 func stopped(cause error, log *slog.Logger) error {
 	if !errors.Is(cause, context.Canceled) {
 		return cause
@@ -234,7 +235,7 @@ func streaming(status *stream.Status, scheduler *dispatch.Scheduler) (bool, stri
 	switch view.Phase {
 	case stream.PhaseStreaming:
 		if view.Writing > storePatience {
-			return false, fmt.Sprintf("the store has been at one transaction of the stream for %s: look in its pg_stat_activity for what that waits for", view.Writing.Round(time.Second))
+			return false, fmt.Sprintf("the store has been at one transaction of the stream for %s: its pg_stat_activity shows what that waits for", view.Writing.Round(time.Second))
 		}
 		if view.Danger != "" {
 			return true, "streaming; " + view.Danger

@@ -72,5 +72,5 @@ func printObservation(w io.Writer, o *setup.Observation) {
 	}
 }
 
-// clock is how people are told a time, in UTC.
+// clock is the layout of times for people, in UTC.
 const clock = "2006-01-02 15:04:05Z"

@@ -16,28 +16,28 @@ import (
 )
 
 const (
-	// shortestWatch is how often a watch may look: each look opens a connection to both databases.
+	// shortestWatch is the shortest interval of a watch, which opens a connection to both databases each time.
 	shortestWatch = 100 * time.Millisecond
 
-	// watchPatience bounds one look.
+	// watchPatience bounds one refresh.
 	watchPatience = 10 * time.Second
 )
 
-// watch shows status again and again.
+// watch shows the status repeatedly.
 type watch struct {
 	out   io.Writer
 	cfg   *Config
 	every time.Duration
 	json  bool
-	looks int
+	shown int // times
 }
 
-// run looks until the context ends, which is no error.
+// run refreshes until the context ends, which is no error.
 func (w *watch) run(ctx context.Context) error {
 	tick := time.NewTicker(w.every)
 	defer tick.Stop()
 	for {
-		block, err := w.look(ctx)
+		block, err := w.refresh(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -47,7 +47,7 @@ func (w *watch) run(ctx context.Context) error {
 		if _, err := w.out.Write(w.draw(block)); err != nil {
 			return fmt.Errorf("write the status: %w", err)
 		}
-		w.looks++
+		w.shown++
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -56,8 +56,8 @@ func (w *watch) run(ctx context.Context) error {
 	}
 }
 
-// look returns what one look is to print.
-func (w *watch) look(ctx context.Context) ([]byte, error) {
+// refresh returns what to print this time.
+func (w *watch) refresh(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, watchPatience)
 	defer cancel()
 	o := setup.Observe(ctx, w.cfg.sourceURL(), w.cfg.storeURL(), w.cfg.Slot)
@@ -81,9 +81,9 @@ func (w *watch) draw(block []byte) []byte {
 		if err != nil {
 			width, height = 0, 0
 		}
-		return Redraw(string(block), width, height, w.looks == 0)
+		return Redraw(string(block), width, height, w.shown == 0)
 	}
-	if w.looks > 0 {
+	if w.shown > 0 {
 		return append([]byte("\n"), block...)
 	}
 	return block
@@ -97,8 +97,8 @@ const (
 	clearBelow = "\x1b[J"
 )
 
-// Redraw writes a block over the one before it. Lines are cut so that none is wrapped and the screen never scrolls, where its size is
-// known. The terminal makes a line's end of its own of each newline.
+// Redraw writes a block over the previous one. If the size of the screen is known, it cuts lines so that none wraps and the
+// screen never scrolls. The terminal translates each newline to its own line end.
 func Redraw(block string, width, height int, first bool) []byte {
 	var b strings.Builder
 	if first {

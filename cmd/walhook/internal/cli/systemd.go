@@ -9,12 +9,12 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// systemdInterval is how often systemd learns what /readyz would say.
+// systemdInterval is how often the status for systemd is refreshed.
 const systemdInterval = time.Second
 
-// reportToSystemd tells the service manager when the daemon is ready for the first time, what it does, that it lives, and that it stops. It
-// reports until the returned function is called, which must be after all else has ended: the watchdog also covers a stop. Without
-// NOTIFY_SOCKET it does nothing.
+// reportToSystemd reports to the service manager when the daemon becomes ready, what /readyz says, that it is alive, and that
+// it stops. Call the returned function when all else has ended: the watchdog also covers a stop. Without NOTIFY_SOCKET it
+// does nothing.
 func reportToSystemd(ctx context.Context, ready func() (bool, string), log *slog.Logger) (end func()) {
 	if os.Getenv("NOTIFY_SOCKET") == "" {
 		return func() {}

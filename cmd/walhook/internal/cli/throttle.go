@@ -8,22 +8,22 @@ import (
 )
 
 const (
-	// ThrottleLines is how many lines of a kind are written in throttleTime. What is beyond that is counted.
+	// ThrottleLines is how many lines of a kind are written per throttleTime. The rest is counted.
 	ThrottleLines = 50
 	throttleTime  = time.Minute
 )
 
-// throttle is a slog.Handler that keeps a storm of like lines, such as a hundred thousand deliveries that fail, from flooding the log.
-// Of each kind, which is a level and a message, it passes on so many in a time, and afterwards one line with the number of those left
-// out. Errors, which tell of the stream, always pass, and so does what is below info, which is only written where somebody asks for all.
+// throttle is a slog.Handler that keeps similar lines, such as those of a hundred thousand failed deliveries, from flooding
+// the log. Of each kind (level and message) it passes ThrottleLines per throttleTime, and then one line with the number that
+// it suppressed. Errors always pass, because they concern the stream; debug messages pass, because somebody asked for them.
 type throttle struct {
 	slog.Handler
 	storms *storms
 }
 
-// storms are the kinds of lines that a logger and those derived from it have written.
+// storms counts the lines of each kind that a logger and those derived from it have written.
 type storms struct {
-	handler slog.Handler // for the numbers of lines left out
+	handler slog.Handler // for the lines that report suppressed ones
 	mu      sync.Mutex
 	kinds   map[lineKind]*storm
 }
@@ -33,7 +33,7 @@ type lineKind struct {
 	message string
 }
 
-// storm is what was written of one kind since a time, and how much was left out.
+// storm counts the lines of one kind since a time: written and suppressed.
 type storm struct {
 	since         time.Time
 	written, left int
@@ -62,7 +62,7 @@ func (t *throttle) WithGroup(name string) slog.Handler {
 	return &throttle{t.Handler.WithGroup(name), t.storms}
 }
 
-// passes reports whether a line of the kind is to be written. The first that is not makes sure that their number will be told.
+// passes reports whether to write a line of the kind. The first that it suppresses schedules the report of their number.
 func (s *storms) passes(kind lineKind) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,13 +81,13 @@ func (s *storms) passes(kind lineKind) bool {
 	}
 	k.left++
 	if k.left == 1 {
-		time.AfterFunc(throttleTime-now.Sub(k.since), func() { s.tell(kind) })
+		time.AfterFunc(throttleTime-now.Sub(k.since), func() { s.report(kind) })
 	}
 	return false
 }
 
-// tell writes how many lines of a kind were left out, and lets it begin anew.
-func (s *storms) tell(kind lineKind) {
+// report writes how many lines of a kind were suppressed, and resets its count.
+func (s *storms) report(kind lineKind) {
 	s.mu.Lock()
 	k := s.kinds[kind]
 	left, since := k.left, k.since
@@ -99,10 +99,10 @@ func (s *storms) tell(kind lineKind) {
 	if left == 0 {
 		return
 	}
-	slog.New(s.handler).Log(context.Background(), kind.level, "left out lines like others", "of", kind.message, "lines", left, "within", now.Sub(since))
+	slog.New(s.handler).Log(context.Background(), kind.level, "suppressed similar lines", "of", kind.message, "lines", left, "within", now.Sub(since))
 }
 
-// flushLog tells at the program's end what has been left out until then.
+// flushLog reports the lines suppressed so far when the program ends.
 func flushLog(log *slog.Logger) {
 	t, ok := log.Handler().(*throttle)
 	if !ok {
@@ -115,6 +115,6 @@ func flushLog(log *slog.Logger) {
 	}
 	t.storms.mu.Unlock()
 	for _, kind := range kinds {
-		t.storms.tell(kind)
+		t.storms.report(kind)
 	}
 }

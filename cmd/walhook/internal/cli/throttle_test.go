@@ -73,7 +73,7 @@ func TestThrottle(t *testing.T) {
 		if got := written["WARN attempt"]; got < ThrottleLines || got > ThrottleLines*(minutes+1) {
 			t.Errorf("in %d minutes %d lines were written", minutes, got)
 		}
-		if got := written["WARN left out lines like others"]; got == 0 || got > minutes+1 {
+		if got := written["WARN suppressed similar lines"]; got == 0 || got > minutes+1 {
 			t.Errorf("it was told %d times that lines were left out", got)
 		}
 		for kind, want := range map[string]int{"WARN another kind": ThrottleLines, "INFO attempt": ThrottleLines, "ERROR the stream may have missed changes": 500, "DEBUG attempt": 500} {

@@ -23,7 +23,7 @@ const (
 	// traceFlush is how long the last spans may take on their way to the collector when the daemon stops.
 	traceFlush = 2 * time.Second
 
-	// traceComplaint is how often it is said that traces do not arrive.
+	// traceComplaint is the interval between warnings that traces cannot be exported.
 	traceComplaint = 10 * time.Minute
 )
 
@@ -34,7 +34,7 @@ func startTraces(ctx context.Context, log *slog.Logger) (tracer trace.Tracer, st
 	if err != nil || protocol == "" {
 		return nil, func() {}, err
 	}
-	// What OpenTelemetry's own logger says may hold values of variables; what matters of it has been checked, and is told otherwise.
+	// OpenTelemetry's own logger may show values of variables. What matters is checked and reported by us.
 	otel.SetLogger(logr.Discard())
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {}))
 	if _, err := resource.New(ctx, resource.WithFromEnv()); err != nil {
@@ -50,11 +50,11 @@ func startTraces(ctx context.Context, log *slog.Logger) (tracer trace.Tracer, st
 	if err != nil {
 		return nil, nil, err
 	}
-	provider := sdktrace.NewTracerProvider(sdktrace.WithResource(about), sdktrace.WithBatcher(&toldExporter{SpanExporter: exporter, log: log}))
+	provider := sdktrace.NewTracerProvider(sdktrace.WithResource(about), sdktrace.WithBatcher(&loggingExporter{SpanExporter: exporter, log: log}))
 	stop = func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceFlush)
 		defer cancel()
-		_ = provider.Shutdown(closing) // a collector that cannot be reached has been told of
+		_ = provider.Shutdown(closing) // an unreachable collector has been reported
 	}
 	log.Info("exporting traces", "protocol", protocol)
 	return provider.Tracer("walhook", trace.WithInstrumentationVersion(Version())), stop, nil
@@ -68,27 +68,27 @@ func newTraceExporter(ctx context.Context, protocol string) (sdktrace.SpanExport
 	return otlptracehttp.New(ctx)
 }
 
-// toldExporter tells the log, once in a while, that traces do not arrive. It is called by one goroutine at a time.
-type toldExporter struct {
+// loggingExporter logs at most once per traceComplaint that traces cannot be exported. It is called by one goroutine at a time.
+type loggingExporter struct {
 	sdktrace.SpanExporter
-	log  *slog.Logger
-	lost int // spans since it last worked
-	told time.Time
+	log    *slog.Logger
+	lost   int // spans since it last worked
+	warned time.Time
 }
 
-func (e *toldExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+func (e *loggingExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	err := e.SpanExporter.ExportSpans(ctx, spans)
 	if err == nil {
 		if e.lost > 0 {
-			e.log.Info("traces are exported again", "spans_lost", e.lost)
+			e.log.Info("exporting traces again", "spans_lost", e.lost)
 		}
-		e.lost, e.told = 0, time.Time{}
+		e.lost, e.warned = 0, time.Time{}
 		return nil
 	}
 	e.lost += len(spans)
-	if time.Since(e.told) > traceComplaint {
-		e.told = time.Now()
-		e.log.Warn("traces cannot be exported; deliveries go on", "error", collectorError(err), "spans_lost", e.lost)
+	if time.Since(e.warned) > traceComplaint {
+		e.warned = time.Now()
+		e.log.Warn("cannot export traces; deliveries continue", "error", collectorError(err), "spans_lost", e.lost)
 	}
 	return nil
 }

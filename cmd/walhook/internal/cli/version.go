@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is what Main was told; "" outside releases.
+// version is set by Main; "" outside releases.
 var version string
 
 // Version is the version alone, as in User-Agent.
