@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc/condition"
 )
 
 // Name is a schema-qualified table name, exactly as the catalog spells it.
@@ -33,20 +35,8 @@ func quoteIfNeeded(identifier, special string) string {
 	return identifier
 }
 
-// Marker is a column that shows how far a response has come, and the values that count as set.
-type Marker struct {
-	Column string
-	Values []string // set if the value, as text, is one of these; empty: if it is not NULL, false, zero or ''
-}
-
-// String returns the marker in the form that ParseMarker accepts.
-func (m Marker) String() string {
-	column := quoteIfNeeded(m.Column, `="`)
-	if len(m.Values) == 0 {
-		return column
-	}
-	return column + "=" + strings.Join(m.Values, "|")
-}
+// Marker is the condition that shows how far a response has come.
+type Marker = condition.Condition
 
 // Mapping names the tables and columns of the application that hold responses and assessments.
 type Mapping struct {
@@ -76,9 +66,9 @@ func (m Mapping) TableOf(t Table) Name {
 }
 
 // StampColumn is the column whose value distinguishes one finish from the next: the configured one, else the finished
-// marker's column if it lists no values, else none.
+// marker if it is a column alone, else none.
 func (m Mapping) StampColumn() string {
-	if m.Stamp == "" && len(m.Finished.Values) == 0 {
+	if m.Stamp == "" && m.Finished.IsColumn() {
 		return m.Finished.Column
 	}
 	return m.Stamp
@@ -99,7 +89,7 @@ type MappedMarker struct {
 	Role     string // in walhook.attachment.column_types
 	Variable string
 	NowFlag  int16 // in State.Flags, while the marker is set
-	Marker         // without a column: not mapped
+	Marker         // zero: not mapped
 }
 
 // Markers returns all markers.
@@ -114,7 +104,7 @@ func (m Mapping) Markers() []MappedMarker {
 func (m Mapping) RespondentColumns() []string {
 	columns := []string{m.ID, m.Assessment, m.Organization}
 	for _, marker := range m.Markers() {
-		columns = append(columns, marker.Column)
+		columns = append(columns, marker.Columns()...)
 	}
 	return distinct(append(columns, m.StampColumn())...)
 }
@@ -191,23 +181,6 @@ func ParseColumn(s string) (string, error) {
 		return "", fmt.Errorf("parse column name %q: %w", s, err)
 	}
 	return column, nil
-}
-
-// ParseMarker parses `column` or `column=a|b`. The column may be quoted. Values are taken verbatim, except for
-// trailing blanks of the whole string.
-func ParseMarker(s string) (Marker, error) {
-	column, rest, err := cutIdentifier(s, "=")
-	if err != nil {
-		return Marker{}, fmt.Errorf("parse marker %q: %w", s, err)
-	}
-	if rest == "" {
-		return Marker{Column: column}, nil
-	}
-	values := strings.Split(rest[1:], "|")
-	if slices.Contains(values, "") {
-		return Marker{}, fmt.Errorf("parse marker %q: a value is empty", s)
-	}
-	return Marker{Column: column, Values: values}, nil
 }
 
 // cutIdentifier cuts an identifier off the front of s, up to one of the stop characters or the end. rest begins with

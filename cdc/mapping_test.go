@@ -74,32 +74,6 @@ func TestParseColumn(t *testing.T) {
 	}
 }
 
-func TestParseMarker(t *testing.T) {
-	t.Parallel()
-	for input, want := range map[string]Marker{
-		"finished_at":             {Column: "finished_at"},
-		" finished_at ":           {Column: "finished_at"},
-		"status=done":             {Column: "status", Values: []string{"done"}},
-		"status=done|closed":      {Column: "status", Values: []string{"done", "closed"}},
-		"status = done | closed ": {Column: "status", Values: []string{" done ", " closed"}},
-		"status=a=b":              {Column: "status", Values: []string{"a=b"}},
-		`"st=at"=done`:            {Column: "st=at", Values: []string{"done"}},
-		`"Status" = x`:            {Column: "Status", Values: []string{" x"}},
-		`status="done"`:           {Column: "status", Values: []string{`"done"`}},
-		"a.b=1":                   {Column: "a.b", Values: []string{"1"}},
-	} {
-		got, err := ParseMarker(input)
-		if err != nil || !cmp.Equal(got, want) {
-			t.Errorf("%q is %+v, %v", input, got, err)
-		}
-	}
-	for _, input := range []string{"", "=", "=done", "status=", "status=|", "status=a||b", "status=a|", `"status`, `"status"done`, `sta"tus=x`} {
-		if got, err := ParseMarker(input); err == nil {
-			t.Errorf("%q is %+v", input, got)
-		}
-	}
-}
-
 func TestStampColumn(t *testing.T) {
 	t.Parallel()
 	byColumn, byValue := Marker{Column: "finished_at"}, Marker{Column: "status", Values: []string{"done"}}
@@ -201,6 +175,9 @@ func drawMapping(t *rapid.T) Mapping {
 		for range rapid.IntRange(0, 2).Draw(t, label+" values") {
 			values = append(values, rapid.SampledFrom([]string{"a", "b", "a=b", `"`}).Draw(t, label+" value"))
 		}
+		if rapid.Bool().Draw(t, label+" is an expression") {
+			return Marker{Expression: rapid.SampledFrom([]string{"(a = b)", "a > 0", "not B"}).Draw(t, label)}
+		}
 		return Marker{Column: name.Draw(t, label), Values: values}
 	}
 	return Mapping{
@@ -265,25 +242,6 @@ func FuzzParseName(f *testing.F) {
 		}
 		if again, err = ParseName(name.setting(), "other"); err != nil || again != name {
 			t.Fatalf("%q is %+v, and as a setting %+v, %v", input, name, again, err)
-		}
-	})
-}
-
-func FuzzParseMarker(f *testing.F) {
-	for _, seed := range []string{"finished_at", "status=done|closed", `"st=at"=done`, `" blank "`, `"a""b"=x`, "a==", "a=|", " a = b "} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, input string) {
-		marker, err := ParseMarker(input)
-		if err != nil {
-			return
-		}
-		if marker.Column == "" || slices.Contains(marker.Values, "") {
-			t.Fatalf("%q has an empty part: %+v", input, marker)
-		}
-		again, err := ParseMarker(marker.String())
-		if err != nil || !cmp.Equal(again, marker) {
-			t.Fatalf("%q is %+v, and read again %+v, %v", input, marker, again, err)
 		}
 	})
 }

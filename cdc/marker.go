@@ -2,17 +2,15 @@ package cdc
 
 import "walhook/cdc/condition"
 
-// Mark returns the marker's state for a value in the text output format of its type.
-func (m Marker) Mark(value Text, typeOID uint32) Mark {
+// MarkOf returns the state of a marker whose condition has this value. A value that depends on a column which the WAL
+// does not carry leaves the marker as it was.
+func MarkOf(t condition.Truth) Mark {
+	met, known := t.Met()
 	switch {
-	case value.Unchanged:
+	case !known:
 		return MarkUnchanged
-	case value.Null:
-		return MarkUnset
-	case len(m.Values) > 0 && condition.Matches(m.Values, value.Value, typeOID),
-		len(m.Values) == 0 && condition.IsSet(value.Value, typeOID):
+	case met:
 		return MarkSet
-	default:
-		return MarkUnset
 	}
+	return MarkUnset
 }

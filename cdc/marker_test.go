@@ -9,6 +9,20 @@ import (
 	"walhook/cdc/condition"
 )
 
+// markOf returns the mark of a marker with one column for a value of that column.
+func markOf(t *testing.T, m Marker, value Text, typeOID uint32) Mark {
+	t.Helper()
+	bound, err := m.Bind(map[string]condition.Type{m.Column: {OID: typeOID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	truth, err := bound.Eval(func(int) condition.Text { return condition.Text(value) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return MarkOf(truth)
+}
+
 func TestMarkerWithoutValues(t *testing.T) {
 	t.Parallel()
 	const enumOID = 16400
@@ -49,19 +63,19 @@ func TestMarkerWithoutValues(t *testing.T) {
 			t.Parallel()
 			m := Marker{Column: "c"}
 			for _, value := range tt.set {
-				if m.Mark(text(value), tt.typeOID) != MarkSet {
+				if markOf(t, m, text(value), tt.typeOID) != MarkSet {
 					t.Errorf("%q is not set", value)
 				}
 			}
 			for _, value := range tt.unset {
-				if m.Mark(text(value), tt.typeOID) != MarkUnset {
+				if markOf(t, m, text(value), tt.typeOID) != MarkUnset {
 					t.Errorf("%q is set", value)
 				}
 			}
-			if m.Mark(null, tt.typeOID) != MarkUnset {
+			if markOf(t, m, null, tt.typeOID) != MarkUnset {
 				t.Error("NULL is set")
 			}
-			if m.Mark(unchanged, tt.typeOID) != MarkUnchanged {
+			if markOf(t, m, unchanged, tt.typeOID) != MarkUnchanged {
 				t.Error("a value that was not sent is taken for one")
 			}
 		})
@@ -85,8 +99,8 @@ func TestMarkerWithValues(t *testing.T) {
 		{"status=done", pgtype.BPCharOID, "done      ", MarkSet},
 		{"status=done |closed", pgtype.BPCharOID, "done      ", MarkSet},
 		{"status=done", pgtype.BPCharOID, " done     ", MarkUnset},
-		{"status=done |closed", pgtype.TextOID, "done", MarkUnset},
-		{"status=0|false", pgtype.TextOID, "0", MarkSet}, // named values are not judged
+		{"status=done |closed", pgtype.TextOID, "done", MarkSet}, // blanks around a value are none of it
+		{"status=0|false", pgtype.TextOID, "0", MarkSet},         // named values are not judged
 		{"status=0|false", pgtype.Int4OID, "0", MarkSet},
 		{"status=2|3", pgtype.Int4OID, "3", MarkSet},
 		{"status=2|3", pgtype.Int4OID, "1", MarkUnset},
@@ -99,14 +113,14 @@ func TestMarkerWithValues(t *testing.T) {
 		{"open=false", pgtype.BoolOID, "t", MarkUnset},
 		{"word=true", pgtype.TextOID, "t", MarkUnset},
 	} {
-		m, err := ParseMarker(tt.marker)
+		m, err := condition.Parse(tt.marker)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := m.Mark(text(tt.value), tt.typeOID); got != tt.want {
+		if got := markOf(t, m, text(tt.value), tt.typeOID); got != tt.want {
 			t.Errorf("%s with %q of type %d: %d", tt.marker, tt.value, tt.typeOID, got)
 		}
-		if m.Mark(null, tt.typeOID) != MarkUnset || m.Mark(unchanged, tt.typeOID) != MarkUnchanged {
+		if markOf(t, m, null, tt.typeOID) != MarkUnset || markOf(t, m, unchanged, tt.typeOID) != MarkUnchanged {
 			t.Errorf("%s: NULL or a value that was not sent is misread", tt.marker)
 		}
 	}

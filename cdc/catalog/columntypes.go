@@ -33,7 +33,13 @@ func MappedColumns(m cdc.Mapping, respondent, assessment *Table) []MappedColumn 
 		{roleOrganization, m.Organization, respondent},
 	}
 	for _, marker := range m.Markers() {
-		columns = append(columns, MappedColumn{marker.Role, marker.Column, respondent})
+		for _, column := range marker.Columns() {
+			role := marker.Role
+			if marker.Expression != "" {
+				role += " by " + column
+			}
+			columns = append(columns, MappedColumn{role, column, respondent})
+		}
 	}
 	columns = append(columns, MappedColumn{RoleStamp, m.StampColumn(), respondent})
 	if assessment != nil {

@@ -2,10 +2,10 @@ package catalog
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"walhook/cdc"
+	"walhook/cdc/condition"
 )
 
 // StateColumns are the columns that StateConverter writes.
@@ -65,7 +65,12 @@ func NewRowReader(m cdc.Mapping, t *Table) func(fields []cdc.Text) (cdc.Row, err
 		at[column] = i
 	}
 	stamp := m.StampColumn()
-	markers := slices.DeleteFunc(m.Markers(), func(m cdc.MappedMarker) bool { return m.Column == "" })
+	var markers []func(*cdc.Row, []cdc.Text) error
+	for _, marker := range m.Markers() {
+		if !marker.IsZero() {
+			markers = append(markers, bindMarker(marker, t, at))
+		}
+	}
 	assessment, organization := t.columnType(m.Assessment), t.columnType(m.Organization)
 	return func(fields []cdc.Text) (cdc.Row, error) {
 		id := fields[at[m.ID]]
@@ -79,7 +84,9 @@ func NewRowReader(m cdc.Mapping, t *Table) func(fields []cdc.Text) (cdc.Row, err
 			Stamp:        cdc.Text{Null: true},
 		}
 		for _, marker := range markers {
-			row.SetMark(marker.Kind, marker.Mark(fields[at[marker.Column]], t.Columns[marker.Column]))
+			if err := marker(&row, fields); err != nil {
+				return cdc.Row{}, err
+			}
 		}
 		row.Assessment.Value = assessment.CanonicalID(row.Assessment.Value)
 		if m.Organization != "" {
@@ -93,6 +100,24 @@ func NewRowReader(m cdc.Mapping, t *Table) func(fields []cdc.Text) (cdc.Row, err
 			}
 		}
 		return row, nil
+	}
+}
+
+// bindMarker returns a function that evaluates a marker on a row's fields; at has the indexes of the columns.
+func bindMarker(m cdc.MappedMarker, t *Table, at map[string]int) func(*cdc.Row, []cdc.Text) error {
+	bound, err := m.Bind(t.Types)
+	if err != nil {
+		return func(*cdc.Row, []cdc.Text) error { return fmt.Errorf("%s: %w", m.Variable, err) }
+	}
+	return func(row *cdc.Row, fields []cdc.Text) error {
+		truth, err := bound.Eval(func(column int) condition.Text {
+			return condition.Text(fields[at[bound.Columns()[column]]])
+		})
+		if err != nil {
+			return fmt.Errorf("evaluate %s on a row of %s: %w", m.Variable, t.Name.Display(), err)
+		}
+		row.SetMark(m.Kind, cdc.MarkOf(truth))
+		return nil
 	}
 }
 

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"walhook/cdc"
+	"walhook/cdc/condition"
 )
 
 // Target is the configuration to attach.
@@ -138,28 +140,34 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 	return nil
 }
 
-// Variable is an environment variable and the column that it maps.
-type Variable struct{ Name, Column string }
+// Variable is an environment variable and the column that it maps. In an expression, Near says where.
+type Variable struct{ Name, Column, Near string }
 
 // RespondentVariables returns the variables that map columns of the respondent table.
 func RespondentVariables(m cdc.Mapping) []Variable {
 	variables := []Variable{
-		{"WALHOOK_RESPONDENT_ID", m.ID},
-		{"WALHOOK_RESPONDENT_ASSESSMENT", m.Assessment},
-		{"WALHOOK_RESPONDENT_ORGANIZATION", m.Organization},
+		{Name: "WALHOOK_RESPONDENT_ID", Column: m.ID},
+		{Name: "WALHOOK_RESPONDENT_ASSESSMENT", Column: m.Assessment},
+		{Name: "WALHOOK_RESPONDENT_ORGANIZATION", Column: m.Organization},
 	}
 	for _, marker := range m.Markers() {
-		variables = append(variables, Variable{marker.Variable, marker.Column})
+		for _, column := range marker.Columns() {
+			v := Variable{Name: marker.Variable, Column: column}
+			if marker.Expression != "" {
+				v.Near = marker.Missing(column).Near()
+			}
+			variables = append(variables, v)
+		}
 	}
-	return append(variables, Variable{"WALHOOK_FINISH_STAMP", m.Stamp})
+	return append(variables, Variable{Name: "WALHOOK_FINISH_STAMP", Column: m.Stamp})
 }
 
 // AssessmentVariables returns the variables that map columns of the assessment table.
 func AssessmentVariables(m cdc.Mapping) []Variable {
 	return []Variable{
-		{"WALHOOK_ASSESSMENT_ID", m.AssessmentID},
-		{"WALHOOK_ASSESSMENT_EXTERNAL_ID", m.ExternalID},
-		{"WALHOOK_ASSESSMENT_COPIED_FROM", m.CopiedFrom},
+		{Name: "WALHOOK_ASSESSMENT_ID", Column: m.AssessmentID},
+		{Name: "WALHOOK_ASSESSMENT_EXTERNAL_ID", Column: m.ExternalID},
+		{Name: "WALHOOK_ASSESSMENT_COPIED_FROM", Column: m.CopiedFrom},
 	}
 }
 
@@ -214,8 +222,14 @@ func (p *Preflight) checkTable(
 		if _, exists := t.Columns[v.Column]; !exists {
 			complete = false
 			found, remedy := fmt.Sprintf("table %s has no column %q", shown, v.Column), fmt.Sprintf("set %s to one of its columns", v.Name)
+			if v.Near != "" {
+				found, remedy = fmt.Sprintf("%s, at %s", found, v.Near), "correct "+v.Name
+			}
 			if close := closest(v.Column, t.Columns); close != "" {
-				found, remedy = fmt.Sprintf("%s; did you mean %q?", found, close), fmt.Sprintf("set %s to the column's name", v.Name)
+				found = fmt.Sprintf("%s; did you mean %q?", found, close)
+				if v.Near == "" {
+					remedy = fmt.Sprintf("set %s to the column's name", v.Name)
+				}
 			}
 			p.noteAbsent("columns", found, remedy)
 		}
@@ -324,9 +338,28 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 	}
 }
 
-// checkMarkers warns of values that the column's type does not have, which is mostly a typo.
+// checkMarkers refuses comparisons that the columns' types do not allow, and warns of values that the column's type does
+// not have, which is mostly a typo.
 func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Mapping) error {
+	shown := p.Respondent.Name.Display()
 	for _, marker := range m.Markers() {
+		bound, err := marker.Bind(p.Respondent.Types)
+		var mistake *condition.Error
+		if errors.As(err, &mistake) {
+			p.note(Fail, "condition",
+				fmt.Sprintf("%s cannot be evaluated on %s, at %s: %s", marker.Variable, shown, mistake.Near(), mistake.Reason),
+				fmt.Sprintf("correct %s", marker.Variable))
+			continue
+		}
+		if marker.Expression != "" {
+			p.note(OK, "condition", fmt.Sprintf("%s can be evaluated on %s", marker.Variable, shown), "")
+		}
+		if long := bound.Omittable(); len(long) > 0 {
+			p.note(Warn, "condition_values", fmt.Sprintf(
+				"%s compares several columns, and PostgreSQL omits a long value of %s from the WAL of an update that does not change it: "+
+					"where the outcome depends on such a value, the marker stays as it was", marker.Variable, strings.Join(long, ", ")),
+				fmt.Sprintf("compare another column, or ALTER TABLE %s REPLICA IDENTITY FULL;", p.Respondent.Name))
+		}
 		if len(marker.Values) == 0 {
 			continue
 		}
@@ -337,8 +370,7 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 		for _, v := range marker.Values {
 			if len(values) > 0 && !slices.Contains(values, v) {
 				p.note(Warn, "marker_values",
-					fmt.Sprintf("%s names %q, which column %q of %s cannot hold", marker.Variable, v, marker.Column,
-						p.Respondent.Name.Display()),
+					fmt.Sprintf("%s names %q, which column %q of %s cannot hold", marker.Variable, v, marker.Column, shown),
 					fmt.Sprintf("name values of it: %s", strings.Join(values, ", ")))
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"walhook/cdc"
+	"walhook/cdc/condition"
 )
 
 func TestCopyFieldReadsEveryEscape(t *testing.T) {
@@ -92,7 +93,7 @@ func TestStateOfASnapshotRow(t *testing.T) {
 	info := &Table{Name: testMapping.Respondent, Columns: map[string]uint32{
 		"id": pgtype.Int8OID, "assessment_id": pgtype.Int4OID, "organization_id": pgtype.Int4OID, "started_at": pgtype.TimestamptzOID,
 		"status": pgtype.TextOID, "finished_at": pgtype.TimestamptzOID,
-	}}
+	}, Types: map[string]condition.Type{"started_at": {OID: pgtype.TimestamptzOID}, "status": {OID: pgtype.TextOID}}}
 	for row, want := range map[string]string{
 		// id, assessment, organization, started, status, stamp; the columns are in the order of RespondentColumns
 		`7	3	5	2026-01-01 00:00:00+00	done	2026-01-02 00:00:00+00`: `7	3	5	1184:z8pI8PUNJ0AEQVlf	15`,

@@ -15,6 +15,8 @@ func StampHazard(m cdc.Mapping, t *Table) (why, remedy string, repeats bool) {
 	const cleared = ": a further finish is only seen when the finished marker is cleared in between"
 	stamp := m.StampColumn()
 	switch {
+	case stamp == "" && m.Finished.Expression != "":
+		return "the finished marker is an expression and there is no finish stamp" + cleared, set, false
 	case stamp == "":
 		return "the finished marker names values and there is no finish stamp" + cleared, set, false
 	case stamp == m.ID || stamp == m.Assessment || stamp == m.Organization:

@@ -16,8 +16,9 @@ type Text struct {
 
 // Bound is a condition with the types of its columns.
 type Bound struct {
-	columns []string
-	root    check
+	columns   []string
+	root      check
+	omittable []string
 }
 
 // check returns the value of a condition or of a part of it. It receives the values of the condition's columns by
@@ -26,6 +27,15 @@ type check func(values func(int) Text) (Truth, error)
 
 // Columns returns the condition's columns, in the order of Condition.Columns.
 func (b *Bound) Columns() []string { return b.columns }
+
+// Omittable returns the columns of which the condition's value is unknown if the WAL does not carry a long value, while
+// another of its columns may have changed.
+func (b *Bound) Omittable() []string {
+	if len(b.columns) == 1 {
+		return nil
+	}
+	return b.omittable
+}
 
 // Eval returns the condition's value for a row; values returns the values of the columns by their index. Values are not
 // retained. The error reports a value that is not in the text format of its column's type.
@@ -37,9 +47,9 @@ func (c Condition) Bind(types map[string]Type) (*Bound, error) {
 	if c.Expression == "" {
 		t, exists := types[c.Column]
 		if !exists {
-			return nil, b.missing(token{tokenColumn, c.Column, 0})
+			return nil, c.Missing(c.Column)
 		}
-		return &Bound{b.columns, c.simple(t.OID)}, nil
+		return &Bound{columns: b.columns, root: c.simple(t.OID)}, nil
 	}
 	root, err := parseExpression(c.Expression)
 	if err != nil {
@@ -49,7 +59,7 @@ func (c Condition) Bind(types map[string]Type) (*Bound, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Bound{b.columns, checked}, nil
+	return &Bound{b.columns, checked, b.omittable}, nil
 }
 
 // simple returns the check of the first two forms.
@@ -69,26 +79,21 @@ func (c Condition) simple(typeOID uint32) check {
 }
 
 type binder struct {
-	text    string
-	types   map[string]Type
-	columns []string
+	text      string
+	types     map[string]Type
+	columns   []string
+	omittable []string
 }
 
 func (b *binder) fail(t token, format string, args ...any) error {
 	return &Error{Text: b.text, At: t.at, Reason: fmt.Sprintf(format, args...)}
 }
 
-func (b *binder) missing(column token) error {
-	return &Error{
-		Text: b.text, At: column.at, Column: column.text, Reason: fmt.Sprintf("there is no column %q", column.text),
-	}
-}
-
 // column returns a column's index and type.
 func (b *binder) column(t token) (int, Type, error) {
 	columnType, exists := b.types[t.text]
 	if !exists {
-		return 0, Type{}, b.missing(t)
+		return 0, Type{}, missing(b.text, t)
 	}
 	return slices.Index(b.columns, t.text), columnType, nil
 }
@@ -133,7 +138,7 @@ func (b *binder) test(n *node) (check, error) {
 		return nil, b.fail(n.left, "column %q is of type %s: in an expression only a boolean column stands alone; "+
 			"compare it, or write is not null", n.left.text, t)
 	}
-	return unary(i, func(value string) (bool, error) { return value == "t", nil }), nil
+	return unary(i, True|False, func(value string) (bool, error) { return value == "t", nil }), nil
 }
 
 func not(part check) check {
@@ -175,15 +180,16 @@ func some(parts []check) check {
 	}
 }
 
-// unary checks a column's value by a test. NULL is neither true nor false.
-func unary(column int, test func(string) (bool, error)) check {
+// unary checks a column's value by a test. NULL is neither true nor false; unchanged is the result if the WAL does not
+// carry the value.
+func unary(column int, unchanged Truth, test func(string) (bool, error)) check {
 	return func(values func(int) Text) (Truth, error) {
 		v := values(column)
 		switch {
 		case v.Null:
 			return Null, nil
 		case v.Unchanged:
-			return True | False, nil
+			return unchanged, nil
 		}
 		met, err := test(v.Value)
 		return truthOf(met), err
@@ -232,7 +238,14 @@ func (b *binder) compare(left, operator, right token, listed bool) (check, error
 			return nil, b.fail(right, "%s cannot be compared with column %q of type %s: %s",
 				right.shown(), left.text, leftType, reason)
 		}
-		return unary(i, func(value string) (bool, error) {
+		unchanged := True | False
+		switch equality := operator.text == "=" || operator.text == "<>"; {
+		case equality && comparator.family.isStoredShort(right.text):
+			unchanged = truthOf(operator.text == "<>") // it is long, so it is another one
+		case comparator.family.mayBeOmitted():
+			b.mayOmit(left.text)
+		}
+		return unary(i, unchanged, func(value string) (bool, error) {
 			order, err := literal(value)
 			if err != nil {
 				return false, broken(left.text, leftType)
@@ -250,11 +263,20 @@ func (b *binder) compare(left, operator, right token, listed bool) (check, error
 		return nil, b.fail(right, "column %q of type %s cannot be compared with column %q of type %s: %s",
 			left.text, leftType, right.text, rightType, reason)
 	}
+	rightComparator, _ := comparatorOf(rightType)
+	equality := comparator.family == rightComparator.family && (operator.text == "=" || operator.text == "<>")
+	for column, f := range map[string]family{left.text: comparator.family, right.text: rightComparator.family} {
+		if f.mayBeOmitted() {
+			b.mayOmit(column)
+		}
+	}
 	return func(values func(int) Text) (Truth, error) {
 		l, r := values(i), values(j)
 		switch {
 		case l.Null || r.Null:
 			return Null, nil
+		case equality && l.Unchanged != r.Unchanged && comparator.family.isStoredShort(l.Value+r.Value):
+			return truthOf(operator.text == "<>"), nil // one is long and the other is not
 		case l.Unchanged || r.Unchanged:
 			return True | False, nil
 		}
@@ -264,6 +286,14 @@ func (b *binder) compare(left, operator, right token, listed bool) (check, error
 		}
 		return truthOf(holds(order)), nil
 	}, nil
+}
+
+// mayOmit notes that the condition's value is unknown if the WAL does not carry a column.
+func (b *binder) mayOmit(column string) {
+	if !slices.Contains(b.omittable, column) {
+		b.omittable = append(b.omittable, column)
+		slices.Sort(b.omittable)
+	}
 }
 
 // operators tells from the order of two values (negative, zero or positive) whether a comparison holds.

@@ -1,6 +1,7 @@
 package condition
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -21,6 +22,9 @@ type Condition struct {
 
 // IsZero reports whether there is no condition.
 func (c Condition) IsZero() bool { return c.Column == "" && c.Expression == "" }
+
+// IsColumn reports whether the condition is a column alone.
+func (c Condition) IsColumn() bool { return c.Column != "" && len(c.Values) == 0 }
 
 // String returns the condition in the form that Parse accepts.
 func (c Condition) String() string {
@@ -66,6 +70,8 @@ func Parse(text string) (Condition, error) {
 	}
 	column, rest, simple := cutColumn(trimmed)
 	switch {
+	case trimmed[0] == '=':
+		return Condition{}, &Error{Text: trimmed, Reason: "a column's name is missing: " + accepted}
 	case simple && rest == "":
 		return Condition{Column: column}, nil
 	case simple && isList(rest[1:]):
@@ -83,6 +89,23 @@ func Parse(text string) (Condition, error) {
 		return Condition{}, err
 	}
 	return Condition{Expression: trimmed}, nil
+}
+
+// Missing returns the error for a column of the condition that the table does not have.
+func (c Condition) Missing(column string) *Error {
+	text := c.String()
+	if tokens, err := lex(c.Expression); err == nil {
+		for _, t := range tokens {
+			if t.kind == tokenColumn && t.text == column {
+				return missing(text, t)
+			}
+		}
+	}
+	return missing(text, token{tokenColumn, column, 0})
+}
+
+func missing(text string, column token) *Error {
+	return &Error{Text: text, At: column.at, Column: column.text, Reason: fmt.Sprintf("there is no column %q", column.text)}
 }
 
 // accepted says what a condition is.

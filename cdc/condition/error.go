@@ -1,6 +1,7 @@
 package condition
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -34,4 +35,16 @@ func (e *Error) Place() string {
 	const indent = "    "
 	return indent + strings.Map(printable, e.Text[begin:end]) + "\n" +
 		indent + strings.Repeat(" ", utf8.RuneCountInString(e.Text[begin:at])) + "^"
+}
+
+// Near describes the place in one line: its number and what stands there.
+func (e *Error) Near() string {
+	const longest = 30
+	at := min(e.At, len(e.Text))
+	near := strings.Fields(e.Text[at:])
+	excerpt := strings.Join(near, " ")
+	if len(excerpt) > longest {
+		excerpt = strings.ToValidUTF8(excerpt[:longest], "") + "..."
+	}
+	return fmt.Sprintf("character %d (%s)", utf8.RuneCountInString(e.Text[:at])+1, excerpt)
 }

@@ -9,7 +9,9 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"pgregory.net/rapid"
 
+	"walhook/cdc"
 	"walhook/cdc/catalog"
+	"walhook/cdc/condition"
 )
 
 // Attach and the stream read a row in the same way: otherwise the first update after attach would fire events that
@@ -19,6 +21,11 @@ func TestSnapshotAndStreamReadARowAlike(t *testing.T) {
 	types := map[string]uint32{"id": pgtype.Int8OID, "assessment_id": pgtype.TextOID, "organization_id": pgtype.TextOID}
 	values := rapid.SampledFrom([]any{nil, "", "0", "f", "t", "done", "0.00", "  ", "a\tb\\", strings.Repeat("long", 20)})
 	rapid.Check(t, func(t *rapid.T) {
+		testMapping := testMapping
+		if rapid.Bool().Draw(t, "expressions") {
+			testMapping.Started = cdc.Marker{Expression: "started_at is not null and not status is null"}
+			testMapping.Finished = cdc.Marker{Expression: "id > 6 and assessment_id in ('done', 'f') or organization_id <> 't'"}
+		}
 		info := &catalog.Table{Name: testMapping.Respondent, Columns: types}
 		row := []any{"7"}
 		var columns []wireColumn
@@ -43,7 +50,10 @@ func TestSnapshotAndStreamReadARowAlike(t *testing.T) {
 				line += "\t" + string(catalog.AppendCopyField(nil, value.(string)))
 			}
 		}
-		info.Columns = known
+		info.Columns, info.Types = known, map[string]condition.Type{}
+		for name, typeOID := range known {
+			info.Types[name] = condition.Type{OID: typeOID}
+		}
 		copied, err := catalog.NewRowReader(testMapping, info)(copiedFields(line))
 		if err != nil {
 			t.Fatal(err)

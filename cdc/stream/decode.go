@@ -214,7 +214,10 @@ func (d *Decoder) change(c *cursor, p *rowLayout, kind cdc.Kind, old *string) (M
 	}
 	d.noteKeyType(p)
 	change := &d.changes[0]
-	*change = cdc.Change{Kind: kind, Table: p.table, New: p.row(d, p.key(id.value))}
+	*change = cdc.Change{Kind: kind, Table: p.table, New: p.row(c, d, p.key(id.value))}
+	if c.err != nil {
+		return Message{}, c.err
+	}
 	if old != nil && *old != change.New.ID {
 		change.KeyChanged, change.OldID = true, *old
 	}

@@ -1,7 +1,9 @@
 package stream
 
 import (
+	"errors"
 	"fmt"
+	"unsafe"
 
 	"walhook/cdc"
 	"walhook/cdc/catalog"
@@ -22,6 +24,15 @@ func (e *MissingColumnError) Error() string {
 	)
 }
 
+// ConditionError reports that a condition cannot be evaluated on the column types that the stream describes. The
+// stream stops there, and nothing is skipped.
+type ConditionError struct{ Table, Variable, Reason string }
+
+func (e *ConditionError) Error() string {
+	return fmt.Sprintf("%s cannot be evaluated on table %s any more, whose columns have other types in the stream: %s",
+		e.Variable, e.Table, e.Reason)
+}
+
 // rowLayout describes the rows of one relation: it maps each column to a field.
 type rowLayout struct {
 	table    cdc.Table
@@ -38,10 +49,12 @@ type rowLayout struct {
 	markers []mappedMarker // those that are mapped
 }
 
-// mappedMarker is a marker and the index of its field.
+// mappedMarker is a marker that is bound to a layout.
 type mappedMarker struct {
-	cdc.MappedMarker
-	field int
+	kind   cdc.MarkerKind
+	bound  *condition.Bound
+	values func(column int) condition.Text // of the row that the decoder has read
+	always int                             // the field that sets the marker unless it is NULL; -1: none
 }
 
 // field is a value as received: kind is 't' for text, 'n' for NULL, 'u' for unchanged, 0 for not sent. value is not a
@@ -118,9 +131,14 @@ func (d *Decoder) readRelation(c *cursor) error {
 		p.idColumn = m.ID
 		p.assessment, p.organization, p.stamp = index(m.Assessment), index(m.Organization), index(m.StampColumn())
 		for _, marker := range m.Markers() {
-			if at := index(marker.Column); at >= 0 {
-				p.markers = append(p.markers, mappedMarker{marker, at})
+			if marker.IsZero() {
+				continue
 			}
+			bound, err := p.bind(d, marker, index)
+			if err != nil {
+				return err
+			}
+			p.markers = append(p.markers, bound)
 		}
 	} else {
 		p.idColumn = m.AssessmentID
@@ -171,7 +189,7 @@ func (p *rowLayout) read(d *Decoder, c *cursor) []field {
 }
 
 // row builds a Row from the decoder's fields.
-func (p *rowLayout) row(d *Decoder, id string) cdc.Row {
+func (p *rowLayout) row(c *cursor, d *Decoder, id string) cdc.Row {
 	text := func(index int) cdc.Text {
 		if index < 0 {
 			return cdc.Text{Null: true}
@@ -199,7 +217,7 @@ func (p *rowLayout) row(d *Decoder, id string) cdc.Row {
 		ID: id, Assessment: idOf(p.assessment), Organization: idOf(p.organization), Stamp: cdc.Text{Null: true},
 	}
 	for i := range p.markers {
-		row.SetMark(p.markers[i].Kind, p.mark(d, &p.markers[i]))
+		row.SetMark(p.markers[i].kind, p.mark(c, d, &p.markers[i]))
 	}
 	if p.stamp >= 0 {
 		switch f := d.fields[p.stamp]; f.kind {
@@ -226,17 +244,44 @@ func (p *rowLayout) key(value []byte) string {
 	return string(value)
 }
 
-func (p *rowLayout) mark(d *Decoder, m *mappedMarker) cdc.Mark {
-	f, typeOID := d.fields[m.field], p.types[m.field]
-	switch f.kind {
-	case 'u':
-		return cdc.MarkUnchanged
-	case 't':
-		if len(m.Values) == 0 && f.value != nil && condition.AlwaysSet(typeOID) {
-			return cdc.MarkSet
-		}
-		return m.Mark(cdc.Text{Value: string(f.value)}, typeOID)
-	default:
-		return cdc.MarkUnset
+// bind binds a marker to the layout; index returns the index of a column's field.
+func (p *rowLayout) bind(d *Decoder, m cdc.MappedMarker, index func(string) int) (mappedMarker, error) {
+	columns := m.Columns()
+	types, fields := make(map[string]condition.Type, len(columns)), make([]int, len(columns))
+	for i, column := range columns {
+		fields[i] = index(column)
+		types[column] = condition.Type{OID: p.types[fields[i]]}
 	}
+	bound, err := m.Bind(types)
+	var mistake *condition.Error
+	if errors.As(err, &mistake) {
+		return mappedMarker{}, &ConditionError{Table: p.name, Variable: m.Variable, Reason: mistake.Reason}
+	}
+	always := -1
+	if m.IsColumn() && condition.AlwaysSet(p.types[fields[0]]) {
+		always = fields[0]
+	}
+	return mappedMarker{kind: m.Kind, bound: bound, always: always, values: func(column int) condition.Text {
+		switch f := d.fields[fields[column]]; f.kind {
+		case 't':
+			// Without a copy: the value is only needed until the condition has been evaluated, and the message lives longer.
+			return condition.Text{Value: unsafe.String(unsafe.SliceData(f.value), len(f.value))}
+		case 'u':
+			return condition.Text{Unchanged: true}
+		default:
+			return condition.Text{Null: true}
+		}
+	}}, nil
+}
+
+// mark evaluates a marker on the row that the decoder has read.
+func (p *rowLayout) mark(c *cursor, d *Decoder, m *mappedMarker) cdc.Mark {
+	if m.always >= 0 && d.fields[m.always].kind == 't' {
+		return cdc.MarkSet
+	}
+	truth, err := m.bound.Eval(m.values)
+	if err != nil {
+		_ = c.fail("a row of %s: %s", p.name, err)
+	}
+	return cdc.MarkOf(truth)
 }

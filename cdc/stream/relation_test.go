@@ -1,6 +1,8 @@
 package stream
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -123,5 +125,31 @@ func TestDecodeForgetsTheTypeThatAnOIDHad(t *testing.T) {
 	}
 	if m.Changes[0].New.Started != cdc.MarkSet {
 		t.Error("a type of the application is read as a boolean")
+	}
+}
+
+// A column that got a type on which a condition cannot be evaluated stops the stream, and no row is read with the
+// description before.
+func TestDecodeStopsAtATypeThatAConditionCannotCompare(t *testing.T) {
+	t.Parallel()
+	mapping := testMapping
+	mapping.Finished = cdc.Marker{Expression: "status = 'done' and finished_at > started_at"}
+	d := NewDecoder(mapping, respondentOID, assessmentOID)
+	if _, err := d.Decode(respondentRelation); err != nil {
+		t.Fatal(err)
+	}
+	m, err := d.Decode(insertMessage(respondentOID, "7", "Ann", "3", nil, "2026-03-18 12:00:00+00", "done", "2026-03-18 13:00:00+00"))
+	if err != nil || m.Changes[0].New.Finished != cdc.MarkSet {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	_, err = d.Decode(relationMessage(respondentOID, "public", "respondent",
+		wireColumn{"id", pgtype.Int8OID}, wireColumn{"assessment_id", pgtype.Int4OID}, wireColumn{"organization_id", pgtype.Int4OID},
+		wireColumn{"started_at", pgtype.TextOID}, wireColumn{"status", pgtype.TextOID}, wireColumn{"finished_at", pgtype.TimestamptzOID}))
+	var refused *ConditionError
+	if !errors.As(err, &refused) || refused.Variable != "WALHOOK_FINISHED" || !strings.Contains(err.Error(), `column "finished_at" of type timestamptz`) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := d.Decode(insertMessage(respondentOID, "7", "3", nil, "x", "done", "x")); err == nil {
+		t.Error("a row is read by the description before")
 	}
 }

@@ -432,9 +432,12 @@ func extendContext(ctx context.Context, grace time.Duration) (context.Context, c
 
 // classifyError converts errors that mean a gap to a *GapError, and returns others unchanged.
 func (s *Stream) classifyError(err error) error {
-	var missing *MissingColumnError
+	var (
+		missing *MissingColumnError
+		retyped *ConditionError
+	)
 	switch {
-	case errors.As(err, &missing):
+	case errors.As(err, &missing), errors.As(err, &retyped):
 		return &cdc.GapError{Kind: cdc.ColumnMissing, Detail: err.Error()}
 	case cdc.SQLState(err) == pgerrcode.UndefinedObject:
 		return &cdc.GapError{

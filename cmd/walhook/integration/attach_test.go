@@ -79,6 +79,12 @@ func TestAttachRefuses(t *testing.T) {
 		{"missing column", []string{"STARTED", "begun_at"}, []string{`"begun_at"`, "WALHOOK_STARTED"}},
 		{"column in other case", []string{"FINISHED", "Finished_At"}, []string{`"Finished_At"`, "WALHOOK_FINISHED", `did you mean "finished_at"?`}},
 		{"mistyped column", []string{"FINISHED", "finished_ta"}, []string{`no column "finished_ta"; did you mean "finished_at"?`, "WALHOOK_FINISHED"}},
+		{"missing column in an expression", []string{"FINISHED", "id > 0 and finished_ta is not null"}, []string{
+			`no column "finished_ta", at character 12 (finished_ta is not null); did you mean "finished_at"?`, "correct WALHOOK_FINISHED",
+		}},
+		{"impossible comparison", []string{"STARTED", "started_at > 17"}, []string{
+			"WALHOOK_STARTED cannot be evaluated on public.respondent, at character 14 (17): 17 cannot be compared", "write a time with its zone",
+		}},
 		{"missing assessment table", []string{"ASSESSMENT_TABLE", "public.nowhere"}, []string{"public.nowhere does not exist", "WALHOOK_ASSESSMENT_TABLE"}},
 		{"view", []string{"RESPONDENT_TABLE", "public.seen"}, []string{"public.seen is a view", "table behind it"}},
 		{"materialized view", []string{"RESPONDENT_TABLE", "public.matter"}, []string{"public.matter is a materialized view"}},

@@ -212,9 +212,13 @@ func (d *doctor) beforeAttach(server *pgserver.Server) {
 	if all := d.looks("STARTED", "state=open", "FINISHED", "done=true|t"); slices.ContainsFunc(all, func(f catalog.Finding) bool { return f.Check == "marker_values" }) {
 		d.T.Errorf("doctor warns about existing values: %+v", all)
 	}
+	d.finds("condition", catalog.OK, "WALHOOK_FINISHED can be evaluated", "FINISHED", "state = 'open' and day is not null", "FINISH_STAMP", "finished_at")
+	d.finds("condition", catalog.Fail, "the order of an enum's labels can change", "FINISHED", "state > 'open'")
+	d.finds("condition_values", catalog.Warn, "a long value of status", "FINISHED", `status >= 'd' and done`)
 	d.finds("finish_stamp", catalog.OK, "finished_at")
 	d.finds("finish_stamp", catalog.Warn, "there is no finish stamp", "FINISHED", "status=done")
 	d.finds("finish_stamp", catalog.OK, "finished_at", "FINISHED", "status=done", "FINISH_STAMP", "finished_at")
+	d.finds("finish_stamp", catalog.Warn, "marker is an expression", "FINISHED", "not done")
 	d.finds("finish_stamp", catalog.Warn, "done is a flag", "FINISHED", "done")
 	d.finds("finish_stamp", catalog.Warn, "day is a date", "FINISHED", "day")
 	d.finds("finish_stamp", catalog.Warn, "id does not change", "FINISHED", "done", "FINISH_STAMP", "id")

@@ -232,6 +232,28 @@ func TestMarkers(t *testing.T) {
 			},
 			[]string{"created 1", "started 1", "completed 1", "changed 1", "changed 1"},
 		},
+		{
+			"expressions", "state text, made timestamp, modified timestamp, fields jsonb, page int",
+			[]string{
+				"STARTED", "modified > made and not fields in ('{}', 'null')",
+				"FINISHED", "state in ('finished', 'it''s over') or page >= 9", "FINISH_STAMP", "modified",
+			},
+			[]string{
+				"insert into respondent values (1, 1, 'new', '2026-01-01 12:00', null, '{}', 0)",
+				"update respondent set modified = '2026-01-01 12:00:00.0'",                   // not after made
+				"update respondent set modified = '2026-01-01 12:00:00.1'",                   // no fields
+				"update respondent set fields = '{\"a\": 1}', page = 8",                      // started
+				"update respondent set state = 'finish'",                                     // another text
+				"update respondent set state = 'it''s over', modified = '2026-01-02'",        // finished
+				"update respondent set state = 'new', page = 10",                             // still
+				"update respondent set page = null",                                          // cleared
+				"update respondent set page = 9, modified = '2026-01-03'",                    // again
+				"update respondent set state = 'finished', page = 0",                         // still
+				"update respondent set modified = '2026-01-04'",                              // again
+				"insert into respondent values (2, 1, null, 'infinity', '2026-01-01', null)", // nothing is known to be so
+			},
+			[]string{"created 1", "started 1", "completed 1", "changed 1", "changed 1", "created 2"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -125,6 +125,23 @@ func TestOddChanges(t *testing.T) {
 			want: []string{"created 1", "started 1", "completed 1", "changed 1", "changed 2"},
 		},
 		{
+			name: "expressions over values kept out of line",
+			schema: `create table respondent (id bigint primary key, assessment_id bigint, answers text, state text collate "C", page int);
+				alter table respondent alter answers set storage external, alter state set storage external;`,
+			variables: []string{"STARTED", "answers <> '' and page > 0", "FINISHED", "state = 'done' and answers is not null", "FINISH_STAMP", "page"},
+			before:    "insert into respondent values (5, 1, repeat('a', 10000), 'open', 0)",
+			sql: []string{
+				"insert into respondent values (1, 1, repeat('a', 10000), 'open', 0)",
+				"update respondent set page = 1", // the answers are not in the WAL
+				"update respondent set state = repeat('done', 3000) where id = 1",
+				"update respondent set state = 'done' where id = 1",
+				"update respondent set page = 2 where id = 1",
+				"update respondent set answers = '' where id = 1",
+				"update respondent set page = 0, answers = null where id = 1",
+			},
+			want: []string{"created 1", "started 1", "started 5", "completed 1", "changed 1"},
+		},
+		{
 			name: "domains and enums",
 			schema: `create domain flag as boolean; create domain stage_flag as flag not null default false; create type status as enum ('new', 'in progress', 'done');
 				create domain tally as numeric(10, 2);

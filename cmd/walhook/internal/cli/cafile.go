@@ -17,7 +17,7 @@ func rootCAs(file string) (*x509.CertPool, error) {
 		return nil, nil
 	}
 	refuse := func(why string) (*x509.CertPool, error) {
-		return nil, &ConfigError{"CA_FILE", file, "a PEM file of certificates; " + why}
+		return nil, &ConfigError{Variable: "CA_FILE", Value: file, Accepted: "a PEM file of certificates; " + why}
 	}
 	content, err := os.ReadFile(file)
 	if err != nil {

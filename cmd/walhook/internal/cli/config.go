@@ -75,6 +75,7 @@ type ConfigError struct {
 	Variable string // without the prefix
 	Value    string // as it may be shown; empty: missing
 	Accepted string
+	Place    string // further lines that show where the mistake is, or ""
 }
 
 func (e *ConfigError) Error() string {
@@ -82,7 +83,11 @@ func (e *ConfigError) Error() string {
 	if e.Value == "" {
 		return fmt.Sprintf("WALHOOK_%s is not set: %s", e.Variable, accepted)
 	}
-	return fmt.Sprintf("WALHOOK_%s=%s is not accepted: %s", e.Variable, oneLine(e.Value, shortLine), accepted)
+	message := fmt.Sprintf("WALHOOK_%s=%s is not accepted: %s", e.Variable, oneLine(e.Value, shortLine), accepted)
+	if e.Place != "" {
+		message += "\n" + e.Place
+	}
+	return message
 }
 
 // shortLine bounds what is repeated of a value, in bytes.

@@ -110,8 +110,8 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"RESPONDENT_ID", "", `""`, "name of a column", ""},
 		{"RESPONDENT_ASSESSMENT", "", `""`, "name of a column", ""},
 		{"RESPONDENT_ORGANIZATION", `"open`, "open", "name of a column", ""},
-		{"STARTED", "=yes", "=yes", "marker", ""},
-		{"FINISHED", "status=", "status=", "marker", ""},
+		{"STARTED", "=yes", "=yes", "a condition is a column", ""},
+		{"FINISHED", "status=", "status=", "a condition is a column", ""},
 		{"FINISH_STAMP", `"open`, "open", "name of a column", ""},
 		{"ASSESSMENT_TABLE", "a.b.c", "a.b.c", "schema.table", ""},
 		{"ASSESSMENT_TABLE", `respondent`, "respondent", "WALHOOK_RESPONDENT_TABLE", ""},
@@ -222,5 +222,22 @@ func TestConfigNamesStrayVariables(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+// A mistake in an expression is shown in its place.
+func TestBadConditionShowsItsPlace(t *testing.T) {
+	t.Setenv("WALHOOK_DATABASE_URL", "postgres://app@db/app")
+	t.Setenv("WALHOOK_FINISHED", "state in ('done' 'closed')")
+	const want = `WALHOOK_FINISHED="state in ('done' 'closed')" is not accepted: unexpected text: expected a comma or a closing parenthesis
+    state in ('done' 'closed')
+                     ^`
+	if _, err := ReadConfig(); err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+	t.Setenv("WALHOOK_FINISHED", "state in ('done', 'closed') and submitted > started")
+	cfg, err := ReadConfig()
+	if err != nil || cfg.mapped.Finished.Expression != "state in ('done', 'closed') and submitted > started" {
+		t.Errorf("%+v, %v", cfg, err)
 	}
 }

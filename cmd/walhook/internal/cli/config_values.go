@@ -15,6 +15,7 @@ import (
 
 	"walhook/cdc"
 	"walhook/cdc/catalog"
+	"walhook/cdc/condition"
 	"walhook/session"
 )
 
@@ -168,7 +169,9 @@ var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
 // check finds contradictions between values, in the order of the documentation.
 func (c *Config) check() error {
-	bad := func(variable, value, accepted string) error { return &ConfigError{variable, value, accepted} }
+	bad := func(variable, value, accepted string) error {
+		return &ConfigError{Variable: variable, Value: value, Accepted: accepted}
+	}
 	if c.DatabaseURL == "" {
 		return bad("DATABASE_URL", "", databaseURLAccepted)
 	}
@@ -236,11 +239,11 @@ func (c *Config) readMapping() error {
 			continue
 		}
 		if *n.to, err = cdc.ParseName(n.value, "public"); err != nil {
-			return &ConfigError{n.variable, quoted(n.value), "a table as schema.table, with double quotes around a name that holds a dot"}
+			return &ConfigError{Variable: n.variable, Value: quoted(n.value), Accepted: "a table as schema.table, with double quotes around a name that holds a dot"}
 		}
 	}
 	if m.AssessmentTable == m.Respondent {
-		return &ConfigError{"ASSESSMENT_TABLE", quoted(c.AssessmentTable), "another table than WALHOOK_RESPONDENT_TABLE, or none"}
+		return &ConfigError{Variable: "ASSESSMENT_TABLE", Value: quoted(c.AssessmentTable), Accepted: "another table than WALHOOK_RESPONDENT_TABLE, or none"}
 	}
 	columns := []struct {
 		variable, value string
@@ -269,7 +272,7 @@ func (c *Config) readMapping() error {
 			{"ASSESSMENT_COPIED_FROM", c.AssessmentCopiedFrom, ""},
 		} {
 			if alone.value != "" && alone.value != alone.otherwise {
-				return &ConfigError{alone.variable, quoted(alone.value), "only together with WALHOOK_ASSESSMENT_TABLE"}
+				return &ConfigError{Variable: alone.variable, Value: quoted(alone.value), Accepted: "only together with WALHOOK_ASSESSMENT_TABLE"}
 			}
 		}
 	}
@@ -278,7 +281,7 @@ func (c *Config) readMapping() error {
 			continue
 		}
 		if *column.to, err = cdc.ParseColumn(column.value); err != nil {
-			return &ConfigError{column.variable, quoted(column.value), "the name of a column"}
+			return &ConfigError{Variable: column.variable, Value: quoted(column.value), Accepted: "the name of a column"}
 		}
 	}
 	markers := []struct {
@@ -286,11 +289,24 @@ func (c *Config) readMapping() error {
 		to              *cdc.Marker
 	}{{"STARTED", c.Started, &m.Started}, {"FINISHED", c.Finished, &m.Finished}}
 	for _, marker := range markers {
-		if *marker.to, err = cdc.ParseMarker(marker.value); err != nil {
-			return &ConfigError{marker.variable, quoted(marker.value), "a marker: column, or column=value|value"}
+		if *marker.to, err = condition.Parse(marker.value); err != nil {
+			return badCondition(marker.variable, marker.value, err)
 		}
 	}
 	return nil
+}
+
+// badCondition is the error for a condition that cannot be parsed. It shows the place of a mistake in an expression.
+func badCondition(variable, value string, err error) error {
+	configError := &ConfigError{Variable: variable, Value: quoted(value), Accepted: err.Error()}
+	var mistake *condition.Error
+	if errors.As(err, &mistake) {
+		configError.Accepted = mistake.Reason
+		if strings.ContainsAny(mistake.Text, " \t\n") {
+			configError.Place = mistake.Place()
+		}
+	}
+	return configError
 }
 
 // asSet is a value as it was written, which may be 90m where it reads 1h30m0s.
