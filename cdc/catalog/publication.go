@@ -64,24 +64,25 @@ func (t publishedTable) sql() string {
 	if t.columns == nil {
 		return t.info.Name.String()
 	}
-	quoted := make([]string, len(t.columns))
-	for i, column := range t.columns {
-		quoted[i] = pgx.Identifier{column}.Sanitize()
-	}
-	return t.info.Name.String() + " (" + strings.Join(quoted, ", ") + ")"
+	return t.info.Name.String() + " (" + QuoteIdentifiers(t.columns) + ")"
 }
 
-// createSQL is the statement that creates the publication.
-func (p PublicationSpec) createSQL() string {
+// tableList lists the tables as CREATE and ALTER PUBLICATION take them.
+func (p PublicationSpec) tableList() string {
 	tables := make([]string, len(p.tables))
 	for i, table := range p.tables {
 		tables[i] = table.sql()
 	}
-	return fmt.Sprintf(
-		"create publication %s for table %s\n  with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
-		pgx.Identifier{p.Name}.Sanitize(), strings.Join(tables, ", "),
-	)
+	return strings.Join(tables, ", ")
 }
+
+// createSQL is the statement that creates the publication.
+func (p PublicationSpec) createSQL() string {
+	return fmt.Sprintf("create publication %s for table %s\n  with (%s)",
+		pgx.Identifier{p.Name}.Sanitize(), p.tableList(), publicationOptions)
+}
+
+const publicationOptions = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true"
 
 // PublicationMark begins the comment of a publication that walhook created; the slot's name follows. Slot names are
 // unique, so the comment distinguishes installations on one database, and publications that walhook did not create.
@@ -312,12 +313,7 @@ func (a *Attachment) OwnsPublication(have *Publication, slot string) bool {
 }
 
 func covers(columns []string, table publishedTable) bool {
-	for _, column := range table.needed {
-		if !slices.Contains(columns, column) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(table.needed, func(c string) bool { return !slices.Contains(columns, c) })
 }
 
 // RepairSQL returns the statements that create the publication or alter it to match the spec.
@@ -326,12 +322,7 @@ func (p PublicationSpec) RepairSQL(have *Publication) []string {
 		return []string{p.createSQL(), p.MarkSQL()}
 	}
 	quoted := pgx.Identifier{p.Name}.Sanitize()
-	statements := []string{
-		fmt.Sprintf(
-			"alter publication %s set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
-			quoted,
-		),
-	}
+	statements := []string{fmt.Sprintf("alter publication %s set (%s)", quoted, publicationOptions)}
 	switch {
 	case have.allTables:
 	case len(have.schemas) > 0:
@@ -346,11 +337,7 @@ func (p PublicationSpec) RepairSQL(have *Publication) []string {
 			statements = append(statements, fmt.Sprintf("alter publication %s add table %s", quoted, table.sql()))
 		}
 	default:
-		tables := make([]string, len(p.tables))
-		for i, table := range p.tables {
-			tables[i] = table.sql()
-		}
-		statements = append(statements, fmt.Sprintf("alter publication %s set table %s", quoted, strings.Join(tables, ", ")))
+		statements = append(statements, fmt.Sprintf("alter publication %s set table %s", quoted, p.tableList()))
 	}
 	return statements
 }

@@ -17,6 +17,9 @@ const (
 		"CREATE INDEX (CONCURRENTLY), REINDEX, CREATE TRIGGER and ALTER TABLE; an autovacuum gives way, unless it prevents wraparound.\n" +
 		"Once a table is published, PostgreSQL refuses UPDATE and DELETE if it has no replica identity; walhook has checked that it has one."
 
+	unpublishNote = "Must be created by the publication's owner, with whose rights it runs. It can take a table out of a publication that walhook created, and\n" +
+		"do nothing else. Locks no table."
+
 	schemaNote = "Needs CREATE on the database and, unless a superuser runs it, membership in the role that is to own it. Locks no table."
 )
 

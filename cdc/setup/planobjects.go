@@ -17,11 +17,10 @@ import (
 // attachment of another role.
 func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 	var steps []PlanStep
+	note := "The group roles. Needs CREATEROLE. Locks no table."
 	for _, group := range r.missingGroups {
-		steps = append(steps, PlanStep{"", "create role " + group + " nologin;"})
-	}
-	if len(steps) > 0 {
-		steps[0].Note = "The group roles. Needs CREATEROLE. Locks no table."
+		steps = append(steps, PlanStep{note, "create role " + group + " nologin;"})
+		note = ""
 	}
 	switch owner := m.view.schemaOwner; {
 	case owner == "":
@@ -30,13 +29,10 @@ func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 		}
 		steps = append(steps, PlanStep{schemaNote, "create schema walhook authorization " + r.quoted() + ";"})
 	case m.view.attached() && owner != r.name && !r.daemon && !r.super:
-		steps = append(
-			steps,
-			PlanStep{
-				"The schema belongs to " + owner + ": the daemon gets its rights by the group role.",
-				"grant walhook_daemon to " + r.quoted() + ";",
-			},
-		)
+		steps = append(steps, PlanStep{
+			"The schema belongs to " + owner + ": the daemon gets its rights by the group role.",
+			"grant walhook_daemon to " + r.quoted() + ";",
+		})
 	}
 	return steps
 }
@@ -74,24 +70,11 @@ func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, 
 		if err != nil {
 			return nil, err
 		}
-		steps = append(
-			steps,
-			PlanStep{
-				"Must be created by the publication's owner, with whose rights it runs. It can take a table out of a publication that walhook created, and\ndo nothing else. Locks no table.",
-				text,
-			},
-		)
+		steps = append(steps, PlanStep{unpublishNote, text})
 	}
 	if !may {
-		steps = append(
-			steps,
-			PlanStep{
-				"",
-				"grant execute on function walhook.unpublish(name, regclass) to " + pgx.Identifier{
-					role,
-				}.Sanitize() + ";",
-			},
-		)
+		grantee := pgx.Identifier{role}.Sanitize()
+		steps = append(steps, PlanStep{"", "grant execute on function walhook.unpublish(name, regclass) to " + grantee + ";"})
 	}
 	return steps, nil
 }
@@ -127,15 +110,10 @@ func (m *planner) publicationSteps() []PlanStep {
 // undo removes what the script and attach create. What existed before stays.
 func (m *planner) undo(p *Plan) error {
 	target := m.cfg.Target
-	gone := []PlanStep{
-		{
-			"",
-			fmt.Sprintf(
-				"select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;",
-				target.Slot, catalog.OwnSlotCondition,
-			),
-		},
-	}
+	gone := []PlanStep{{"", fmt.Sprintf(
+		"select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;",
+		target.Slot, catalog.OwnSlotCondition,
+	)}}
 	if have := m.preflight.Publication; have == nil || m.view.attachment.OwnsPublication(have, target.Slot) {
 		gone = append(gone,
 			PlanStep{"", fmt.Sprintf("drop publication if exists %s;", pgx.Identifier{target.Publication}.Sanitize())})

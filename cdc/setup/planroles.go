@@ -79,13 +79,10 @@ func (m *planner) grantRole(r *roleRights, database string, replicates, stores b
 		})
 		*undo = append(*undo, PlanStep{"", "drop role " + r.quoted() + ";"})
 	case replicates && !r.replication:
-		steps = append(
-			steps,
-			PlanStep{
-				"Needs a superuser. On managed services grant a group role instead, such as rds_replication.",
-				"alter role " + r.quoted() + " replication;",
-			},
-		)
+		steps = append(steps, PlanStep{
+			"Needs a superuser. On managed services grant a group role instead, such as rds_replication.",
+			"alter role " + r.quoted() + " replication;",
+		})
 		*undo = append(*undo, PlanStep{"", "alter role " + r.quoted() + " noreplication;"})
 	}
 	for _, right := range []struct {
@@ -109,18 +106,17 @@ func (m *planner) grant(steps, undo *[]PlanStep, note, right string, r *roleRigh
 // grantTables grants the role the missing rights to read the mapped columns.
 func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, error) {
 	var steps []PlanStep
-	tables := []struct {
-		info    *catalog.Table
-		columns []string
-	}{{m.preflight.Respondent, m.cfg.Target.Mapping.RespondentColumns()}}
-	if m.preflight.Assessment != nil {
-		tables = append(tables, struct {
-			info    *catalog.Table
-			columns []string
-		}{m.preflight.Assessment, m.cfg.Target.Mapping.AssessmentColumns()})
-	}
 	var schemas []string
-	for _, table := range tables {
+	for _, table := range []struct {
+		info    *catalog.Table // nil: not mapped
+		columns []string
+	}{
+		{m.preflight.Respondent, m.cfg.Target.Mapping.RespondentColumns()},
+		{m.preflight.Assessment, m.cfg.Target.Mapping.AssessmentColumns()},
+	} {
+		if table.info == nil {
+			continue
+		}
 		var usage, rowSecurity, owner bool
 		var lacking []string
 		err := m.source.QueryRow(ctx, `
@@ -141,13 +137,10 @@ func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, e
 				fmt.Sprintf("select (%s) on table %s", catalog.QuoteIdentifiers(lacking), table.info.Name), r)
 		}
 		if rowSecurity && !owner && !r.bypassRLS {
-			steps = append(
-				steps,
-				PlanStep{
-					"Needs a superuser. Row-level security would hide rows from the snapshot.",
-					"alter role " + r.quoted() + " bypassrls;",
-				},
-			)
+			steps = append(steps, PlanStep{
+				"Needs a superuser. Row-level security would hide rows from the snapshot.",
+				"alter role " + r.quoted() + " bypassrls;",
+			})
 			if r.exists {
 				m.undoSource = append(m.undoSource, PlanStep{"", "alter role " + r.quoted() + " nobypassrls;"})
 			}

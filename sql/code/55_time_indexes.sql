@@ -7,26 +7,25 @@ set search_path = pg_catalog, pg_temp
 as $$
   select d.parent, d.kind, (d.kind || '_' || s.time_zone)::name, replace(d.columns, 'local(', format('timezone(%L, ', s.time_zone))
     from walhook.settings s
-   cross join (values
-     ('walhook.log'::regclass, 'log_newest', '(local(finished_at))'),
-     ('walhook.log', 'log_webhook', '(webhook_id, local(finished_at))'),
-     -- The newest of what is not as usual lies far apart.
-     ('walhook.log', 'log_failed_newest', $q$(local(finished_at)) where case when succeeded then 'success' else 'failed' end <> 'success'$q$),
-     ('walhook.log', 'log_failed_webhook', $q$(webhook_id, local(finished_at)) where case when succeeded then 'success' else 'failed' end <> 'success'$q$),
-     ('walhook.log', 'log_http_status', '(http_status, local(finished_at)) where http_status < 200 or http_status > 299'),
-     ('walhook.log', 'log_kind', '(kind, local(finished_at)) where kind <> 0'),
-     ('walhook.attempt', 'attempt_newest', '(local(attempted_at))'),
-     ('walhook.log_overflow', 'overflow_newest', '(local(finished_at))'),
-     ('walhook.log_overflow', 'overflow_webhook', '(webhook_id, local(finished_at))'),
-     ('walhook.log_overflow', 'overflow_failed_newest', $q$(local(finished_at)) where case when succeeded then 'success' else 'failed' end <> 'success'$q$),
-     ('walhook.log_overflow', 'overflow_failed_webhook', $q$(webhook_id, local(finished_at)) where case when succeeded then 'success' else 'failed' end <> 'success'$q$),
-     ('walhook.log_overflow', 'overflow_http_status', '(http_status, local(finished_at)) where http_status < 200 or http_status > 299'),
-     ('walhook.log_overflow', 'overflow_kind', '(kind, local(finished_at)) where kind <> 0'),
-     ('walhook.attempt_overflow', 'attempt_overflow_newest', '(local(attempted_at))'),
-     ('walhook.queue', 'queue_newest', '(local(last_attempt_at))'),
-     ('walhook.queue', 'queue_webhook', '((webhook_id - 0), local(last_attempt_at))'),
-     ('walhook.queue', 'queue_http_status', '(http_status, local(last_attempt_at)) where http_status < 200 or http_status > 299'),
-     ('walhook.queue', 'queue_kind', '(kind, local(last_attempt_at)) where kind <> 0')) as d (parent, kind, columns)
+   cross join (
+     select l.parent, l.prefix || i.kind, i.columns
+       from (values ('walhook.log'::regclass, 'log_'), ('walhook.log_overflow', 'overflow_')) as l (parent, prefix)
+      cross join (values
+        ('newest', '(local(finished_at))'),
+        ('webhook', '(webhook_id, local(finished_at))'),
+        -- The newest of what is not as usual lies far apart.
+        ('failed_newest', $q$(local(finished_at)) where case when succeeded then 'success' else 'failed' end <> 'success'$q$),
+        ('failed_webhook', $q$(webhook_id, local(finished_at)) where case when succeeded then 'success' else 'failed' end <> 'success'$q$),
+        ('http_status', '(http_status, local(finished_at)) where http_status < 200 or http_status > 299'),
+        ('kind', '(kind, local(finished_at)) where kind <> 0')) as i (kind, columns)
+     union all
+     values
+       ('walhook.attempt'::regclass, 'attempt_newest', '(local(attempted_at))'),
+       ('walhook.attempt_overflow', 'attempt_overflow_newest', '(local(attempted_at))'),
+       ('walhook.queue', 'queue_newest', '(local(last_attempt_at))'),
+       ('walhook.queue', 'queue_webhook', '((webhook_id - 0), local(last_attempt_at))'),
+       ('walhook.queue', 'queue_http_status', '(http_status, local(last_attempt_at)) where http_status < 200 or http_status > 299'),
+       ('walhook.queue', 'queue_kind', '(kind, local(last_attempt_at)) where kind <> 0')) as d (parent, kind, columns)
 $$;
 comment on function walhook.time_indexes() is 'Internal: the indexes on local times that there should be.';
 
