@@ -103,7 +103,7 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 		  from pg_catalog.pg_roles r where r.rolname = current_user`, CloudReplicators, own).
 		Scan(&p.Version, &recovery, &walLevel, &p.User, &p.Superuser, &replication, &slots, &maxSlots, &senders, &maxSenders)
 	if err != nil {
-		return fmt.Errorf("look at the source: %w", err)
+		return fmt.Errorf("inspect the source: %w", err)
 	}
 	if p.Slot, err = InspectSlot(ctx, source, target.Slot); err != nil {
 		return err
@@ -119,7 +119,7 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 		"walhook needs PostgreSQL 14 or later")
 	grade(!recovery, "primary",
 		map[bool]string{false: "the source is a primary", true: "the source is a standby"}[recovery],
-		"let WALHOOK_DATABASE_URL name the primary: publications can only be made there")
+		"let WALHOOK_DATABASE_URL name the primary: publications can only be created there")
 	grade(walLevel == "logical", "wal_level", "wal_level is "+walLevel,
 		"ALTER SYSTEM SET wal_level = 'logical'; then restart the server (on managed services: the parameter for logical replication)")
 	grade(p.Superuser || replication, "replication_right",
@@ -135,7 +135,7 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 		"raise max_wal_senders and restart the server")
 	if target.Publish == PublishMapped {
 		grade(p.Version >= columnListVersion, "publish", "WALHOOK_PUBLISH=mapped needs column lists",
-			"they came with PostgreSQL 15; use WALHOOK_PUBLISH=all")
+			"they need PostgreSQL 15; use WALHOOK_PUBLISH=all")
 	}
 	return nil
 }
@@ -205,7 +205,7 @@ func (p *Preflight) checkTable(
 			"ALTER TABLE ... NO INHERIT for each of them, or make it a partitioned table")
 		return nil, nil
 	case name.Schema == "walhook" || name.Schema == "information_schema" || strings.HasPrefix(name.Schema, "pg_"):
-		p.note(Fail, "table", fmt.Sprintf("%s lies in a schema of walhook's own or of the system", shown),
+		p.note(Fail, "table", fmt.Sprintf("%s is in a schema of walhook or of the system", shown),
 			fmt.Sprintf("set %s to a table of the application", variableName))
 		return nil, nil
 	}
@@ -418,9 +418,9 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 	}
 	if p.Publication != nil {
 		p.note(Warn, "publication", strings.Join(drift, "; "),
-			"walhook attach mends it, as its owner, if walhook created it")
+			"walhook attach repairs it, as its owner, if walhook created it")
 	} else if mayCreate {
-		p.note(OK, "publication", fmt.Sprintf("publication %q does not exist, and can be made", p.PublicationSpec.Name), "")
+		p.note(OK, "publication", fmt.Sprintf("publication %q does not exist, and can be created", p.PublicationSpec.Name), "")
 	} else {
 		p.note(Fail, "publication", "the publication does not exist, and this role may not create one in this database", byHand)
 	}

@@ -249,7 +249,7 @@ func (p PublicationSpec) Drift(have *Publication) []string {
 		}
 		if have.filtered[table.info.OID] {
 			drift = append(drift,
-				fmt.Sprintf("a row filter in publication %q holds back rows of %s", p.Name, table.info.Name.Display()))
+				fmt.Sprintf("a row filter in publication %q hides rows of %s", p.Name, table.info.Name.Display()))
 		}
 	}
 	return drift
@@ -282,11 +282,11 @@ func (p PublicationSpec) Refusals(have *Publication, recorded *Attachment) []Fin
 	switch {
 	case have == nil || recorded.OwnsPublication(have, p.Slot):
 	case have.Slot != "":
-		return refuse(fmt.Sprintf("publication %q is that of another walhook, which reads slot %q", p.Name, have.Slot), another)
+		return refuse(fmt.Sprintf("publication %q belongs to another walhook, which reads slot %q", p.Name, have.Slot), another)
 	case recorded.Complete():
 		// It was accepted as it was, and may have been changed since to protect the application's writes.
 	case len(p.Drift(have)) > 0:
-		return refuse(fmt.Sprintf("publication %q is there, and walhook did not create it: %s", p.Name,
+		return refuse(fmt.Sprintf("publication %q exists, and walhook did not create it: %s", p.Name,
 			strings.Join(p.Drift(have), "; ")),
 			another)
 	case len(p.excess(have)) > 0:

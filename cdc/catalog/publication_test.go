@@ -65,7 +65,7 @@ func TestDriftTellsHowAPublicationDiffers(t *testing.T) {
 		"a list that covers": {&Publication{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: append(needed, "more"), assessmentOID: nil}}, nil},
 		"a row filter": {
 			&Publication{viaRoot: true, actions: every, tables: map[uint32][]string{respondentOID: nil, assessmentOID: nil}, filtered: map[uint32]bool{assessmentOID: true}},
-			[]string{"row filter in publication \"wal's hook\" holds back rows of public.assessment"},
+			[]string{"row filter in publication \"wal's hook\" hides rows of public.assessment"},
 		},
 		"none":           {nil, []string{"does not exist"}},
 		"emptied":        {&Publication{viaRoot: true, actions: every}, []string{"lacks table public.Respondent", "lacks table public.assessment"}},

@@ -263,7 +263,7 @@ func (s *Slot) CheckPosition(before, after cdc.Position) error {
 		return &cdc.GapError{
 			Kind: cdc.SlotForeign,
 			Detail: fmt.Sprintf(
-				"slot %q stands at %s, ahead of the stored position %s: it is another slot under the same name, or somebody else has read it",
+				"slot %q is at %s, ahead of the stored position %s: it is another slot of the same name, or somebody else has read it",
 				s.Name, s.Confirmed, after.LSN,
 			),
 		}

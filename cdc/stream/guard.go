@@ -103,7 +103,7 @@ func (g *Guard) Run(ctx context.Context) {
 		if err != nil {
 			// The stream reports a source that cannot be reached.
 			g.cfg.Status.recordSourceDown()
-			g.cfg.Log.Debug("the guard cannot look", "error", err)
+			g.cfg.Log.Debug("guard check failed", "error", err)
 			if source != nil {
 				catalog.CloseQuietly(source)
 				source = nil
@@ -131,9 +131,9 @@ func (g *Guard) checkSlot(ctx context.Context, source *pgx.Conn) error {
 	before := g.cfg.Status.recordSlot(SlotView{Status: SlotStatus(slot), Active: slot.ActivePID != nil, Retained: slot.Retained}, danger)
 	switch {
 	case danger != "" && before == "":
-		g.cfg.Log.Warn("the slot nears the end of what it may hold back", "detail", danger)
+		g.cfg.Log.Warn("the slot is close to its WAL limit", "detail", danger)
 	case danger == "" && before != "":
-		g.cfg.Log.Info("the slot holds back little again", "slot", g.cfg.Slot, "retained", catalog.FormatBytes(slot.Retained))
+		g.cfg.Log.Info("the slot retains little WAL again", "slot", g.cfg.Slot, "retained", catalog.FormatBytes(slot.Retained))
 	}
 	if g.cfg.MaxSlotLag == 0 || slot.Retained <= g.cfg.MaxSlotLag {
 		return nil
@@ -141,7 +141,7 @@ func (g *Guard) checkSlot(ctx context.Context, source *pgx.Conn) error {
 	if phase := g.cfg.Status.View().Phase; phase == PhaseStarting || phase == PhaseStandby {
 		return nil // it may belong to another daemon
 	}
-	reason := fmt.Sprintf("slot %q was given up: it held back %s of WAL, and WALHOOK_MAX_SLOT_LAG allows %s",
+	reason := fmt.Sprintf("slot %q was dropped: it retained %s of WAL, and WALHOOK_MAX_SLOT_LAG allows %s",
 		g.cfg.Slot, catalog.FormatBytes(slot.Retained), catalog.FormatBytes(g.cfg.MaxSlotLag))
 	g.dropReason.Store(&reason)
 	g.cfg.Log.Error("dropping the slot", "detail", reason)
@@ -150,16 +150,16 @@ func (g *Guard) checkSlot(ctx context.Context, source *pgx.Conn) error {
 
 // SlotDanger describes a slot that is about to be dropped or invalidated; "" if it is not.
 func SlotDanger(s *catalog.Slot, limit int64) string {
-	held := fmt.Sprintf("slot %q holds back %s of WAL", s.Name, catalog.FormatBytes(s.Retained))
+	held := fmt.Sprintf("slot %q retains %s of WAL", s.Name, catalog.FormatBytes(s.Retained))
 	switch {
 	case !s.Exists:
 		return ""
 	case limit > 0 && s.Retained >= limit/5*4:
-		return held + fmt.Sprintf(", and is given up beyond %s (WALHOOK_MAX_SLOT_LAG)", catalog.FormatBytes(limit))
+		return held + fmt.Sprintf(", and is dropped beyond %s (WALHOOK_MAX_SLOT_LAG)", catalog.FormatBytes(limit))
 	case s.WALStatus == "unreserved":
 		return held + ", more than max_slot_wal_keep_size allows: the server may invalidate it at its next checkpoint"
 	case s.SafeBytes != nil && *s.SafeBytes < s.Retained/4:
-		return held + fmt.Sprintf(", and the server invalidates it %s further on (max_slot_wal_keep_size)",
+		return held + fmt.Sprintf(", and the server invalidates it after another %s (max_slot_wal_keep_size)",
 			catalog.FormatBytes(max(*s.SafeBytes, 0)))
 	}
 	return ""

@@ -37,8 +37,8 @@ func TestReasonIsOfTheSlotThatWasGivenUp(t *testing.T) {
 	look("does not exist any more")
 	testenv.Exec(t, url, "insert into t select repeat(md5(n::text), 50) from generate_series(1, 1000) n")
 	guard.cfg.MaxSlotLag = 1 << 16
-	look("was given up: it held back")
-	look("was given up: it held back")
+	look("was dropped: it retained")
+	look("was dropped: it retained")
 	guard.cfg.MaxSlotLag = 1 << 40
 	testenv.Exec(t, url, create, slot)
 	look("does not exist any more")

@@ -47,7 +47,8 @@ func (b *batch) unidentifiedDelete() {
 	b.writer.status.keyHidden.Store(true)
 }
 
-// watchKeyHidden keeps an incident open while a table hides its key. Once none does, it returns the gap that remains.
+// watchKeyHidden keeps an incident open while a replica identity lacks the key. Once none does, it returns the gap that
+// remains.
 func (s *Stream) watchKeyHidden(ctx context.Context, tables []*catalog.Table) (*cdc.GapError, error) {
 	keys := []string{s.cfg.Mapping.ID, s.cfg.Mapping.AssessmentID}
 	for i, table := range tables {
@@ -58,7 +59,7 @@ func (s *Stream) watchKeyHidden(ctx context.Context, tables []*catalog.Table) (*
 		changed, err := s.trackIncident(ctx, &s.hiddenKey, cdc.KeyHidden, detail)
 		if changed {
 			s.cfg.Status.keyHidden.Store(true)
-			s.cfg.Log.Error("a table hides its key", "table", table.Name.Display(), "detail", detail)
+			s.cfg.Log.Error("the replica identity lacks the key", "table", table.Name.Display(), "detail", detail)
 		}
 		return nil, err
 	}

@@ -21,7 +21,7 @@ func lostPreconditions(p *catalog.Preflight) string {
 	if len(lost) == 0 {
 		return ""
 	}
-	return strings.TrimSuffix(catalog.FormatFindings(lost), ".") + "; until then the table cannot be compared with the recorded state, should the slot be lost"
+	return strings.TrimSuffix(catalog.FormatFindings(lost), ".") + "; until then walhook could not recover from a lost slot"
 }
 
 // watchPreconditions keeps an incident open while a precondition of attach does not hold.
@@ -39,7 +39,7 @@ func (s *Stream) watchPreconditions(ctx context.Context, source *pgx.Conn, a *ca
 	lost := lostPreconditions(preflight)
 	changed, err := s.trackIncident(ctx, &s.lostPrecondition, cdc.PreconditionLost, lost)
 	if changed && lost != "" {
-		s.cfg.Log.Warn("should the slot be lost, the table could not be compared with the recorded state", "detail", lost)
+		s.cfg.Log.Warn("a precondition was lost; walhook could not recover from a lost slot", "detail", lost)
 	}
 	return err
 }

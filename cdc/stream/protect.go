@@ -24,7 +24,7 @@ func (g *Guard) protectWrites(
 		}
 		gap := &cdc.GapError{Kind: cdc.IdentityLost, Detail: fmt.Sprintf("table %s %s", table.Name.Display(), why)}
 		if !have.Publishes(table) {
-			gap.Detail += fmt.Sprintf("; it stays out of publication %q until that is mended", g.cfg.Publication)
+			gap.Detail += fmt.Sprintf("; it stays out of publication %q until that is fixed", g.cfg.Publication)
 			return gap
 		}
 		remove, err := g.unpublish(ctx, source, have, table)
@@ -36,11 +36,11 @@ func (g *Guard) protectWrites(
 			)
 		case have.IncludesImplicitly(table):
 			gap.Detail += fmt.Sprintf(
-				"; publication %q, which has it among others, publishes no updates and deletes until that is mended, so that the application can go on writing",
+				"; publication %q, which includes it, publishes no updates and deletes until that is fixed, so that the application can keep writing",
 				g.cfg.Publication,
 			)
 		default:
-			gap.Detail += fmt.Sprintf("; it was taken out of publication %q, so that the application can go on writing", g.cfg.Publication)
+			gap.Detail += fmt.Sprintf("; it was taken out of publication %q, so that the application can keep writing", g.cfg.Publication)
 		}
 		if last := g.lastWarning.Swap(&gap.Detail); last == nil || *last != gap.Detail {
 			g.cfg.Log.Error(

@@ -139,7 +139,7 @@ func (e *deferredGapError) Unwrap() error { return e.error }
 // recordObstacle adds to the incident what keeps the gap open, which often is a statement that somebody has to run.
 func (r *reconciler) recordObstacle(ctx context.Context, gap *cdc.GapError, why error) {
 	if _, err := r.store.Exec(ctx, sql.HinderIncident.SQL, sql.HinderIncident.Bind(sql.Args{"kind": gap.Kind, "hindrance": why.Error()})...); err != nil {
-		r.cfg.Log.Debug("the incident cannot be told more of", "error", err)
+		r.cfg.Log.Debug("incident not updated", "error", err)
 	}
 }
 

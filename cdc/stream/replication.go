@@ -87,7 +87,7 @@ func (s *Stream) start(
 				}
 				if ours && !reported {
 					reported = true
-					s.cfg.Log.Warn("told a walsender that a dead connection had left behind to end", "slot", s.cfg.Slot)
+					s.cfg.Log.Warn("terminated a stale walsender", "slot", s.cfg.Slot)
 				}
 			}
 		case pgerrcode.UndefinedObject:

@@ -86,7 +86,7 @@ func (w *writer) storeSync(ctx context.Context, items []item, refused *RejectedR
 	if refused != nil {
 		refused.queue(b.work)
 		b.changed = true
-		w.log.Warn("set a row aside that the store cannot take", "detail", refused.String())
+		w.log.Warn("row set aside; the store cannot accept it", "detail", refused.String())
 	}
 	if !b.changed {
 		w.advance(b.position, b.idle)

@@ -65,7 +65,7 @@ type Stream struct {
 
 	reportedGap      *cdc.GapError     // last gap that was logged
 	lostPrecondition trackedIncident   // a precondition of attach does not hold
-	hiddenKey        trackedIncident   // a table hides its key
+	hiddenKey        trackedIncident   // a replica identity lacks the key
 	retypeFailedAt   time.Time         // when the last reconciliation of a retyped column failed
 	openRetypeGap    *cdc.GapError     // the open incident of one of SlotKeptKinds when the session began
 	partitionFiles   map[string]uint32 // files of the partitions at the last check
@@ -93,13 +93,13 @@ func (s *Stream) Run(ctx context.Context) error {
 		}
 		if errors.Is(err, errYielded) {
 			s.yielded = true
-			s.cfg.Log.Info("gave the slot to a comparison that was asked for", "slot", s.cfg.Slot)
+			s.cfg.Log.Info("yielded the slot to a requested comparison", "slot", s.cfg.Slot)
 			backoff = newReconnect()
 			continue
 		}
 		var refused *rejectedBatchError
 		if errors.As(err, &refused) {
-			s.cfg.Log.Warn("the store refused a batch; looking for the row", "error", err)
+			s.cfg.Log.Warn("the store refused a batch; isolating the row", "error", err)
 			continue
 		}
 		var fatal *cdc.FatalError
@@ -136,7 +136,7 @@ func (s *Stream) Run(ctx context.Context) error {
 		}
 		pause, _ := backoff.Next()
 		s.cfg.Status.setPhase(PhaseRetrying, err.Error())
-		s.cfg.Log.Warn("the stream broke; connecting again", "error", err, "in", pause.Round(time.Millisecond))
+		s.cfg.Log.Warn("stream broke; reconnecting", "error", err, "in", pause.Round(time.Millisecond))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -40,7 +40,7 @@ func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
 		if source == nil || source.IsClosed() {
 			var err error
 			if source, err = s.cfg.Original.ConnectSource(ctx, s.cfg.SourceURL); err != nil {
-				s.cfg.Log.Debug("the watch cannot connect", "error", err)
+				s.cfg.Log.Debug("watch cannot connect", "error", err)
 				source = nil
 				continue
 			}
@@ -56,7 +56,7 @@ func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
 			err = s.watchPreconditions(ctx, source, a)
 		}
 		if err != nil {
-			s.cfg.Log.Debug("the watch cannot look", "error", err)
+			s.cfg.Log.Debug("watch check failed", "error", err)
 			catalog.CloseQuietly(source)
 			source = nil
 			continue

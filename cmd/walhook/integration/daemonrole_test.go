@@ -56,7 +56,7 @@ func TestDaemonRunsWithItsRoleAlone(t *testing.T) {
 		}
 	}
 	for _, d := range []*harness.Daemon{d, again} {
-		if text := d.Log.String(); strings.Contains(text, "could not be compared") {
+		if text := d.Log.String(); strings.Contains(text, "could not recover from a lost slot") {
 			t.Errorf("the daemon warns without reason:\n%s", text)
 		}
 	}
@@ -64,8 +64,8 @@ func TestDaemonRunsWithItsRoleAlone(t *testing.T) {
 	again.Stop()
 	s.Exec("revoke select on respondent from runner")
 	again = s.Start().Ready()
-	told(s, "precondition_lost", "may not read id.*GRANT.*cannot be compared")
-	if text := again.Log.String(); !strings.Contains(text, "could not be compared") || !strings.Contains(text, "may not read id") {
+	told(s, "precondition_lost", "may not read id.*GRANT.*could not recover from a lost slot")
+	if text := again.Log.String(); !strings.Contains(text, "could not recover from a lost slot") || !strings.Contains(text, "may not read id") {
 		t.Errorf("the daemon does not warn that it may not read:\n%s", text)
 	}
 	s.Exec("grant select on respondent to runner")

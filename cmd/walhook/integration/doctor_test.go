@@ -177,7 +177,7 @@ func TestDoctorFindsWhatItLists(t *testing.T) {
 func (d *doctor) beforeAttach(server *pgserver.Server) {
 	d.T.Helper()
 	d.finds("attachment", catalog.Warn, "nothing is attached")
-	d.finds("publication", catalog.OK, "can be made")
+	d.finds("publication", catalog.OK, "can be created")
 	d.finds("source_connection", catalog.Fail, "connect to the application's database", "DATABASE_URL", "postgres://postgres@127.0.0.1:1/app")
 	d.finds("store_connection", catalog.Fail, "connect to the store", "STORE_URL", "postgres://postgres@127.0.0.1:1/app")
 	d.finds("table", catalog.Fail, "does not exist", "RESPONDENT_TABLE", "nowhere")
@@ -274,7 +274,7 @@ func (d *doctor) ofTheServer(server *pgserver.Server) {
 	}
 	fillWAL(d.Site, 40)
 	d.finds("slot", catalog.Warn, "more than max_wal_size")
-	d.finds("slot", catalog.Warn, "is given up beyond", "MAX_SLOT_LAG", "45MB")
+	d.finds("slot", catalog.Warn, "is dropped beyond", "MAX_SLOT_LAG", "45MB")
 	run := d.Start().Ready()
 	// The server releases WAL only after it has logged another snapshot, four per minute, and that is acknowledged.
 	testenv.Eventually(d.T, 4*harness.Patience, "the slot to be read up", func() (bool, string) {

@@ -400,7 +400,7 @@ func TestFrozenWalsender(t *testing.T) {
 		return status == 503, body
 	})
 	testenv.Eventually(t, harness.Patience, "the daemon to end the old walsender", func() (bool, string) {
-		return strings.Contains(d.Log.String(), "told a walsender"), d.Log.String()
+		return strings.Contains(d.Log.String(), "terminated a stale walsender"), d.Log.String()
 	})
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		t.Fatal(err)

@@ -51,7 +51,7 @@ func TestInstallationsSideBySide(t *testing.T) {
 
 				// b cannot take what belongs to a.
 				slot, publication := b.Env["SLOT"], b.Env["PUBLICATION"]
-				mustFail(b.With("PUBLICATION", "walhook"), "attach", `publication "walhook" is that of another walhook, which reads slot "`+a.Env["SLOT"]+`"`, "WALHOOK_PUBLICATION")
+				mustFail(b.With("PUBLICATION", "walhook"), "attach", `publication "walhook" belongs to another walhook, which reads slot "`+a.Env["SLOT"]+`"`, "WALHOOK_PUBLICATION")
 				mustFail(b.With("PUBLICATION", publication, "SLOT", a.Env["SLOT"]), "attach", "this store knows nothing of it", "another WALHOOK_SLOT")
 				b.With("SLOT", slot)
 				plan := must(b, "plan")
@@ -152,7 +152,7 @@ func TestWhatOthersCreatedIsLeftAlone(t *testing.T) {
 	t.Run("publication that lacks the table", func(t *testing.T) {
 		t.Parallel()
 		s := harness.NewSite(t, harness.SampleSchema+"create publication theirs for table assessment;").With("PUBLICATION", "theirs")
-		mustFail(s, "attach", `publication "theirs" is there, and walhook did not create it`, "lacks table public.respondent", "WALHOOK_PUBLICATION")
+		mustFail(s, "attach", `publication "theirs" exists, and walhook did not create it`, "lacks table public.respondent", "WALHOOK_PUBLICATION")
 		mustFail(s, "plan", "walhook did not create it")
 	})
 	t.Run("slot", func(t *testing.T) {

@@ -77,7 +77,7 @@ func TestGapIsClosedByTheOneWhoFoundIt(t *testing.T) {
 	if got := testenv.Psql(t, s.Store, "select kind, resolved_at is not null from walhook.incident where kind <> 'reconcile'"); got != "publication_changed|t" {
 		t.Errorf("incidents are %q", got)
 	}
-	if log := d.Log.String(); strings.Contains(log, "connecting again") {
+	if log := d.Log.String(); strings.Contains(log, "reconnecting") {
 		t.Errorf("the gap was not closed immediately:\n%s", log)
 	}
 }

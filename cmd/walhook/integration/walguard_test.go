@@ -37,7 +37,7 @@ func TestSlotHoldsBackTooMuch(t *testing.T) {
 	}{
 		"WALHOOK_MAX_SLOT_LAG": {
 			settings: nil, limit: "64MB", fill: 58, afterwards: "none",
-			warned: "WALHOOK_MAX_SLOT_LAG", told: "was given up: it held back",
+			warned: "WALHOOK_MAX_SLOT_LAG", told: "was dropped: it retained",
 		},
 		"max_slot_wal_keep_size": {
 			settings: map[string]string{"max_slot_wal_keep_size": "160MB"}, limit: "0", fill: 150, afterwards: "lost",
@@ -90,7 +90,7 @@ func TestSlotHoldsBackTooMuchWhileComparing(t *testing.T) {
 	release()
 	s.Expect("/hook", append(missedInGap, "created 11")...)
 	d.Ready()
-	if n := testenv.Value[int](t, s.Store, "select count(*)::int from walhook.incident where kind = 'slot_lost' and resolved_at is not null and detail like '%was given up: it held back%'"); n != 1 {
+	if n := testenv.Value[int](t, s.Store, "select count(*)::int from walhook.incident where kind = 'slot_lost' and resolved_at is not null and detail like '%was dropped: it retained%'"); n != 1 {
 		t.Errorf("%d incidents report that the slot was dropped, not 1: %s", n, testenv.Psql(t, s.Store, "select * from walhook.incident"))
 	}
 }
