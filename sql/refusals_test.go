@@ -21,7 +21,7 @@ func TestMistakesAreRefusedInSentences(t *testing.T) {
 		refusal{insert + ", enabled) values ('https://example.com/hunter2', 'response.created', null)", "are either true or false"},
 		refusal{insert + ", ordered) values ('https://example.com/hunter2', 'response.created', null)", "are either true or false"},
 		refusal{insert + ", log_successes) values ('https://example.com/hunter2', 'response.created', null)", "are either true or false"},
-		refusal{insert + ", id) values ('https://example.com/hunter2', 'response.created', null)", "given by the server"},
+		refusal{insert + ", id) values ('https://example.com/hunter2', 'response.created', null)", "assigned by the server"},
 		refusal{insert + ", assessment_id) values ('https://example.com/hunter2', 'response.created', '')", "must not be empty"},
 		refusal{"update walhook.webhook set id = id + 1", "never changes"},
 		refusal{"update walhook.webhook set url = '/hunter2'", "webhook.url must be"},
@@ -37,8 +37,8 @@ func TestMistakesAreRefusedInSentences(t *testing.T) {
 		refusal{"update walhook.settings set time_zone = 'Berlin'", `time zone "Berlin" is not known`},
 		refusal{"update walhook.settings set time_zone = null", "is not known"},
 		refusal{"update walhook.settings set enabled = null", "either true or false"},
-		refusal{"insert into walhook.settings default values", "one row of settings"},
-		refusal{"insert into walhook.settings (one) values (false)", "one row of settings"},
+		refusal{"insert into walhook.settings default values", "already has its only row"},
+		refusal{"insert into walhook.settings (one) values (false)", "already has its only row"},
 		refusal{"delete from walhook.settings", "cannot be deleted"},
 	)
 	refused(t, database, refusal{"truncate walhook.settings", "cannot be deleted"})

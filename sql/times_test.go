@@ -47,7 +47,7 @@ func TestLocalTimesHaveTheirZoneBesideThem(t *testing.T) {
 
 	testenv.Exec(t, database, `delete from walhook.queue;
 		insert into walhook.response_state (response_id, flags, fate, fired_at) values ('5', 0, 1, '2026-02-01 UTC')`)
-	const made = "the webhook was made after it, at 2026-03-01 17:30:00 Asia/Kolkata"
+	const made = "the webhook was created after it, at 2026-03-01 17:30:00 Asia/Kolkata"
 	if got := testenv.Psql(t, database, "select reason from walhook.explain(5) where webhook_id = 1"); got != made {
 		t.Errorf("explain gives the reason %q, not %q", got, made)
 	}

@@ -16,8 +16,8 @@ language sql immutable strict parallel safe
 return lower(substring(url from '^([A-Za-z]+://)')) || substring(url from '^[A-Za-z]+://(?:[^/?#]*@)?([^/?#@]*)');
 comment on function walhook.display_url(text) is 'Scheme and host of a URL, which is all that viewers may see.';
 
--- Views show local times by walhook.local_time. It has the zone as a literal, so that the planner can put the expression in its place and
--- find the indexes on it. After a change plans are made anew, in sessions that prepared a query as well.
+-- Views show local times through walhook.local_time, which has the zone as a literal: the planner can inline the expression and find
+-- the indexes on it. After a change queries are planned again, prepared ones as well.
 create or replace function walhook.set_local_time(zone text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -168,7 +168,7 @@ begin
   return null;
 end
 $$;
-comment on function walhook.wake() is 'Tells the daemons that an administrator changed something.';
+comment on function walhook.wake() is 'Internal: notifies the daemons that an administrator changed something.';
 
 -- Compare and set: of two daemons that both believe they read the slot, one fails here and its transaction with it.
 create or replace function walhook.advance(from_turn bigint, to_lsn pg_lsn, to_partial_lsn pg_lsn, to_partial_changes bigint) returns void
@@ -187,7 +187,7 @@ $$;
 comment on function walhook.advance(bigint, pg_lsn, pg_lsn, bigint) is
   'Moves the stored position of the stream, or fails with WH001 when it is not where the caller left it.';
 
--- TRUNCATE waits for everybody who has read the table in a transaction that is still open, such as pg_dump, and keeps all others waiting.
+-- TRUNCATE waits for every open transaction that has read the table, such as that of pg_dump, and blocks everybody else meanwhile.
 create or replace function walhook.clear_table(what regclass) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp

@@ -16,15 +16,15 @@ begin
             hint = 'Choose one of: SELECT name FROM pg_timezone_names ORDER BY name;';
   end if;
   if new.one is distinct from true or tg_op = 'INSERT' and exists (select from walhook.settings) then
-    raise exception 'walhook has one row of settings, and it is there'
+    raise exception 'walhook.settings already has its only row'
       using errcode = 'unique_violation', schema = 'walhook', table = 'settings',
-            hint = 'Change it: UPDATE walhook.settings SET time_zone = ''Europe/Berlin'';';
+            hint = 'UPDATE it: UPDATE walhook.settings SET time_zone = ''Europe/Berlin'';';
   end if;
   return new;
 end
 $$;
 
--- Without the row nothing would be queued, and nobody would be told.
+-- Without the row nothing would be queued, silently.
 create or replace function walhook.keep_settings() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -40,7 +40,7 @@ create or replace trigger settings_check before insert or update on walhook.sett
   for each row execute function walhook.check_settings();
 create or replace trigger settings_keep before delete or truncate on walhook.settings
   for each statement execute function walhook.keep_settings();
--- Who asks why nothing arrived finds the switch among the incidents. Administrators may not write these themselves.
+-- The incident shows why nothing arrived. Administrators may not write incidents themselves, so this runs with the owner's rights.
 create or replace function walhook.note_switch() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -50,7 +50,7 @@ begin
     update walhook.incident_log i set resolved_at = now() where i.kind = 'switched_off' and i.resolved_at is null;
   else
     insert into walhook.incident_log (kind, detail)
-    values ('switched_off', format('webhooks were switched off by %s (walhook.settings): what happens meanwhile is recorded, and never sent', session_user));
+    values ('switched_off', format('webhooks were switched off by %s (walhook.settings): events that happen meanwhile are recorded and never sent', session_user));
     raise notice 'webhooks are switched off; pending deliveries that wait until they are switched on: %', walhook.count_pending()
       using hint = 'Events that happen until then are recorded and never sent.';
   end if;
@@ -94,7 +94,7 @@ begin
       using errcode = 'check_violation', constraint = 'webhook_event_type_known', schema = 'walhook', table = 'webhook', column = 'event_type',
             hint = format('Use %s; a webhook has one of them.', regexp_replace(array_to_string(walhook.event_names(), ', '), ', ([^,]*)$', ' or \1'));
   end if;
-  -- Looked at when it is written: one that was taken once must not keep the daemon from disabling its webhook.
+  -- Checked only when it is written: a URL that was accepted once must not keep the daemon from disabling its webhook.
   fault := case when tg_op = 'INSERT' or new.url is distinct from old.url then walhook.url_fault(new.url) end;
   if fault is not null then
     raise exception 'webhook.url %', fault
@@ -114,7 +114,7 @@ begin
        and (length(u.secret) - 6) / 4 * 3 - (length(u.secret) - length(rtrim(u.secret, '='))) between 24 and 64)) then
     raise exception 'a signing secret must be whsec_ followed by base64 of 24 to 64 bytes'
       using errcode = 'check_violation', constraint = 'webhook_secret_well_formed', schema = 'walhook', table = 'webhook', column = 'secret',
-            hint = 'Let SELECT walhook.new_secret(); make one.';
+            hint = 'SELECT walhook.new_secret(); returns one.';
   end if;
   if new.previous_secret_until <= now() or new.secret is null then
     new.previous_secret := null;
@@ -129,19 +129,19 @@ begin
   if not isfinite(new.previous_secret_until) or new.previous_secret_until > now() + interval '100 years' then
     raise exception 'previous_secret_until of a webhook must be a time within 100 years'
       using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = 'previous_secret_until',
-            hint = 'SELECT walhook.rotate_secret(1, ''24 hours''); sets it. A secret that is to hold for ever is the webhook''s secret.';
+            hint = 'SELECT walhook.rotate_secret(1, ''24 hours''); sets it. To keep a secret for ever, set it as the webhook''s secret.';
   end if;
 
   -- What the constraints and NOT NULL would refuse: their error repeats the whole row, URL and secret included.
   if new.id is null or tg_op = 'UPDATE' and new.id <> old.id then
-    raise exception 'the id of a webhook is given by the server and never changes'
+    raise exception 'the id of a webhook is assigned by the server and never changes'
       using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = 'id',
-            hint = 'Leave id out; RETURNING id tells what it is.';
+            hint = 'Leave id out; RETURNING id returns it.';
   end if;
   if new.id not between 1 and 9007199254740991 then -- beyond it the server could soon give no more
     raise exception 'the id of a webhook must be between 1 and 9007199254740991'
       using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = 'id',
-            hint = 'Leave id out; RETURNING id tells what it is.';
+            hint = 'Leave id out; RETURNING id returns it.';
   end if;
   if new.enabled is null or new.ordered is null or new.log_successes is null then
     raise exception 'enabled, ordered and log_successes of a webhook are either true or false'
@@ -169,7 +169,7 @@ begin
       raise exception '% "%" of a webhook cannot be an id of the respondent table, whose column for it is of type %', which.name, which.id,
         (select format_type((a.column_types -> which.role ->> 'oid')::oid, (a.column_types -> which.role ->> 'modifier')::integer) from walhook.attachment a)
         using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = which.name,
-              hint = 'Write the id as it stands in the table, or NULL for every one.';
+              hint = 'Write the id as in the table, or NULL for every one.';
     end if;
     if which.role = 'assessment' then
       new.assessment_id := coalesce(known, which.id);
@@ -178,7 +178,7 @@ begin
     end if;
   end loop;
 
-  -- An id that was given by hand must not be given again by the server.
+  -- The server must not assign again an id that somebody set.
   if tg_op = 'INSERT' and (select new.id > q.last_value or not q.is_called from walhook.webhook_id_seq q) then
     perform setval('walhook.webhook_id_seq', new.id);
   end if;
@@ -188,7 +188,7 @@ begin
     if new.enabled and not old.enabled then
       new.disabled_at := null;
       new.disabled_reason := null;
-      -- Of its endpoint's trouble, whose row others need meanwhile, nothing counts any more (ClaimEndpoints).
+      -- The endpoint's failures no longer count (ClaimEndpoints); its row stays unlocked, since others need it.
     end if;
     new.activation := old.activation;
   end if;
@@ -206,14 +206,14 @@ begin
   end if;
 
   if new.url is not null and (tg_op = 'INSERT' or new.url <> old.url or new.endpoint_id is distinct from old.endpoint_id) then
-    -- Whoever sends there updates the row: it must not wait until this transaction ends.
+    -- Senders update the row, and must not wait for this transaction.
     loop
       select e.id into new.endpoint_id from walhook.endpoint e where e.url_hash = sha256(convert_to(new.url, 'UTF8')) for key share;
       exit when found;
       insert into walhook.endpoint (url, url_hash) values (new.url, sha256(convert_to(new.url, 'UTF8'))) on conflict (url_hash) do nothing;
     end loop;
     if tg_op = 'UPDATE' and new.endpoint_id <> old.endpoint_id then
-      -- Whoever sends to the new URL waits until nothing is in flight at the old one.
+      -- Nothing is sent to the new URL while attempts at the old one are in flight.
       delete from walhook.webhook_move m where m.webhook_id = new.id and m.endpoint_id = new.endpoint_id;
       insert into walhook.webhook_move (webhook_id, endpoint_id) values (new.id, old.endpoint_id) on conflict do nothing;
     end if;
@@ -309,7 +309,7 @@ begin
       get diagnostics failed = row_count;
       return failed;
     exception
-      when others then -- whatever keeps the log from it must not keep an administrator from deleting a webhook
+      when others then -- a log that refuses rows must not keep an administrator from deleting a webhook
         if target = 'walhook.log_overflow' then
           raise;
         end if;
@@ -337,14 +337,14 @@ begin
   return null;
 end
 $$;
-comment on function walhook.log_truncated() is 'Internal: what was pending stands in the log, and daemons forget it.';
+comment on function walhook.log_truncated() is 'Internal: fails what was pending, in the log, and notifies the daemons.';
 create or replace trigger queue_truncated before truncate on walhook.queue for each statement execute function walhook.log_truncated();
 
 create or replace trigger webhook_bury after delete on walhook.webhook
   referencing old table as gone for each statement execute function walhook.bury_webhook();
 
--- Deletes URLs that no webhook has, for they may carry tokens, and returns how many. A row that another transaction is about to use is skipped;
--- while a row is locked here, no webhook begins to use it (prepare_webhook), so what the second statement sees holds.
+-- Deletes URLs that no webhook has, because they may carry tokens, and returns how many. It skips a row that another transaction is about to
+-- use. No webhook can start to use a row that is locked here (prepare_webhook), so the second statement's check holds.
 create or replace function walhook.forget_endpoints(at_most integer default 1000) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -368,7 +368,7 @@ begin
   return forgotten;
 end
 $$;
-comment on function walhook.forget_endpoints(integer) is 'Internal: deletes URLs that no webhook has any more and nobody sends to.';
+comment on function walhook.forget_endpoints(integer) is 'Internal: deletes URLs that no webhook uses and nobody sends to.';
 
 create or replace function walhook.new_secret() returns text
 language sql volatile
@@ -386,7 +386,7 @@ declare
   hook  walhook.webhook;
 begin
   if keep is null or keep not between interval '0' and interval '100 years' then
-    raise exception 'the old secret can be kept for a while or not at all, not for %', keep
+    raise exception 'the old secret cannot be kept for %', keep
       using errcode = 'invalid_parameter_value', hint = 'For example SELECT walhook.rotate_secret(1, ''24 hours'');';
   end if;
   select * into hook from walhook.webhook w where w.id = rotate_secret.webhook_id for update;
@@ -395,7 +395,7 @@ begin
       using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
   end if;
   if hook.previous_secret_until > now() then
-    raise notice 'webhook % was being rotated already: the secret before the last one ends now', hook.id;
+    raise notice 'webhook % was already being rotated: the secret before the last one expires now', hook.id;
   end if;
   update walhook.webhook w
      set secret = fresh,

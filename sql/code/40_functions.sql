@@ -60,7 +60,7 @@ begin
     end if;
   elsif exists (select from walhook.attachment a where a.numeric_id) and about !~ '^(0|-?[1-9][0-9]{0,18})$' then
     raise exception 'response id "%" is not an integer, and the key of the respondent table is', about
-      using errcode = 'invalid_parameter_value', hint = 'Pass the key as it stands in the table, for example ''12345''.';
+      using errcode = 'invalid_parameter_value', hint = 'Pass the key as in the table, for example ''12345''.';
   end if;
 
   perform walhook.tell_what_waits(hook, true);
@@ -104,7 +104,7 @@ begin
   select * into hook from walhook.webhook w where w.id = old.webhook_id;
   if not found then
     raise exception 'webhook % of delivery % was deleted', old.webhook_id, redeliver.delivery_id
-      using errcode = 'no_data_found', hint = 'Create the webhook anew; its id differs, so old deliveries cannot be sent through it.';
+      using errcode = 'no_data_found', hint = 'Create a new webhook. Deliveries of the deleted one cannot be sent through it.';
   end if;
 
   perform walhook.tell_what_waits(hook, old.kind = 2);
@@ -117,7 +117,7 @@ begin
 end
 $$;
 comment on function walhook.redeliver(bigint) is
-  'Sends a delivery again that has ended, as a new delivery, and returns the new id. A pending delivery is made due now and keeps its id.';
+  'Sends an ended delivery again, as a new delivery, and returns the new id. A pending delivery becomes due now and keeps its id.';
 
 create or replace function walhook.retry_now(webhook_id bigint) returns bigint
 language plpgsql security definer
@@ -150,7 +150,7 @@ declare
   queued bigint;
 begin
   if since is null then
-    raise exception 'redeliver_failed needs a time since when'
+    raise exception 'redeliver_failed needs a time to start from'
       using errcode = 'null_value_not_allowed', hint = 'SELECT walhook.redeliver_failed(1, now() - interval ''1 day'');';
   end if;
   hook := walhook.known_webhook(webhook_id);

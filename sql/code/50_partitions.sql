@@ -1,4 +1,4 @@
--- Time partitions of the log: made ahead, dropped whole. Bounds are written and read in UTC.
+-- Time partitions of the log: created ahead, dropped whole. Bounds are written and read in UTC.
 
 -- Partitions of a table with their bounds.
 create or replace function walhook.partitions_of(parent regclass) returns table (part regclass, lower timestamptz, upper timestamptz)
@@ -51,7 +51,7 @@ begin
   execute format('alter table %s attach partition %s for values from (%L) to (%L)', parent, part, lower, upper);
 end
 $$;
-comment on function walhook.make_partition(regclass, timestamptz, timestamptz) is 'Internal: makes one partition.';
+comment on function walhook.make_partition(regclass, timestamptz, timestamptz) is 'Internal: creates one partition.';
 
 -- Where the unit has become finer: what lies ahead is empty and goes, and the partition of now ends at the unit's next boundary.
 create or replace function walhook.cut_partitions(parent regclass, unit text) returns void
@@ -161,7 +161,7 @@ begin
     bound := least(coalesce(bound, today - step), walhook.partition_begin(unit, case parent
       when 'walhook.log'::regclass then (select min(o.finished_at) from walhook.log_overflow o)
       else (select min(o.attempted_at) from walhook.attempt_overflow o) end));
-    -- Short ones are made further ahead, so that a busy store may miss a few looks.
+    -- Short ones are created further ahead, so that a busy store may miss a few rounds.
     while bound <= now() + greatest(3 * step, least(12 * step, interval '1 hour')) loop
       select q.upper into upper from walhook.partitions_of(parent) q where q.lower <= bound and q.upper > bound;
       if not found then
@@ -178,7 +178,7 @@ begin
 end
 $$;
 comment on function walhook.ensure_partitions(text) is
-  'Makes the log''s partitions ahead and wherever one is missing, each as long as the unit says (10 seconds, minute, hour, day or month), and returns how many were missing. Without a unit it makes some only where there is none for now.';
+  'Creates the log''s partitions ahead and wherever one is missing, each as long as the unit says (10 seconds, minute, hour, day or month), and returns how many were missing. Without a unit it creates some only where there is none for now.';
 
 -- The log may take rows again that it refused. It returns how many it took, and whether some are left. Rows that are refused together are tried
 -- one by one, in any order, until a hundred were refused: those that the log never takes keep no others back. If it takes none, the refusal is raised.
@@ -255,7 +255,7 @@ end
 $$;
 comment on function walhook.trim_overflow(interval, integer) is 'Internal: retention for what the log refused.';
 
--- What is pending keeps its attempts. Whatever else keeps an old partition is told as an incident, or the log would grow unseen.
+-- Attempts of pending deliveries stay. Anything else that keeps an old partition is an incident, or the log would grow unnoticed.
 create or replace function walhook.drop_partitions(older_than interval) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -315,7 +315,7 @@ begin
       hindered := true;
       continue;
     elsif busy and overdue and dropped = 0 then
-      reason := 'somebody has been reading the log in one long transaction; end it (pg_stat_activity tells whose)';
+      reason := 'somebody has been reading the log in one long transaction; end it (pg_stat_activity shows whose)';
     end if;
     exit when busy;
     dropped := dropped + 1;
@@ -331,4 +331,4 @@ begin
 end
 $$;
 comment on function walhook.drop_partitions(interval) is
-  'Drops the log''s partitions in which everything is older than that, and returns how many. What could not be dropped is told in walhook.incident.';
+  'Drops the log''s partitions in which everything is older than that, and returns how many. What could not be dropped is in walhook.incident.';

@@ -1,6 +1,6 @@
 -- The indexes that the questions of people are answered by: those about time, in the site's time zone.
 
--- Their definitions. A change of the zone makes others, so its name is part of theirs.
+-- Their definitions. Each zone needs its own, so its name is part of theirs.
 create or replace function walhook.time_indexes(out parent regclass, out kind text, out name name, out columns text) returns setof record
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -43,7 +43,7 @@ declare
   built integer := 0;
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('walhook.ensure_time_indexes', 0)) then
-    return 0; -- another daemon is at it
+    return 0; -- another daemon is building them
   end if;
   for i in select t.*, format('walhook.%I', t.name) as qualified, c.relkind = 'p' as partitioned
              from walhook.time_indexes() t join pg_class c on c.oid = t.parent loop

@@ -1,4 +1,4 @@
--- What waits, and for what.
+-- Pending deliveries, and what each waits for.
 
 create or replace view walhook.pending as
   select q.delivery_id, q.webhook_id - 0 as webhook_id, walhook.display_url(w.url) as host, q.response_id, walhook.event_name(q.event_type) as event_type,
@@ -57,7 +57,7 @@ create or replace view walhook.endpoint_health as
        group by w.endpoint_id
     ) h on h.endpoint_id = e.id
     left join walhook.daemon d on d.id = e.owner;
-comment on view walhook.endpoint_health is 'One row per URL that webhooks use, shown as scheme and host: whether it answers, and how much waits for it. Times are in the time zone of walhook.settings.';
+comment on view walhook.endpoint_health is 'One row per URL that webhooks use, shown as scheme and host: whether it answers, and how many deliveries are pending. Times are in the time zone of walhook.settings.';
 comment on column walhook.endpoint_health.endpoint_id is 'Distinguishes several URLs of one host.';
 comment on column walhook.endpoint_health.host is 'Scheme and host of the URL.';
 comment on column walhook.endpoint_health.webhook_ids is 'The webhooks that use it.';

@@ -1,6 +1,6 @@
--- Why did it not arrive? What the state, the webhooks, the queue and the log can tell, and in words where they cannot.
+-- Why did it not arrive? The answer comes from state, webhooks, queue and log, and says where it is uncertain.
 
--- What became of each event of a response, before webhooks are looked at. misfit: why it reached none.
+-- What became of each event of a response, before any webhook is considered. misfit: why it reached none.
 create or replace function walhook.story(response_id text) returns table (event_type smallint, happened text, misfit text)
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -14,10 +14,10 @@ as $$
          end,
          case
            when s.response_id is null then
-             'walhook knows no such response: it was never inserted or was deleted since, or the stream has not come so far (see walhook status)'
+             'walhook knows no such response: it was never inserted, it was deleted, or the stream has not reached it yet (see walhook status)'
            when not c.happened then c.missing
            when not walhook.fate_has(s.fate, 'fired', e.n) then 'it happened before walhook attached, and fires nothing'
-           when walhook.fate_has(s.fate, 'silenced', e.n) then 'its transaction had called walhook.silence()'
+           when walhook.fate_has(s.fate, 'silenced', e.n) then 'its transaction called walhook.silence()'
            when walhook.fate_has(s.fate, 'switched off', e.n) then 'webhooks were switched off when it happened (walhook.settings)'
          end
     from generate_series(1, cardinality(walhook.event_names())) as e (n)
@@ -26,7 +26,7 @@ as $$
 $$;
 comment on function walhook.story(text) is 'Internal: what became of the events of a response, for walhook.explain.';
 
--- Why a webhook did not match an event of a response that did reach the webhooks; never NULL. What it compares is as it stands now.
+-- Why a webhook did not match an event that other webhooks could get; never NULL. It compares current values.
 create or replace function walhook.mismatch(hook walhook.webhook, about walhook.response_state, event smallint) returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -39,11 +39,11 @@ as $$
     when hook.assessment_id is null and coalesce((select a.assessment_oid <> 0 from walhook.attachment a), false)
          and not exists (select from walhook.assessment a where a.assessment_id = about.assessment_id and a.external_id is not null) then
       format('assessment %s has no external id, and the webhook is for all assessments that have one', coalesce(about.assessment_id, 'none'))
-    when hook.created_at > about.fired_at then 'the webhook was made after it, at ' || walhook.time_text(hook.created_at)
+    when hook.created_at > about.fired_at then 'the webhook was created after it, at ' || walhook.time_text(hook.created_at)
     when not hook.enabled then
       format('webhook disabled since %s: %s%s', walhook.time_text(hook.disabled_at), hook.disabled_reason,
              case when hook.disabled_at > about.fired_at then '; that was after it, so it was probably disabled before as well, or its log entry is gone' else '' end)
-    else 'no record of it, though the webhook matches as it stands; walhook cannot tell for certain. Either '
+    else 'no record of it, although the webhook matches now. The reason is not known: either '
          || case when hook.log_successes then '' else 'it was delivered (successes of this webhook are not logged), or ' end
          || case when about.first_id is null then '' else format('it was logged under an earlier key of the response, whose first was %s, or ', about.first_id) end
          || 'its log entry has been dropped with old ones, or the webhook, the response or its assessment did not fit at the time'
@@ -66,18 +66,18 @@ as $$
       from walhook.delivery_log l
      where l.response_id = coalesce(walhook.column_id('key', $1), $1) and not l.test
      order by l.event_type, l.webhook_id, l.delivery_id desc
-  ), strange as ( -- webhooks for other assessments, of which there may be thousands
+  ), others as ( -- webhooks for other assessments, of which there may be thousands
     select w.id, w.event_type, row_number() over (partition by w.event_type order by w.id) as n
       from walhook.webhook w left join about a on true
      where (a.r is null or w.assessment_id is not null and w.assessment_id is distinct from (a.r).assessment_id)
        and not exists (select from delivered d where d.webhook_id = w.id and d.event_type = w.event_type)
-  ), told as (
+  ), answer as (
     select t.event_type as number, e.name, case when d.delivery_id is not null then 'yes' else t.happened end as happened,
            coalesce((w.hook).id, d.webhook_id) as webhook_id, walhook.display_url((w.hook).url) as host,
            case when coalesce((w.hook).id, d.webhook_id) is not null then d.delivery_id is not null end as matched,
            case
              when d.status = 'success' then 'delivered'
-             when d.status = 'failed' then format('given up after %s %s', d.attempts, case d.attempts when 1 then 'attempt' else 'attempts' end)
+             when d.status = 'failed' then format('failed for good after %s %s', d.attempts, case d.attempts when 1 then 'attempt' else 'attempts' end)
              when d.status = 'pending' then 'waits: ' || (select p.waits_for from walhook.pending p where p.delivery_id = d.delivery_id)
              when t.misfit is not null then t.misfit
              when (w.hook).id is null then format('there is no webhook for %s', e.name)
@@ -87,29 +87,29 @@ as $$
       from walhook.story(coalesce(walhook.column_id('key', $1), $1)) t
      cross join lateral (select walhook.event_name(t.event_type) as name) e
       left join about a on true
-      left join ((select h as hook from walhook.webhook h where h.id not in (select x.id from strange x where x.n > 10)) w
+      left join ((select h as hook from walhook.webhook h where h.id not in (select x.id from others x where x.n > 10)) w
                  full join delivered d on d.webhook_id = (w.hook).id and d.event_type = (w.hook).event_type)
              on coalesce(d.event_type, (w.hook).event_type) = e.name
   ), rest as (
-    select x.event_type, count(*) as n from strange x where x.n > 10 group by x.event_type
-  ), met as (
+    select x.event_type, count(*) as n from others x where x.n > 10 group by x.event_type
+  ), known as (
     select exists (select from about) or exists (select from delivered) as once
   )
   select t.name, t.happened, t.webhook_id, t.host, t.matched, t.reason, t.delivery_id, t.status, t.attempts, t.error, t.next_attempt_at,
          t.next_attempt_at_tz
     from (
-      select told.* from told, met where met.once
+      select answer.* from answer, known where known.once
       union all
       select null, null, s.happened, null, null, null, s.misfit, null, null, null, null, null, null
-        from met join walhook.story($1) s on s.event_type = 1 where not met.once
+        from known join walhook.story($1) s on s.event_type = 1 where not known.once
       union all
       select walhook.event_number(r.event_type), r.event_type, s.happened, null, null, false,
-             coalesce(s.misfit, 'assessment differs') || format(': so it is with %s more webhooks', r.n), null, null, null, null, null, null
-        from met join rest r on met.once
+             coalesce(s.misfit, 'assessment differs') || format(': the same for %s more webhooks', r.n), null, null, null, null, null, null
+        from known join rest r on known.once
         join walhook.story(coalesce(walhook.column_id('key', $1), $1)) s on s.event_type = walhook.event_number(r.event_type)
     ) t
    order by t.number, t.delivery_id is null, t.webhook_id
 $$;
 comment on function walhook.explain(text) is
   'Explains why an event did or did not arrive. One row per event and webhook of that event: whether the event happened, whether the webhook '
-  'matched and if not why, and the state of its last delivery. Ten webhooks of other assessments are listed, the rest are counted. A response that walhook never met has one row that says so. A row says so if something cannot be known for certain.';
+  'matched and if not why, and the state of its last delivery. Ten webhooks of other assessments are listed, the rest are counted. An unknown response has one row that says so. A row says so if something cannot be known for certain.';

@@ -34,10 +34,10 @@ comment on table walhook.response_state is 'Internal: what has already fired for
 comment on table walhook.assessment is 'Internal: external ids of assessments.';
 comment on table walhook.endpoint is 'Internal: what webhooks with the same URL share.';
 comment on table walhook.webhook_move is 'Internal: URLs that a webhook has left while attempts there may be in flight.';
-comment on table walhook.origin is 'Internal: what webhook-ids are made from besides a delivery''s own columns; a row for each slot that was made.';
+comment on table walhook.origin is 'Internal: the input of webhook-ids besides a delivery''s own columns; a row for each slot that was created.';
 comment on table walhook.crash_mark is 'Internal: empty after the store''s server has crashed, since it is unlogged.';
 comment on table walhook.webhook_trouble is 'Internal: since when every attempt of a webhook has failed in an activation.';
-comment on table walhook.daemon is 'Internal: the daemons that live.';
+comment on table walhook.daemon is 'Internal: the live daemons.';
 comment on table walhook.queue is 'Internal: pending deliveries. Read walhook.delivery_log instead.';
 comment on table walhook.log is 'Internal: ended deliveries, partitioned by time. Read walhook.delivery_log instead.';
 comment on table walhook.attempt is 'Internal: attempts, partitioned by time. Read walhook.delivery_attempt instead.';

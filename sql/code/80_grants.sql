@@ -1,4 +1,4 @@
--- Group roles and their rights. Where the attaching role may not create roles, the owner keeps everything to itself.
+-- Group roles and their rights. If the attaching role may not create roles, only the owner has rights.
 do $$
 declare
   role_name text;
@@ -17,8 +17,8 @@ begin
 end
 $$;
 
--- Nobody but the owner keeps any right, however it came: ALTER DEFAULT PRIVILEGES gives some to others as an object is created. What the
--- group roles may is granted below. walhook.unpublish may be granted to a daemon's role itself.
+-- Revokes every right of others than the owner: ALTER DEFAULT PRIVILEGES may have granted some when an object was created. The group roles
+-- get theirs below. walhook.unpublish may be granted to a daemon's role itself.
 do $$
 declare
   granted record;
@@ -93,7 +93,7 @@ begin
       walhook.partition_refusal(), walhook.log_covered_until(), walhook.ensure_time_indexes(integer),
       walhook.event_names(), walhook.event_name(smallint), walhook.display_url(text), walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_daemon;
     if exists (select from pg_proc p where p.oid = to_regprocedure('walhook.unpublish(name, regclass)') and pg_has_role(p.proowner, 'usage')) then
-      grant execute on function walhook.unpublish(name, regclass) to walhook_daemon; -- attach makes it where this is the application's database
+      grant execute on function walhook.unpublish(name, regclass) to walhook_daemon; -- attach creates it in the application's database
     end if;
   end if;
 end

@@ -60,7 +60,7 @@ func TestExplain(t *testing.T) {
 		}
 		return testenv.Psql(t, viewer, query)
 	}
-	const cannotTell = "yes|f||no record of it, though the webhook matches as it stands; walhook cannot tell for certain. "
+	const cannotTell = "yes|f||no record of it, although the webhook matches now. The reason is not known: "
 	for _, c := range []struct {
 		response string
 		hook     int64
@@ -69,7 +69,7 @@ func TestExplain(t *testing.T) {
 	}{
 		{"2", ok, "created", "yes|t|success|delivered"},
 		{"2", down, "created", "yes|t|pending|waits: backing off after 1 failed attempt"},
-		{"2", gone, "created", "yes|t|failed|given up after 1 attempt"},
+		{"2", gone, "created", "yes|t|failed|failed for good after 1 attempt"},
 		{"2", other, "created", "yes|f||assessment differs: the webhook is for 7, the response is of 1"},
 		{"2", acme, "created", "yes|f||other organization: the webhook is for acme, the response is of globex"},
 		{"2", external, "created", "yes|t|success|delivered"},
@@ -77,20 +77,20 @@ func TestExplain(t *testing.T) {
 		{"4", external, "created", "yes|f||assessment none has no external id"},
 		{"4", ok, "created", "yes|f||assessment differs: the webhook is for 1, the response is of none"},
 		{"2", off, "created", "yes|f||webhook disabled since "},
-		{"2", quiet, "created", cannotTell + "Either it was delivered (successes of this webhook are not logged), or "},
-		{"2", late, "created", "yes|f||the webhook was made after it, at "},
+		{"2", quiet, "created", cannotTell + "either it was delivered (successes of this webhook are not logged), or "},
+		{"2", late, "created", "yes|f||the webhook was created after it, at "},
 		{"2", started, "started", "no|f||not started yet"},
 		{"2", finished, "completed", "no|f||not finished yet"},
 		{"2", 0, "changed", "no|||not finished yet"},
 		{"1", ok, "created", "before attach|f||it happened before walhook attached"},
 		{"1", started, "started", "before attach|f||it happened before walhook attached"},
-		{"5", ok, "created", "yes|f||its transaction had called walhook.silence()"},
+		{"5", ok, "created", "yes|f||its transaction called walhook.silence()"},
 		{"5", started, "started", "yes|f||webhooks were switched off when it happened"},
-		{"5", finished, "completed", "yes|f||its transaction had called walhook.silence()"},
+		{"5", finished, "completed", "yes|f||its transaction called walhook.silence()"},
 		{"5", 0, "changed", "yes|||there is no webhook for response.changed"},
 		{"6", ok, "created", "yes|t|success|delivered"},
 		{"7", ok, "created", "yes|t|success|delivered"},
-		{"70", ok, "created", cannotTell + "Either it was logged under an earlier key of the response, whose first was 7, or "},
+		{"70", ok, "created", cannotTell + "either it was logged under an earlier key of the response, whose first was 7, or "},
 		{"6", other, "created", "not known|f||walhook knows no such response: "},
 	} {
 		if got := explain(c.response, c.hook, c.event); !strings.HasPrefix(got, c.want) || strings.Contains(got, "\n") {
@@ -117,7 +117,7 @@ func TestExplain(t *testing.T) {
 	if got := testenv.Psql(t, viewer, "select event_type, happened, webhook_id, reason from walhook.explain('987')"); !strings.HasPrefix(got, "|not known||walhook knows no such response: ") {
 		t.Errorf("explain of an unknown response: %s", got)
 	}
-	if got := explain("2", 0, "created' and webhook_id is null and matched = 'f"); got != "yes|f||assessment differs: so it is with 1990 more webhooks" {
+	if got := explain("2", 0, "created' and webhook_id is null and matched = 'f"); got != "yes|f||assessment differs: the same for 1990 more webhooks" {
 		t.Errorf("the rest of the webhooks: %s", got)
 	}
 	all := testenv.Psql(t, viewer, "select * from walhook.explain('2')")

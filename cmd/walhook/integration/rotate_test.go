@@ -66,7 +66,7 @@ func TestRotateSecret(t *testing.T) {
 
 	for statement, message := range map[string]string{
 		"select walhook.rotate_secret(987654)":                              "there is no webhook 987654",
-		rotate + ", '-1 hour')":                                             "can be kept for a while or not at all",
+		rotate + ", '-1 hour')":                                             "cannot be kept for",
 		"update walhook.webhook set previous_secret = walhook.new_secret()": "belong together",
 		"update walhook.webhook set previous_secret = 'x', previous_secret_until = now() + interval '1 h'": "a signing secret must be",
 	} {
