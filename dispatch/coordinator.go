@@ -142,7 +142,7 @@ func (c *coordinator) runSession(ctx context.Context) (err error) {
 	}
 	c.lastReload, c.lastFindWork = time.Time{}, time.Time{}
 	for ctx.Err() == nil {
-		if id := c.s.registered(); id != c.id {
+		if id := c.s.schedule.Registered(); id != c.id {
 			c.id, c.lastReload, c.lastFindWork = id, time.Time{}, time.Time{}
 		}
 		if c.notified && !time.Now().Before(c.nextNotifiedRefresh()) {
@@ -187,7 +187,7 @@ func (c *coordinator) wait(ctx context.Context) (bool, error) {
 	requested := make(chan bool, 1)
 	go func() {
 		select {
-		case <-c.s.refreshWanted:
+		case <-c.s.schedule.RefreshWanted:
 			requested <- true
 			cancel()
 		case <-ctx.Done():
@@ -228,7 +228,7 @@ func (c *coordinator) refresh(ctx context.Context) error {
 			return err
 		}
 	}
-	if now.Sub(c.lastFindWork) >= findWorkInterval && !c.s.isStopping() {
+	if now.Sub(c.lastFindWork) >= findWorkInterval && !c.s.schedule.IsStopping() {
 		c.lastFindWork = now
 		return c.s.findWork(ctx)
 	}
@@ -247,7 +247,7 @@ func (c *coordinator) cleanUpOrphans(ctx context.Context, now time.Time) {
 		}
 	default:
 	}
-	if c.cleanupDone != nil || !now.After(c.nextCleanup) || c.s.isStopping() {
+	if c.cleanupDone != nil || !now.After(c.nextCleanup) || c.s.schedule.IsStopping() {
 		return
 	}
 	c.nextCleanup = now.Add(housekeeping)
@@ -269,14 +269,14 @@ func (c *coordinator) cleanUpOrphans(ctx context.Context, now time.Time) {
 }
 
 func (c *coordinator) reloadWebhooks(ctx context.Context) error {
-	before := c.s.knownWebhooks()
+	before := c.s.schedule.KnownWebhooks()
 	now, err := loadVersion(ctx, c.s.pool)
 	if err != nil {
 		return err
 	}
-	c.hasMoves = now.hasMoves
-	c.s.numericID.Store(now.numericID)
-	if now.version != before.version || now.enabled != before.enabled {
+	c.hasMoves = now.HasMoves
+	c.s.numericID.Store(now.NumericID)
+	if now.Version != before.Version || now.Enabled != before.Enabled {
 		loaded, err := loadWebhooks(ctx, c.s.pool, before)
 		if err != nil {
 			return err
@@ -324,7 +324,7 @@ func (c *coordinator) claimAndRelease(ctx context.Context) (claimed bool, err er
 	if c.liveDaemons, err = pgx.CollectRows(rows, pgx.RowTo[int64]); err != nil {
 		return false, fmt.Errorf("look for other daemons: %w", err)
 	}
-	claim, release := c.s.rebalance(func(endpoint int64) bool { return c.owns(endpoint) })
+	claim, release := c.s.schedule.Rebalance(func(endpoint int64) bool { return c.owns(endpoint) })
 	if len(release) > 0 {
 		args := sql.ReleaseEndpoints.Bind(sql.Args{"self": c.id, "endpoint_ids": release})
 		rows, err := c.conn.Query(ctx, sql.ReleaseEndpoints.SQL, args...)
@@ -337,7 +337,7 @@ func (c *coordinator) claimAndRelease(ctx context.Context) (claimed bool, err er
 		if _, err := c.conn.Exec(ctx, "select pg_notify('walhook', '')"); err != nil {
 			return false, fmt.Errorf("give endpoints back: %w", err)
 		}
-		c.s.markReleased(c.id, release)
+		c.s.schedule.MarkReleased(c.id, release)
 	}
 	if len(claim) == 0 {
 		return false, nil
@@ -354,7 +354,7 @@ func (c *coordinator) claimAndRelease(ctx context.Context) (claimed bool, err er
 		if pause == nil {
 			pause = new(time.Duration)
 		}
-		c.s.markClaimed(c.id, id, failures, *pause)
+		c.s.schedule.MarkClaimed(c.id, id, failures, *pause)
 		return nil
 	}); err != nil {
 		return false, fmt.Errorf("claim endpoints: %w", err)
@@ -369,7 +369,7 @@ func (c *coordinator) settleMoves(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, rebalanceTimeout)
 	defer cancel()
-	webhooks, endpoints := c.s.settledMoves()
+	webhooks, endpoints := c.s.schedule.SettledMoves()
 	args := sql.SettleMoves.Bind(sql.Args{"webhook_ids": webhooks, "endpoint_ids": endpoints})
 	tag, err := c.conn.Exec(ctx, sql.SettleMoves.SQL, args...)
 	if err == nil && tag.RowsAffected() > 0 {
@@ -399,4 +399,11 @@ func (c *coordinator) owns(endpoint int64) bool {
 		}
 	}
 	return owner == c.id
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }

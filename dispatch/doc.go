@@ -6,7 +6,7 @@
 //   - Deliveries about one response to one URL are sent in order, one after the other.
 //   - A result is recorded once. A delivery whose result was lost is sent again with the same webhook-id.
 //
-// The stream's writer calls [Queue]. [Scheduler.Run] starts the loops, which share one schedule: the decisions of the
-// package, without any query, request, timer or clock. A membership keeps this daemon's lease, and a coordinator claims
+// The stream's writer calls [Queue]. [Scheduler.Run] starts the loops around a [schedule.Schedule], which makes the decisions,
+// without any query, request, timer or clock. A membership keeps this daemon's lease, and a coordinator claims
 // endpoints and reloads webhooks.
 package dispatch

@@ -3,104 +3,36 @@ package dispatch
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/dispatch/schedule"
 	"walhook/sql"
 )
 
-// endpointLoad is a load of pending deliveries for one endpoint: what it asks for, and what it has found.
-type endpointLoad struct {
-	endpoint *endpoint
-	asked    sql.Look
-	recorded map[int64]bool // deliveries whose results were recorded meanwhile: whether they have ended
-
-	tests, due []*delivery
-	fresh      []freshDelivery
-	retrying   int
-	dueAt      time.Time
-	stale      bool // the store has webhooks of the URL that were not asked for, and whose deliveries may come first
-}
-
-// deliveries yields all deliveries that were found.
-func (l *endpointLoad) deliveries(yield func(*delivery) bool) {
-	for _, list := range [][]*delivery{l.tests, l.due} {
-		for _, d := range list {
-			if !yield(d) {
-				return
-			}
-		}
-	}
-	for _, f := range l.fresh {
-		if !yield(f.delivery) {
-			return
-		}
-	}
-}
-
-// freshDelivery is a delivery that was never tried.
-type freshDelivery struct {
-	*delivery
-	keepsOrder bool
-
-	// others is set with the first delivery about a response: the ids of other pending deliveries about it that are not
-	// among those that this load has found.
-	others []int64
-}
-
-// newLoad returns a load that asks for what the endpoint has room for.
-func (e *endpoint) newLoad() *endpointLoad {
-	l := &endpointLoad{endpoint: e, asked: sql.Look{
-		Ordered: e.ordered(), Held: slices.Collect(maps.Keys(e.held)), After: e.cursor,
-		Room: int32(e.room()), RoomDue: int32(e.roomDue()),
-	}}
-	asked := &l.asked
-	for _, h := range e.hooks {
-		if e.blocked(h) {
-			// Its deliveries are not sent, but others wait behind them.
-			asked.Moving = append(asked.Moving, h.id)
-			continue
-		}
-		asked.Tests = append(asked.Tests, h.id)
-		if h.enabled {
-			asked.Enabled, asked.Keeps = append(asked.Enabled, h.id), append(asked.Keeps, h.ordered)
-		}
-	}
-	return l
-}
-
-const (
-	// maxLoadRoom is how many never-tried deliveries one round trip asks for, for all of its endpoints together.
-	maxLoadRoom = maxWindow
-	// maxLoadEndpoints is how many endpoints one round trip asks for.
-	maxLoadEndpoints = 128
-)
-
 // load asks the store for deliveries of several endpoints, in one round trip.
-func (s *Scheduler) load(ctx context.Context, loads []*endpointLoad) error {
+func (s *Scheduler) load(ctx context.Context, loads []*schedule.Load) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	asked := make(sql.Rows[sql.Look], len(loads))
 	endpoints := make([]int64, len(loads))
 	for i, l := range loads {
-		asked[i] = l.asked
-		endpoints[i] = l.endpoint.id
+		asked[i] = sql.Look(l.Asked)
+		endpoints[i] = l.EndpointID
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(sql.FetchTests.SQL, asked).Query(collectDeliveries(loads, func(l *endpointLoad, d *delivery) {
-		l.tests = append(l.tests, d)
+	batch.Queue(sql.FetchTests.SQL, asked).Query(collectDeliveries(loads, func(l *schedule.Load, d *schedule.Delivery) {
+		l.Tests = append(l.Tests, d)
 	}))
-	batch.Queue(sql.FetchDue.SQL, asked).Query(collectDeliveries(loads, func(l *endpointLoad, d *delivery) {
-		l.due = append(l.due, d)
+	batch.Queue(sql.FetchDue.SQL, asked).Query(collectDeliveries(loads, func(l *schedule.Load, d *schedule.Delivery) {
+		l.Due = append(l.Due, d)
 	}))
-	var f freshDelivery
-	batch.Queue(sql.FetchFresh.SQL, asked).Query(collectDeliveries(loads, func(l *endpointLoad, d *delivery) {
-		f.delivery = d
-		l.fresh = append(l.fresh, f)
-	}, &f.keepsOrder, &f.others))
+	var f schedule.FreshDelivery
+	batch.Queue(sql.FetchFresh.SQL, asked).Query(collectDeliveries(loads, func(l *schedule.Load, d *schedule.Delivery) {
+		f.Delivery = d
+		l.Fresh = append(l.Fresh, f)
+	}, &f.KeepsOrder, &f.Others))
 	args := sql.WaitingSummary.Bind(sql.Args{"looks": asked, "endpoint_ids": endpoints})
 	batch.Queue(sql.WaitingSummary.SQL, args...).Query(func(rows pgx.Rows) error {
 		var (
@@ -111,10 +43,10 @@ func (s *Scheduler) load(ctx context.Context, loads []*endpointLoad) error {
 		)
 		_, err := pgx.ForEachRow(rows, []any{&n, &waiting, &dueIn, &stale}, func() error {
 			l := loads[n-1]
-			l.retrying, l.stale = waiting, stale
+			l.Retrying, l.Stale = waiting, stale
 			if dueIn != nil {
 				// The store's clock decides what is due. This process's clock only measures the wait.
-				l.dueAt = time.Now().Add(*dueIn)
+				l.DueAt = time.Now().Add(*dueIn)
 			}
 			return nil
 		})
@@ -127,7 +59,7 @@ func (s *Scheduler) load(ctx context.Context, loads []*endpointLoad) error {
 }
 
 // collectDeliveries reads deliveries of several loads, each row with the number of its load and the extra columns.
-func collectDeliveries(loads []*endpointLoad, to func(*endpointLoad, *delivery), extra ...any) func(pgx.Rows) error {
+func collectDeliveries(loads []*schedule.Load, to func(*schedule.Load, *schedule.Delivery), extra ...any) func(pgx.Rows) error {
 	return func(rows pgx.Rows) error {
 		var n int
 		for rows.Next() {
@@ -142,10 +74,10 @@ func collectDeliveries(loads []*endpointLoad, to func(*endpointLoad, *delivery),
 }
 
 // successor asks the store for the first pending delivery about a response at an endpoint, nil if there is none, and
-// whether it is due. stale is as in endpointLoad.
+// whether it is due. stale is as in Load.
 func (s *Scheduler) successor(
 	ctx context.Context, endpointID int64, responseID string, ordered []int64,
-) (next *delivery, due, stale bool, err error) {
+) (next *schedule.Delivery, due, stale bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, sql.FetchSuccessor.SQL, sql.FetchSuccessor.Bind(sql.Args{
@@ -163,11 +95,11 @@ func (s *Scheduler) successor(
 }
 
 // scanDelivery reads the columns that all the Fetch queries begin with, and the columns after them into extra.
-func scanDelivery(rows pgx.Rows, extra ...any) (*delivery, error) {
-	d := &delivery{}
+func scanDelivery(rows pgx.Rows, extra ...any) (*schedule.Delivery, error) {
+	d := &schedule.Delivery{}
 	var n nullableColumns
 	to := append([]any{
-		&d.id, &d.webhookID, &n.lsn, &d.ordinal, &n.xid, &d.committedAt, &d.attempts, &n.event, &d.kind, &d.responseID,
+		&d.ID, &d.WebhookID, &n.lsn, &d.Ordinal, &n.xid, &d.CommittedAt, &d.Attempts, &n.event, &d.Kind, &d.ResponseID,
 		&n.version, &n.origin,
 	}, extra...)
 	if err := rows.Scan(to...); err != nil {

@@ -44,7 +44,7 @@ func (m *membership) run(ctx context.Context) error {
 		return m.lastHeartbeat.After(before), err
 	})
 	if err != nil {
-		m.s.forbidStartsAfter(time.Time{})
+		m.s.schedule.ForbidStartsAfter(time.Time{})
 	}
 	return err
 }
@@ -107,7 +107,7 @@ func (m *membership) checkVersion(ctx context.Context) error {
 func (m *membership) heartbeat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
 	defer cancel()
-	began, stopping := time.Now(), m.s.isStopping()
+	began, stopping := time.Now(), m.s.schedule.IsStopping()
 	if m.id != 0 {
 		if err := m.renew(ctx, stopping); err != nil {
 			return err
@@ -125,12 +125,12 @@ func (m *membership) heartbeat(ctx context.Context) error {
 	}
 	m.lastHeartbeat = began
 	if m.id != 0 {
-		m.s.allowStartsUntil(began.Add(startsAfterHeartbeat))
+		m.s.schedule.AllowStartsUntil(began.Add(startsAfterHeartbeat))
 	}
 	if stopping && !m.reportedStopping {
 		// The other daemons know now, and may claim what is released.
 		m.reportedStopping = true
-		m.s.requestRefresh()
+		m.s.schedule.RequestRefresh()
 	}
 	return nil
 }
@@ -199,7 +199,7 @@ func (m *membership) register(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("lock daemon %d: a session of another one has it; registering anew", id), err)
 	}
 	m.id, m.lockHeld, m.reportedUnready = id, true, true
-	m.s.register(id)
+	m.s.schedule.Register(id)
 	return nil
 }
 
@@ -237,7 +237,7 @@ func (m *membership) relock(ctx context.Context) (err error) {
 
 // reset gives up everything that this daemon owned, because other daemons own it or may.
 func (m *membership) reset() {
-	m.s.disownAll()
+	m.s.schedule.DisownAll()
 	m.s.reportedReady.Store(false)
 	m.id, m.lockHeld = 0, false
 }

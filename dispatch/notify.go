@@ -2,6 +2,8 @@ package dispatch
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -26,14 +28,14 @@ const (
 func (s *Scheduler) notifyLoop(ctx context.Context) {
 	for {
 		select {
-		case <-s.notificationPending:
+		case <-s.schedule.NotificationPending:
 		case <-ctx.Done():
 			return
 		}
 		// A notification lost in a crash is harmless, so this commit need not wait for the disk.
 		bounded, cancel := context.WithTimeout(ctx, statementTimeout)
 		_, err := s.pool.Exec(bounded, "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)",
-			queuedChannel, s.takeQueuedForOthers())
+			queuedChannel, queuedPayload(s.schedule.TakeQueuedForOthers()))
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			s.cfg.Log.Warn("could not tell other daemons what was queued; they look by themselves", "error", err, "in", findWorkInterval)
@@ -44,4 +46,38 @@ func (s *Scheduler) notifyLoop(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// queuedPayload returns the payload that names these endpoints, or "" for all if there are too many.
+func queuedPayload(ids []int64) string {
+	if len(ids) > notifyLimit {
+		return ""
+	}
+	fields := make([]string, len(ids))
+	for i, id := range ids {
+		fields[i] = strconv.FormatInt(id, 10)
+	}
+	return strings.Join(fields, " ")
+}
+
+// queuedNotification takes a notification of another daemon that it has queued something for this one's endpoints.
+func (s *Scheduler) queuedNotification(payload string) {
+	switch payload {
+	case "":
+		s.schedule.QueueLoadAll()
+	case queueTruncated:
+		s.schedule.InvalidateAll()
+	default:
+		s.schedule.QueuedElsewhere(parseIDs(payload))
+	}
+}
+
+// parseIDs returns the ids in a payload, and leaves out what is none.
+func parseIDs(payload string) (ids []int64) {
+	for field := range strings.FieldsSeq(payload) {
+		if id, err := strconv.ParseInt(field, 10, 64); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }

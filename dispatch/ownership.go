@@ -7,15 +7,16 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/dispatch/schedule"
 	"walhook/sql"
 )
 
 // restartBatch bounds how many deliveries one statement makes due again.
 const restartBatch = 10_000
 
-func (s *Scheduler) applyWebhooks(loaded *webhooks) (deleted bool) {
-	s.cfg.Loaded(len(loaded.byID))
-	return s.schedule.applyWebhooks(loaded)
+func (s *Scheduler) applyWebhooks(loaded *schedule.Webhooks) (deleted bool) {
+	s.cfg.Loaded(len(loaded.ByID))
+	return s.schedule.ApplyWebhooks(loaded)
 }
 
 // forgetEndpoints deletes URLs that no webhook has any more.
@@ -38,7 +39,7 @@ func (s *Scheduler) findWork(ctx context.Context) error {
 		}
 		restarted = tag.RowsAffected()
 	}
-	asked, ids, cursors := s.idleEndpoints()
+	asked, ids, cursors := s.schedule.IdleEndpoints()
 	if len(ids) == 0 {
 		return nil
 	}
@@ -50,18 +51,17 @@ func (s *Scheduler) findWork(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look for pending deliveries: %w", err)
 	}
-	s.workFound(asked, pending)
+	s.schedule.WorkFound(asked, pending)
 	return nil
 }
 
 // Ready reports whether this daemon sends deliveries, and if not, why.
 func (s *Scheduler) Ready() (bool, string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	c := s.schedule.Counts()
 	switch {
-	case s.stopping:
+	case c.Stopping:
 		return false, s.health.withReason("stopping", Leasing)
-	case time.Now().After(s.startsUntil):
+	case time.Now().After(c.StartsUntil):
 		return false, s.health.withReason("the store does not answer", Leasing)
 	}
 	if reason := s.health.stoppedBecause(); reason != "" {

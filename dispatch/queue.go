@@ -13,6 +13,7 @@ import (
 
 	"walhook/cdc"
 	"walhook/cdc/stream"
+	"walhook/dispatch/schedule"
 	"walhook/sql"
 )
 
@@ -27,7 +28,7 @@ type Queue struct {
 	horizon        *stream.Horizon
 	hasAssessments bool
 
-	queued   []*delivery
+	queued   []*schedule.Delivery
 	notHeld  map[int64]struct{} // webhooks with deliveries that are not in queued
 	versions map[int64]int64    // of the webhooks of each endpoint for which something was queued
 }
@@ -35,7 +36,9 @@ type Queue struct {
 // NewQueue returns a Queue. hasAssessments reports whether an assessment table is mapped. If so, a webhook for all
 // assessments matches only assessments that have an external id.
 func NewQueue(scheduler *Scheduler, horizon *stream.Horizon, hasAssessments bool) *Queue {
-	return &Queue{scheduler: scheduler, horizon: horizon, hasAssessments: hasAssessments}
+	q := &Queue{scheduler: scheduler, horizon: horizon, hasAssessments: hasAssessments}
+	q.reset()
+	return q
 }
 
 // eventRow is an event as walhook.event_in has it.
@@ -64,7 +67,7 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 			Kind: kindOf(e),
 		}
 	}
-	q.scheduler.horizonPrefetch.signal()
+	q.scheduler.horizonPrefetch.Signal()
 	batch.Queue(sql.ReadOrigin.SQL).QueryRow(func(row pgx.Row) error {
 		var origin string
 		if err := row.Scan(&origin); err != nil {
@@ -98,11 +101,11 @@ func (q *Queue) collect(rows pgx.Rows, from *addedEvents) error {
 			return fmt.Errorf("read what was queued: %w", err)
 		}
 		if endpointID.Valid {
-			put(&q.versions, endpointID.Int64, version.Int64)
+			q.versions[endpointID.Int64] = version.Int64
 			continue
 		}
 		if due.Bool || len(q.queued) >= handOverLimit { // a due delivery may have to wait for others
-			put(&q.notHeld, webhookID.Int64, struct{}{})
+			q.notHeld[webhookID.Int64] = struct{}{}
 			continue
 		}
 		for next < len(from.events) && !isEvent(&from.events[next], lsn.Uint64, ordinal.Int64, event.Int16) {
@@ -113,9 +116,9 @@ func (q *Queue) collect(rows pgx.Rows, from *addedEvents) error {
 				id.Int64, event.Int16, ordinal.Int64, pglogrepl.LSN(lsn.Uint64))
 		}
 		e := &from.events[next]
-		d := &delivery{
-			id: id.Int64, webhookID: webhookID.Int64, origin: from.origin, responseID: e.ResponseID,
-			lsn: e.LSN, ordinal: e.Ordinal, xid: q.horizon.Widen(e.XID), committedAt: e.CommitAt, event: e.Type, kind: kindOf(e),
+		d := &schedule.Delivery{
+			ID: id.Int64, WebhookID: webhookID.Int64, Origin: from.origin, ResponseID: e.ResponseID,
+			LSN: e.LSN, Ordinal: e.Ordinal, XID: q.horizon.Widen(e.XID), CommittedAt: e.CommitAt, Event: e.Type, Kind: kindOf(e),
 		}
 		q.queued = append(q.queued, d)
 	}
@@ -124,9 +127,9 @@ func (q *Queue) collect(rows pgx.Rows, from *addedEvents) error {
 
 func kindOf(e *cdc.Event) int16 {
 	if e.Recovered {
-		return kindRecovered
+		return schedule.KindRecovered
 	}
-	return kindStream
+	return schedule.KindStream
 }
 
 // isEvent reports whether the store has this event under these columns.
@@ -138,19 +141,24 @@ func isEvent(e *cdc.Event, lsn uint64, ordinal int64, event int16) bool {
 func (q *Queue) Committed(ctx context.Context) {
 	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
 		for _, d := range q.queued {
-			d.queuedBy = &span
+			d.QueuedBy = &span
 		}
 	}
 	if len(q.versions) > 0 {
-		q.scheduler.handOver(q.queued, q.notHeld, q.versions)
+		q.scheduler.schedule.HandOver(q.queued, q.notHeld, q.versions)
 	}
-	q.queued, q.notHeld, q.versions = nil, nil, nil
+	q.reset()
+}
+
+// reset begins to gather what the next transaction queues.
+func (q *Queue) reset() {
+	q.queued, q.notHeld, q.versions = nil, map[int64]struct{}{}, map[int64]int64{}
 }
 
 // Discarded drops what was queued in a transaction that failed, or whose outcome is unknown.
 func (q *Queue) Discarded() {
-	q.queued, q.notHeld, q.versions = nil, nil, nil
-	q.scheduler.requestRefresh()
+	q.reset()
+	q.scheduler.schedule.RequestRefresh()
 }
 
 // Keyed is called with whether the key is a JSON number from here on.
@@ -158,7 +166,7 @@ func (q *Queue) Keyed(numeric bool) { q.scheduler.numericID.Store(numeric) }
 
 // Began is called before the first transaction, once no other process queues any more. The store may have deliveries of
 // another process, or of a transaction of unknown outcome, that come before those that are queued from now on.
-func (q *Queue) Began() { q.scheduler.queueLoadAll() }
+func (q *Queue) Began() { q.scheduler.schedule.QueueLoadAll() }
 
 // nullableColumns are columns of a delivery that may be NULL, or need a conversion.
 type nullableColumns struct {
@@ -170,7 +178,7 @@ type nullableColumns struct {
 	origin string
 }
 
-func (n *nullableColumns) into(d *delivery) {
-	d.lsn, d.xid, d.version, d.event = pglogrepl.LSN(n.lsn.Uint64), n.xid.Int64, n.version.Int64, cdc.EventType(n.event)
-	d.origin = unique.Make(n.origin).Value() // shared by all deliveries of that origin
+func (n *nullableColumns) into(d *schedule.Delivery) {
+	d.LSN, d.XID, d.Version, d.Event = pglogrepl.LSN(n.lsn.Uint64), n.xid.Int64, n.version.Int64, cdc.EventType(n.event)
+	d.Origin = unique.Make(n.origin).Value() // shared by all deliveries of that origin
 }

@@ -12,27 +12,15 @@ import (
 
 	"walhook/cdc"
 	"walhook/dispatch/post"
+	"walhook/dispatch/schedule"
 	"walhook/sql"
 )
-
-// result is a delivery with the outcome of its attempt, to be recorded.
-type result struct {
-	d          *delivery
-	outcome    post.Outcome
-	at         time.Time // of the answer
-	final      bool
-	delay      time.Duration // until the next attempt; 0 if final
-	activation int64         // of the webhook when the attempt was made
-
-	wasLocked bool // it was deferred because another transaction had locked its rows
-	missing   bool // perhaps the store no longer had the delivery: a crash reverted its commit, or this was recorded before
-}
 
 // record records a batch of results, and the failures of endpoints. It is idempotent. It returns the results that have
 // to wait because another transaction has locked their rows.
 func (s *Scheduler) record(
-	ctx context.Context, to destination, results []result, endpoints []*endpoint,
-) (recorded, waiting []result, err error) {
+	ctx context.Context, to destination, results []schedule.Result, endpoints []schedule.EndpointFailures,
+) (recorded, waiting []schedule.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	recorded, waiting, err = s.disable(ctx, results)
@@ -46,7 +34,7 @@ func (s *Scheduler) record(
 		err = s.pool.SendBatch(ctx, batch).Close()
 	}
 	if isLocked(err) {
-		var locked []result
+		var locked []schedule.Result
 		recorded, locked, err = s.recordUnlocked(ctx, to, recorded, endpoints)
 		waiting = append(waiting, locked...)
 	}
@@ -58,8 +46,8 @@ func (s *Scheduler) record(
 
 // recordLocked records results that were deferred because of a lock. It does not wait for locks.
 func (s *Scheduler) recordLocked(
-	ctx context.Context, to destination, results []result,
-) (recorded, waiting []result, err error) {
+	ctx context.Context, to destination, results []schedule.Result,
+) (recorded, waiting []schedule.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	recorded, waiting, err = s.disable(ctx, results)
@@ -75,11 +63,11 @@ func (s *Scheduler) recordLocked(
 
 // recordUnlocked records the results whose rows nobody has locked, and returns the others as well.
 func (s *Scheduler) recordUnlocked(
-	ctx context.Context, to destination, results []result, endpoints []*endpoint,
-) (recorded, locked []result, err error) {
+	ctx context.Context, to destination, results []schedule.Result, endpoints []schedule.EndpointFailures,
+) (recorded, locked []schedule.Result, err error) {
 	ids := make([]int64, len(results))
 	for i := range results {
-		ids[i] = results[i].d.id
+		ids[i] = results[i].Delivery.ID
 	}
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, sql.LockDeliveries.SQL, ids)
@@ -90,7 +78,7 @@ func (s *Scheduler) recordUnlocked(
 		if err != nil {
 			return err
 		}
-		recorded, locked = partition(results, func(r *result) bool { return !slices.Contains(waits, r.d.id) })
+		recorded, locked = partition(results, func(r *schedule.Result) bool { return !slices.Contains(waits, r.Delivery.ID) })
 		batch := &pgx.Batch{}
 		s.queueResults(batch, to, recorded)
 		s.queueEndpoints(batch, endpoints)
@@ -99,7 +87,7 @@ func (s *Scheduler) recordUnlocked(
 	return recorded, locked, err
 }
 
-func partition(results []result, by func(*result) bool) (matching, others []result) {
+func partition(results []schedule.Result, by func(*schedule.Result) bool) (matching, others []schedule.Result) {
 	for i := range results {
 		if r := &results[i]; by(r) {
 			matching = append(matching, *r)
@@ -116,13 +104,13 @@ func isLocked(err error) bool {
 }
 
 // queueResults adds the statements that record results to a batch.
-func (s *Scheduler) queueResults(batch *pgx.Batch, to destination, results []result) {
+func (s *Scheduler) queueResults(batch *pgx.Batch, to destination, results []schedule.Result) {
 	var ended, retries sql.Rows[resultRow]
 	now := time.Now()
 	for i := range results {
 		r := &results[i]
-		row := r.row(s.age(now.Sub(r.at)))
-		if r.final {
+		row := row(r, s.age(now.Sub(r.At)))
+		if r.Final {
 			ended = append(ended, row)
 		} else {
 			retries = append(retries, row)
@@ -135,7 +123,7 @@ func (s *Scheduler) queueResults(batch *pgx.Batch, to destination, results []res
 		batch.Queue(to.retries.SQL, retries).Exec(func(tag pgconn.CommandTag) error {
 			missing := tag.RowsAffected() < int64(n)
 			for i := range results {
-				results[i].missing = missing && !results[i].final
+				results[i].Missing = missing && !results[i].Final
 			}
 			return nil
 		})
@@ -146,19 +134,19 @@ func (s *Scheduler) queueResults(batch *pgx.Batch, to destination, results []res
 // disable disables webhooks before their results are recorded: those whose endpoint answered 410, and those that have
 // failed for too long. If another transaction has locked a webhook that answered 410, its results have to wait. Others
 // are disabled after their next failure.
-func (s *Scheduler) disable(ctx context.Context, results []result) (rest, waiting []result, err error) {
+func (s *Scheduler) disable(ctx context.Context, results []schedule.Result) (rest, waiting []schedule.Result, err error) {
 	if err := s.supersede(ctx, results); err != nil {
 		return nil, nil, err
 	}
 	var gone, failing webhookArgs
 	for i := range results {
-		if r := &results[i]; r.outcome.Kind == post.Gone {
-			gone.add(r.d.webhookID, r.activation)
+		if r := &results[i]; r.Outcome.Kind == post.Gone {
+			gone.add(r.Delivery.WebhookID, r.Activation)
 		}
 	}
-	for _, v := range s.verdicts(results) {
-		if v.failing && !v.succeeded {
-			failing.add(v.webhookID, v.activation)
+	for _, v := range s.schedule.Verdicts(results) {
+		if v.Failing && !v.Succeeded {
+			failing.add(v.WebhookID, v.Activation)
 		}
 	}
 	enabled := gone.ids
@@ -182,23 +170,23 @@ func (s *Scheduler) disable(ctx context.Context, results []result) (rest, waitin
 	} else if err != nil {
 		return nil, nil, fmt.Errorf("disable webhooks: %w", err)
 	}
-	rest, waiting = partition(results, func(r *result) bool {
-		return r.outcome.Kind != post.Gone || !slices.Contains(enabled, r.d.webhookID)
+	rest, waiting = partition(results, func(r *schedule.Result) bool {
+		return r.Outcome.Kind != post.Gone || !slices.Contains(enabled, r.Delivery.WebhookID)
 	})
 	return rest, waiting, nil
 }
 
 // supersede keeps deliveries that were answered with 410 pending if their webhook has got another URL since, or was
 // enabled again.
-func (s *Scheduler) supersede(ctx context.Context, results []result) error {
-	gone := map[int64]*result{}
+func (s *Scheduler) supersede(ctx context.Context, results []schedule.Result) error {
+	gone := map[int64]*schedule.Result{}
 	var deliveries, webhooks, activations []int64
 	for i := range results {
-		if r := &results[i]; r.outcome.Kind == post.Gone && r.d.attempts+1 < s.cfg.MaxAttempts {
-			gone[r.d.id] = r
-			deliveries = append(deliveries, r.d.id)
-			webhooks = append(webhooks, r.d.webhookID)
-			activations = append(activations, r.activation)
+		if r := &results[i]; r.Outcome.Kind == post.Gone && r.Delivery.Attempts+1 < s.cfg.MaxAttempts {
+			gone[r.Delivery.ID] = r
+			deliveries = append(deliveries, r.Delivery.ID)
+			webhooks = append(webhooks, r.Delivery.WebhookID)
+			activations = append(activations, r.Activation)
 		}
 	}
 	if len(gone) == 0 {
@@ -212,7 +200,7 @@ func (s *Scheduler) supersede(ctx context.Context, results []result) error {
 	}
 	var id int64
 	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error {
-		gone[id].final = false
+		gone[id].Final = false
 		return nil
 	}); err != nil {
 		return fmt.Errorf("look for webhooks with another URL: %w", err)
@@ -222,14 +210,14 @@ func (s *Scheduler) supersede(ctx context.Context, results []result) error {
 
 // queueVerdicts records which webhooks are in trouble. A success clears earlier failures before a later failure is
 // marked.
-func (s *Scheduler) queueVerdicts(batch *pgx.Batch, results []result) {
+func (s *Scheduler) queueVerdicts(batch *pgx.Batch, results []schedule.Result) {
 	var succeeded, failing webhookArgs
-	for _, v := range s.verdicts(results) {
-		if v.succeeded {
-			succeeded.add(v.webhookID, v.activation)
+	for _, v := range s.schedule.Verdicts(results) {
+		if v.Succeeded {
+			succeeded.add(v.WebhookID, v.Activation)
 		}
-		if v.failing {
-			failing.add(v.webhookID, v.activation)
+		if v.Failing {
+			failing.add(v.WebhookID, v.Activation)
 		}
 	}
 	if len(succeeded.ids) > 0 {
@@ -238,12 +226,6 @@ func (s *Scheduler) queueVerdicts(batch *pgx.Batch, results []result) {
 	if len(failing.ids) > 0 {
 		batch.Queue(sql.MarkTrouble.SQL, failing.ids, failing.activations)
 	}
-}
-
-func (s *Scheduler) verdicts(results []result) []webhookVerdict {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return verdicts(results)
 }
 
 // webhookArgs are activations of webhooks, as parameters of statements.
@@ -257,7 +239,7 @@ func (s *Scheduler) logDisabled(rows pgx.Rows) error {
 	var detail string
 	_, err := pgx.ForEachRow(rows, []any{&detail}, func() error {
 		s.cfg.Log.Warn("a webhook was disabled", "detail", detail)
-		s.requestRefresh()
+		s.schedule.RequestRefresh()
 		return nil
 	})
 	return err
@@ -273,19 +255,17 @@ func (s *Scheduler) age(age time.Duration) time.Duration {
 }
 
 // queueEndpoints adds the statement that records the failures of endpoints, for administrators and the next owner.
-func (s *Scheduler) queueEndpoints(batch *pgx.Batch, endpoints []*endpoint) {
+func (s *Scheduler) queueEndpoints(batch *pgx.Batch, endpoints []schedule.EndpointFailures) {
 	if len(endpoints) == 0 {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	ids := make([]int64, len(endpoints))
 	failures := make([]int32, len(endpoints))
 	pauses := make([]int64, len(endpoints))
 	errors := make([]string, len(endpoints))
 	for i, e := range endpoints {
-		ids[i], failures[i], errors[i] = e.id, int32(e.failures), e.lastError
-		pauses[i] = max(time.Until(e.notBefore).Milliseconds(), 0)
+		ids[i], failures[i], errors[i] = e.EndpointID, int32(e.Failures), e.LastError
+		pauses[i] = max(time.Until(e.NotBefore).Milliseconds(), 0)
 	}
 	batch.Queue(sql.RecordEndpoint.SQL, sql.RecordEndpoint.Bind(sql.Args{
 		"endpoint_ids": ids, "failures": failures, "pauses": pauses, "errors": errors,
@@ -305,18 +285,18 @@ type resultRow struct {
 	Logged     bool   `sql:"logged"`
 }
 
-func (r *result) row(age time.Duration) resultRow {
-	succeeded := r.outcome.Kind == post.Success
+func row(r *schedule.Result, age time.Duration) resultRow {
+	succeeded := r.Outcome.Kind == post.Success
 	return resultRow{
-		DeliveryID: r.d.id,
-		Attempts:   int32(r.d.attempts),
+		DeliveryID: r.Delivery.ID,
+		Attempts:   int32(r.Delivery.Attempts),
 		Succeeded:  succeeded,
-		HTTPStatus: int32(r.outcome.HTTPStatus),
-		Error:      r.outcome.Error,
+		HTTPStatus: int32(r.Outcome.HTTPStatus),
+		Error:      r.Outcome.Error,
 		Age:        milliseconds(age),
-		Duration:   milliseconds(r.outcome.Duration),
-		Delay:      r.delay.Milliseconds(),
-		Logged:     !succeeded || r.d.hook.logged,
+		Duration:   milliseconds(r.Outcome.Duration),
+		Delay:      r.Delay.Milliseconds(),
+		Logged:     !succeeded || r.Delivery.Hook.Logged,
 	}
 }
 

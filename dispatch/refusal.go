@@ -2,11 +2,13 @@ package dispatch
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgerrcode"
 
 	"walhook/cdc"
+	"walhook/dispatch/schedule"
 	"walhook/sql"
 )
 
@@ -42,12 +44,12 @@ func refused(err error) bool {
 }
 
 // recordFunc records results at a destination. It returns the results that have to wait because of a lock.
-type recordFunc func(ctx context.Context, to destination, results []result) (recorded, waiting []result, err error)
+type recordFunc func(ctx context.Context, to destination, results []schedule.Result) (recorded, waiting []schedule.Result, err error)
 
 // recordOrOverflow records results in the log, or in its overflow while the log refuses some.
 func (s *Scheduler) recordOrOverflow(
-	ctx context.Context, results []result, record recordFunc,
-) (recorded, waiting []result, err error) {
+	ctx context.Context, results []schedule.Result, record recordFunc,
+) (recorded, waiting []schedule.Result, err error) {
 	var refusal error
 	if at := s.refusedAt.Load(); at == nil || time.Since(*at) > overflowFor {
 		if recorded, waiting, refusal = record(ctx, logDestination, results); refusal == nil || !refused(refusal) {
@@ -63,7 +65,7 @@ func (s *Scheduler) recordOrOverflow(
 			s.cfg.Log.Warn("the log takes no results; they go to its overflow", "error", refusal)
 		}
 		s.health.note(Logging, refusal)
-		s.upkeepWanted.signal()
+		s.upkeepWanted.Signal()
 	}
 	return recorded, waiting, nil
 }
@@ -72,21 +74,21 @@ func (s *Scheduler) recordOrOverflow(
 // These are rejected, so that they hold up no others. It returns the results that are left if the store accepts
 // nothing, and those that have to wait because of a lock.
 func (s *Scheduler) recordParts(
-	ctx context.Context, results []result, record recordFunc,
-) (left, waiting []result, err error) {
-	parts := [][]result{results}
-	var rejected []result
+	ctx context.Context, results []schedule.Result, record recordFunc,
+) (left, waiting []schedule.Result, err error) {
+	parts := [][]schedule.Result{results}
+	var rejected []schedule.Result
 	for len(parts) > 0 {
 		last := len(parts) - 1
 		part := parts[last]
 		recorded, locked, partErr := s.recordOrOverflow(ctx, part, record)
 		if partErr == nil {
-			s.resultsRecorded(recorded)
+			s.schedule.ResultsRecorded(recorded)
 			parts, waiting = parts[:last], append(waiting, locked...)
 			continue
 		}
 		err = partErr
-		if !refused(err) || s.rejectedCount()+len(rejected) >= rejectedLimit {
+		if !refused(err) || s.rejected.count()+len(rejected) >= rejectedLimit {
 			// The fault is not in single results.
 			for _, part := range parts {
 				left = append(left, part...)
@@ -107,26 +109,36 @@ func (s *Scheduler) recordParts(
 	return nil, waiting, err
 }
 
-func (s *Scheduler) rejectedCount() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.rejected)
-}
-
-func (s *Scheduler) reject(results []result, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *Scheduler) reject(results []schedule.Result, err error) {
 	for i := range results {
 		r := &results[i]
 		s.cfg.Log.Error("a result cannot be recorded; trying again now and then",
-			"delivery_id", r.d.id, "webhook_id", r.d.webhookID, "error", err)
+			"delivery_id", r.Delivery.ID, "webhook_id", r.Delivery.WebhookID, "error", err)
 	}
-	s.rejected = append(s.rejected, results...)
+	s.rejected.add(results)
 }
 
-func (s *Scheduler) takeRejected() (results []result) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	results, s.rejected = s.rejected, nil
+// rejected are results that the store refuses one by one. They count as unrecorded.
+type rejected struct {
+	mu      sync.Mutex
+	results []schedule.Result
+}
+
+func (r *rejected) add(results []schedule.Result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.results = append(r.results, results...)
+}
+
+func (r *rejected) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.results)
+}
+
+func (r *rejected) take() (results []schedule.Result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	results, r.results = r.results, nil
 	return results
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/sethvargo/go-retry"
 
 	"walhook/cdc/stream"
+	"walhook/dispatch/schedule"
 	"walhook/session"
 	"walhook/sql"
 )
@@ -110,27 +111,17 @@ func (s *Scheduler) closePool() {
 
 // drain stops new attempts, and waits until those in flight have ended and are recorded.
 func (s *Scheduler) drain() {
-	s.mu.Lock()
-	s.stopping = true
-	for _, e := range s.endpoints {
-		if e.timer != nil {
-			e.timer.Stop()
-		}
-	}
-	s.mu.Unlock()
+	s.schedule.Stop()
 	close(s.stopRequested)
 	deadline := time.Now().Add(s.cfg.Timeout + recordTimeout)
 	giveUp := time.AfterFunc(s.cfg.Timeout+time.Second, s.abort)
 	s.attempts.Wait()
 	giveUp.Stop()
 	for time.Now().Before(deadline) {
-		s.mu.Lock()
-		left := s.unrecorded - len(s.rejected)
-		s.mu.Unlock()
-		if left <= 0 {
+		if s.schedule.Counts().Unrecorded <= s.rejected.count() {
 			return
 		}
-		s.resultsPending.signal()
+		s.schedule.ResultsPending.Signal()
 		time.Sleep(5 * time.Millisecond)
 	}
 	s.cfg.Log.Warn("stopped with results that the store did not take; these deliveries will be sent again")
@@ -161,22 +152,22 @@ const lockedRetry = 250 * time.Millisecond
 // transactions have locked are deferred, so that they hold up no others. Results that the store rejects are retried now
 // and then.
 func (s *Scheduler) recordLoop(ctx context.Context) {
-	var deferred []result
+	var deferred []schedule.Result
 	retryDeferred := time.NewTimer(lockedRetry)
 	defer retryDeferred.Stop()
 	retryRejected := time.NewTicker(rejectedRetry)
 	defer retryRejected.Stop()
 	for ctx.Err() == nil {
-		var locked []result
+		var locked []schedule.Result
 		select {
-		case <-s.resultsPending:
-			results, endpoints := s.takeResults()
-			locked = s.recordAll(ctx, results, func(ctx context.Context, to destination, part []result) ([]result, []result, error) {
+		case <-s.schedule.ResultsPending:
+			results, endpoints := s.schedule.TakeResults()
+			locked = s.recordAll(ctx, results, func(ctx context.Context, to destination, part []schedule.Result) ([]schedule.Result, []schedule.Result, error) {
 				return s.record(ctx, to, part, endpoints)
 			})
 		case <-retryRejected.C:
-			if results := s.takeRejected(); len(results) > 0 {
-				locked = s.recordAll(ctx, results, func(ctx context.Context, to destination, part []result) ([]result, []result, error) {
+			if results := s.rejected.take(); len(results) > 0 {
+				locked = s.recordAll(ctx, results, func(ctx context.Context, to destination, part []schedule.Result) ([]schedule.Result, []schedule.Result, error) {
 					return s.record(ctx, to, part, nil)
 				})
 			}
@@ -187,7 +178,7 @@ func (s *Scheduler) recordLoop(ctx context.Context) {
 		case <-ctx.Done():
 		}
 		if len(locked) > 0 {
-			for _, id := range s.deferLocked(locked) {
+			for _, id := range s.schedule.DeferLocked(locked) {
 				s.cfg.Log.Info("a webhook's deliveries wait for a transaction that has locked them", "webhook_id", id)
 			}
 			deferred = append(deferred, locked...)
@@ -201,11 +192,11 @@ func (s *Scheduler) recordLoop(ctx context.Context) {
 
 // recordAll records results until the store has accepted or rejected each, except those that other transactions have
 // locked, which it returns.
-func (s *Scheduler) recordAll(ctx context.Context, left []result, record recordFunc) (locked []result) {
+func (s *Scheduler) recordAll(ctx context.Context, left []schedule.Result, record recordFunc) (locked []schedule.Result) {
 	err := retry.Do(ctx, newStoreBackoff(), func(ctx context.Context) error {
 		rest, waiting, err := s.recordParts(ctx, left, record)
 		left, locked = rest, append(locked, waiting...)
-		if err != nil || s.rejectedCount() == 0 {
+		if err != nil || s.rejected.count() == 0 {
 			s.noteUnless(ctx, Recording, err)
 		}
 		if len(left) == 0 && (err == nil || refused(err)) {
@@ -222,20 +213,20 @@ func (s *Scheduler) recordAll(ctx context.Context, left []result, record recordF
 }
 
 // findSuccessor queries the next delivery of a line in a goroutine of its own.
-func (s *Scheduler) findSuccessor(q *successorQuery) {
+func (s *Scheduler) findSuccessor(q *schedule.SuccessorQuery) {
 	s.queries.Add(1)
 	go func() {
 		defer s.queries.Done()
-		var next *delivery
+		var next *schedule.Delivery
 		var due, stale bool
 		err := retry.Do(s.attemptCtx, newStoreBackoff(), func(ctx context.Context) error {
 			var err error
-			next, due, stale, err = s.successor(ctx, q.endpoint.id, q.line.response, q.ordered)
+			next, due, stale, err = s.successor(ctx, q.EndpointID, q.ResponseID, q.Ordered)
 			s.noteUnless(ctx, Loading, err)
 			return retry.RetryableError(err)
 		})
 		if err == nil {
-			s.successorFound(q, next, due, stale)
+			s.schedule.SuccessorFound(q, next, due, stale)
 		}
 	}()
 }
@@ -244,11 +235,11 @@ func (s *Scheduler) findSuccessor(q *successorQuery) {
 func (s *Scheduler) loadLoop(ctx context.Context) {
 	for {
 		select {
-		case <-s.loadsPending:
+		case <-s.schedule.LoadsPending:
 		case <-ctx.Done():
 			return
 		}
-		loads := s.takeLoads()
+		loads := s.schedule.TakeLoads()
 		if len(loads) == 0 {
 			continue
 		}
@@ -258,7 +249,7 @@ func (s *Scheduler) loadLoop(ctx context.Context) {
 			s.cfg.Log.Warn("could not look for pending deliveries; trying again", "error", err)
 			s.pool.Reset() // as in recordAll
 		}
-		s.loadsEnded(loads, err)
+		s.schedule.LoadsEnded(loads, err)
 	}
 }
 
@@ -267,7 +258,7 @@ func (s *Scheduler) loadLoop(ctx context.Context) {
 func (s *Scheduler) visibilityLoop(ctx context.Context) {
 	for {
 		select {
-		case <-s.visibilityPending:
+		case <-s.schedule.VisibilityPending:
 		case <-s.horizonPrefetch:
 			// If this fails, the refresh below fails as well, and reports it.
 			_ = s.cfg.Horizon.Refresh(ctx)
@@ -281,7 +272,7 @@ func (s *Scheduler) visibilityLoop(ctx context.Context) {
 			err := refresh(ctx)
 			s.noteUnless(ctx, Visibility, err)
 			if err == nil {
-				left, ready = s.recheckVisibility()
+				left, ready = s.schedule.RecheckVisibility()
 			} else if ctx.Err() == nil {
 				s.cfg.Log.Warn("deliveries wait: the source cannot be asked what it shows", "error", err)
 				left, pause = 1, time.Second
@@ -298,7 +289,7 @@ func (s *Scheduler) visibilityLoop(ctx context.Context) {
 			}
 			select {
 			case <-time.After(pause):
-			case <-s.visibilityPending:
+			case <-s.schedule.VisibilityPending:
 			case <-ctx.Done():
 				return
 			}

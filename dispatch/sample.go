@@ -107,13 +107,9 @@ type Load struct {
 
 // Load returns it.
 func (s *Scheduler) Load() Load {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := Load{InFlight: s.inFlight, Held: s.memory.held, Unrecorded: s.unrecorded, Alive: time.Now().Before(s.startsUntil)}
-	for _, e := range s.endpoints {
-		if e.state.owned() {
-			l.Endpoints++
-		}
+	c := s.schedule.Counts()
+	return Load{
+		Endpoints: c.Endpoints, InFlight: c.InFlight, Held: c.Held, Unrecorded: c.Unrecorded,
+		Alive: time.Now().Before(c.StartsUntil),
 	}
-	return l
 }

@@ -13,6 +13,7 @@ import (
 	"walhook/cdc/catalog"
 	"walhook/cdc/stream"
 	"walhook/dispatch/post"
+	"walhook/dispatch/schedule"
 )
 
 // Config is what a Scheduler needs. All fields but Tracer are required.
@@ -77,10 +78,11 @@ type Scheduler struct {
 	numericID atomic.Bool // ResponseId is a JSON number
 	pool      *pgxpool.Pool
 
-	*schedule
-	rejected []result // refused by the store one by one; they count as unrecorded
+	schedule *schedule.Schedule
+	timers   map[*schedule.Endpoint]*time.Timer // guarded by the schedule's mutex
+	rejected rejected
 
-	horizonPrefetch wakeup // for visibilityLoop: deliveries are being queued, and will need a new horizon
+	horizonPrefetch schedule.Wakeup // for visibilityLoop: deliveries are being queued, and will need a new horizon
 	sampled         atomic.Pointer[Sample]
 	reader          atomic.Pointer[Reader] // another daemon that reads the slot; nil: none
 
@@ -88,7 +90,7 @@ type Scheduler struct {
 
 	health       health
 	refusedAt    atomic.Pointer[time.Time] // when the log last refused results; nil: it takes them
-	upkeepWanted wakeup                    // for upkeepLoop: the log has refused results
+	upkeepWanted schedule.Wakeup           // for upkeepLoop: the log has refused results
 
 	stopRequested chan struct{} // closed when the daemon begins to stop
 	attempts      sync.WaitGroup
@@ -101,43 +103,44 @@ type Scheduler struct {
 func NewScheduler(cfg Config) *Scheduler {
 	attemptCtx, abort := context.WithCancel(context.Background())
 	s := &Scheduler{
-		cfg: cfg, horizonPrefetch: newWakeup(), upkeepWanted: newWakeup(), stopRequested: make(chan struct{}),
-		attemptCtx: attemptCtx, abort: abort,
-		schedule: newSchedule(limits{
-			concurrency: cfg.Concurrency, endpointConcurrency: cfg.EndpointConcurrency,
-			maxAttempts: cfg.MaxAttempts, backoff: cfg.Backoff,
-		}),
+		cfg: cfg, horizonPrefetch: schedule.NewWakeup(), upkeepWanted: schedule.NewWakeup(), stopRequested: make(chan struct{}),
+		attemptCtx: attemptCtx, abort: abort, timers: map[*schedule.Endpoint]*time.Timer{},
 	}
+	s.schedule = schedule.New(schedule.Limits{
+		Concurrency: cfg.Concurrency, EndpointConcurrency: cfg.EndpointConcurrency,
+		MaxAttempts: cfg.MaxAttempts, Backoff: cfg.Backoff,
+	}, schedule.Actions{
+		Now: time.Now, Visible: cfg.Horizon.Visible, Send: s.sendAttempt, QuerySuccessor: s.findSuccessor, Arm: s.setTimer,
+	})
 	s.numericID.Store(cfg.NumericID)
-	s.now, s.visible, s.send, s.querySuccessor, s.arm = time.Now, cfg.Horizon.Visible, s.sendAttempt, s.findSuccessor, s.setTimer
 	return s
 }
 
-func (s *Scheduler) attempt(d *delivery) post.Outcome {
-	if d.hook.targetErr != nil {
-		return post.Misconfigured(d.hook.targetErr, time.Now())
+func (s *Scheduler) attempt(d *schedule.Delivery) post.Outcome {
+	if d.Hook.TargetErr != nil {
+		return post.Misconfigured(d.Hook.TargetErr, time.Now())
 	}
-	id := d.messageID()
-	body := post.AppendBody(make([]byte, 0, 128), d.event.String(), d.committedAt, d.responseID, s.numericID.Load())
-	outcome := s.cfg.Client.Attempt(s.attemptCtx, post.Request{Target: d.hook.target, MessageID: id, Body: body})
+	id := messageID(d)
+	body := post.AppendBody(make([]byte, 0, 128), d.Event.String(), d.CommittedAt, d.ResponseID, s.numericID.Load())
+	outcome := s.cfg.Client.Attempt(s.attemptCtx, post.Request{Target: d.Hook.Target, MessageID: id, Body: body})
 	outcome.Error = s.storable(outcome.Error)
 	return outcome
 }
 
-func (d *delivery) messageID() string {
-	if d.kind == kindTest || d.kind == kindManual {
-		return ManualMessageID(d.origin, d.id)
+func messageID(d *schedule.Delivery) string {
+	if d.Kind == schedule.KindTest || d.Kind == schedule.KindManual {
+		return ManualMessageID(d.Origin, d.ID)
 	}
-	return MessageID(d.origin, d.lsn, d.ordinal, d.event, d.webhookID)
+	return MessageID(d.Origin, d.LSN, d.Ordinal, d.Event, d.WebhookID)
 }
 
 // sendAttempt makes an attempt in a goroutine of its own.
-func (s *Scheduler) sendAttempt(d *delivery, unhealthy bool) {
+func (s *Scheduler) sendAttempt(d *schedule.Delivery, unhealthy bool) {
 	s.attempts.Add(1)
 	go func() {
 		defer s.attempts.Done()
 		o := s.attemptTraced(d)
-		r, was, is := s.attemptEnded(d, o, unhealthy)
+		r, was, is := s.schedule.AttemptEnded(d, o, unhealthy)
 		if o.Kind != post.Aborted {
 			s.reportAttempt(d, r, was, is)
 		}
@@ -145,42 +148,43 @@ func (s *Scheduler) sendAttempt(d *delivery, unhealthy bool) {
 }
 
 // reportAttempt reports an attempt to Observe and the log.
-func (s *Scheduler) reportAttempt(d *delivery, r result, was, is bool) {
-	o := r.outcome
+func (s *Scheduler) reportAttempt(d *schedule.Delivery, r schedule.Result, was, is bool) {
+	o := r.Outcome
 	s.cfg.Observe(Attempted{
-		Outcome: o, Final: r.final, Test: d.kind == kindTest, First: d.attempts == 0, SinceCommit: r.at.Sub(d.committedAt),
+		Outcome: o, Final: r.Final, Test: d.Kind == schedule.KindTest, First: d.Attempts == 0, SinceCommit: r.At.Sub(d.CommittedAt),
 	})
 	s.logAttempt(d, r)
 	switch {
 	case is && !was:
 		s.cfg.Log.Warn("endpoint failing; its deliveries wait",
-			"host", d.hook.displayURL(), "failures", failingAfter, "error", o.Error)
+			"host", d.Hook.DisplayURL(), "failures", schedule.FailingAfter, "error", o.Error)
 	case was && !is:
-		s.cfg.Log.Info("endpoint works again", "host", d.hook.displayURL())
+		s.cfg.Log.Info("endpoint works again", "host", d.Hook.DisplayURL())
 	}
 }
 
 // logAttempt logs an attempt: a warning if the delivery has failed for good, and a debug message otherwise.
-func (s *Scheduler) logAttempt(d *delivery, r result) {
+func (s *Scheduler) logAttempt(d *schedule.Delivery, r schedule.Result) {
 	level := slog.LevelDebug
-	if r.final && r.outcome.Kind != post.Success {
+	if r.Final && r.Outcome.Kind != post.Success {
 		level = slog.LevelWarn
 	}
 	if !s.cfg.Log.Enabled(context.Background(), level) {
 		return
 	}
 	s.cfg.Log.Log(context.Background(), level, "attempt",
-		"delivery_id", d.id, "webhook_id", d.webhookID, "message_id", d.messageID(), "response_id", d.responseID,
-		"event_type", d.event.String(), "attempt", d.attempts+1,
-		"host", d.hook.displayURL(), "outcome", r.outcome.Kind.String(), "final", r.final, "http_status", r.outcome.HTTPStatus,
-		"error", r.outcome.Error, "duration_ms", r.outcome.Duration.Milliseconds(), "next_in", r.delay.Round(time.Millisecond))
+		"delivery_id", d.ID, "webhook_id", d.WebhookID, "message_id", messageID(d), "response_id", d.ResponseID,
+		"event_type", d.Event.String(), "attempt", d.Attempts+1,
+		"host", d.Hook.DisplayURL(), "outcome", r.Outcome.Kind.String(), "final", r.Final, "http_status", r.Outcome.HTTPStatus,
+		"error", r.Outcome.Error, "duration_ms", r.Outcome.Duration.Milliseconds(), "next_in", r.Delay.Round(time.Millisecond))
 }
 
-func (s *Scheduler) setTimer(e *endpoint, in time.Duration) {
-	if e.timer != nil {
-		e.timer.Stop()
+func (s *Scheduler) setTimer(e *schedule.Endpoint, in time.Duration) {
+	if timer := s.timers[e]; timer != nil {
+		timer.Stop()
+		delete(s.timers, e)
 	}
 	if in >= 0 {
-		e.timer = time.AfterFunc(in, func() { s.timerFired(e) })
+		s.timers[e] = time.AfterFunc(in, func() { s.schedule.TimerFired(e) })
 	}
 }

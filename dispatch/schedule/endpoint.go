@@ -1,4 +1,4 @@
-package dispatch
+package schedule
 
 import (
 	"slices"
@@ -13,40 +13,40 @@ import (
 
 // Kinds of deliveries, as walhook.queue.kind has them.
 const (
-	kindStream int16 = iota
-	kindRecovered
-	kindTest
-	kindManual
+	KindStream int16 = iota
+	KindRecovered
+	KindTest
+	KindManual
 )
 
-// delivery is a pending delivery that this process holds in memory. Only this process sends it.
-type delivery struct {
-	version     int64  // of its webhook, as the store had it when the delivery was read
-	origin      string // the part of its webhook-id that names the store
-	id          int64
-	webhookID   int64
-	responseID  string
-	lsn         pglogrepl.LSN
-	ordinal     int64
-	xid         int64
-	committedAt time.Time
-	attempts    int // recorded before this one
-	event       cdc.EventType
-	kind        int16
+// Delivery is a pending delivery that this process holds in memory. Only this process sends it.
+type Delivery struct {
+	Version     int64  // of its webhook, as the store had it when the delivery was read
+	Origin      string // the part of its webhook-id that names the store
+	ID          int64
+	WebhookID   int64
+	ResponseID  string
+	LSN         pglogrepl.LSN
+	Ordinal     int64
+	XID         int64
+	CommittedAt time.Time
+	Attempts    int // recorded before this one
+	Event       cdc.EventType
+	Kind        int16
 	loadedDue   bool // by FetchDue
-	hook        *webhook
-	endpoint    *endpoint
+	Hook        *Webhook
+	endpoint    *Endpoint
 	generation  int                // of its endpoint when it was held
 	line        *line              // nil unless the delivery is a head of it
-	queuedBy    *trace.SpanContext // of the store transaction that queued it; nil: no trace, or queued by another process
+	QueuedBy    *trace.SpanContext // of the store transaction that queued it; nil: no trace, or queued by another process
 }
 
 // ordered reports whether the delivery keeps its place among those about its response.
-func (d *delivery) ordered() bool { return d.hook.ordered && d.kind != kindTest }
+func (d *Delivery) ordered() bool { return d.Hook.Ordered && d.Kind != KindTest }
 
 const (
-	// failingAfter is how many failures in a row make an endpoint a failing one.
-	failingAfter = 5
+	// FailingAfter is how many failures in a row make an endpoint a failing one.
+	FailingAfter = 5
 
 	// crowdedAt deliveries are shared by the endpoints that hold some: each may hold its share, but at most maxWindow,
 	// and at least minWindow, because a query for fewer is not worth its cost. Once all endpoints together hold
@@ -70,22 +70,22 @@ const (
 	probeInterval = 5 * time.Minute
 )
 
-// endpoint is what this process knows of one URL. The schedule's mutex guards it.
-type endpoint struct {
+// Endpoint is what this process knows of one URL. The schedule's mutex guards it.
+type Endpoint struct {
 	id      int64
-	hooks   []*webhook
+	hooks   []*Webhook
 	version int64 // of hooks
 
 	state  state
-	load   *endpointLoad // under way; nil unless loading or reloading
-	queues uint8         // those that it is in
+	load   *Load // under way; nil unless loading or reloading
+	queues uint8 // those that it is in
 
 	generation    int // of what is held
 	held          map[int64]struct{}
 	memory        *memory
-	active        map[int64]*delivery // in flight or unrecorded; all of them are held
-	due           []*delivery         // ready: tests first, then retries, then manual redeliveries
-	fresh         []*delivery         // ready: never tried
+	active        map[int64]*Delivery // in flight or unrecorded; all of them are held
+	due           []*Delivery         // ready: tests first, then retries, then manual redeliveries
+	fresh         []*Delivery         // ready: never tried
 	lastPickedDue bool                // the last attempt was for one of due
 	lines         map[string]*line    // by response
 	cursor        int64
@@ -94,8 +94,7 @@ type endpoint struct {
 	inFlight int
 	retrying int       // deliveries that failed and are due later, as far as is known
 	dueAt    time.Time // when to load again
-	timerAt  time.Time // when timer fires; zero: it is stopped
-	timer    *time.Timer
+	timerAt  time.Time // when its timer fires; zero: it is stopped
 
 	failures         int // in a row
 	failuresRecorded int // the same, as the store has it
@@ -115,8 +114,8 @@ type memory struct {
 	window  int // the most that one of them may hold
 }
 
-func newEndpoint(id int64, m *memory) *endpoint {
-	return &endpoint{id: id, memory: m, limit: 1}
+func newEndpoint(id int64, m *memory) *Endpoint {
+	return &Endpoint{id: id, memory: m, limit: 1}
 }
 
 // put and drop keep an empty map nil, because most endpoints are idle most of the time.
@@ -135,29 +134,29 @@ func drop[K comparable, V any](m *map[K]V, key K) {
 }
 
 // failing reports whether the endpoint has failed so often in a row that it only gets probes.
-func (e *endpoint) failing() bool { return e.failures >= failingAfter }
+func (e *Endpoint) failing() bool { return e.failures >= FailingAfter }
 
 // unhealthy reports whether the endpoint fails, or does not answer attempts in flight.
-func (e *endpoint) unhealthy(now time.Time) bool {
+func (e *Endpoint) unhealthy(now time.Time) bool {
 	return e.failures > 0 || e.inFlight > 0 && now.Sub(e.quietSince) > slowAfter
 }
 
 // ordered returns the ids of the enabled webhooks that keep the order.
-func (e *endpoint) ordered() []int64 {
+func (e *Endpoint) ordered() []int64 {
 	ids := make([]int64, 0, len(e.hooks))
 	for _, h := range e.hooks {
-		if h.enabled && h.ordered {
-			ids = append(ids, h.id)
+		if h.Enabled && h.Ordered {
+			ids = append(ids, h.ID)
 		}
 	}
 	return ids
 }
 
 // blocked reports whether nothing may be sent for the webhook now, nor anything behind its deliveries.
-func (e *endpoint) blocked(h *webhook) bool { return h.moving() || e.lockedResults[h.id] > 0 }
+func (e *Endpoint) blocked(h *Webhook) bool { return h.Moving() || e.lockedResults[h.ID] > 0 }
 
 // lockedResultRecorded counts a locked result of the webhook as recorded, and reports whether it was the last.
-func (e *endpoint) lockedResultRecorded(webhookID int64) bool {
+func (e *Endpoint) lockedResultRecorded(webhookID int64) bool {
 	if n := e.lockedResults[webhookID]; n > 1 {
 		e.lockedResults[webhookID] = n - 1
 		return false
@@ -167,9 +166,9 @@ func (e *endpoint) lockedResultRecorded(webhookID int64) bool {
 }
 
 // hasActive reports whether an attempt for the webhook is in flight or unrecorded.
-func (e *endpoint) hasActive(webhookID int64) bool {
+func (e *Endpoint) hasActive(webhookID int64) bool {
 	for _, d := range e.active {
-		if d.webhookID == webhookID {
+		if d.WebhookID == webhookID {
 			return true
 		}
 	}
@@ -178,30 +177,30 @@ func (e *endpoint) hasActive(webhookID int64) bool {
 
 // tryHold offers a delivery that was committed a moment ago. It reports whether the delivery is now held. If not, it
 // will be loaded from the store.
-func (e *endpoint) tryHold(d *delivery) bool {
-	if d.id <= e.cursor || !d.hook.enabled {
+func (e *Endpoint) tryHold(d *Delivery) bool {
+	if d.ID <= e.cursor || !d.Hook.Enabled {
 		return false // it was loaded before it was offered, or its webhook was disabled since
 	}
 	if e.state != complete || e.retrying > 0 || !e.dueAt.IsZero() || e.room() <= 0 ||
-		len(e.lockedResults) > 0 || slices.ContainsFunc(e.hooks, (*webhook).moving) {
+		len(e.lockedResults) > 0 || slices.ContainsFunc(e.hooks, (*Webhook).Moving) {
 		return false
 	}
 	e.hold(d)
-	e.cursor = d.id
+	e.cursor = d.ID
 	return true
 }
 
-func (e *endpoint) hold(d *delivery) {
+func (e *Endpoint) hold(d *Delivery) {
 	if len(e.held) == 0 {
 		e.memory.holders++
 	}
-	put(&e.held, d.id, struct{}{})
+	put(&e.held, d.ID, struct{}{})
 	e.memory.held++
 	d.generation = e.generation
 }
 
 // unhold is the reverse of hold.
-func (e *endpoint) unhold(id int64) {
+func (e *Endpoint) unhold(id int64) {
 	if _, held := e.held[id]; held {
 		drop(&e.held, id)
 		e.memory.held--
@@ -212,14 +211,14 @@ func (e *endpoint) unhold(id int64) {
 }
 
 // makeReady takes a delivery that may be attempted as soon as its endpoint has room.
-func (e *endpoint) makeReady(d *delivery) {
+func (e *Endpoint) makeReady(d *Delivery) {
 	switch {
-	case d.kind == kindTest: // an administrator waits for the answer
+	case d.Kind == KindTest: // an administrator waits for the answer
 		e.due = slices.Insert(e.due, 0, d)
-	case d.kind == kindManual:
+	case d.Kind == KindManual:
 		e.due = append(e.due, d)
-	case d.attempts > 0: // before manual redeliveries, of which there may be many
-		at := slices.IndexFunc(e.due, func(d *delivery) bool { return d.kind == kindManual })
+	case d.Attempts > 0: // before manual redeliveries, of which there may be many
+		at := slices.IndexFunc(e.due, func(d *Delivery) bool { return d.Kind == KindManual })
 		if at < 0 {
 			at = len(e.due)
 		}
@@ -232,7 +231,7 @@ func (e *endpoint) makeReady(d *delivery) {
 // pick returns the delivery to attempt next, or nil. of is the limit of attempts in flight to one URL. Due and fresh
 // deliveries alternate, so that neither waits behind a backlog of the other. While the endpoint is failing, due ones go
 // first, as probes, and hardly any never-tried delivery joins them.
-func (e *endpoint) pick(now time.Time, of int) *delivery {
+func (e *Endpoint) pick(now time.Time, of int) *Delivery {
 	admit := !e.failing() || e.retrying < of || now.Sub(e.lastAttempt) >= probeInterval
 	if !e.lastPickedDue || e.failing() {
 		if d := e.pickDue(admit); d != nil {
@@ -246,9 +245,9 @@ func (e *endpoint) pick(now time.Time, of int) *delivery {
 	return e.pickDue(admit)
 }
 
-func (e *endpoint) pickDue(admit bool) *delivery {
+func (e *Endpoint) pickDue(admit bool) *Delivery {
 	for i, d := range e.due {
-		if d.attempts > 0 || d.kind == kindTest || admit {
+		if d.Attempts > 0 || d.Kind == KindTest || admit {
 			e.due = append(e.due[:i], e.due[i+1:]...)
 			e.lastPickedDue = true
 			return d
@@ -257,7 +256,7 @@ func (e *endpoint) pickDue(admit bool) *delivery {
 	return nil
 }
 
-func (e *endpoint) pickFresh(admit bool) *delivery {
+func (e *Endpoint) pickFresh(admit bool) *Delivery {
 	if len(e.fresh) == 0 || !admit {
 		return nil
 	}
@@ -268,8 +267,8 @@ func (e *endpoint) pickFresh(admit bool) *delivery {
 	return d
 }
 
-// attemptEnded takes the outcome of an attempt, before it is recorded.
-func (e *endpoint) attemptEnded(d *delivery, o post.Outcome, now time.Time, of int) {
+// AttemptEnded takes the outcome of an attempt, before it is recorded.
+func (e *Endpoint) attemptEnded(d *Delivery, o post.Outcome, now time.Time, of int) {
 	if o.Kind == post.Aborted {
 		return
 	}
@@ -286,7 +285,7 @@ func (e *endpoint) attemptEnded(d *delivery, o post.Outcome, now time.Time, of i
 	case o.Kind != post.Success:
 		if counts {
 			e.failures++
-			if e.failures == failingAfter {
+			if e.failures == FailingAfter {
 				e.invalidate() // the window has shrunk: what is held would only wait
 			}
 		}
@@ -297,39 +296,39 @@ func (e *endpoint) attemptEnded(d *delivery, o post.Outcome, now time.Time, of i
 			e.notBefore = later(e.notBefore, now.Add(o.RetryAfter))
 		}
 	}
-	hook := e.byWebhook[d.webhookID]
+	hook := e.byWebhook[d.WebhookID]
 	if hook == nil {
 		hook = &latestAttempts{}
-		put(&e.byWebhook, d.webhookID, hook)
+		put(&e.byWebhook, d.WebhookID, hook)
 	}
 	hook.observe(o)
 }
 
 // reset clears the endpoint's failures, because an administrator has enabled a webhook again.
-func (e *endpoint) reset(now time.Time) {
+func (e *Endpoint) reset(now time.Time) {
 	e.failures, e.notBefore = 0, time.Time{}
 	e.latest.succeeded = now // failures of attempts in flight do not count either
 }
 
 // resultRecorded releases a delivery whose result is in the store: it has ended (final), or is to be retried. It
 // returns the new head of its line, or the line if its successor must be queried from the store.
-func (e *endpoint) resultRecorded(d *delivery, final bool) (next *delivery, query *line) {
-	e.unhold(d.id)
-	drop(&e.active, d.id)
+func (e *Endpoint) resultRecorded(d *Delivery, final bool) (next *Delivery, query *line) {
+	e.unhold(d.ID)
+	drop(&e.active, d.ID)
 	if len(e.active) == 0 {
 		e.byWebhook = nil
 	}
 	if e.load != nil {
 		// The query under way may return it as it was before.
-		put(&e.load.recorded, d.id, final)
+		put(&e.load.recorded, d.ID, final)
 		if !final {
 			e.on(moreStored)
 		}
 	}
 	switch {
-	case final && d.attempts > 0:
+	case final && d.Attempts > 0:
 		e.retrying = max(e.retrying-1, 0)
-	case !final && d.attempts == 0:
+	case !final && d.Attempts == 0:
 		e.retrying++
 	}
 	return e.advance(d, final)
@@ -337,7 +336,7 @@ func (e *endpoint) resultRecorded(d *delivery, final bool) (next *delivery, quer
 
 // invalidate drops everything that is not active from memory, to be loaded again. Use it whenever something has changed
 // that the order of deliveries depends on, such as a webhook.
-func (e *endpoint) invalidate() {
+func (e *Endpoint) invalidate() {
 	e.on(invalidated)
 	e.generation++
 	e.due, e.fresh, e.cursor = nil, nil, 0
@@ -353,7 +352,7 @@ func (e *endpoint) invalidate() {
 }
 
 // window is how many deliveries may be held: few while they would only wait, or while all endpoints together hold many.
-func (e *endpoint) window() int {
+func (e *Endpoint) window() int {
 	if e.failing() || e.memory.held >= crowdedAt {
 		return narrowWindow
 	}
@@ -361,11 +360,11 @@ func (e *endpoint) window() int {
 }
 
 // room is how many more never-tried deliveries may be held.
-func (e *endpoint) room() int { return max(e.window()-len(e.held), 0) }
+func (e *Endpoint) room() int { return max(e.window()-len(e.held), 0) }
 
 // roomDue is how many more due deliveries may be held. They fill at most half of the window, so that fresh ones fit as
 // well, but may always reach a minimum, so that fresh deliveries that wait cannot keep out the probes.
-func (e *endpoint) roomDue() int {
+func (e *Endpoint) roomDue() int {
 	least := minDueHeld
 	if e.memory.held >= crowdedAt {
 		least = narrowWindow
@@ -374,35 +373,35 @@ func (e *endpoint) roomDue() int {
 }
 
 // full reports whether nothing more may be held.
-func (e *endpoint) full() bool { return e.room() <= 0 && e.roomDue() <= 0 }
+func (e *Endpoint) full() bool { return e.room() <= 0 && e.roomDue() <= 0 }
 
 // runningLowDue reports whether it is time to load more due deliveries.
-func (e *endpoint) runningLowDue() bool { return len(e.due) <= e.window()/4 }
+func (e *Endpoint) runningLowDue() bool { return len(e.due) <= e.window()/4 }
 
 // runningLow reports whether it is time to load more deliveries.
-func (e *endpoint) runningLow() bool {
+func (e *Endpoint) runningLow() bool {
 	return (e.state == claimed || e.state == incomplete) && len(e.held) < e.window()/2
 }
 
 // applyLoad takes the deliveries that a load has found. admit makes a held delivery ready, or queues it in its line.
-func (e *endpoint) applyLoad(l *endpointLoad, now time.Time, admit func(*delivery)) {
-	if len(l.fresh) < int(l.asked.Room) {
+func (e *Endpoint) applyLoad(l *Load, now time.Time, admit func(*Delivery)) {
+	if len(l.Fresh) < int(l.Asked.Room) {
 		e.on(foundAll)
 	} else {
 		e.on(foundPart)
 	}
-	take := func(d *delivery) {
-		_, held := e.held[d.id]
-		_, recorded := l.recorded[d.id]
+	take := func(d *Delivery) {
+		_, held := e.held[d.ID]
+		_, recorded := l.recorded[d.ID]
 		if !held && !recorded {
 			e.hold(d)
 			admit(d)
 		}
 	}
-	for _, d := range l.tests {
+	for _, d := range l.Tests {
 		take(d)
 	}
-	for _, d := range l.due {
+	for _, d := range l.Due {
 		d.loadedDue = true
 		take(d)
 	}
@@ -411,16 +410,16 @@ func (e *endpoint) applyLoad(l *endpointLoad, now time.Time, admit func(*deliver
 		return id != 0 && !held && !l.recorded[id]
 	}
 	last, others := map[string]int64{}, map[string][]int64{}
-	for _, f := range l.fresh {
-		e.cursor = max(e.cursor, f.id)
-		if f.keepsOrder {
-			response := f.responseID
-			if f.others != nil {
-				others[response] = f.others
+	for _, f := range l.Fresh {
+		e.cursor = max(e.cursor, f.ID)
+		if f.KeepsOrder {
+			response := f.ResponseID
+			if f.Others != nil {
+				others[response] = f.Others
 			}
 			behind := unheld(last[response]) ||
-				slices.ContainsFunc(others[response], func(id int64) bool { return id < f.id && unheld(id) })
-			last[response] = f.id
+				slices.ContainsFunc(others[response], func(id int64) bool { return id < f.ID && unheld(id) })
+			last[response] = f.ID
 			if behind {
 				if line := e.lines[response]; line != nil {
 					line.successorInStore, line.othersInStore = true, true
@@ -428,10 +427,10 @@ func (e *endpoint) applyLoad(l *endpointLoad, now time.Time, admit func(*deliver
 				continue // loaded again once the earlier one has ended
 			}
 		}
-		take(f.delivery)
+		take(f.Delivery)
 	}
-	e.retrying = l.retrying
-	e.dueAt = l.dueAt
+	e.retrying = l.Retrying
+	e.dueAt = l.DueAt
 	if !e.dueAt.IsZero() && e.dueAt.Before(now) {
 		// More is due than fits, or it waits behind something: load again soon, but not at once.
 		e.dueAt = now.Add(dueRecheck)
@@ -439,7 +438,7 @@ func (e *endpoint) applyLoad(l *endpointLoad, now time.Time, admit func(*deliver
 }
 
 // nextWake is when the endpoint may have something to do though nothing happens to it; zero: never.
-func (e *endpoint) nextWake(now time.Time) time.Time {
+func (e *Endpoint) nextWake(now time.Time) time.Time {
 	at := e.dueAt
 	sooner := func(t time.Time) {
 		if t.After(now) && (at.IsZero() || t.Before(at)) {

@@ -1,4 +1,4 @@
-package dispatch
+package schedule
 
 import (
 	"testing"
@@ -16,31 +16,31 @@ func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := newEndpoint(1, &memory{window: maxWindow})
 		start := time.Unix(1_800_000_000, 0)
-		hooks := []*webhook{{id: 1, activation: 4}, {id: 2, activation: 5}}
-		var active []*delivery
-		var batch []result
+		hooks := []*Webhook{{ID: 1, Activation: 4}, {ID: 2, Activation: 5}}
+		var active []*Delivery
+		var batch []Result
 		begun := map[int64]time.Time{}
-		ended := map[int64][]result{}
+		ended := map[int64][]Result{}
 		trouble := map[int64]int{} // as in the store: the number of the result that it dates from
 		for n := range rapid.IntRange(1, 40).Draw(t, "steps") {
 			now := start.Add(time.Duration(n) * time.Second)
 			switch step := rapid.IntRange(0, 5).Draw(t, "step"); {
 			case step < 2:
 				hook := hooks[rapid.IntRange(0, 1).Draw(t, "webhook")]
-				d := &delivery{id: int64(n + 1), webhookID: hook.id, hook: hook, endpoint: e}
-				put(&e.active, d.id, d)
-				begun[d.id] = now
+				d := &Delivery{ID: int64(n + 1), WebhookID: hook.ID, Hook: hook, endpoint: e}
+				put(&e.active, d.ID, d)
+				begun[d.ID] = now
 				active = append(active, d)
 			case step < 5 && len(active) > 0:
 				i := rapid.IntRange(0, len(active)-1).Draw(t, "ends")
 				d := active[i]
 				active = append(active[:i:i], active[i+1:]...)
 				kind := rapid.SampledFrom([]post.OutcomeKind{post.Success, post.Retry, post.Gone}).Draw(t, "outcome")
-				o := post.Outcome{Kind: kind, Started: begun[d.id]}
+				o := post.Outcome{Kind: kind, Started: begun[d.ID]}
 				e.attemptEnded(d, o, now, 8)
-				r := result{d: d, outcome: o, activation: d.hook.activation}
+				r := Result{Delivery: d, Outcome: o, Activation: d.Hook.Activation}
 				batch = append(batch, r)
-				ended[d.webhookID] = append(ended[d.webhookID], r)
+				ended[d.WebhookID] = append(ended[d.WebhookID], r)
 			case step == 5:
 				recorded := batch
 				if rapid.Bool().Draw(t, "in parts") {
@@ -58,33 +58,33 @@ func TestTroubleFollowsTheLatestAttempt(t *testing.T) {
 					batch = nil
 				}
 				for _, v := range verdicts(recorded) {
-					if v.activation != hooks[v.webhookID-1].activation {
-						t.Fatalf("webhook %d is judged for activation %d", v.webhookID, v.activation)
+					if v.Activation != hooks[v.WebhookID-1].Activation {
+						t.Fatalf("webhook %d is judged for activation %d", v.WebhookID, v.Activation)
 					}
-					_, before := trouble[v.webhookID]
-					if v.succeeded {
-						delete(trouble, v.webhookID)
+					_, before := trouble[v.WebhookID]
+					if v.Succeeded {
+						delete(trouble, v.WebhookID)
 						before = false
 					}
-					if v.failing && !before {
-						trouble[v.webhookID] = len(ended[v.webhookID])
+					if v.Failing && !before {
+						trouble[v.WebhookID] = len(ended[v.WebhookID])
 					}
 				}
 				for i := range recorded {
-					e.resultRecorded(recorded[i].d, true)
+					e.resultRecorded(recorded[i].Delivery, true)
 				}
 				for _, hook := range hooks {
 					if len(batch) > 0 {
 						break
 					}
-					checkTrouble(t, hook.id, ended[hook.id], trouble)
+					checkTrouble(t, hook.ID, ended[hook.ID], trouble)
 				}
 			}
 		}
 	})
 }
 
-func checkTrouble(t *rapid.T, webhookID int64, ended []result, trouble map[int64]int) {
+func checkTrouble(t *rapid.T, webhookID int64, ended []Result, trouble map[int64]int) {
 	since, is := trouble[webhookID]
 	if len(ended) == 0 {
 		if is {
@@ -94,14 +94,14 @@ func checkTrouble(t *rapid.T, webhookID int64, ended []result, trouble map[int64
 	}
 	last := ended[0]
 	for n, r := range ended {
-		if !r.outcome.Started.Before(last.outcome.Started) {
+		if !r.Outcome.Started.Before(last.Outcome.Started) {
 			last = r
 		}
-		if r.outcome.Kind == post.Success && is && n >= since {
+		if r.Outcome.Kind == post.Success && is && n >= since {
 			t.Fatalf("webhook %d has been in trouble since result %d, and result %d is a success", webhookID, since, n+1)
 		}
 	}
-	if failed := last.outcome.Kind != post.Success; failed != is {
+	if failed := last.Outcome.Kind != post.Success; failed != is {
 		t.Fatalf("webhook %d is in trouble: %t, and its latest attempt failed: %t", webhookID, is, failed)
 	}
 }

@@ -1,68 +1,64 @@
-package dispatch
+package schedule
 
 import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 )
 
-// A notification loads the endpoints that it names, if they are ours, or all if it names none.
-func TestQueuedNotification(t *testing.T) {
+// What another daemon has queued is loaded if it is for an endpoint of ours.
+func TestQueuedElsewhere(t *testing.T) {
 	t.Parallel()
-	for payload, want := range map[string][]int64{"10": {10}, "99 x 20 10": {10}, "20": nil, "x": nil, "": {10, 30}} {
+	for name, tt := range map[string]struct {
+		tell func(*clocked)
+		want []int64
+	}{
+		"ours":             {func(c *clocked) { c.QueuedElsewhere([]int64{10}) }, []int64{10}},
+		"ours and others'": {func(c *clocked) { c.QueuedElsewhere([]int64{99, 20, 10}) }, []int64{10}},
+		"others'":          {func(c *clocked) { c.QueuedElsewhere([]int64{20}) }, nil},
+		"all":              {func(c *clocked) { c.QueueLoadAll() }, []int64{10, 30}},
+		"truncated":        {func(c *clocked) { c.InvalidateAll() }, []int64{10, 30}},
+	} {
 		c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2), edited(3, 30, 3))
-		c.markClaimed(0, 30, 0, 0)
-		c.queuedNotification(payload)
+		c.MarkClaimed(0, 30, 0, 0)
+		tt.tell(c)
 		var got []int64
 		for id, e := range c.endpoints {
 			if e.state == queued {
 				got = append(got, id)
 			}
 		}
-		if slices.Sort(got); !slices.Equal(got, want) {
-			t.Errorf("%q: %v are loaded, not %v", payload, got, want)
+		if slices.Sort(got); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v are loaded, not %v", name, got, tt.want)
 		}
 	}
 	c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2))
 	c.requestLoad(20)
-	if !drain(c.notificationPending) || c.takeQueuedForOthers() != "20" || c.takeQueuedForOthers() != "" {
+	if !drain(c.NotificationPending) || !slices.Equal(c.TakeQueuedForOthers(), []int64{20}) || len(c.TakeQueuedForOthers()) > 0 {
 		t.Error("the owner of an endpoint is not notified once of what was queued for it")
-	}
-	for _, n := range []int{notifyLimit, notifyLimit + 1} {
-		for id := range n {
-			c.queuedForOthers[int64(id)] = struct{}{}
-		}
-		want := n
-		if n > notifyLimit {
-			want = 0 // the payload is empty
-		}
-		if got := len(strings.Fields(c.takeQueuedForOthers())); got != want {
-			t.Errorf("of %d endpoints %d are named", n, got)
-		}
 	}
 }
 
 // Only endpoints whose deliveries depend on a change are invalidated. Only enabling a webhook resets failures.
 func TestReload(t *testing.T) {
 	t.Parallel()
-	of := func(hooks ...*webhook) *webhooks {
-		known := &webhooks{byID: map[int64]*webhook{}, enabled: true}
+	of := func(hooks ...*Webhook) *Webhooks {
+		known := &Webhooks{ByID: map[int64]*Webhook{}, Enabled: true}
 		for _, h := range hooks {
-			known.byID[h.id] = h
+			known.ByID[h.ID] = h
 		}
 		return known
 	}
 	first, second := edited(1, 10, 1), edited(2, 20, 2)
 	leaving, left := edited(1, 10, 1), edited(1, 10, 1)
-	leaving.previousEndpoints, left.previousEndpoints = []int64{30, 40}, []int64{30}
+	leaving.PreviousEndpoints, left.PreviousEndpoints = []int64{30, 40}, []int64{30}
 	enabled := edited(1, 10, 3)
-	enabled.activation = 3
+	enabled.Activation = 3
 	moved := edited(1, 20, 3)
-	moved.activation = 3
+	moved.Activation = 3
 	for name, tt := range map[string]struct {
-		before, after *webhooks
+		before, after *Webhooks
 		stale, reset  []int64
 		hooks         map[int64]int
 		gone          bool
@@ -94,12 +90,16 @@ func TestReload(t *testing.T) {
 	}
 	c := newClocked(t, first, second)
 	third := edited(3, 30, 3)
-	third.previousEndpoints = []int64{10}
-	if gone := c.applyWebhooks(of(first, third)); !gone || c.endpoints[30] == nil || len(c.endpoints[30].hooks) != 1 || len(c.endpoints[20].hooks) > 0 || c.e.state != complete {
+	third.PreviousEndpoints = []int64{10}
+	if gone := c.ApplyWebhooks(of(first, third)); !gone || c.endpoints[30] == nil || len(c.endpoints[30].hooks) != 1 || len(c.endpoints[20].hooks) > 0 || c.e.state != complete {
 		t.Errorf("webhooks are gone: %t; the endpoints are %v", gone, c.endpoints)
 	}
+	generation := c.e.generation
+	if c.ApplyWebhooks(of(first, edited(3, 30, 4))); c.e.generation != generation || c.endpoints[30].generation == 0 {
+		t.Error("an edit touches another endpoint, or not its own")
+	}
 	delete(c.endpoints, 20)
-	if c.applyWebhooks(of(first)); c.endpoints[20] != nil {
+	if c.ApplyWebhooks(of(first)); c.endpoints[20] != nil {
 		t.Error("an endpoint without webhooks is made")
 	}
 }
@@ -111,12 +111,12 @@ func TestSiteSwitch(t *testing.T) {
 	c := newClocked(t, hook)
 	used := *c.webhooks
 	off := used
-	off.enabled = false
-	c.applyWebhooks(&off)
+	off.Enabled = false
+	c.ApplyWebhooks(&off)
 	if n := c.offer(1); n != 0 {
 		t.Errorf("%d attempts begin while webhooks are not used", n)
 	}
-	if c.applyWebhooks(&used); len(c.sent) != 1 {
+	if c.ApplyWebhooks(&used); len(c.sent) != 1 {
 		t.Errorf("%d attempts begin once webhooks are used, not one", len(c.sent))
 	}
 	c.e.limit, c.stopping = 8, true
@@ -124,7 +124,7 @@ func TestSiteSwitch(t *testing.T) {
 		t.Errorf("%d attempts begin while the daemon stops", n)
 	}
 	queried := false
-	c.querySuccessor = func(*successorQuery) { queried = true }
+	c.actions.QuerySuccessor = func(*SuccessorQuery) { queried = true }
 	c.requestSuccessor(c.e, &line{})
 	if c.e.state = complete; queried {
 		t.Error("a stopping daemon queries successors")
@@ -144,7 +144,7 @@ func TestSiteSwitch(t *testing.T) {
 // A round trip loads few endpoints with much room, or many with little. If something happens meanwhile, it is repeated.
 func TestLoads(t *testing.T) {
 	t.Parallel()
-	hooks := make([]*webhook, 0, 300)
+	hooks := make([]*Webhook, 0, 300)
 	for id := range int64(300) {
 		hooks = append(hooks, edited(id+1, id+1, id+1))
 	}
@@ -154,46 +154,46 @@ func TestLoads(t *testing.T) {
 		c.learn(hooks...)
 		c.memory.held, c.memory.holders = tt.held, tt.busy
 		for _, h := range hooks {
-			c.markClaimed(0, h.id, 0, 0)
-			c.queueLoad(c.endpoints[h.id])
+			c.MarkClaimed(0, h.ID, 0, 0)
+			c.queueLoad(c.endpoints[h.ID])
 		}
-		drain(c.loadsPending)
-		if loads := c.takeLoads(); len(loads) != tt.loads || !drain(c.loadsPending) {
+		drain(c.LoadsPending)
+		if loads := c.TakeLoads(); len(loads) != tt.loads || !drain(c.LoadsPending) {
 			t.Errorf("with %d deliveries at %d endpoints one round trip asks for %d, not %d", tt.held, tt.busy, len(loads), tt.loads)
 		}
 	}
 	for name, tt := range map[string]struct {
-		prepare func(*clocked, *endpointLoad)
+		prepare func(*clocked, *Load)
 		err     error
 		again   bool // at once
 		later   bool
 	}{
-		"nothing came":         {prepare: func(*clocked, *endpointLoad) {}},
-		"something was missed": {prepare: func(c *clocked, _ *endpointLoad) { c.queueLoad(c.e) }, again: true},
-		"it was forgotten":     {prepare: func(c *clocked, _ *endpointLoad) { c.e.invalidate() }, again: true},
-		"it was lost":          {prepare: func(c *clocked, _ *endpointLoad) { c.e.on(disown) }},
-		"a webhook has come":   {prepare: func(_ *clocked, l *endpointLoad) { l.stale = true }, later: true},
-		"an edit was seen":     {prepare: func(_ *clocked, l *endpointLoad) { l.due = []*delivery{{id: 1, webhookID: 1, version: 9, attempts: 1}} }, later: true},
-		"a webhook is gone":    {prepare: func(_ *clocked, l *endpointLoad) { l.tests = []*delivery{{id: 1, webhookID: 9, kind: kindTest}} }, later: true},
-		"it has moved": {prepare: func(_ *clocked, l *endpointLoad) {
-			l.tests = []*delivery{{id: 1, webhookID: 2, version: 2, kind: kindTest}}
+		"nothing came":         {prepare: func(*clocked, *Load) {}},
+		"something was missed": {prepare: func(c *clocked, _ *Load) { c.queueLoad(c.e) }, again: true},
+		"it was forgotten":     {prepare: func(c *clocked, _ *Load) { c.e.invalidate() }, again: true},
+		"it was lost":          {prepare: func(c *clocked, _ *Load) { c.e.on(disown) }},
+		"a webhook has come":   {prepare: func(_ *clocked, l *Load) { l.Stale = true }, later: true},
+		"an edit was seen":     {prepare: func(_ *clocked, l *Load) { l.Due = []*Delivery{{ID: 1, WebhookID: 1, Version: 9, Attempts: 1}} }, later: true},
+		"a webhook is gone":    {prepare: func(_ *clocked, l *Load) { l.Tests = []*Delivery{{ID: 1, WebhookID: 9, Kind: KindTest}} }, later: true},
+		"it has moved": {prepare: func(_ *clocked, l *Load) {
+			l.Tests = []*Delivery{{ID: 1, WebhookID: 2, Version: 2, Kind: KindTest}}
 		}, later: true},
-		"the store does not answer": {prepare: func(*clocked, *endpointLoad) {}, err: errors.New("away"), later: true},
+		"the store does not answer": {prepare: func(*clocked, *Load) {}, err: errors.New("away"), later: true},
 	} {
 		c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2))
 		in := c.armed()
 		c.queueLoad(c.e)
-		loads := c.takeLoads()
+		loads := c.TakeLoads()
 		tt.prepare(c, loads[0])
-		c.loadsEnded(loads, tt.err)
+		c.LoadsEnded(loads, tt.err)
 		if (c.e.state == queued) != tt.again || (c.e.state == deferred) != tt.later || (*in >= 0) != tt.later || len(c.sent) > 0 {
 			t.Errorf("%s: it is in state %d, and its timer fires in %s; %d attempts start", name, c.e.state, *in, len(c.sent))
 		}
 	}
 	c := newClocked(t, edited(1, 10, 1))
 	for id := range int64(maxWindow) {
-		c.e.hold(&delivery{id: id + 1})
-		c.e.due = append(c.e.due, &delivery{id: id + 1})
+		c.e.hold(&Delivery{ID: id + 1})
+		c.e.due = append(c.e.due, &Delivery{ID: id + 1})
 	}
 	if c.queueLoad(c.e); c.e.state != incomplete {
 		t.Error("a full endpoint forgets that the store has more, or loads though there is no room")

@@ -1,4 +1,4 @@
-package dispatch
+package schedule
 
 import (
 	"testing"
@@ -9,45 +9,46 @@ import (
 
 // clocked is a schedule with one endpoint of its own, 10, and a clock that the test sets.
 type clocked struct {
-	*schedule
+	*Schedule
 	t    *testing.T
 	now  time.Time
-	e    *endpoint
-	sent []*delivery
+	e    *Endpoint
+	sent []*Delivery
 	id   int64
 }
 
-func newClocked(t *testing.T, hooks ...*webhook) *clocked {
+func newClocked(t *testing.T, hooks ...*Webhook) *clocked {
 	c := &clocked{t: t, now: time.Unix(1_800_000_000, 0)}
-	c.schedule = newSchedule(limits{concurrency: 64, endpointConcurrency: 8, maxAttempts: 3, backoff: post.Backoff{Base: time.Second, Cap: time.Hour}})
-	c.schedule.now = func() time.Time { return c.now }
-	c.visible = func(int64) bool { return true }
-	c.send = func(d *delivery, _ bool) { c.sent = append(c.sent, d) }
-	c.querySuccessor = func(*successorQuery) {}
-	c.arm = func(*endpoint, time.Duration) {}
+	c.Schedule = New(Limits{Concurrency: 64, EndpointConcurrency: 8, MaxAttempts: 3, Backoff: post.Backoff{Base: time.Second, Cap: time.Hour}}, Actions{
+		Now:            func() time.Time { return c.now },
+		Visible:        func(int64) bool { return true },
+		Send:           func(d *Delivery, _ bool) { c.sent = append(c.sent, d) },
+		QuerySuccessor: func(*SuccessorQuery) {},
+		Arm:            func(*Endpoint, time.Duration) {},
+	})
 	c.learn(hooks...)
-	c.allowStartsUntil(c.now.Add(1000 * time.Hour))
-	c.markClaimed(0, 10, 0, 0)
+	c.AllowStartsUntil(c.now.Add(1000 * time.Hour))
+	c.MarkClaimed(0, 10, 0, 0)
 	c.e = c.endpoints[10]
 	c.e.on(nothingPending)
 	return c
 }
 
-func (c *clocked) learn(hooks ...*webhook) {
-	known := &webhooks{byID: map[int64]*webhook{}, enabled: true}
+func (c *clocked) learn(hooks ...*Webhook) {
+	known := &Webhooks{ByID: map[int64]*Webhook{}, Enabled: true}
 	for _, h := range hooks {
-		known.byID[h.id] = h
+		known.ByID[h.ID] = h
 	}
-	c.applyWebhooks(known)
+	c.ApplyWebhooks(known)
 	if c.e != nil && c.e.state.owned() {
 		c.e.state = complete
 	}
 }
 
 // attempt starts an attempt, whatever the state of the endpoint.
-func (c *clocked) attempt() *delivery {
+func (c *clocked) attempt() *Delivery {
 	c.id++
-	d := &delivery{id: c.id, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e, generation: c.e.generation}
+	d := &Delivery{ID: c.id, WebhookID: 1, Hook: c.webhooks.ByID[1], endpoint: c.e, generation: c.e.generation}
 	c.e.hold(d)
 	c.startAttempt(d, c.now)
 	c.now = c.now.Add(time.Millisecond)
@@ -55,14 +56,14 @@ func (c *clocked) attempt() *delivery {
 }
 
 // ends ends an attempt that started at that time.
-func (c *clocked) ends(d *delivery, began time.Time, o post.Outcome) result {
+func (c *clocked) ends(d *Delivery, began time.Time, o post.Outcome) Result {
 	o.Started = began
-	r, _, _ := c.attemptEnded(d, o, false)
+	r, _, _ := c.AttemptEnded(d, o, false)
 	return r
 }
 
 // does makes an attempt that ends at once.
-func (c *clocked) does(o post.Outcome) result { return c.ends(c.attempt(), c.now, o) }
+func (c *clocked) does(o post.Outcome) Result { return c.ends(c.attempt(), c.now, o) }
 
 // offer hands over never-tried deliveries, and returns how many attempts start.
 func (c *clocked) offer(n int) int {
@@ -70,7 +71,7 @@ func (c *clocked) offer(n int) int {
 	c.e.state = complete
 	for range n {
 		c.id++
-		c.handOver([]*delivery{{id: c.id, webhookID: 1, responseID: time.Duration(c.id).String()}}, nil, map[int64]int64{10: c.e.version})
+		c.HandOver([]*Delivery{{ID: c.id, WebhookID: 1, ResponseID: time.Duration(c.id).String()}}, nil, map[int64]int64{10: c.e.version})
 	}
 	return len(c.sent) - before
 }
@@ -89,13 +90,13 @@ func TestFailuresInARow(t *testing.T) {
 		c.does(post.Outcome{Kind: post.Success})
 	}
 	c.expect(0, 8)
-	for n := range failingAfter - 1 {
+	for n := range FailingAfter - 1 {
 		c.does(post.Outcome{Kind: post.Retry})
 		c.expect(n+1, 8)
 	}
 	generation := c.e.generation
 	c.does(post.Outcome{Kind: post.Gone})
-	c.expect(failingAfter, 1)
+	c.expect(FailingAfter, 1)
 	if c.e.generation == generation {
 		t.Error("the deliveries that would only wait are still held")
 	}
@@ -125,11 +126,11 @@ func TestFailuresOfOverlappingAttempts(t *testing.T) {
 	began = c.now
 	older = c.attempt()
 	c.now = c.now.Add(time.Second)
-	for range failingAfter {
+	for range FailingAfter {
 		c.does(post.Outcome{Kind: post.Retry})
 	}
 	c.ends(older, began, post.Outcome{Kind: post.Success})
-	c.expect(failingAfter, 1)
+	c.expect(FailingAfter, 1)
 }
 
 // A pause that the receiver asks for can only get longer. Only enabling the webhook ends it.
@@ -149,7 +150,7 @@ func TestPauses(t *testing.T) {
 	}
 
 	again := *hook
-	again.version++
+	again.Version++
 	c.learn(&again)
 	if n := c.offer(1); n != 0 {
 		t.Errorf("%d attempts started after an edit of something else, during the pause", n)
@@ -163,7 +164,7 @@ func TestPauses(t *testing.T) {
 	inFlight := c.attempt()
 	clear(c.endpointsToRecord)
 	enabled := again
-	enabled.version, enabled.activation = enabled.version+1, 1
+	enabled.Version, enabled.Activation = enabled.Version+1, 1
 	c.learn(&enabled, other)
 	c.expect(0, c.e.limit)
 	if _, is := c.endpointsToRecord[c.e]; !is {
@@ -188,23 +189,23 @@ func TestClaimedEndpointKeepsItsFailures(t *testing.T) {
 	c := newClocked(t, edited(1, 10, 1))
 	c.does(post.Outcome{Kind: post.Success})
 	c.does(post.Outcome{Kind: post.Success})
-	c.resultsRecorded(c.results)
-	c.markReleased(0, []int64{10})
+	c.ResultsRecorded(c.results)
+	c.MarkReleased(0, []int64{10})
 	clear(c.endpointsToRecord)
 	enabled := *edited(1, 10, 2)
-	enabled.activation = 1
+	enabled.Activation = 1
 	c.learn(&enabled)
 	if len(c.endpointsToRecord) > 0 {
 		t.Error("the failures of an endpoint that another daemon owns would be overwritten")
 	}
-	c.markClaimed(0, 10, failingAfter, time.Hour)
-	c.expect(failingAfter, 1)
+	c.MarkClaimed(0, 10, FailingAfter, time.Hour)
+	c.expect(FailingAfter, 1)
 	if n := c.offer(2); n != 0 {
 		t.Errorf("%d attempts started during the pause", n)
 	}
 	before := len(c.sent)
 	c.now = c.now.Add(2 * time.Hour)
-	c.timerFired(c.e)
+	c.TimerFired(c.e)
 	if n := len(c.sent) - before; n != 1 {
 		t.Fatalf("%d attempts started after the pause, not one", n)
 	}
@@ -220,12 +221,12 @@ func TestClaimedEndpointKeepsItsFailures(t *testing.T) {
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
-	for range failingAfter {
+	for range FailingAfter {
 		c.does(post.Outcome{Kind: post.Retry})
 	}
 	c.e.retrying = 8
-	fresh := &delivery{id: 1000, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e}
-	c.e.fresh = []*delivery{fresh}
+	fresh := &Delivery{ID: 1000, WebhookID: 1, Hook: c.webhooks.ByID[1], endpoint: c.e}
+	c.e.fresh = []*Delivery{fresh}
 	c.e.inFlight = 0
 	if c.e.pick(c.now, 8) != nil {
 		t.Error("something that was never tried is sent beside enough probes")
@@ -233,7 +234,7 @@ func TestProbes(t *testing.T) {
 	if d := c.e.pick(c.now.Add(probeInterval), 8); d != fresh {
 		t.Error("nothing is sent though the last probe is long ago")
 	}
-	c.e.fresh, c.e.retrying = []*delivery{fresh}, 7
+	c.e.fresh, c.e.retrying = []*Delivery{fresh}, 7
 	if d := c.e.pick(c.now, 8); d != fresh {
 		t.Error("nothing is sent though there are few probes")
 	}
@@ -245,7 +246,7 @@ func TestProbes(t *testing.T) {
 
 func TestDecide(t *testing.T) {
 	t.Parallel()
-	l := limits{maxAttempts: 3, backoff: post.Backoff{Base: time.Second, Cap: time.Hour}}
+	l := Limits{MaxAttempts: 3, Backoff: post.Backoff{Base: time.Second, Cap: time.Hour}}
 	for name, c := range map[string]struct {
 		before int
 		o      post.Outcome
@@ -259,9 +260,9 @@ func TestDecide(t *testing.T) {
 		"gone":                    {o: post.Outcome{Kind: post.Gone}, final: true},
 		"the last failure":        {before: 2, o: post.Outcome{Kind: post.Retry}, final: true},
 	} {
-		r := l.decide(&delivery{attempts: c.before, hook: &webhook{activation: 4}}, c.o, time.Time{})
-		if r.final != c.final || r.delay < c.least || r.final && r.delay != 0 || r.activation != 4 {
-			t.Errorf("%s: final %t, the next attempt in %s, activation %d", name, r.final, r.delay, r.activation)
+		r := l.decide(&Delivery{Attempts: c.before, Hook: &Webhook{Activation: 4}}, c.o, time.Time{})
+		if r.Final != c.final || r.Delay < c.least || r.Final && r.Delay != 0 || r.Activation != 4 {
+			t.Errorf("%s: final %t, the next attempt in %s, activation %d", name, r.Final, r.Delay, r.Activation)
 		}
 	}
 }
@@ -270,11 +271,11 @@ func TestDecide(t *testing.T) {
 func TestNoAttemptStarts(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
-	c.allowStartsUntil(c.now.Add(-time.Second))
+	c.AllowStartsUntil(c.now.Add(-time.Second))
 	if n := c.offer(1); n != 0 {
 		t.Errorf("%d attempts started after the lease", n)
 	}
-	c.allowStartsUntil(c.now.Add(time.Hour))
+	c.AllowStartsUntil(c.now.Add(time.Hour))
 	if len(c.sent) != 1 {
 		t.Errorf("%d attempts started with a new lease, not one", len(c.sent))
 	}

@@ -1,4 +1,4 @@
-package dispatch
+package schedule
 
 import "time"
 
@@ -21,13 +21,13 @@ const (
 
 // waitOf returns what keeps the endpoint from its next attempt, if it has a delivery to send. What keeps all endpoints
 // is in startAttempts, and what keeps single deliveries in admit, pick and line.
-func (s *schedule) waitOf(e *endpoint, now time.Time) wait {
+func (s *Schedule) waitOf(e *Endpoint, now time.Time) wait {
 	switch {
 	case !e.state.sends():
 		return waitsForOwnership
 	case now.Before(e.notBefore):
 		return waitsForPause
-	case e.inFlight >= min(e.limit, s.limits.endpointConcurrency) || e.failing() && e.inFlight > 0:
+	case e.inFlight >= min(e.limit, s.limits.EndpointConcurrency) || e.failing() && e.inFlight > 0:
 		return waitsForAnswer
 	case (e.inFlight > 0 || e.lastAttempt.IsZero()) && !s.roomFor(waitsForQuarter):
 		return waitsForQuarter
@@ -41,8 +41,8 @@ func (s *schedule) waitOf(e *endpoint, now time.Time) wait {
 const throttledBatch = 2
 
 // roomFor reports whether throttled endpoints of that kind may start another attempt.
-func (s *schedule) roomFor(w wait) bool {
-	of := s.limits.concurrency
+func (s *Schedule) roomFor(w wait) bool {
+	of := s.limits.Concurrency
 	if w == waitsForQuarter {
 		return of == 1 || s.inFlight < of-max(of/4, 1)
 	}
@@ -50,7 +50,7 @@ func (s *schedule) roomFor(w wait) bool {
 }
 
 // releaseThrottled returns throttled endpoints to the ring if there is room.
-func (s *schedule) releaseThrottled() {
+func (s *Schedule) releaseThrottled() {
 	for w := waitsForQuarter; w < waits; w++ {
 		if !s.roomFor(w) {
 			continue
@@ -64,11 +64,11 @@ func (s *schedule) releaseThrottled() {
 // fifo is a queue of endpoints. Each is in it at most once.
 type fifo struct {
 	bit   uint8 // of endpoint.queues
-	queue []*endpoint
+	queue []*Endpoint
 }
 
 // push adds an endpoint at the end, unless it is in the queue.
-func (q *fifo) push(e *endpoint) {
+func (q *fifo) push(e *Endpoint) {
 	if e.queues&q.bit == 0 {
 		e.queues |= q.bit
 		q.queue = append(q.queue, e)
@@ -76,7 +76,7 @@ func (q *fifo) push(e *endpoint) {
 }
 
 // pop removes and returns the first endpoint. The queue must not be empty.
-func (q *fifo) pop() *endpoint {
+func (q *fifo) pop() *Endpoint {
 	e := q.queue[0]
 	q.queue[0] = nil
 	q.queue = q.queue[1:]

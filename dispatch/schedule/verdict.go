@@ -1,4 +1,4 @@
-package dispatch
+package schedule
 
 import (
 	"cmp"
@@ -35,32 +35,39 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// webhookVerdict is what a batch of results says about one activation of a webhook. Only the store knows which webhooks
+// Verdict is what a batch of results says about one activation of a webhook. Only the store knows which webhooks
 // are in trouble.
-type webhookVerdict struct {
-	webhookID, activation int64
+type Verdict struct {
+	WebhookID, Activation int64
 
-	succeeded bool // at least once: earlier failures no longer count
-	failing   bool // its latest attempt failed, whether recorded or not
+	Succeeded bool // at least once: earlier failures no longer count
+	Failing   bool // its latest attempt failed, whether recorded or not
 }
 
 // verdicts returns the verdicts of a batch, sorted. Results may be recorded in any order.
-func verdicts(results []result) []webhookVerdict {
+func verdicts(results []Result) []Verdict {
 	type key struct{ webhookID, activation int64 }
-	of := map[key]webhookVerdict{}
+	of := map[key]Verdict{}
 	for i := range results {
 		r := &results[i]
-		if r.outcome.Kind == post.Aborted {
+		if r.Outcome.Kind == post.Aborted {
 			continue
 		}
-		k := key{r.d.webhookID, r.activation}
+		k := key{r.Delivery.WebhookID, r.Activation}
 		v := of[k]
-		of[k] = webhookVerdict{
-			webhookID: k.webhookID, activation: k.activation,
-			succeeded: v.succeeded || r.outcome.Kind == post.Success, failing: r.d.endpoint.byWebhook[k.webhookID].failing(),
+		of[k] = Verdict{
+			WebhookID: k.webhookID, Activation: k.activation,
+			Succeeded: v.Succeeded || r.Outcome.Kind == post.Success, Failing: r.Delivery.endpoint.byWebhook[k.webhookID].failing(),
 		}
 	}
-	return slices.SortedFunc(maps.Values(of), func(a, b webhookVerdict) int {
-		return cmp.Or(cmp.Compare(a.webhookID, b.webhookID), cmp.Compare(a.activation, b.activation))
+	return slices.SortedFunc(maps.Values(of), func(a, b Verdict) int {
+		return cmp.Or(cmp.Compare(a.WebhookID, b.WebhookID), cmp.Compare(a.Activation, b.Activation))
 	})
+}
+
+// Verdicts returns the verdicts of a batch.
+func (s *Schedule) Verdicts(results []Result) []Verdict {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return verdicts(results)
 }

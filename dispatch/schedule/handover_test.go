@@ -1,58 +1,59 @@
-package dispatch
+package schedule
 
 import (
-	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
-	"walhook/cdc/stream"
+	"walhook/dispatch/post"
 )
 
 // edited is a webhook as it was after some edit.
-func edited(id, endpoint, edit int64) *webhook {
-	return &webhook{id: id, endpointID: endpoint, version: edit, enabled: true, ordered: true}
+func edited(id, endpoint, edit int64) *Webhook {
+	return &Webhook{ID: id, EndpointID: endpoint, Version: edit, Enabled: true, Ordered: true}
 }
 
-// newKnowing returns a Scheduler that knows these webhooks and sends nothing.
-func newKnowing(hooks ...*webhook) *Scheduler {
-	s := NewScheduler(Config{Loaded: func(int) {}, Horizon: stream.NewHorizon(nil)})
+// newKnowing returns a schedule that knows these webhooks and sends nothing.
+func newKnowing(hooks ...*Webhook) *Schedule {
+	s := New(Limits{}, Actions{
+		Now: time.Now, Visible: func(int64) bool { return true }, Arm: func(*Endpoint, time.Duration) {},
+	})
 	s.learn(hooks...)
 	return s
 }
 
-func (s *Scheduler) learn(hooks ...*webhook) {
-	known := &webhooks{byID: map[int64]*webhook{}}
+func (s *Schedule) learn(hooks ...*Webhook) {
+	known := &Webhooks{ByID: map[int64]*Webhook{}}
 	for _, h := range hooks {
-		known.byID[h.id] = h
+		known.ByID[h.ID] = h
 	}
-	s.applyWebhooks(known)
+	s.ApplyWebhooks(known)
 }
 
 // own claims endpoints, with nothing pending in the store.
-func (s *Scheduler) own(ids ...int64) {
+func (s *Schedule) own(ids ...int64) {
 	for _, id := range ids {
-		s.markClaimed(0, id, 0, 0)
+		s.MarkClaimed(0, id, 0, 0)
 		s.endpoints[id].on(nothingPending)
 	}
 }
 
 // queued hands over a delivery for one of the webhooks of a store, or, unless kept, only the fact that it was queued.
-func (s *Scheduler) queued(id int64, h *webhook, kept bool, store ...*webhook) {
-	var at []*webhook
+func (s *Schedule) queued(id int64, h *Webhook, kept bool, store ...*Webhook) {
+	var at []*Webhook
 	for _, o := range store {
-		if o.endpointID == h.endpointID {
+		if o.EndpointID == h.EndpointID {
 			at = append(at, o)
 		}
 	}
-	versions := map[int64]int64{h.endpointID: versionOf(at)}
+	versions := map[int64]int64{h.EndpointID: versionOf(at)}
 	if kept {
-		s.handOver([]*delivery{{id: id, webhookID: h.id, responseID: "7"}}, nil, versions)
+		s.HandOver([]*Delivery{{ID: id, WebhookID: h.ID, ResponseID: "7"}}, nil, versions)
 	} else {
-		s.handOver(nil, map[int64]struct{}{h.id: {}}, versions)
+		s.HandOver(nil, map[int64]struct{}{h.ID: {}}, versions)
 	}
 }
 
@@ -61,13 +62,13 @@ func (s *Scheduler) queued(id int64, h *webhook, kept bool, store ...*webhook) {
 func TestOwnerIsNotifiedOfANewWebhook(t *testing.T) {
 	t.Parallel()
 	ours, others := edited(1, 10, 1), edited(2, 20, 2)
-	for _, known := range [][]*webhook{{ours}, {ours, others}, {ours, edited(2, 10, 1)}} {
+	for _, known := range [][]*Webhook{{ours}, {ours, others}, {ours, edited(2, 10, 1)}} {
 		for _, kept := range []bool{true, false} {
 			s := newKnowing(known...)
 			s.own(10)
 			s.queued(1, others, kept, ours, others)
-			if got := s.takeQueuedForOthers(); got != "20" || len(s.endpoints[10].held) > 0 {
-				t.Errorf("endpoints %q were named, not 20, and %v are held", got, s.endpoints[10].held)
+			if got := s.TakeQueuedForOthers(); !slices.Equal(got, []int64{20}) || len(s.endpoints[10].held) > 0 {
+				t.Errorf("endpoints %d were named, not 20, and %v are held", got, s.endpoints[10].held)
 			}
 		}
 	}
@@ -77,8 +78,8 @@ func TestOwnerIsNotifiedOfANewWebhook(t *testing.T) {
 func TestStaleWebhooksHoldNothing(t *testing.T) {
 	t.Parallel()
 	here, elsewhere, off := edited(1, 10, 1), edited(2, 20, 2), edited(3, 10, 3)
-	off.enabled = false
-	for name, edit := range map[string]*webhook{
+	off.Enabled = false
+	for name, edit := range map[string]*Webhook{
 		"a webhook has come":       edited(4, 10, 4),
 		"one has moved":            edited(2, 10, 4),
 		"one is enabled again":     edited(3, 10, 4),
@@ -95,21 +96,21 @@ func TestStaleWebhooksHoldNothing(t *testing.T) {
 			if held() != 1 {
 				t.Fatalf("%d deliveries are held, and everything is known", held())
 			}
-			store := map[int64]*webhook{1: here, 2: elsewhere, 3: off}
-			store[edit.id] = edit
-			var hooks []*webhook
+			store := map[int64]*Webhook{1: here, 2: elsewhere, 3: off}
+			store[edit.ID] = edit
+			var hooks []*Webhook
 			for _, h := range store {
 				hooks = append(hooks, h)
 			}
 			for _, kept := range []bool{true, false} {
 				s.queued(2, store[1], kept, hooks...)
-				if held() != 1 || len(s.refreshWanted) != 1 {
-					t.Fatalf("%d deliveries are held, and %d refreshes requested, with a delivery kept: %t", held(), len(s.refreshWanted), kept)
+				if held() != 1 || len(s.RefreshWanted) != 1 {
+					t.Fatalf("%d deliveries are held, and %d refreshes requested, with a delivery kept: %t", held(), len(s.RefreshWanted), kept)
 				}
-				<-s.refreshWanted
+				<-s.RefreshWanted
 			}
 			s.learn(hooks...)
-			e := s.endpoints[store[1].endpointID]
+			e := s.endpoints[store[1].EndpointID]
 			e.state = complete // a load has found nothing else
 			s.queued(3, store[1], true, hooks...)
 			if held() != 1 || len(e.held) != 1 {
@@ -126,17 +127,17 @@ func TestStaleLoadIsDeferred(t *testing.T) {
 	s.own(10)
 	e := s.endpoints[10]
 	s.queueLoad(e)
-	loads := s.takeLoads()
+	loads := s.TakeLoads()
 	if len(loads) != 1 {
 		t.Fatalf("%d loads began, not 1", len(loads))
 	}
-	loads[0].stale = true
-	s.loadsEnded(loads, nil)
+	loads[0].Stale = true
+	s.LoadsEnded(loads, nil)
 	s.startAttempts()
 	if !s.loads.empty() || e.state != deferred || e.dueAt.IsZero() {
 		t.Errorf("%d loads are queued at once; the next is due at %s", len(s.loads.queue), e.dueAt)
 	}
-	if len(s.refreshWanted) != 1 {
+	if len(s.RefreshWanted) != 1 {
 		t.Error("the webhooks are not loaded")
 	}
 }
@@ -147,28 +148,31 @@ func TestTurnedAwayEndpointsGetTheirTurn(t *testing.T) {
 	t.Parallel()
 	const urls, each, concurrency = 300, 3, 16
 	for seed := range uint64(20) {
-		var hooks []*webhook
+		var hooks []*Webhook
 		for id := range int64(urls) {
-			hooks = append(hooks, &webhook{id: id + 1, endpointID: id + 1, enabled: true, targetErr: errors.New("no target")})
+			hooks = append(hooks, &Webhook{ID: id + 1, EndpointID: id + 1, Enabled: true})
 		}
-		s := NewScheduler(Config{
-			Loaded: func(int) {}, Observe: func(Attempted) {}, Horizon: stream.NewHorizon(nil), Log: slog.New(slog.DiscardHandler),
-			MaxAttempts: 1, Concurrency: concurrency, EndpointConcurrency: 8,
+		var s *Schedule
+		s = New(Limits{MaxAttempts: 1, Concurrency: concurrency, EndpointConcurrency: 8}, Actions{
+			Now: time.Now, Visible: func(int64) bool { return true }, Arm: func(*Endpoint, time.Duration) {},
+			Send: func(d *Delivery, unhealthy bool) {
+				go func() { s.AttemptEnded(d, post.Outcome{Kind: post.Retry, Started: time.Now()}, unhealthy) }()
+			},
 		})
 		s.learn(hooks...)
-		s.webhooks.enabled = true
-		s.allowStartsUntil(time.Now().Add(time.Hour))
-		var queued []*delivery
+		s.webhooks.Enabled = true
+		s.AllowStartsUntil(time.Now().Add(time.Hour))
+		var queued []*Delivery
 		versions := map[int64]int64{}
 		for _, h := range hooks {
-			s.own(h.id)
-			versions[h.id] = s.endpoints[h.id].version
+			s.own(h.ID)
+			versions[h.ID] = s.endpoints[h.ID].version
 			for n := range int64(each) {
-				queued = append(queued, &delivery{id: h.id*each + n, webhookID: h.id, responseID: strconv.FormatInt(n, 10)})
+				queued = append(queued, &Delivery{ID: h.ID*each + n, WebhookID: h.ID, ResponseID: strconv.FormatInt(n, 10)})
 			}
 		}
 		random := rand.New(rand.NewPCG(seed, 0))
-		s.handOver(queued, nil, versions)
+		s.HandOver(queued, nil, versions)
 		recorded := 0
 		for recorded < urls*each {
 			// Results are recorded in batches, while other attempts are in flight.
@@ -193,7 +197,7 @@ func TestTurnedAwayEndpointsGetTheirTurn(t *testing.T) {
 			if idle && n == 0 {
 				t.Fatalf("seed %d: nothing is in flight, and of %d deliveries %d were sent", seed, urls*each, recorded)
 			}
-			s.resultsRecorded(batch)
+			s.ResultsRecorded(batch)
 			recorded += n
 		}
 	}

@@ -1,4 +1,4 @@
-package dispatch
+package schedule
 
 import "time"
 
@@ -31,7 +31,7 @@ const (
 	queued                  // waits for a loader
 	loading                 // a load is under way
 	reloading               // a load is under way that may miss something, so another one follows
-	deferred                // waits for dueAt with the next load: the last one failed, or memory did not match the store
+	deferred                // waits for DueAt with the next load: the last one failed, or memory did not match the store
 	complete                // each never-tried delivery is held, or lies behind an earlier one about the same response
 )
 
@@ -87,7 +87,7 @@ var transitions = [...]map[state]state{
 
 // on changes the state after an event, and reports whether it is another one now. What a load under way finds is
 // ignored once the state is neither loading nor reloading.
-func (e *endpoint) on(ev event) bool {
+func (e *Endpoint) on(ev event) bool {
 	to, listed := transitions[ev][e.state]
 	if !listed {
 		return false
@@ -100,7 +100,7 @@ func (e *endpoint) on(ev event) bool {
 }
 
 // deferLoad lets the next load wait a second, because the last one failed or was stale.
-func (e *endpoint) deferLoad(now time.Time) {
+func (e *Endpoint) deferLoad(now time.Time) {
 	if e.on(loadPostponed) {
 		e.dueAt = now.Add(time.Second)
 	}

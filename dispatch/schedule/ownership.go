@@ -1,4 +1,4 @@
-package dispatch
+package schedule
 
 import (
 	"maps"
@@ -6,45 +6,47 @@ import (
 	"time"
 )
 
-// allowStartsUntil lets attempts start until then, because the lease outlives an attempt that starts in time.
-func (s *schedule) allowStartsUntil(until time.Time) {
+// AllowStartsUntil lets attempts start until then, because the lease outlives an attempt that starts in time.
+func (s *Schedule) AllowStartsUntil(until time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.startsUntil = until
 	s.startAttempts()
 }
 
-// forbidStartsAfter shortens the time in which attempts may start. It never extends it.
-func (s *schedule) forbidStartsAfter(until time.Time) {
+// ForbidStartsAfter shortens the time in which attempts may start. It never extends it.
+func (s *Schedule) ForbidStartsAfter(until time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.startsUntil = earlier(s.startsUntil, until)
+	if until.Before(s.startsUntil) {
+		s.startsUntil = until
+	}
 }
 
-// isStopping reports whether the daemon is stopping and starts no more attempts.
-func (s *schedule) isStopping() bool {
+// IsStopping reports whether the daemon is stopping and starts no more attempts.
+func (s *Schedule) IsStopping() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stopping
 }
 
-// register sets the daemon's id, under which it claims endpoints from now on.
-func (s *schedule) register(id int64) {
+// Register sets the daemon's id, under which it claims endpoints from now on.
+func (s *Schedule) Register(id int64) {
 	s.mu.Lock()
 	s.daemon = id
 	s.mu.Unlock()
-	s.requestRefresh()
+	s.RequestRefresh()
 }
 
-// registered returns the daemon's id, or 0.
-func (s *schedule) registered() int64 {
+// Registered returns the daemon's id, or 0.
+func (s *Schedule) Registered() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.daemon
 }
 
-// knownWebhooks returns the webhooks in memory.
-func (s *schedule) knownWebhooks() *webhooks {
+// KnownWebhooks returns the webhooks in memory.
+func (s *Schedule) KnownWebhooks() *Webhooks {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.webhooks
@@ -52,54 +54,54 @@ func (s *schedule) knownWebhooks() *webhooks {
 
 // webhookDiff is the difference between the webhooks in memory and those loaded.
 type webhookDiff struct {
-	hooks   map[int64][]*webhook // of the endpoints of changed webhooks: all that they have now
+	hooks   map[int64][]*Webhook // of the endpoints of changed webhooks: all that they have now
 	stale   map[int64]struct{}   // endpoints whose deliveries depend on a change
 	reset   map[int64]struct{}   // endpoints at which a webhook was enabled again, which clears their failures
 	deleted bool                 // webhooks were deleted
 }
 
-func diffWebhooks(before, loaded *webhooks) *webhookDiff {
-	d := &webhookDiff{hooks: map[int64][]*webhook{}, stale: map[int64]struct{}{}, reset: map[int64]struct{}{}}
-	for id, w := range loaded.byID {
-		old := before.byID[id]
+func diffWebhooks(before, loaded *Webhooks) *webhookDiff {
+	d := &webhookDiff{hooks: map[int64][]*Webhook{}, stale: map[int64]struct{}{}, reset: map[int64]struct{}{}}
+	for id, w := range loaded.ByID {
+		old := before.ByID[id]
 		if w == old {
 			continue
 		}
-		d.hooks[w.endpointID] = nil
+		d.hooks[w.EndpointID] = nil
 		if old != nil {
-			d.hooks[old.endpointID] = nil
+			d.hooks[old.EndpointID] = nil
 		}
 		if w.equivalent(old) {
 			continue
 		}
-		d.stale[w.endpointID] = struct{}{}
+		d.stale[w.EndpointID] = struct{}{}
 		if old == nil {
 			continue
 		}
-		d.stale[old.endpointID] = struct{}{}
-		if old.endpointID == w.endpointID && old.activation != w.activation {
-			d.reset[w.endpointID] = struct{}{}
+		d.stale[old.EndpointID] = struct{}{}
+		if old.EndpointID == w.EndpointID && old.Activation != w.Activation {
+			d.reset[w.EndpointID] = struct{}{}
 		}
 	}
-	for id, old := range before.byID {
-		if loaded.byID[id] == nil {
-			d.hooks[old.endpointID] = nil
-			d.stale[old.endpointID] = struct{}{}
+	for id, old := range before.ByID {
+		if loaded.ByID[id] == nil {
+			d.hooks[old.EndpointID] = nil
+			d.stale[old.EndpointID] = struct{}{}
 			d.deleted = true
 		}
 	}
-	for _, w := range loaded.byID {
-		if list, changed := d.hooks[w.endpointID]; changed {
-			d.hooks[w.endpointID] = append(list, w)
+	for _, w := range loaded.ByID {
+		if list, changed := d.hooks[w.EndpointID]; changed {
+			d.hooks[w.EndpointID] = append(list, w)
 		}
 	}
 	return d
 }
 
-// applyWebhooks replaces the webhooks by reloaded ones, and invalidates endpoints if their deliveries depend on a
+// ApplyWebhooks replaces the webhooks by reloaded ones, and invalidates endpoints if their deliveries depend on a
 // change. It reports whether webhooks were deleted. Only one goroutine calls it, so the comparison needs no mutex.
-func (s *schedule) applyWebhooks(loaded *webhooks) (deleted bool) {
-	before := s.knownWebhooks()
+func (s *Schedule) ApplyWebhooks(loaded *Webhooks) (deleted bool) {
+	before := s.KnownWebhooks()
 	d := diffWebhooks(before, loaded)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,14 +124,14 @@ func (s *schedule) applyWebhooks(loaded *webhooks) (deleted bool) {
 			continue
 		}
 		if _, enabled := d.reset[id]; enabled && e.state.owned() {
-			e.reset(s.now())
+			e.reset(s.actions.Now())
 			s.endpointsToRecord[e] = struct{}{}
-			s.resultsPending.signal()
+			s.ResultsPending.Signal()
 		}
 		e.invalidate()
 		s.queueLoad(e)
 	}
-	if loaded.enabled != before.enabled {
+	if loaded.Enabled != before.Enabled {
 		for _, e := range s.endpoints {
 			s.ring.push(e)
 		}
@@ -138,24 +140,24 @@ func (s *schedule) applyWebhooks(loaded *webhooks) (deleted bool) {
 	return d.deleted
 }
 
-// settledMoves returns moves that are over, as pairs of a webhook and a previous endpoint: this daemon owns the
+// SettledMoves returns moves that are over, as pairs of a webhook and a previous endpoint: this daemon owns the
 // endpoint, and nothing is active there for the webhook.
-func (s *schedule) settledMoves() (webhookIDs, endpointIDs []int64) {
+func (s *Schedule) SettledMoves() (webhookIDs, endpointIDs []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, w := range s.webhooks.byID {
-		for _, id := range w.previousEndpoints {
-			if e := s.endpoints[id]; e != nil && e.state.owned() && !e.hasActive(w.id) {
-				webhookIDs, endpointIDs = append(webhookIDs, w.id), append(endpointIDs, id)
+	for _, w := range s.webhooks.ByID {
+		for _, id := range w.PreviousEndpoints {
+			if e := s.endpoints[id]; e != nil && e.state.owned() && !e.hasActive(w.ID) {
+				webhookIDs, endpointIDs = append(webhookIDs, w.ID), append(endpointIDs, id)
 			}
 		}
 	}
 	return webhookIDs, endpointIDs
 }
 
-// rebalance returns which endpoints to claim, and which to release. An endpoint that is to be released is sent nothing
+// Rebalance returns which endpoints to claim, and which to release. An endpoint that is to be released is sent nothing
 // more, and is returned once nothing is active.
-func (s *schedule) rebalance(owns func(endpoint int64) bool) (toClaim, toRelease []int64) {
+func (s *Schedule) Rebalance(owns func(endpoint int64) bool) (toClaim, toRelease []int64) {
 	s.mu.Lock()
 	ids := slices.Collect(maps.Keys(s.endpoints))
 	s.mu.Unlock()
@@ -183,14 +185,15 @@ func (s *schedule) rebalance(owns func(endpoint int64) bool) (toClaim, toRelease
 				toRelease = append(toRelease, id)
 			}
 		case !want && len(e.hooks) == 0 && len(e.active) == 0:
+			s.actions.Arm(e, -1)
 			delete(s.endpoints, id)
 		}
 	}
 	return toClaim, toRelease
 }
 
-// markReleased disowns the endpoints that the daemon of that id has released.
-func (s *schedule) markReleased(daemon int64, ids []int64) {
+// MarkReleased disowns the endpoints that the daemon of that id has released.
+func (s *Schedule) MarkReleased(daemon int64, ids []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if daemon != s.daemon {
@@ -203,9 +206,9 @@ func (s *schedule) markReleased(daemon int64, ids []int64) {
 	}
 }
 
-// markClaimed makes an endpoint owned that the daemon of that id has claimed, with the failures and the pause that its
+// MarkClaimed makes an endpoint owned that the daemon of that id has claimed, with the failures and the pause that its
 // last owner recorded. If this daemon has lost that id since, it does not own the endpoint.
-func (s *schedule) markClaimed(daemon, id int64, failures int, pause time.Duration) {
+func (s *Schedule) MarkClaimed(daemon, id int64, failures int, pause time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.endpoints[id]
@@ -215,15 +218,15 @@ func (s *schedule) markClaimed(daemon, id int64, failures int, pause time.Durati
 	e.invalidate()
 	e.on(claim)
 	e.failures, e.failuresRecorded = failures, failures
-	e.notBefore = s.now().Add(pause)
+	e.notBefore = s.actions.Now().Add(pause)
 	if e.failures > 0 {
 		e.limit = 1
 	}
 	s.rearm(e)
 }
 
-// disownAll gives up all endpoints at once: the lease has expired, and others may own them.
-func (s *schedule) disownAll() {
+// DisownAll gives up all endpoints at once: the lease has expired, and others may own them.
+func (s *Schedule) DisownAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.startsUntil, s.daemon = time.Time{}, 0
@@ -233,12 +236,12 @@ func (s *schedule) disownAll() {
 	}
 }
 
-// idleEndpoints returns the endpoints that seem to have nothing to do, with their generations, and their webhooks with
+// IdleEndpoints returns the endpoints that seem to have nothing to do, with their generations, and their webhooks with
 // the cursors of their endpoints. FindWork then asks the store whether something is pending.
-func (s *schedule) idleEndpoints() (asked map[*endpoint]int, ids, cursors []int64) {
+func (s *Schedule) IdleEndpoints() (asked map[*Endpoint]int, ids, cursors []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	asked = map[*endpoint]int{}
+	asked = map[*Endpoint]int{}
 	for _, e := range s.endpoints {
 		if e.state != claimed && e.state != complete {
 			s.queueLoad(e) // also if a load is under way: it may have been too early for what is pending now
@@ -248,7 +251,7 @@ func (s *schedule) idleEndpoints() (asked map[*endpoint]int, ids, cursors []int6
 			continue
 		}
 		for _, w := range e.hooks {
-			ids = append(ids, w.id)
+			ids = append(ids, w.ID)
 			cursors = append(cursors, e.cursor)
 		}
 		asked[e] = e.generation
@@ -256,14 +259,14 @@ func (s *schedule) idleEndpoints() (asked map[*endpoint]int, ids, cursors []int6
 	return asked, ids, cursors
 }
 
-// workFound takes the answer: the webhooks that have something pending.
-func (s *schedule) workFound(asked map[*endpoint]int, pending []int64) {
+// WorkFound takes the answer: the webhooks that have something pending.
+func (s *Schedule) WorkFound(asked map[*Endpoint]int, pending []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	busy := map[*endpoint]struct{}{}
+	busy := map[*Endpoint]struct{}{}
 	for _, id := range pending {
-		if w := s.webhooks.byID[id]; w != nil {
-			if e := s.endpoints[w.endpointID]; e != nil {
+		if w := s.webhooks.ByID[id]; w != nil {
+			if e := s.endpoints[w.EndpointID]; e != nil {
 				busy[e] = struct{}{}
 				s.queueLoad(e)
 			}
@@ -274,11 +277,4 @@ func (s *schedule) workFound(asked map[*endpoint]int, pending []int64) {
 			e.on(nothingPending)
 		}
 	}
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }

@@ -1,4 +1,4 @@
-package dispatch
+package schedule
 
 import "iter"
 
@@ -7,15 +7,15 @@ import "iter"
 // whatever comes from the store is compared with memory here, before it is held.
 
 // isCurrent reports whether the endpoint's webhooks are known as the store had them at that version.
-func (e *endpoint) isCurrent(version int64) bool { return e != nil && e.version == version }
+func (e *Endpoint) isCurrent(version int64) bool { return e != nil && e.version == version }
 
 // matches reports whether memory matches what was found for the endpoint. stale means that the store had a webhook there
 // that is not known here, and whose deliveries may come first. Each delivery's webhook must be known as the store had
 // it: if one delivery had to be skipped, those behind it would overtake it.
-func (s *schedule) matches(e *endpoint, stale bool, found iter.Seq[*delivery]) bool {
+func (s *Schedule) matches(e *Endpoint, stale bool, found iter.Seq[*Delivery]) bool {
 	for d := range found {
-		hook := s.webhooks.byID[d.webhookID]
-		if hook == nil || hook.version != d.version || hook.endpointID != e.id {
+		hook := s.webhooks.ByID[d.WebhookID]
+		if hook == nil || hook.Version != d.Version || hook.EndpointID != e.id {
 			return false
 		}
 	}
@@ -23,11 +23,11 @@ func (s *schedule) matches(e *endpoint, stale bool, found iter.Seq[*delivery]) b
 }
 
 // awaitRefresh is called if memory does not match the store. It requests a refresh, and a load after that.
-func (s *schedule) awaitRefresh(e *endpoint) {
-	e.deferLoad(s.now())
+func (s *Schedule) awaitRefresh(e *Endpoint) {
+	e.deferLoad(s.actions.Now())
 	s.rearm(e)
-	s.requestRefresh()
+	s.RequestRefresh()
 }
 
-// requestRefresh lets the coordinator look for changed webhooks and pending deliveries in the store.
-func (s *schedule) requestRefresh() { s.refreshWanted.signal() }
+// RequestRefresh lets the coordinator look for changed webhooks and pending deliveries in the store.
+func (s *Schedule) RequestRefresh() { s.RefreshWanted.Signal() }

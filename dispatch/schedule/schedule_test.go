@@ -1,4 +1,4 @@
-package dispatch
+package schedule
 
 import (
 	"fmt"
@@ -22,7 +22,7 @@ type world struct {
 	trace []string
 	rules worldRules
 
-	hooks   map[int64]*webhook // as the store has them
+	hooks   map[int64]*Webhook // as the store has them
 	edited  int64
 	moves   map[int64]map[int64]bool // by webhook: previous endpoints
 	owner   map[int64]*process       // of endpoints
@@ -71,20 +71,20 @@ type pendingRow struct {
 type process struct {
 	w *world
 	n int
-	s *schedule
+	s *Schedule
 
-	offered   []*delivery // committed, to be handed over
+	offered   []*Delivery // committed, to be handed over
 	versions  map[int64]int64
 	flights   []*flight
-	taken     []result // being recorded
-	endpoints []*endpoint
+	taken     []Result // being recorded
+	endpoints []EndpointFailures
 	stored    bool     // of taken: the store has them
-	deferred  []result // deferred because of a lock
+	deferred  []Result // deferred because of a lock
 	queries   []*successorStep
 	loads     []*loadStep
 	find      *findStep
-	reload    *webhooks // read, but not applied yet
-	timers    map[*endpoint]time.Time
+	reload    *Webhooks // read, but not applied yet
+	timers    map[*Endpoint]time.Time
 	lookedAt  time.Time
 
 	elsewhere int            // held by endpoints outside of the test
@@ -92,25 +92,25 @@ type process struct {
 }
 
 type flight struct {
-	d         *delivery
+	d         *Delivery
 	unhealthy bool
 	begun     time.Time
 }
 
 type successorStep struct {
-	*successorQuery
+	*SuccessorQuery
 	asked      bool
-	next       *delivery
+	next       *Delivery
 	due, stale bool
 }
 
 type loadStep struct {
-	loads []*endpointLoad
+	loads []*Load
 	stage int
 }
 
 type findStep struct {
-	asked        map[*endpoint]int
+	asked        map[*Endpoint]int
 	ids, cursors []int64
 	found        []int64
 	answered     bool
@@ -132,7 +132,7 @@ type worldRules struct {
 
 func newWorld(t interface{ Fatalf(string, ...any) }, rules worldRules) *world {
 	w := &world{
-		t: t, now: time.Unix(1_800_000_000, 0), rules: rules, hooks: map[int64]*webhook{}, moves: map[int64]map[int64]bool{}, owner: map[int64]*process{},
+		t: t, now: time.Unix(1_800_000_000, 0), rules: rules, hooks: map[int64]*Webhook{}, moves: map[int64]map[int64]bool{}, owner: map[int64]*process{},
 		mine: map[int64]int{}, saved: map[int64]savedEndpoint{}, trouble: map[int64]int64{}, rows: map[int64]*pendingRow{}, ghosts: map[int64]bool{}, ended: map[int64][]endedAttempt{},
 	}
 	w.rules.urls, w.rules.daemons = max(rules.urls, 1), max(rules.daemons, 1)
@@ -153,28 +153,29 @@ func newWorld(t interface{ Fatalf(string, ...any) }, rules worldRules) *world {
 }
 
 func (w *world) start(n int) *process {
-	p := &process{w: w, n: n, timers: map[*endpoint]time.Time{}, follow: map[int64]bool{}, lookedAt: w.now}
+	p := &process{w: w, n: n, timers: map[*Endpoint]time.Time{}, follow: map[int64]bool{}, lookedAt: w.now}
 	concurrency := 64
 	if w.rules.few {
 		concurrency = 3
 	}
-	p.s = newSchedule(limits{concurrency: concurrency, endpointConcurrency: worldConcurrency, maxAttempts: 6, backoff: post.Backoff{Base: time.Second, Cap: 5 * time.Second}})
+	p.s = New(Limits{Concurrency: concurrency, EndpointConcurrency: worldConcurrency, MaxAttempts: 6, Backoff: post.Backoff{Base: time.Second, Cap: 5 * time.Second}}, Actions{
+		Now:            func() time.Time { return w.now },
+		Visible:        func(xid int64) bool { return xid <= w.visible },
+		Send:           p.send,
+		QuerySuccessor: func(q *SuccessorQuery) { p.queries = append(p.queries, &successorStep{SuccessorQuery: q}) },
+		Arm: func(e *Endpoint, in time.Duration) {
+			delete(p.timers, e)
+			if in >= 0 {
+				p.timers[e] = w.now.Add(in)
+			}
+		},
+	})
 	p.s.memory.window = worldWindow
 	if w.rules.crowd {
 		p.elsewhere = crowdedAt
 		p.s.memory.held += crowdedAt
 	}
-	p.s.now = func() time.Time { return w.now }
-	p.s.visible = func(xid int64) bool { return xid <= w.visible }
-	p.s.send = p.send
-	p.s.querySuccessor = func(q *successorQuery) { p.queries = append(p.queries, &successorStep{successorQuery: q}) }
-	p.s.arm = func(e *endpoint, in time.Duration) {
-		delete(p.timers, e)
-		if in >= 0 {
-			p.timers[e] = w.now.Add(in)
-		}
-	}
-	p.s.allowStartsUntil(time.Unix(4_000_000_000, 0))
+	p.s.AllowStartsUntil(time.Unix(4_000_000_000, 0))
 	return p
 }
 
@@ -192,10 +193,10 @@ func (w *world) fail(format string, args ...any) {
 func (w *world) edit(id int64, enabled, ordered bool, url int64) {
 	w.note("in the store, webhook %d: enabled %v, ordered %v, URL %d", id, enabled, ordered, url)
 	w.edited++
-	h := &webhook{id: id, endpointID: url, version: w.edited, activation: w.edited, enabled: enabled, ordered: ordered}
+	h := &Webhook{ID: id, EndpointID: url, Version: w.edited, Activation: w.edited, Enabled: enabled, Ordered: ordered}
 	if old := w.hooks[id]; old != nil {
-		if old.endpointID == url && (old.enabled || !enabled) {
-			h.activation = old.activation
+		if old.EndpointID == url && (old.Enabled || !enabled) {
+			h.Activation = old.Activation
 		} else {
 			for _, r := range w.rows {
 				if r.hook == id && r.due.After(w.now) {
@@ -203,24 +204,24 @@ func (w *world) edit(id int64, enabled, ordered bool, url int64) {
 				}
 			}
 		}
-		if old.endpointID == url && !old.enabled && enabled {
+		if old.EndpointID == url && !old.Enabled && enabled {
 			delete(w.saved, url)
 		}
-		if old.endpointID != url {
+		if old.EndpointID != url {
 			if w.moves[id] == nil {
 				w.moves[id] = map[int64]bool{}
 			}
 			delete(w.moves[id], url)
-			w.moves[id][old.endpointID] = true
+			w.moves[id][old.EndpointID] = true
 		}
 	}
 	w.hooks[id] = h
 }
 
 // at returns the webhooks of a URL.
-func (w *world) at(url int64) (hooks []*webhook) {
+func (w *world) at(url int64) (hooks []*Webhook) {
 	for _, h := range w.hooks {
-		if h.endpointID == url {
+		if h.EndpointID == url {
 			hooks = append(hooks, h)
 		}
 	}
@@ -228,16 +229,16 @@ func (w *world) at(url int64) (hooks []*webhook) {
 }
 
 // loaded returns the webhooks as a daemon reads them.
-func (w *world) loaded() *webhooks {
-	l := &webhooks{byID: map[int64]*webhook{}, enabled: true}
+func (w *world) loaded() *Webhooks {
+	l := &Webhooks{ByID: map[int64]*Webhook{}, Enabled: true}
 	for id, h := range w.hooks {
 		loaded := *h
 		for left := range w.moves[id] {
 			if w.owner[left] != nil {
-				loaded.previousEndpoints = append(loaded.previousEndpoints, left)
+				loaded.PreviousEndpoints = append(loaded.PreviousEndpoints, left)
 			}
 		}
-		l.byID[id] = &loaded
+		l.ByID[id] = &loaded
 	}
 	return l
 }
@@ -248,7 +249,7 @@ func (w *world) commit(count int, draw func(i int) (response string, hook int64)
 	w.note("commit %d from id %d, transaction %d", count, w.nextID+1, w.xid)
 	p.versions = map[int64]int64{}
 	for i := range count {
-		if response, hook := draw(i); w.hooks[hook].enabled {
+		if response, hook := draw(i); w.hooks[hook].Enabled {
 			w.queue(response, hook, w.xid)
 		}
 	}
@@ -256,11 +257,11 @@ func (w *world) commit(count int, draw func(i int) (response string, hook int64)
 
 func (w *world) queue(response string, hook, xid int64) {
 	w.nextID++
-	url := w.hooks[hook].endpointID
-	r := &pendingRow{id: w.nextID, response: response, hook: hook, xid: xid, version: w.hooks[hook].version, behind: map[int64]int64{}}
+	url := w.hooks[hook].EndpointID
+	r := &pendingRow{id: w.nextID, response: response, hook: hook, xid: xid, version: w.hooks[hook].Version, behind: map[int64]int64{}}
 	for _, h := range w.at(url) {
-		if h.enabled && h.ordered {
-			r.behind[h.id] = h.version
+		if h.Enabled && h.Ordered {
+			r.behind[h.ID] = h.Version
 		}
 	}
 	w.note("  %d: response %s, webhook %d", r.id, response, hook)
@@ -289,11 +290,11 @@ func (w *world) crash(last int) {
 	}
 	p := w.daemons[0]
 	p.offered, p.versions = nil, map[int64]int64{} // loaded from the store instead
-	p.s.requestRefresh()
-	p.s.queueLoadAll()
+	p.s.RequestRefresh()
+	p.s.QueueLoadAll()
 	w.nextID += 1000
 	for _, r := range back {
-		if w.hooks[r.hook].enabled {
+		if w.hooks[r.hook].Enabled {
 			w.queue(r.response, r.hook, r.xid)
 		}
 	}
@@ -309,12 +310,12 @@ func (w *world) byHand(response string, hook int64, kind int16) {
 // notify requests a refresh of all daemons.
 func (w *world) notify() {
 	for _, p := range w.daemons {
-		p.s.requestRefresh()
+		p.s.RequestRefresh()
 	}
 }
 
-func (w *world) delivery(r *pendingRow) *delivery {
-	return &delivery{id: r.id, webhookID: r.hook, version: w.hooks[r.hook].version, responseID: r.response, xid: r.xid, attempts: r.attempts, kind: r.kind}
+func (w *world) delivery(r *pendingRow) *Delivery {
+	return &Delivery{ID: r.id, WebhookID: r.hook, Version: w.hooks[r.hook].Version, ResponseID: r.response, XID: r.xid, Attempts: r.attempts, Kind: r.kind}
 }
 
 // Queries.
@@ -322,7 +323,7 @@ func (w *world) delivery(r *pendingRow) *delivery {
 // unknown reports whether a matching row is pending of a webhook of the URL that keeps the order and is not in ordered.
 func (w *world) unknown(url int64, ordered []int64, match func(*pendingRow) bool) bool {
 	for _, r := range w.rows {
-		if h := w.hooks[r.hook]; h.endpointID == url && h.enabled && h.ordered && !slices.Contains(ordered, r.hook) && match(r) {
+		if h := w.hooks[r.hook]; h.EndpointID == url && h.Enabled && h.Ordered && !slices.Contains(ordered, r.hook) && match(r) {
 			return true
 		}
 	}
@@ -330,7 +331,7 @@ func (w *world) unknown(url int64, ordered []int64, match func(*pendingRow) bool
 }
 
 // query returns the matching rows in order, as a statement would.
-func (w *world) query(limit int, match func(*pendingRow) bool, compare func(x, y *pendingRow) int) []*delivery {
+func (w *world) query(limit int, match func(*pendingRow) bool, compare func(x, y *pendingRow) int) []*Delivery {
 	var rows []*pendingRow
 	for _, r := range w.rows {
 		if match(r) {
@@ -338,7 +339,7 @@ func (w *world) query(limit int, match func(*pendingRow) bool, compare func(x, y
 		}
 	}
 	slices.SortFunc(rows, compare)
-	var found []*delivery
+	var found []*Delivery
 	for _, r := range rows[:min(limit, len(rows))] {
 		found = append(found, w.delivery(r))
 	}
@@ -356,11 +357,11 @@ func byDue(x, y *pendingRow) int {
 
 // waits reports whether an earlier delivery about the same response is pending.
 func (w *world) waits(r *pendingRow, ordered []int64) bool {
-	if !slices.Contains(ordered, r.hook) || r.kind == kindTest {
+	if !slices.Contains(ordered, r.hook) || r.kind == KindTest {
 		return false
 	}
 	for _, o := range w.rows {
-		if o.response == r.response && o.id < r.id && slices.Contains(ordered, o.hook) && o.kind != kindTest {
+		if o.response == r.response && o.id < r.id && slices.Contains(ordered, o.hook) && o.kind != KindTest {
 			return true
 		}
 	}
@@ -368,15 +369,15 @@ func (w *world) waits(r *pendingRow, ordered []int64) bool {
 }
 
 // others returns what FetchFresh returns with the first delivery about a response.
-func (w *world) others(r *pendingRow, l *endpointLoad) (ids []int64) {
+func (w *world) others(r *pendingRow, l *Load) (ids []int64) {
 	last := int64(0)
 	for _, o := range w.rows {
-		if o.response != r.response || !slices.Contains(l.asked.Ordered, o.hook) || o.kind == kindTest {
+		if o.response != r.response || !slices.Contains(l.Asked.Ordered, o.hook) || o.kind == KindTest {
 			continue
 		}
-		if o.id <= l.asked.After {
+		if o.id <= l.Asked.After {
 			last = max(last, o.id)
-		} else if !o.due.IsZero() || slices.Contains(l.asked.Moving, o.hook) {
+		} else if !o.due.IsZero() || slices.Contains(l.Asked.Moving, o.hook) {
 			ids = append(ids, o.id)
 		}
 	}
@@ -397,59 +398,59 @@ func (p *process) handOverSome(most int) {
 	kept := p.offered[:min(most, len(p.offered))]
 	rest := map[int64]struct{}{}
 	for _, d := range p.offered[len(kept):] {
-		rest[d.webhookID] = struct{}{}
+		rest[d.WebhookID] = struct{}{}
 	}
 	p.w.note("hand over %d, and tell of the rest for %d webhooks", len(kept), len(rest))
 	p.offered = nil
-	p.s.handOver(kept, rest, p.versions)
+	p.s.HandOver(kept, rest, p.versions)
 }
 
 // send takes an attempt that the schedule starts, and checks it against the rules.
-func (p *process) send(d *delivery, unhealthy bool) {
+func (p *process) send(d *Delivery, unhealthy bool) {
 	w, e := p.w, d.endpoint
-	w.note("daemon %d begins %d (response %s, attempt %d)", p.n, d.id, d.responseID, d.attempts+1)
-	r := w.rows[d.id]
-	if r == nil && w.ghosts[d.id] {
-		r = &pendingRow{id: d.id, response: d.responseID, hook: d.webhookID, xid: d.xid}
+	w.note("daemon %d begins %d (response %s, attempt %d)", p.n, d.ID, d.ResponseID, d.Attempts+1)
+	r := w.rows[d.ID]
+	if r == nil && w.ghosts[d.ID] {
+		r = &pendingRow{id: d.ID, response: d.ResponseID, hook: d.WebhookID, xid: d.XID}
 	}
 	switch {
 	case r == nil:
-		w.fail("%d is sent though it has ended", d.id)
-	case r.attempts != d.attempts:
-		w.fail("%d is sent twice", d.id)
+		w.fail("%d is sent though it has ended", d.ID)
+	case r.attempts != d.Attempts:
+		w.fail("%d is sent twice", d.ID)
 	case w.now.Before(e.notBefore):
-		w.fail("%d is sent though the receiver asked for a pause", d.id)
-	case e.inFlight > min(worldConcurrency, e.limit), p.s.inFlight > p.s.limits.concurrency:
-		w.fail("%d is sent over the limit", d.id)
+		w.fail("%d is sent though the receiver asked for a pause", d.ID)
+	case e.inFlight > min(worldConcurrency, e.limit), p.s.inFlight > p.s.limits.Concurrency:
+		w.fail("%d is sent over the limit", d.ID)
 	case e.failing() && e.inFlight > 1:
-		w.fail("%d is sent to a failing endpoint beside its probe", d.id)
+		w.fail("%d is sent to a failing endpoint beside its probe", d.ID)
 	case w.owner[e.id] != p || !e.state.sends():
-		w.fail("%d is sent by one who does not own the endpoint", d.id)
-	case d.hook.endpointID != e.id:
-		w.fail("%d is sent to a URL that its webhook does not have", d.id)
-	case !d.hook.enabled && d.kind != kindTest:
-		w.fail("%d of a disabled webhook is sent", d.id)
+		w.fail("%d is sent by one who does not own the endpoint", d.ID)
+	case d.Hook.EndpointID != e.id:
+		w.fail("%d is sent to a URL that its webhook does not have", d.ID)
+	case !d.Hook.Enabled && d.Kind != KindTest:
+		w.fail("%d of a disabled webhook is sent", d.ID)
 	case r.xid > w.visible:
-		w.fail("%d is sent before its transaction is visible", d.id)
-	case d.hook.version < r.version:
-		w.fail("%d is sent as its webhook was before an edit that counts for it", d.id)
+		w.fail("%d is sent before its transaction is visible", d.ID)
+	case d.Hook.Version < r.version:
+		w.fail("%d is sent as its webhook was before an edit that counts for it", d.ID)
 	case r.due.After(w.now):
-		w.fail("%d is sent before it is due", d.id)
+		w.fail("%d is sent before it is due", d.ID)
 	}
 	for i := range p.deferred {
-		if p.deferred[i].d.webhookID == d.webhookID {
-			w.fail("%d is sent while the result of %d, of the same webhook, waits for a lock", d.id, p.deferred[i].d.id)
+		if p.deferred[i].Delivery.WebhookID == d.WebhookID {
+			w.fail("%d is sent while the result of %d, of the same webhook, waits for a lock", d.ID, p.deferred[i].Delivery.ID)
 		}
 	}
 	for _, other := range w.daemons {
 		for _, f := range other.flights {
 			switch {
-			case f.d.id == d.id:
-				w.fail("%d is sent twice at a time", d.id)
-			case f.d.webhookID == d.webhookID && f.d.endpoint.id != e.id:
-				w.fail("%d is sent while %d of its webhook is in flight at another URL", d.id, f.d.id)
-			case f.d.endpoint.id == e.id && d.ordered() && f.d.responseID == d.responseID && f.d.kind != kindTest && keepsOrder(p.s.webhooks.byID[f.d.webhookID], f.d):
-				w.fail("%d is sent beside %d about the same response", d.id, f.d.id)
+			case f.d.ID == d.ID:
+				w.fail("%d is sent twice at a time", d.ID)
+			case f.d.WebhookID == d.WebhookID && f.d.endpoint.id != e.id:
+				w.fail("%d is sent while %d of its webhook is in flight at another URL", d.ID, f.d.ID)
+			case f.d.endpoint.id == e.id && d.ordered() && f.d.ResponseID == d.ResponseID && f.d.Kind != KindTest && keepsOrder(p.s.webhooks.ByID[f.d.WebhookID], f.d):
+				w.fail("%d is sent beside %d about the same response", d.ID, f.d.ID)
 			}
 		}
 	}
@@ -458,9 +459,9 @@ func (p *process) send(d *delivery, unhealthy bool) {
 		// A manual redelivery repeats an earlier commit: it has a place of its own, and is not sent beside another.
 		for _, o := range w.rows {
 			version, keeps := r.behind[o.hook]
-			unknown := keeps && version == w.hooks[o.hook].version && w.hooks[o.hook].endpointID == e.id // perhaps
-			if o.id < r.id && o.response == r.response && o.kind < kindTest && (slices.Contains(ordered, o.hook) || unknown) {
-				w.fail("%d is sent before %d about the same response has ended", d.id, o.id)
+			unknown := keeps && version == w.hooks[o.hook].Version && w.hooks[o.hook].EndpointID == e.id // perhaps
+			if o.id < r.id && o.response == r.response && o.kind < KindTest && (slices.Contains(ordered, o.hook) || unknown) {
+				w.fail("%d is sent before %d about the same response has ended", d.ID, o.id)
 			}
 		}
 	}
@@ -468,21 +469,21 @@ func (p *process) send(d *delivery, unhealthy bool) {
 	w.sent++
 }
 
-// keepsOrder reports whether a delivery in flight keeps its place: as its webhook is now, or was before it left the URL.
-func keepsOrder(known *webhook, d *delivery) bool {
-	if known.endpointID == d.endpoint.id {
-		return known.ordered
+// KeepsOrder reports whether a delivery in flight keeps its place: as its webhook is now, or was before it left the URL.
+func keepsOrder(known *Webhook, d *Delivery) bool {
+	if known.EndpointID == d.endpoint.id {
+		return known.Ordered
 	}
-	return d.hook.ordered
+	return d.Hook.Ordered
 }
 
 func (p *process) answer(i int, o post.Outcome) {
 	f := p.flights[i]
 	p.flights = slices.Delete(p.flights, i, i+1)
 	o.Started = f.begun
-	p.w.note("answer %d: %s", f.d.id, o.Kind)
-	p.w.ended[f.d.webhookID] = append(p.w.ended[f.d.webhookID], endedAttempt{begun: f.begun, activation: f.d.hook.activation, failed: o.Kind != post.Success})
-	p.s.attemptEnded(f.d, o, f.unhealthy)
+	p.w.note("answer %d: %s", f.d.ID, o.Kind)
+	p.w.ended[f.d.WebhookID] = append(p.w.ended[f.d.WebhookID], endedAttempt{begun: f.begun, activation: f.d.Hook.Activation, failed: o.Kind != post.Success})
+	p.s.AttemptEnded(f.d, o, f.unhealthy)
 }
 
 // record takes results at the first call, stores those that are not locked at the second, and reports them to the
@@ -491,15 +492,22 @@ func (p *process) record(locked func() bool) {
 	w := p.w
 	switch {
 	case p.taken == nil && p.endpoints == nil:
-		p.taken, p.endpoints = p.s.takeResults()
+		p.taken, p.endpoints = p.s.TakeResults()
 		p.stored = false
 	case !p.stored:
-		var waiting []result
+		var taken, waiting []Result
 		before := p.waiting()
-		p.taken, waiting = partition(p.taken, func(*result) bool { return !locked() })
+		for _, r := range p.taken {
+			if locked() {
+				waiting = append(waiting, r)
+			} else {
+				taken = append(taken, r)
+			}
+		}
+		p.taken = taken
 		if len(waiting) > 0 {
 			w.note("%d results are locked", len(waiting))
-			told := p.s.deferLocked(waiting)
+			told := p.s.DeferLocked(waiting)
 			p.deferred = append(p.deferred, waiting...)
 			for id := range p.waiting() {
 				if first := before[id] == 0; first != slices.Contains(told, id) {
@@ -510,43 +518,43 @@ func (p *process) record(locked func() bool) {
 		missing := false
 		for i := range p.taken {
 			r := &p.taken[i]
-			w.note("recorded %d", r.d.id)
-			if r.final {
-				delete(w.rows, r.d.id)
+			w.note("recorded %d", r.Delivery.ID)
+			if r.Final {
+				delete(w.rows, r.Delivery.ID)
 				continue
 			}
-			row := w.rows[r.d.id]
-			if row == nil && w.ghosts[r.d.id] {
+			row := w.rows[r.Delivery.ID]
+			if row == nil && w.ghosts[r.Delivery.ID] {
 				missing = true
 				continue
 			}
 			row.attempts++
-			row.due, row.xid = w.now.Add(r.delay), 0
+			row.due, row.xid = w.now.Add(r.Delay), 0
 		}
 		for i := range p.taken {
-			p.taken[i].missing = missing && !p.taken[i].final
+			p.taken[i].Missing = missing && !p.taken[i].Final
 		}
-		for _, v := range verdicts(p.taken) {
-			if v.succeeded && w.trouble[v.webhookID] <= v.activation {
-				delete(w.trouble, v.webhookID)
+		for _, v := range p.s.Verdicts(p.taken) {
+			if v.Succeeded && w.trouble[v.WebhookID] <= v.Activation {
+				delete(w.trouble, v.WebhookID)
 			}
-			if v.failing && w.hooks[v.webhookID].activation == v.activation {
-				w.trouble[v.webhookID] = v.activation
+			if v.Failing && w.hooks[v.WebhookID].Activation == v.Activation {
+				w.trouble[v.WebhookID] = v.Activation
 			}
 		}
 		for _, e := range p.endpoints {
-			if w.owner[e.id] == p {
-				w.saved[e.id] = savedEndpoint{failures: e.failures, until: e.notBefore}
+			if w.owner[e.EndpointID] == p {
+				w.saved[e.EndpointID] = savedEndpoint{failures: e.Failures, until: e.NotBefore}
 			}
 		}
 		p.stored = true
 	default:
 		for i := range p.taken {
-			w.note("let go of %d", p.taken[i].d.id)
+			w.note("let go of %d", p.taken[i].Delivery.ID)
 		}
 		results := p.taken
 		p.taken, p.endpoints = nil, nil
-		p.s.resultsRecorded(results)
+		p.s.ResultsRecorded(results)
 	}
 }
 
@@ -569,11 +577,11 @@ func (p *process) stepQuery(i int) {
 	if !q.asked {
 		q.asked = true
 		if next := w.query(1, func(r *pendingRow) bool {
-			return r.response == q.line.response && slices.Contains(q.ordered, r.hook) && r.kind != kindTest
+			return r.response == q.line.response && slices.Contains(q.Ordered, r.hook) && r.kind != KindTest
 		}, byID); len(next) > 0 {
-			q.next, q.due = next[0], !w.rows[next[0].id].due.After(w.now)
-			q.stale = w.unknown(q.endpoint.id, q.ordered, func(r *pendingRow) bool {
-				return r.response == q.line.response && r.id < next[0].id && r.kind != kindTest
+			q.next, q.due = next[0], !w.rows[next[0].ID].due.After(w.now)
+			q.stale = w.unknown(q.endpoint.id, q.Ordered, func(r *pendingRow) bool {
+				return r.response == q.line.response && r.id < next[0].ID && r.kind != KindTest
 			})
 		}
 		w.note("look-up of the next about response %s: %v", q.line.response, q.next != nil)
@@ -582,16 +590,16 @@ func (p *process) stepQuery(i int) {
 	p.queries = slices.Delete(p.queries, i, i+1)
 	w.note("look-up of the next about response %s comes back", q.line.response)
 	if q.next != nil {
-		p.follow[q.next.id] = true
+		p.follow[q.next.ID] = true
 	}
-	p.s.successorFound(q.successorQuery, q.next, q.due, q.stale)
+	p.s.SuccessorFound(q.SuccessorQuery, q.next, q.due, q.stale)
 }
 
 // stepLoad begins a load, or takes one a step further.
 func (p *process) stepLoad(i int, broken bool) {
 	w := p.w
 	if i == len(p.loads) {
-		if loads := p.s.takeLoads(); len(loads) > 0 {
+		if loads := p.s.TakeLoads(); len(loads) > 0 {
 			p.loads = append(p.loads, &loadStep{loads: loads})
 		}
 		return
@@ -604,9 +612,9 @@ func (p *process) stepLoad(i int, broken bool) {
 			err = fmt.Errorf("the store is away")
 		}
 		for _, l := range step.loads {
-			w.note("daemon %d loaded for URL %d: %d tests, %d due, %d fresh, broken %v, stale %v", p.n, l.endpoint.id, len(l.tests), len(l.due), len(l.fresh), broken, l.stale)
+			w.note("daemon %d loaded for URL %d: %d tests, %d due, %d fresh, broken %v, stale %v", p.n, l.endpoint.id, len(l.Tests), len(l.Due), len(l.Fresh), broken, l.Stale)
 		}
-		p.s.loadsEnded(step.loads, err)
+		p.s.LoadsEnded(step.loads, err)
 		return
 	}
 	for _, l := range step.loads {
@@ -615,43 +623,43 @@ func (p *process) stepLoad(i int, broken bool) {
 }
 
 // answer is what one of the statements of a load finds for an endpoint.
-func (w *world) answer(l *endpointLoad, statement int) {
+func (w *world) answer(l *Load, statement int) {
 	switch statement {
 	case 1:
-		l.tests = w.query(int(l.asked.RoomDue), func(r *pendingRow) bool {
-			return r.kind == kindTest && slices.Contains(l.asked.Tests, r.hook) && !r.due.After(w.now) && !slices.Contains(l.asked.Held, r.id)
+		l.Tests = w.query(int(l.Asked.RoomDue), func(r *pendingRow) bool {
+			return r.kind == KindTest && slices.Contains(l.Asked.Tests, r.hook) && !r.due.After(w.now) && !slices.Contains(l.Asked.Held, r.id)
 		}, byDue)
 	case 2:
-		l.due = w.query(int(l.asked.RoomDue), func(r *pendingRow) bool {
-			return slices.Contains(l.asked.Enabled, r.hook) && !r.due.IsZero() && !r.due.After(w.now) && r.kind != kindTest &&
-				!slices.Contains(l.asked.Held, r.id) && !w.waits(r, l.asked.Ordered)
+		l.Due = w.query(int(l.Asked.RoomDue), func(r *pendingRow) bool {
+			return slices.Contains(l.Asked.Enabled, r.hook) && !r.due.IsZero() && !r.due.After(w.now) && r.kind != KindTest &&
+				!slices.Contains(l.Asked.Held, r.id) && !w.waits(r, l.Asked.Ordered)
 		}, byDue)
 	case 3:
 		told := map[string]bool{}
-		for _, d := range w.query(int(l.asked.Room), func(r *pendingRow) bool {
-			return slices.Contains(l.asked.Enabled, r.hook) && r.due.IsZero() && r.id > l.asked.After
+		for _, d := range w.query(int(l.Asked.Room), func(r *pendingRow) bool {
+			return slices.Contains(l.Asked.Enabled, r.hook) && r.due.IsZero() && r.id > l.Asked.After
 		}, byID) {
-			f := freshDelivery{delivery: d, keepsOrder: l.asked.Keeps[slices.Index(l.asked.Enabled, d.webhookID)]}
-			if f.keepsOrder && !told[d.responseID] {
-				told[d.responseID] = true
-				f.others = w.others(w.rows[d.id], l)
+			f := FreshDelivery{Delivery: d, KeepsOrder: l.Asked.Keeps[slices.Index(l.Asked.Enabled, d.WebhookID)]}
+			if f.KeepsOrder && !told[d.ResponseID] {
+				told[d.ResponseID] = true
+				f.Others = w.others(w.rows[d.ID], l)
 			}
-			l.fresh = append(l.fresh, f)
+			l.Fresh = append(l.Fresh, f)
 		}
 	case 4:
 		for _, r := range w.rows {
 			if r.due.IsZero() {
 				continue
 			}
-			enabled := slices.Contains(l.asked.Enabled, r.hook)
+			enabled := slices.Contains(l.Asked.Enabled, r.hook)
 			if enabled && r.attempts > 0 {
-				l.retrying++
+				l.Retrying++
 			}
-			if (enabled || r.kind == kindTest && slices.Contains(l.asked.Tests, r.hook)) && !slices.Contains(l.asked.Held, r.id) && (l.dueAt.IsZero() || r.due.Before(l.dueAt)) {
-				l.dueAt = r.due
+			if (enabled || r.kind == KindTest && slices.Contains(l.Asked.Tests, r.hook)) && !slices.Contains(l.Asked.Held, r.id) && (l.DueAt.IsZero() || r.due.Before(l.DueAt)) {
+				l.DueAt = r.due
 			}
 		}
-		l.stale = w.unknown(l.endpoint.id, l.asked.Ordered, func(*pendingRow) bool { return true })
+		l.Stale = w.unknown(l.endpoint.id, l.Asked.Ordered, func(*pendingRow) bool { return true })
 	}
 }
 
@@ -671,25 +679,25 @@ func (p *process) stepReload() {
 	p.w.note("daemon %d knows the webhooks", p.n)
 	loaded := p.reload
 	p.reload = nil
-	p.s.applyWebhooks(loaded)
+	p.s.ApplyWebhooks(loaded)
 }
 
 // share claims and releases endpoints as w.mine says.
 func (p *process) share() {
 	w := p.w
-	claim, release := p.s.rebalance(func(id int64) bool { return w.mine[id] == p.n })
+	claim, release := p.s.Rebalance(func(id int64) bool { return w.mine[id] == p.n })
 	for _, id := range release {
 		w.note("daemon %d releases URL %d", p.n, id)
 		w.owner[id] = nil
 	}
-	p.s.markReleased(0, release)
+	p.s.MarkReleased(0, release)
 	claimed := false
 	for _, id := range claim {
 		if w.owner[id] == nil {
 			claimed = true
 			w.note("daemon %d claims URL %d", p.n, id)
 			w.owner[id] = p
-			p.s.markClaimed(0, id, w.saved[id].failures, max(w.saved[id].until.Sub(w.now), 0))
+			p.s.MarkClaimed(0, id, w.saved[id].failures, max(w.saved[id].until.Sub(w.now), 0))
 		}
 	}
 	if len(release) > 0 {
@@ -697,7 +705,7 @@ func (p *process) share() {
 	}
 	// Moves are settled if nothing of the webhook is active at the previous endpoint, or nobody owns that.
 	ended := false
-	hooks, urls := p.s.settledMoves()
+	hooks, urls := p.s.SettledMoves()
 	for i, hook := range hooks {
 		ended = ended || w.moves[hook][urls[i]]
 		delete(w.moves[hook], urls[i])
@@ -714,7 +722,7 @@ func (p *process) share() {
 		w.notify()
 	}
 	if claimed {
-		p.s.requestRefresh()
+		p.s.RequestRefresh()
 	}
 }
 
@@ -723,7 +731,7 @@ func (p *process) stepFind() {
 	if p.find == nil {
 		p.lookedAt = w.now
 		p.find = &findStep{}
-		p.find.asked, p.find.ids, p.find.cursors = p.s.idleEndpoints()
+		p.find.asked, p.find.ids, p.find.cursors = p.s.IdleEndpoints()
 		return
 	}
 	f := p.find
@@ -742,18 +750,18 @@ func (p *process) stepFind() {
 	p.find = nil
 	w.note("daemon %d finds work for webhooks %d", p.n, f.found)
 	if len(f.ids) > 0 {
-		p.s.workFound(f.asked, f.found)
+		p.s.WorkFound(f.asked, f.found)
 	}
 }
 
 // notifyOthers notifies the other daemons of what was queued for their endpoints. The notification may be lost.
 func (p *process) notifyOthers(lost bool) {
-	drain(p.s.notificationPending)
-	text := p.s.takeQueuedForOthers()
-	p.w.notificationLost = p.w.notificationLost || lost && text != ""
+	drain(p.s.NotificationPending)
+	ids := p.s.TakeQueuedForOthers()
+	p.w.notificationLost = p.w.notificationLost || lost && len(ids) > 0
 	for _, other := range p.w.daemons {
-		if other != p && !lost && text != "" {
-			other.s.queuedNotification(text)
+		if other != p && !lost {
+			other.s.QueuedElsewhere(ids)
 		}
 	}
 }
@@ -769,7 +777,7 @@ func (w *world) kill(n int) {
 	p := w.start(n)
 	w.daemons[n] = p
 	p.learn()
-	p.s.queueLoadAll()
+	p.s.QueueLoadAll()
 	w.notify()
 }
 
@@ -777,16 +785,16 @@ func (w *world) kill(n int) {
 func (w *world) pass(d time.Duration) {
 	w.now = w.now.Add(d)
 	for _, p := range w.daemons {
-		var fired []*endpoint
+		var fired []*Endpoint
 		for e, at := range p.timers {
 			if !at.After(w.now) {
 				fired = append(fired, e)
 			}
 		}
-		slices.SortFunc(fired, func(x, y *endpoint) int { return int(x.id - y.id) })
+		slices.SortFunc(fired, func(x, y *Endpoint) int { return int(x.id - y.id) })
 		for _, e := range fired {
 			delete(p.timers, e)
-			p.s.timerFired(e)
+			p.s.TimerFired(e)
 		}
 	}
 }
@@ -833,7 +841,7 @@ func (w *world) check() {
 		}
 		p.checkRing()
 		for why := waitsForQuarter; why < waits; why++ {
-			if n := len(p.s.throttled[why].queue); n > 0 && p.s.ring.empty() && p.s.inFlight < p.s.limits.concurrency && p.s.roomFor(why) {
+			if n := len(p.s.throttled[why].queue); n > 0 && p.s.ring.empty() && p.s.inFlight < p.s.limits.Concurrency && p.s.roomFor(why) {
 				w.fail("%d endpoints are throttled although there is room", n)
 			}
 		}
@@ -845,7 +853,7 @@ func (w *world) check() {
 func (p *process) checkRing() {
 	w := p.w
 	for _, q := range append([]fifo{p.s.ring, p.s.loads}, p.s.throttled[waitsForQuarter:]...) {
-		places := map[*endpoint]int{}
+		places := map[*Endpoint]int{}
 		for _, e := range q.queue {
 			places[e]++
 		}
@@ -860,18 +868,18 @@ func (p *process) checkRing() {
 		if set != !e.timerAt.IsZero() || set && at.Before(e.timerAt) {
 			w.fail("the timer of URL %d fires at %s, and not at %s", e.id, at, e.timerAt)
 		}
-		if p.s.inFlight >= p.s.limits.concurrency || p.s.waitOf(e, w.now) != waitsForNothing {
+		if p.s.inFlight >= p.s.limits.Concurrency || p.s.waitOf(e, w.now) != waitsForNothing {
 			continue
 		}
 		copied := *e
 		copied.due, copied.fresh = slices.Clone(e.due), slices.Clone(e.fresh)
 		if d := copied.pick(w.now, worldConcurrency); d != nil {
-			w.fail("%d may be sent and is not", d.id)
+			w.fail("%d may be sent and is not", d.ID)
 		}
 	}
 }
 
-func countDeferred(results []result) (n int) {
+func countDeferred(results []Result) (n int) {
 	for i := range results {
 		if results[i].wasLocked {
 			n++
@@ -884,34 +892,34 @@ func countDeferred(results []result) (n int) {
 func (p *process) waiting() map[int64]int {
 	of := map[int64]int{}
 	for _, r := range p.deferred {
-		of[r.d.webhookID]++
+		of[r.Delivery.WebhookID]++
 	}
 	for _, r := range p.taken {
 		if r.wasLocked {
-			of[r.d.webhookID]++
+			of[r.Delivery.WebhookID]++
 		}
 	}
 	return of
 }
 
-func (p *process) checkEndpoint(e *endpoint) {
+func (p *process) checkEndpoint(e *Endpoint) {
 	w := p.w
 	p.checkState(e)
 	places := map[int64]int{}
 	for _, d := range e.due {
-		places[d.id]++
+		places[d.ID]++
 	}
 	for _, d := range e.fresh {
-		places[d.id]++
+		places[d.ID]++
 	}
 	for _, l := range e.lines {
 		for _, d := range l.waiting {
-			places[d.id]++
+			places[d.ID]++
 		}
 	}
 	for _, d := range p.s.awaitingVisibility {
 		if d.endpoint == e && d.generation == e.generation {
-			places[d.id]++
+			places[d.ID]++
 		}
 	}
 	for id := range e.active {
@@ -946,7 +954,7 @@ func (p *process) checkEndpoint(e *endpoint) {
 }
 
 // checkState makes sure that the state of an endpoint is the one that its other fields and the store show.
-func (p *process) checkState(e *endpoint) {
+func (p *process) checkState(e *Endpoint) {
 	w := p.w
 	underWay := e.state == loading || e.state == reloading
 	switch {
@@ -965,9 +973,9 @@ func (p *process) checkState(e *endpoint) {
 		return // others may miss a notification
 	}
 	for _, r := range w.rows {
-		offered := slices.ContainsFunc(p.offered, func(d *delivery) bool { return d.id == r.id })
-		h := p.s.webhooks.byID[r.hook]
-		if h != nil && h.endpointID == e.id && h.enabled && !e.blocked(h) && r.due.IsZero() && r.id > e.cursor && !offered {
+		offered := slices.ContainsFunc(p.offered, func(d *Delivery) bool { return d.ID == r.id })
+		h := p.s.webhooks.ByID[r.hook]
+		if h != nil && h.EndpointID == e.id && h.Enabled && !e.blocked(h) && r.due.IsZero() && r.id > e.cursor && !offered {
 			w.fail("daemon %d believes that it holds all of URL %d, and not %d", p.n, e.id, r.id)
 		}
 	}
@@ -976,7 +984,7 @@ func (p *process) checkState(e *endpoint) {
 // step takes the next step of a daemon that has something to do, and reports whether there was one.
 func (p *process) step() bool {
 	switch {
-	case drain(p.s.refreshWanted):
+	case drain(p.s.RefreshWanted):
 		p.learn()
 		p.share()
 		for p.find != nil { // from before
@@ -987,15 +995,15 @@ func (p *process) step() bool {
 		p.handOver()
 	case len(p.loads) > 0:
 		p.stepLoad(0, false)
-	case drain(p.s.loadsPending):
+	case drain(p.s.LoadsPending):
 		p.stepLoad(0, false)
 	case p.find != nil:
 		p.stepFind()
 	case len(p.queries) > 0:
 		p.stepQuery(0)
-	case drain(p.s.visibilityPending):
-		p.s.recheckVisibility()
-	case drain(p.s.notificationPending):
+	case drain(p.s.VisibilityPending):
+		p.s.RecheckVisibility()
+	case drain(p.s.NotificationPending):
 		p.notifyOthers(false)
 	case len(p.flights) > 0:
 		p.answer(0, post.Outcome{Kind: post.Success})
@@ -1014,8 +1022,8 @@ func (w *world) settle() {
 	w.note("from here on all goes well")
 	w.visible = 1 << 62
 	for id, h := range w.hooks {
-		if !h.enabled {
-			w.edit(id, true, h.ordered, h.endpointID)
+		if !h.Enabled {
+			w.edit(id, true, h.Ordered, h.EndpointID)
 		}
 	}
 	w.notify()
@@ -1037,8 +1045,8 @@ func (w *world) settle() {
 			break
 		}
 		for _, p := range w.daemons {
-			if w.notificationLost && w.now.Sub(p.lookedAt) >= findWorkInterval {
-				p.s.requestRefresh()
+			if w.notificationLost && w.now.Sub(p.lookedAt) >= 10*time.Second {
+				p.s.RequestRefresh()
 			}
 		}
 	}
@@ -1055,7 +1063,7 @@ func (w *world) checkTrouble() {
 		var latest time.Time
 		failed, succeeded := false, false
 		for _, a := range w.ended[id] {
-			if a.activation != h.activation || a.begun.Before(latest) {
+			if a.activation != h.Activation || a.begun.Before(latest) {
 				continue
 			}
 			if a.begun.After(latest) {
@@ -1066,7 +1074,7 @@ func (w *world) checkTrouble() {
 		for _, a := range w.ended[id] { // an attempt that started at the very moment of the activation
 			failed = failed || a.failed && a.begun.Equal(latest)
 		}
-		if is := w.trouble[id] == h.activation && w.trouble[id] != 0; is && !failed || !is && failed && !succeeded {
+		if is := w.trouble[id] == h.Activation && w.trouble[id] != 0; is && !failed || !is && failed && !succeeded {
 			w.fail("webhook %d is in trouble: %t; its latest attempt failed: %t", id, is, failed)
 		}
 	}
@@ -1128,7 +1136,7 @@ func (rules worldRules) run(t *rapid.T) {
 			}
 		case 10:
 			switch {
-			case p.reload != nil || drain(p.s.refreshWanted):
+			case p.reload != nil || drain(p.s.RefreshWanted):
 				p.stepReload()
 			case rapid.Bool().Draw(t, "share"):
 				p.share()
@@ -1141,7 +1149,7 @@ func (rules worldRules) run(t *rapid.T) {
 			if rules.gate && w.visible < w.xid {
 				w.visible++
 				for _, p := range w.daemons {
-					p.s.recheckVisibility()
+					p.s.RecheckVisibility()
 				}
 			} else {
 				p.notifyOthers(rapid.Bool().Draw(t, "lost"))
@@ -1152,7 +1160,7 @@ func (rules worldRules) run(t *rapid.T) {
 				if rules.edits {
 					id, url := int64(draw("edited", len(w.hooks)+1)+1), int64(draw("URL", w.rules.urls)+1)
 					if old := w.hooks[id]; old != nil && draw("keep the URL", 3) > 0 {
-						url = old.endpointID
+						url = old.EndpointID
 					}
 					w.edit(id, draw("disabled", 4) > 0, draw("without order", 4) > 0, url)
 					if rapid.Bool().Draw(t, "told") {
@@ -1165,7 +1173,7 @@ func (rules worldRules) run(t *rapid.T) {
 				}
 			case 2:
 				if rules.handmade {
-					w.byHand(response(), hook(), []int16{kindTest, kindManual}[draw("kind", 2)])
+					w.byHand(response(), hook(), []int16{KindTest, KindManual}[draw("kind", 2)])
 				}
 			case 3:
 				if rules.crashes {
@@ -1228,7 +1236,7 @@ func TestNextIsNotTakenForAnotherOfAnUnknownWebhook(t *testing.T) {
 	others := func(hooks ...int64) { // another daemon queues
 		w.commit(len(hooks), func(i int) (string, int64) { return "7", hooks[i] })
 		p.offered = nil
-		p.s.requestRefresh()
+		p.s.RequestRefresh()
 	}
 	flies := func() bool { return len(p.flights) > 0 }
 	until := func(reached func() bool) {
@@ -1239,9 +1247,9 @@ func TestNextIsNotTakenForAnotherOfAnUnknownWebhook(t *testing.T) {
 				return
 			case p.recording():
 				p.record(nobody)
-			case len(p.loads) > 0 || drain(p.s.loadsPending):
+			case len(p.loads) > 0 || drain(p.s.LoadsPending):
 				p.stepLoad(0, false)
-			case p.find != nil || drain(p.s.refreshWanted):
+			case p.find != nil || drain(p.s.RefreshWanted):
 				p.stepFind()
 			default:
 				w.pass(100 * time.Millisecond)

@@ -1,4 +1,4 @@
-package dispatch
+package schedule
 
 import (
 	"slices"
@@ -31,7 +31,7 @@ func TestThrottleLimits(t *testing.T) {
 		{16, waitsForHalf, 7, true},
 		{16, waitsForHalf, 8, false},
 	} {
-		c.limits.concurrency, c.inFlight, c.inFlightUnhealthy = tt.of, 0, 0
+		c.limits.Concurrency, c.inFlight, c.inFlightUnhealthy = tt.of, 0, 0
 		if tt.limit == waitsForQuarter {
 			c.inFlight = tt.taken
 		} else {
@@ -41,28 +41,28 @@ func TestThrottleLimits(t *testing.T) {
 			t.Errorf("of %d attempts %d are taken: limit %d leaves room: %t", tt.of, tt.taken, tt.limit, got)
 		}
 	}
-	c.limits.concurrency = 16
+	c.limits.Concurrency = 16
 	tried := c.now.Add(-time.Minute)
 	for name, tt := range map[string]struct {
-		e                   endpoint
+		e                   Endpoint
 		inFlight, unhealthy int
 		want                wait
 	}{
-		"idle":                     {endpoint{state: complete, lastAttempt: tried}, 15, 8, waitsForNothing},
-		"busy":                     {endpoint{state: complete, lastAttempt: tried, inFlight: 1, quietSince: c.now}, 12, 0, waitsForQuarter},
-		"busy, and there is room":  {endpoint{state: complete, lastAttempt: tried, inFlight: 1, quietSince: c.now}, 11, 8, waitsForNothing},
-		"new":                      {endpoint{state: complete}, 12, 0, waitsForQuarter},
-		"new, and there is room":   {endpoint{state: complete}, 11, 8, waitsForNothing},
-		"fails":                    {endpoint{state: complete, lastAttempt: tried, failures: 1}, 8, 8, waitsForHalf},
-		"fails, and there is room": {endpoint{state: complete, lastAttempt: tried, failures: 1}, 15, 7, waitsForNothing},
-		"slow":                     {endpoint{state: complete, lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter - 1)}, 8, 8, waitsForHalf},
-		"not yet slow":             {endpoint{state: complete, lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter)}, 8, 8, waitsForNothing},
-		"another daemon's":         {endpoint{state: notOwned}, 0, 0, waitsForOwnership},
-		"being released":           {endpoint{state: releasing}, 0, 0, waitsForOwnership},
-		"asked to pause":           {endpoint{state: complete, notBefore: c.now.Add(1)}, 0, 0, waitsForPause},
-		"as busy as it may be":     {endpoint{state: complete, inFlight: 2}, 12, 0, waitsForAnswer},
-		"being probed":             {endpoint{state: complete, failures: failingAfter, inFlight: 1}, 1, 0, waitsForAnswer},
-		"long idle":                {endpoint{state: complete, lastAttempt: tried, quietSince: tried}, 8, 8, waitsForNothing},
+		"idle":                     {Endpoint{state: complete, lastAttempt: tried}, 15, 8, waitsForNothing},
+		"busy":                     {Endpoint{state: complete, lastAttempt: tried, inFlight: 1, quietSince: c.now}, 12, 0, waitsForQuarter},
+		"busy, and there is room":  {Endpoint{state: complete, lastAttempt: tried, inFlight: 1, quietSince: c.now}, 11, 8, waitsForNothing},
+		"new":                      {Endpoint{state: complete}, 12, 0, waitsForQuarter},
+		"new, and there is room":   {Endpoint{state: complete}, 11, 8, waitsForNothing},
+		"fails":                    {Endpoint{state: complete, lastAttempt: tried, failures: 1}, 8, 8, waitsForHalf},
+		"fails, and there is room": {Endpoint{state: complete, lastAttempt: tried, failures: 1}, 15, 7, waitsForNothing},
+		"slow":                     {Endpoint{state: complete, lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter - 1)}, 8, 8, waitsForHalf},
+		"not yet slow":             {Endpoint{state: complete, lastAttempt: tried, inFlight: 1, quietSince: c.now.Add(-slowAfter)}, 8, 8, waitsForNothing},
+		"another daemon's":         {Endpoint{state: notOwned}, 0, 0, waitsForOwnership},
+		"being released":           {Endpoint{state: releasing}, 0, 0, waitsForOwnership},
+		"asked to pause":           {Endpoint{state: complete, notBefore: c.now.Add(1)}, 0, 0, waitsForPause},
+		"as busy as it may be":     {Endpoint{state: complete, inFlight: 2}, 12, 0, waitsForAnswer},
+		"being probed":             {Endpoint{state: complete, failures: FailingAfter, inFlight: 1}, 1, 0, waitsForAnswer},
+		"long idle":                {Endpoint{state: complete, lastAttempt: tried, quietSince: tried}, 8, 8, waitsForNothing},
 	} {
 		c.inFlight, c.inFlightUnhealthy = tt.inFlight, tt.unhealthy
 		tt.e.limit = 2
@@ -76,8 +76,8 @@ func TestThrottleLimits(t *testing.T) {
 func TestAnswersReleaseThrottled(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1), edited(2, 20, 2))
-	c.limits.concurrency = 4
-	var away []*endpoint
+	c.limits.Concurrency = 4
+	var away []*Endpoint
 	for id := range int64(5) {
 		e := newEndpoint(100+id, &c.memory)
 		c.throttled[waitsForHalf].push(e)
@@ -92,7 +92,7 @@ func TestAnswersReleaseThrottled(t *testing.T) {
 	c.inFlight, c.inFlightUnhealthy = 4, 2
 	c.ring.push(c.endpoints[20])
 	c.stopping = true // so that nothing starts
-	c.attemptEnded(d, post.Outcome{Kind: post.Success, Started: c.now}, true)
+	c.AttemptEnded(d, post.Outcome{Kind: post.Success, Started: c.now}, true)
 	for i, e := range away {
 		if first := i < throttledBatch; slices.Contains(c.ring.queue, e) != first {
 			t.Errorf("endpoint %d has a turn: %t", i, !first)
@@ -107,19 +107,19 @@ func TestAnswersReleaseThrottled(t *testing.T) {
 func TestAttemptsUseCurrentWebhooks(t *testing.T) {
 	t.Parallel()
 	c := newClocked(t, edited(1, 10, 1))
-	older := c.webhooks.byID[1]
+	older := c.webhooks.ByID[1]
 	newer := *older
-	newer.secret = "another"
-	d := &delivery{id: 1, webhookID: 1, hook: older, endpoint: c.e}
-	c.webhooks = &webhooks{byID: map[int64]*webhook{1: &newer}}
+	newer.Secret = "another"
+	d := &Delivery{ID: 1, WebhookID: 1, Hook: older, endpoint: c.e}
+	c.webhooks = &Webhooks{ByID: map[int64]*Webhook{1: &newer}}
 	c.startAttempt(d, c.now)
-	if d.hook != &newer {
+	if d.Hook != &newer {
 		t.Error("the previous secret signs")
 	}
-	c.webhooks = &webhooks{byID: map[int64]*webhook{}}
-	d = &delivery{id: 2, webhookID: 1, hook: older, endpoint: c.e}
+	c.webhooks = &Webhooks{ByID: map[int64]*Webhook{}}
+	d = &Delivery{ID: 2, WebhookID: 1, Hook: older, endpoint: c.e}
 	c.startAttempt(d, c.now)
-	if d.hook != older {
+	if d.Hook != older {
 		t.Error("an attempt for a webhook that is gone has none")
 	}
 }
@@ -151,30 +151,30 @@ func TestAnswersAreReported(t *testing.T) {
 	answer := func(o post.Outcome) (was, is bool) {
 		d := c.attempt()
 		o.Started = c.now
-		_, was, is = c.attemptEnded(d, o, false)
+		_, was, is = c.AttemptEnded(d, o, false)
 		return was, is
 	}
 	written := func() bool {
-		results, endpoints := c.takeResults()
-		c.resultsRecorded(results)
-		if again, others := c.takeResults(); again != nil || others != nil {
+		results, endpoints := c.TakeResults()
+		c.ResultsRecorded(results)
+		if again, others := c.TakeResults(); again != nil || others != nil {
 			t.Errorf("%d results and %d endpoints are written twice", len(again), len(others))
 		}
-		return slices.Contains(endpoints, c.e)
+		return slices.ContainsFunc(endpoints, func(f EndpointFailures) bool { return f.EndpointID == c.e.id })
 	}
-	drain(c.resultsPending)
+	drain(c.ResultsPending)
 	if was, is := answer(post.Outcome{Kind: post.Success}); was || is || written() {
 		t.Error("a success is written as trouble")
 	}
-	if !drain(c.resultsPending) {
+	if !drain(c.ResultsPending) {
 		t.Error("a result wakes no recorder")
 	}
-	for n := range failingAfter {
-		if was, is := answer(post.Outcome{Kind: post.Retry, Error: "HTTP 500"}); was || is != (n == failingAfter-1) {
+	for n := range FailingAfter {
+		if was, is := answer(post.Outcome{Kind: post.Retry, Error: "HTTP 500"}); was || is != (n == FailingAfter-1) {
 			t.Errorf("after %d failures it failed before: %t, and does now: %t", n+1, was, is)
 		}
 	}
-	if !written() || c.e.lastError != "HTTP 500" || c.e.failuresRecorded != failingAfter {
+	if !written() || c.e.lastError != "HTTP 500" || c.e.failuresRecorded != FailingAfter {
 		t.Errorf("failures are not written, or with %q", c.e.lastError)
 	}
 	if was, is := answer(post.Outcome{Kind: post.Success}); !was || is || !written() || c.e.failuresRecorded > 0 {
@@ -183,10 +183,10 @@ func TestAnswersAreReported(t *testing.T) {
 	if answer(post.Outcome{Kind: post.Success}); written() {
 		t.Error("its recovery is recorded again and again")
 	}
-	drain(c.resultsPending)
+	drain(c.ResultsPending)
 	d := c.attempt()
-	r, was, is := c.attemptEnded(d, post.Outcome{Kind: post.Aborted}, false)
-	if r.d != nil || was || is || drain(c.resultsPending) || c.e.active != nil || c.e.inFlight != 0 || len(c.results) > 0 {
+	r, was, is := c.AttemptEnded(d, post.Outcome{Kind: post.Aborted}, false)
+	if r.Delivery != nil || was || is || drain(c.ResultsPending) || c.e.active != nil || c.e.inFlight != 0 || len(c.results) > 0 {
 		t.Error("an attempt that was broken off has a result")
 	}
 }
@@ -194,7 +194,7 @@ func TestAnswersAreReported(t *testing.T) {
 // armed returns when the endpoint's timer fires; negative: never.
 func (c *clocked) armed() *time.Duration {
 	in := time.Duration(-1)
-	c.arm = func(_ *endpoint, after time.Duration) { in = after }
+	c.actions.Arm = func(_ *Endpoint, after time.Duration) { in = after }
 	return &in
 }
 
@@ -204,24 +204,24 @@ func TestTimers(t *testing.T) {
 	start := time.Unix(1_800_000_000, 0)
 	at := func(after time.Duration) time.Time { return start.Add(after) }
 	for name, tt := range map[string]struct {
-		e    endpoint
+		e    Endpoint
 		want time.Duration // -1: never
 	}{
-		"nothing waits":                   {endpoint{}, -1},
-		"a pause":                         {endpoint{notBefore: at(time.Minute)}, time.Minute},
-		"a pause that is over":            {endpoint{notBefore: start}, -1},
-		"something is due":                {endpoint{dueAt: at(time.Minute)}, time.Minute},
-		"something was due":               {endpoint{dueAt: at(-time.Minute)}, 0},
-		"due before the pause ends":       {endpoint{dueAt: at(time.Second), notBefore: at(time.Minute)}, time.Second},
-		"due after the pause":             {endpoint{dueAt: at(time.Hour), notBefore: at(time.Minute)}, time.Minute},
-		"it fails":                        {endpoint{failures: failingAfter, lastAttempt: start}, probeInterval},
-		"it failed once":                  {endpoint{failures: failingAfter - 1, lastAttempt: start}, -1},
-		"it fails, and pauses for longer": {endpoint{failures: failingAfter, lastAttempt: start, notBefore: at(time.Hour)}, probeInterval},
-		"it fails, and something is due":  {endpoint{failures: failingAfter, lastAttempt: start, dueAt: at(time.Second)}, time.Second},
+		"nothing waits":                   {Endpoint{}, -1},
+		"a pause":                         {Endpoint{notBefore: at(time.Minute)}, time.Minute},
+		"a pause that is over":            {Endpoint{notBefore: start}, -1},
+		"something is due":                {Endpoint{dueAt: at(time.Minute)}, time.Minute},
+		"something was due":               {Endpoint{dueAt: at(-time.Minute)}, 0},
+		"due before the pause ends":       {Endpoint{dueAt: at(time.Second), notBefore: at(time.Minute)}, time.Second},
+		"due after the pause":             {Endpoint{dueAt: at(time.Hour), notBefore: at(time.Minute)}, time.Minute},
+		"it fails":                        {Endpoint{failures: FailingAfter, lastAttempt: start}, probeInterval},
+		"it failed once":                  {Endpoint{failures: FailingAfter - 1, lastAttempt: start}, -1},
+		"it fails, and pauses for longer": {Endpoint{failures: FailingAfter, lastAttempt: start, notBefore: at(time.Hour)}, probeInterval},
+		"it fails, and something is due":  {Endpoint{failures: FailingAfter, lastAttempt: start, dueAt: at(time.Second)}, time.Second},
 	} {
 		c := newClocked(t, edited(1, 10, 1))
 		in, calls := time.Duration(-1), 0
-		c.arm = func(_ *endpoint, after time.Duration) { in, calls = after, calls+1 }
+		c.actions.Arm = func(_ *Endpoint, after time.Duration) { in, calls = after, calls+1 }
 		c.rearm(&tt.e)
 		c.rearm(&tt.e)
 		if in != tt.want || calls > 1 || calls == 0 && tt.want >= 0 {
@@ -256,7 +256,7 @@ func TestDueTimer(t *testing.T) {
 		c := newClocked(t, edited(1, 10, 1))
 		c.e.notBefore = c.now.Add(time.Hour) // nothing starts
 		for n := range tt.held {
-			c.e.due = append(c.e.due, &delivery{id: int64(n)})
+			c.e.due = append(c.e.due, &Delivery{ID: int64(n)})
 		}
 		c.e.dueAt = c.now.Add(tt.in)
 		before := c.e.dueAt
@@ -264,7 +264,7 @@ func TestDueTimer(t *testing.T) {
 			tt.prepare(c)
 		}
 		c.e.timerAt = c.now
-		c.timerFired(c.e)
+		c.TimerFired(c.e)
 		want := before
 		switch {
 		case tt.loads:
@@ -277,9 +277,9 @@ func TestDueTimer(t *testing.T) {
 		}
 	}
 	c := newClocked(t, edited(1, 10, 1))
-	c.e.dueAt, c.e.fresh = time.Time{}, []*delivery{{id: 1, webhookID: 1, hook: c.webhooks.byID[1], endpoint: c.e}}
+	c.e.dueAt, c.e.fresh = time.Time{}, []*Delivery{{ID: 1, WebhookID: 1, Hook: c.webhooks.ByID[1], endpoint: c.e}}
 	in := c.armed()
-	if c.timerFired(c.e); len(c.sent) != 1 || c.e.state != complete || *in >= 0 {
+	if c.TimerFired(c.e); len(c.sent) != 1 || c.e.state != complete || *in >= 0 {
 		t.Errorf("%d attempts start though nothing had to be loaded; state %d; the timer fires in %s", len(c.sent), c.e.state, *in)
 	}
 }
@@ -293,14 +293,14 @@ func TestEarliestRetry(t *testing.T) {
 		for _, delay := range delays {
 			d := c.attempt()
 			r := c.ends(d, at, post.Outcome{Kind: post.Retry})
-			r.at, r.delay = at, delay
-			c.resultsRecorded([]result{r})
+			r.At, r.Delay = at, delay
+			c.ResultsRecorded([]Result{r})
 		}
 		if !c.e.dueAt.Equal(at.Add(time.Second)) {
 			t.Errorf("with retries in %v the next is due at %s", delays, c.e.dueAt.Sub(at))
 		}
 		d := c.attempt()
-		c.resultsRecorded([]result{c.ends(d, at, post.Outcome{Kind: post.Success})})
+		c.ResultsRecorded([]Result{c.ends(d, at, post.Outcome{Kind: post.Success})})
 		if !c.e.dueAt.Equal(at.Add(time.Second)) {
 			t.Errorf("a success has moved the next retry to %s", c.e.dueAt.Sub(at))
 		}
@@ -313,8 +313,8 @@ func TestTryHold(t *testing.T) {
 	for name, prepare := range map[string]func(*clocked){
 		"":                          func(*clocked) {},
 		"it was loaded":             func(c *clocked) { c.e.cursor = c.id + 1 },
-		"its webhook is disabled":   func(c *clocked) { c.webhooks.byID[1].enabled = false },
-		"another webhook has come":  func(c *clocked) { c.e.hooks[0].previousEndpoints = []int64{20} },
+		"its webhook is disabled":   func(c *clocked) { c.webhooks.ByID[1].Enabled = false },
+		"another webhook has come":  func(c *clocked) { c.e.hooks[0].PreviousEndpoints = []int64{20} },
 		"a result waits for a lock": func(c *clocked) { put(&c.e.lockedResults, 2, 1) },
 		"the store has more":        func(c *clocked) { c.e.on(moreStored) },
 		"it is being loaded":        func(c *clocked) { c.queueLoad(c.e) },
@@ -323,29 +323,29 @@ func TestTryHold(t *testing.T) {
 		"there is no room": func(c *clocked) {
 			c.memory.window = 0
 			c.memory.holders = crowdedAt
-			c.e.failures = failingAfter
+			c.e.failures = FailingAfter
 			put(&c.e.held, 900, struct{}{})
 			put(&c.e.held, 901, struct{}{})
 		},
-		"it is another's":                func(c *clocked) { c.markReleased(0, []int64{10}) },
-		"it is to be another's":          func(c *clocked) { c.rebalance(func(int64) bool { return false }) },
+		"it is another's":                func(c *clocked) { c.MarkReleased(0, []int64{10}) },
+		"it is to be another's":          func(c *clocked) { c.Rebalance(func(int64) bool { return false }) },
 		"its webhook is not known":       func(c *clocked) { c.e.version++ },
-		"the webhook is known to nobody": func(c *clocked) { c.webhooks = &webhooks{enabled: true} },
+		"the webhook is known to nobody": func(c *clocked) { c.webhooks = &Webhooks{Enabled: true} },
 	} {
 		c := newClocked(t, edited(1, 10, 1))
 		version := c.e.version
-		drain(c.refreshWanted)
+		drain(c.RefreshWanted)
 		prepare(c)
-		d := &delivery{id: c.id + 1, webhookID: 1, responseID: "7"}
-		c.handOver([]*delivery{d}, nil, map[int64]int64{10: version})
-		if _, held := c.e.held[d.id]; held != (name == "") || held && (c.e.cursor != d.id || len(c.refreshWanted) > 0 || c.e.state != complete) {
+		d := &Delivery{ID: c.id + 1, WebhookID: 1, ResponseID: "7"}
+		c.HandOver([]*Delivery{d}, nil, map[int64]int64{10: version})
+		if _, held := c.e.held[d.ID]; held != (name == "") || held && (c.e.cursor != d.ID || len(c.RefreshWanted) > 0 || c.e.state != complete) {
 			t.Errorf("if %s: it is held: %t; the cursor is %d", name, held, c.e.cursor)
 		}
 	}
 	// A smaller id than one that was held is too late, and does not move the cursor back.
 	c := newClocked(t, edited(1, 10, 1))
 	for _, id := range []int64{5, 3} {
-		c.handOver([]*delivery{{id: id, webhookID: 1, responseID: "7"}}, nil, map[int64]int64{10: c.e.version})
+		c.HandOver([]*Delivery{{ID: id, WebhookID: 1, ResponseID: "7"}}, nil, map[int64]int64{10: c.e.version})
 		if c.e.cursor != 5 {
 			t.Errorf("after delivery %d the cursor is %d", id, c.e.cursor)
 		}
