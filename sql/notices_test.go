@@ -47,15 +47,21 @@ func TestNoticesSayWhatIsDiscarded(t *testing.T) {
 		who             func(string) string
 		statement, want string
 	}{
-		{admin, "update walhook.settings set enabled = false",
-			"webhooks are switched off; pending deliveries that wait until they are switched on: 6 / Events that happen until then are recorded and never sent."},
+		{
+			admin, "update walhook.settings set enabled = false",
+			"webhooks are switched off; pending deliveries that wait until they are switched on: 6 / Events that happen until then are recorded and never sent.",
+		},
 		{admin, "update walhook.settings set enabled = false", ""},
 		{admin, "update walhook.settings set enabled = true", ""},
 		{admin, "update walhook.webhook set description = 'x'", ""},
-		{admin, "update walhook.webhook set enabled = false where id in (2, 3)",
-			"webhooks disabled: 2; pending deliveries that wait until they are enabled: 5 / Events that happen until then are never sent to them."},
-		{admin, "update walhook.webhook set enabled = false where id in (3, 4)",
-			"webhooks disabled: 1; pending deliveries that wait until they are enabled: 0 / Events that happen until then are never sent to them."},
+		{
+			admin, "update walhook.webhook set enabled = false where id in (2, 3)",
+			"webhooks disabled: 2; pending deliveries that wait until they are enabled: 5 / Events that happen until then are never sent to them.",
+		},
+		{
+			admin, "update walhook.webhook set enabled = false where id in (3, 4)",
+			"webhooks disabled: 1; pending deliveries that wait until they are enabled: 0 / Events that happen until then are never sent to them.",
+		},
 		{admin, "update walhook.webhook set enabled = true", ""},
 		{admin, "delete from walhook.webhook where id > 2", `pending deliveries of deleted webhooks ended as failed: 3 / ` +
 			`The log has them, with the error "the webhook was deleted". They cannot be redelivered.`},
