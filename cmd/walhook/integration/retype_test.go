@@ -222,3 +222,21 @@ func TestRetypedForAWhile(t *testing.T) {
 	resolved(s, "column_retyped")
 	d.Ready()
 }
+
+// A column of an expression that gets a type which cannot be compared is reported; once it can be compared again, the
+// table is compared and the stream continues.
+func TestConditionOnARetypedColumn(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, "create table respondent (id bigint primary key, assessment_id bigint, fields jsonb, page int)").
+		With("STARTED", "page > 0", "FINISHED", "fields <> '{}' and page > 1", "FINISH_STAMP", "page")
+	d := s.Run()
+	s.Hooks()
+	s.Exec("insert into respondent values (1, 1, '{}', 0)")
+	s.Expect("/hook", "created 1")
+	s.Exec("alter table respondent alter fields type json")
+	s.Exec(`update respondent set page = 2, fields = '{"a": 1}'`)
+	d.Readyz(503, "WALHOOK_FINISHED cannot be evaluated")
+	s.Exec("alter table respondent alter fields type jsonb")
+	d.Readyz(200, "")
+	s.Expect("/hook", "created 1", "started 1", "completed 1")
+}
