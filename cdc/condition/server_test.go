@@ -287,7 +287,7 @@ func mayBeOmitted(c column, value condition.Text) bool {
 	case strings.HasPrefix(c.sqlType, "bit"):
 		size /= 8
 	case c.sqlType == "jsonb":
-		return size > 2
+		return size > len("false") // what isStoredShort knows of documents
 	case c.sqlType != "short" && !strings.Contains(c.sqlType, "text") && !strings.Contains(c.sqlType, "varchar"):
 		return true
 	}
