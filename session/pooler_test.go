@@ -115,7 +115,7 @@ func poolBefore(t *testing.T, server string, transactions bool) string {
 	return listener.Addr().String()
 }
 
-var errInTransaction = errors.New("a transaction goes on")
+var errInTransaction = errors.New("a transaction is in progress")
 
 // relay forwards the server's messages until it is ready for the next query.
 func relay(server *pgproto3.Frontend, client *pgproto3.Backend) error {

@@ -123,7 +123,7 @@ type resultIn struct {
 	Logged     bool   `sql:"logged"`
 }
 
-// successes are the results of deliveries that arrived at once.
+// successes are the results of deliveries that succeeded on the first attempt.
 func successes(ids []int64) Rows[resultIn] {
 	var results Rows[resultIn]
 	for _, id := range ids {
@@ -132,7 +132,7 @@ func successes(ids []int64) Rows[resultIn] {
 	return results
 }
 
-// Claiming from a backlog of 100,000, wherever the cursor stands.
+// Claiming from a backlog of 100,000, wherever the cursor is.
 func BenchmarkFetchFresh(b *testing.B) {
 	conn := store(b)
 	const backlog = 100

@@ -7,7 +7,7 @@ import (
 	"walhook/testenv"
 )
 
-// An id that somebody writes is the one that its column compares as equal, or none.
+// An id that somebody writes becomes the one that its column compares as equal, or none.
 func TestColumnIDs(t *testing.T) {
 	t.Parallel()
 	database := installed(t)

@@ -6,7 +6,7 @@ import (
 	"walhook/testenv"
 )
 
-// Whoever looks at the schema with \d+ and \df+ is told what everything is.
+// \d+ and \df+ describe every object of the schema.
 func TestEverythingIsCommented(t *testing.T) {
 	t.Parallel()
 	url := installed(t)

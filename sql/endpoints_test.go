@@ -6,7 +6,8 @@ import (
 	"walhook/testenv"
 )
 
-// Of many webhooks that are deleted at once only those are gone into one by one that have something pending, and that ends as failed.
+// When many webhooks are deleted at once, only those with pending deliveries are processed one by one, and these
+// deliveries fail.
 func TestWebhooksAreDeletedInBulk(t *testing.T) {
 	t.Parallel()
 	url := installed(t)
@@ -28,7 +29,7 @@ func TestWebhooksAreDeletedInBulk(t *testing.T) {
 	}
 }
 
-// URLs that no webhook has any more are forgotten, once nobody sends there.
+// URLs that no webhook uses are deleted once nobody sends there.
 func TestUnusedEndpointsAreForgotten(t *testing.T) {
 	t.Parallel()
 	url := installed(t)
@@ -50,7 +51,7 @@ func TestUnusedEndpointsAreForgotten(t *testing.T) {
 	if _, err := writer.Exec(t.Context(), "begin; insert into walhook.webhook (url, event_type) values ('https://example.com/token-5', 'response.created')"); err != nil {
 		t.Fatal(err)
 	}
-	left("12456") // 2 is sent to, at 4 something may be in flight, and somebody is about to use 5
+	left("12456") // 2 is in use, attempts at 4 may be in flight, and somebody is about to use 5
 	if _, err := writer.Exec(t.Context(), "commit"); err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,8 @@ import (
 	"walhook/testenv"
 )
 
-// A publication FOR ALL TABLES, whoever created it, makes PostgreSQL refuse updates and deletes of a table without a replica identity.
+// With a publication FOR ALL TABLES, whoever created it, PostgreSQL refuses updates and deletes of a table without a
+// replica identity.
 func TestEveryTableHasAReplicaIdentity(t *testing.T) {
 	t.Parallel()
 	url := installed(t)

@@ -19,7 +19,7 @@ func installed(t testing.TB) string {
 	return url
 }
 
-// Every query can be prepared as it is: nothing was cut off, and every name and type is known to the server.
+// Every query can be prepared: none is truncated, and the server knows every name and type.
 func TestQueriesPrepare(t *testing.T) {
 	t.Parallel()
 	conn := testenv.Connect(t, installed(t))
@@ -62,7 +62,7 @@ func TestInstallIsRepeatable(t *testing.T) {
 	}
 }
 
-// The script that plan prints, run by hand with psql, makes what Install makes.
+// plan's script, run by hand with psql, creates the same as Install.
 func TestScriptInstalls(t *testing.T) {
 	t.Parallel()
 	script, err := Script(0)

@@ -13,8 +13,8 @@ import (
 	"walhook/testenv"
 )
 
-// One look asks about several URLs. Each gets what is pending for its own webhooks, in order and no more than it has room for, as if
-// it had been asked about alone.
+// One load covers several URLs. Each gets the pending deliveries of its own webhooks, in order and no more than it has
+// room for, as if it had been loaded alone.
 func TestLookAtSeveralURLs(t *testing.T) {
 	t.Parallel()
 	conn := testenv.Connect(t, installed(t))
@@ -25,7 +25,7 @@ func TestLookAtSeveralURLs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, statement := range []string{
-		// Webhooks 1 and 2 share a URL, 3 keeps no order, 4 has nothing, 5 is disabled and has tests alone.
+		// Webhooks 1 and 2 share a URL, 3 is unordered, 4 has nothing, 5 is disabled and has only tests.
 		"insert into walhook.webhook (event_type, url) select 'response.created', 'https://example.com/' || g from generate_series(1, 5) g",
 		`insert into walhook.queue (delivery_id, webhook_id, response_id, event_type, committed_at, attempts, next_attempt_at, kind) values
 			(1, 1, 'a', 1, now(), 0, null, 0), (2, 2, 'a', 1, now(), 0, null, 0), (3, 3, 'a', 1, now(), 0, null, 0), (4, 3, 'a', 1, now(), 0, null, 0),
@@ -95,7 +95,7 @@ func TestLookAtSeveralURLs(t *testing.T) {
 	}
 }
 
-// Whatever changes at a URL's webhooks, its version, which is told of what is queued, is another than before.
+// Whatever changes about a URL's webhooks, its version, which Enqueue returns, changes as well.
 func TestVersionTellsWebhooksFromOthers(t *testing.T) {
 	t.Parallel()
 	conn := testenv.Connect(t, installed(t))
@@ -108,7 +108,7 @@ func TestVersionTellsWebhooksFromOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Webhook 1 is the one that gets what is queued.
+	// Everything is queued for webhook 1.
 	exec(`insert into walhook.webhook (event_type, url, assessment_id) values ('response.created', 'https://example.com/1', '1');
 		insert into walhook.webhook (event_type, url) values ('response.completed', 'https://example.com/2')`)
 	seen := map[int64]string{}

@@ -72,7 +72,8 @@ func TestNonsenseIsRefused(t *testing.T) {
 	}
 }
 
-// Characters that nobody sees are refused by their names, wherever in a URL they stand, and without the URL; what people can see is taken.
+// Invisible characters anywhere in a URL are refused; the error names them but does not show the URL. Visible ones are
+// accepted.
 func TestUnseenCharactersAreRefused(t *testing.T) {
 	t.Parallel()
 	database := installed(t)
@@ -144,7 +145,7 @@ func TestOldURLsDoNotHinderTheDaemon(t *testing.T) {
 	}
 }
 
-// Two people who copy at once, or redeliver what failed at once, do not double anything.
+// Two people who copy, or redeliver failed deliveries, at the same time create no duplicates.
 func TestAtOnceDoublesNothing(t *testing.T) {
 	t.Parallel()
 	database := installed(t)

@@ -11,7 +11,7 @@ import (
 	"walhook/testenv"
 )
 
-// noticed connects and returns what the server reports beside the results of a statement.
+// noticed connects and returns a function that returns the notices of a statement.
 func noticed(t *testing.T, url string) func(statement string) string {
 	t.Helper()
 	var notices []string
@@ -35,7 +35,8 @@ func noticed(t *testing.T, url string) func(statement string) string {
 	}
 }
 
-// Whoever ends or holds what is pending, or makes events go unsent, reads so at once, with the number of deliveries.
+// A statement that fails or pauses pending deliveries, or keeps events from being sent, gets a notice with the number
+// of deliveries.
 func TestNoticesSayWhatIsDiscarded(t *testing.T) {
 	t.Parallel()
 	database := installed(t)

@@ -52,7 +52,7 @@ func TestPartitionsFollowTheUnit(t *testing.T) {
 	}
 }
 
-// A store that rested for long goes on without thousands of partitions, and without a gap.
+// A store that was idle for a long time continues without thousands of partitions, and without a gap.
 func TestPartitionsAfterALongRest(t *testing.T) {
 	t.Parallel()
 	url := installed(t)
@@ -60,7 +60,7 @@ func TestPartitionsAfterALongRest(t *testing.T) {
 		for p in select q.part from unnest(array['walhook.log'::regclass, 'walhook.attempt']) t (parent) cross join lateral walhook.partitions_of(t.parent) q loop
 			execute format('drop table %s', p.part); end loop; end $$;
 		select walhook.make_partition('walhook.log', '2020-01-01 UTC', '2020-01-02 UTC'), walhook.make_partition('walhook.attempt', '2020-01-01 UTC', '2020-01-02 UTC')`)
-	// What a deleted webhook leaves behind is logged though no daemon has made partitions since.
+	// A deleted webhook's deliveries are logged although no daemon has created partitions since.
 	testenv.Exec(t, url, `insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values (7, now(), 1, 'r'); select walhook.bury(7)`)
 	if got := testenv.Psql(t, url, "select status, error from walhook.delivery_log"); got != "failed|the webhook was deleted" {
 		t.Errorf("the log says %q", got)
@@ -72,7 +72,8 @@ func TestPartitionsAfterALongRest(t *testing.T) {
 	}
 }
 
-// Retention drops what is old, keeps the attempts of what is pending, and tells why something stays that should go.
+// Retention drops old entries, keeps the attempts of pending deliveries, and reports why an old entry could not be
+// dropped.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	url := installed(t)
@@ -131,7 +132,7 @@ func TestRetention(t *testing.T) {
 	refused(t, url, refusal{"select walhook.drop_partitions('0')", "positive age"}, refusal{"select walhook.ensure_partitions('week')", "not supported"})
 }
 
-// A partition that nobody has anything in, as a new store has of the time before, is no incident where it cannot be dropped yet.
+// An empty partition, like those of a new store for the past, causes no incident if it cannot be dropped yet.
 func TestEmptyPartitionsAreNoIncident(t *testing.T) {
 	t.Parallel()
 	url := installed(t)
@@ -272,16 +273,17 @@ func TestPartitionsFillHoles(t *testing.T) {
 		for p in select q.part, t.parent from `+both+` cross join lateral walhook.partitions_of(t.parent) q where q.lower <= now() and q.upper > now() loop
 			execute format('alter table %s detach partition %s', p.parent, p.part); end loop; end $$`)
 	if got := testenv.Psql(t, url, "select walhook.log_covered_until() is null"); got != "t" {
-		t.Errorf("with a hole for now, whether that is told: %s", got)
+		t.Errorf("whether a hole for the present is reported: %s", got)
 	}
 	testenv.Exec(t, url, "select walhook.ensure_partitions('day')")
 	covered("after that of today was detached")
 	if made := testenv.Psql(t, url, "select walhook.ensure_partitions('day')"); made != "0" {
-		t.Errorf("a second look made %s partitions", made)
+		t.Errorf("a second run created %s partitions", made)
 	}
 }
 
-// What the log has refused reads like the rest of it, moves there as soon as there is room, and ages out where there never is.
+// Entries that the log has refused read like the others, move to the log as soon as it accepts them, and expire if it
+// never does.
 func TestOverflowReadsLikeTheLog(t *testing.T) {
 	t.Parallel()
 	url := installed(t)
@@ -323,7 +325,7 @@ func TestRefusedPartitions(t *testing.T) {
 	url := installed(t)
 	const refusal = "select coalesce(walhook.partition_refusal(), 'none'), (select count(*) from walhook.partitions_of('walhook.log') q where q.lower > '9000-01-01')"
 	if got := testenv.Psql(t, url, refusal); got != "none|0" {
-		t.Errorf("where all is well: %s", got)
+		t.Errorf("with nothing wrong: %s", got)
 	}
 	testenv.Exec(t, url, `
 		create function public.refuse() returns event_trigger language plpgsql as $$ begin raise exception 'no DDL here'; end $$`)

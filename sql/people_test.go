@@ -8,7 +8,7 @@ import (
 	"walhook/testenv"
 )
 
-// as returns the URL of the database for a new login role that is a member of the group; of none where it is empty.
+// as returns the URL of the database for a new login role that is a member of the group, or of none if it is empty.
 func as(t *testing.T, database, group string) string {
 	t.Helper()
 	u, err := url.Parse(database)

@@ -71,6 +71,6 @@ recipes.
 		t.Fatal(err)
 	}
 	if string(text) != b.String() {
-		t.Errorf("%s is not what the comments say; write it anew with -update:\n%s", file, b.String())
+		t.Errorf("%s does not match the comments; regenerate it with -update:\n%s", file, b.String())
 	}
 }

@@ -68,7 +68,7 @@ func TestCopyWebhooksKnowsAssessments(t *testing.T) {
 		t.Errorf("to an assessment that is not there yet %s webhooks were copied", got)
 	}
 	if got := testenv.Psql(t, database, "select walhook.inherit_webhooks('7', '8')"); got != "0" {
-		t.Errorf("the stream copied %s webhooks from an assessment that nobody knows", got)
+		t.Errorf("the stream copied %s webhooks from an unknown assessment", got)
 	}
 }
 

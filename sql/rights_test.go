@@ -69,7 +69,7 @@ func denied(t *testing.T, user, who string, statements ...string) {
 	}
 }
 
-// storeWithSecrets makes a store with a webhook whose URL and secrets are to stay secret, and something in every table.
+// storeWithSecrets creates a store with a webhook whose URL and secrets must stay secret, and rows in every table.
 func storeWithSecrets(t *testing.T) string {
 	t.Helper()
 	url := installed(t)
@@ -86,7 +86,7 @@ func storeWithSecrets(t *testing.T) string {
 	return url
 }
 
-// A viewer sees the host of a URL, whatever is asked for and however.
+// A viewer sees only the host of a URL, whatever the query.
 func TestViewerReadsNoSecret(t *testing.T) {
 	t.Parallel()
 	url := storeWithSecrets(t)
@@ -121,7 +121,7 @@ func TestViewerReadsNoSecret(t *testing.T) {
 			t.Errorf("a viewer asks %s: %v\n%s", query, err, out)
 		}
 	}
-	// A function of the viewer's own that is asked first, because it claims to cost nothing, sees hosts only as well.
+	// A viewer's own function that is evaluated first, because it claims to cost nothing, also sees only hosts.
 	out := testenv.Psql(t, viewer, `create function pg_temp.peek(text) returns boolean language plpgsql cost 0.0000001 as $$ begin raise notice 'seen %', $1; return true; end $$;
 		select host from walhook.webhook_overview where pg_temp.peek(host); select host from walhook.endpoint_health where pg_temp.peek(host)`)
 	if !strings.Contains(out, "seen https://example.com") || strings.Contains(out, "hunter2") {
@@ -129,7 +129,7 @@ func TestViewerReadsNoSecret(t *testing.T) {
 	}
 }
 
-// An administrator writes webhooks and settings, and nothing that the daemon writes; what the functions do is theirs alone.
+// An administrator can write webhooks and settings, but nothing that the daemon or the functions write.
 func TestAdministratorStaysInBounds(t *testing.T) {
 	t.Parallel()
 	url := storeWithSecrets(t)
@@ -144,7 +144,7 @@ func TestAdministratorStaysInBounds(t *testing.T) {
 		"alter table walhook.webhook disable trigger webhook_prepare", "drop table walhook.webhook", "create rule r as on select to walhook.webhook do instead nothing",
 		"create trigger t after update on walhook.webhook for each row execute function walhook.wake()", "select setval('walhook.webhook_id_seq', 1)", "alter role walhook_admin login",
 	)
-	// The endpoint follows the URL, whatever the administrator says.
+	// The endpoint follows the URL, whatever the administrator writes.
 	testenv.Psql(t, admin, `insert into walhook.webhook (url, event_type, endpoint_id) values ('https://elsewhere.example.com/', 'response.created', 1), ('https://elsewhere.example.com/', 'response.started', null);
 		update walhook.webhook set endpoint_id = 1 where url like '%elsewhere%'; update walhook.webhook set endpoint_id = null where id = 1`)
 	if got := testenv.Psql(t, url, "select count(distinct w.endpoint_id), bool_and(e.url = w.url) from walhook.webhook w join walhook.endpoint e on e.id = w.endpoint_id"); got != "2|t" {

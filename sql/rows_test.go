@@ -12,7 +12,7 @@ import (
 	"walhook/testenv"
 )
 
-// The server reads each value of a row as it was meant, NULL where there is none.
+// The server reads each value of a row unchanged, NULL if there is none.
 func TestRowsArriveAsTheyWereMeant(t *testing.T) {
 	t.Parallel()
 	conn := testenv.Connect(t, installed(t))
@@ -67,7 +67,7 @@ func TestRowsArriveAsTheyWereMeant(t *testing.T) {
 	}
 
 	if err := testenv.Connect(t, conn.Config().ConnString()).QueryRow(t.Context(), "select $1::walhook.result_in[]", results).Scan(&got); err == nil || !strings.Contains(err.Error(), "encode 2 rows") {
-		t.Errorf("where the types are not known, sending two rows ends with %v", err)
+		t.Errorf("without known types, sending two rows returns %v", err)
 	}
 
 	if err := conn.QueryRow(t.Context(), "select 'none: ' || cardinality($1::walhook.event_in[])", Rows[eventIn]{}).Scan(&got); err != nil || got != "none: 0" {

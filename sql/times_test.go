@@ -6,7 +6,8 @@ import (
 	"walhook/testenv"
 )
 
-// Local times are ambiguous twice a year, and nobody sees whose they are: each has the same time with its zone beside it.
+// Local times are ambiguous once a year and do not show their zone, so each has a column with the same time and its
+// zone.
 func TestLocalTimesHaveTheirZoneBesideThem(t *testing.T) {
 	t.Parallel()
 	database := installed(t)
