@@ -28,8 +28,9 @@ var (
 	noRelation = map[string]bool{
 		"select": true, "lateral": true, "set": true, "of": true, "skip": true, "the": true, "all": true, "public": true, "strict": true,
 		"true": true, "old": true, "new": true, "null": true, "or": true, "exclusive": true, "bound": true, "if": true, "walhook_daemon": true,
-		"tree":  true, // cdc/catalog.partitionTree begins such a statement
-		"upper": true, // a variable of PL/pgSQL
+		"tree":   true,                // cdc/catalog.partitionTree begins such a statement
+		"upper":  true,                // a variable of PL/pgSQL
+		"before": true, "after": true, // transition tables of a trigger, which take precedence over relations
 	}
 )
 
