@@ -88,6 +88,7 @@ var (
 	NoteSetAside        = mustQuery("NoteSetAside")
 	KeepIncident        = mustQuery("KeepIncident")
 	RowsSetAside        = mustQuery("RowsSetAside")
+	ResolveRowsSetAside = mustQuery("ResolveRowsSetAside")
 	ResolveSetAside     = mustQuery("ResolveSetAside")
 	NoteIncident        = mustQuery("NoteIncident")
 	ResolveIncidents    = mustQuery("ResolveIncidents")

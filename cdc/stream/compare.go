@@ -53,7 +53,7 @@ func (c *comparison) run(ctx context.Context) (comparisonResult, error) {
 		c.report(r.String())
 		return r.Record(ctx, c.store)
 	}
-	if _, err := c.store.Exec(ctx, sql.ResolveIncidents.SQL, []string{cdc.SetAside}); err != nil {
+	if _, err := c.store.Exec(ctx, sql.ResolveRowsSetAside.SQL); err != nil {
 		return result, fmt.Errorf("resolve the incidents of rows that were set aside: %w", err)
 	}
 	if err := c.assessments(ctx); err != nil {
@@ -328,18 +328,21 @@ func (c *comparison) assessments(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []struct{ sql, only string }{
+	for _, step := range []struct {
+		sql    string
+		copies bool
+	}{
 		{`select walhook.inherit_webhooks(s.copied_from, s.assessment_id) from pg_temp.walhook_assessments s
-		  where s.copied_from <> '' and not exists (select from walhook.assessment a where a.assessment_id = s.assessment_id)`, copiesPart},
-		{"delete from walhook.assessment", ""},
-		{"insert into walhook.assessment (assessment_id, external_id) select s.assessment_id, s.external_id from pg_temp.walhook_assessments s where true", ""},
+		  where s.copied_from <> '' and not exists (select from walhook.assessment a where a.assessment_id = s.assessment_id)`, true},
+		{"delete from walhook.assessment", false},
+		{"insert into walhook.assessment (assessment_id, external_id) select s.assessment_id, s.external_id from pg_temp.walhook_assessments s where true", false},
 	} {
 		err := catalog.InSavepoint(ctx, c.store, func() error {
 			_, err := c.store.Exec(ctx, step.sql)
 			return err
 		})
 		if cdc.IsRejected(err) {
-			err = c.applyToEachAssessment(ctx, step.sql, step.only)
+			err = c.applyToEachAssessment(ctx, step.sql, step.copies)
 		}
 		if err != nil {
 			return fmt.Errorf("take the assessments over: %w", err)
@@ -350,22 +353,23 @@ func (c *comparison) assessments(ctx context.Context) error {
 
 // applyToEachAssessment runs a step, which ends in a condition on s, for one assessment at a time, and sets aside
 // those that the store rejects.
-func (c *comparison) applyToEachAssessment(ctx context.Context, step, only string) error {
-	rows, err := c.store.Query(ctx, "select assessment_id from pg_temp.walhook_assessments")
+func (c *comparison) applyToEachAssessment(ctx context.Context, step string, copies bool) error {
+	rows, err := c.store.Query(ctx, "select assessment_id, case when $1 then coalesce(copied_from, '') else '' end from pg_temp.walhook_assessments", copies)
 	if err != nil {
 		return err
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	type assessment struct{ ID, Original string }
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[assessment])
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
+	for _, a := range all {
 		err := catalog.InSavepoint(ctx, c.store, func() error {
-			_, err := c.store.Exec(ctx, step+" and s.assessment_id = $1", id)
+			_, err := c.store.Exec(ctx, step+" and s.assessment_id = $1", a.ID)
 			return err
 		})
 		if cdc.IsRejected(err) {
-			err = c.rejected(&RejectedRow{Table: c.mapping.AssessmentTable, Key: id, part: only, Cause: err})
+			err = c.rejected(&RejectedRow{Table: c.mapping.AssessmentTable, Key: a.ID, original: a.Original, Cause: err})
 		}
 		if err != nil {
 			return err

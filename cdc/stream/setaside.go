@@ -65,13 +65,16 @@ func (w *writer) isolate(ctx context.Context, items []item) error {
 	refused := RejectedRow{
 		Table: w.mapping.TableOf(it.change.Table), Key: it.change.New.ID, LSN: it.tx.CommitLSN, Cause: err,
 	}
-	if copied := it.change.New.CopiedFrom; it.change.Table == cdc.Assessment && !copied.Null && !copied.Unchanged {
-		refused.part = copiesPart
+	if original := it.change.New.CopiedFrom; it.change.Table == cdc.Assessment && it.change.Kind == cdc.Insert && original.Value != "" {
+		withoutCopies := refused
+		note := &withoutCopies
+		if note.original = original.Value; cdc.IsEncodingError(err) {
+			note = nil // no webhook of the store is for such an original
+		}
 		it.change.New.CopiedFrom = cdc.Text{Null: true}
-		if err := w.storeSync(ctx, []item{it}, &refused); !cdc.IsRejected(err) {
+		if err := w.storeSync(ctx, []item{it}, note); !cdc.IsRejected(err) {
 			return err
 		}
-		refused.part = ""
 	}
 	it.kind = itemSetAside
 	return w.storeSync(ctx, []item{it}, &refused)
@@ -141,16 +144,14 @@ func (w *writer) forgetResolved(b *batch) {
 	}
 }
 
-// copiesPart is what an assessment is stored without if the copy of a webhook was rejected.
-const copiesPart = "the copies of its original's webhooks"
-
-// RejectedRow is a row, or a part of it, that the store rejected.
+// RejectedRow is a row that the store rejected or, with an original, an assessment that was stored although the
+// original's webhooks could not be copied to it.
 type RejectedRow struct {
-	Table cdc.Name
-	Key   string
-	LSN   pglogrepl.LSN // of the commit, or of the snapshot that contains the row
-	part  string        // the rejected part; empty: the whole row
-	Cause error
+	Table    cdc.Name
+	Key      string
+	LSN      pglogrepl.LSN // of the commit, or of the snapshot that contains the row
+	original string
+	Cause    error
 }
 
 // args returns the arguments of the query that records the row as an incident.
@@ -175,15 +176,27 @@ func KeyOf(row []byte) string {
 }
 
 // String identifies the row by key and position, and says why it was rejected and what to do. It reveals no other
-// value of the row.
+// value of the row than the assessment that it was copied from.
 func (r *RejectedRow) String() string {
-	what := setAsideWhole
-	if r.part != "" {
-		what = "was taken without " + r.part
-	}
 	reason, remedy := r.reason()
+	if r.original != "" {
+		// walhook.copy_webhooks resolves the incident of the assessments that it is called with. Nothing else does:
+		// webhooks are copied when an assessment is new, and never again.
+		return fmt.Sprintf("%swas stored, but the webhooks of its original could not be copied to it, as of %s: the store refuses "+
+			"them (%s); everything else goes on; remove the cause, then SELECT walhook.copy_webhooks(%s, %s); this also resolves the incident",
+			r.subject(), r.LSN, reason, quoteLiteral(r.original), quoteLiteral(r.Key))
+	}
 	return fmt.Sprintf("%s%s, as of %s: the store refuses it (%s); everything else goes on; %s; "+
-		"the row's next change then makes up for it, or `walhook reconcile` does", r.subject(), what, r.LSN, reason, remedy)
+		"the row's next change then makes up for it, or `walhook reconcile` does", r.subject(), setAsideWhole, r.LSN, reason, remedy)
+}
+
+// quoteLiteral quotes as PostgreSQL's quote_literal does.
+func quoteLiteral(s string) string {
+	s = strings.ReplaceAll(s, "'", "''")
+	if strings.Contains(s, `\`) {
+		return "E'" + strings.ReplaceAll(s, `\`, `\\`) + "'"
+	}
+	return "'" + s + "'"
 }
 
 // setAsideWhole says that nothing of a row was stored.

@@ -279,6 +279,9 @@ begin
   perform set_config('walhook.copying', 'on', true);
   copied := walhook.duplicate_webhooks(from_assessment, to_assessment);
   perform set_config('walhook.copying', 'off', true);
+  -- That of an assessment to which the stream could not copy them.
+  update walhook.incident_log i set resolved_at = clock_timestamp()
+   where i.kind = 'set_aside' and i.resolved_at is null and position(format('walhook.copy_webhooks(%L, %L)', from_assessment, to_assessment) in i.detail) > 0;
   return copied;
 end
 $$;

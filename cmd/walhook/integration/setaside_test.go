@@ -269,3 +269,64 @@ func TestRowsThatCannotBeTakenThroughKills(t *testing.T) {
 		t.Errorf("%d deliveries of %d responses, not %d; %d rows set aside, not %d", all, got, want, set, rows/3000)
 	}
 }
+
+// An assessment whose webhooks cannot be copied is stored all the same. The incident says so and how to copy them, and no later change or
+// comparison claims to have made up for it before somebody has. Where the original can have no webhooks there is nothing to report.
+func TestCopiesThatCanNeverBeMade(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, textSchema)
+	s.Store = testenv.EncodedDatabase(t, testenv.Postgres(t), "LATIN1", "")
+	s.With("STORE_URL", s.Store, "ASSESSMENT_TABLE", "public.assessment", "ASSESSMENT_COPIED_FROM", "copied_from")
+	sentinelOf(s, "insert into respondent (id, assessment_id) values ('s%d', 'none')", "s%d")
+	s.Exec("insert into assessment values ('it''s', 'EXT', null)")
+	d := s.Run()
+	s.Hook("/hook", "created", "assessment_id", "'it''s'")
+	open := func() string {
+		t.Helper()
+		return testenv.Psql(t, s.Store, "select detail from walhook.incident where kind = 'set_aside' and resolved_at is null order by at")
+	}
+	copies := func(want string) {
+		t.Helper()
+		if got := testenv.Psql(t, s.Store, "select string_agg(assessment_id, ' ' order by assessment_id) from walhook.webhook"); got != want {
+			t.Errorf("there are webhooks of %s instead of %s", got, want)
+		}
+	}
+	s.Exec("insert into assessment values ('from nowhere', 'EXT', '日本')")
+	s.WaitStored()
+	if got := open(); got != "" {
+		t.Errorf("no webhook can be for the original, and yet: %s", got)
+	}
+	s.Exec("delete from assessment where id = 'from nowhere'")
+	testenv.Exec(t, s.Store, "alter table walhook.webhook add constraint original check (assessment_id = 'it''s')")
+	s.Exec("insert into assessment values ('2', 'EXT-2', 'it''s')")
+	s.WaitStored()
+	d.Kill()
+	s.Exec("insert into assessment values ('3', 'EXT-3', 'it''s')")
+	s.DropSlot()
+	d = s.Start().Ready() // and compares
+	s.Exec("update assessment set external_id = 'EXT-2b' where id = '2'")
+	s.WaitStored()
+	if got := testenv.Psql(t, s.Store, "select string_agg(external_id, ' ' order by assessment_id) from walhook.assessment where assessment_id in ('2', '3')"); got != "EXT-2b EXT-3" {
+		t.Errorf("the assessments are stored with the external ids %q", got)
+	}
+	testenv.Exec(t, s.Store, "alter table walhook.webhook drop constraint original")
+	s.WaitLog("select count(*) from walhook.incident where kind = 'set_aside' and resolved_at is null", "2")
+	for _, id := range []string{"2", "3"} {
+		detail := testenv.Psql(t, s.Store, "select detail from walhook.incident where kind = 'set_aside' and resolved_at is null and position('key \"' || '"+id+"' in detail) > 0")
+		if !strings.Contains(detail, `the row of public.assessment with key "`+id+`" was stored, but the webhooks of its original could not be copied to it`) ||
+			!strings.Contains(detail, "constraint") {
+			t.Errorf("the incident says %s", detail)
+		}
+		_, statement, _ := strings.Cut(detail, "then ")
+		statement, _, _ = strings.Cut(statement, ";")
+		if !strings.HasPrefix(statement, "SELECT walhook.copy_webhooks(") {
+			t.Fatalf("there is no statement in %s", detail)
+		}
+		testenv.Psql(t, s.Store, statement)
+	}
+	copies("2 3 it's")
+	if got := open(); got != "" {
+		t.Errorf("this is still open: %s", got)
+	}
+	d.Stop()
+}
