@@ -93,3 +93,63 @@ func TestDistantStore(t *testing.T) {
 		t.Error("the daemon lost its connection to the store")
 	}
 }
+
+// While everything else that a daemon asks of the store hangs, it notices that the session of its lease has ended, and goes on with
+// heartbeats before another daemon takes it for dead. Without heartbeats it starts no attempt.
+func TestLeaseWhileTheStoreHangs(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.NewServer(t, nil)) // others would wait for a process that is stopped
+	d := s.Run()
+	s.Hook("/hook", "created")
+	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.Expect("/hook", "created 1")
+	const holdsNoLock = "not exists (select from pg_locks l where l.pid = a.pid and l.locktype = 'advisory')"
+	id := testenv.Value[int64](t, s.Store, "select id from walhook.daemon")
+	var pids []int
+	for field := range strings.FieldsSeq(testenv.Psql(t, s.Store, "select a.pid from pg_stat_activity a where a.datname = current_database() and a.application_name = 'walhook' and "+holdsNoLock)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	signal := func(what syscall.Signal) {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, what)
+		}
+	}
+	other := s.Start()
+	other.Ready()
+	t.Cleanup(func() { signal(syscall.SIGCONT) })
+	signal(syscall.SIGSTOP)
+	for range 2 {
+		testenv.Exec(t, s.Store, "select pg_terminate_backend(l.pid) from pg_locks l where l.locktype = 'advisory' and l.classid = $1 and l.objid = $2", lockClass, id)
+		now := testenv.Value[time.Time](t, s.Store, "select clock_timestamp()")
+		testenv.Eventually(t, harness.Patience, "a heartbeat under the same number", func() (bool, string) {
+			got := testenv.Psql(t, s.Store, "select id, heartbeat_at from walhook.daemon order by id")
+			return testenv.Value[int](t, s.Store, "select count(*)::int from walhook.daemon where id = $1 and heartbeat_at > $2", id, now) == 1, got
+		})
+	}
+	signal(syscall.SIGCONT)
+	other.Stop()
+	s.Exec("insert into respondent (id, assessment_id) values (2, 1)")
+	s.Expect("/hook", "created 1", "created 2")
+
+	// Whoever locks the table keeps heartbeats from being written.
+	locks := testenv.Connect(t, s.Store)
+	if _, err := locks.Exec(t.Context(), "begin; lock table walhook.daemon in exclusive mode"); err != nil {
+		t.Fatal(err)
+	}
+	d.Shows(0, "walhook_store_connected")
+	s.Exec("insert into respondent (id, assessment_id) values (3, 1)")
+	for range 5 { // which takes longer than to send it
+		s.WaitStored()
+	}
+	if got := s.Events("/hook"); len(got) != 2 {
+		t.Errorf("without heartbeats it sent %v", got)
+	}
+	if _, err := locks.Exec(t.Context(), "rollback"); err != nil {
+		t.Fatal(err)
+	}
+	s.Expect("/hook", "created 1", "created 2", "created 3")
+}
