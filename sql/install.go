@@ -77,6 +77,9 @@ func Install(ctx context.Context, conn *pgx.Conn) error {
 		if err := ensureSchema(ctx, conn); err != nil {
 			return err
 		}
+		if _, err := checkOwners(ctx, conn); err != nil { // another role may have been faster
+			return err
+		}
 	}
 	steps, err := installSteps(have)
 	if err != nil {
@@ -193,19 +196,16 @@ func CheckNotNewer(have int32) error {
 	return nil
 }
 
-// Version returns the version of the store's schema, 0 where there is none. Where a dump brought the schema without the rows of its tables, that
+// Version returns the version of the store's schema, 0 where there is none. It returns an *OwnerError where the schema is not to be read, and
+// is called before anything else reads it. Where a dump brought the schema without the rows of its tables, that
 // is the version in the comment.
 func Version(ctx context.Context, conn *pgx.Conn) (int32, error) {
-	// Asked first, because an error would stand in the server's log.
-	var exists bool
-	if err := conn.QueryRow(ctx, "select pg_catalog.to_regclass($1) is not null", versionTable).Scan(&exists); err != nil {
-		return 0, fmt.Errorf("look for the schema of the store: %w", err)
-	}
-	if !exists {
-		return 0, nil
+	installed, err := checkOwners(ctx, conn)
+	if err != nil || !installed {
+		return 0, err
 	}
 	var version int32
-	err := conn.QueryRow(ctx, "select version from "+versionTable).Scan(&version)
+	err = conn.QueryRow(ctx, "select version from "+versionTable).Scan(&version)
 	var server *pgconn.PgError
 	if errors.As(err, &server) && server.Code == "42501" { // insufficient_privilege
 		return 0, fmt.Errorf("read the schema version of the store: %w; to let this role use the store: %s", err, ownRightsRemedy(ctx, conn))

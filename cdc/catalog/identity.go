@@ -141,6 +141,9 @@ func inspectOriginal(ctx context.Context, source, store *pgx.Conn) (a *Attachmen
 
 // readInstallation returns where the store was installed, or the zero Place if an older version did not record it.
 func readInstallation(ctx context.Context, store *pgx.Conn) (p Place, err error) {
+	if version, err := sql.Version(ctx, store); err != nil || version == 0 {
+		return p, err
+	}
 	var exists bool
 	if err := store.QueryRow(ctx, "select pg_catalog.to_regclass('walhook.installation') is not null").Scan(&exists); err != nil ||
 		!exists {

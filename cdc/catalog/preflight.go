@@ -14,6 +14,7 @@ import (
 
 	"walhook/cdc"
 	"walhook/cdc/condition"
+	"walhook/sql"
 )
 
 // Target is the configuration to attach.
@@ -80,9 +81,6 @@ func InspectSource(ctx context.Context, source *pgx.Conn, target Target, open ..
 	return p, p.checkPublication(ctx, source)
 }
 
-// CloudReplicators are the groups that may replicate on managed services, where no role has REPLICATION.
-var CloudReplicators = []string{"rds_replication", "azure_pg_admin", "cloudsqlsuperuser"}
-
 func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Target, open []*pgconn.PgConn) error {
 	own := make([]uint32, len(open))
 	for i, conn := range open {
@@ -100,7 +98,7 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 		            and pg_catalog.pg_has_role(current_user, m.oid, 'member')),
 		       (select count(*) from pg_catalog.pg_replication_slots), current_setting('max_replication_slots')::int,
 		       (select count(*) from pg_catalog.pg_stat_replication where pid <> all($2::int[])), current_setting('max_wal_senders')::int
-		  from pg_catalog.pg_roles r where r.rolname = current_user`, CloudReplicators, own).
+		  from pg_catalog.pg_roles r where r.rolname = current_user`, sql.CloudReplicators, own).
 		Scan(&p.Version, &recovery, &walLevel, &p.User, &p.Superuser, &replication, &slots, &maxSlots, &senders, &maxSenders)
 	if err != nil {
 		return fmt.Errorf("inspect the source: %w", err)

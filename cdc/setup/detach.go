@@ -64,7 +64,9 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 			return err
 		}
 	}
+	var respondentOID uint32 // 0: unknown
 	if attachment != nil {
+		respondentOID = attachment.RespondentOID
 		// Drop the publication first: only its owner may, and if this role is not the owner, nothing has been changed
 		// yet.
 		if err := dropPublication(ctx, source, attachment, cfg.Note); err != nil {
@@ -90,7 +92,7 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 			return fmt.Errorf("count what the schema holds: %w", err)
 		}
 	}
-	if err := dropSchema(ctx, cfg, store, true); err != nil {
+	if err := dropSchema(ctx, cfg, store, true, 0); err != nil {
 		return err
 	}
 	inSource, err := catalog.PlaceOf(ctx, source)
@@ -102,7 +104,7 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		return err
 	}
 	if !inSource.SameDatabase(inStore) {
-		if err := dropSchema(ctx, cfg, source, false); err != nil {
+		if err := dropSchema(ctx, cfg, source, false, respondentOID); err != nil {
 			return err
 		}
 	}
@@ -197,10 +199,18 @@ func schemaOwner(ctx context.Context, conn *pgx.Conn) (owner string, owned bool,
 
 // dropSchema drops this installation's objects in schema walhook of a database, and the group roles unless another
 // database of the server needs them. ours is whether the database holds the installation's store.
-func dropSchema(ctx context.Context, cfg DetachConfig, conn *pgx.Conn, ours bool) error {
+func dropSchema(ctx context.Context, cfg DetachConfig, conn *pgx.Conn, ours bool, respondentOID uint32) error {
 	_, owned, err := schemaOwner(ctx, conn)
 	if err != nil {
 		return err
+	}
+	if !ours && owned {
+		var untrusted *sql.OwnerError
+		if err := sql.CheckSourceOwners(ctx, conn, respondentOID); errors.As(err, &untrusted) {
+			owned = false // walhook did not create it
+		} else if err != nil {
+			return err
+		}
 	}
 	if owned {
 		script, err := sql.DropScript(cfg.Slot, ours)

@@ -122,6 +122,9 @@ func (e *examiner) run(ctx context.Context) {
 // attachment reports whether there is an attachment to examine.
 func (e *examiner) attachment(ctx context.Context) bool {
 	switch {
+	case e.view.untrusted != nil:
+		e.attachRefusals(ctx)
+		return false
 	case e.view.denied:
 		e.note(catalog.Fail, "store_rights",
 			fmt.Sprintf("role %s may not read the schema walhook, which belongs to %s", e.view.user, e.view.schemaOwner),

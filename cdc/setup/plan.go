@@ -75,8 +75,8 @@ func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
 	if p.Role, p.StoreRole = cfg.Role, cfg.Role; cfg.Role == "" {
 		p.Role, p.StoreRole = preflight.User, view.user
 	}
-	if view.Err() != nil {
-		return p, nil // a script would be for the original
+	if view.Err() != nil || view.untrusted != nil {
+		return p, nil // a script would be for the original, or for another role's schema
 	}
 	if preflight.Respondent == nil || cfg.Target.Mapping.HasAssessmentTable() && preflight.Assessment == nil {
 		return p, nil
@@ -113,6 +113,7 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 		}
 		sameServer := p.Source.System == p.Store.System && inStore.name == inSource.name
 		inStore.exists = inStore.exists || sameServer // created above
+		inStore.replication = inStore.replication || sameServer
 		at := PlanPart{
 			In:    p.Store,
 			Steps: append(m.grantRole(inStore, p.Store.Database, false, true), m.schemaSteps(inStore, &m.undoStore)...),

@@ -28,6 +28,9 @@ func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 			steps = append(steps, setRoleStep(r, undo))
 		}
 		steps = append(steps, PlanStep{schemaNote, "create schema walhook authorization " + r.quoted() + ";"})
+		if !r.super && !r.replication && !r.daemon {
+			steps = append(steps, PlanStep{"Lets others trust the schema of a role that does not replicate.", "grant walhook_daemon to " + r.quoted() + ";"})
+		}
 	case m.view.attached() && owner != r.name && !r.daemon && !r.super:
 		steps = append(steps, PlanStep{
 			"The schema belongs to " + owner + ": the daemon gets its rights by the group role.",

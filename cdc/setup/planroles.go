@@ -57,7 +57,7 @@ func readRoleRights(ctx context.Context, conn *pgx.Conn, role string) (*roleRigh
 		select rolsuper, rolreplication or rolsuper or exists (select from pg_catalog.pg_roles m where m.rolname = any($2) and pg_catalog.pg_has_role(r.oid, m.oid, 'member')),
 		       rolbypassrls or rolsuper, exists (select from pg_catalog.pg_roles m where m.rolname = 'walhook_daemon' and pg_catalog.pg_has_role(r.oid, m.oid, 'usage')),
 		       array(select g.rolname::text from pg_catalog.pg_auth_members a join pg_catalog.pg_roles g on g.oid = a.member where a.roleid = r.oid and a.grantor = a.member)
-		  from pg_catalog.pg_roles r where rolname = $1`, role, catalog.CloudReplicators).Scan(&r.super, &r.replication, &r.bypassRLS, &r.daemon, &r.selfGranted)
+		  from pg_catalog.pg_roles r where rolname = $1`, role, sql.CloudReplicators).Scan(&r.super, &r.replication, &r.bypassRLS, &r.daemon, &r.selfGranted)
 	if err != nil {
 		return fail(err)
 	}

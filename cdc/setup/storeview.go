@@ -27,9 +27,10 @@ type storeView struct {
 	attachment    *catalog.Attachment
 	temporary     bool // may create temporary tables, which a reconciliation needs
 	missingGroups []string
-	grantDaemon   string // what lets this role run a daemon on the store
-	restored      bool   // the schema was restored without rows, as from pg_dump -s
-	foreign       string // an object in schema walhook that walhook did not create
+	grantDaemon   string          // what lets this role run a daemon on the store
+	restored      bool            // the schema was restored without rows, as from pg_dump -s
+	foreign       string          // an object in schema walhook that walhook did not create
+	untrusted     *sql.OwnerError // the schema was not read
 	catalog.Provenance
 }
 
@@ -57,6 +58,10 @@ func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, err
 		return nil, err
 	}
 	v.version, err = sql.Version(ctx, store)
+	if errors.As(err, &v.untrusted) {
+		v.version = -1
+		return v, v.locate(ctx, source, store)
+	}
 	if err == nil && v.version > 0 {
 		v.restored, err = sql.LacksRows(ctx, store)
 	}
@@ -74,10 +79,15 @@ func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, err
 		return v, err
 	}
 	v.denied, v.version = true, -1
+	return v, v.locate(ctx, source, store)
+}
+
+// locate fills in where both databases are, for a store that cannot be read.
+func (v *storeView) locate(ctx context.Context, source, store *pgx.Conn) (err error) {
 	if v.Source, err = catalog.PlaceOf(ctx, source); err == nil {
 		v.Store, err = catalog.PlaceOf(ctx, store)
 	}
-	return v, err
+	return err
 }
 
 // refusals returns what prevents an attach as this role, besides what the preflight finds.
@@ -85,6 +95,17 @@ func (v *storeView) refusals(
 	ctx context.Context, source *pgx.Conn, target catalog.Target, p *catalog.Preflight, mode CopyMode,
 ) ([]catalog.Finding, error) {
 	found := v.storeRefusals(target, p, mode)
+	if v.untrusted == nil && p.Respondent != nil {
+		var untrusted *sql.OwnerError
+		if err := sql.CheckSourceOwners(ctx, source, p.Respondent.OID); errors.As(err, &untrusted) {
+			return append(found, catalog.Finding{
+				Check: "source_schema", Level: catalog.Fail, Found: "in the application's database " + untrusted.Found(),
+				Remedy: untrusted.SourceRemedy(),
+			}), nil
+		} else if err != nil {
+			return nil, err
+		}
+	}
 	if !v.separate() {
 		return found, nil
 	}
@@ -97,6 +118,10 @@ func (v *storeView) storeRefusals(target catalog.Target, p *catalog.Preflight, m
 	var found []catalog.Finding
 	refuse := func(check, what, remedy string) {
 		found = append(found, catalog.Finding{Check: check, Level: catalog.Fail, Found: what, Remedy: remedy})
+	}
+	if v.untrusted != nil {
+		refuse("store_schema", v.untrusted.Found(), v.untrusted.Remedy())
+		return found
 	}
 	if v.newer != nil {
 		refuse("store_version", v.newer.Error(), "")

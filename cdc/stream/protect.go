@@ -9,6 +9,7 @@ import (
 
 	"walhook/cdc"
 	"walhook/cdc/catalog"
+	"walhook/sql"
 )
 
 // protectWrites unpublishes tables whose updates and deletes PostgreSQL rejects because their replica identity was
@@ -89,8 +90,11 @@ func (g *Guard) unpublish(
 	var owner, function bool
 	err := source.QueryRow(ctx, `
 		select coalesce((select pg_catalog.pg_has_role(p.pubowner, 'usage') from pg_catalog.pg_publication p where p.pubname = $1), false),
-		       coalesce(pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('walhook.unpublish(name,regclass)')::oid, 'execute'), false)`,
-		g.cfg.Publication).Scan(&owner, &function)
+		       -- With the rights of the publication's owner, never with those of this role.
+		       exists (select from pg_catalog.pg_proc f join pg_catalog.pg_publication p on p.pubname = $1
+		                where f.oid = pg_catalog.to_regprocedure($2) and pg_catalog.has_function_privilege(f.oid, 'execute')
+		                  and f.prosecdef and pg_catalog.pg_has_role(f.proowner, p.pubowner, 'usage'))`,
+		g.cfg.Publication, sql.UnpublishSignature).Scan(&owner, &function)
 	switch {
 	case err != nil:
 	case owner:
@@ -98,7 +102,7 @@ func (g *Guard) unpublish(
 	case function:
 		_, err = source.Exec(ctx, "select walhook.unpublish($1, $2::oid::regclass)", g.cfg.Publication, table.OID)
 	default:
-		err = errors.New("it is not the owner, and may not execute walhook.unpublish(name, regclass)")
+		err = errors.New("it is not the owner, and has no right to a function walhook.unpublish(name, regclass) of the owner's")
 	}
 	return remove, err
 }

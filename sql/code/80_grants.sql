@@ -17,6 +17,18 @@ begin
 end
 $$;
 
+-- Other roles read a schema only if they trust its owner (sql/owner.go): one that does not replicate is a member of walhook_daemon.
+do $$
+begin
+  if exists (select from pg_roles where rolname = 'walhook_daemon')
+     and exists (select from pg_roles r where r.rolname = current_user and not r.rolsuper and not r.rolreplication and not pg_has_role(r.oid, 'walhook_daemon', 'member')) then
+    execute format('grant walhook_daemon to %I', current_user);
+  end if;
+exception
+  when insufficient_privilege then null; -- doctor and status say so to whoever does not trust the owner
+end
+$$;
+
 -- Revokes every right of others than the owner: ALTER DEFAULT PRIVILEGES may have granted some when an object was created. The group roles
 -- get theirs below. walhook.unpublish may be granted to a daemon's role itself.
 do $$

@@ -66,11 +66,12 @@ func waitable(err error, guard *stream.Guard, ready *readiness, log *slog.Logger
 		refused *setup.RefusedError
 		fatal   *cdc.FatalError
 		version *sql.VersionError
+		owner   *sql.OwnerError
 		server  *pgconn.PgError
 		connect *pgconn.ConnectError
 	)
 	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.As(err, &refused), errors.As(err, &fatal), errors.As(err, &version):
+	case err == nil, errors.Is(err, context.Canceled), errors.As(err, &refused), errors.As(err, &fatal), errors.As(err, &version), errors.As(err, &owner):
 		return err
 	case errors.As(err, &copied):
 		guard.Pause()
