@@ -17,40 +17,41 @@ import (
 )
 
 // Config is the configuration, read from variables that begin with WALHOOK_. Types that check themselves say what is accepted.
+// The fields' names are those of the variables: envconfig would look up a name in a tag without the prefix as well.
 type Config struct {
-	DatabaseURL databaseURL `envconfig:"DATABASE_URL"`
-	StoreURL    databaseURL `envconfig:"STORE_URL"`
-	Slot        string      `envconfig:"SLOT" default:"walhook"`
-	Publication string      `envconfig:"PUBLICATION" default:"walhook"`
-	Publish     string      `envconfig:"PUBLISH" default:"all"`
+	DatabaseURL databaseURL `split_words:"true"`
+	StoreURL    databaseURL `split_words:"true"`
+	Slot        string      `split_words:"true" default:"walhook"`
+	Publication string      `split_words:"true" default:"walhook"`
+	Publish     string      `split_words:"true" default:"all"`
 
-	RespondentTable        string `envconfig:"RESPONDENT_TABLE" default:"public.respondent"`
-	RespondentID           string `envconfig:"RESPONDENT_ID" default:"id"`
-	RespondentAssessment   string `envconfig:"RESPONDENT_ASSESSMENT" default:"assessment_id"`
-	RespondentOrganization string `envconfig:"RESPONDENT_ORGANIZATION"`
-	Started                string `envconfig:"STARTED" default:"started_at"`
-	Finished               string `envconfig:"FINISHED" default:"finished_at"`
-	FinishStamp            string `envconfig:"FINISH_STAMP"`
-	AssessmentTable        string `envconfig:"ASSESSMENT_TABLE"`
-	AssessmentID           string `envconfig:"ASSESSMENT_ID" default:"id"`
-	AssessmentExternalID   string `envconfig:"ASSESSMENT_EXTERNAL_ID" default:"external_id"`
-	AssessmentCopiedFrom   string `envconfig:"ASSESSMENT_COPIED_FROM"`
+	RespondentTable        string `split_words:"true" default:"public.respondent"`
+	RespondentID           string `split_words:"true" default:"id"`
+	RespondentAssessment   string `split_words:"true" default:"assessment_id"`
+	RespondentOrganization string `split_words:"true"`
+	Started                string `split_words:"true" default:"started_at"`
+	Finished               string `split_words:"true" default:"finished_at"`
+	FinishStamp            string `split_words:"true"`
+	AssessmentTable        string `split_words:"true"`
+	AssessmentID           string `split_words:"true" default:"id"`
+	AssessmentExternalID   string `split_words:"true" default:"external_id"`
+	AssessmentCopiedFrom   string `split_words:"true"`
 
-	AutoAttach          bool       `envconfig:"AUTO_ATTACH" default:"false"`
-	Listen              string     `envconfig:"LISTEN" default:"127.0.0.1:9464"`
-	DeliveryTimeout     duration   `envconfig:"DELIVERY_TIMEOUT" default:"15s"`
-	Concurrency         int        `envconfig:"CONCURRENCY" default:"64"`
-	EndpointConcurrency int        `envconfig:"ENDPOINT_CONCURRENCY" default:"8"`
-	RetryBase           duration   `envconfig:"RETRY_BASE" default:"5s"`
-	RetryCap            duration   `envconfig:"RETRY_CAP" default:"12h"`
-	MaxAttempts         int        `envconfig:"MAX_ATTEMPTS" default:"16"`
-	DisableAfter        duration   `envconfig:"DISABLE_AFTER" default:"120h"`
-	AllowNetworks       Networks   `envconfig:"ALLOW_NETWORKS"`
-	CAFile              string     `envconfig:"CA_FILE"`
-	Retention           duration   `envconfig:"RETENTION" default:"0"`
-	MaxSlotLag          byteSize   `envconfig:"MAX_SLOT_LAG" default:"0"`
-	LogLevel            slog.Level `envconfig:"LOG_LEVEL" default:"info"`
-	LogFormat           string     `envconfig:"LOG_FORMAT" default:"text"`
+	AutoAttach          bool       `split_words:"true" default:"false"`
+	Listen              string     `split_words:"true" default:"127.0.0.1:9464"`
+	DeliveryTimeout     duration   `split_words:"true" default:"15s"`
+	Concurrency         int        `split_words:"true" default:"64"`
+	EndpointConcurrency int        `split_words:"true" default:"8"`
+	RetryBase           duration   `split_words:"true" default:"5s"`
+	RetryCap            duration   `split_words:"true" default:"12h"`
+	MaxAttempts         int        `split_words:"true" default:"16"`
+	DisableAfter        duration   `split_words:"true" default:"120h"`
+	AllowNetworks       Networks   `split_words:"true"`
+	CAFile              string     `split_words:"true"`
+	Retention           duration   `split_words:"true" default:"0"`
+	MaxSlotLag          byteSize   `split_words:"true" default:"0"`
+	LogLevel            slog.Level `split_words:"true" default:"info"`
+	LogFormat           string     `split_words:"true" default:"text"`
 
 	mapped cdc.Mapping
 }
@@ -113,6 +114,9 @@ const Prefix = "WALHOOK"
 // ReadConfig reads and checks the environment.
 func ReadConfig() (*Config, error) {
 	cfg := &Config{}
+	if err := unsetEmpty(); err != nil {
+		return nil, err
+	}
 	if err := envconfig.Process(Prefix, cfg); err != nil {
 		return nil, asConfigError(err)
 	}
@@ -120,6 +124,18 @@ func ReadConfig() (*Config, error) {
 		return nil, err
 	}
 	return cfg, nil
+}
+
+// unsetEmpty unsets variables that are set to nothing, as Compose files do: they have their defaults.
+func unsetEmpty() error {
+	for _, v := range Variables {
+		if value, set := os.LookupEnv(Prefix + "_" + v.Name); set && value == "" {
+			if err := os.Unsetenv(Prefix + "_" + v.Name); err != nil {
+				return fmt.Errorf("unset WALHOOK_%s, which is empty: %w", v.Name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // asConfigError says of envconfig's error what a person needs: envconfig repeats the value, which may hold a password.
@@ -147,19 +163,20 @@ func asConfigError(err error) error {
 // unknownVariables warns of variables that begin with WALHOOK_ and mean nothing, such as a misspelt one.
 func unknownVariables() []string {
 	// The completion of shells has these two of its own.
-	known := map[string]bool{Prefix + "_ACTIVE_HELP": true, Prefix + "_COMPLETION_DESCRIPTIONS": true}
+	known := map[string]bool{"ACTIVE_HELP": true, "COMPLETION_DESCRIPTIONS": true}
 	for _, v := range Variables {
-		known[Prefix+"_"+v.Name] = true
+		known[v.Name] = true
 	}
 	var warnings []string
 	for _, entry := range os.Environ() {
-		name, _, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, Prefix+"_") || known[name] || strings.HasPrefix(name, Prefix+"_TEST_") {
+		variable, _, _ := strings.Cut(entry, "=")
+		name, ours := strings.CutPrefix(variable, Prefix+"_")
+		if !ours || known[name] || strings.HasPrefix(name, "TEST_") {
 			continue
 		}
-		warning := name + " is no variable of walhook and is ignored"
+		warning := variable + " is no variable of walhook and is ignored"
 		if near := cdc.Nearest(name, slices.Collect(maps.Keys(known))); near != "" {
-			warning += "; is " + near + " meant?"
+			warning += "; is " + Prefix + "_" + near + " meant?"
 		}
 		warnings = append(warnings, warning)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,68 @@ func TestConfigDefaults(t *testing.T) {
 	}
 }
 
+// A variable that is set to nothing, as Compose files do, is as good as unset.
+func TestEmptyVariablesHaveTheirDefaults(t *testing.T) {
+	want, err := configured(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pairs []string
+	for _, v := range Variables {
+		if v.Name != "DATABASE_URL" {
+			pairs = append(pairs, v.Name, "")
+		}
+	}
+	got, err := configured(t, pairs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(want, got) {
+		t.Errorf("with empty variables: %+v\nwithout them: %+v", got, want)
+	}
+}
+
+// Only variables that begin with WALHOOK_ are read, whatever others of the same names the environment has.
+func TestUnprefixedVariablesAreIgnored(t *testing.T) {
+	want, err := configured(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range Variables {
+		t.Setenv(v.Name, "nonsense")
+	}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+		t.Setenv(strings.ToUpper(field.Name), "nonsense")
+	}
+	got, err := configured(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(want, got) {
+		t.Errorf("with other variables: %+v\nwithout them: %+v", got, want)
+	}
+	harness.SetOnly(t, []string{"DATABASE_URL"})
+	t.Setenv("DATABASE_URL", "postgres://app@db/app")
+	if _, err := ReadConfig(); err == nil || !strings.Contains(err.Error(), "WALHOOK_DATABASE_URL is not set") {
+		t.Errorf("with DATABASE_URL alone: %v", err)
+	}
+}
+
+// A variable without a meaning is reported, and a similar one suggested only if it is similar without the prefix.
+func TestUnknownVariables(t *testing.T) {
+	for name, want := range map[string]string{
+		"SLOTT": "WALHOOK_SLOTT is no variable of walhook and is ignored; is WALHOOK_SLOT meant?",
+		"FOO":   "WALHOOK_FOO is no variable of walhook and is ignored",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("WALHOOK_"+name, "x")
+			if got := strings.Join(unknownVariables(), "\n"); got != want {
+				t.Errorf("%q, not %q", got, want)
+			}
+		})
+	}
+}
+
 // Wherever a duration is accepted, so are days and weeks.
 func TestDurationsInDaysAndWeeks(t *testing.T) {
 	const day = 24 * time.Hour
@@ -102,21 +165,23 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"DATABASE_URL", "postgres://app:hunter2@db/app?sslmode=sometimes", "postgres://db/...", "sslmode is invalid", ""},
 		{"STORE_URL", "postgres://app:hunter2/x@db/app", "hidden", "invalid port; give", ""},
 		{"STORE_URL", "postgres://app:hunter2@db/app?service=nowhere", "postgres://db/...", "service", ""},
+		{"DATABASE_URL", " ", `" "`, "connection string", ""},
+		{"STORE_URL", "\t", `"\t"`, "connection string", ""},
 		{"STORE_URL", "mysql://root:hunter2@db/app", "mysql://db/...", "connection string", ""},
 		{"SLOT", "Bad-Name", "Bad-Name", "lower-case", ""},
 		{"PUBLICATION", strings.Repeat("p", 64), "pppp", "63 bytes", ""},
 		{"PUBLISH", "some", "some", "all or mapped", ""},
 		{"RESPONDENT_TABLE", "a.b.c", "a.b.c", "schema.table", ""},
-		{"RESPONDENT_ID", "", `""`, "name of a column", ""},
-		{"RESPONDENT_ASSESSMENT", "", `""`, "name of a column", ""},
+		{"RESPONDENT_ID", `"open`, "open", "name of a column", ""},
+		{"RESPONDENT_ASSESSMENT", `"open`, "open", "name of a column", ""},
 		{"RESPONDENT_ORGANIZATION", `"open`, "open", "name of a column", ""},
 		{"STARTED", "=yes", "=yes", "a condition is a column", ""},
 		{"FINISHED", "status=", "status=", "a condition is a column", ""},
 		{"FINISH_STAMP", `"open`, "open", "name of a column", ""},
 		{"ASSESSMENT_TABLE", "a.b.c", "a.b.c", "schema.table", ""},
 		{"ASSESSMENT_TABLE", `respondent`, "respondent", "WALHOOK_RESPONDENT_TABLE", ""},
-		{"ASSESSMENT_ID", "", `""`, "name of a column", assessments},
-		{"ASSESSMENT_EXTERNAL_ID", "", `""`, "name of a column", assessments},
+		{"ASSESSMENT_ID", `"open`, "open", "name of a column", assessments},
+		{"ASSESSMENT_EXTERNAL_ID", `"open`, "open", "name of a column", assessments},
 		{"ASSESSMENT_COPIED_FROM", `"open`, "open", "name of a column", assessments},
 		{"ASSESSMENT_COPIED_FROM", "copied_from", "copied_from", "WALHOOK_ASSESSMENT_TABLE", ""},
 		{"ASSESSMENT_ID", "no", "no", "WALHOOK_ASSESSMENT_TABLE", ""},
@@ -130,10 +195,10 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"CONCURRENCY", "0", "0", "from 1", ""},
 		{"CONCURRENCY", "many", "many", "whole number", ""},
 		{"ENDPOINT_CONCURRENCY", "-1", "-1", "from 1", ""},
-		{"RETRY_BASE", "0", "=0 is", "above 0", ""},
+		{"RETRY_BASE", "0", "=0 is", "1ms or more", ""},
 		{"RETRY_BASE", "1440m", "=1440m is", "WALHOOK_RETRY_CAP", ""},
 		{"RETRY_CAP", "1000ms", "=1000ms is", "WALHOOK_RETRY_BASE, which is 5s", ""},
-		{"RETRY_CAP", "-12h", "=-12h is", "above 0", ""},
+		{"RETRY_CAP", "-12h", "=-12h is", "1ms or more", ""},
 		{"MAX_ATTEMPTS", "0", "0", "from 1", ""},
 		{"DISABLE_AFTER", "-1h", "=-1h is", "never", ""},
 		{"DISABLE_AFTER", "never", "never", "duration", ""},
@@ -141,6 +206,8 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"ALLOW_NETWORKS", "10.0.0.0/8,127.0.0.1", "127.0.0.1", "one address is 127.0.0.1/32", ""},
 		{"ALLOW_NETWORKS", "::1%eth0", "::1%eth0", "CIDR", ""},
 		{"ALLOW_NETWORKS", "10.0.0.0/8\ncorporate", "corporate", "CIDR", ""},
+		{"RETENTION", "500ns", "=500ns is", "1ms or more", ""},
+		{"DISABLE_AFTER", "1us", "=1us is", "1ms or more", ""},
 		{"RETENTION", "-1h", "=-1h is", "for ever", ""},
 		{"RETENTION", "-2w", "=-2w is", "for ever", ""},
 		{"RETENTION", "90", "90", "90d or 2w", ""},

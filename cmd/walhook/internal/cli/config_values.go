@@ -42,8 +42,8 @@ func ambiguous(value string) bool {
 
 // Decode checks the connection string without connecting.
 func (u *databaseURL) Decode(value string) error {
-	if value == "" {
-		return nil
+	if strings.TrimSpace(value) == "" { // pgx would take its own defaults
+		return &valueError{quoted(value), databaseURLAccepted}
 	}
 	if ambiguous(value) {
 		return &valueError{"(hidden, since it holds a password)", databaseURLAccepted + ", with each other @ as %40, and / as %2F in user and password"}
@@ -196,13 +196,13 @@ func (c *Config) check() error {
 		least duration
 		text  string
 	}{
-		{"DELIVERY_TIMEOUT", c.DeliveryTimeout, duration(time.Millisecond), "a duration above 0, such as 15s"},
-		{"RETRY_BASE", c.RetryBase, duration(time.Millisecond), "a duration above 0, such as 5s"},
-		{"RETRY_CAP", c.RetryCap, duration(time.Millisecond), "a duration above 0, such as 12h"},
-		{"DISABLE_AFTER", c.DisableAfter, 0, "a duration such as 120h or 5d; 0: never"},
-		{"RETENTION", c.Retention, 0, "a duration such as 90d or 2w; 0: for ever"},
+		{"DELIVERY_TIMEOUT", c.DeliveryTimeout, duration(time.Millisecond), "a duration of 1ms or more, such as 15s"},
+		{"RETRY_BASE", c.RetryBase, duration(time.Millisecond), "a duration of 1ms or more, such as 5s"},
+		{"RETRY_CAP", c.RetryCap, duration(time.Millisecond), "a duration of 1ms or more, such as 12h"},
+		{"DISABLE_AFTER", c.DisableAfter, 0, "a duration of 1ms or more, such as 120h or 5d; 0: never"},
+		{"RETENTION", c.Retention, 0, "a duration of 1ms or more, such as 90d or 2w; 0: for ever"},
 	} {
-		if d.value < d.least {
+		if d.value < d.least || d.value > 0 && d.value < duration(time.Millisecond) {
 			return bad(d.name, asSet(d.name, d.value.String()), d.text)
 		}
 	}
