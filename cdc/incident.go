@@ -18,8 +18,9 @@ const (
 	ColumnRetyped    = "column_retyped"    // the recorded state may not match a column's new type
 	PartitionEmptied = "partition_emptied" // a partition was truncated, which PostgreSQL does not publish
 
-	// A gap once the replica identity includes the key again.
-	KeyHidden = "key_hidden"
+	// Gaps once their cause has ended.
+	KeyHidden     = "key_hidden"     // a replica identity lacks the key
+	TableUnlogged = "table_unlogged" // the WAL lacks the changes of a table
 
 	// Incidents that leave the stream intact and stay open until they are resolved.
 	SetAside          = "set_aside"          // the store rejected a row
@@ -38,7 +39,7 @@ var (
 	// SlotKeptKinds are the gaps that leave the slot intact.
 	SlotKeptKinds = []string{ColumnRetyped, PartitionEmptied}
 	// ReconciledKinds are the incidents that a reconciliation resolves.
-	ReconciledKinds = slices.Concat(GapKinds, SlotKeptKinds, []string{KeyHidden})
+	ReconciledKinds = slices.Concat(GapKinds, SlotKeptKinds, []string{KeyHidden, TableUnlogged})
 	// IncidentKinds are the incidents that stay open until they are resolved. All other kinds are recorded once they
 	// are over.
 	IncidentKinds = slices.Concat(ReconciledKinds,

@@ -31,16 +31,24 @@ type Table struct {
 	RowSecurity bool       // row-level security hides rows from the connected role
 	IsOwner     bool       // the connected role has the owner's rights
 	Inherited   bool       // other tables that are not partitions inherit from it
+	Ancestors   []Ancestor // the tables that it is a partition of, the nearest first
 
 	// AttachedPartitions lists partitions that used to be standalone tables, with the xmin of the catalog rows that
 	// attached them. Only PostgreSQL 14 needs it: its walsender keeps omitting relations that it has once omitted.
 	AttachedPartitions string
 }
 
+// Ancestor is a partitioned table that another one is a partition of.
+type Ancestor struct {
+	OID  uint32
+	Name cdc.Name
+}
+
 // Identity is the replica identity of a plain table or of a partition.
 type Identity struct {
 	Table   string
 	Setting string   // pg_class.relreplident: d default, i index, f full, n nothing
+	Logged  bool     // its changes are in the WAL
 	File    uint32   // pg_class.relfilenode: changes with TRUNCATE and with a rewrite
 	Empty   bool     // according to the catalog, which TRUNCATE updates
 	Columns []string // empty if an update or delete cannot be published
@@ -54,6 +62,9 @@ func (i *Identity) Covering(column string) (statement string, ok bool) {
 	setting, ok := i.Usable[column]
 	return fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY %s", i.Table, setting), ok
 }
+
+// LogSQL is the statement that gets the changes of an unlogged table into the WAL.
+func (i *Identity) LogSQL() string { return fmt.Sprintf("ALTER TABLE %s SET LOGGED;", i.Table) }
 
 // columnType returns a column's type.
 func (t *Table) columnType(column string) cdc.ColumnType {
@@ -119,6 +130,9 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*Table, e
 		return nil, err
 	}
 	if err := t.readAttachedPartitions(ctx, conn); err != nil {
+		return nil, err
+	}
+	if err := t.readAncestors(ctx, conn); err != nil {
 		return nil, err
 	}
 	return t, t.readIdentities(ctx, conn)
@@ -195,6 +209,28 @@ func (t *Table) readAttachedPartitions(ctx context.Context, conn *pgx.Conn) erro
 	return nil
 }
 
+func (t *Table) readAncestors(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, `
+		with recursive ancestor (oid, level) as (
+		  select i.inhparent, 1 from pg_catalog.pg_inherits i where i.inhrelid = $1
+		  union all
+		  select i.inhparent, a.level + 1 from ancestor a join pg_catalog.pg_inherits i on i.inhrelid = a.oid)
+		select a.oid, n.nspname::text, c.relname::text
+		  from ancestor a
+		  join pg_catalog.pg_class c on c.oid = a.oid and c.relkind = 'p'
+		  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		 order by a.level`, t.OID)
+	if err == nil {
+		t.Ancestors, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Ancestor, err error) {
+			return a, row.Scan(&a.OID, &a.Name.Schema, &a.Name.Table)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("look up what %s is a partition of: %w", t.Name.Display(), err)
+	}
+	return nil
+}
+
 func (t *Table) readIndexes(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `
 		select i.indisprimary, array(select a.attname::text from pg_catalog.pg_attribute a
@@ -222,7 +258,7 @@ func (t *Table) readIndexes(ctx context.Context, conn *pgx.Conn) error {
 // readIdentities reads the replica identities that PostgreSQL checks: that of the table, or of each leaf partition.
 func (t *Table) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, partitionTree("$1::oid")+`
-		select c.oid::regclass::text, c.relreplident::text, c.relfilenode, c.relpages = 0,
+		select c.oid::regclass::text, c.relreplident::text, c.relpersistence = 'p', c.relfilenode, c.relpages = 0,
 		       case c.relreplident
 		         when 'f' then array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
 		         else array(select a.attname::text
@@ -250,7 +286,7 @@ func (t *Table) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 	var identity Identity
 	_, err = pgx.ForEachRow(
 		rows,
-		[]any{&identity.Table, &identity.Setting, &identity.File, &identity.Empty, &identity.Columns, &identity.Usable},
+		[]any{&identity.Table, &identity.Setting, &identity.Logged, &identity.File, &identity.Empty, &identity.Columns, &identity.Usable},
 		func() error {
 			t.Identities = append(t.Identities, identity)
 			identity = Identity{}

@@ -309,6 +309,9 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 			ok = false
 			p.note(Fail, "replica_identity", fmt.Sprintf("table %s %s", identity.Table, why), remedy)
 		}
+		if !identity.Logged {
+			refuse("is unlogged: its changes are not in the WAL", identity.LogSQL())
+		}
 		switch {
 		case identity.Setting == "n":
 			refuse(

@@ -113,9 +113,23 @@ type Publication struct {
 func (p *Publication) publishesSchemas() bool { return p.allTables || len(p.schemas) > 0 }
 
 // includes reports whether the publication includes the table, explicitly or implicitly.
-func (p *Publication) includes(table *Table) bool {
-	_, named := p.tables[table.OID]
-	return named || p.IncludesImplicitly(table)
+func (p *Publication) includes(table *Table) bool { return p.includesName(table.OID, table.Name) }
+
+func (p *Publication) includesName(oid uint32, name cdc.Name) bool {
+	_, named := p.tables[oid]
+	_, schema := p.schemas[name.Schema]
+	return named || schema || p.allTables
+}
+
+// publishedAncestor returns a table whose changes include those of the table if the publication publishes via the
+// partition root.
+func (p *Publication) publishedAncestor(table *Table) (name cdc.Name, found bool) {
+	for _, a := range table.Ancestors {
+		if p.includesName(a.OID, a.Name) {
+			return a.Name, true
+		}
+	}
+	return name, false
 }
 
 // IncludesImplicitly reports whether the table is published as part of a schema or of all tables, and so without
@@ -227,7 +241,14 @@ func (p PublicationSpec) Drift(have *Publication) []string {
 			drift = append(drift, fmt.Sprintf("publication %q does not publish %s", p.Name, action))
 		}
 	}
-	if !have.viaRoot {
+	if have.viaRoot {
+		for _, table := range p.tables {
+			if ancestor, found := have.publishedAncestor(table.info); found {
+				drift = append(drift, fmt.Sprintf("publication %q publishes changes of %s as those of %s, since it publishes via the partition root",
+					p.Name, table.info.Name.Display(), ancestor.Display()))
+			}
+		}
+	} else {
 		for _, table := range p.tables {
 			if table.info.Partitioned() {
 				drift = append(drift, fmt.Sprintf("publication %q does not publish via the partition root", p.Name))
@@ -322,7 +343,14 @@ func (p PublicationSpec) RepairSQL(have *Publication) []string {
 		return []string{p.createSQL(), p.MarkSQL()}
 	}
 	quoted := pgx.Identifier{p.Name}.Sanitize()
-	statements := []string{fmt.Sprintf("alter publication %s set (%s)", quoted, publicationOptions)}
+	options := publicationOptions
+	if slices.ContainsFunc(p.tables, func(t publishedTable) bool {
+		_, found := have.publishedAncestor(t.info)
+		return found && have.publishesSchemas() // otherwise the ancestor is taken out
+	}) {
+		options = strings.Replace(options, "root = true", "root = false", 1)
+	}
+	statements := []string{fmt.Sprintf("alter publication %s set (%s)", quoted, options)}
 	switch {
 	case have.allTables:
 	case len(have.schemas) > 0:

@@ -49,7 +49,7 @@ func TestProgressIsWrittenWhenItIsWorthIt(t *testing.T) {
 	t.Parallel()
 	handled := func(messages ...wire) *writer {
 		cfg := Config{Mapping: testMapping, Status: &Status{}}
-		r := newReader(cfg, &catalog.Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, cdc.Position{LSN: 0x20}, false)
+		r := newReader(cfg, &catalog.Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, cdc.Position{LSN: 0x20})
 		w := newWriter(cfg, nil, r, 1)
 		for _, m := range messages {
 			if _, _, err := r.handle(m); err != nil {

@@ -63,3 +63,12 @@ func openGap(ctx context.Context, store *pgx.Conn, kinds []string) (*cdc.GapErro
 	}
 	return &gap, nil
 }
+
+// openGap is openGap with a connection of its own.
+func (s *Stream) openGap(ctx context.Context, kind string) (gap *cdc.GapError, err error) {
+	err = s.withStore(ctx, func(store *pgx.Conn) error {
+		gap, err = openGap(ctx, store, []string{kind})
+		return err
+	})
+	return gap, err
+}

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-
 	"walhook/cdc"
 	"walhook/cdc/catalog"
 	"walhook/sql"
@@ -66,11 +64,7 @@ func (s *Stream) watchKeyHidden(ctx context.Context, tables []*catalog.Table) (*
 	if s.hiddenKey.known && !s.cfg.Status.keyHidden.Load() {
 		return nil, nil
 	}
-	var open *cdc.GapError
-	err := s.withStore(ctx, func(store *pgx.Conn) (err error) {
-		open, err = openGap(ctx, store, []string{cdc.KeyHidden})
-		return err
-	})
+	open, err := s.openGap(ctx, cdc.KeyHidden)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -48,7 +49,7 @@ type reader struct {
 
 	// In a partitioned table an update that moves a row to another partition arrives as a delete and an insert of the
 	// same key, one right after the other. heldDelete is a delete that may be the first half of one.
-	partitioned bool
+	partitioned []cdc.Table
 	heldDelete  *item
 
 	acknowledged pglogrepl.LSN
@@ -59,12 +60,22 @@ type reader struct {
 }
 
 // newReader returns the reader of a stream that continues at a position.
-func newReader(cfg Config, a *catalog.Attachment, from cdc.Position, partitioned bool) *reader {
+func newReader(cfg Config, a *catalog.Attachment, from cdc.Position, partitioned ...cdc.Table) *reader {
 	r := &reader{
 		decoder: NewDecoder(cfg.Mapping, a.RespondentOID, a.AssessmentOID), inbox: newInbox(), from: from, partitioned: partitioned, status: cfg.Status,
 	}
 	r.durable.Store(uint64(from.LSN))
 	return r
+}
+
+// partitionedTables returns which of the mapped tables, in the order of Stream.inspect, are partitioned.
+func partitionedTables(tables []*catalog.Table) (partitioned []cdc.Table) {
+	for i, table := range tables {
+		if table.Partitioned() {
+			partitioned = append(partitioned, []cdc.Table{cdc.Respondent, cdc.Assessment}[i])
+		}
+	}
+	return partitioned
 }
 
 // run reads until the context ends or the stream breaks. When the context ends, it sends a last acknowledgement.
@@ -211,7 +222,7 @@ func (r *reader) enqueueChange(it item) (full bool) {
 		return r.inbox.put(it)
 	}
 	full = r.releaseHeld()
-	if r.partitioned && it.change.Kind == cdc.Delete && it.change.Table == cdc.Respondent {
+	if it.change.Kind == cdc.Delete && slices.Contains(r.partitioned, it.change.Table) {
 		r.heldDelete = &it
 		return full
 	}

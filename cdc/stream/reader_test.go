@@ -16,11 +16,16 @@ import (
 	"walhook/cdc/catalog"
 )
 
+// partitionedIf returns the respondent table, or none.
+func partitionedIf(partitioned bool) []cdc.Table {
+	return []cdc.Table{cdc.Respondent}[:map[bool]int{true: 1}[partitioned]]
+}
+
 // reading returns a reader that has received these pgoutput messages.
 func reading(t *testing.T, partitioned bool, messages ...wire) *reader {
 	t.Helper()
 	cfg := Config{Mapping: testMapping, Status: &Status{}}
-	r := newReader(cfg, &catalog.Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, cdc.Position{LSN: 0x20}, partitioned)
+	r := newReader(cfg, &catalog.Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, cdc.Position{LSN: 0x20}, partitionedIf(partitioned)...)
 	for _, m := range messages {
 		if _, _, err := r.handle(append(wire("w").uint64(0).uint64(0).uint64(0), m...)); err != nil {
 			t.Fatal(err)

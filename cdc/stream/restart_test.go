@@ -403,7 +403,7 @@ func (p *play) begin(endless bool) {
 	cfg := Config{Mapping: testMapping, Status: &Status{}, Log: slog.New(slog.DiscardHandler), Queue: cdc.Queue{
 		Began: func() {}, Add: addQueued, Committed: func(context.Context) {}, Discarded: func() {},
 	}}
-	p.reader = newReader(cfg, &catalog.Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, from, p.partitioned)
+	p.reader = newReader(cfg, &catalog.Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, from, partitionedIf(p.partitioned)...)
 	p.writer = newWriter(cfg, p.store, p.reader, turn)
 	cfg.Status.recordPosition(from)
 	switch {

@@ -66,6 +66,7 @@ type Stream struct {
 	reportedGap      *cdc.GapError     // last gap that was logged
 	lostPrecondition trackedIncident   // a precondition of attach does not hold
 	hiddenKey        trackedIncident   // a replica identity lacks the key
+	unlogged         trackedIncident   // the WAL lacks the changes of a table
 	retypeFailedAt   time.Time         // when the last reconciliation of a retyped column failed
 	openRetypeGap    *cdc.GapError     // the open incident of one of SlotKeptKinds when the session began
 	partitionFiles   map[string]uint32 // files of the partitions at the last check
@@ -234,7 +235,7 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError
 		return err
 	}
 	replication := links.replication
-	table, err := s.verify(ctx, links.source, replication, attachment, position)
+	tables, err := s.verify(ctx, links.source, replication, attachment, position)
 	catalog.CloseQuietly(links.source)
 	links.source = nil
 	if err != nil {
@@ -246,7 +247,7 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError
 		}
 	}
 	if open == nil {
-		open = s.checkPartitions(table)
+		open = s.checkPartitions(tables)
 	}
 	if open != nil {
 		return open
@@ -264,7 +265,7 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError
 	if err := s.start(ctx, replication, text, position); err != nil {
 		return err
 	}
-	reader := newReader(s.cfg, attachment, position, table.Partitioned())
+	reader := newReader(s.cfg, attachment, position, partitionedTables(tables)...)
 	reader.conn, reader.endLSN, reader.silence, reader.decoder.text = replication, until, s.silence.forPosition(position), text
 	return s.pump(ctx, store, reader, attachment, turn)
 }
@@ -306,10 +307,10 @@ func (l *links) close() {
 	}
 }
 
-// verify checks that the slot continues at the stored position.
+// verify returns the mapped tables and checks that the slot continues at the stored position.
 func (s *Stream) verify(
 	ctx context.Context, source *pgx.Conn, replication *pgconn.PgConn, a *catalog.Attachment, position cdc.Position,
-) (*catalog.Table, error) {
+) ([]*catalog.Table, error) {
 	system, err := pglogrepl.IdentifySystem(ctx, replication)
 	if err != nil {
 		return nil, fmt.Errorf("identify the source: %w", err)
@@ -343,7 +344,7 @@ func (s *Stream) verify(
 	if err != nil {
 		return nil, err
 	}
-	return tables[0], nil
+	return tables, nil
 }
 
 // pump runs reader, writer and watch until one of them fails, the context ends, or the reader's end point is reached.

@@ -25,7 +25,7 @@ const (
 // missed changes. It replaces a broken connection: the stream itself notices if the server is gone.
 func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
 	var source *pgx.Conn
-	s.lostPrecondition.known, s.hiddenKey.known = false, false
+	s.lostPrecondition.known, s.hiddenKey.known, s.unlogged.known = false, false, false
 	defer func() {
 		if source != nil {
 			catalog.CloseQuietly(source)
@@ -50,7 +50,10 @@ func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
 			gap, err = s.watchKeyHidden(ctx, tables)
 		}
 		if err == nil && gap == nil {
-			gap = cmp.Or(s.checkPartitions(tables[0]), s.checkColumnTypes(a, tables))
+			gap, err = s.watchUnlogged(ctx, tables)
+		}
+		if err == nil && gap == nil {
+			gap = cmp.Or(s.checkPartitions(tables), s.checkColumnTypes(a, tables))
 		}
 		if err == nil && gap == nil && looks%preconditionEvery == 0 {
 			err = s.watchPreconditions(ctx, source, a)
@@ -128,17 +131,22 @@ func (s *Stream) inspect(
 
 // checkPartitions returns a gap if a partition was truncated since the last check: PostgreSQL does not publish that
 // through the partitioned table.
-func (s *Stream) checkPartitions(table *catalog.Table) *cdc.GapError {
-	if s.cfg.Reconcile == nil || !table.Partitioned() {
+func (s *Stream) checkPartitions(tables []*catalog.Table) *cdc.GapError {
+	if s.cfg.Reconcile == nil {
 		return nil
 	}
 	var names []string
 	files := map[string]uint32{}
-	for _, p := range table.Identities {
-		if before, known := s.partitionFiles[p.Table]; known && before != p.File && p.Empty {
-			names = append(names, p.Table)
+	for _, table := range tables {
+		if !table.Partitioned() {
+			continue
 		}
-		files[p.Table] = p.File
+		for _, p := range table.Identities {
+			if before, known := s.partitionFiles[p.Table]; known && before != p.File && p.Empty {
+				names = append(names, p.Table)
+			}
+			files[p.Table] = p.File
+		}
 	}
 	s.partitionFiles = files
 	if len(names) == 0 {

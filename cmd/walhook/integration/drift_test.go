@@ -156,3 +156,79 @@ func TestPartitionsComeAndGo(t *testing.T) {
 	s.Expect("/two", "created 5", "started 5", "created 6")
 	d.Ready()
 }
+
+// The changes of an unlogged partition are not in the WAL. attach refuses one. The daemon reports one that comes later,
+// and compares the table once it is logged.
+func TestUnloggedPartition(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, `
+		create table respondent (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz, primary key (id, assessment_id))
+		  partition by list (assessment_id);
+		create table respondent_1 partition of respondent default;
+		create unlogged table respondent_2 partition of respondent for values in (2)`)
+	for _, command := range []string{"attach", "plan", "doctor"} {
+		mustFail(s, command, "table public.respondent_2 is unlogged", "ALTER TABLE public.respondent_2 SET LOGGED")
+	}
+	s.Exec("alter table respondent_2 set logged")
+	d := s.Run()
+	s.Hooks()
+	s.Exec("create unlogged table respondent_3 partition of respondent for values in (3)")
+	told(s, "table_unlogged", "public.respondent_3 is unlogged.*ALTER TABLE public.respondent_3 SET LOGGED")
+	s.Exec("insert into respondent (id, assessment_id) values (3, 3), (1, 1)")
+	s.Expect("/hook", "created 1")
+	d.Readyz(200, "streaming")
+	s.Exec("alter table respondent_3 set logged")
+	resolved(s, "table_unlogged")
+	s.Expect("/hook", "created 1", "created 3")
+	s.Exec("alter table respondent_2 set unlogged")
+	told(s, "table_unlogged", "public.respondent_2 is unlogged")
+}
+
+// A publication that publishes via the partition root publishes no change of a mapped partition under its own name if it
+// includes the partitioned table as well.
+func TestMappedPartitionOfAPublishedTable(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, `
+		create table whole (id bigint, assessment_id bigint, started_at timestamptz, finished_at timestamptz, primary key (id, assessment_id))
+		  partition by list (assessment_id);
+		create table respondent partition of whole (unique (id)) default;
+		create publication theirs for all tables with (publish_via_partition_root = true)`).With("PUBLICATION", "theirs")
+	mustFail(s, "attach", `publication "theirs" publishes changes of public.respondent as those of public.whole`, "WALHOOK_PUBLICATION")
+	s.Exec("alter publication theirs set (publish_via_partition_root = false)")
+	d := s.Run()
+	s.Hooks()
+	s.Exec("insert into whole (id, assessment_id) values (1, 1)")
+	s.Expect("/hook", "created 1")
+	s.Exec("alter publication theirs set (publish_via_partition_root = true)")
+	s.Exec("insert into whole (id, assessment_id) values (2, 1)")
+	resolved(s, "publication_changed")
+	s.Expect("/hook", "created 1", "created 2")
+	d.Ready()
+}
+
+// Partitions of the assessment table are like those of the respondent table: an assessment that moves to another one is
+// no copy, and truncating one is noticed.
+func TestPartitionedAssessmentTable(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, `
+		create table respondent (id bigint primary key, assessment_id bigint, started_at timestamptz, finished_at timestamptz);
+		create table assessment (id bigint, external_id text, copied_from bigint, year int, primary key (id, year)) partition by list (year);
+		create table assessment_2026 partition of assessment for values in (2026);
+		create table assessment_2027 partition of assessment for values in (2027);
+		insert into assessment values (1, 'one', null, 2026)`).With("ASSESSMENT_TABLE", "public.assessment", "ASSESSMENT_COPIED_FROM", "copied_from")
+	s.Run()
+	s.Hook("/hook", "created", "assessment_id", "'1'")
+	s.Hook("/all", "created")
+	s.Exec("insert into assessment values (2, 'two', 1, 2026), (3, 'three', null, 2026)")
+	s.WaitLog("select count(*) > 0 from walhook.webhook where assessment_id = '2'", "t")
+	testenv.Exec(t, s.Store, "delete from walhook.webhook where assessment_id = '2'")
+	s.Exec("update assessment set year = 2027 where id = 2")
+	s.Exec("insert into respondent values (1, 1), (2, 2)")
+	s.Expect("/hook", "created 1")
+	s.Expect("/all", "created 1", "created 2")
+	s.Exec("truncate assessment_2026")
+	resolved(s, "partition_emptied")
+	if got := testenv.Values[string](t, s.Store, "select assessment_id from walhook.assessment"); !slices.Equal(got, []string{"2"}) {
+		t.Errorf("the recorded assessments are %q", got)
+	}
+}
