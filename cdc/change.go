@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"strings"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -44,6 +45,14 @@ type Text struct {
 	Value     string
 	Null      bool
 	Unchanged bool
+}
+
+// Trimmed returns the text without surrounding white space, which is NULL if nothing else is left. It decides what a
+// blank external id is, in the stream and in a snapshot.
+func (t Text) Trimmed() Text {
+	t.Value = strings.TrimSpace(t.Value)
+	t.Null = t.Null || t.Value == "" && !t.Unchanged
+	return t
 }
 
 // applyTo returns the column's value after the change, given the value before it; nil is NULL.

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"fmt"
-	"strings"
 
 	"walhook/cdc"
 	"walhook/cdc/condition"
@@ -132,11 +131,10 @@ func AssessmentConverter(m cdc.Mapping, t *Table, copies bool) func([]byte, []cd
 		at[column] = i
 	}
 	appendText := func(dst []byte, value cdc.Text) []byte {
-		trimmed := strings.TrimSpace(value.Value)
-		if value.Null || trimmed == "" {
+		if value = value.Trimmed(); value.Null {
 			return appendCopyNull(dst)
 		}
-		return AppendCopyField(dst, trimmed)
+		return AppendCopyField(dst, value.Value)
 	}
 	return func(dst []byte, fields []cdc.Text) ([]byte, error) {
 		id := fields[at[m.AssessmentID]]

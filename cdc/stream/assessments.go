@@ -38,9 +38,9 @@ func (a *assessments) add(work *pgx.Batch, c *cdc.Change) {
 			if a.external == nil {
 				a.external = map[string]*string{}
 			}
-			a.external[c.New.ID] = c.New.ExternalID.Pointer()
+			a.external[c.New.ID] = c.New.ExternalID.Trimmed().Pointer()
 		}
-		if from := c.New.CopiedFrom; c.Kind == cdc.Insert && !from.Null && !from.Unchanged && from.Value != "" {
+		if from := c.New.CopiedFrom.Trimmed(); c.Kind == cdc.Insert && !from.Null && !from.Unchanged {
 			a.originals = append(a.originals, from.Value)
 			a.copies = append(a.copies, c.New.ID)
 		}

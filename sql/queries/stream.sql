@@ -59,10 +59,9 @@ delete from walhook.response_state where response_id = any(@response_ids::text[]
 -- name: TruncateStates
 select walhook.clear_table('walhook.response_state');
 
--- A blank external id is none.
 -- name: WriteAssessments
 insert into walhook.assessment as a (assessment_id, external_id)
-select u.assessment_id, nullif(btrim(u.external_id), '')
+select u.assessment_id, u.external_id
 from unnest(@assessment_ids::text[], @external_ids::text[]) as u (assessment_id, external_id)
 on conflict (assessment_id) do update set external_id = excluded.external_id
    where a.external_id is distinct from excluded.external_id;

@@ -437,3 +437,21 @@ func TestBacklogIsSentWhileWebhooksAreEdited(t *testing.T) {
 	end()
 	exactlyOnce(s, backlog, "created")
 }
+
+// What a blank external id is does not depend on whether the stream or a comparison reads it.
+func TestBlankExternalID(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema).With("ASSESSMENT_TABLE", "public.assessment")
+	s.Run()
+	s.Exec(`insert into assessment (id, external_id) values (51, ''), (52, ' '), (53, E'\t'), (54, E' \r\n'), (55, U&'\00A0'), (56, E'\tx ')`)
+	const recorded = "select string_agg(assessment_id || '=' || external_id, ',') from walhook.assessment where assessment_id like '5_'"
+	s.Fence()
+	for _, when := range []string{"stream", "comparison"} {
+		if got := testenv.Psql(t, s.Store, recorded); got != "56=x" {
+			t.Errorf("after the %s: %q", when, got)
+		}
+		if out, errOut, status := s.Walhook("reconcile"); status != 0 {
+			t.Fatalf("reconcile: %d\n%s%s", status, out, errOut)
+		}
+	}
+}
