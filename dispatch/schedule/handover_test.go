@@ -113,8 +113,12 @@ func TestStaleWebhooksHoldNothing(t *testing.T) {
 			e := s.endpoints[store[1].EndpointID]
 			e.state = complete // a load has found nothing else
 			s.queued(3, store[1], true, hooks...)
-			if held() != 1 || len(e.held) != 1 {
-				t.Errorf("%d deliveries are held, not the one that seen afterwards", held())
+			want := 1
+			if edit.ID == here.ID && edit.equivalent(here) {
+				want = 2 // with the one of before; a load brings the one in between
+			}
+			if held() != want || len(e.held) != want {
+				t.Errorf("%d deliveries are held, not %d", held(), want)
 			}
 		})
 	}

@@ -55,6 +55,8 @@ func TestReload(t *testing.T) {
 	leaving.PreviousEndpoints, left.PreviousEndpoints = []int64{30, 40}, []int64{30}
 	enabled := edited(1, 10, 3)
 	enabled.Activation = 3
+	disabled, unordered := edited(1, 10, 3), edited(1, 10, 3)
+	disabled.Enabled, unordered.Ordered = !first.Enabled, !first.Ordered
 	moved := edited(1, 20, 3)
 	moved.Activation = 3
 	for name, tt := range map[string]struct {
@@ -64,7 +66,9 @@ func TestReload(t *testing.T) {
 		gone          bool
 	}{
 		"nothing changed":                    {of(first, second), of(first, second), nil, nil, map[int64]int{}, false},
-		"one is edited":                      {of(first, second), of(edited(1, 10, 3), second), []int64{10}, nil, map[int64]int{10: 1}, false},
+		"one is edited":                      {of(first, second), of(edited(1, 10, 3), second), nil, nil, map[int64]int{10: 1}, false},
+		"one is disabled":                    {of(first, second), of(disabled, second), []int64{10}, nil, map[int64]int{10: 1}, false},
+		"one gives its order up":             {of(first, second), of(unordered, second), []int64{10}, nil, map[int64]int{10: 1}, false},
 		"one is enabled":                     {of(first, second), of(enabled, second), []int64{10}, []int64{10}, map[int64]int{10: 1}, false},
 		"one moves":                          {of(first, second), of(moved, second), []int64{10, 20}, nil, map[int64]int{10: 0, 20: 2}, false},
 		"one comes":                          {of(first), of(first, second), []int64{20}, nil, map[int64]int{20: 1}, false},

@@ -33,9 +33,11 @@ func (w *Webhook) DisplayURL() string { return post.DisplayURL(w.URL) }
 // Moving reports whether attempts may be in flight at a previous URL.
 func (w *Webhook) Moving() bool { return len(w.PreviousEndpoints) > 0 }
 
-// equivalent reports whether nothing differs that deliveries in memory depend on.
+// equivalent reports whether nothing differs that decides which deliveries belong in memory, and in what order. An
+// attempt takes everything else from its webhook when it starts, so an edit of every description loads no delivery.
 func (w *Webhook) equivalent(o *Webhook) bool {
-	return o != nil && w.Version == o.Version && w.Moving() == o.Moving()
+	return o != nil && w.EndpointID == o.EndpointID && w.Activation == o.Activation &&
+		w.Enabled == o.Enabled && w.Ordered == o.Ordered && w.Moving() == o.Moving()
 }
 
 // versionOf returns the version of an endpoint: it changes with any of its webhooks. The query Enqueue computes the
