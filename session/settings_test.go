@@ -15,7 +15,7 @@ import (
 var hostile = map[string]string{
 	"search_path": "public", "statement_timeout": "600s", "lock_timeout": "600s", "idle_in_transaction_session_timeout": "600s",
 	"idle_session_timeout": "600s", "transaction_timeout": "600s", "tcp_user_timeout": "600s", "default_transaction_isolation": "serializable",
-	"default_transaction_read_only": "on", "default_transaction_deferrable": "on", "session_replication_role": "replica", "synchronous_commit": "remote_apply", "row_security": "off",
+	"default_transaction_read_only": "on", "default_transaction_deferrable": "on", "session_replication_role": "replica", "synchronous_commit": "remote_apply", "row_security": "on",
 	"restrict_nonsystem_relation_kind": "view", "exit_on_error": "on", "client_encoding": "LATIN1", "timezone": "Asia/Kathmandu",
 	"timezone_abbreviations": "India", "datestyle": "SQL, DMY", "intervalstyle": "iso_8601", "extra_float_digits": "-15", "bytea_output": "escape",
 	"lc_monetary": "C.UTF-8", "lc_numeric": "C.UTF-8", "lc_time": "C.UTF-8", "xmlbinary": "hex", "xmloption": "document", "quote_all_identifiers": "on",

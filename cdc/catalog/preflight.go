@@ -251,7 +251,7 @@ func (p *Preflight) checkTable(
 	if t.RowSecurity {
 		p.note(Fail, "row_security",
 			fmt.Sprintf("row-level security hides rows of %s from this role, so its snapshot would be incomplete", shown),
-			fmt.Sprintf("ALTER ROLE %s BYPASSRLS; or connect as the table's owner", pgx.Identifier{p.User}.Sanitize()))
+			rowSecurityRemedy(p.User))
 	}
 	return t, nil
 }

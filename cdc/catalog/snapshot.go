@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"walhook/cdc"
 )
@@ -62,12 +63,26 @@ func CopyRows(
 	case readErr != nil && writeErr == nil,
 		// Either side may see the error of the other one. Report the original.
 		readErr != nil && !errors.Is(readErr, writeErr) && strings.Contains(writeErr.Error(), readErr.Error()):
-		return converter.rows, fmt.Errorf("read the rows of %s: %w", from.Display(), readErr)
+		return converter.rows, readError(from, source.Config().User, readErr)
 	case writeErr != nil:
 		return converter.rows, fmt.Errorf("write the state of %s: %w", from.Display(), writeErr)
 	}
 	progress(converter.rows)
 	return converter.rows, nil
+}
+
+// readError says what to do if policies apply to the table, which may be enabled at any time.
+func readError(from cdc.Name, user string, err error) error {
+	var server *pgconn.PgError
+	if errors.As(err, &server) && server.Routine == "check_enable_rls" {
+		return fmt.Errorf("read the rows of %s: row-level security applies to this role: %s: %w", from.Display(), rowSecurityRemedy(user), err)
+	}
+	return fmt.Errorf("read the rows of %s: %w", from.Display(), err)
+}
+
+// rowSecurityRemedy is the remedy if policies apply to a role.
+func rowSecurityRemedy(user string) string {
+	return fmt.Sprintf("ALTER ROLE %s BYPASSRLS; or connect as the table's owner", pgx.Identifier{user}.Sanitize())
 }
 
 // copyIn writes rows in COPY's text format. Each statement writes copyChunk bytes and the rest of the last row.

@@ -154,7 +154,9 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 		if p.Rest, err = m.restSteps(ctx); err != nil {
 			return err
 		}
-		p.Snapshot = estimateSnapshot(ctx, m.cfg.SourceURL, m.preflight.Respondent, m.cfg.Target.Mapping.RespondentColumns())
+		if len(p.Refusals) == 0 { // what is refused may also be why the table should not be read
+			p.Snapshot = estimateSnapshot(ctx, m.cfg.SourceURL, m.preflight.Respondent, m.cfg.Target.Mapping.RespondentColumns())
+		}
 	}
 	return m.undo(p)
 }

@@ -14,7 +14,7 @@ var hostileSettings = map[string]string{
 	"statement_timeout": "30ms", "lock_timeout": "10ms", "idle_in_transaction_session_timeout": "10ms", "idle_session_timeout": "200ms",
 	"transaction_timeout": "20ms", "default_transaction_isolation": "serializable", "default_transaction_read_only": "on",
 	"default_transaction_deferrable": "on", "client_encoding": "LATIN1", "standard_conforming_strings": "off", "escape_string_warning": "on",
-	"backslash_quote": "off", "row_security": "off", "datestyle": "SQL, DMY", "intervalstyle": "sql_standard", "timezone": "America/St_Johns",
+	"backslash_quote": "off", "row_security": "on", "datestyle": "SQL, DMY", "intervalstyle": "sql_standard", "timezone": "America/St_Johns",
 	"bytea_output": "escape", "extra_float_digits": "-15", "xmloption": "document", "lc_monetary": "C.UTF-8", "lc_numeric": "C.UTF-8",
 	"quote_all_identifiers": "on", "array_nulls": "off", "transform_null_equals": "on", "exit_on_error": "on", "check_function_bodies": "off",
 	"synchronous_commit": "off", "enable_indexscan": "off", "enable_nestloop": "off", "enable_seqscan": "off", "plan_cache_mode": "force_custom_plan",
