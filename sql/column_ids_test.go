@@ -7,6 +7,44 @@ import (
 	"walhook/testenv"
 )
 
+// A test of a response that cannot exist is refused with a sentence, and queues nothing.
+func TestImpossibleResponsesAreRefused(t *testing.T) {
+	t.Parallel()
+	database := installed(t)
+	testenv.Exec(t, database, `insert into walhook.attachment (phase, system_identifier, database, slot, publication, publish, mapping, respondent_oid, assessment_oid, numeric_id)
+		values ('attached', '1', 'd', 's', 'p', 'all', '{}', 1, 0, true)`)
+	testenv.Exec(t, database, "insert into walhook.webhook (url, event_type) values ('https://example.com/', 'response.created')")
+	for _, c := range []struct {
+		oid      int
+		numeric  bool
+		id, says string // "": accepted
+	}{
+		{20, true, "9223372036854775808", "cannot be a key"},
+		{20, true, "9999999999999999999", "cannot be a key"},
+		{21, true, "40000", "cannot be a key"},
+		{23, true, "2147483648", "cannot be a key"},
+		{20, true, "1.5", "is not an integer"},
+		{20, true, "", "is not an integer"},
+		{20, true, "9223372036854775807", ""},
+		{2950, false, "nonsense", "cannot be a key"},
+		{2950, false, "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", ""},
+		{1043, false, "longer than six", "cannot be a key"},
+		{25, false, "anything", ""},
+	} {
+		testenv.Exec(t, database, fmt.Sprintf(`update walhook.attachment set numeric_id = %t,
+			column_types = jsonb_build_object('key', jsonb_build_object('oid', %d, 'modifier', case when %[2]d = 1043 then 10 else -1 end))`, c.numeric, c.oid))
+		call := fmt.Sprintf("select walhook.test_webhook(1, '%s')", c.id)
+		if c.says != "" {
+			refused(t, database, refusal{call, c.says})
+		} else {
+			testenv.Psql(t, database, call)
+		}
+	}
+	if n := testenv.Psql(t, database, "select count(*) from walhook.queue"); n != "3" {
+		t.Errorf("%s deliveries are queued, not 3", n)
+	}
+}
+
 // An id that somebody writes becomes the one that its column compares as equal, or none.
 func TestColumnIDs(t *testing.T) {
 	t.Parallel()

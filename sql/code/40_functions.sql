@@ -38,10 +38,10 @@ as $$
 #variable_conflict use_column
 declare
   hook   walhook.webhook := walhook.known_webhook(webhook_id);
-  about  text := coalesce(walhook.column_id('key', test_webhook.response_id), test_webhook.response_id);
+  about  text := walhook.column_id('key', test_webhook.response_id);
   queued bigint;
 begin
-  if about is null then
+  if test_webhook.response_id is null then
     select s.response_id into about
       from walhook.response_state s
      where (hook.organization_id is null or s.organization_id = hook.organization_id)
@@ -58,8 +58,12 @@ begin
         using errcode = 'no_data_found',
               hint = format('Name a response yourself: SELECT walhook.test_webhook(%s, ''12345'');', hook.id);
     end if;
-  elsif exists (select from walhook.attachment a where a.numeric_id) and about !~ '^(0|-?[1-9][0-9]{0,18})$' then
-    raise exception 'response id "%" is not an integer, and the key of the respondent table is', about
+  elsif exists (select from walhook.attachment a where a.numeric_id)
+        and coalesce(about, test_webhook.response_id) !~ '^(0|-?[1-9][0-9]*)$' then
+    raise exception 'response id "%" is not an integer, and the key of the respondent table is', test_webhook.response_id
+      using errcode = 'invalid_parameter_value', hint = 'Pass the key as in the table, for example ''12345''.';
+  elsif about is null or about ~ '^-?[0-9]{20,}$' and exists (select from walhook.attachment a where a.numeric_id) then
+    raise exception 'response id "%" cannot be a key of the respondent table: its column has no such value', test_webhook.response_id
       using errcode = 'invalid_parameter_value', hint = 'Pass the key as in the table, for example ''12345''.';
   end if;
 
