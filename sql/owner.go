@@ -2,7 +2,6 @@ package sql
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -17,15 +16,15 @@ var CloudReplicators = []string{"rds_replication", "azure_pg_admin", "cloudsqlsu
 // or granting something in the database. These are the connected role itself, superusers, roles that may replicate (attach needs that,
 // and they can read the whole server), and members of walhook_daemon, which only an administrator of roles can add.
 //
-// $1 are the groups whose members count. The functions silence and unpublish are not walhook's to call, except for unpublish, as the
+// $1 are the groups whose members count, $2 whether to check the application's database, and $3 its respondent table. The functions silence and unpublish are not walhook's to call, except for unpublish, as the
 // function of the publication's owner; CheckSourceOwners is for them. PostgreSQL resolves no other kind of object by its owner's schema.
 const ownersSQL = `
 	with trusted as (
 	  select r.oid from pg_catalog.pg_roles r
 	   where r.rolname = current_user or r.rolsuper or r.rolreplication
 	      or exists (select from pg_catalog.pg_roles g where g.rolname = any($1) and pg_catalog.pg_has_role(r.oid, g.oid, 'member'))
-	), object (turn, name, owner, source) as (
-	  select 1, 'schema walhook', n.nspowner, true from pg_catalog.pg_namespace n where n.nspname = 'walhook'
+	), object as (
+	  select 1 as turn, 'schema walhook' as name, n.nspowner as owner, true as source from pg_catalog.pg_namespace n where n.nspname = 'walhook'
 	  union all
 	  select 2, 'relation walhook.' || c.relname, c.relowner, false from pg_catalog.pg_class c
 	   where c.relnamespace = pg_catalog.to_regnamespace('walhook') and c.relkind not in ('i', 'I', 't')
@@ -35,7 +34,16 @@ const ownersSQL = `
 	  union all
 	  select 2, 'type walhook.' || t.typname, t.typowner, false from pg_catalog.pg_type t
 	   where t.typnamespace = pg_catalog.to_regnamespace('walhook')
-	)`
+	)
+	select exists (select from pg_catalog.pg_class c where c.relnamespace = pg_catalog.to_regnamespace('walhook') and c.relname = 'schema_version'),
+	       current_user::text, coalesce(found.name, ''), coalesce(pg_catalog.pg_get_userbyid(found.owner)::text, '')
+	  from (values (1)) one left join (
+	    select o.name, o.owner from object o
+	     where o.owner not in (select t.oid from trusted t)
+	       and case when $2 then o.source and not exists (
+	                  select from pg_catalog.pg_class c where c.oid = $3 and pg_catalog.pg_has_role(o.owner, c.relowner, 'member'))
+	                else o.turn = 1 or not o.source end
+	     order by o.turn, o.name limit 1) found on true`
 
 // OwnerError reports a schema walhook of which nothing was read, because it or something in it belongs to a role that walhook does not
 // trust.
@@ -64,13 +72,20 @@ func (e *OwnerError) SourceRemedy() string {
 // checkOwners reports whether the store's schema is installed. It returns an *OwnerError if the schema is not to be read. It reads
 // system catalogs alone, and needs no right in the schema.
 func checkOwners(ctx context.Context, conn *pgx.Conn) (installed bool, err error) {
+	return lookUpOwners(ctx, conn, false, 0)
+}
+
+// CheckSourceOwners returns an *OwnerError if the functions silence and unpublish of the application's database, or its schema walhook,
+// belong to a role that walhook does not trust. The owner of the respondent table is trusted, too: it may run the script of plan.
+func CheckSourceOwners(ctx context.Context, conn *pgx.Conn, respondentOID uint32) error {
+	_, err := lookUpOwners(ctx, conn, true, respondentOID)
+	return err
+}
+
+func lookUpOwners(ctx context.Context, conn *pgx.Conn, source bool, respondentOID uint32) (installed bool, err error) {
 	var e OwnerError
-	err = conn.QueryRow(ctx, ownersSQL+`
-		select exists (select from pg_catalog.pg_class c where c.relnamespace = pg_catalog.to_regnamespace('walhook') and c.relname = 'schema_version'),
-		       current_user::text, coalesce(o.name, ''), coalesce(pg_catalog.pg_get_userbyid(o.owner)::text, '')
-		  from (values (1)) one left join (
-		    select * from object where (turn = 1 or not source) and owner not in (select oid from trusted) order by turn, name limit 1) o on true`,
-		append([]string{"walhook_daemon"}, CloudReplicators...)).Scan(&installed, &e.User, &e.Object, &e.Owner)
+	err = conn.QueryRow(ctx, ownersSQL, append([]string{"walhook_daemon"}, CloudReplicators...), source, respondentOID).
+		Scan(&installed, &e.User, &e.Object, &e.Owner)
 	if err != nil {
 		return false, fmt.Errorf("look up the owners in schema walhook: %w", err)
 	}
@@ -78,23 +93,4 @@ func checkOwners(ctx context.Context, conn *pgx.Conn) (installed bool, err error
 		return false, &e
 	}
 	return installed, nil
-}
-
-// CheckSourceOwners returns an *OwnerError if the functions silence and unpublish of the application's database, or its schema walhook,
-// belong to a role that walhook does not trust. The owner of the respondent table is trusted, too: it may run the script of plan.
-func CheckSourceOwners(ctx context.Context, conn *pgx.Conn, respondentOID uint32) error {
-	var e OwnerError
-	err := conn.QueryRow(ctx, ownersSQL+`
-		select current_user::text, o.name, pg_catalog.pg_get_userbyid(o.owner)::text
-		  from object o
-		 where o.source and o.owner not in (select oid from trusted)
-		   and not exists (select from pg_catalog.pg_class c where c.oid = $2 and pg_catalog.pg_has_role(o.owner, c.relowner, 'member'))
-		 order by o.turn, o.name limit 1`, append([]string{"walhook_daemon"}, CloudReplicators...), respondentOID).Scan(&e.User, &e.Object, &e.Owner)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look up the owners in schema walhook: %w", err)
-	}
-	return &e
 }
