@@ -15,23 +15,24 @@ import (
 
 // Table describes a table.
 type Table struct {
-	OID         uint32
-	Name        cdc.Name
-	Kind        string // pg_class.relkind: r plain, p partitioned, ...
-	Persistence string // pg_class.relpersistence: p permanent, u unlogged, t temporary
-	Columns     map[string]uint32
-	Modifiers   map[string]int32 // of the columns' types; -1: none
-	Types       map[string]condition.Type
-	Generated   map[string]bool // generated columns
-	PrimaryKey  []string
-	Uniques     [][]string // columns of each valid unique index over plain columns
-	Identities  []Identity // of the table itself, or of each leaf partition
-	Rows        float64    // the planner's estimate
-	Bytes       int64      // set by measure; -1: unknown
-	RowSecurity bool       // row-level security hides rows from the connected role
-	IsOwner     bool       // the connected role has the owner's rights
-	Inherited   bool       // other tables that are not partitions inherit from it
-	Ancestors   []Ancestor // the tables that it is a partition of, the nearest first
+	OID          uint32
+	Name         cdc.Name
+	Kind         string // pg_class.relkind: r plain, p partitioned, ...
+	Persistence  string // pg_class.relpersistence: p permanent, u unlogged, t temporary
+	Columns      map[string]uint32
+	Modifiers    map[string]int32 // of the columns' types; -1: none
+	Types        map[string]condition.Type
+	Generated    map[string]bool // generated columns
+	PrimaryKey   []string
+	Uniques      [][]string // columns of each valid unique index over plain columns that is not deferrable
+	ImmediateSQL string     // statement that replaces a deferrable primary key; empty: there is none
+	Identities   []Identity // of the table itself, or of each leaf partition
+	Rows         float64    // the planner's estimate
+	Bytes        int64      // set by measure; -1: unknown
+	RowSecurity  bool       // row-level security hides rows from the connected role
+	IsOwner      bool       // the connected role has the owner's rights
+	Inherited    bool       // other tables that are not partitions inherit from it
+	Ancestors    []Ancestor // the tables that it is a partition of, the nearest first
 
 	// AttachedPartitions lists partitions that used to be standalone tables, with the xmin of the catalog rows that
 	// attached them. Only PostgreSQL 14 needs it: its walsender keeps omitting relations that it has once omitted.
@@ -233,17 +234,27 @@ func (t *Table) readAncestors(ctx context.Context, conn *pgx.Conn) error {
 
 func (t *Table) readIndexes(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `
-		select i.indisprimary, array(select a.attname::text from pg_catalog.pg_attribute a
+		select i.indisprimary, case when not i.indimmediate then coalesce((
+		         select format('ALTER TABLE %s DROP CONSTRAINT %I, ADD %s;', i.indrelid::regclass, k.conname,
+		                       regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' DEFERRABLE.*', ''))
+		           from pg_catalog.pg_constraint k where k.conindid = i.indexrelid and k.contype in ('p', 'u')), '') else '' end,
+		       i.indimmediate, array(select a.attname::text from pg_catalog.pg_attribute a
 		                              where a.attrelid = i.indrelid and a.attnum = any(i.indkey[0:i.indnkeyatts - 1]))
 		  from pg_catalog.pg_index i
 		 where i.indrelid = $1 and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null`, t.OID)
 	if err != nil {
 		return fmt.Errorf("look up the indexes of %s: %w", t.Name.Display(), err)
 	}
-	var primary bool
+	var primary, immediate bool
+	var replace string
 	var columns []string
-	_, err = pgx.ForEachRow(rows, []any{&primary, &columns}, func() error {
-		t.Uniques = append(t.Uniques, slices.Clone(columns))
+	_, err = pgx.ForEachRow(rows, []any{&primary, &replace, &immediate, &columns}, func() error {
+		switch {
+		case immediate:
+			t.Uniques = append(t.Uniques, slices.Clone(columns))
+		case primary:
+			t.ImmediateSQL = replace
+		}
 		if primary {
 			t.PrimaryKey = slices.Clone(columns)
 		}

@@ -298,7 +298,12 @@ func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *Table,
 func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 	shown, id := t.Name.Display(), key.Column
 	unique := slices.ContainsFunc(t.Uniques, func(columns []string) bool { return len(columns) == 1 && columns[0] == id })
-	if !unique && !(t.Partitioned() && slices.Contains(t.PrimaryKey, id)) {
+	deferrable := !unique && t.ImmediateSQL != "" && slices.Contains(t.PrimaryKey, id)
+	if deferrable {
+		p.note(Fail, "primary_key",
+			fmt.Sprintf("the primary key of %s is deferrable: rows may share a key within a transaction, so changed keys could not be followed", shown),
+			t.ImmediateSQL)
+	} else if !unique && !(t.Partitioned() && slices.Contains(t.PrimaryKey, id)) {
 		p.note(Fail, "primary_key",
 			fmt.Sprintf("column %q of %s is not a primary key, so it does not identify a row", id, shown),
 			uniqueAdvice(t, key))
@@ -317,6 +322,11 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 			refuse(
 				"has REPLICA IDENTITY NOTHING: PostgreSQL would refuse the application's updates and deletes once it is published",
 				fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", identity.Table),
+			)
+		case len(identity.Columns) == 0 && deferrable:
+			refuse(
+				"has a deferrable primary key, which is no replica identity: PostgreSQL would refuse the application's updates and deletes once it is published",
+				t.ImmediateSQL,
 			)
 		case len(identity.Columns) == 0:
 			refuse(

@@ -404,6 +404,8 @@ func (t *Table) WriteRefusal(have *Publication) string {
 		switch {
 		case identity.Setting == "n":
 			return fmt.Sprintf("has REPLICA IDENTITY NOTHING (ALTER TABLE %s REPLICA IDENTITY DEFAULT)", identity.Table)
+		case len(identity.Columns) == 0 && t.ImmediateSQL != "":
+			return fmt.Sprintf("has a deferrable primary key, which is no replica identity (%s)", strings.TrimSuffix(t.ImmediateSQL, ";"))
 		case len(identity.Columns) == 0:
 			return fmt.Sprintf("has lost the primary key or index that was its replica identity (give %s a primary key)",
 				identity.Table)

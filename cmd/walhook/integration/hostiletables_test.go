@@ -28,7 +28,14 @@ func TestAttachRefusesHostileTables(t *testing.T) {
 		{
 			"a deferrable key", "create table respondent (id bigint primary key deferrable, assessment_id bigint, started_at timestamptz, finished_at timestamptz)",
 			nil,
-			[]string{"public.respondent", "primary key"},
+			[]string{"public.respondent has a deferrable primary key", "ALTER TABLE public.respondent DROP CONSTRAINT respondent_pkey, ADD PRIMARY KEY (id)"},
+		},
+		{
+			"a deferrable key with the whole row as identity",
+			"create table respondent (id bigint primary key deferrable initially deferred, assessment_id bigint, started_at timestamptz, finished_at timestamptz);" +
+				"alter table respondent replica identity full",
+			nil,
+			[]string{"the primary key of public.respondent is deferrable", "ALTER TABLE public.respondent DROP CONSTRAINT respondent_pkey, ADD PRIMARY KEY (id)"},
 		},
 		{
 			"a parent of tables that inherit", "create table respondent (" + columns + "); create table child () inherits (respondent)",

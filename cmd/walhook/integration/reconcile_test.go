@@ -112,10 +112,14 @@ func TestReplicaIdentityLost(t *testing.T) {
 		since                                   int // server version
 	}{
 		"primary key dropped": {"", noKey, key, "all", "stays out of publication", 0},
-		"identity nothing":    {"", "alter table respondent replica identity nothing", "alter table respondent replica identity default", "all", "stays out of publication", 0},
-		"full with a list":    {"", "alter table respondent replica identity full", "alter table respondent replica identity default", "mapped", "use WALHOOK_PUBLISH=all", 150000},
-		"one of all tables":   {"create publication walhook for all tables", noKey, key, "all", "stays out of publication", 0},
-		"one of a schema":     {"create publication walhook for tables in schema public", noKey, key, "all", "stays out of publication", 150000},
+		"deferrable key": {
+			"", noKey + ", add primary key (id) deferrable", noKey + ", add primary key (id)", "all",
+			"DROP CONSTRAINT respondent_pkey, ADD PRIMARY KEY (id)", 0,
+		},
+		"identity nothing":  {"", "alter table respondent replica identity nothing", "alter table respondent replica identity default", "all", "stays out of publication", 0},
+		"full with a list":  {"", "alter table respondent replica identity full", "alter table respondent replica identity default", "mapped", "use WALHOOK_PUBLISH=all", 150000},
+		"one of all tables": {"create publication walhook for all tables", noKey, key, "all", "stays out of publication", 0},
+		"one of a schema":   {"create publication walhook for tables in schema public", noKey, key, "all", "stays out of publication", 150000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
