@@ -42,13 +42,27 @@ func Classify(prev *State, c Change) (next *State, fired EventSet) {
 
 // InitialState returns the state of a row that exists at attach. Its past fires nothing.
 func InitialState(row Row) State {
-	state, _ := follow(nil, &row)
+	state, _ := firstSeen(&row)
 	return *state
+}
+
+// firstSeen is follow for a row whose history is unknown. A stamp without the finished marker belongs to an earlier
+// finish: the response was reopened, and its next finish may keep that stamp for a while.
+func firstSeen(row *Row) (*State, EventSet) {
+	state, fired := follow(nil, row)
+	if !state.FinishedNow && !row.Stamp.Null && !row.Stamp.Unchanged {
+		state.Stamp = row.Stamp.Value
+	}
+	return state, fired
 }
 
 // Missed returns the events that are missing from the recorded state of a row, and the row's new state. A
 // reconciliation fires them.
 func Missed(prev *State, row Row) (State, EventSet) {
+	if prev == nil {
+		state, fired := firstSeen(&row)
+		return *state, fired
+	}
 	state, fired := follow(prev, &row)
 	return *state, fired
 }

@@ -535,3 +535,36 @@ func BenchmarkClassify(b *testing.B) {
 		}
 	}
 }
+
+// A response that was reopened before walhook saw it keeps its stamp. Its next finish is one, though the new stamp follows
+// later.
+func TestReopenedBeforeItWasSeen(t *testing.T) {
+	t.Parallel()
+	reopened := image("s", "-", text("x"))
+	missed, fired := Missed(nil, reopened)
+	if fired != events(Created, Started) {
+		t.Errorf("a comparison fires %v", fired.Types())
+	}
+	for name, seen := range map[string]State{"attach": InitialState(reopened), "comparison": missed} {
+		state := &seen
+		for _, step := range []struct {
+			does  string
+			then  Change
+			fires EventSet
+		}{
+			{"nothing", updated("s", "-", text("x")), 0},
+			{"finish", updated("s", "s", text("x")), events(Completed)},
+			{"its stamp", updated("s", "s", text("y")), 0},
+			{"a further finish", updated("s", "s", text("z")), events(Changed)},
+		} {
+			var fired EventSet
+			if state, fired = Classify(state, step.then); fired != step.fires {
+				t.Errorf("%s: %s fires %v, not %v", name, step.does, fired.Types(), step.fires.Types())
+			}
+		}
+		seen = InitialState(reopened)
+		if _, fired := Classify(&seen, updated("s", "s", text("y"))); fired != events(Completed) {
+			t.Errorf("%s: marker and stamp at once fire %v", name, fired.Types())
+		}
+	}
+}

@@ -265,9 +265,6 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 				d.regressed = true
 			}
 		}
-		if d.row.Finished == cdc.MarkUnset {
-			d.row.Stamp = cdc.Text{Unchanged: true} // only the stamp of a finished row is staged
-		}
 		if value != nil {
 			d.row.StampValue = cdc.StampValue{Text: *value, Type: c.types[catalog.RoleStamp]}
 		}
@@ -276,6 +273,9 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 		}
 		if d.recorded != nil && c.replaced && c.isDifferentResponse(d) {
 			d.recorded = nil
+		}
+		if d.recorded != nil && d.row.Finished == cdc.MarkUnset {
+			d.row.Stamp = cdc.Text{Unchanged: true} // nobody knows whether the response was finished with it
 		}
 		if d.recorded != nil && (c.caughtUp || value == nil) && cdc.StampTypesDiffer(d.recorded.Stamp, d.row.Stamp) {
 			d.recorded.Stamp = d.row.Stamp.Value // the stream has applied all changes, or the values cannot be compared
