@@ -88,7 +88,7 @@ func (s *Scheduler) retrySession(ctx context.Context, concern Concern, session f
 		}
 		s.health.note(concern, err)
 		pause, _ := backoff.Next()
-		s.cfg.Log.Warn("lost touch with the store; trying again", "error", err, "in", pause.Round(time.Millisecond))
+		s.cfg.Log.Warn("lost the connection to the store; retrying", "error", err, "in", pause.Round(time.Millisecond))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -151,7 +151,7 @@ func (c *coordinator) runSession(ctx context.Context) (err error) {
 		}
 		began, complete := time.Now(), c.lastReload.IsZero()
 		if err := c.refresh(ctx); isLocked(err) {
-			c.s.cfg.Log.Debug("what somebody has locked in the store is looked at later", "error", err)
+			c.s.cfg.Log.Debug("skipped what is locked in the store", "error", err)
 			c.s.health.note(Leasing, err)
 			c.lastReload, complete = time.Time{}, false
 		} else if err != nil {

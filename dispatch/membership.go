@@ -174,7 +174,7 @@ func (m *membership) renew(ctx context.Context, stopping bool) error {
 		m.s.reportedReady.Store(!m.reportedUnready)
 		return nil
 	}
-	m.s.cfg.Log.Warn("other daemons took this one for dead; beginning anew", "daemon_id", m.id)
+	m.s.cfg.Log.Warn("other daemons considered this one dead; registering again", "daemon_id", m.id)
 	m.reset()
 	// If ids repeat, after a restore, the lock would be another daemon's.
 	if _, err := m.conn.Exec(ctx, "select pg_advisory_unlock_all()"); err != nil {
@@ -196,7 +196,7 @@ func (m *membership) register(ctx context.Context) error {
 	}
 	if !locked {
 		_, err := m.conn.Exec(ctx, sql.RemoveDaemon.SQL, id)
-		return errors.Join(fmt.Errorf("lock daemon %d: a session of another one has it; registering anew", id), err)
+		return errors.Join(fmt.Errorf("lock daemon %d: the session of another daemon has it; registering again", id), err)
 	}
 	m.id, m.lockHeld, m.reportedUnready = id, true, true
 	m.s.schedule.Register(id)
@@ -228,7 +228,7 @@ func (m *membership) relock(ctx context.Context) (err error) {
 		return fmt.Errorf("end the session that was lost and still has the lock of daemon %d: %w", m.id, err)
 	}
 	if tag.RowsAffected() == 0 {
-		err := fmt.Errorf("lock daemon %d: another one has that number now; beginning anew", m.id)
+		err := fmt.Errorf("lock daemon %d: another daemon has that number now; registering again", m.id)
 		m.reset()
 		return err
 	}

@@ -38,7 +38,7 @@ func (s *Scheduler) notifyLoop(ctx context.Context) {
 			queuedChannel, queuedPayload(s.schedule.TakeQueuedForOthers()))
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			s.cfg.Log.Warn("could not tell other daemons what was queued; they look by themselves", "error", err, "in", findWorkInterval)
+			s.cfg.Log.Warn("could not notify other daemons of new deliveries; they will poll", "error", err, "in", findWorkInterval)
 		}
 		select {
 		case <-time.After(notifyPause):

@@ -112,7 +112,7 @@ func (s *Scheduler) recordParts(
 func (s *Scheduler) reject(results []schedule.Result, err error) {
 	for i := range results {
 		r := &results[i]
-		s.cfg.Log.Error("a result cannot be recorded; trying again now and then",
+		s.cfg.Log.Error("a result cannot be recorded; retrying from time to time",
 			"delivery_id", r.Delivery.ID, "webhook_id", r.Delivery.WebhookID, "error", err)
 	}
 	s.rejected.add(results)

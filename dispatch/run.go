@@ -202,7 +202,7 @@ func (s *Scheduler) recordAll(ctx context.Context, left []schedule.Result, recor
 		if len(left) == 0 && (err == nil || refused(err)) {
 			return nil
 		}
-		s.cfg.Log.Warn("the store did not take results; trying again", "error", err)
+		s.cfg.Log.Warn("the store did not accept results; retrying", "error", err)
 		s.pool.Reset() // the OIDs that a connection has cached may be those of another store
 		return retry.RetryableError(err)
 	})
@@ -246,7 +246,7 @@ func (s *Scheduler) loadLoop(ctx context.Context) {
 		err := s.load(ctx, loads)
 		s.noteUnless(ctx, Loading, err)
 		if err != nil && !errors.Is(err, context.Canceled) {
-			s.cfg.Log.Warn("could not look for pending deliveries; trying again", "error", err)
+			s.cfg.Log.Warn("could not query pending deliveries; retrying", "error", err)
 			s.pool.Reset() // as in recordAll
 		}
 		s.schedule.LoadsEnded(loads, err)

@@ -51,7 +51,7 @@ func (s *Scheduler) sampleLoop(ctx context.Context) {
 			s.sampled.Store(sample)
 		} else if ctx.Err() == nil {
 			// Whoever needs the store reports that it is away.
-			s.cfg.Log.Debug("could not look at the queue for the metrics", "error", err)
+			s.cfg.Log.Debug("could not read the queue for the metrics", "error", err)
 		}
 		select {
 		case <-time.After(sampleInterval):
@@ -90,7 +90,7 @@ func (s *Scheduler) takeSample(ctx context.Context) (*Sample, error) {
 		return err
 	})
 	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
-		return nil, fmt.Errorf("look at the queue: %w", err)
+		return nil, fmt.Errorf("read the queue: %w", err)
 	}
 	return sample, nil
 }

@@ -34,7 +34,7 @@ func (s *Scheduler) timeIndexLoop(ctx context.Context) {
 			if errors.As(err, &answer) && answer.Code[:2] != "57" { // 57: the server is shutting down, which others report
 				s.health.note(timeIndexes, err)
 			}
-			s.cfg.Log.Warn("an index of the log could not be built; trying again", "error", err, "in", pause)
+			s.cfg.Log.Warn("an index of the log could not be built; retrying", "error", err, "in", pause)
 		}
 		select {
 		case <-time.After(pause):

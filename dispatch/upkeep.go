@@ -36,7 +36,7 @@ func (s *Scheduler) upkeepLoop(ctx context.Context) {
 		case err != nil:
 			pause = upkeepRetry
 			s.health.noteAs(Upkeep, err, covered < min(step.length, upkeepShort))
-			s.cfg.Log.Warn("log upkeep failed; trying again",
+			s.cfg.Log.Warn("log upkeep failed; retrying",
 				"error", err, "in", pause, "partitions_reach", covered.Round(time.Second).String())
 		default:
 			s.health.note(Upkeep, nil)

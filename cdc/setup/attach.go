@@ -244,7 +244,7 @@ func checkAttached(cfg AttachConfig, preflight *catalog.Preflight) error {
 	}
 	if drift := preflight.PublicationSpec.Drift(preflight.Publication); len(drift) > 0 {
 		return fmt.Errorf(
-			"%s; `walhook run` or `walhook reconcile` mends it and fires what was missed", strings.Join(drift, "; "),
+			"%s; `walhook run` or `walhook reconcile` repairs it and fires what was missed", strings.Join(drift, "; "),
 		)
 	}
 	return nil
@@ -392,10 +392,10 @@ func (a *attacher) resetCopy(ctx context.Context) error {
 		return err
 	}
 	var pending, webhooks int64
-	if err := a.store.QueryRow(ctx, sql.StartAnew.SQL).Scan(&pending, &webhooks); err != nil {
+	if err := a.store.QueryRow(ctx, sql.StartFresh.SQL).Scan(&pending, &webhooks); err != nil {
 		return fmt.Errorf("drop what is pending and disable the webhooks: %w", err)
 	}
-	detail := fmt.Sprintf("this copy of %s was attached anew: %d pending deliveries were dropped and %d webhooks disabled",
+	detail := fmt.Sprintf("this copy of %s was attached from scratch: %d pending deliveries were dropped and %d webhooks disabled",
 		a.provenance.Original(), pending, webhooks)
 	if _, err := a.store.Exec(ctx, sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": stream.IncidentCopy, "detail": detail})...); err != nil {
 		return fmt.Errorf("note what was dropped: %w", err)

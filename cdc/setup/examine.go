@@ -203,9 +203,9 @@ func (e *examiner) slot(ctx context.Context) {
 		e.cannotCheck("slot", err)
 		return
 	}
-	const mend = "walhook run or walhook reconcile makes a new slot and fires what was missed"
+	const remedy = "walhook run or walhook reconcile creates a new slot and fires what was missed"
 	if !e.preflight.Slot.Exists {
-		e.note(catalog.Fail, "slot", fmt.Sprintf("slot %q does not exist", e.cfg.Target.Slot), mend)
+		e.note(catalog.Fail, "slot", fmt.Sprintf("slot %q does not exist", e.cfg.Target.Slot), remedy)
 		return
 	}
 	if e.preflight.Slot.IsForeign() {
@@ -213,11 +213,11 @@ func (e *examiner) slot(ctx context.Context) {
 		return
 	}
 	if err := e.preflight.Slot.CheckPosition(position, after); err != nil {
-		e.note(catalog.Fail, "slot", err.Error(), mend)
+		e.note(catalog.Fail, "slot", err.Error(), remedy)
 		return
 	}
 	const stuck = "start walhook run, or look in its log for why it makes no progress"
-	lag := fmt.Sprintf("slot %q holds back %s of WAL", e.cfg.Target.Slot, catalog.FormatBytes(e.preflight.Slot.Retained))
+	lag := fmt.Sprintf("slot %q retains %s of WAL", e.cfg.Target.Slot, catalog.FormatBytes(e.preflight.Slot.Retained))
 	var maxWAL int64
 	if err := e.source.QueryRow(ctx, "select pg_size_bytes(current_setting('max_wal_size'))").Scan(&maxWAL); err != nil {
 		e.cannotCheck("slot", err)
@@ -250,7 +250,7 @@ func (e *examiner) publication() {
 	}
 	e.findings = slices.DeleteFunc(e.findings, func(f catalog.Finding) bool { return f.Check == "publication" })
 	e.note(catalog.Fail, "publication", strings.Join(drift, "; "),
-		"walhook run or walhook reconcile mends it if run as its owner; or let the owner run: "+strings.Join(
+		"walhook run or walhook reconcile repairs it if run as its owner; or let the owner run: "+strings.Join(
 			e.preflight.PublicationSpec.RepairSQL(e.preflight.Publication), "; ",
 		)+";")
 }

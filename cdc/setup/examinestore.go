@@ -52,7 +52,7 @@ func (e *examiner) daemons(ctx context.Context) {
 	}
 	e.grade(len(stuck) > 0, catalog.Fail, "daemons",
 		listOrNone("no daemon reports that it is not ready", "daemons that do not work: ", stuck),
-		"mend what the text names; the daemon's log has more")
+		"fix what the text names; the daemon's log has more")
 }
 
 // partitions checks that the log can get its next partition. What would prevent that, such as a missing right or an

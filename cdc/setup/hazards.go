@@ -67,7 +67,7 @@ func (e *examiner) walSettings(ctx context.Context) {
 	}
 	switch {
 	case keep != "-1":
-		e.note(catalog.OK, "slot_limit", "a slot that nobody reads holds back at most max_slot_wal_keep_size, "+keep, "")
+		e.note(catalog.OK, "slot_limit", "a slot that nobody reads retains at most max_slot_wal_keep_size, "+keep, "")
 	case e.cfg.MaxSlotLag > 0:
 		e.note(catalog.Warn, "slot_limit", fmt.Sprintf(
 			"the daemon gives the slot up beyond %s, but while no daemon runs nothing keeps it from filling the server's disk with WAL",

@@ -166,7 +166,7 @@ func (o *Observation) observeStore(ctx context.Context, store *pgx.Conn, slot st
 		at   func(context.Context, *pgx.Conn) error
 	}{{"daemons", o.observeDaemons}, {"log", o.observeLog}, {"queue", o.observeQueue}, {"endpoint", o.observeEndpoints}, {"incident", o.observeIncidents}} {
 		if err := look.at(ctx, store); err != nil {
-			o.line(catalog.Fail, look.name, "cannot be looked at: %v", err)
+			o.line(catalog.Fail, look.name, "cannot be read: %v", err)
 		}
 	}
 	return &position
@@ -188,7 +188,7 @@ func (o *Observation) observeSource(ctx context.Context, source, store *pgx.Conn
 	verdict, text := slotVerdict(s, stored)
 	o.line(verdict, "slot", "%s", text)
 	if s.Exists {
-		verdict, text := catalog.OK, catalog.FormatBytes(s.Retained)+" of WAL are held back"
+		verdict, text := catalog.OK, catalog.FormatBytes(s.Retained)+" of WAL are retained"
 		if position != nil {
 			text += "; the stored position is " + position.String()
 		}
@@ -247,7 +247,7 @@ func slotVerdict(s *catalog.Slot, stored *storeReading) (catalog.Level, string) 
 
 func (o *Observation) observeDaemons(ctx context.Context, store *pgx.Conn) error {
 	if err := store.QueryRow(ctx, sql.Overview.SQL).Scan(&o.FailingCount, nil, nil, &o.Daemons, &o.SwitchedOn); err != nil {
-		return fmt.Errorf("look at the daemons and endpoints: %w", err)
+		return fmt.Errorf("read the daemons and endpoints: %w", err)
 	}
 	if !o.SwitchedOn {
 		o.line(catalog.Warn, "switch", "webhooks are switched off: nothing is queued and nothing is sent")
@@ -317,10 +317,10 @@ func (o *Observation) observeQueue(ctx context.Context, store *pgx.Conn) error {
 func (o *Observation) observeEndpoints(ctx context.Context, store *pgx.Conn) error {
 	rows, err := store.Query(ctx, sql.TroubledEndpoints.SQL, sql.TroubledEndpoints.Bind(sql.Args{"max": maxListed})...)
 	if err != nil {
-		return fmt.Errorf("look at the endpoints: %w", err)
+		return fmt.Errorf("read the endpoints: %w", err)
 	}
 	if o.Endpoints, err = pgx.CollectRows(rows, pgx.RowToStructByPos[FailingEndpoint]); err != nil {
-		return fmt.Errorf("look at the endpoints: %w", err)
+		return fmt.Errorf("read the endpoints: %w", err)
 	}
 	for _, e := range o.Endpoints {
 		failures := "1 failure"
@@ -339,7 +339,7 @@ func (o *Observation) observeEndpoints(ctx context.Context, store *pgx.Conn) err
 func (o *Observation) observeIncidents(ctx context.Context, store *pgx.Conn) error {
 	rows, err := store.Query(ctx, sql.OpenIncidents.SQL, sql.OpenIncidents.Bind(sql.Args{"max": maxListed})...)
 	if err != nil {
-		return fmt.Errorf("look at the incidents: %w", err)
+		return fmt.Errorf("read the incidents: %w", err)
 	}
 	var i OpenIncident
 	_, err = pgx.ForEachRow(rows, []any{&i.At, &i.Kind, &i.Detail, &o.OpenCount}, func() error {
@@ -353,7 +353,7 @@ func (o *Observation) observeIncidents(ctx context.Context, store *pgx.Conn) err
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("look at the incidents: %w", err)
+		return fmt.Errorf("read the incidents: %w", err)
 	}
 	if more := o.OpenCount - int64(len(o.Incidents)); more > 0 {
 		o.line(catalog.Fail, "incident", "and %d more are open", more)
@@ -374,7 +374,7 @@ func readQueueDepth(ctx context.Context, store *pgx.Conn) (d queueDepth, err err
 		return d, err
 	}
 	if err := store.QueryRow(ctx, sql.QueueDepth.SQL).Scan(&d.pending, &d.estimated, &d.oldestSeconds); err != nil {
-		return d, fmt.Errorf("look at the queue: %w", err)
+		return d, fmt.Errorf("read the queue: %w", err)
 	}
 	return d, nil
 }

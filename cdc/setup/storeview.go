@@ -48,7 +48,7 @@ func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, err
 		  from pg_catalog.pg_roles r left join pg_catalog.pg_namespace n on n.nspname = 'walhook' where r.rolname = current_user`).
 		Scan(&v.user, &v.superuser, &v.mayCreate, &v.temporary, &v.schemaOwner, &v.ownsSchema)
 	if err != nil {
-		return nil, fmt.Errorf("look at the store: %w", err)
+		return nil, fmt.Errorf("read the state of the store: %w", err)
 	}
 	if v.missingGroups, err = sql.MissingGroups(ctx, store); err != nil {
 		return nil, err

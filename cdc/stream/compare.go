@@ -90,7 +90,7 @@ func (c *comparison) prepareRetyped(ctx context.Context) error {
 	err := c.store.QueryRow(ctx, "select $1 or exists (select from walhook.response_state where stamp like '?:%')", c.before[catalog.RoleStamp] != c.types[catalog.RoleStamp]).
 		Scan(&c.restamp)
 	if err != nil {
-		return fmt.Errorf("look at the recorded stamps: %w", err)
+		return fmt.Errorf("look up the recorded stamps: %w", err)
 	}
 	before, known := c.before[catalog.RoleKey]
 	if known {

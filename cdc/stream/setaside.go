@@ -183,10 +183,10 @@ func (r *RejectedRow) String() string {
 		// walhook.copy_webhooks resolves the incident of the assessments that it is called with. Nothing else does:
 		// webhooks are copied when an assessment is new, and never again.
 		return fmt.Sprintf("%swas stored, but the webhooks of its original could not be copied to it, as of %s: the store refuses "+
-			"them (%s); everything else goes on; remove the cause, then SELECT walhook.copy_webhooks(%s, %s); this also resolves the incident",
+			"them (%s); everything else continues; remove the cause, then SELECT walhook.copy_webhooks(%s, %s); this also resolves the incident",
 			r.subject(), r.LSN, reason, quoteLiteral(r.original), quoteLiteral(r.Key))
 	}
-	return fmt.Sprintf("%s%s, as of %s: the store refuses it (%s); everything else goes on; %s; "+
+	return fmt.Sprintf("%s%s, as of %s: the store refuses it (%s); everything else continues; %s; "+
 		"the row's next change then makes up for it, or `walhook reconcile` does", r.subject(), setAsideWhole, r.LSN, reason, remedy)
 }
 
@@ -210,7 +210,7 @@ func (r *RejectedRow) subject() string {
 func (r *RejectedRow) reason() (reason, remedy string) {
 	var refused *pgconn.PgError
 	if !errors.As(r.Cause, &refused) {
-		return r.Cause.Error(), "mend what the reason names"
+		return r.Cause.Error(), "fix what the reason names"
 	}
 	switch reason = "SQLSTATE " + refused.Code; {
 	case refused.Code == pgerrcode.CharacterNotInRepertoire:

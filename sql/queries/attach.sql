@@ -41,7 +41,7 @@ update walhook.endpoint set owner = null where owner is not null;
 -- name: ForgetMoves
 delete from walhook.webhook_move;
 
--- name: StartAnew
+-- name: StartFresh
 with pending as (
   delete from walhook.queue returning 1
 ), disabled as (

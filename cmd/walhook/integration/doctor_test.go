@@ -250,7 +250,7 @@ func (d *doctor) ofTheServer(server *pgserver.Server) {
 	d.setting("synchronous_standby_names", "'ANY 1 (\"one\", WalHook)'", "synchronous_standby_names", catalog.Fail, "wait for the daemon")
 	d.setting("synchronous_standby_names", "'walhook_too'", "synchronous_standby_names", catalog.OK, "")
 
-	d.finds("slot", catalog.OK, "holds back")
+	d.finds("slot", catalog.OK, "retains")
 	d.finds("failover", catalog.OK, "")
 	standby := d.replication("true")
 	standby.Frontend().SendQuery(&pgproto3.Query{String: "START_REPLICATION PHYSICAL " + testenv.Psql(d.T, d.DB, "select pg_current_wal_flush_lsn()") + " TIMELINE 1"})

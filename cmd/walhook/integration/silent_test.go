@@ -89,7 +89,7 @@ func TestDistantStore(t *testing.T) {
 	for range 3 {
 		s.WaitHeartbeat()
 	}
-	if strings.Contains(d.Log.String(), "lost touch with the store") {
+	if strings.Contains(d.Log.String(), "lost the connection to the store") {
 		t.Error("the daemon lost its connection to the store")
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // ReadTraces returns the protocol of OTLP by which traces are to be exported, "" where they are not asked for. The libraries read the
-// variables again, and would go on with a default instead of a value that they do not understand: so it is looked at here.
+// variables again, and would go on with a default instead of a value that they do not understand: so they are checked here.
 // See https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/ and
 // https://opentelemetry.io/docs/specs/otel/protocol/exporter/.
 func ReadTraces(getenv func(string) string) (protocol string, err error) {
