@@ -61,7 +61,7 @@ var (
 	ForgetDaemons       = mustQuery("ForgetDaemons")
 	ForgetOwners        = mustQuery("ForgetOwners")
 	ForgetMoves         = mustQuery("ForgetMoves")
-	StartFresh           = mustQuery("StartFresh")
+	StartFresh          = mustQuery("StartFresh")
 	ReadPosition        = mustQuery("ReadPosition")
 	AdvancePosition     = mustQuery("AdvancePosition")
 	SetPosition         = mustQuery("SetPosition")
