@@ -44,6 +44,9 @@ const createSchema = "create schema if not exists walhook;\n"
 // GroupRoles are those that people and daemons get their rights by.
 var GroupRoles = []string{"walhook_admin", "walhook_viewer", "walhook_daemon"}
 
+// GroupRoleMark is the comment on group roles that walhook created. Others are an administrator's, and not dropped.
+const GroupRoleMark = "walhook: created by attach"
+
 // VersionError tells that the store's schema is not the one that this binary knows.
 type VersionError struct {
 	Have, Want int32 // Have is 0 where there is no schema

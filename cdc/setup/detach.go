@@ -228,13 +228,36 @@ func dropSchema(ctx context.Context, cfg DetachConfig, conn *pgx.Conn, ours bool
 	if stays {
 		cfg.Note(fmt.Sprintf("schema walhook in %s stays, with what others use", session.Address(&conn.Config().Config)))
 	}
-	for _, role := range sql.GroupRoles {
-		_, err := conn.Exec(ctx, "drop role if exists "+role)
+	return dropGroupRoles(ctx, cfg, conn)
+}
+
+// dropGroupRoles drops the group roles that walhook created, unless they are in use elsewhere. An administrator's stay.
+func dropGroupRoles(ctx context.Context, cfg DetachConfig, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, `
+		select r.rolname::text, coalesce(pg_catalog.shobj_description(r.oid, 'pg_authid') = $2, false)
+		  from pg_catalog.pg_roles r where r.rolname = any($1) order by 1`, sql.GroupRoles, sql.GroupRoleMark)
+	if err != nil {
+		return fmt.Errorf("look up the group roles: %w", err)
+	}
+	type group struct {
+		Name    string
+		Created bool
+	}
+	groups, err := pgx.CollectRows(rows, pgx.RowToStructByPos[group])
+	if err != nil {
+		return fmt.Errorf("look up the group roles: %w", err)
+	}
+	for _, g := range groups {
+		if !g.Created {
+			cfg.Note(fmt.Sprintf("role %s stays: walhook did not create it", g.Name))
+			continue
+		}
+		_, err := conn.Exec(ctx, "drop role if exists "+g.Name)
 		switch cdc.SQLState(err) {
 		case "2BP01", "42501": // dependent_objects_still_exist, insufficient_privilege: in use elsewhere
 		default:
 			if err != nil {
-				return fmt.Errorf("drop role %s: %w", role, err)
+				return fmt.Errorf("drop role %s: %w", g.Name, err)
 			}
 		}
 	}

@@ -19,7 +19,7 @@ func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 	var steps []PlanStep
 	note := "The group roles. Needs CREATEROLE. Locks no table."
 	for _, group := range r.missingGroups {
-		steps = append(steps, PlanStep{note, "create role " + group + " nologin;"})
+		steps = append(steps, PlanStep{note, "create role " + group + " nologin;\ncomment on role " + group + " is '" + sql.GroupRoleMark + "';"})
 		note = ""
 	}
 	switch owner := m.view.schemaOwner; {
@@ -130,7 +130,8 @@ func (m *planner) undo(p *Plan) error {
 	for _, part := range p.Owners {
 		for _, step := range part.Steps {
 			if role, made := strings.CutPrefix(step.SQL, "create role walhook_"); made {
-				groups = append(groups, PlanStep{"", dropGroup("walhook_" + strings.TrimSuffix(role, " nologin;"))})
+				role, _, _ = strings.Cut(role, " nologin;")
+				groups = append(groups, PlanStep{"", dropGroup("walhook_" + role)})
 			}
 		}
 	}

@@ -7,6 +7,7 @@ begin
     if not exists (select from pg_roles r where r.rolname = role_name) then
       begin
         execute format('create role %I nologin', role_name);
+        execute format('comment on role %I is %L', role_name, 'walhook: created by attach'); -- detach drops no other
       exception
         when duplicate_object or unique_violation then null;
         when insufficient_privilege then

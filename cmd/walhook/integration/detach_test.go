@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"strings"
 	"testing"
 
 	"walhook/cmd/walhook/internal/harness"
@@ -44,6 +45,24 @@ func TestDetachLeavesNothing(t *testing.T) {
 			}
 			unchanged(t, "attach, run and detach", before, look())
 		})
+	}
+}
+
+// detach drops the group roles that walhook created, and none that an administrator did.
+func TestDetachKeepsRolesOfOthers(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSiteOn(t, testenv.NewServer(t, nil), harness.SampleSchema) // roles belong to the whole server
+	testenv.Psql(t, s.DB, "create role walhook_admin; create role ann login in role walhook_admin")
+	s.Attach()
+	out, errOut, status := s.Walhook("detach", "--drop-schema")
+	if status != 0 || strings.Count(errOut, "stays: walhook did not create it") != 1 || !strings.Contains(errOut, "role walhook_admin stays") {
+		t.Errorf("detach: status %d\n%s%s", status, out, errOut)
+	}
+	if got := testenv.Psql(t, s.DB, "select string_agg(rolname, ',') from pg_roles where rolname ~ '^walhook'"); got != "walhook_admin" {
+		t.Errorf("roles that are left: %s", got)
+	}
+	if got := testenv.Psql(t, s.DB, "select pg_has_role('ann', 'walhook_admin', 'member')"); got != "t" {
+		t.Errorf("ann is no longer a member of walhook_admin")
 	}
 }
 
