@@ -98,7 +98,7 @@ func TestStateOfASnapshotRow(t *testing.T) {
 		// id, assessment, organization, started, status, stamp; the columns are in the order of RespondentColumns
 		`7	3	5	2026-01-01 00:00:00+00	done	2026-01-02 00:00:00+00`: `7	3	5	1184:z8pI8PUNJ0AEQVlf	15`,
 		`7	3	\N	\N	open	\N`: `7	3	\N	\N	0`,
-		`7	\N	\N	2026-01-01 00:00:00+00	open	2026-01-02 00:00:00+00`: `7	\N	\N	\N	5`,
+		`7	\N	\N	2026-01-01 00:00:00+00	open	2026-01-02 00:00:00+00`: `7	\N	\N	1184:z8pI8PUNJ0AEQVlf	5`,
 		`a\tb	3	\N	\N	done	\N`: `a\tb	3	\N	\N	26`,
 	} {
 		got, _, err := copyThrough(row+"\n", 1000, 6, StateConverter(testMapping, info))
