@@ -2,8 +2,12 @@ package documents
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/kelseyhightower/envconfig"
 
 	"walhook/cmd/walhook/internal/cli"
 )
@@ -22,17 +26,19 @@ func TestPagesHaveTheEnvironmentTable(t *testing.T) {
 // Exactly the fields of Config are documented.
 func TestVariablesAreThoseOfConfig(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../internal/cli/config.go")
-	if err != nil {
+	var names strings.Builder
+	if err := envconfig.Usagef("WALHOOK", &cli.Config{}, &names, "{{range .}}{{usage_key .}}\n{{end}}"); err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(text), "`envconfig:\""); n != len(cli.Variables) {
-		t.Errorf("Config has %d variables but %d are documented", n, len(cli.Variables))
-	}
+	var documented []string
 	for _, v := range cli.Variables {
-		if !strings.Contains(string(text), "`envconfig:\""+v.Name+"\"") {
-			t.Errorf("Config has no %s", v.Name)
-		}
+		documented = append(documented, "WALHOOK_"+v.Name)
+	}
+	read := strings.Fields(names.String())
+	slices.Sort(read)
+	slices.Sort(documented)
+	if diff := cmp.Diff(read, documented); diff != "" {
+		t.Errorf("variables of Config (-) and documented ones (+):\n%s", diff)
 	}
 }
 
