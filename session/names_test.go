@@ -21,7 +21,7 @@ var (
 		`\b(?:from|join|update|into|copy|analyze|truncate|references|alter table|create table|drop table)\s+(?:only\s+)?([a-z_][a-z0-9_]*)(\s*[.(])?`,
 	)
 	named = regexp.MustCompile(
-		`(?:with|recursive|,|\))\s+([a-z_]+) as (?:materialized )?\(|\b([a-z_]+)\s+(?:bigint|text|boolean|smallint|oid|record|walhook\.[a-z_]+)\b`,
+		`(?:with|recursive|,|\))\s+([a-z_]+) (?:\([a-z_, ]+\) )?as (?:materialized )?\(|\b([a-z_]+)\s+(?:bigint|text|boolean|smallint|oid|record|walhook\.[a-z_]+)\b`,
 	)
 	comment = regexp.MustCompile(`--[^\n]*|'[^'\n]*'`)
 	// Words that follow such a keyword but are not relations.
