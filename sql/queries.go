@@ -10,6 +10,7 @@ var (
 	LiveDaemons         = mustQuery("LiveDaemons")
 	SlotReader          = mustQuery("SlotReader")
 	DaemonReports       = mustQuery("DaemonReports")
+	SlotHandover        = mustQuery("SlotHandover")
 	LoadWebhooks        = mustQuery("LoadWebhooks")
 	WebhookVersions     = mustQuery("WebhookVersions")
 	WebhooksVersion     = mustQuery("WebhooksVersion")

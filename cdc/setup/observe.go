@@ -178,7 +178,10 @@ func (o *Observation) observeSource(ctx context.Context, source, store *pgx.Conn
 	var stored *storeReading
 	if err == nil && position != nil {
 		stored = &storeReading{before: *position, daemons: o.Daemons}
-		stored.after, _, err = catalog.ReadPosition(ctx, store)
+		if stored.after, _, err = catalog.ReadPosition(ctx, store); err == nil {
+			args := sql.Args{"key": catalog.AttachLock}
+			err = store.QueryRow(ctx, sql.SlotHandover.SQL, sql.SlotHandover.Bind(args)...).Scan(&stored.handover)
+		}
 	}
 	if err != nil {
 		o.line(catalog.Fail, "slot", "%v", err)
@@ -195,15 +198,19 @@ func (o *Observation) observeSource(ctx context.Context, source, store *pgx.Conn
 		if danger := stream.SlotDanger(s, 0); danger != "" {
 			verdict, text = catalog.Warn, danger
 		}
+		if s.WALStatus == "lost" {
+			verdict, text = catalog.Fail, "unknown: the slot was invalidated and retains no WAL"
+		}
 		o.line(verdict, "lag", "%s", text)
 	}
 }
 
-// storeReading is the store's view of the slot: the stored positions before and after the slot was inspected, and the
-// number of live daemons.
+// storeReading is the store's view of the slot: the stored positions before and after the slot was inspected, the
+// number of live daemons, and whether one of them is about to read the slot again.
 type storeReading struct {
 	before, after cdc.Position
 	daemons       int64
+	handover      bool
 }
 
 // slotVerdict judges the slot. stored is nil if the store cannot be read.
@@ -231,6 +238,9 @@ func slotVerdict(s *catalog.Slot, stored *storeReading) (catalog.Level, string) 
 		return catalog.OK, fmt.Sprintf("%q is %s and read by process %d of the server", s.Name, stream.SlotStatus(s), *s.ActivePID)
 	case s.ActivePID == nil && stored.daemons == 0:
 		return catalog.Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile: start walhook run, or walhook detach", s.Name)
+	case s.ActivePID == nil && stored.handover:
+		return catalog.Warn, fmt.Sprintf(
+			"nobody reads slot %q at the moment: the table is being compared, or a standby is about to take over", s.Name)
 	case s.ActivePID == nil:
 		return catalog.Fail, fmt.Sprintf(
 			"nobody reads slot %q, which keeps WAL meanwhile, although a daemon lives: /readyz and its log say why",

@@ -61,6 +61,15 @@ select d.name, case when d.connected and not d.draining then coalesce(d.unready,
        case when d.connected then extract(epoch from now() - d.heartbeat_at)::float8 else 0 end as silent
 from walhook.live_daemon d order by d.id limit @max;
 
+-- Whether attach, detach or reconcile holds its lock, whose key has eight bytes, or a standby reports that it is ready.
+-- name: SlotHandover
+select exists (select from walhook.live_daemon d where d.connected and not d.reads and not d.draining and d.unready is null)
+    or exists (
+  select from pg_catalog.pg_locks l
+   where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+     and l.classid = (@key::bigint >> 32)::int::oid and l.objid = ((@key::bigint << 32) >> 32)::int::oid
+     and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())) as handover;
+
 -- Whether the schema exists, who besides the owner and the group roles has rights in it, and what takes them away. Everybody may call
 -- walhook.silence, and a daemon's role walhook.unpublish.
 -- name: OthersRights

@@ -93,6 +93,20 @@ func TestStatusIsTrue(t *testing.T) {
 	}
 	end()
 
+	// A requested comparison keeps the daemon from the slot, and nothing is wrong.
+	comparison := testenv.Connect(t, s.Store)
+	for _, key := range []int64{catalog.AttachLock, catalog.ReaderLock} {
+		if _, err := comparison.Exec(t.Context(), "select pg_advisory_lock($1)", key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Readyz(200, "the table is being compared")
+	status(s, "slot", catalog.Warn, "at the moment")
+	rightNow(s)
+	_ = comparison.Close(t.Context())
+	status(s, "slot", catalog.OK, "read by a daemon")
+	right(s)
+
 	// A killed daemon is gone, not stuck, and is not a problem beside its successor.
 	d.Kill()
 	testenv.Exec(t, s.Store, "update walhook.daemon set heartbeat_at = now() - interval '7 s', expires_at = now() + interval '1 hour', unready = 'odd'")
@@ -136,6 +150,7 @@ func TestStatusIsTrue(t *testing.T) {
 		return status == "lost", status
 	})
 	status(s, "slot", catalog.Fail, "was invalidated")
+	status(s, "lag", catalog.Fail, "unknown")
 	mustFail(s, "doctor", "was invalidated")
 	s.Exec("alter system reset max_slot_wal_keep_size")
 	s.Exec("select pg_reload_conf()")
