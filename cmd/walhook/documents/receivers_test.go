@@ -24,12 +24,14 @@ import (
 const receiversPage = "../../../docs/how-to/receive.md"
 
 // receiverExamples are the receivers of the guide, by the language of their blocks. start returns how to run one; nil
-// if that is not possible here.
+// if that is not possible here. fault is a statement before work, the first line of its handler, with which handling
+// fails once, after a while.
 var receiverExamples = map[string]struct {
-	file  string
-	start func(t *testing.T, file, dir, listen string) [][]string
+	file        string
+	work, fault string
+	start       func(t *testing.T, file, dir, listen string) [][]string
 }{
-	"go": {"go/main.go", func(t *testing.T, file, dir, _ string) [][]string {
+	"go": {"go/main.go", "", "", func(t *testing.T, file, dir, _ string) [][]string {
 		t.Helper()
 		program := filepath.Join(dir, "receiver")
 		if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, file).CombinedOutput(); err != nil {
@@ -37,18 +39,22 @@ var receiverExamples = map[string]struct {
 		}
 		return [][]string{{program}}
 	}},
-	"js": {"javascript/receiver.mjs", func(_ *testing.T, file, _, _ string) [][]string { return [][]string{{"node", file}} }},
-	"python": {"python/receiver.py", func(_ *testing.T, file, _, _ string) [][]string {
+	"js": {
+		"javascript/receiver.mjs", "  const message = JSON.parse(body)\n",
+		"  if (!globalThis.failed) { globalThis.failed = true; await setTimeout(300); throw new Error('not now') }\n",
+		func(_ *testing.T, file, _, _ string) [][]string { return [][]string{{"node", file}} },
+	},
+	"python": {"python/receiver.py", "    print(message[", "    if not globals().setdefault('failed', []): time.sleep(0.3); failed.append(1); raise OSError('not now')\n", func(_ *testing.T, file, _, _ string) [][]string {
 		return [][]string{{"python3", "-B", file}}
 	}},
-	"php": {"php/receiver.php", func(t *testing.T, file, _, listen string) [][]string {
+	"php": {"php/receiver.php", "    echo $message[", "    static $failed = false; if (!$failed) { $failed = true; usleep(300_000); throw new Exception('not now'); }\n", func(t *testing.T, file, _, listen string) [][]string {
 		t.Helper()
 		if out, err := exec.CommandContext(t.Context(), "php", "-m").CombinedOutput(); err == nil && !bytes.Contains(out, []byte("pdo_sqlite")) {
 			t.Skip("this PHP has no pdo_sqlite")
 		}
 		return [][]string{{"php", "-S", listen, file}, {"php", file, "work"}}
 	}},
-	"csharp": {"csharp/Program.cs", nil},
+	"csharp": {"csharp/Program.cs", "", "", nil},
 }
 
 // The excerpts in the guide are parts of the files.
@@ -103,6 +109,9 @@ func TestPagesReceiversRun(t *testing.T) {
 				t.Fatal(err)
 			}
 			dir, listen := t.TempDir(), harness.FreePort(t)
+			if example.fault != "" {
+				file = failsOnce(t, file, dir, example.work, example.fault)
+			}
 			url := "http://" + listen + "/hook"
 			var out harness.LogBuffer
 			for _, args := range example.start(t, file, dir, listen) {
@@ -137,20 +146,28 @@ func TestPagesReceiversRun(t *testing.T) {
 				}
 				testenv.Eventually(t, harness.Patience, "the receiver's work", func() (bool, string) { return handledLines(out.String()) == lines, out.String() })
 			}
+			signer, err := post.NewSigner(first)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The first message cannot be handled at once, and the second does not overtake it.
+			for _, event := range []string{"first", "second"} {
+				body := fmt.Appendf(nil, `{"EventType":"response.%s","Timestamp":1,"Data":{"ResponseId":%d}}`, event, id)
+				if got := postSigned(t, url, signer, "msg_"+event, time.Now(), body, body); got != http.StatusNoContent {
+					t.Errorf("answer to the %s message: %d", event, got)
+				}
+			}
+			handled("first", "second")
 			testenv.Exec(t, s.DB, "insert into respondent values ($1, $1, now(), now())", id)
-			handled("created", "started", "completed")
+			handled("first", "second", "created", "started", "completed")
 			testenv.Exec(t, s.Store, "update walhook.webhook set secret = $2 where url = $1", url, next)
 			testenv.Exec(t, s.DB, "update respondent set finished_at = now() + interval '1 s' where id = $1", id)
-			handled("created", "started", "completed", "changed")
+			handled("first", "second", "created", "started", "completed", "changed")
 
 			// Repeat the last one, as if its answer had been lost, and send some that are not walhook's.
 			repeated := testenv.Value[string](t, s.Store, `select message_id from walhook.delivery_log l join walhook.webhook w on w.id = l.webhook_id
 				where w.url = $1 and l.event_type = 'response.changed'`, url)
 			body := fmt.Appendf(nil, `{"EventType":"response.changed","Timestamp":1,"Data":{"ResponseId":%d}}`, id)
-			signer, err := post.NewSigner(first)
-			if err != nil {
-				t.Fatal(err)
-			}
 			stranger, err := post.NewSigner(testenv.Value[string](t, s.Store, "select walhook.new_secret()"))
 			if err != nil {
 				t.Fatal(err)
@@ -165,7 +182,7 @@ func TestPagesReceiversRun(t *testing.T) {
 			if diff := cmp.Diff([]int{204, 204, 401, 401, 401}, got); diff != "" {
 				t.Errorf("answers to a repeated, a new, a forged, an altered and an old request (-want +got):\n%s", diff)
 			}
-			handled("created", "started", "completed", "changed", "changed")
+			handled("first", "second", "created", "started", "completed", "changed", "changed")
 		})
 	}
 }
@@ -179,6 +196,23 @@ func handledLines(out string) string {
 		}
 	}
 	return b.String()
+}
+
+// failsOnce writes a copy of a receiver whose handler starts with fault, and returns its name.
+func failsOnce(t *testing.T, file, dir, work, fault string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(string(text), work) != 1 {
+		t.Fatalf("%s does not contain %q once", file, work)
+	}
+	copied := filepath.Join(dir, filepath.Base(file))
+	if err := os.WriteFile(copied, []byte(strings.Replace(string(text), work, fault+work, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return copied
 }
 
 // postSigned posts a body with the signature of another one, usually the same, and returns the status.

@@ -32,13 +32,26 @@ app.MapPost("/hook", async (HttpRequest request) =>
     return Results.NoContent(); // the work is done afterwards
 });
 
-// Handles messages one after the other, in the order in which they arrived.
+// Handles messages one after the other, in the order in which they arrived. Retries one that fails, so that no later
+// one overtakes it.
 _ = Task.Run(async () =>
 {
     await foreach (var body in inbox.Reader.ReadAllAsync())
     {
-        using var message = JsonDocument.Parse(body);
-        Handle(message.RootElement);
+        for (var done = false; !done;)
+        {
+            try
+            {
+                using var message = JsonDocument.Parse(body);
+                Handle(message.RootElement);
+                done = true;
+            }
+            catch (Exception error)
+            {
+                Console.Error.WriteLine(error);
+                await Task.Delay(TimeSpan.FromSeconds(1));
+            }
+        }
     }
 });
 

@@ -3,6 +3,7 @@
 //   WEBHOOK_SECRETS="whsec_..." LISTEN=127.0.0.1:8080 node receiver.mjs
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { createServer } from 'node:http'
+import { setTimeout } from 'node:timers/promises'
 
 // More than one during a rotation.
 const secrets = (process.env.WEBHOOK_SECRETS ?? '').split(' ').filter(Boolean)
@@ -30,13 +31,23 @@ function store(id, body) {
   if (seen.has(id)) return // a repeat
   seen.add(id)
   inbox.push(body)
-  if (!working) setImmediate(work)
+  setImmediate(work)
 }
 
-// Handles messages one after the other, in the order in which they arrived.
+// Handles messages one after the other, in the order in which they arrived. Retries one that fails, so that no later
+// one overtakes it.
 async function work() {
+  if (working) return
   working = true
-  while (inbox.length > 0) await handle(inbox.shift())
+  while (inbox.length > 0) {
+    try {
+      await handle(inbox[0])
+      inbox.shift()
+    } catch (error) {
+      console.error(error)
+      await setTimeout(1000)
+    }
+  }
   working = false
 }
 

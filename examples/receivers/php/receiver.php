@@ -42,16 +42,29 @@ function handle(array $message): void
     echo $message['EventType'], ' ', $message['Data']['ResponseId'], "\n";
 }
 
+// Handles the oldest message that is not done. Returns whether there was one.
+function handleOldest(PDO $db): bool
+{
+    $row = $db->query('select seq, body from webhook_inbox where done_at is null order by seq limit 1')->fetch(PDO::FETCH_ASSOC);
+    if ($row === false) {
+        return false;
+    }
+    handle(json_decode($row['body'], true, 8, JSON_THROW_ON_ERROR | JSON_BIGINT_AS_STRING));
+    $db->prepare('update webhook_inbox set done_at = current_timestamp where seq = ?')->execute([$row['seq']]);
+    return true;
+}
+
 if (PHP_SAPI === 'cli') { // the worker: one after the other, in the order in which they arrived
     $db = inbox();
     while (true) {
-        $row = $db->query('select seq, body from webhook_inbox where done_at is null order by seq limit 1')->fetch(PDO::FETCH_ASSOC);
-        if ($row === false) {
-            usleep(200_000);
-            continue;
+        try {
+            if (!handleOldest($db)) {
+                usleep(200_000);
+            }
+        } catch (Throwable $error) { // retries the message, so that no later one overtakes it
+            error_log((string) $error);
+            sleep(1);
         }
-        handle(json_decode($row['body'], true, 8, JSON_THROW_ON_ERROR | JSON_BIGINT_AS_STRING));
-        $db->prepare('update webhook_inbox set done_at = current_timestamp where seq = ?')->execute([$row['seq']]);
     }
 }
 

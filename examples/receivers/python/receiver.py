@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 import time
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # More than one during a rotation.
@@ -70,14 +71,24 @@ def work():
     """Handles messages one after the other, in the order in which they arrived."""
     db = inbox()
     while True:
-        row = db.execute("select seq, body from webhook_inbox where done_at is null order by seq limit 1").fetchone()
-        if row is None:
-            wake.wait(10)
-            wake.clear()
-            continue
-        handle(json.loads(row[1]))
-        with db:
-            db.execute("update webhook_inbox set done_at = datetime('now') where seq = ?", (row[0],))
+        try:
+            if not handle_oldest(db):
+                wake.wait(10)
+                wake.clear()
+        except Exception:  # retries the message, so that no later one overtakes it
+            traceback.print_exc()
+            time.sleep(1)
+
+
+def handle_oldest(db):
+    """Handles the oldest message that is not done. Returns whether there was one."""
+    row = db.execute("select seq, body from webhook_inbox where done_at is null order by seq limit 1").fetchone()
+    if row is None:
+        return False
+    handle(json.loads(row[1]))
+    with db:
+        db.execute("update webhook_inbox set done_at = datetime('now') where seq = ?", (row[0],))
+    return True
 
 
 def handle(message):
