@@ -23,6 +23,7 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"`
 
 	NotFound bool `json:"-"` // the object that a variable names does not exist
+	Right    bool `json:"-"` // the role lacks a right, which the script of a plan grants
 }
 
 // FormatFindings joins findings and their remedies in one line.

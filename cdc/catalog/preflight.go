@@ -51,6 +51,11 @@ func (p *Preflight) noteAbsent(check, found, remedy string) {
 	p.Findings = append(p.Findings, Finding{Check: check, Level: Fail, Found: found, Remedy: remedy, NotFound: true})
 }
 
+// noteRight notes that the connected role lacks a right.
+func (p *Preflight) noteRight(check, found, remedy string) {
+	p.Findings = append(p.Findings, Finding{Check: check, Level: Fail, Found: found, Remedy: remedy, Right: true})
+}
+
 // InspectSource checks the source and changes nothing. It only fails on connection errors; whatever prevents an
 // attach is among the findings. It does not count the walsenders of the open replication connections.
 func InspectSource(ctx context.Context, source *pgx.Conn, target Target, open ...*pgconn.PgConn) (*Preflight, error) {
@@ -120,9 +125,12 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 		"let WALHOOK_DATABASE_URL name the primary: publications can only be created there")
 	grade(walLevel == "logical", "wal_level", "wal_level is "+walLevel,
 		"ALTER SYSTEM SET wal_level = 'logical'; then restart the server (on managed services: the parameter for logical replication)")
-	grade(p.Superuser || replication, "replication_right",
-		fmt.Sprintf("role %s may%s replicate", p.User, map[bool]string{true: "", false: " not"}[p.Superuser || replication]),
-		fmt.Sprintf("ALTER ROLE %s REPLICATION;", pgx.Identifier{p.User}.Sanitize()))
+	if p.Superuser || replication {
+		p.note(OK, "replication_right", fmt.Sprintf("role %s may replicate", p.User), "")
+	} else {
+		p.noteRight("replication_right", fmt.Sprintf("role %s may not replicate", p.User),
+			fmt.Sprintf("ALTER ROLE %s REPLICATION;", pgx.Identifier{p.User}.Sanitize()))
+	}
 	ours := 0
 	if p.Slot.Exists {
 		ours = 1
@@ -249,7 +257,7 @@ func (p *Preflight) checkTable(
 	}
 	p.checkIdentity(t, columns[0], publish)
 	if t.RowSecurity {
-		p.note(Fail, "row_security",
+		p.noteRight("row_security",
 			fmt.Sprintf("row-level security hides rows of %s from this role, so its snapshot would be incomplete", shown),
 			rowSecurityRemedy(p.User))
 	}
@@ -276,8 +284,8 @@ func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *Table,
 		}
 	}
 	if len(lacking) > 0 {
-		p.note(
-			Fail, "select_right",
+		p.noteRight(
+			"select_right",
 			fmt.Sprintf("this role may not read %s of %s", strings.Join(lacking, ", "), t.Name.Display()),
 			fmt.Sprintf(
 				"GRANT USAGE ON SCHEMA %[1]s TO %[4]s; GRANT SELECT (%[2]s) ON %[3]s TO %[4]s;",
@@ -433,11 +441,11 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 	} else if mayCreate {
 		p.note(OK, "publication", fmt.Sprintf("publication %q does not exist, and can be created", p.PublicationSpec.Name), "")
 	} else {
-		p.note(Fail, "publication", "the publication does not exist, and this role may not create one in this database", byHand)
+		p.noteRight("publication", "the publication does not exist, and this role may not create one in this database", byHand)
 	}
 	for _, table := range p.PublicationSpec.tables {
 		if !table.info.IsOwner {
-			p.note(Fail, "publication",
+			p.noteRight("publication",
 				fmt.Sprintf("this role does not own %s, so it cannot publish it", table.info.Name.Display()), byHand)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/cdc"
+	"walhook/session"
 )
 
 // The values of WALHOOK_PUBLISH.
@@ -368,6 +369,37 @@ func (p PublicationSpec) RepairSQL(have *Publication) []string {
 		statements = append(statements, fmt.Sprintf("alter publication %s set table %s", quoted, p.tableList()))
 	}
 	return statements
+}
+
+// CheckWritesSQL returns a statement that fails if PostgreSQL would reject updates of a table once it is published. It
+// locks nothing.
+func (p PublicationSpec) CheckWritesSQL() string {
+	var b strings.Builder
+	b.WriteString("do $walhook$\ndeclare\n  found record;\nbegin\n")
+	for _, table := range p.tables {
+		list := "null::text[]"
+		if table.columns != nil {
+			quoted := make([]string, len(table.columns))
+			for i, column := range table.columns {
+				quoted[i] = session.QuoteLiteral(column)
+			}
+			list = "array[" + strings.Join(quoted, ", ") + "]"
+		}
+		fmt.Fprintf(&b, `  for found in
+    %s
+    select c.oid::regclass as name, c.relreplident = 'f' as is_full, %s as columns, %s as published
+      from pg_catalog.pg_class c where c.oid in (select relid from tree) and c.relkind <> 'p'
+  loop
+    if cardinality(found.columns) = 0 then
+      raise exception 'table %% has no replica identity: published, it would refuse the application''s updates and deletes', found.name;
+    elsif found.published is not null and (found.is_full or not found.columns <@ found.published) then
+      raise exception 'table %% has a replica identity that its column list lacks: published, it would refuse the application''s updates and deletes', found.name;
+    end if;
+  end loop;
+`, partitionTree(session.QuoteLiteral(table.info.Name.String())+"::regclass::oid"), identityColumns, list)
+	}
+	b.WriteString("end $walhook$;")
+	return b.String()
 }
 
 // QuotePublication quotes a publication name for the option publication_names, a list of identifiers in a literal.

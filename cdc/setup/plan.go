@@ -2,6 +2,7 @@ package setup
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +30,11 @@ type Plan struct {
 	Undo   []PlanPart
 
 	Snapshot string // an estimate of the snapshot's duration, and its basis
+}
+
+// Blockers returns the refusals that running the script would not remedy. Then the script must not be run.
+func (p *Plan) Blockers() []catalog.Finding {
+	return slices.DeleteFunc(slices.Clone(p.Refusals), func(f catalog.Finding) bool { return f.Right })
 }
 
 // PlanPart is a sequence of statements for one database.

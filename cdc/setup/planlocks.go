@@ -15,7 +15,7 @@ const (
 	publicationNote = "Needs ownership of the tables and CREATE on the database. SHARE UPDATE EXCLUSIVE on each table that it names, until the\n" +
 		"statement ends: readers and writers do not wait for it, nor it for them. It and these wait for each other: VACUUM, ANALYZE,\n" +
 		"CREATE INDEX (CONCURRENTLY), REINDEX, CREATE TRIGGER and ALTER TABLE; an autovacuum gives way, unless it prevents wraparound.\n" +
-		"Once a table is published, PostgreSQL refuses UPDATE and DELETE if it has no replica identity; walhook has checked that it has one."
+		"Once a table is published, PostgreSQL refuses UPDATE and DELETE if it has no replica identity, which is checked first."
 
 	unpublishNote = "Must be created by the publication's owner, with whose rights it runs. It can take a table out of a publication that walhook created, and\n" +
 		"do nothing else. Locks no table."

@@ -102,11 +102,10 @@ func (m *planner) publicationSteps() []PlanStep {
 	if len(m.preflight.PublicationSpec.Drift(m.preflight.Publication)) == 0 {
 		return nil
 	}
-	var steps []PlanStep
+	steps := []PlanStep{{publicationNote, m.preflight.PublicationSpec.CheckWritesSQL()}}
 	for _, statement := range m.preflight.PublicationSpec.RepairSQL(m.preflight.Publication) {
 		steps = append(steps, PlanStep{"", statement + ";"})
 	}
-	steps[0].Note = publicationNote
 	return steps
 }
 

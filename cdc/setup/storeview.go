@@ -119,6 +119,9 @@ func (v *storeView) storeRefusals(target catalog.Target, p *catalog.Preflight, m
 	refuse := func(check, what, remedy string) {
 		found = append(found, catalog.Finding{Check: check, Level: catalog.Fail, Found: what, Remedy: remedy})
 	}
+	lacks := func(what, remedy string) {
+		found = append(found, catalog.Finding{Check: "store_schema", Level: catalog.Fail, Found: what, Remedy: remedy, Right: true})
+	}
 	if v.untrusted != nil {
 		refuse("store_schema", v.untrusted.Found(), v.untrusted.Remedy())
 		return found
@@ -164,12 +167,11 @@ func (v *storeView) storeRefusals(target catalog.Target, p *catalog.Preflight, m
 		refuse("store_schema", fmt.Sprintf("schema walhook in the store is not walhook's: it holds the %s", v.foreign),
 			"set WALHOOK_STORE_URL to another database")
 	case v.schemaOwner != "" && !v.ownsSchema:
-		refuse("store_schema",
-			fmt.Sprintf("schema walhook in the store belongs to %s, so role %s cannot install or upgrade it", v.schemaOwner,
-				v.user),
+		lacks(fmt.Sprintf("schema walhook in the store belongs to %s, so role %s cannot install or upgrade it", v.schemaOwner,
+			v.user),
 			fmt.Sprintf("attach as %s; to run the daemon as role %s: %s", v.schemaOwner, v.user, v.grantDaemon))
 	case v.schemaOwner == "" && !v.mayCreate:
-		refuse("store_schema", fmt.Sprintf("role %s may not create the schema walhook in the store", v.user),
+		lacks(fmt.Sprintf("role %s may not create the schema walhook in the store", v.user),
 			catalog.PlanAdvice(v.user))
 	}
 	return found
@@ -237,6 +239,6 @@ func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn, role string) ([]
 	}
 	return []catalog.Finding{{
 		Check: "source_schema", Level: catalog.Fail, Found: "this role may not make the functions walhook.silence() and walhook.unpublish() in the application's database",
-		Remedy: catalog.PlanAdvice(role),
+		Remedy: catalog.PlanAdvice(role), Right: true,
 	}}, nil
 }

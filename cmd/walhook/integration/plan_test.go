@@ -17,8 +17,14 @@ import (
 // psqlFile runs a script the way the plan describes, and returns psql's output.
 func psqlFile(t *testing.T, database, script string) (string, error) {
 	t.Helper()
+	return psqlFileIn(t, database, t.TempDir(), script)
+}
+
+// psqlFileIn does the same in a folder that may hold files that the script includes.
+func psqlFileIn(t *testing.T, database, folder, script string) (string, error) {
+	t.Helper()
 	psql := testenv.PsqlProgram(t)
-	path := filepath.Join(t.TempDir(), "script.sql")
+	path := filepath.Join(folder, "script.sql")
 	if err := os.WriteFile(path, []byte(script), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -221,8 +227,14 @@ func TestPlanIsReadable(t *testing.T) {
 	if err != nil || !strings.Contains(string(included), "create table walhook.queue") {
 		t.Errorf("the file of the schema: %v, %d bytes", err, len(included))
 	}
+	moved := filepath.Join(t.TempDir(), "with the script")
+	if err := os.Rename(folder, moved); err != nil {
+		t.Fatal(err)
+	}
 	untouched := catalogs(t, s.DB)
-	mustRunFile(t, s.DB, script)
+	if out, err := psqlFileIn(t, s.DB, moved, script); err != nil {
+		t.Fatalf("the script in one folder with the file of the schema: %v\n%s", err, out)
+	}
 	byFiles := catalogs(t, s.DB)
 	mustRunFile(t, s.DB, undoOf(script))
 	unchanged(t, "the script with a file and its undo", untouched, catalogs(t, s.DB))
@@ -233,6 +245,66 @@ func TestPlanIsReadable(t *testing.T) {
 
 	if _, errOut, status := s.Walhook("plan", "--schema", filepath.Join(folder, "none", "f.sql")); status != 1 || !strings.Contains(errOut, "write the schema: open ") {
 		t.Errorf("a file that cannot be written: status %d: %s", status, errOut)
+	}
+}
+
+// A script never makes the application's writes fail. It does nothing if attach would refuse for a reason that the
+// script does not remedy, and publishes no table that has lost its replica identity since.
+func TestPlanProtectsTheApplicationsWrites(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, nil)
+	const keyless = "alter table respondent drop constraint respondent_pkey"
+	for _, c := range []struct {
+		name, prepare, meanwhile, says string
+		variables                      []string
+	}{
+		{name: "no primary key", prepare: keyless, says: "attach would refuse: .*no primary key to serve as replica identity"},
+		{
+			name: "mapped columns and replica identity full", prepare: "alter table respondent replica identity full",
+			says: "attach would refuse: .*has REPLICA IDENTITY FULL", variables: []string{"PUBLISH", "mapped"},
+		},
+		{
+			name: "another's publication", prepare: "create publication walhook for table assessment",
+			says: `attach would refuse: publication "walhook" exists, and walhook did not create it`,
+		},
+		{name: "primary key dropped meanwhile", meanwhile: keyless, says: "respondent has no replica identity"},
+		{name: "replica identity nothing meanwhile", meanwhile: "alter table respondent replica identity nothing", says: "respondent has no replica identity"},
+		{
+			name: "replica identity full meanwhile", meanwhile: "alter table respondent replica identity full",
+			says: "respondent has a replica identity that its column list lacks", variables: []string{"PUBLISH", "mapped"},
+		},
+		{name: "a partition without replica identity meanwhile", prepare: `drop table respondent cascade;
+			create table respondent (id bigint primary key, assessment_id bigint not null, started_at timestamptz, finished_at timestamptz, page int) partition by range (id);
+			create table respondent_1 partition of respondent for values from (0) to (1000)`,
+			meanwhile: "alter table respondent_1 replica identity nothing", says: "respondent_1 has no replica identity"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if len(c.variables) > 0 && server.Version() < 150000 {
+				t.Skip("column lists need 15")
+			}
+			dropRolesAfter(t, server)
+			s := harness.NewSiteOn(t, server, livedIn).With(c.variables...)
+			testenv.Psql(t, s.DB, c.prepare)
+			s.Exec("insert into respondent (id, assessment_id) values (60, 1)")
+			before := catalogs(t, s.DB)
+			script, errOut, status := s.Walhook("plan", "--role", "walhook")
+			if refused := c.meanwhile == ""; refused != (status == 1) ||
+				refused != regexp.MustCompile(`\A-- .*\n-- attach as role postgres would refuse, so this script does nothing:\n`).MatchString(script) {
+				t.Errorf("plan: status %d\n%s%s", status, errOut, script)
+			}
+			if c.meanwhile != "" {
+				testenv.Psql(t, s.DB, c.meanwhile)
+			}
+			if out, err := psqlFile(t, s.DB, script); err == nil || !regexp.MustCompile(c.says).MatchString(out) {
+				t.Errorf("the script: %v; its output lacks %q\n%s", err, c.says, out)
+			}
+			if err := testenv.TryExec(s.DB, "update respondent set page = page where id = 60"); err != nil {
+				t.Errorf("the application's update after the script: %v", err)
+			}
+			if c.meanwhile == "" {
+				unchanged(t, "a script that is refused", before, catalogs(t, s.DB))
+			}
+		})
 	}
 }
 

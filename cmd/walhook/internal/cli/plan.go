@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -72,9 +73,6 @@ func wouldRefuse(p *setup.Plan) error {
 	return fmt.Errorf("attach as role %s would refuse: %s; the plan has the remedies", p.Preflight.User, strings.Join(reasons, "; "))
 }
 
-// aboutRights are the checks of rights that the first part of a plan grants the role that it is written for.
-var aboutRights = []string{"replication_right", "select_right", "row_security", "publication", "source_schema"}
-
 // planPrinter writes a plan as a script.
 type planPrinter struct {
 	w          io.Writer
@@ -97,6 +95,7 @@ func (p *planPrinter) blank() { fmt.Fprintln(p.w) }
 
 func (p *planPrinter) print() error {
 	p.comment("walhook %s: what attach does with this configuration. Nothing has been changed.", Version())
+	p.refusals()
 	p.comment("Planned as role %s, for the daemon's role %s.", p.plan.Preflight.User, p.plan.Role)
 	if p.plan.Role == p.plan.Preflight.User {
 		p.comment("This is what attach runs as this role. walhook plan --role NAME prints what lets a role with fewer rights attach.")
@@ -109,11 +108,11 @@ func (p *planPrinter) print() error {
 	p.comment("Run it by: psql -v ON_ERROR_STOP=1 -f FILE")
 	p.comment("If it stops halfway, what it has done stays; the next plan prints what is left to do.")
 	p.lines("", p.onlyHere())
+	p.stop()
 	p.blank()
 	for _, f := range p.plan.Preflight.Findings {
 		p.comment("%-5s %s", f.Level, f.Found)
 	}
-	p.refusals()
 	if p.plan.Copy {
 		p.blank()
 		p.comment("There is nothing to run in a copy. What the two ways on do, in this database and its store alone:")
@@ -157,8 +156,8 @@ func (p *planPrinter) separateSchema() ([]setup.PlanPart, error) {
 	if err := os.WriteFile(p.schemaFile, []byte(file.String()), 0o644); err != nil {
 		return nil, fmt.Errorf("write the schema: %w", err)
 	}
-	note := part.Steps[0].Note + " The file is relative to the folder of this script."
-	part.Steps = []setup.PlanStep{{Note: note, SQL: `\ir '` + strings.ReplaceAll(p.schemaFile, "'", "''") + "'"}}
+	note := part.Steps[0].Note + " The file is in the folder of this script."
+	part.Steps = []setup.PlanStep{{Note: note, SQL: `\ir '` + strings.ReplaceAll(filepath.Base(p.schemaFile), "'", "''") + "'"}}
 	return []setup.PlanPart{part}, nil
 }
 
@@ -216,18 +215,42 @@ func (p *planPrinter) refusals() {
 	if len(p.plan.Refusals) == 0 {
 		return
 	}
-	p.blank()
-	p.comment("attach as role %s would refuse:", p.plan.Preflight.User)
+	blocked := len(p.plan.Blockers()) > 0
+	if blocked {
+		p.comment("attach as role %s would refuse, so this script does nothing:", p.plan.Preflight.User)
+	} else {
+		p.comment("attach as role %s would refuse:", p.plan.Preflight.User)
+	}
 	for _, f := range p.plan.Refusals {
 		p.comment("  %s", f.Found)
 		if f.Remedy != "" {
 			p.comment("    %s", f.Remedy)
 		}
 	}
-	lacking := slices.ContainsFunc(p.plan.Refusals, func(f catalog.Finding) bool { return slices.Contains(aboutRights, f.Check) })
-	if lacking && len(p.plan.Owners) > 0 && p.plan.Role == p.plan.Preflight.User {
+	switch {
+	case blocked:
+		p.comment("Remedy that, and make a new plan.")
+	case len(p.plan.Owners) > 0 && p.plan.Role == p.plan.Preflight.User:
 		p.comment("Part 1 below gives the role the rights that it lacks.")
 	}
+}
+
+// stop ends a script that is not to be run.
+func (p *planPrinter) stop() {
+	blockers := p.plan.Blockers()
+	if len(blockers) == 0 {
+		return
+	}
+	reasons := make([]string, len(blockers))
+	for i, f := range blockers {
+		reasons[i] = f.Found
+	}
+	p.lines("", []string{
+		"do $walhook$ begin",
+		"  raise exception 'attach would refuse: %', " + session.QuoteLiteral(strings.Join(reasons, "; ")),
+		"    using hint = 'Nothing was changed. The comments of this script have the remedies; then make a new plan.';",
+		"end $walhook$;",
+	})
 }
 
 // about says what leaves the database, and how long it takes.
