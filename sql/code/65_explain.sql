@@ -26,8 +26,10 @@ as $$
 $$;
 comment on function walhook.story(text) is 'Internal: what became of the events of a response, for walhook.explain.';
 
--- Why a webhook did not match an event that other webhooks could get; never NULL. It compares current values.
-create or replace function walhook.mismatch(hook walhook.webhook, about walhook.response_state, event smallint) returns text
+-- Why a webhook did not match an event that other webhooks could get; never NULL. It compares current values. happened_at is NULL if
+-- the time of the event was not recorded: the state has only that of the response's last event, which it did not follow.
+drop function if exists walhook.mismatch(walhook.webhook, walhook.response_state, smallint);
+create or replace function walhook.mismatch(hook walhook.webhook, about walhook.response_state, happened_at timestamptz) returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -39,18 +41,23 @@ as $$
     when hook.assessment_id is null and coalesce((select a.assessment_oid <> 0 from walhook.attachment a), false)
          and not exists (select from walhook.assessment a where a.assessment_id = about.assessment_id and a.external_id is not null) then
       format('assessment %s has no external id, and the webhook is for all assessments that have one', coalesce(about.assessment_id, 'none'))
-    when hook.created_at > about.fired_at then 'the webhook was created after it, at ' || walhook.time_text(hook.created_at)
+    when hook.created_at > coalesce(happened_at, about.fired_at) then 'the webhook was created after it, at ' || walhook.time_text(hook.created_at)
     when not hook.enabled then
       format('webhook disabled since %s: %s%s', walhook.time_text(hook.disabled_at), hook.disabled_reason,
-             case when hook.disabled_at > about.fired_at then '; that was after it, so it was probably disabled before as well, or its log entry is gone' else '' end)
+             case when hook.disabled_at > coalesce(happened_at, about.fired_at) then '; that was after it, so it was probably disabled before as well, or its log entry is gone' else '' end)
     else 'no record of it, although the webhook matches now. The reason is not known: either '
+         || case when happened_at is null then format('the webhook was created after it, at %s, or ', walhook.time_text(hook.created_at)) else '' end
          || case when hook.log_successes then '' else 'it was delivered (successes of this webhook are not logged), or ' end
          || case when about.first_id is null then '' else format('it was logged under an earlier key of the response, whose first was %s, or ', about.first_id) end
          || 'its log entry has been dropped with old ones, or the webhook, the response or its assessment did not fit at the time'
-         || case when hook.updated_at > about.fired_at then format(' (the webhook was changed afterwards, at %s)', walhook.time_text(hook.updated_at)) else '' end
+         || case when hook.updated_at > coalesce(happened_at, about.fired_at) then
+                   format(' (the webhook was changed afterwards, at %s)', walhook.time_text(hook.updated_at))
+                 when happened_at is null and hook.updated_at > hook.created_at then
+                   format(' (the webhook was last changed at %s, perhaps after it)', walhook.time_text(hook.updated_at))
+                 else '' end
   end
 $$;
-comment on function walhook.mismatch(walhook.webhook, walhook.response_state, smallint) is 'Internal: why a webhook did not match, for walhook.explain.';
+comment on function walhook.mismatch(walhook.webhook, walhook.response_state, timestamptz) is 'Internal: why a webhook did not match, for walhook.explain.';
 
 create or replace function walhook.explain(response_id text)
 returns table (event_type text, happened text, webhook_id bigint, host text, matched boolean, reason text,
@@ -66,6 +73,13 @@ as $$
       from walhook.delivery_log l
      where l.response_id = coalesce(walhook.column_id('key', $1), $1) and not l.test
      order by l.event_type, l.webhook_id, l.delivery_id desc
+  ), seen as ( -- when the stream last brought each event, as far as deliveries show it
+    select e.event_type, max(e.committed_at) as at
+      from (select l.event_type, l.committed_at, l.response_id, l.kind from walhook.log_entry l
+            union all
+            select q.event_type, q.committed_at, q.response_id, q.kind from walhook.queue q) e
+     where e.response_id = coalesce(walhook.column_id('key', $1), $1) and e.kind = 0
+     group by e.event_type
   ), others as ( -- webhooks for other assessments, of which there may be thousands
     select w.id, w.event_type, row_number() over (partition by w.event_type order by w.id) as n
       from walhook.webhook w left join about a on true
@@ -77,15 +91,20 @@ as $$
            case when coalesce((w.hook).id, d.webhook_id) is not null then d.delivery_id is not null end as matched,
            case
              when d.status = 'success' then 'delivered'
-             when d.status = 'failed' then format('failed for good after %s %s', d.attempts, case d.attempts when 1 then 'attempt' else 'attempts' end)
-             when d.status = 'pending' then 'waits: ' || (select p.waits_for from walhook.pending p where p.delivery_id = d.delivery_id)
+                  || case when t.event_type = 4 or m.missed is not null then '; last at ' || walhook.time_text(d.delivered_at_tz) else '' end || coalesce(m.missed, '')
+             when d.status = 'failed' and (w.hook).id is null and d.error = 'the webhook was deleted' then 'failed: the webhook was deleted'
+             when d.status = 'failed' then format('failed for good after %s %s', d.attempts, case d.attempts when 1 then 'attempt' else 'attempts' end) || coalesce(m.missed, '')
+             when d.status = 'pending' then 'waits: ' || (select p.waits_for from walhook.pending p where p.delivery_id = d.delivery_id) || coalesce(m.missed, '')
              when t.misfit is not null then t.misfit
              when (w.hook).id is null then format('there is no webhook for %s', e.name)
-             else walhook.mismatch(w.hook, a.r, t.event_type)
+             -- Nothing follows response.changed, and nothing followed an event that alone has fired.
+             else walhook.mismatch(w.hook, a.r, case when t.event_type = 4 or walhook.fired((a.r).fate) = 1 << t.event_type - 1 then (a.r).fired_at
+                                                     else (select s.at from seen s where s.event_type = t.event_type) end)
            end as reason,
            d.delivery_id, d.status, d.attempts, d.error, d.next_attempt_at, d.next_attempt_at_tz
       from walhook.story(coalesce(walhook.column_id('key', $1), $1)) t
      cross join lateral (select walhook.event_name(t.event_type) as name) e
+     cross join lateral (select case when t.happened = 'yes' then '. The latest one was not queued: ' || t.misfit end as missed) m
       left join about a on true
       left join ((select h as hook from walhook.webhook h where h.id not in (select x.id from others x where x.n > 10)) w
                  full join delivered d on d.webhook_id = (w.hook).id and d.event_type = (w.hook).event_type)
