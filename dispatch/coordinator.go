@@ -312,7 +312,7 @@ func (c *coordinator) claimAndRelease(ctx context.Context) (claimed bool, err er
 	var dead int64
 	var name string
 	if _, err := pgx.ForEachRow(rows, []any{&dead, &name}, func() error {
-		c.s.cfg.Log.Warn("a daemon died; its endpoints are taken over", "daemon_id", dead, "name", name)
+		c.s.cfg.Log.Warn("a daemon's lease ended; taking over its endpoints", "daemon_id", dead, "name", name)
 		return nil
 	}); err != nil {
 		return false, fmt.Errorf("look for dead daemons: %w", err)

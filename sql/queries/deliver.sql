@@ -21,7 +21,8 @@ select d.name, coalesce(d.unready, '') as unready, extract(epoch from now() - d.
 -- name: RemoveDaemon
 delete from walhook.daemon where id = @id;
 
--- A heartbeat in the future comes from before the clock was set back, and counts as one of now.
+-- A heartbeat in the future comes from before the clock was set back, and counts as one of now. A daemon that could not reach the store
+-- may be alive. Its death is recorded only if this session, or this daemon's whole life, shows that the store could be reached meanwhile.
 -- name: ReapDaemons
 with ahead as (
   update walhook.daemon d
@@ -33,10 +34,14 @@ with ahead as (
     select d.id from walhook.daemon d
      where d.id <> @self and not exists (select from walhook.live_daemon l where l.id = d.id)
        for update skip locked)
-  returning id, name
+  returning id, name, heartbeat_at
 ), told as (
   insert into walhook.incident_log (kind, detail, resolved_at)
-  select 'takeover', format('daemon %s ended without a word: what it was sending is sent by those that live', d.name), now() from dead d
+  select 'takeover', format('daemon %s stopped without signing off; the other daemons took over its deliveries', d.name), now()
+    from dead d join walhook.daemon s on s.id = @self
+   where d.heartbeat_at > pg_catalog.pg_postmaster_start_time()
+     and (s.started_at > d.heartbeat_at
+          or d.heartbeat_at > (select a.backend_start from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid()))
 )
 select d.id, d.name from dead d;
 

@@ -313,7 +313,7 @@ func TestTakeover(t *testing.T) {
 	second.Readyz(200, "streaming")
 	s.Expect("/hook", "created 1", "created 2")
 	told(s, "takeover", fmt.Sprintf("daemon [^ ]+/%d reads the slot", second.Cmd.Process.Pid))
-	told(s, "takeover", fmt.Sprintf("daemon [^ ]+/%d ended without a word", first.Cmd.Process.Pid))
+	told(s, "takeover", fmt.Sprintf("daemon [^ ]+/%d stopped without signing off", first.Cmd.Process.Pid))
 
 	third := s.Start()
 	third.Readyz(200, "standing by")
