@@ -82,6 +82,9 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		cfg.Note("nothing is attached")
 	}
 	if !cfg.DropSchema {
+		if attachment != nil {
+			cfg.Note("detached; webhooks, settings and log stay in the schema walhook")
+		}
 		return nil
 	}
 	var webhooks, pending int64

@@ -47,7 +47,7 @@ func TestAdministrationRecipes(t *testing.T) {
 		"See what is pending and what failed":    `(?s)HTTP 500.*response\.started\|success\|1\|200`,
 		"Send again":                             `^\d+\n0\n0\n$`,
 		"Disable and enable a webhook":           `(?s)^NOTICE:  webhooks disabled: 1;.*\n\n$`, // and then enabled, so the list is empty
-		"Change the URL or the secret":           `^whsec_`,
+		"Change the URL or the secret":           `^whsec_\S+\n(\d+\|whsec_\S+\n){4}$`,
 		"Copy webhooks to another assessment":    `^1\n$`,
 		"Repair rows without firing":             `^\n+$`,
 		"Change settings":                        `(?s)^NOTICE:  webhooks are switched off;.*never sent\.\n$`,
@@ -62,7 +62,9 @@ func TestAdministrationRecipes(t *testing.T) {
 		"select count(*) from walhook.delivery_log where test and status = 'success'":                "2",
 		"select count(*) from walhook.delivery_log where redelivery_of = 1 and status = 'success'":   "1",
 		"select count(*) from walhook.webhook where assessment_id = '18' and url like '%/hooks/new'": "1",
-		"select log_successes from walhook.webhook where id = 2":                                     "f",
+		`select count(*), count(distinct secret), count(distinct previous_secret), count(*) filter (where secret = previous_secret)
+		   from walhook.webhook where url like '%/hooks/all'`: "4|1|1|0",
+		"select log_successes from walhook.webhook where id = 2": "f",
 		// Local times, each with the same time as timestamptz beside it.
 		`select string_agg(distinct table_name, ' ' order by table_name) from information_schema.columns
 		  where table_schema = 'walhook' and data_type = 'timestamp without time zone'`: "delivery_attempt delivery_log endpoint_health pending",
