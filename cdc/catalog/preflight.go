@@ -348,7 +348,7 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 		case identity.Setting == "f" && publish == PublishMapped:
 			refuse(
 				"has REPLICA IDENTITY FULL: PostgreSQL would refuse the application's updates when only some columns are published",
-				"use WALHOOK_PUBLISH=all",
+				fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT; or use WALHOOK_PUBLISH=all", identity.Table),
 			)
 		}
 	}
@@ -377,7 +377,7 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 			p.note(Warn, "condition_values", fmt.Sprintf(
 				"%s compares several columns, and PostgreSQL omits a long value of %s from the WAL of an update that does not change it: "+
 					"where the outcome depends on such a value, the marker stays as it was", marker.Variable, strings.Join(long, ", ")),
-				fmt.Sprintf("compare another column, or ALTER TABLE %s REPLICA IDENTITY FULL;", p.Respondent.Name))
+				fmt.Sprintf("compare another column, or ALTER TABLE %s REPLICA IDENTITY FULL; but not with WALHOOK_PUBLISH=mapped", p.Respondent.Name))
 		}
 		if len(marker.Values) == 0 {
 			continue
@@ -435,19 +435,22 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 			shellWord(p.User),
 		)
 	}
+	var refusals []string
 	if p.Publication != nil {
 		p.note(Warn, "publication", strings.Join(drift, "; "),
 			"walhook attach repairs it, as its owner, if walhook created it")
 	} else if mayCreate {
 		p.note(OK, "publication", fmt.Sprintf("publication %q does not exist, and can be created", p.PublicationSpec.Name), "")
 	} else {
-		p.noteRight("publication", "the publication does not exist, and this role may not create one in this database", byHand)
+		refusals = append(refusals, "the publication does not exist, and this role may not create one in this database")
 	}
 	for _, table := range p.PublicationSpec.tables {
 		if !table.info.IsOwner {
-			p.noteRight("publication",
-				fmt.Sprintf("this role does not own %s, so it cannot publish it", table.info.Name.Display()), byHand)
+			refusals = append(refusals, fmt.Sprintf("this role does not own %s, so it cannot publish it", table.info.Name.Display()))
 		}
+	}
+	if len(refusals) > 0 {
+		p.noteRight("publication", strings.Join(refusals, "; "), byHand)
 	}
 	return nil
 }

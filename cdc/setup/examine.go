@@ -86,7 +86,7 @@ func (e *examiner) run(ctx context.Context) {
 	e.sourceHazards(ctx)
 	if replication, err := stream.ConnectReplication(ctx, e.cfg.SourceURL); err != nil {
 		e.note(catalog.Fail, "replication_connection", err.Error(),
-			"allow the role in pg_hba.conf, and connect to the server itself")
+			replicationRemedy(err, e.preflight.User))
 	} else {
 		catalog.CloseQuietly(replication)
 		e.note(catalog.OK, "replication_connection", "a replication connection can be opened", "")
@@ -117,6 +117,17 @@ func (e *examiner) run(ctx context.Context) {
 	e.administration(ctx)
 	e.webhooks(ctx)
 	e.sizes(ctx)
+}
+
+// replicationRemedy is what lets the role open a replication connection.
+func replicationRemedy(err error, user string) string {
+	switch cdc.SQLState(err) {
+	case pgerrcode.InsufficientPrivilege:
+		return fmt.Sprintf("as a superuser: ALTER ROLE %s REPLICATION;", pgx.Identifier{user}.Sanitize())
+	case pgerrcode.TooManyConnections:
+		return "raise max_wal_senders and restart the server"
+	}
+	return "allow the role in pg_hba.conf, and connect to the server itself"
 }
 
 // attachment reports whether there is an attachment to examine.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,7 +71,7 @@ func printFindings(w io.Writer, findings []catalog.Finding) {
 	for _, f := range findings {
 		fmt.Fprintf(w, "%-4s  %-28s %s\n", f.Level, f.Check, f.Found)
 		if f.Remedy != "" && f.Level != catalog.OK {
-			fmt.Fprintf(w, "      %-28s -> %s\n", "", f.Remedy)
+			fmt.Fprintf(w, "      %-28s -> %s\n", "", strings.ReplaceAll(f.Remedy, "\n", "\n"+strings.Repeat(" ", 38)))
 		}
 		count[f.Level]++
 	}

@@ -14,7 +14,7 @@ var Variables = []setting{
 	{"STORE_URL", "`DATABASE_URL`", "the database that holds the schema `walhook`; may be another server"},
 	{"SLOT", "`walhook`", "name of the replication slot"},
 	{"PUBLICATION", "`walhook`", "name of the publication"},
-	{"PUBLISH", "`all`", "`all`: no column list; the daemon receives whole rows and discards unmapped columns. `mapped`: the publication lists the mapped columns (PostgreSQL 15 and later), so that nothing else leaves the database, and PostgreSQL refuses to drop or retype a listed column"},
+	{"PUBLISH", "`all`", "`all`: no column list; the daemon receives whole rows and discards unmapped columns. `mapped`: the publication lists the mapped columns (PostgreSQL 15 and later), so that nothing else leaves the database, and PostgreSQL refuses to drop or retype a listed column, and refuses updates if the table gets `REPLICA IDENTITY FULL`"},
 	{"RESPONDENT_TABLE", "`public.respondent`", "plain or partitioned table, exactly as the catalog spells it"},
 	{"RESPONDENT_ID", "`id`", "its primary key column"},
 	{"RESPONDENT_ASSESSMENT", "`assessment_id`", "column with the assessment"},
