@@ -444,7 +444,7 @@ func (t *Table) WriteRefusal(have *Publication) string {
 		case list == nil:
 		case identity.Setting == "f":
 			return fmt.Sprintf(
-				"has REPLICA IDENTITY FULL, which goes with no column list (ALTER TABLE %s REPLICA IDENTITY DEFAULT)",
+				"has REPLICA IDENTITY FULL, which cannot be combined with a column list (ALTER TABLE %s REPLICA IDENTITY DEFAULT)",
 				identity.Table,
 			)
 		default:

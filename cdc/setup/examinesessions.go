@@ -22,12 +22,12 @@ func (e *examiner) settings(ctx context.Context, conn *pgx.Conn, what string) {
 		return
 	}
 	if len(others) == 0 {
-		e.note(catalog.OK, check, "sessions of "+what+" have the settings that they pin", "")
+		e.note(catalog.OK, check, "walhook's sessions of "+what+" have the settings that it needs", "")
 		return
 	}
 	name, _, _ := strings.Cut(others[0], " = ")
 	e.note(catalog.Warn, check,
-		fmt.Sprintf("role %s may not set for its sessions of %s what they need otherwise: %s", conn.Config().User, what,
+		fmt.Sprintf("role %s may not change settings that its sessions of %s need otherwise: %s", conn.Config().User, what,
 			strings.Join(others, ", ")),
 		fmt.Sprintf(
 			"as a superuser: ALTER ROLE %s RESET %s; and so for the database and the server, where the setting comes from there",

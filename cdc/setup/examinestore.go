@@ -104,7 +104,8 @@ func (e *examiner) administration(ctx context.Context) {
 			"SELECT * FROM walhook.pending ORDER BY delivery_id LIMIT 50;")
 	}
 	rows, err := e.store.Query(ctx, `
-		select format('%s, %s failures in a row since %s: %s', walhook.display_url(url), failures, date_trunc('second', failing_since), last_error)
+		select format('%s, %s since %s: %s', walhook.display_url(url), case failures when 1 then '1 failure' else failures || ' failures in a row' end,
+		         date_trunc('second', failing_since), last_error)
 		  from walhook.endpoint e
 		 where failures > 0 and exists (select from walhook.webhook w where w.endpoint_id = e.id and w.enabled) order by failures desc limit 5`)
 	endpoints, err := catalog.CollectStrings(rows, err)
@@ -161,7 +162,7 @@ func (e *examiner) webhooks(ctx context.Context) {
 		},
 		{
 			m.HasAssessmentTable(), "webhooks_without_external_id", "w.assessment_id is null and not exists (select from walhook.assessment a where a.external_id is not null)",
-			"no webhook for all assessments lacks one that it could match",
+			"every webhook without assessment_id has an assessment that it can match",
 			"without assessment_id they match only assessments that have an external id, and no assessment has one: webhooks ", "give assessments an external id, or set the webhook's assessment_id",
 		},
 		{

@@ -243,7 +243,7 @@ func slotVerdict(s *catalog.Slot, stored *storeReading) (catalog.Level, string) 
 			"nobody reads slot %q at the moment: the table is being compared, or a standby is about to take over", s.Name)
 	case s.ActivePID == nil:
 		return catalog.Fail, fmt.Sprintf(
-			"nobody reads slot %q, which keeps WAL meanwhile, although a daemon lives: /readyz and its log say why",
+			"nobody reads slot %q, which keeps WAL meanwhile, although a daemon is running: /readyz and its log say why",
 			s.Name,
 		)
 	case stored.daemons == 0:
@@ -263,7 +263,7 @@ func (o *Observation) observeDaemons(ctx context.Context, store *pgx.Conn) error
 		o.line(catalog.Warn, "switch", "webhooks are switched off: nothing is queued and nothing is sent")
 	}
 	if o.Daemons == 0 {
-		o.line(catalog.Fail, "daemons", "no daemon lives: start walhook run")
+		o.line(catalog.Fail, "daemons", "no daemon is running: start walhook run")
 		return nil
 	}
 	reports, err := readDaemonReports(ctx, store)
@@ -318,7 +318,7 @@ func (o *Observation) observeQueue(ctx context.Context, store *pgx.Conn) error {
 	o.Pending, o.Estimated, o.OldestSeconds = depth.pending, depth.estimated, depth.oldestSeconds
 	text := depth.String() + " pending"
 	if o.OldestSeconds > 0 {
-		text += fmt.Sprintf(", the oldest for an enabled webhook since %.0f s", o.OldestSeconds)
+		text += fmt.Sprintf(", the oldest for an enabled webhook for %.0f s", o.OldestSeconds)
 	}
 	o.line(catalog.OK, "queue", "%s", text)
 	return nil
@@ -337,8 +337,12 @@ func (o *Observation) observeEndpoints(ctx context.Context, store *pgx.Conn) err
 		if e.Failures > 1 {
 			failures = fmt.Sprintf("%d failures in a row", e.Failures)
 		}
-		o.line(catalog.Warn, "endpoint", "%s (webhook %s): %s, %s", e.Host, strings.Trim(fmt.Sprint(e.Webhooks), "[]"),
-			failures, e.Error)
+		webhooks := "webhook "
+		if len(e.Webhooks) > 1 {
+			webhooks = "webhooks "
+		}
+		webhooks += strings.ReplaceAll(strings.Trim(fmt.Sprint(e.Webhooks), "[]"), " ", ", ")
+		o.line(catalog.Warn, "endpoint", "%s (%s): %s, %s", e.Host, webhooks, failures, e.Error)
 	}
 	if more := o.FailingCount - int64(len(o.Endpoints)); more > 0 {
 		o.line(catalog.Warn, "endpoint", "and %d more", more)

@@ -110,14 +110,14 @@ func TestStatusIsTrue(t *testing.T) {
 	// A killed daemon is gone, not stuck, and is not a problem beside its successor.
 	d.Kill()
 	testenv.Exec(t, s.Store, "update walhook.daemon set heartbeat_at = now() - interval '7 s', expires_at = now() + interval '1 hour', unready = 'odd'")
-	status(s, "daemons", catalog.Fail, "no daemon lives")
+	status(s, "daemons", catalog.Fail, "no daemon is running")
 	d = s.Start().Ready()
 	rightNow(s)
 	if status := d.Stop(); status != cli.ExitOK {
 		t.Errorf("the daemon ends with %d", status)
 	}
 	status(s, "slot", catalog.Fail, "nobody reads slot")
-	status(s, "daemons", catalog.Fail, "no daemon lives")
+	status(s, "daemons", catalog.Fail, "no daemon is running")
 
 	// A daemon is running, but something keeps it from the slot.
 	reader := testenv.Connect(t, s.Store)
@@ -125,7 +125,7 @@ func TestStatusIsTrue(t *testing.T) {
 		t.Fatal(err)
 	}
 	d = s.Start()
-	status(s, "slot", catalog.Fail, "although a daemon lives")
+	status(s, "slot", catalog.Fail, "although a daemon is running")
 	status(s, "daemon", catalog.Fail, "no daemon reports that it reads the slot")
 	if status := d.Stop(); status != cli.ExitOK {
 		t.Errorf("the daemon ends with %d", status)
@@ -193,7 +193,7 @@ func TestStatusIsTrue(t *testing.T) {
 	status(s, "source", catalog.Fail, "connect to")
 	status(s, "store", catalog.Fail, "connect to the store")
 	s.Up(storeServer)
-	status(s, "daemons", catalog.Fail, "no daemon lives")
+	status(s, "daemons", catalog.Fail, "no daemon is running")
 	status(s, "source", catalog.Fail, "connect to")
 }
 

@@ -37,7 +37,7 @@ func TestStatusWatch(t *testing.T) {
 	server := testenv.NewServer(t, nil)
 	s := harness.NewSiteOn(t, server, harness.SampleSchema).Attach()
 	blocks, lines := s.Background("status", "--watch=100ms"), s.Background("status", "--json", "--watch=100ms")
-	const block = `at \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ\nfail  slot        nobody reads slot [^\n]*\nok    lag         [^\n]*\nfail  daemons     no daemon lives[^\n]*\nok    log         [^\n]*\nok    queue       0 pending\n`
+	const block = `at \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ\nfail  slot        nobody reads slot [^\n]*\nok    lag         [^\n]*\nfail  daemons     no daemon is running[^\n]*\nok    log         [^\n]*\nok    queue       0 pending\n`
 	says(blocks, `^`+block+`\n`+block+`\n`+block)
 	server.Kill()
 	says(blocks, `\n\nat [^\n]*\nfail  store       connect to the store at [^\n]*\nfail  source      connect to [^\n]*\n\nat `)

@@ -174,7 +174,7 @@ func unknownVariables() []string {
 		if !ours || known[name] || strings.HasPrefix(name, "TEST_") {
 			continue
 		}
-		warning := variable + " is no variable of walhook and is ignored"
+		warning := variable + " is not a walhook variable and is ignored"
 		if near := cdc.Nearest(name, slices.Collect(maps.Keys(known))); near != "" {
 			warning += "; is " + Prefix + "_" + near + " meant?"
 		}

@@ -115,8 +115,8 @@ func TestUnprefixedVariablesAreIgnored(t *testing.T) {
 // A variable without a meaning is reported, and a similar one suggested only if it is similar without the prefix.
 func TestUnknownVariables(t *testing.T) {
 	for name, want := range map[string]string{
-		"SLOTT": "WALHOOK_SLOTT is no variable of walhook and is ignored; is WALHOOK_SLOT meant?",
-		"FOO":   "WALHOOK_FOO is no variable of walhook and is ignored",
+		"SLOTT": "WALHOOK_SLOTT is not a walhook variable and is ignored; is WALHOOK_SLOT meant?",
+		"FOO":   "WALHOOK_FOO is not a walhook variable and is ignored",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("WALHOOK_"+name, "x")

@@ -29,7 +29,12 @@ in place; elsewhere an empty line separates the blocks.
 
 --json prints one object on one line, described in docs/reference/status.md; with --watch, one line each time.`,
 		Example: "  walhook status --watch=10s\n  walhook status --watch --json | jq -c '{at, pending}'",
-		Args:    cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && cmd.Flags().Changed("watch") {
+				return fmt.Errorf("unexpected argument %q; is --watch=%s meant?", args[0], args[0])
+			}
+			return cobra.NoArgs(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			watching := cmd.Flags().Changed("watch")
 			if watching && time.Duration(every) < shortestWatch {

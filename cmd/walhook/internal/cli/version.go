@@ -23,7 +23,7 @@ func Version() string {
 
 func newVersionCommand(_ *Environment) *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version, and what it was built from, with and for",
+		Use: "version", Short: "Print version, commit, Go version and platform",
 		Long: `Prints one line: the version, which is also that of the header User-Agent, the commit that the program was built from, the
 version of Go, and the platform.`,
 		Args: cobra.NoArgs,
