@@ -98,7 +98,7 @@ func TestDetachKeepsWebhooksAndLog(t *testing.T) {
 			const kept = `select id, url, event_type, enabled from walhook.webhook order by id; select time_zone, enabled from walhook.settings;
 				select delivery_id, delivered_at, response_id, event_type, status, attempts, message_id from walhook.delivery_log order by 1`
 			before := testenv.Psql(t, s.Store, kept)
-			if _, errOut, status := s.Walhook("detach"); status != 0 {
+			if _, errOut, status := s.Walhook("detach"); status != 0 || !strings.Contains(errOut, "webhooks, settings and log stay") {
 				t.Fatalf("detach: status %d\n%s", status, errOut)
 			}
 			s.Exec("insert into respondent (id, assessment_id) values (2, 1)") // nothing is attached, so this never fires
