@@ -112,6 +112,9 @@ func (s *Scheduler) closePool() {
 // drain stops new attempts, and waits until those in flight have ended and are recorded.
 func (s *Scheduler) drain() {
 	s.schedule.Stop()
+	if n := s.schedule.Counts().InFlight; n > 0 {
+		s.cfg.Log.Info("stopping; waiting for attempts in flight", "in_flight", n)
+	}
 	close(s.stopRequested)
 	deadline := time.Now().Add(s.cfg.Timeout + recordTimeout)
 	giveUp := time.AfterFunc(s.cfg.Timeout+time.Second, s.abort)

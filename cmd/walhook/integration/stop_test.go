@@ -1,6 +1,9 @@
 package integration
 
 import (
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +21,32 @@ func stopsInTime(d *harness.Daemon) {
 	}
 	if took := time.Since(asked); took > 12*time.Second {
 		d.T.Errorf("the clean stop took %s", took)
+	}
+}
+
+// A stop that waits for attempts in flight says so.
+func TestStopSaysWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema).With("DELIVERY_TIMEOUT", "1m")
+	d := s.Run()
+	s.Hook("/slow", "created")
+	gate := make(chan struct{})
+	release := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(release)
+	s.Receiver.Respond("/slow", func(testenv.Request) testenv.Reply {
+		<-gate
+		return testenv.Reply{}
+	})
+	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
+	s.WaitRequests("/slow", 1)
+	if err := d.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	s.WaitLog("select draining from walhook.daemon", "t")
+	release()
+	<-d.Exited
+	if log := d.Log.String(); !strings.Contains(log, `msg="stopping; waiting for attempts in flight" in_flight=1`) {
+		t.Errorf("the log does not say what the stop waited for:\n%s", log)
 	}
 }
 
