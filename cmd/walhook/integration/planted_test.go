@@ -112,7 +112,7 @@ func liveThrough(s *harness.Site, t *testing.T, super, role string, look func(st
 	command(0, "status")
 	command(0, "status", "--json")
 	command(0, "reconcile")
-	d.Ready() // it reopens the stream
+	d.Readyz(200, "streaming") // it stands by during a comparison, and then reopens the stream
 	command(0, "doctor")
 	if role == "boss" { // the owner of the publication
 		testenv.Psql(t, super, "alter publication walhook drop table public.respondent")
