@@ -273,10 +273,12 @@ func TestPlanProtectsTheApplicationsWrites(t *testing.T) {
 			name: "replica identity full meanwhile", meanwhile: "alter table respondent replica identity full",
 			says: "respondent has a replica identity that its column list lacks", variables: []string{"PUBLISH", "mapped"},
 		},
-		{name: "a partition without replica identity meanwhile", prepare: `drop table respondent cascade;
+		{
+			name: "a partition without replica identity meanwhile", prepare: `drop table respondent cascade;
 			create table respondent (id bigint primary key, assessment_id bigint not null, started_at timestamptz, finished_at timestamptz, page int) partition by range (id);
 			create table respondent_1 partition of respondent for values from (0) to (1000)`,
-			meanwhile: "alter table respondent_1 replica identity nothing", says: "respondent_1 has no replica identity"},
+			meanwhile: "alter table respondent_1 replica identity nothing", says: "respondent_1 has no replica identity",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if len(c.variables) > 0 && server.Version() < 150000 {
