@@ -48,7 +48,7 @@ var (
 
 // GapError reports that the stream may have missed changes, so that reconnecting is not enough.
 type GapError struct {
-	Kind   string // one of GapKinds or SlotKeptKinds
+	Kind   string // one of ReconciledKinds
 	Detail string // a sentence for people
 }
 

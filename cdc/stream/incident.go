@@ -40,6 +40,30 @@ func (s *Stream) trackIncident(ctx context.Context, i *trackedIncident, kind, de
 	return changed, nil
 }
 
+// trackTemporaryGap keeps an incident of a kind open while detail describes what makes the stream miss changes, and
+// reports whether that changed. Once detail is "", it returns the gap that remains, if one was recorded: by tracked, by
+// an earlier session, or elsewhere in this one if recorded is set.
+func (s *Stream) trackTemporaryGap(
+	ctx context.Context, tracked *trackedIncident, kind, detail string, recorded bool, remaining string,
+) (changed bool, gap *cdc.GapError, err error) {
+	if detail != "" {
+		changed, err = s.trackIncident(ctx, tracked, kind, detail)
+		return changed, nil, err
+	}
+	if tracked.known && tracked.detail == "" && !recorded {
+		return false, nil, nil
+	}
+	open, err := s.openGap(ctx, kind)
+	if err != nil {
+		return false, nil, err
+	}
+	*tracked = trackedIncident{known: true}
+	if open == nil {
+		return false, nil, nil
+	}
+	return false, &cdc.GapError{Kind: kind, Detail: remaining}, nil
+}
+
 // withStore runs do with a connection of its own: the stream's belongs to the writer.
 func (s *Stream) withStore(ctx context.Context, do func(*pgx.Conn) error) error {
 	store, err := catalog.ConnectStore(ctx, s.cfg.StoreURL)

@@ -49,32 +49,23 @@ func (b *batch) unidentifiedDelete() {
 // remains.
 func (s *Stream) watchKeyHidden(ctx context.Context, tables []*catalog.Table) (*cdc.GapError, error) {
 	keys := []string{s.cfg.Mapping.ID, s.cfg.Mapping.AssessmentID}
-	for i, table := range tables {
-		detail := keyHiddenDetail(table, keys[i])
-		if detail == "" {
-			continue
+	var table, detail string
+	for i, t := range tables {
+		if detail = keyHiddenDetail(t, keys[i]); detail != "" {
+			table = t.Name.Display()
+			break
 		}
-		changed, err := s.trackIncident(ctx, &s.hiddenKey, cdc.KeyHidden, detail)
-		if changed {
-			s.cfg.Status.keyHidden.Store(true)
-			s.cfg.Log.Error("the replica identity lacks the key", "table", table.Name.Display(), "detail", detail)
-		}
-		return nil, err
 	}
-	if s.hiddenKey.known && !s.cfg.Status.keyHidden.Load() {
-		return nil, nil
+	// If a delete without its key has set the flag and the store has no gap, the batch that records it is in flight.
+	hidden := &s.cfg.Status.keyHidden
+	changed, gap, err := s.trackTemporaryGap(ctx, &s.hiddenKey, cdc.KeyHidden, detail, hidden.Load(),
+		"deletes or changed keys came without the key of their rows, since a replica identity lacked it; now it has it again")
+	if changed {
+		hidden.Store(true)
+		s.cfg.Log.Error("the replica identity lacks the key", "table", table, "detail", detail)
 	}
-	open, err := s.openGap(ctx, cdc.KeyHidden)
-	if err != nil {
-		return nil, err
+	if gap != nil {
+		hidden.Store(false)
 	}
-	s.hiddenKey = trackedIncident{known: true}
-	if open == nil {
-		return nil, nil // the batch that records it is in flight, or there was no such delete
-	}
-	s.cfg.Status.keyHidden.Store(false)
-	return &cdc.GapError{
-		Kind:   cdc.KeyHidden,
-		Detail: "deletes or changed keys came without the key of their rows, since a replica identity lacked it; now it has it again",
-	}, nil
+	return gap, err
 }

@@ -171,7 +171,7 @@ func TestAttemptsStartWithinTheLease(t *testing.T) {
 		t.Error("an attempt begins after the lease")
 	}
 	if c.IsStopping() {
-		t.Error("a daemon that goes on drains")
+		t.Error("a daemon that continues drains")
 	}
 	if c.stopping = true; !c.IsStopping() {
 		t.Error("a daemon that stops does not drain")
@@ -266,7 +266,7 @@ func TestSuccessor(t *testing.T) {
 		"its webhook has moved":           {next: &moved, due: true, want: "loaded"},
 		"its webhook waits for a lock":    {next: &next, due: true, prepare: func(c *clocked, _ *SuccessorQuery) { put(&c.e.lockedResults, 1, 1) }, want: "dropped"},
 		"its webhook has come just now":   {next: &next, due: true, prepare: func(c *clocked, _ *SuccessorQuery) { c.webhooks.ByID[1].PreviousEndpoints = []int64{20} }, want: "dropped"},
-		"all is loaded anew":              {next: &next, due: true, prepare: func(_ *clocked, q *SuccessorQuery) { q.generation-- }, want: "ignored"},
+		"everything is reloaded":          {next: &next, due: true, prepare: func(_ *clocked, q *SuccessorQuery) { q.generation-- }, want: "ignored"},
 	} {
 		c := newClocked(t, edited(1, 10, 1), edited(2, 10, 2), edited(3, 20, 3))
 		again := false

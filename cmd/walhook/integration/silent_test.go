@@ -94,7 +94,7 @@ func TestDistantStore(t *testing.T) {
 	}
 }
 
-// While everything else that a daemon asks of the store hangs, it notices that the session of its lease has ended, and goes on with
+// While everything else that a daemon asks of the store hangs, it notices that the session of its lease has ended, and continues with
 // heartbeats before another daemon takes it for dead. Without heartbeats it starts no attempt.
 func TestLeaseWhileTheStoreHangs(t *testing.T) {
 	t.Parallel()
