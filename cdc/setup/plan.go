@@ -186,7 +186,7 @@ func (m *planner) restSteps(ctx context.Context) ([]PlanStep, error) {
 	}
 	read += strings.Join(statements, ";\n") + ";\ncommit;"
 	write += "copy walhook.response_state " + catalog.StateColumns + " from stdin;\nbegin; " +
-		strings.TrimSpace(sql.SetPosition.SQL) + "\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
+		strings.TrimSuffix(strings.TrimSpace(sql.SetPosition.SQL), ";") + ";\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
 		";\nupdate walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1;\ncommit; analyze walhook.response_state;"
 	return []PlanStep{
 		{

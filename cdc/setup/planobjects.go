@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/cdc/catalog"
+	"walhook/session"
 	"walhook/sql"
 )
 
@@ -29,7 +30,7 @@ func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 		}
 		steps = append(steps, PlanStep{schemaNote, "create schema walhook authorization " + r.quoted() + ";"})
 		if !r.super && !r.replication && !r.daemon {
-			steps = append(steps, PlanStep{"Lets others trust the schema of a role that does not replicate.", "grant walhook_daemon to " + r.quoted() + ";"})
+			steps = append(steps, PlanStep{"Roles that use the schema trust its owner as a member of walhook_daemon, also without REPLICATION. Locks no table.", "grant walhook_daemon to " + r.quoted() + ";"})
 		}
 	case m.view.attached() && owner != r.name && !r.daemon && !r.super:
 		steps = append(steps, PlanStep{
@@ -112,9 +113,11 @@ func (m *planner) publicationSteps() []PlanStep {
 // undo removes what the script and attach create. What existed before stays.
 func (m *planner) undo(p *Plan) error {
 	target := m.cfg.Target
-	gone := []PlanStep{{"", fmt.Sprintf(
-		"select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;",
-		target.Slot, catalog.OwnSlotCondition,
+	// Dropping a slot needs REPLICATION. A role that lacks it can do so as the daemon's role.
+	gone := []PlanStep{{"", fmt.Sprintf(`do $walhook$ begin if exists (select from pg_roles me, pg_roles d where me.rolname = current_user and not me.rolsuper and not me.rolreplication and d.rolname = %s and %s) then set role %s; end if; end $walhook$;
+select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;
+reset role;`,
+		session.QuoteLiteral(p.Role), MaySetRole("d.oid"), pgx.Identifier{p.Role}.Sanitize(), target.Slot, catalog.OwnSlotCondition,
 	)}}
 	if have := m.preflight.Publication; have == nil || m.view.attachment.OwnsPublication(have, target.Slot) {
 		gone = append(gone,

@@ -153,9 +153,6 @@ func TestPlanIsRunByHand(t *testing.T) {
 			if c.elsewhere {
 				mustRunFile(t, storeDBA, undo)
 			}
-			if !strings.HasPrefix(c.prepare, ownsAll) { // otherwise it may not drop a slot
-				dba = superDB
-			}
 			mustRunFile(t, dba, undo)
 			s.Exec("delete from respondent where id > 50")
 			unchanged(t, "the script and its undo", before, look())

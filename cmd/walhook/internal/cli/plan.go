@@ -96,8 +96,10 @@ func (p *planPrinter) blank() { fmt.Fprintln(p.w) }
 func (p *planPrinter) print() error {
 	p.comment("walhook %s: what attach does with this configuration. Nothing has been changed.", Version())
 	p.refusals()
-	p.comment("Planned as role %s, for the daemon's role %s.", p.plan.Preflight.User, p.plan.Role)
-	if p.plan.Role == p.plan.Preflight.User {
+	if p.plan.Role != p.plan.Preflight.User {
+		p.comment("Planned as role %s, for the daemon's role %s.", p.plan.Preflight.User, p.plan.Role)
+	} else {
+		p.comment("Planned as role %s, which is to attach and to run the daemon.", p.plan.Role)
 		p.comment("This is what attach runs as this role. walhook plan --role NAME prints what lets a role with fewer rights attach.")
 	}
 	if p.plan.Elsewhere {
@@ -108,6 +110,7 @@ func (p *planPrinter) print() error {
 	p.comment("Run it by: psql -v ON_ERROR_STOP=1 -f FILE")
 	p.comment("If it stops halfway, what it has done stays; the next plan prints what is left to do.")
 	p.lines("", p.onlyHere())
+	p.lines("", []string{`set client_min_messages = warning; \set QUIET on`})
 	p.stop()
 	p.blank()
 	for _, f := range p.plan.Preflight.Findings {
@@ -165,7 +168,11 @@ func (p *planPrinter) separateSchema() ([]setup.PlanPart, error) {
 func (p *planPrinter) summary() {
 	var items []string
 	for _, part := range p.plan.Owners {
-		items = append(items, fmt.Sprintf("Part 1 in %s, by the owner of the tables or a superuser, %s.", part.In.Address, summarize(part.Steps)))
+		who := "the owner of the tables or a superuser"
+		if p.plan.Elsewhere && part.In == p.plan.Store {
+			who = "a superuser, or a role with CREATEROLE and CREATE on the database"
+		}
+		items = append(items, fmt.Sprintf("Part 1 in %s, by %s, %s.", part.In.Address, who, summarize(part.Steps)))
 	}
 	for _, part := range p.plan.Daemon {
 		where := "at the end of this script"
@@ -192,6 +199,7 @@ func (p *planPrinter) summary() {
 
 var (
 	createdObject = regexp.MustCompile(`^create (?:or replace )?(role|schema|function|publication) ((?:"(?:[^"]|"")*"|[\w.])+)`)
+	roleAttribute = regexp.MustCompile(`^alter role (.*) (\w+)$`)
 	otherChange   = regexp.MustCompile(`^(grant|alter|drop) (.*)`)
 )
 
@@ -203,6 +211,8 @@ func summarize(steps []setup.PlanStep) string {
 			line = strings.TrimSuffix(line, ";")
 			if match := createdObject.FindStringSubmatch(line); match != nil {
 				done = append(done, "creates "+match[1]+" "+match[2])
+			} else if match := roleAttribute.FindStringSubmatch(line); match != nil {
+				done = append(done, "gives role "+match[1]+" "+strings.ToUpper(match[2]))
 			} else if match := otherChange.FindStringSubmatch(line); match != nil {
 				done = append(done, match[1]+"s "+match[2])
 			}
