@@ -37,6 +37,25 @@ const (
 	MarkUnchanged
 )
 
+func (m Mark) not() Mark {
+	switch m {
+	case MarkUnset:
+		return MarkSet
+	case MarkSet:
+		return MarkUnset
+	default:
+		return m
+	}
+}
+
+// applyTo returns whether the marker is set after the change, given whether it was before.
+func (m Mark) applyTo(before bool) bool {
+	if m == MarkUnchanged {
+		return before
+	}
+	return m == MarkSet
+}
+
 // Text is a column value in PostgreSQL's text output format.
 //
 // At most one of Null and Unchanged is true, and then Value is empty. Unchanged marks a TOASTed value that the update
@@ -75,6 +94,7 @@ type Row struct {
 	// Respondent only.
 	Assessment   Text
 	Organization Text // Null if no organization column is mapped
+	Excluded     Mark // set if the row is no response
 	Started      Mark
 	Finished     Mark
 	Stamp        Text       // finish stamp as stored; Null if there is none
@@ -88,11 +108,24 @@ type Row struct {
 // SetMark sets the state of a marker.
 func (r *Row) SetMark(k MarkerKind, to Mark) {
 	switch k {
+	case WhereMarker:
+		r.Excluded = to.not()
 	case StartedMarker:
 		r.Started = to
 	case FinishedMarker:
 		r.Finished = to
 	}
+}
+
+// SetFlags sets the markers from the flags of the row's state.
+func (r *Row) SetFlags(flags int16) {
+	mark := func(flag int16) Mark {
+		if flags&flag != 0 {
+			return MarkSet
+		}
+		return MarkUnset
+	}
+	r.Excluded, r.Started, r.Finished = mark(FlagExcluded), mark(FlagStartedNow), mark(FlagFinishedNow)
 }
 
 // Change is one row change of a mapped table, in the order of the WAL.

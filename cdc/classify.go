@@ -70,6 +70,34 @@ func Missed(prev *State, row Row) (State, EventSet) {
 // follow applies a row image to a state. It is the one rule that attach, stream and reconciliation share. A row that
 // was never seen counts as created.
 func follow(prev *State, row *Row) (*State, EventSet) {
+	if prev == nil && row.Excluded == MarkUnchanged {
+		return nil, 0 // nobody knows whether it is a response
+	}
+	next, fired := advance(prev, row)
+	switch {
+	case next.Excluded:
+		return next, 0
+	case prev != nil && prev.Excluded:
+		return next, next.begin()
+	}
+	return next, fired
+}
+
+// begin makes an excluded row a response, and returns the events that a row inserted with its values would fire.
+func (s *State) begin() (fired EventSet) {
+	s.Started, s.Completed = s.StartedNow, s.FinishedNow
+	fired.add(Created)
+	if s.Started {
+		fired.add(Started)
+	}
+	if s.Completed {
+		fired.add(Completed)
+	}
+	return fired
+}
+
+// advance follows markers, ids and stamp, whether the row is a response or not.
+func advance(prev *State, row *Row) (*State, EventSet) {
 	var fired EventSet
 	next := State{}
 	if prev == nil {
@@ -82,18 +110,15 @@ func follow(prev *State, row *Row) (*State, EventSet) {
 	next.AssessmentID = row.Assessment.applyTo(next.AssessmentID)
 	next.OrganizationID = row.Organization.applyTo(next.OrganizationID)
 
-	if row.Started != MarkUnchanged {
-		next.StartedNow = row.Started == MarkSet
-	}
+	next.Excluded = row.Excluded.applyTo(next.Excluded)
+	next.StartedNow = row.Started.applyTo(next.StartedNow)
 	if next.StartedNow && !next.Started {
 		next.Started = true
 		fired.add(Started)
 	}
 
 	wasFinished := next.FinishedNow
-	if row.Finished != MarkUnchanged {
-		next.FinishedNow = row.Finished == MarkSet
-	}
+	next.FinishedNow = row.Finished.applyTo(next.FinishedNow)
 	newFinish := next.FinishedNow && !(wasFinished && next.Completed)
 	newStamp := !row.Stamp.Null && !row.Stamp.Unchanged && row.Stamp.Value != next.Stamp
 	awaited := next.AwaitsStamp || next.Stamp == ""

@@ -339,17 +339,15 @@ func TestMissedFiresTheDifference(t *testing.T) {
 
 // pastRow is a row as it was, and the events that it fired.
 type pastRow struct {
-	started, finished bool
-	stamp             string // empty: NULL
+	excluded, started, finished bool
+	stamp                       string // empty: NULL
 }
 
 // naive derives the events of a row from its complete history by section 2 of the contract. Each finish has one
-// stamp: the one that is there already, if no earlier finish has it, or else the first one that follows.
+// stamp: the one that is there already, if no earlier finish has it, or else the first one that follows. An excluded
+// row fires nothing, and one that is no longer excluded is a new response.
 func naive(history []pastRow, row pastRow) (fired EventSet) {
-	if len(history) == 0 {
-		fired.add(Created)
-	}
-	startedBefore, finished, completed := false, false, false
+	startedBefore, finished, completed, excluded := false, false, false, true
 	stamped := "" // the stamp of the last finish, as long as it stands
 	waits := false
 	for i, now := range append(slices.Clone(history), row) {
@@ -376,7 +374,18 @@ func naive(history []pastRow, row pastRow) (fired EventSet) {
 			stamped = ""
 		}
 		finished = now.finished
-		if i == len(history) {
+		enters := excluded && !now.excluded
+		excluded = now.excluded
+		if enters {
+			startedBefore, completed = false, now.finished
+			if fires = 0; completed {
+				fires = Completed
+			}
+		}
+		if i == len(history) && !excluded {
+			if enters {
+				fired.add(Created)
+			}
 			if now.started && !startedBefore {
 				fired.add(Started)
 			}
@@ -408,6 +417,7 @@ func drawImage(t *rapid.T, history []pastRow, row pastRow, kind Kind) Change {
 		before = history[len(history)-1]
 	}
 	c := Change{Kind: kind, New: Row{ID: "7", Assessment: text("a"), Organization: null, Stamp: null}}
+	c.New.Excluded = mark(row.excluded, before.excluded, "excluded")
 	c.New.Started = mark(row.started, before.started, "started")
 	c.New.Finished = mark(row.finished, before.finished, "finished")
 	switch {
@@ -442,6 +452,7 @@ func TestClassifyAgreesWithTheWholeHistory(t *testing.T) {
 				clear(count)
 			}
 			row := pastRow{
+				excluded: rapid.IntRange(0, 3).Draw(t, "excluded") == 0,
 				started:  rapid.Bool().Draw(t, "started"),
 				finished: rapid.Bool().Draw(t, "finished"),
 				stamp:    rapid.SampledFrom([]string{"", "x", "y", "z"}).Draw(t, "stamp"),
@@ -457,6 +468,9 @@ func TestClassifyAgreesWithTheWholeHistory(t *testing.T) {
 			}
 			if same && fired != 0 {
 				t.Fatalf("nothing moved and %v fires", fired.Types())
+			}
+			if fired.Has(Created) {
+				clear(count)
 			}
 			for _, event := range fired.Types() {
 				if count[event]++; event != Changed && count[event] > 1 {
@@ -476,8 +490,8 @@ func drawState(t *rapid.T) State {
 	s := State{
 		Started: rapid.Bool().Draw(t, "started"), Completed: rapid.Bool().Draw(t, "completed"),
 		StartedNow: rapid.Bool().Draw(t, "started now"), FinishedNow: rapid.Bool().Draw(t, "finished now"),
-		AwaitsStamp: rapid.Bool().Draw(t, "awaits a stamp"),
-		Stamp:       rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "stamp"),
+		AwaitsStamp: rapid.Bool().Draw(t, "awaits a stamp"), Excluded: rapid.Bool().Draw(t, "excluded"),
+		Stamp: rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "stamp"),
 	}
 	if rapid.Bool().Draw(t, "has assessment") {
 		s.AssessmentID = new(rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "assessment"))
@@ -501,6 +515,7 @@ func TestClassifyTakesAnyState(t *testing.T) {
 				Assessment: texts.Draw(
 					t, "assessment",
 				), Organization: texts.Draw(t, "organization"), Stamp: texts.Draw(t, "stamp"),
+				Excluded: Mark(rapid.IntRange(0, 2).Draw(t, "excluded")),
 				Started: Mark(
 					rapid.IntRange(0, 2).Draw(t, "started"),
 				), Finished: Mark(rapid.IntRange(0, 2).Draw(t, "finished")),
@@ -513,7 +528,10 @@ func TestClassifyTakesAnyState(t *testing.T) {
 		if next == nil {
 			return
 		}
-		if c.Kind == Update && (before.Started && !next.Started || before.Completed && !next.Completed) {
+		if next.Excluded && fired != 0 {
+			t.Fatalf("an excluded row fires %v", fired.Types())
+		}
+		if c.Kind == Update && !before.Excluded && (before.Started && !next.Started || before.Completed && !next.Completed) {
 			t.Fatalf("%+v forgets what had fired: %+v", before, next)
 		}
 		if fired != 0 && c.Kind == Update {
@@ -567,4 +585,78 @@ func TestReopenedBeforeItWasSeen(t *testing.T) {
 			t.Errorf("%s: marker and stamp at once fire %v", name, fired.Types())
 		}
 	}
+}
+
+// A row that begins to be a response fires what a row inserted with its values would, also for values that the WAL omits.
+func TestRowsEnterAndLeave(t *testing.T) {
+	t.Parallel()
+	mark := map[string]Mark{"in": MarkUnset, "out": MarkSet, "?": MarkUnchanged}
+	for name, life := range map[string][]struct {
+		row    string
+		change Change
+		fires  EventSet
+	}{
+		"finished outside, all values omitted": {
+			{"out", inserted("s", "s", text("x")), 0},
+			{"in", updated("?", "?", unchanged), events(Created, Started, Completed)},
+			{"in", updated("s", "s", text("x")), 0},
+			{"in", updated("s", "s", text("y")), events(Changed)},
+		},
+		"started and finished once, but not when it enters": {
+			{"out", inserted("s", "s", text("x")), 0},
+			{"out", updated("-", "-", text("x")), 0},
+			{"in", updated("-", "-", text("x")), events(Created)},
+			{"in", updated("s", "s", text("x")), events(Started, Completed)},
+			{"in", updated("s", "s", text("y")), 0}, // its stamp
+			{"in", updated("s", "s", text("z")), events(Changed)},
+		},
+		"finished outside, its stamp follows inside": {
+			{"out", inserted("-", "s", null), 0},
+			{"in", updated("-", "s", null), events(Created, Completed)},
+			{"in", updated("-", "s", text("x")), 0},
+		},
+		"leaves and comes back": {
+			{"in", inserted("s", "s", text("x")), events(Created, Started, Completed)},
+			{"out", updated("s", "s", text("y")), 0},
+			{"out", updated("s", "s", text("z")), 0},
+			{"in", updated("?", "?", unchanged), events(Created, Started, Completed)},
+			{"in", updated("s", "s", text("z")), 0},
+		},
+		"unknown": {
+			{"in", inserted("-", "-", null), events(Created)},
+			{"?", updated("s", "-", null), events(Started)},
+			{"out", updated("s", "-", null), 0},
+			{"?", updated("s", "s", text("x")), 0},
+			{"in", updated("s", "s", text("x")), events(Created, Started, Completed)},
+		},
+		"never seen, and unknown": {
+			{"?", updated("s", "s", text("x")), 0},
+			{"in", updated("s", "s", text("x")), events(Created, Started, Completed)},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var state *State
+			for i, s := range life {
+				var fired EventSet
+				s.change.New.Excluded = mark[s.row]
+				if state, fired = Classify(state, s.change); fired != s.fires {
+					t.Fatalf("step %d fires %v, not %v", i+1, fired.Types(), s.fires.Types())
+				}
+			}
+		})
+	}
+	row := image("s", "s", text("x"))
+	row.Excluded = MarkSet
+	for name, state := range map[string]State{"attach": InitialState(row), "comparison": missedOf(row)} {
+		row.Excluded = MarkUnset
+		if _, fired := Missed(&state, row); !state.Excluded || fired != events(Created, Started, Completed) {
+			t.Errorf("seen first by %s: %+v, then fires %v", name, state, fired.Types())
+		}
+	}
+}
+
+func missedOf(row Row) State {
+	state, _ := Missed(nil, row)
+	return state
 }

@@ -35,7 +35,7 @@ func quoteIfNeeded(identifier, special string) string {
 	return identifier
 }
 
-// Marker is the condition that shows how far a response has come.
+// Marker is a condition that shows how far a response has come, or whether a row is a response at all.
 type Marker = condition.Condition
 
 // Mapping names the tables and columns of the application that hold responses and assessments.
@@ -44,6 +44,7 @@ type Mapping struct {
 	ID           string // primary key column
 	Assessment   string // column
 	Organization string // column; empty: none
+	Where        Marker `json:",omitzero"` // which rows are responses; zero: all
 	Started      Marker
 	Finished     Marker
 	Stamp        string // finish stamp column; empty: StampColumn decides
@@ -79,7 +80,8 @@ type MarkerKind uint8
 
 // The markers.
 const (
-	StartedMarker MarkerKind = iota + 1
+	WhereMarker MarkerKind = iota + 1
+	StartedMarker
 	FinishedMarker
 )
 
@@ -88,15 +90,15 @@ type MappedMarker struct {
 	Kind     MarkerKind
 	Role     string // in walhook.attachment.column_types
 	Variable string
-	NowFlag  int16 // in State.Flags, while the marker is set
-	Marker         // zero: not mapped
+	Marker   // zero: not mapped
 }
 
 // Markers returns all markers.
 func (m Mapping) Markers() []MappedMarker {
 	return []MappedMarker{
-		{StartedMarker, "started", "WALHOOK_STARTED", FlagStartedNow, m.Started},
-		{FinishedMarker, "finished", "WALHOOK_FINISHED", FlagFinishedNow, m.Finished},
+		{WhereMarker, "where", "WALHOOK_RESPONDENT_WHERE", m.Where},
+		{StartedMarker, "started", "WALHOOK_STARTED", m.Started},
+		{FinishedMarker, "finished", "WALHOOK_FINISHED", m.Finished},
 	}
 }
 

@@ -132,22 +132,22 @@ func TestDiffNamesTheVariables(t *testing.T) {
 	}
 	after = Mapping{
 		Respondent: Name{"survey", "respondent"}, ID: "uuid", Assessment: "survey_id", Organization: "org",
-		Started: Marker{
+		Where: Marker{Expression: "not draft"}, Started: Marker{
 			Column: "state", Values: []string{"open"},
 		}, Finished: Marker{Column: "state", Values: []string{"done"}}, Stamp: "version",
 		AssessmentTable: Name{"survey", "survey"}, AssessmentID: "id", ExternalID: "code", CopiedFrom: "origin",
 	}
 	got := Diff(before, after)
 	for i, variable := range []string{
-		"RESPONDENT_TABLE", "RESPONDENT_ID", "RESPONDENT_ASSESSMENT", "RESPONDENT_ORGANIZATION", "STARTED", "FINISHED", "FINISH_STAMP",
+		"RESPONDENT_TABLE", "RESPONDENT_ID", "RESPONDENT_ASSESSMENT", "RESPONDENT_ORGANIZATION", "RESPONDENT_WHERE", "STARTED", "FINISHED", "FINISH_STAMP",
 		"ASSESSMENT_TABLE", "ASSESSMENT_ID", "ASSESSMENT_EXTERNAL_ID", "ASSESSMENT_COPIED_FROM",
 	} {
 		if i >= len(got) || !strings.HasPrefix(got[i], "WALHOOK_"+variable+" was ") {
 			t.Fatalf("WALHOOK_%s is not told of: %q", variable, got)
 		}
 	}
-	if want := `WALHOOK_STARTED was "started_at" and is "state=open"`; got[4] != want {
-		t.Errorf("%q and not %q", got[4], want)
+	if want := `WALHOOK_STARTED was "started_at" and is "state=open"`; got[5] != want {
+		t.Errorf("%q and not %q", got[5], want)
 	}
 }
 
@@ -178,7 +178,11 @@ func drawMapping(t *rapid.T) Mapping {
 		if rapid.Bool().Draw(t, label+" is an expression") {
 			return Marker{Expression: rapid.SampledFrom([]string{"(a = b)", "a > 0", "not B"}).Draw(t, label)}
 		}
-		return Marker{Column: name.Draw(t, label), Values: values}
+		return Marker{Column: name.Filter(func(s string) bool { return s != "" }).Draw(t, label), Values: values}
+	}
+	var where Marker
+	if rapid.Bool().Draw(t, "has where") {
+		where = marker("where")
 	}
 	return Mapping{
 		Respondent: Name{
@@ -186,7 +190,7 @@ func drawMapping(t *rapid.T) Mapping {
 		}, ID: name.Draw(t, "id"), Assessment: name.Draw(t, "assessment"),
 		Organization: name.Draw(
 			t, "organization",
-		), Started: marker("started"), Finished: marker("finished"), Stamp: name.Draw(t, "stamp"),
+		), Where: where, Started: marker("started"), Finished: marker("finished"), Stamp: name.Draw(t, "stamp"),
 		AssessmentTable: Name{name.Draw(t, "assessment schema"), name.Draw(t, "assessment table")},
 		AssessmentID: name.Draw(
 			t, "assessment id",

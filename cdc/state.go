@@ -9,6 +9,10 @@ type State struct {
 	StartedNow  bool // the started marker's current state
 	FinishedNow bool // the finished marker's current state
 
+	// Excluded reports that the row is no response (Mapping.Where). Its state is only kept for the case that it becomes
+	// one: the WAL may then omit long values.
+	Excluded bool
+
 	// Stamp belongs to the last finish that has one. It is empty if there is none, or if it was cleared before the
 	// current finish. AwaitsStamp reports that the last finish has no stamp yet: the next new stamp belongs to it,
 	// and fires nothing.
@@ -54,8 +58,8 @@ func (s *State) SetFlags(flags int16) {
 }
 
 // flags returns what the bits of the flags stand for, in their order.
-func (s *State) flags() [5]*bool {
-	return [...]*bool{&s.Started, &s.Completed, &s.StartedNow, &s.FinishedNow, &s.AwaitsStamp}
+func (s *State) flags() [6]*bool {
+	return [...]*bool{&s.Started, &s.Completed, &s.StartedNow, &s.FinishedNow, &s.AwaitsStamp, &s.Excluded}
 }
 
 // The bits of walhook.response_state.flags. walhook.has_flag in sql/code/12_events.sql knows some of them.
@@ -65,4 +69,8 @@ const (
 	FlagStartedNow
 	FlagFinishedNow
 	FlagAwaitsStamp
+	FlagExcluded
 )
+
+// RowFlags are the flags that describe the row as it is.
+const RowFlags = FlagStartedNow | FlagFinishedNow | FlagExcluded

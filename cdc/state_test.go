@@ -9,7 +9,7 @@ import (
 func TestStatesAreEqualWhenNothingDiffers(t *testing.T) {
 	t.Parallel()
 	state := State{
-		Started: true, Completed: true, StartedNow: true, FinishedNow: true, AwaitsStamp: true, Stamp: "x", AssessmentID: new("a"), OrganizationID: new("o"),
+		Started: true, Completed: true, StartedNow: true, FinishedNow: true, AwaitsStamp: true, Excluded: true, Stamp: "x", AssessmentID: new("a"), OrganizationID: new("o"),
 		FirstID: new("1"),
 	}
 	same := state
@@ -23,6 +23,7 @@ func TestStatesAreEqualWhenNothingDiffers(t *testing.T) {
 		"started now":          func(s *State) { s.StartedNow = false },
 		"finished now":         func(s *State) { s.FinishedNow = false },
 		"awaits a stamp":       func(s *State) { s.AwaitsStamp = false },
+		"excluded":             func(s *State) { s.Excluded = false },
 		"stamp":                func(s *State) { s.Stamp = "" },
 		"another assessment":   func(s *State) { s.AssessmentID = new("b") },
 		"no assessment":        func(s *State) { s.AssessmentID = nil },
@@ -75,6 +76,7 @@ func TestReplayFromAStoredStateFiresTheSame(t *testing.T) {
 		var changes []Change
 		for range rapid.IntRange(1, 12).Draw(t, "changes") {
 			c := updated(marks.Draw(t, "started"), marks.Draw(t, "finished"), stamps.Draw(t, "stamp"))
+			c.New.Excluded = Mark(rapid.IntRange(0, 2).Draw(t, "excluded"))
 			c.Kind = rapid.SampledFrom([]Kind{Update, Update, Update, Insert, Delete}).Draw(t, "kind")
 			c.New.Organization = stamps.Draw(t, "organization")
 			changes = append(changes, c)

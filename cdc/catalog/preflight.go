@@ -362,6 +362,9 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Mapping) error {
 	shown := p.Respondent.Name.Display()
 	for _, marker := range m.Markers() {
+		if marker.IsZero() {
+			continue
+		}
 		bound, err := marker.Bind(p.Respondent.Types)
 		var mistake *condition.Error
 		if errors.As(err, &mistake) {
@@ -376,7 +379,7 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 		if long := bound.Omittable(); len(long) > 0 {
 			p.note(Warn, "condition_values", fmt.Sprintf(
 				"%s compares several columns, and PostgreSQL omits a long value of %s from the WAL of an update that does not change it: "+
-					"where the outcome depends on such a value, the marker stays as it was", marker.Variable, strings.Join(long, ", ")),
+					"where the outcome depends on such a value, it stays as it was", marker.Variable, strings.Join(long, ", ")),
 				fmt.Sprintf("compare another column, or ALTER TABLE %s REPLICA IDENTITY FULL; but not with WALHOOK_PUBLISH=mapped", p.Respondent.Name))
 		}
 		if len(marker.Values) == 0 {

@@ -26,9 +26,11 @@ func (c Condition) IsZero() bool { return c.Column == "" && c.Expression == "" }
 // IsColumn reports whether the condition is a column alone.
 func (c Condition) IsColumn() bool { return c.Column != "" && len(c.Values) == 0 }
 
-// String returns the condition in the form that Parse accepts.
+// String returns the condition in the form that Parse accepts, or "" if there is none.
 func (c Condition) String() string {
 	switch {
+	case c.IsZero():
+		return ""
 	case c.Expression != "":
 		return c.Expression
 	case len(c.Values) > 0:

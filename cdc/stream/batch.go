@@ -187,10 +187,10 @@ func (b *batch) applyRespondent(it *item) {
 	} else if c.Kind == cdc.Insert || prev == nil || next == nil || !next.Equal(*prev) {
 		b.setState(r, next)
 	}
-	if c.Kind == cdc.Insert || prev == nil && next != nil {
+	if fired.Has(cdc.Created) {
 		r.created = it.tx.CommitLSN
 	}
-	if next == nil || c.Kind == cdc.Insert {
+	if next == nil || fired.Has(cdc.Created) {
 		r.history = eventHistory{}
 	}
 	if next != nil {

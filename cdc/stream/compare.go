@@ -128,17 +128,13 @@ func (c *comparison) stage(ctx context.Context, result *comparisonResult) error 
 // table.
 func (c *comparison) reconcileDifferences(ctx context.Context, result *comparisonResult) error {
 	c.report("comparing the table with the recorded state")
-	var now int16
-	for _, marker := range c.mapping.Markers() {
-		now |= marker.NowFlag
-	}
 	_, err := c.store.Exec(ctx, fmt.Sprintf(`declare walhook_differences no scroll cursor for
 		select s.response_id, s.assessment_id, s.organization_id, s.stamp, s.flags, s.stamp_value,
 		       r.response_id is not null, r.assessment_id, r.organization_id, r.stamp, coalesce(r.flags, 0), r.first_id
 		  from pg_temp.walhook_snapshot s left join walhook.response_state r on r.response_id = s.response_id
 		 where r.response_id is null or (r.flags & %[1]d) <> (s.flags & %[1]d)
 		    or s.flags & %[2]d <> 0 and s.stamp is not null and s.stamp is distinct from r.stamp
-		    or s.assessment_id is distinct from r.assessment_id or s.organization_id is distinct from r.organization_id`, now, cdc.FlagFinishedNow))
+		    or s.assessment_id is distinct from r.assessment_id or s.organization_id is distinct from r.organization_id`, cdc.RowFlags, cdc.FlagFinishedNow))
 	if err != nil {
 		return fmt.Errorf("compare the table with the recorded state: %w", err)
 	}
@@ -176,8 +172,8 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 			fired = 0
 		}
 		var created pglogrepl.LSN
-		if d.recorded == nil && c.replaced {
-			created = c.at // its id replaces a response that was recorded under the same id
+		if d.recorded == nil && c.replaced || d.recorded != nil && d.recorded.Excluded && !next.Excluded {
+			created = c.at // it replaces what was recorded under its id
 		}
 		rows = append(rows, newStateRow(d.row.ID, &next, created, eventHistory{}.add(fired, false, now)))
 		for _, event := range fired.Types() {
@@ -242,7 +238,6 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 	}
 	defer rows.Close()
 	var found []difference
-	markers := c.mapping.Markers()
 	for rows.Next() {
 		var (
 			id                                      string
@@ -258,13 +253,8 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 		d := difference{row: cdc.Row{
 			ID: id, Assessment: textOf(assessment), Organization: textOf(organization), Stamp: textOf(stamp),
 		}}
-		for _, marker := range markers {
-			if flags&marker.NowFlag != 0 {
-				d.row.SetMark(marker.Kind, cdc.MarkSet)
-			} else if recordedFlags&marker.NowFlag != 0 {
-				d.regressed = true
-			}
-		}
+		d.row.SetFlags(flags)
+		d.regressed = recordedFlags&^flags&(cdc.FlagStartedNow|cdc.FlagFinishedNow) != 0
 		if value != nil {
 			d.row.StampValue = cdc.StampValue{Text: *value, Type: c.types[catalog.RoleStamp]}
 		}

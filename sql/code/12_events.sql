@@ -43,7 +43,7 @@ comment on function walhook.merge_fate(smallint, smallint) is 'Internal: adds wh
 
 create or replace function walhook.has_flag(flags smallint, flag text) returns boolean
 language sql immutable parallel safe
-return flags & case flag when 'started' then 1 when 'completed' then 2 end <> 0; -- as in cdc/state.go
+return flags & case flag when 'started' then 1 when 'completed' then 2 when 'excluded' then 32 end <> 0; -- as in cdc/state.go
 comment on function walhook.has_flag(smallint, text) is 'Internal: whether a bit of walhook.response_state.flags is set.';
 
 create or replace function walhook.events_of(state walhook.response_state) returns table (event_type smallint, happened boolean, missing text)

@@ -7,7 +7,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select e.n::smallint,
          case
-           when s.response_id is null then 'not known'
+           when s.response_id is null or x.excluded then 'not known'
            when not c.happened then 'no'
            when not walhook.fate_has(s.fate, 'fired', e.n) then 'before attach'
            else 'yes'
@@ -15,6 +15,7 @@ as $$
          case
            when s.response_id is null then
              'walhook knows no such response: it was never inserted, it was deleted, or the stream has not reached it yet (see walhook status)'
+           when x.excluded then 'its row does not meet WALHOOK_RESPONDENT_WHERE, so it is no response'
            when not c.happened then c.missing
            when not walhook.fate_has(s.fate, 'fired', e.n) then 'it happened before walhook attached, and fires nothing'
            when walhook.fate_has(s.fate, 'silenced', e.n) then 'its transaction called walhook.silence()'
@@ -23,6 +24,7 @@ as $$
     from generate_series(1, cardinality(walhook.event_names())) as e (n)
     left join walhook.response_state s on s.response_id = $1
     left join lateral walhook.events_of(s) c on c.event_type = e.n
+    cross join lateral (select walhook.has_flag(s.flags, 'excluded')) x (excluded)
 $$;
 comment on function walhook.story(text) is 'Internal: what became of the events of a response, for walhook.explain.';
 
@@ -67,7 +69,8 @@ language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
   with about as (
-    select r from walhook.response_state r where r.response_id = coalesce(walhook.column_id('key', $1), $1)
+    select r from walhook.response_state r
+     where r.response_id = coalesce(walhook.column_id('key', $1), $1) and not walhook.has_flag(r.flags, 'excluded')
   ), delivered as ( -- the last delivery of each event and webhook, tests left out
     select distinct on (l.event_type, l.webhook_id) l.*
       from walhook.delivery_log l

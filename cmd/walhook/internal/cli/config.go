@@ -29,6 +29,7 @@ type Config struct {
 	RespondentID           string `split_words:"true" default:"id"`
 	RespondentAssessment   string `split_words:"true" default:"assessment_id"`
 	RespondentOrganization string `split_words:"true"`
+	RespondentWhere        string `split_words:"true"`
 	Started                string `split_words:"true" default:"started_at"`
 	Finished               string `split_words:"true" default:"finished_at"`
 	FinishStamp            string `split_words:"true"`

@@ -287,8 +287,11 @@ func (c *Config) readMapping() error {
 	markers := []struct {
 		variable, value string
 		to              *cdc.Marker
-	}{{"STARTED", c.Started, &m.Started}, {"FINISHED", c.Finished, &m.Finished}}
+	}{{"RESPONDENT_WHERE", c.RespondentWhere, &m.Where}, {"STARTED", c.Started, &m.Started}, {"FINISHED", c.Finished, &m.Finished}}
 	for _, marker := range markers {
+		if marker.value == "" && marker.to == &m.Where {
+			continue
+		}
 		if *marker.to, err = condition.Parse(marker.value); err != nil {
 			return badCondition(marker.variable, marker.value, err)
 		}
