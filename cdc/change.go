@@ -97,8 +97,7 @@ type Row struct {
 	Excluded     Mark // set if the row is no response
 	Started      Mark
 	Finished     Mark
-	Stamp        Text       // finish stamp as stored; Null if there is none
-	StampValue   StampValue // the value that Stamp encodes
+	Stamps       []Stamp // one for each of Mapping.StampColumns; nil: all are NULL
 
 	// Assessment only.
 	ExternalID Text

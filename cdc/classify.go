@@ -50,8 +50,8 @@ func InitialState(row Row) State {
 // finish: the response was reopened, and its next finish may keep that stamp for a while.
 func firstSeen(row *Row) (*State, EventSet) {
 	state, fired := follow(nil, row)
-	if !state.FinishedNow && !row.Stamp.Null && !row.Stamp.Unchanged {
-		state.Stamp = row.Stamp.Value
+	if !state.FinishedNow {
+		state.Stamp = row.storedStamp()
 	}
 	return state, fired
 }
@@ -106,7 +106,6 @@ func advance(prev *State, row *Row) (*State, EventSet) {
 		next = *prev
 	}
 
-	next.Stamp = row.currentStamp(next.Stamp)
 	next.AssessmentID = row.Assessment.applyTo(next.AssessmentID)
 	next.OrganizationID = row.Organization.applyTo(next.OrganizationID)
 
@@ -120,8 +119,13 @@ func advance(prev *State, row *Row) (*State, EventSet) {
 	wasFinished := next.FinishedNow
 	next.FinishedNow = row.Finished.applyTo(next.FinishedNow)
 	newFinish := next.FinishedNow && !(wasFinished && next.Completed)
-	newStamp := !row.Stamp.Null && !row.Stamp.Unchanged && row.Stamp.Value != next.Stamp
-	awaited := next.AwaitsStamp || next.Stamp == ""
+	var room [4]string
+	stamps, newStamp := splitStamp(room[:0], next.Stamp, len(row.Stamps)), false
+	for i := range row.Stamps {
+		stamps[i] = row.Stamps[i].current(stamps[i])
+		newStamp = newStamp || row.Stamps[i].hasNew(stamps[i])
+	}
+	awaited := next.AwaitsStamp || !isStamped(stamps)
 	switch {
 	case !next.FinishedNow:
 		next.AwaitsStamp = false
@@ -137,11 +141,22 @@ func advance(prev *State, row *Row) (*State, EventSet) {
 	case newStamp:
 		fired.add(Changed)
 	}
+	clears := !next.FinishedNow || next.AwaitsStamp // the next stamp is new, even if it equals the former one
+	for i := range row.Stamps {
+		switch now := &row.Stamps[i].Stored; {
+		case now.Null && clears:
+			stamps[i] = ""
+		case next.FinishedNow && !now.Null && !now.Unchanged:
+			stamps[i] = now.Value
+		}
+	}
 	switch {
-	case next.FinishedNow && newStamp:
-		next.Stamp = row.Stamp.Value
-	case row.Stamp.Null && (!next.FinishedNow || next.AwaitsStamp):
-		next.Stamp = "" // the next stamp is new, even if it equals the former one
+	case len(stamps) > 1:
+		next.Stamp = joinStamp(stamps)
+	case len(stamps) == 1:
+		next.Stamp = stamps[0]
+	case clears:
+		next.Stamp = ""
 	}
 	return &next, fired
 }

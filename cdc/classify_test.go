@@ -19,8 +19,16 @@ func image(started, finished string, stamp Text) Row {
 	mark := map[string]Mark{"s": MarkSet, "-": MarkUnset, "?": MarkUnchanged}
 	return Row{
 		ID: "7", Assessment: text("a"), Organization: null, Started: mark[started], Finished: mark[finished],
-		Stamp: stamp,
+		Stamps: stampsOf(stamp),
 	}
+}
+
+// stampsOf returns the stamp of a mapping with one stamp column.
+func stampsOf(stored Text) []Stamp {
+	if stored.Null {
+		return nil
+	}
+	return []Stamp{{Stored: stored}}
 }
 
 func inserted(started, finished string, stamp Text) Change {
@@ -76,7 +84,7 @@ func TestClassifyFollowsALife(t *testing.T) {
 			{inserted("s", "-", null), events(Created, Started)},
 			{updated("s", "-", null), 0},
 			{updated("s", "-", text("a stamp before the finish")), 0},
-			{Change{Kind: Update, New: Row{ID: "7", Assessment: text("another"), Organization: text("o"), Started: MarkSet, Stamp: null}}, 0},
+			{Change{Kind: Update, New: Row{ID: "7", Assessment: text("another"), Organization: text("o"), Started: MarkSet}}, 0},
 		},
 		"the started marker again and again": {
 			{inserted("s", "-", null), events(Created, Started)},
@@ -416,15 +424,15 @@ func drawImage(t *rapid.T, history []pastRow, row pastRow, kind Kind) Change {
 	if len(history) > 0 {
 		before = history[len(history)-1]
 	}
-	c := Change{Kind: kind, New: Row{ID: "7", Assessment: text("a"), Organization: null, Stamp: null}}
+	c := Change{Kind: kind, New: Row{ID: "7", Assessment: text("a"), Organization: null}}
 	c.New.Excluded = mark(row.excluded, before.excluded, "excluded")
 	c.New.Started = mark(row.started, before.started, "started")
 	c.New.Finished = mark(row.finished, before.finished, "finished")
 	switch {
 	case kind == Update && before.finished && row.stamp == before.stamp && row.stamp != "" && rapid.Bool().Draw(t, "stamp not sent"):
-		c.New.Stamp = unchanged
+		c.New.Stamps = stampsOf(unchanged)
 	case row.stamp != "":
-		c.New.Stamp = text(row.stamp)
+		c.New.Stamps = stampsOf(text(row.stamp))
 	}
 	return c
 }
@@ -514,7 +522,7 @@ func TestClassifyTakesAnyState(t *testing.T) {
 			New: Row{
 				Assessment: texts.Draw(
 					t, "assessment",
-				), Organization: texts.Draw(t, "organization"), Stamp: texts.Draw(t, "stamp"),
+				), Organization: texts.Draw(t, "organization"), Stamps: stampsOf(texts.Draw(t, "stamp")),
 				Excluded: Mark(rapid.IntRange(0, 2).Draw(t, "excluded")),
 				Started: Mark(
 					rapid.IntRange(0, 2).Draw(t, "started"),

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,7 +48,7 @@ type Mapping struct {
 	Where        Marker `json:",omitzero"` // which rows are responses; zero: all
 	Started      Marker
 	Finished     Marker
-	Stamp        string // finish stamp column; empty: StampColumn decides
+	Stamp        Columns // of the finish stamp; empty: StampColumns decides
 
 	AssessmentTable Name // zero: none
 	AssessmentID    string
@@ -66,13 +67,37 @@ func (m Mapping) TableOf(t Table) Name {
 	return m.Respondent
 }
 
-// StampColumn is the column whose value distinguishes one finish from the next: the configured one, else the finished
-// marker if it is a column alone, else none.
-func (m Mapping) StampColumn() string {
-	if m.Stamp == "" && m.Finished.IsColumn() {
-		return m.Finished.Column
+// StampColumns returns the columns whose values distinguish one finish from the next: the configured ones, else the
+// finished marker if it is a column alone, else none.
+func (m Mapping) StampColumns() []string {
+	if len(m.Stamp) == 0 && m.Finished.IsColumn() {
+		return []string{m.Finished.Column}
 	}
 	return m.Stamp
+}
+
+// Columns are names of columns.
+type Columns []string
+
+// UnmarshalJSON also accepts one name, which is how older versions stored it.
+func (c *Columns) UnmarshalJSON(text []byte) error {
+	var name string
+	if err := json.Unmarshal(text, &name); err == nil {
+		if *c = nil; name != "" {
+			*c = Columns{name}
+		}
+		return nil
+	}
+	return json.Unmarshal(text, (*[]string)(c))
+}
+
+// setting returns the columns in the form that ParseColumns accepts.
+func setting(columns []string) string {
+	quoted := make([]string, len(columns))
+	for i, column := range columns {
+		quoted[i] = quoteIfNeeded(column, `,"`)
+	}
+	return strings.Join(quoted, ",")
 }
 
 // MarkerKind is one of the markers.
@@ -108,7 +133,7 @@ func (m Mapping) RespondentColumns() []string {
 	for _, marker := range m.Markers() {
 		columns = append(columns, marker.Columns()...)
 	}
-	return distinct(append(columns, m.StampColumn())...)
+	return distinct(append(columns, m.StampColumns()...)...)
 }
 
 // AssessmentColumns returns the distinct mapped columns of the assessment table, in a fixed order.
@@ -140,7 +165,7 @@ func Diff(before, after Mapping) []string {
 		settings = append(settings, difference{marker.Variable, marker.String(), after.Markers()[i].String()})
 	}
 	settings = append(settings, []difference{
-		{"WALHOOK_FINISH_STAMP", before.StampColumn(), after.StampColumn()},
+		{"WALHOOK_FINISH_STAMP", setting(before.StampColumns()), setting(after.StampColumns())},
 		{"WALHOOK_ASSESSMENT_TABLE", before.AssessmentTable.setting(), after.AssessmentTable.setting()},
 		{"WALHOOK_ASSESSMENT_ID", before.AssessmentID, after.AssessmentID},
 		{"WALHOOK_ASSESSMENT_EXTERNAL_ID", before.ExternalID, after.ExternalID},
@@ -183,6 +208,19 @@ func ParseColumn(s string) (string, error) {
 		return "", fmt.Errorf("parse column name %q: %w", s, err)
 	}
 	return column, nil
+}
+
+// ParseColumns parses names of columns, separated by commas. A name that contains a comma must be quoted.
+func ParseColumns(s string) (Columns, error) {
+	var columns Columns
+	for rest := "," + s; rest != ""; {
+		column, following, err := cutIdentifier(rest[1:], ",")
+		if err != nil {
+			return nil, fmt.Errorf("parse column names %q: %w", s, err)
+		}
+		columns, rest = append(columns, column), following
+	}
+	return distinct(columns...), nil
 }
 
 // cutIdentifier cuts an identifier off the front of s, up to one of the stop characters or the end. rest begins with

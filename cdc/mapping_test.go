@@ -58,6 +58,35 @@ func TestNamesAreQuotedForSQL(t *testing.T) {
 	}
 }
 
+func TestParseColumns(t *testing.T) {
+	t.Parallel()
+	for input, want := range map[string]Columns{
+		"a": {"a"}, " a , B ": {"a", "B"}, `"a,b",c`: {"a,b", "c"}, `"a ""b""", "c"`: {`a "b"`, "c"}, "a,b,a": {"a", "b"},
+	} {
+		if got, err := ParseColumns(input); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q is %q, %v", input, got, err)
+		}
+	}
+	for _, input := range []string{"", ",", "a,", ",a", "a,,b", `"a`, `"a"b,c`, `a"b`} {
+		if got, err := ParseColumns(input); err == nil {
+			t.Errorf("%q is %q", input, got)
+		}
+	}
+}
+
+// Mappings that were stored when there was one stamp column are read.
+func TestStoredMappingWithOneStampColumn(t *testing.T) {
+	t.Parallel()
+	for stored, want := range map[string]Columns{
+		`{"Stamp": ""}`: nil, `{"Stamp": "a,b"}`: {"a,b"}, `{"Stamp": ["a", "b"]}`: {"a", "b"}, `{"Stamp": null}`: nil,
+	} {
+		m := Mapping{Stamp: Columns{"x"}}
+		if err := json.Unmarshal([]byte(stored), &m); err != nil || !slices.Equal(m.Stamp, want) || !m.Where.IsZero() {
+			t.Errorf("%s is %+v, %v", stored, m, err)
+		}
+	}
+}
+
 func TestParseColumn(t *testing.T) {
 	t.Parallel()
 	for input, want := range map[string]string{
@@ -74,20 +103,20 @@ func TestParseColumn(t *testing.T) {
 	}
 }
 
-func TestStampColumn(t *testing.T) {
+func TestStampColumns(t *testing.T) {
 	t.Parallel()
 	byColumn, byValue := Marker{Column: "finished_at"}, Marker{Column: "status", Values: []string{"done"}}
 	for _, tt := range []struct {
 		finished    Marker
-		stamp, want string
+		stamp, want Columns
 	}{
-		{byColumn, "", "finished_at"},
-		{byColumn, "version", "version"},
-		{byValue, "", ""},
-		{byValue, "version", "version"},
-		{byValue, "status", "status"},
+		{byColumn, nil, Columns{"finished_at"}},
+		{byColumn, Columns{"version"}, Columns{"version"}},
+		{byValue, nil, nil},
+		{byValue, Columns{"version"}, Columns{"version"}},
+		{byValue, Columns{"status", "version"}, Columns{"status", "version"}},
 	} {
-		if got := (Mapping{Finished: tt.finished, Stamp: tt.stamp}).StampColumn(); got != tt.want {
+		if got := (Mapping{Finished: tt.finished, Stamp: tt.stamp}).StampColumns(); !slices.Equal(got, tt.want) {
 			t.Errorf("%s with stamp %q: %q", tt.finished, tt.stamp, got)
 		}
 	}
@@ -105,9 +134,9 @@ func TestMappedColumnsAreDistinct(t *testing.T) {
 	if got := m.AssessmentColumns(); !slices.Equal(got, []string{"id"}) {
 		t.Errorf("assessment: %q", got)
 	}
-	m.Organization, m.Stamp, m.CopiedFrom = "org_id", "finished_at", "copied_from"
+	m.Organization, m.Stamp, m.CopiedFrom = "org_id", Columns{"finished_at", "status", "edited_at"}, "copied_from"
 	if got := m.RespondentColumns(); !slices.Equal(
-		got, []string{"id", "assessment_id", "org_id", "status", "finished_at"},
+		got, []string{"id", "assessment_id", "org_id", "status", "finished_at", "edited_at"},
 	) {
 		t.Errorf("respondent: %q", got)
 	}
@@ -126,7 +155,7 @@ func TestDiffNamesTheVariables(t *testing.T) {
 		Started: Marker{Column: "started_at"}, Finished: Marker{Column: "finished_at"},
 	}
 	after := before
-	after.Stamp = "finished_at" // what it was by default
+	after.Stamp = Columns{"finished_at"} // what it was by default
 	if got := Diff(before, after); got != nil {
 		t.Errorf("the same: %q", got)
 	}
@@ -134,7 +163,7 @@ func TestDiffNamesTheVariables(t *testing.T) {
 		Respondent: Name{"survey", "respondent"}, ID: "uuid", Assessment: "survey_id", Organization: "org",
 		Where: Marker{Expression: "not draft"}, Started: Marker{
 			Column: "state", Values: []string{"open"},
-		}, Finished: Marker{Column: "state", Values: []string{"done"}}, Stamp: "version",
+		}, Finished: Marker{Column: "state", Values: []string{"done"}}, Stamp: Columns{"version", "a,b"},
 		AssessmentTable: Name{"survey", "survey"}, AssessmentID: "id", ExternalID: "code", CopiedFrom: "origin",
 	}
 	got := Diff(before, after)
@@ -145,6 +174,9 @@ func TestDiffNamesTheVariables(t *testing.T) {
 		if i >= len(got) || !strings.HasPrefix(got[i], "WALHOOK_"+variable+" was ") {
 			t.Fatalf("WALHOOK_%s is not told of: %q", variable, got)
 		}
+	}
+	if want := `WALHOOK_FINISH_STAMP was "finished_at" and is "version,\"a,b\""`; got[7] != want {
+		t.Errorf("%q and not %q", got[7], want)
 	}
 	if want := `WALHOOK_STARTED was "started_at" and is "state=open"`; got[5] != want {
 		t.Errorf("%q and not %q", got[5], want)
@@ -190,7 +222,7 @@ func drawMapping(t *rapid.T) Mapping {
 		}, ID: name.Draw(t, "id"), Assessment: name.Draw(t, "assessment"),
 		Organization: name.Draw(
 			t, "organization",
-		), Where: where, Started: marker("started"), Finished: marker("finished"), Stamp: name.Draw(t, "stamp"),
+		), Where: where, Started: marker("started"), Finished: marker("finished"), Stamp: rapid.SliceOfN(name, 1, 3).Draw(t, "stamp"),
 		AssessmentTable: Name{name.Draw(t, "assessment schema"), name.Draw(t, "assessment table")},
 		AssessmentID: name.Draw(
 			t, "assessment id",
@@ -221,7 +253,7 @@ func TestMappingsAreStoredWithoutLoss(t *testing.T) {
 		from, to := reflect.ValueOf(other), reflect.ValueOf(&again).Elem()
 		field := rapid.IntRange(0, to.NumField()-1).Draw(t, "field")
 		to.Field(field).Set(from.Field(field))
-		m.Stamp, again.Stamp = m.StampColumn(), again.StampColumn() // the default and its name are the same
+		m.Stamp, again.Stamp = m.StampColumns(), again.StampColumns() // the default and its name are the same
 		if differs := Diff(m, again); (differs == nil) != cmp.Equal(m, again) {
 			t.Fatalf("%+v and %+v: %q", m, again, differs)
 		}

@@ -20,9 +20,6 @@ type ColumnType struct {
 	Modifier int32  `json:"modifier"`
 }
 
-// legacyType marks stamps that were stored without a type. They hash the value's text as it was sent.
-const legacyType = "?"
-
 // String returns the type in the form that prefixes a stored stamp.
 func (t ColumnType) String() string {
 	s := strconv.FormatUint(uint64(t.OID), 10)
@@ -175,78 +172,10 @@ func canonicalNumbers(value any) any {
 	return value
 }
 
-// EncodeStamp returns a finish stamp as it is stored: the column's type and a hash of the value, which reveals no
-// answer.
-func (t ColumnType) EncodeStamp(text string) string {
-	return t.String() + ":" + HashValue(t.canonical(text))
-}
-
-// HashValue hashes a value as the migration that hashed existing stamps did.
+// HashValue returns a short hash that stands for a value in messages.
 func HashValue(value string) string {
 	sum := sha256.Sum256([]byte(value))
 	return base64.StdEncoding.EncodeToString(sum[:12])
-}
-
-// stampType returns the type that a stored stamp was encoded with.
-func stampType(stored string) string {
-	kept, _, _ := strings.Cut(stored, ":")
-	return kept
-}
-
-// StampTypesDiffer reports whether a stored stamp and a row's stamp were encoded with different types.
-func StampTypesDiffer(stored string, row Text) bool {
-	return stored != "" && !row.Null && !row.Unchanged && stampType(stored) != stampType(row.Value)
-}
-
-// StampValue is the value behind a row's stamp. It is needed to compare the row with a stamp that was stored with
-// another type.
-type StampValue struct {
-	Text string
-	Type ColumnType
-}
-
-// currentStamp converts a stored stamp to the type of the row's column. It returns the row's own stamp if the value
-// is the same or nobody can know, and the stored one if the value has definitely changed.
-func (r *Row) currentStamp(stored string) string {
-	kept, hash, typed := strings.Cut(stored, ":")
-	if !typed || !StampTypesDiffer(stored, r.Stamp) {
-		return stored
-	}
-	if !r.StampValue.mayEqual(kept, hash) &&
-		(kept == legacyType || r.StampValue.Type.preserves(parseColumnType(kept))) {
-		return stored
-	}
-	return r.Stamp.Value
-}
-
-// mayEqual reports whether a hash that was stored with another type may be of the same value.
-func (v StampValue) mayEqual(kept, hash string) bool {
-	same := func(text string) bool { return HashValue(text) == hash }
-	if kept == legacyType {
-		return same(v.Text) || v.Type.Family() == FamilyTime &&
-			(v.Type.equalInSomeZone(v.Text, same) || v.Type.equalInSomeZone(v.Text, func(text string) bool { return same(text + "+00") }))
-	}
-	before := parseColumnType(kept)
-	if same(v.Text) || same(v.Type.canonical(v.Text)) || same(before.canonical(v.Text)) {
-		return true
-	}
-	switch before.Family() {
-	case FamilyTime:
-		zoned := before.OID == pgtype.TimestamptzOID || v.Type.OID == pgtype.TimestamptzOID
-		return zoned && v.Type.Family() == FamilyTime && v.Type.equalInSomeZone(v.Text, same)
-	case FamilyNumber:
-		switch before.OID {
-		case pgtype.Float4OID:
-			f, err := strconv.ParseFloat(v.Text, 64)
-			return err == nil && same(canonicalNumber(strconv.FormatFloat(f, 'g', -1, 32)))
-		default:
-			return v.Type.Family() == FamilyBool && same(map[string]string{"t": "1e0", "f": "0"}[v.Text])
-		}
-	case FamilyBool:
-		return same(map[string]string{"1e0": "true", "0": "false"}[canonicalNumber(v.Text)])
-	case FamilyOpaque, FamilyText, FamilyJSON, FamilyUUID:
-	}
-	return false
 }
 
 // equalInSomeZone reports whether some time zone makes the timestamp equal to the hashed one. A conversion between

@@ -19,23 +19,24 @@ import (
 // Attachment is the store's record of the source that it is attached to. The tags are its columns; columns that an
 // older store lacks are zero.
 type Attachment struct {
-	Phase              string      `json:"phase"`
-	SystemIdentifier   string      `json:"system_identifier"`
-	Database           string      `json:"database"`
-	DatabaseOID        uint32      `json:"database_oid"` // 0: unknown
-	Slot               string      `json:"slot"`
-	NextSlot           string      `json:"next_slot"` // created by an adoption that has not completed
-	Publication        string      `json:"publication"`
-	PublicationCreated *bool       `json:"publication_created"` // false: it existed before; nil: an older version did not record it
-	Publish            string      `json:"publish"`
-	Mapping            cdc.Mapping `json:"mapping"`
-	RespondentOID      uint32      `json:"respondent_oid"`
-	AssessmentOID      uint32      `json:"assessment_oid"`   // 0: no assessment table
-	PublicationRows    string      `json:"publication_rows"` // Publication.CatalogRows when the slot was created
-	Types              ColumnTypes `json:"column_types"`     // of the mapped columns, as the recorded state was encoded; nil: unknown
-	NumericID          bool        `json:"numeric_id"`       // the respondent's key is an integer and appears as a JSON number
-	BegunAt            time.Time   `json:"begun_at"`
-	AttachedAt         *time.Time  `json:"attached_at"`
+	Phase              string       `json:"phase"`
+	SystemIdentifier   string       `json:"system_identifier"`
+	Database           string       `json:"database"`
+	DatabaseOID        uint32       `json:"database_oid"` // 0: unknown
+	Slot               string       `json:"slot"`
+	NextSlot           string       `json:"next_slot"` // created by an adoption that has not completed
+	Publication        string       `json:"publication"`
+	PublicationCreated *bool        `json:"publication_created"` // false: it existed before; nil: an older version did not record it
+	Publish            string       `json:"publish"`
+	Mapping            cdc.Mapping  `json:"mapping"`
+	RespondentOID      uint32       `json:"respondent_oid"`
+	AssessmentOID      uint32       `json:"assessment_oid"`   // 0: no assessment table
+	PublicationRows    string       `json:"publication_rows"` // Publication.CatalogRows when the slot was created
+	Types              ColumnTypes  `json:"column_types"`     // of the mapped columns, as the recorded state was encoded; nil: unknown
+	StampKey           cdc.StampKey `json:"stamp_key"`
+	NumericID          bool         `json:"numeric_id"` // the respondent's key is an integer and appears as a JSON number
+	BegunAt            time.Time    `json:"begun_at"`
+	AttachedAt         *time.Time   `json:"attached_at"`
 }
 
 // Complete reports whether attach has completed. It is false while an attach is in progress or was interrupted.

@@ -13,7 +13,7 @@ const (
 	RoleKey          = "key"
 	RoleAssessment   = "assessment"
 	roleOrganization = "organization"
-	RoleStamp        = "stamp"
+	roleStamp        = "stamp"
 )
 
 // ColumnTypes maps the roles of the mapped columns to their types.
@@ -41,7 +41,9 @@ func MappedColumns(m cdc.Mapping, respondent, assessment *Table) []MappedColumn 
 			columns = append(columns, MappedColumn{role, column, respondent})
 		}
 	}
-	columns = append(columns, MappedColumn{RoleStamp, m.StampColumn(), respondent})
+	for i, role := range StampRoles(m) {
+		columns = append(columns, MappedColumn{role, m.StampColumns()[i], respondent})
+	}
 	if assessment != nil {
 		columns = append(columns,
 			MappedColumn{"assessment_key", m.AssessmentID, assessment},
@@ -49,6 +51,19 @@ func MappedColumns(m cdc.Mapping, respondent, assessment *Table) []MappedColumn 
 			MappedColumn{"copied_from", m.CopiedFrom, assessment})
 	}
 	return slices.DeleteFunc(columns, func(c MappedColumn) bool { return c.Column == "" })
+}
+
+// StampRoles returns the roles of the finish stamp's columns.
+func StampRoles(m cdc.Mapping) []string {
+	columns := m.StampColumns()
+	if len(columns) == 1 {
+		return []string{roleStamp}
+	}
+	roles := make([]string, len(columns))
+	for i, column := range columns {
+		roles[i] = roleStamp + " by " + column
+	}
+	return roles
 }
 
 // ColumnTypesOf returns the types of the mapped columns.

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"walhook/cdc"
@@ -11,8 +12,8 @@ import (
 const StateColumns = "(response_id, assessment_id, organization_id, stamp, flags)"
 
 // StateConverter converts the mapped columns of a respondent to a state that has fired nothing.
-func StateConverter(m cdc.Mapping, t *Table) func([]byte, []cdc.Text) ([]byte, error) {
-	row := NewRowReader(m, t)
+func StateConverter(m cdc.Mapping, t *Table, key *cdc.StampKey) func([]byte, []cdc.Text) ([]byte, error) {
+	row := NewRowReader(m, t, key)
 	return func(dst []byte, fields []cdc.Text) ([]byte, error) {
 		r, err := row(fields)
 		if err != nil {
@@ -25,19 +26,29 @@ func StateConverter(m cdc.Mapping, t *Table) func([]byte, []cdc.Text) ([]byte, e
 // maxStagedStamp is the longest stamp whose value a reconciliation stages. It lives as long as the transaction.
 const maxStagedStamp = 256
 
-// SnapshotConverter is StateConverter for a reconciliation. With values, it appends the value behind each stamp.
-func SnapshotConverter(m cdc.Mapping, t *Table, values bool) func([]byte, []cdc.Text) ([]byte, error) {
-	row := NewRowReader(m, t)
+// SnapshotConverter is StateConverter for a reconciliation. With values, it appends the values behind the stamps, as
+// JSON.
+func SnapshotConverter(
+	m cdc.Mapping, t *Table, key *cdc.StampKey, values bool,
+) func([]byte, []cdc.Text) ([]byte, error) {
+	row := NewRowReader(m, t, key)
 	return func(dst []byte, fields []cdc.Text) ([]byte, error) {
 		r, err := row(fields)
 		if err != nil {
 			return dst, err
 		}
 		dst = append(AppendState(dst, r.ID, cdc.InitialState(r)), '\t')
-		if value := r.StampValue.Text; values && !r.Stamp.Null && len(value) <= maxStagedStamp {
-			return AppendCopyField(dst, value), nil
+		if !values {
+			return appendCopyNull(dst), nil
 		}
-		return appendCopyNull(dst), nil
+		known := make([]*string, len(r.Stamps))
+		for i, stamp := range r.Stamps {
+			if value := stamp.Value.Text; !stamp.Stored.Null && len(value) <= maxStagedStamp {
+				known[i] = &value
+			}
+		}
+		text, err := json.Marshal(known)
+		return AppendCopyField(dst, string(text)), err
 	}
 }
 
@@ -58,12 +69,16 @@ func AppendState(dst []byte, id string, s cdc.State) []byte {
 
 // NewRowReader returns a function that converts the fields of RespondentColumns to the Row that the decoder would
 // return.
-func NewRowReader(m cdc.Mapping, t *Table) func(fields []cdc.Text) (cdc.Row, error) {
+func NewRowReader(m cdc.Mapping, t *Table, key *cdc.StampKey) func(fields []cdc.Text) (cdc.Row, error) {
 	at := map[string]int{}
 	for i, column := range m.RespondentColumns() {
 		at[column] = i
 	}
-	stamp := m.StampColumn()
+	stamps := m.StampColumns()
+	stampTypes := make([]cdc.ColumnType, len(stamps))
+	for i, column := range stamps {
+		stampTypes[i] = t.columnType(column)
+	}
 	var markers []func(*cdc.Row, []cdc.Text) error
 	for _, marker := range m.Markers() {
 		if !marker.IsZero() {
@@ -80,7 +95,9 @@ func NewRowReader(m cdc.Mapping, t *Table) func(fields []cdc.Text) (cdc.Row, err
 			ID:           id.Value,
 			Assessment:   fields[at[m.Assessment]],
 			Organization: cdc.Text{Null: true},
-			Stamp:        cdc.Text{Null: true},
+			Stamps: cdc.NewStamps(len(stamps), key, func(i int) (cdc.Text, cdc.ColumnType) {
+				return fields[at[stamps[i]]], stampTypes[i]
+			}),
 		}
 		for _, marker := range markers {
 			if err := marker(&row, fields); err != nil {
@@ -91,12 +108,6 @@ func NewRowReader(m cdc.Mapping, t *Table) func(fields []cdc.Text) (cdc.Row, err
 		if m.Organization != "" {
 			row.Organization = fields[at[m.Organization]]
 			row.Organization.Value = organization.CanonicalID(row.Organization.Value)
-		}
-		if stamp != "" {
-			if row.Stamp = fields[at[stamp]]; !row.Stamp.Null {
-				row.StampValue = cdc.StampValue{Text: row.Stamp.Value, Type: t.columnType(stamp)}
-				row.Stamp.Value = row.StampValue.Type.EncodeStamp(row.StampValue.Text)
-			}
 		}
 		return row, nil
 	}

@@ -14,7 +14,7 @@ var testMapping = cdc.Mapping{
 	}, ID: "id", Assessment: "assessment_id", Organization: "organization_id",
 	Started: cdc.Marker{
 		Column: "started_at",
-	}, Finished: cdc.Marker{Column: "status", Values: []string{"done"}}, Stamp: "finished_at",
+	}, Finished: cdc.Marker{Column: "status", Values: []string{"done"}}, Stamp: cdc.Columns{"finished_at"},
 	AssessmentTable: cdc.Name{
 		Schema: "public", Table: "assessment",
 	}, AssessmentID: "id", ExternalID: "external_id", CopiedFrom: "copied_from",

@@ -165,7 +165,10 @@ func RespondentVariables(m cdc.Mapping) []Variable {
 			variables = append(variables, v)
 		}
 	}
-	return append(variables, Variable{Name: "WALHOOK_FINISH_STAMP", Column: m.Stamp})
+	for _, column := range m.Stamp {
+		variables = append(variables, Variable{Name: "WALHOOK_FINISH_STAMP", Column: column})
+	}
+	return variables
 }
 
 // AssessmentVariables returns the variables that map columns of the assessment table.
@@ -414,7 +417,7 @@ func (p *Preflight) checkStamp(m cdc.Mapping) {
 		p.note(Warn, "finish_stamp", why, remedy)
 		return
 	}
-	p.note(OK, "finish_stamp", fmt.Sprintf("a further finish is recognised by a new value of %s", m.StampColumn()), "")
+	p.note(OK, "finish_stamp", fmt.Sprintf("a further finish is recognised by a new value of %s", strings.Join(m.StampColumns(), " or ")), "")
 }
 
 func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) error {

@@ -96,17 +96,17 @@ func TestStateOfASnapshotRow(t *testing.T) {
 	}, Types: map[string]condition.Type{"started_at": {OID: pgtype.TimestamptzOID}, "status": {OID: pgtype.TextOID}}}
 	for row, want := range map[string]string{
 		// id, assessment, organization, started, status, stamp; the columns are in the order of RespondentColumns
-		`7	3	5	2026-01-01 00:00:00+00	done	2026-01-02 00:00:00+00`: `7	3	5	1184:z8pI8PUNJ0AEQVlf	15`,
+		`7	3	5	2026-01-01 00:00:00+00	done	2026-01-02 00:00:00+00`: `7	3	5	1184:HZpR/KuXAON2PC/t	15`,
 		`7	3	\N	\N	open	\N`: `7	3	\N	\N	0`,
-		`7	\N	\N	2026-01-01 00:00:00+00	open	2026-01-02 00:00:00+00`: `7	\N	\N	1184:z8pI8PUNJ0AEQVlf	5`,
+		`7	\N	\N	2026-01-01 00:00:00+00	open	2026-01-02 00:00:00+00`: `7	\N	\N	1184:HZpR/KuXAON2PC/t	5`,
 		`a\tb	3	\N	\N	done	\N`: `a\tb	3	\N	\N	26`,
 	} {
-		got, _, err := copyThrough(row+"\n", 1000, 6, StateConverter(testMapping, info))
+		got, _, err := copyThrough(row+"\n", 1000, 6, StateConverter(testMapping, info, &cdc.StampKey{}))
 		if err != nil || got != want+"\n" {
 			t.Errorf("%q is %q, %v", row, got, err)
 		}
 	}
-	if _, _, err := copyThrough("\\N\t3\t\\N\t\\N\t\\N\t\\N\n", 100, 6, StateConverter(testMapping, info)); err == nil {
+	if _, _, err := copyThrough("\\N\t3\t\\N\t\\N\t\\N\t\\N\n", 100, 6, StateConverter(testMapping, info, &cdc.StampKey{})); err == nil {
 		t.Error("a row without its key is taken")
 	}
 }

@@ -435,11 +435,15 @@ func (a *attacher) snapshot(ctx context.Context, slot catalog.CreatedSlot) error
 			return err
 		}
 	}
+	begun, err := catalog.ReadAttachment(ctx, a.store)
+	if err != nil {
+		return err
+	}
 	total := int64(a.preflight.Respondent.Rows)
 	began := time.Now()
 	rows, err := catalog.CopyRows(
 		ctx, a.source, a.store, m.Respondent, m.RespondentColumns(), "walhook.response_state "+catalog.StateColumns,
-		catalog.StateConverter(m, a.preflight.Respondent),
+		catalog.StateConverter(m, a.preflight.Respondent, &begun.StampKey),
 		func(n int64) { a.cfg.Progress(n, total) }, a.setAside(ctx, m.Respondent, slot),
 	)
 	if err != nil {

@@ -25,6 +25,8 @@ func TestSnapshotAndStreamReadARowAlike(t *testing.T) {
 		if rapid.Bool().Draw(t, "expressions") {
 			testMapping.Started = cdc.Marker{Expression: "started_at is not null and not status is null"}
 			testMapping.Finished = cdc.Marker{Expression: "id > 6 and assessment_id in ('done', 'f') or organization_id <> 't'"}
+			testMapping.Where = cdc.Marker{Expression: "started_at is not null or finished_at is not null"}
+			testMapping.Stamp = cdc.Columns{"finished_at", "organization_id", "edited_at"}
 		}
 		info := &catalog.Table{Name: testMapping.Respondent, Columns: types}
 		row := []any{"7"}
@@ -54,11 +56,11 @@ func TestSnapshotAndStreamReadARowAlike(t *testing.T) {
 		for name, typeOID := range known {
 			info.Types[name] = condition.Type{OID: typeOID}
 		}
-		copied, err := catalog.NewRowReader(testMapping, info)(copiedFields(line))
+		copied, err := catalog.NewRowReader(testMapping, info, testKey)(copiedFields(line))
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := NewDecoder(testMapping, respondentOID, assessmentOID)
+		d := NewDecoder(testMapping, testKey, respondentOID, assessmentOID)
 		if _, err := d.Decode(relationMessage(respondentOID, "public", "respondent", columns...)); err != nil {
 			t.Fatal(err)
 		}

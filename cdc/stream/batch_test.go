@@ -102,7 +102,7 @@ func TestTruncateForgetsWhatIsCached(t *testing.T) {
 	}
 	b := newBatch(w)
 	change := func(kind cdc.Kind, id string) []item {
-		row := cdc.Row{ID: id, Assessment: text("10"), Organization: null, Started: cdc.MarkSet, Stamp: null}
+		row := cdc.Row{ID: id, Assessment: text("10"), Organization: null, Started: cdc.MarkSet}
 		return []item{{kind: itemChange, ordinal: 1, change: cdc.Change{Kind: kind, Table: cdc.Respondent, New: row}}}
 	}
 	for _, items := range [][]item{append(change(cdc.Truncate, ""), change(cdc.Update, "1")...), change(cdc.Update, "2")} {
@@ -208,7 +208,7 @@ func TestLazyProgress(t *testing.T) {
 // A batch only reads states that its changes build on, and only writes states that changed.
 func TestBatchAsksAndWritesOnlyWhatItNeeds(t *testing.T) {
 	t.Parallel()
-	row := cdc.Row{ID: "1", Assessment: text("10"), Organization: null, Stamp: null}
+	row := cdc.Row{ID: "1", Assessment: text("10"), Organization: null}
 	ofRow := func(kind cdc.Kind) item {
 		return item{kind: itemChange, ordinal: 1, change: cdc.Change{Kind: kind, Table: cdc.Respondent, New: row}}
 	}

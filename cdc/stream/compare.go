@@ -2,7 +2,9 @@ package stream
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -26,6 +28,7 @@ type comparison struct {
 	report        func(string)
 	progress      func(rows, total int64)
 
+	key           *cdc.StampKey
 	before, types catalog.ColumnTypes // of the mapped columns, as recorded and as they are now; before may be nil
 	caughtUp      bool                // the stream was consumed up to the snapshot
 	replaced      bool                // the table is not the one that was attached
@@ -87,7 +90,8 @@ func (c *comparison) run(ctx context.Context) (comparisonResult, error) {
 
 // prepareRetyped handles columns whose types differ from the recorded ones.
 func (c *comparison) prepareRetyped(ctx context.Context) error {
-	err := c.store.QueryRow(ctx, "select $1 or exists (select from walhook.response_state where stamp like '?:%')", c.before[catalog.RoleStamp] != c.types[catalog.RoleStamp]).
+	retyped := slices.ContainsFunc(catalog.StampRoles(c.mapping), func(role string) bool { return c.before[role] != c.types[role] })
+	err := c.store.QueryRow(ctx, "select $1 or exists (select from walhook.response_state where stamp like '?:%')", retyped).
 		Scan(&c.restamp)
 	if err != nil {
 		return fmt.Errorf("look up the recorded stamps: %w", err)
@@ -103,7 +107,7 @@ func (c *comparison) prepareRetyped(ctx context.Context) error {
 // stage copies the snapshot into a temporary table.
 func (c *comparison) stage(ctx context.Context, result *comparisonResult) error {
 	_, err := c.store.PgConn().Exec(ctx, `create temporary table walhook_snapshot
-		(response_id text collate "C", assessment_id text collate "C", organization_id text collate "C", stamp text collate "C", flags smallint, stamp_value text) on commit drop;
+		(response_id text collate "C", assessment_id text collate "C", organization_id text collate "C", stamp text collate "C", flags smallint, stamp_values text) on commit drop;
 		create temporary table walhook_refused (response_id text collate "C") on commit drop`).ReadAll()
 	if err != nil {
 		return fmt.Errorf("stage the snapshot: %w", err)
@@ -111,7 +115,7 @@ func (c *comparison) stage(ctx context.Context, result *comparisonResult) error 
 	total := int64(c.respondent.Rows)
 	result.rows, err = catalog.CopyRows(
 		ctx, c.source, c.store, c.mapping.Respondent, c.mapping.RespondentColumns(), "pg_temp.walhook_snapshot",
-		catalog.SnapshotConverter(c.mapping, c.respondent, c.restamp),
+		catalog.SnapshotConverter(c.mapping, c.respondent, c.key, c.restamp),
 		func(n int64) { c.progress(n, total) },
 		func(row []byte, cause error) error { return c.rejectStaged(ctx, KeyOf(row), cause) },
 	)
@@ -129,7 +133,7 @@ func (c *comparison) stage(ctx context.Context, result *comparisonResult) error 
 func (c *comparison) reconcileDifferences(ctx context.Context, result *comparisonResult) error {
 	c.report("comparing the table with the recorded state")
 	_, err := c.store.Exec(ctx, fmt.Sprintf(`declare walhook_differences no scroll cursor for
-		select s.response_id, s.assessment_id, s.organization_id, s.stamp, s.flags, s.stamp_value,
+		select s.response_id, s.assessment_id, s.organization_id, s.stamp, s.flags, s.stamp_values,
 		       r.response_id is not null, r.assessment_id, r.organization_id, r.stamp, coalesce(r.flags, 0), r.first_id
 		  from pg_temp.walhook_snapshot s left join walhook.response_state r on r.response_id = s.response_id
 		 where r.response_id is null or (r.flags & %[1]d) <> (s.flags & %[1]d)
@@ -238,25 +242,37 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 	}
 	defer rows.Close()
 	var found []difference
+	stampRoles := catalog.StampRoles(c.mapping)
 	for rows.Next() {
 		var (
 			id                                      string
-			assessment, organization, stamp, value  *string
+			assessment, organization, stamp, values *string
 			flags, recordedFlags                    int16
 			recorded                                bool
 			recordedAssessment, recordedOrg, before *string
 			first                                   *string
 		)
-		if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &value, &recorded, &recordedAssessment, &recordedOrg, &before, &recordedFlags, &first); err != nil {
+		if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &values, &recorded, &recordedAssessment, &recordedOrg, &before, &recordedFlags, &first); err != nil {
 			return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
 		}
 		d := difference{row: cdc.Row{
-			ID: id, Assessment: textOf(assessment), Organization: textOf(organization), Stamp: textOf(stamp),
+			ID: id, Assessment: textOf(assessment), Organization: textOf(organization),
 		}}
 		d.row.SetFlags(flags)
 		d.regressed = recordedFlags&^flags&(cdc.FlagStartedNow|cdc.FlagFinishedNow) != 0
-		if value != nil {
-			d.row.StampValue = cdc.StampValue{Text: *value, Type: c.types[catalog.RoleStamp]}
+		if stamp != nil {
+			d.row.SetStoredStamp(*stamp, len(stampRoles))
+		}
+		if values != nil {
+			var known []*string
+			if err := json.Unmarshal([]byte(*values), &known); err != nil {
+				return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
+			}
+			for i := range d.row.Stamps {
+				if known[i] != nil {
+					d.row.Stamps[i].Value = cdc.StampValue{Text: *known[i], Type: c.types[stampRoles[i]], Key: c.key}
+				}
+			}
 		}
 		if recorded {
 			d.recorded = newState(recordedAssessment, recordedOrg, before, recordedFlags, first)
@@ -265,10 +281,13 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 			d.recorded = nil
 		}
 		if d.recorded != nil && d.row.Finished == cdc.MarkUnset {
-			d.row.Stamp = cdc.Text{Unchanged: true} // nobody knows whether the response was finished with it
+			d.row.Stamps = make([]cdc.Stamp, len(stampRoles))
+			for i := range d.row.Stamps {
+				d.row.Stamps[i].Stored.Unchanged = true // nobody knows whether the response was finished with it
+			}
 		}
-		if d.recorded != nil && (c.caughtUp || value == nil) && cdc.StampTypesDiffer(d.recorded.Stamp, d.row.Stamp) {
-			d.recorded.Stamp = d.row.Stamp.Value // the stream has applied all changes, or the values cannot be compared
+		if d.recorded != nil {
+			d.recorded.ReplaceRetypedStamps(&d.row, c.caughtUp) // caught up: the stream has applied all changes
 		}
 		found = append(found, d)
 	}

@@ -51,6 +51,7 @@ func (e *DecodeError) Error() string {
 // Message Formats"). It neither reads nor copies unmapped columns. It is not safe for concurrent use.
 type Decoder struct {
 	mapping     cdc.Mapping
+	stampKey    *cdc.StampKey
 	text        *catalog.SourceText
 	respondent  uint32
 	assessment  uint32
@@ -65,9 +66,9 @@ type Decoder struct {
 
 // NewDecoder returns a Decoder for the tables with these OIDs, which survive a rename. assessmentOID is 0 if no
 // assessment table is mapped.
-func NewDecoder(m cdc.Mapping, respondentOID, assessmentOID uint32) *Decoder {
+func NewDecoder(m cdc.Mapping, key *cdc.StampKey, respondentOID, assessmentOID uint32) *Decoder {
 	return &Decoder{
-		mapping: m, respondent: respondentOID, assessment: assessmentOID, layouts: map[uint32]*rowLayout{},
+		mapping: m, stampKey: key, respondent: respondentOID, assessment: assessmentOID, layouts: map[uint32]*rowLayout{},
 		domainBases: map[uint32]uint32{}, interned: map[string]string{},
 	}
 }

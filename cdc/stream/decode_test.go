@@ -24,9 +24,11 @@ const (
 
 var testMapping = cdc.Mapping{
 	Respondent: cdc.Name{Schema: "public", Table: "respondent"}, ID: "id", Assessment: "assessment_id", Organization: "organization_id",
-	Started: cdc.Marker{Column: "started_at"}, Finished: cdc.Marker{Column: "status", Values: []string{"done"}}, Stamp: "finished_at",
+	Started: cdc.Marker{Column: "started_at"}, Finished: cdc.Marker{Column: "status", Values: []string{"done"}}, Stamp: cdc.Columns{"finished_at"},
 	AssessmentTable: cdc.Name{Schema: "public", Table: "assessment"}, AssessmentID: "id", ExternalID: "external_id", CopiedFrom: "copied_from",
 }
+
+var testKey = &cdc.StampKey{1, 2, 3}
 
 // wire builds messages as described in section 55.9 of the PostgreSQL manual.
 type wire []byte
@@ -123,7 +125,7 @@ var (
 
 func newTestDecoder(t testing.TB, relations ...wire) *Decoder {
 	t.Helper()
-	d := NewDecoder(testMapping, respondentOID, assessmentOID)
+	d := NewDecoder(testMapping, testKey, respondentOID, assessmentOID)
 	for _, r := range relations {
 		if m, err := d.Decode(r); err != nil || m.Kind != MessageIgnored {
 			t.Fatalf("relation: %+v, %v", m, err)
@@ -159,7 +161,7 @@ var validMessages = map[string]struct {
 	"prefix in capitals": {logicalMessage(1, "Walhook", "silence"), Message{}},
 	"insert": {
 		insertMessage(respondentOID, "7", "Ann", "3", nil, nil, "open", nil),
-		oneChange(cdc.Insert, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: null, Stamp: null}),
+		oneChange(cdc.Insert, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: null}),
 	},
 	"insert of a finished row": {
 		insertMessage(respondentOID, "7", "Ann", "3", "5", "2026-03-18 18:00:00+00", "done", "2026-03-18 18:44:09+00"),
@@ -167,23 +169,23 @@ var validMessages = map[string]struct {
 	},
 	"update": {
 		updateMessage(respondentOID, "7", notSent, "3", "5", "2026-03-18 18:00:00+00", "open", nil),
-		oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: text("5"), Started: cdc.MarkSet, Stamp: null}),
+		oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: text("5"), Started: cdc.MarkSet}),
 	},
 	"update that sends little": {
 		updateMessage(respondentOID, "7", notSent, notSent, notSent, notSent, notSent, notSent),
-		oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: unchanged, Organization: unchanged, Started: cdc.MarkUnchanged, Finished: cdc.MarkUnchanged, Stamp: unchanged}),
+		oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: unchanged, Organization: unchanged, Started: cdc.MarkUnchanged, Finished: cdc.MarkUnchanged, Stamps: []cdc.Stamp{{Stored: unchanged}}}),
 	},
 	"update of the key": {
 		updateFromMessage(respondentOID, 'K', []any{"7", nil, nil, nil, nil, nil, nil}, "8", "Ann", "3", nil, nil, "open", nil),
-		oneChange(cdc.Update, "7", cdc.Row{ID: "8", Assessment: text("3"), Organization: null, Stamp: null}),
+		oneChange(cdc.Update, "7", cdc.Row{ID: "8", Assessment: text("3"), Organization: null}),
 	},
 	"update that names the same key": {
 		updateFromMessage(respondentOID, 'K', []any{"7", nil, nil, nil, nil, nil, nil}, "7", "Ann", "3", nil, nil, "open", nil),
-		oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: null, Stamp: null}),
+		oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: null}),
 	},
 	"update with a key that is not sent again": {
 		updateFromMessage(respondentOID, 'K', []any{"7", nil, nil, nil, nil, nil, nil}, notSent, "Ann", "3", nil, nil, "open", nil),
-		oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: null, Stamp: null}),
+		oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: null}),
 	},
 	"update with the old row in full": {
 		updateFromMessage(respondentOID, 'O', []any{"7", "Ann", "3", "5", "2026-01-01", "done", "x"}, "7", notSent, "4", notSent, notSent, notSent, notSent),
@@ -191,11 +193,11 @@ var validMessages = map[string]struct {
 	},
 	"update of the key with the old row in full": {
 		updateFromMessage(respondentOID, 'O', []any{"7", "Ann", "3", nil, nil, "open", nil}, "8", "Ann", "3", nil, nil, "open", nil),
-		oneChange(cdc.Update, "7", cdc.Row{ID: "8", Assessment: text("3"), Organization: null, Stamp: null}),
+		oneChange(cdc.Update, "7", cdc.Row{ID: "8", Assessment: text("3"), Organization: null}),
 	},
 	"update with a replica identity that is not the key": {
 		updateFromMessage(respondentOID, 'K', []any{nil, "Ann", nil, nil, nil, nil, nil}, "7", "Bob", "3", nil, nil, "open", nil),
-		oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: null, Stamp: null}),
+		oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: null}),
 	},
 	"empty texts": {
 		updateMessage(respondentOID, "7", "", "", "", nil, "", ""),
@@ -234,7 +236,7 @@ func withStamp(row cdc.Row, value string) cdc.Row {
 
 func withStampOf(row cdc.Row, oid uint32, value string) cdc.Row {
 	of := cdc.ColumnType{OID: oid, Modifier: -1}
-	row.Stamp, row.StampValue = text(of.EncodeStamp(value)), cdc.StampValue{Text: value, Type: of}
+	row.Stamps = []cdc.Stamp{cdc.NewStamp(text(value), of, testKey)}
 	return row
 }
 
@@ -268,7 +270,7 @@ func TestDecodeKeepsNothingOfTheBuffer(t *testing.T) {
 	}
 	clear(data)
 	row := m.Changes[0].New
-	if row.ID != "7" || row.Assessment.Value != "3" || row.Organization.Value != "5" || row.StampValue.Text != "2026-03-18 18:44:09+00" {
+	if row.ID != "7" || row.Assessment.Value != "3" || row.Organization.Value != "5" || row.Stamps[0].Value.Text != "2026-03-18 18:44:09+00" {
 		t.Errorf("the row lives in the buffer: %+v", row)
 	}
 }
@@ -429,7 +431,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(all)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		d := NewDecoder(testMapping, respondentOID, assessmentOID)
+		d := NewDecoder(testMapping, testKey, respondentOID, assessmentOID)
 		for len(data) >= 2 {
 			length := min(int(binary.BigEndian.Uint16(data)), len(data)-2)
 			m, err := d.Decode(data[2 : 2+length])
@@ -444,7 +446,11 @@ func FuzzDecode(f *testing.F) {
 				if c.Table != cdc.Respondent && c.Table != cdc.Assessment || c.Kind < cdc.Insert || c.Kind > cdc.Truncate {
 					t.Fatalf("%+v", c)
 				}
-				for _, value := range []cdc.Text{c.New.Assessment, c.New.Organization, c.New.Stamp, c.New.ExternalID, c.New.CopiedFrom} {
+				values := []cdc.Text{c.New.Assessment, c.New.Organization, c.New.ExternalID, c.New.CopiedFrom}
+				for _, stamp := range c.New.Stamps {
+					values = append(values, stamp.Stored)
+				}
+				for _, value := range values {
 					if value.Null && value.Unchanged || (value.Null || value.Unchanged) && value.Value != "" {
 						t.Fatalf("%+v says two things at once", value)
 					}
@@ -461,7 +467,7 @@ func BenchmarkDecodeUneventfulUpdate(b *testing.B) {
 	expressions.Finished = cdc.Marker{Expression: "status = 'done' and finished_at is not null"}
 	for name, mapping := range map[string]cdc.Mapping{"columns": testMapping, "expressions": expressions} {
 		b.Run(name, func(b *testing.B) {
-			d := NewDecoder(mapping, respondentOID, assessmentOID)
+			d := NewDecoder(mapping, testKey, respondentOID, assessmentOID)
 			if _, err := d.Decode(respondentRelation); err != nil {
 				b.Fatal(err)
 			}

@@ -29,8 +29,8 @@ func drawState(t *rapid.T) cdc.State {
 	s := cdc.State{
 		Started: rapid.Bool().Draw(t, "started"), Completed: rapid.Bool().Draw(t, "completed"),
 		StartedNow: rapid.Bool().Draw(t, "started now"), FinishedNow: rapid.Bool().Draw(t, "finished now"),
-		AwaitsStamp: rapid.Bool().Draw(t, "awaits a stamp"),
-		Stamp:       rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "stamp"),
+		AwaitsStamp: rapid.Bool().Draw(t, "awaits a stamp"), Excluded: rapid.Bool().Draw(t, "excluded"),
+		Stamp: rapid.SampledFrom([]string{"", "x", "y", "x,", ",y"}).Draw(t, "stamp"),
 	}
 	if rapid.Bool().Draw(t, "has assessment") {
 		s.AssessmentID = new(rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "assessment"))

@@ -396,7 +396,7 @@ func (r *reconciler) compare(
 	c := &comparison{
 		source: source, store: r.store, mapping: r.cfg.Target.Mapping, respondent: preflight.Respondent, assessment: preflight.Assessment,
 		queue: r.cfg.Queue, at: at, report: r.cfg.Note, progress: r.cfg.Progress,
-		before: r.attachment.Types, types: types, caughtUp: !newSlot,
+		key: &r.attachment.StampKey, before: r.attachment.Types, types: types, caughtUp: !newSlot,
 		replaced: r.adopted == nil && preflight.Respondent.OID != r.attachment.RespondentOID,
 	}
 	outcome, err := c.run(ctx)

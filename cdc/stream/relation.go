@@ -44,7 +44,9 @@ type rowLayout struct {
 	mods     []int32
 
 	// Indexes of fields; -1 if not mapped.
-	id, assessment, organization, stamp, external, copied int
+	id, assessment, organization, external, copied int
+
+	stamps []int // indexes of fields
 
 	markers []mappedMarker // those that are mapped
 }
@@ -129,7 +131,10 @@ func (d *Decoder) readRelation(c *cursor) error {
 	m := d.mapping
 	if table == cdc.Respondent {
 		p.idColumn = m.ID
-		p.assessment, p.organization, p.stamp = index(m.Assessment), index(m.Organization), index(m.StampColumn())
+		p.assessment, p.organization = index(m.Assessment), index(m.Organization)
+		for _, column := range m.StampColumns() {
+			p.stamps = append(p.stamps, index(column))
+		}
 		for _, marker := range m.Markers() {
 			if marker.IsZero() {
 				continue
@@ -214,21 +219,21 @@ func (p *rowLayout) row(c *cursor, d *Decoder, id string) cdc.Row {
 		return cdc.Row{ID: id, ExternalID: text(p.external), CopiedFrom: idOf(p.copied)}
 	}
 	row := cdc.Row{
-		ID: id, Assessment: idOf(p.assessment), Organization: idOf(p.organization), Stamp: cdc.Text{Null: true},
+		ID: id, Assessment: idOf(p.assessment), Organization: idOf(p.organization), Stamps: p.readStamps(d),
 	}
 	for i := range p.markers {
 		row.SetMark(p.markers[i].kind, p.mark(c, d, &p.markers[i]))
 	}
-	if p.stamp >= 0 {
-		switch f := d.fields[p.stamp]; f.kind {
-		case 't':
-			row.StampValue = cdc.StampValue{Text: string(f.value), Type: p.typeOf(p.stamp)}
-			row.Stamp = cdc.Text{Value: row.StampValue.Type.EncodeStamp(row.StampValue.Text)}
-		case 'u':
-			row.Stamp = cdc.Text{Unchanged: true}
-		}
-	}
 	return row
+}
+
+// readStamps returns the finish stamp of the row that the decoder has read.
+func (p *rowLayout) readStamps(d *Decoder) []cdc.Stamp {
+	return cdc.NewStamps(len(p.stamps), d.stampKey, func(i int) (cdc.Text, cdc.ColumnType) {
+		f := d.fields[p.stamps[i]]
+		value := cdc.Text{Value: string(f.value), Null: f.kind != 't' && f.kind != 'u', Unchanged: f.kind == 'u'}
+		return value, p.typeOf(p.stamps[i])
+	})
 }
 
 // typeOf returns a field's type.

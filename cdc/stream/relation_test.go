@@ -18,7 +18,7 @@ func TestDecodeWithoutOptionalColumns(t *testing.T) {
 		Started: cdc.Marker{Column: "status", Values: []string{"open", "done"}}, Finished: cdc.Marker{Column: "status", Values: []string{"done"}},
 		AssessmentTable: cdc.Name{Schema: "public", Table: "assessment"}, AssessmentID: "id", ExternalID: "external_id",
 	}
-	d := NewDecoder(m, respondentOID, assessmentOID)
+	d := NewDecoder(m, testKey, respondentOID, assessmentOID)
 	for _, described := range []wire{
 		// A column without a name is none that is mapped.
 		relationMessage(respondentOID, "public", "respondent", wireColumn{"id", pgtype.Int8OID}, wireColumn{"", pgtype.TextOID},
@@ -35,11 +35,11 @@ func TestDecodeWithoutOptionalColumns(t *testing.T) {
 	}{
 		{
 			updateMessage(respondentOID, "7", "unmapped", "3", "done"),
-			oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: null, Started: cdc.MarkSet, Finished: cdc.MarkSet, Stamp: null}),
+			oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: null, Started: cdc.MarkSet, Finished: cdc.MarkSet}),
 		},
 		{
 			updateMessage(respondentOID, "7", "unmapped", "3", notSent),
-			oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: null, Started: cdc.MarkUnchanged, Finished: cdc.MarkUnchanged, Stamp: null}),
+			oneChange(cdc.Update, "", cdc.Row{ID: "7", Assessment: text("3"), Organization: null, Started: cdc.MarkUnchanged, Finished: cdc.MarkUnchanged}),
 		},
 		{
 			insertMessage(assessmentOID, "3", "ext", "unmapped"),
@@ -71,7 +71,7 @@ func TestDecodeTakesNothingFromTheRowBefore(t *testing.T) {
 		if m.Changes[0].New.ID == "7" {
 			continue
 		}
-		want := oneChange(cdc.Update, "", cdc.Row{ID: "8", Assessment: unchanged, Organization: unchanged, Started: cdc.MarkUnchanged, Finished: cdc.MarkUnchanged, Stamp: unchanged})
+		want := oneChange(cdc.Update, "", cdc.Row{ID: "8", Assessment: unchanged, Organization: unchanged, Started: cdc.MarkUnchanged, Finished: cdc.MarkUnchanged, Stamps: []cdc.Stamp{{Stored: unchanged}}})
 		if diff := cmp.Diff(want, m); diff != "" {
 			t.Error(diff)
 		}
@@ -101,7 +101,7 @@ func TestDecodeTruncateOfATableThatIsNamedAgain(t *testing.T) {
 
 func TestDecodeWithoutAnAssessmentTable(t *testing.T) {
 	t.Parallel()
-	d := NewDecoder(testMapping, respondentOID, 0)
+	d := NewDecoder(testMapping, testKey, respondentOID, 0)
 	for _, data := range []wire{
 		assessmentRelation, insertMessage(assessmentOID, "3", "ext", "Title", nil), truncateMessage(assessmentOID),
 		relationMessage(0, "public", "none"), insertMessage(0, "3"), deleteMessage(0, 'K', "3"), truncateMessage(0),
@@ -134,7 +134,7 @@ func TestDecodeStopsAtATypeThatAConditionCannotCompare(t *testing.T) {
 	t.Parallel()
 	mapping := testMapping
 	mapping.Finished = cdc.Marker{Expression: "status = 'done' and finished_at > started_at"}
-	d := NewDecoder(mapping, respondentOID, assessmentOID)
+	d := NewDecoder(mapping, testKey, respondentOID, assessmentOID)
 	if _, err := d.Decode(respondentRelation); err != nil {
 		t.Fatal(err)
 	}

@@ -107,7 +107,7 @@ func readUntil(t *testing.T, url, slot string, from cdc.Position, until pglogrep
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	r := &reader{
-		conn: conn, decoder: NewDecoder(testMapping, 0, 0), inbox: newInbox(), from: from, endLSN: until, status: s.cfg.Status, silence: silence,
+		conn: conn, decoder: NewDecoder(testMapping, testKey, 0, 0), inbox: newInbox(), from: from, endLSN: until, status: s.cfg.Status, silence: silence,
 	}
 	r.durable.Store(uint64(from.LSN))
 	ended := make(chan error, 1)

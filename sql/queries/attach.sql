@@ -9,7 +9,7 @@ on conflict (one) do update
   set phase = excluded.phase, system_identifier = excluded.system_identifier, database = excluded.database, database_oid = excluded.database_oid,
       slot = excluded.slot, publication = excluded.publication, publication_created = excluded.publication_created, publish = excluded.publish,
       mapping = excluded.mapping, respondent_oid = excluded.respondent_oid, assessment_oid = excluded.assessment_oid,
-      numeric_id = excluded.numeric_id, column_types = excluded.column_types, next_slot = null, begun_at = now(), attached_at = null;
+      numeric_id = excluded.numeric_id, column_types = excluded.column_types, stamp_key = excluded.stamp_key, next_slot = null, begun_at = now(), attached_at = null;
 
 -- The slot that an adoption creates, so that one that is interrupted leaves none behind.
 -- name: RecordNextSlot

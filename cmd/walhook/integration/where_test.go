@@ -159,7 +159,8 @@ func TestRespondentWhereAfterALostSlot(t *testing.T) {
 func TestRespondentWhereInAPartitionedTable(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, `
-		create table respondent (id bigint, assessment_id bigint, state text, started_at timestamptz, finished_at timestamptz, primary key (id, state))
+		create table respondent (id bigint, assessment_id bigint, state text default 'open', started_at timestamptz,
+		  finished_at timestamptz, primary key (id, state))
 		  partition by list (state);
 		create table respondent_open partition of respondent for values in ('open');
 		create table respondent_rest partition of respondent default;`).With("RESPONDENT_WHERE", "state <> 'preview'")

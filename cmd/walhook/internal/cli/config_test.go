@@ -35,7 +35,7 @@ func TestConfigDefaults(t *testing.T) {
 	const url = "postgres://app:hunter2@db/app"
 	want := map[string]any{
 		"DATABASE_URL": url, "STORE_URL": url, "SLOT": "walhook", "PUBLICATION": "walhook", "PUBLISH": "all",
-		"RESPONDENT_TABLE": "public.respondent", "RESPONDENT_ID": "id", "RESPONDENT_ASSESSMENT": "assessment_id", "RESPONDENT_ORGANIZATION": "",
+		"RESPONDENT_TABLE": "public.respondent", "RESPONDENT_ID": "id", "RESPONDENT_ASSESSMENT": "assessment_id", "RESPONDENT_ORGANIZATION": "", "RESPONDENT_WHERE": "",
 		"STARTED": "started_at", "FINISHED": "finished_at", "FINISH_STAMP": "finished_at",
 		"ASSESSMENT_TABLE": false, "ASSESSMENT_ID": "id", "ASSESSMENT_EXTERNAL_ID": "external_id", "ASSESSMENT_COPIED_FROM": "",
 		"AUTO_ATTACH": false, "LISTEN": "127.0.0.1:9464", "DELIVERY_TIMEOUT": 15 * time.Second, "CONCURRENCY": 64, "ENDPOINT_CONCURRENCY": 8,
@@ -46,8 +46,8 @@ func TestConfigDefaults(t *testing.T) {
 	m := cfg.mapping()
 	got := map[string]any{
 		"DATABASE_URL": cfg.sourceURL(), "STORE_URL": cfg.storeURL(), "SLOT": cfg.Slot, "PUBLICATION": cfg.Publication, "PUBLISH": cfg.Publish,
-		"RESPONDENT_TABLE": m.Respondent.Display(), "RESPONDENT_ID": m.ID, "RESPONDENT_ASSESSMENT": m.Assessment, "RESPONDENT_ORGANIZATION": m.Organization,
-		"STARTED": cfg.Started, "FINISHED": cfg.Finished, "FINISH_STAMP": m.StampColumn(),
+		"RESPONDENT_TABLE": m.Respondent.Display(), "RESPONDENT_ID": m.ID, "RESPONDENT_ASSESSMENT": m.Assessment, "RESPONDENT_ORGANIZATION": m.Organization, "RESPONDENT_WHERE": m.Where.String(),
+		"STARTED": cfg.Started, "FINISHED": cfg.Finished, "FINISH_STAMP": strings.Join(m.StampColumns(), ","),
 		"ASSESSMENT_TABLE": m.HasAssessmentTable(), "ASSESSMENT_ID": cfg.AssessmentID, "ASSESSMENT_EXTERNAL_ID": cfg.AssessmentExternalID,
 		"ASSESSMENT_COPIED_FROM": m.CopiedFrom,
 		"AUTO_ATTACH":            cfg.AutoAttach, "LISTEN": cfg.Listen, "DELIVERY_TIMEOUT": time.Duration(cfg.DeliveryTimeout), "CONCURRENCY": cfg.Concurrency,
@@ -175,9 +175,11 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"RESPONDENT_ID", `"open`, "open", "name of a column", ""},
 		{"RESPONDENT_ASSESSMENT", `"open`, "open", "name of a column", ""},
 		{"RESPONDENT_ORGANIZATION", `"open`, "open", "name of a column", ""},
+		{"RESPONDENT_WHERE", "=yes", "=yes", "a condition is a column", ""},
 		{"STARTED", "=yes", "=yes", "a condition is a column", ""},
 		{"FINISHED", "status=", "status=", "a condition is a column", ""},
-		{"FINISH_STAMP", `"open`, "open", "name of a column", ""},
+		{"FINISH_STAMP", `"open`, "open", "name of a column, or several separated by commas", ""},
+		{"FINISH_STAMP", `a,,b`, "a,,b", "name of a column, or several separated by commas", ""},
 		{"ASSESSMENT_TABLE", "a.b.c", "a.b.c", "schema.table", ""},
 		{"ASSESSMENT_TABLE", `respondent`, "respondent", "WALHOOK_RESPONDENT_TABLE", ""},
 		{"ASSESSMENT_ID", `"open`, "open", "name of a column", assessments},

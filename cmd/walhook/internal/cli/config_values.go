@@ -253,7 +253,6 @@ func (c *Config) readMapping() error {
 		{"RESPONDENT_ID", c.RespondentID, &m.ID, false},
 		{"RESPONDENT_ASSESSMENT", c.RespondentAssessment, &m.Assessment, false},
 		{"RESPONDENT_ORGANIZATION", c.RespondentOrganization, &m.Organization, true},
-		{"FINISH_STAMP", c.FinishStamp, &m.Stamp, true},
 	}
 	if m.HasAssessmentTable() {
 		columns = append(columns, []struct {
@@ -282,6 +281,11 @@ func (c *Config) readMapping() error {
 		}
 		if *column.to, err = cdc.ParseColumn(column.value); err != nil {
 			return &ConfigError{Variable: column.variable, Value: quoted(column.value), Accepted: "the name of a column"}
+		}
+	}
+	if c.FinishStamp != "" {
+		if m.Stamp, err = cdc.ParseColumns(c.FinishStamp); err != nil {
+			return &ConfigError{Variable: "FINISH_STAMP", Value: quoted(c.FinishStamp), Accepted: "the name of a column, or several separated by commas"}
 		}
 	}
 	markers := []struct {

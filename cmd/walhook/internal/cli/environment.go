@@ -22,7 +22,7 @@ var Variables = []setting{
 	{"RESPONDENT_WHERE", "every row", "[condition](conditions.md): which rows are responses. A row that begins to meet it is created then; one that ceases to is forgotten, as if it were deleted"},
 	{"STARTED", "`started_at`", "marker, a [condition](conditions.md): `column`, `column=a|b`, or an expression such as `state in ('done','closed') and submitted > started`"},
 	{"FINISHED", "`finished_at`", "marker"},
-	{"FINISH_STAMP", "the finished marker, if it is a column alone", "column that tells one finish from the next"},
+	{"FINISH_STAMP", "the finished marker, if it is a column alone", "column that tells one finish from the next, or several separated by commas"},
 	{"ASSESSMENT_TABLE", "none", "tailed too, for external ids and copies"},
 	{"ASSESSMENT_ID", "`id`", "its primary key column"},
 	{"ASSESSMENT_EXTERNAL_ID", "`external_id`", "column with the external id"},
