@@ -116,6 +116,7 @@ func (e *examiner) run(ctx context.Context) {
 	e.partitions(ctx)
 	e.administration(ctx)
 	e.webhooks(ctx)
+	e.stamps(ctx)
 	e.sizes(ctx)
 }
 

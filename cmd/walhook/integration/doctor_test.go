@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/url"
 	"os"
@@ -222,6 +223,10 @@ func (d *doctor) beforeAttach(server *pgserver.Server) {
 	d.finds("finish_stamp", catalog.Warn, "done is a flag", "FINISHED", "done")
 	d.finds("finish_stamp", catalog.Warn, "day is a date", "FINISHED", "day")
 	d.finds("finish_stamp", catalog.Warn, "id does not change", "FINISHED", "done", "FINISH_STAMP", "id")
+	d.finds("finish_stamp", catalog.Warn, "day is a date", "FINISHED", "done", "FINISH_STAMP", "id,day")
+	d.finds("finish_stamp", catalog.OK, "a new value of day or finished_at", "FINISHED", "done", "FINISH_STAMP", "day,finished_at")
+	d.finds("condition", catalog.Fail, "WALHOOK_RESPONDENT_WHERE cannot be evaluated", "RESPONDENT_WHERE", "not status")
+	d.finds("columns", catalog.Fail, `no column "stat"`, "RESPONDENT_WHERE", "stat is null")
 
 	d.finds("running_transactions", catalog.OK, "")
 	holder := testenv.Connect(d.T, d.DB)
@@ -411,6 +416,23 @@ func (d *doctor) ofWebhooks() {
 	d.while(refuseDDL, "drop event trigger refuse; drop function public.refuse", "log_partitions", catalog.Fail, "and can get no other: no DDL here")
 	testenv.Exec(d.T, d.Store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now() - interval '2 hours', 1, '1')", id)
 	d.finds("queue", catalog.Warn, "enabled for 2h0m")
+
+	for _, c := range []struct {
+		finished int
+		stamp    string
+		level    catalog.Level
+		says     string
+	}{
+		{10, "null", catalog.Warn, "of 10 finished responses, 10 have no finish stamp: finished_at is NULL"},
+		{10, "case when n > 6 then '1:' || n end", catalog.Warn, "6 have no finish stamp"},
+		{10, "'1:x'", catalog.Warn, "all with a finish stamp have the same: finished_at"},
+		{30, "case when n > 10 then '1:' || n else '1:x' end", catalog.Warn, "10 share one finish stamp"},
+		{10, "case when n > 3 then '1:' || n end", catalog.OK, "of 10 finished responses, few share a finish stamp"},
+		{9, "null", catalog.OK, "fewer than 10"},
+	} {
+		d.while(fmt.Sprintf("insert into walhook.response_state (response_id, flags, stamp) select 'x' || n, 10, %s from generate_series(1, %d) n", c.stamp, c.finished),
+			"delete from walhook.response_state where response_id like 'x%'", "stamp_values", c.level, c.says)
+	}
 
 	// A useless stamp, in a separate attachment.
 	flag := newDoctor(d.T, harness.NewSiteOn(d.T, testenv.Postgres(d.T), "create table respondent (id bigint primary key, assessment_id bigint, begun boolean, done boolean)").With("STARTED", "begun", "FINISHED", "done"))

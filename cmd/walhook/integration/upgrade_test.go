@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgtype"
 
+	"walhook/cdc"
 	"walhook/cmd/walhook/internal/harness"
 	"walhook/testenv"
 )
@@ -57,6 +59,15 @@ func TestReleasedStoreGoesOn(t *testing.T) {
 				t.Errorf("plan of an upgrade: status %d\n%s", status, out)
 			}
 			s.Attach()
+			var key cdc.StampKey
+			if err := key.UnmarshalText([]byte(testenv.Psql(t, s.Store, "select stamp_key from walhook.attachment"))); err != nil {
+				t.Error(err)
+			}
+			value := cdc.NewStamp(cdc.Text{Value: "2026-02-03 04:05:06+00"}, cdc.ColumnType{OID: pgtype.TextOID, Modifier: -1}, &key).Stored.Value
+			stamp := testenv.Psql(t, s.Store, "select stamp from walhook.response_state where response_id = '1'")
+			if want := strings.Replace(value, "25:", "?:", 1); stamp != want {
+				t.Errorf("the stamp of a finished response is %s, not %s", stamp, want)
+			}
 			d := s.Start().Ready()
 			s.Exec("insert into respondent (id, assessment_id, started_at) values (60, 1, now())")
 			s.Expect("/hook", "started 60")

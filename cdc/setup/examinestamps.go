@@ -1,0 +1,66 @@
+package setup
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+)
+
+const (
+	// stampSample is about how many recorded responses stamps reads.
+	stampSample = 100_000
+
+	// minStamps is how many finished responses say something about their stamps.
+	minStamps = 10
+)
+
+// stamps checks the recorded finish stamps: one that is NULL, constant or shared does not tell one finish from the next.
+func (e *examiner) stamps(ctx context.Context) {
+	columns := e.cfg.Target.Mapping.StampColumns()
+	if len(columns) == 0 {
+		return
+	}
+	const check = "stamp_values"
+	var percent float64
+	err := e.store.QueryRow(ctx, `
+		select least(100, 100 * $1 / greatest(c.reltuples, 1))::float8 from pg_catalog.pg_class c
+		 where c.oid = 'walhook.response_state'::pg_catalog.regclass`, float64(stampSample)).Scan(&percent)
+	if err != nil {
+		e.cannotCheck(check, err)
+		return
+	}
+	var finished, stamped, shared int64
+	err = e.store.QueryRow(ctx, `
+		with finished as (
+		  select s.stamp from walhook.response_state s tablesample system ($1) where s.flags & $2 = $3
+		)
+		select count(*), count(f.stamp),
+		       coalesce((select count(*) from finished g where g.stamp is not null group by g.stamp order by 1 desc limit 1), 0)
+		  from finished f`, percent, cdc.FlagFinishedNow|cdc.FlagExcluded, cdc.FlagFinishedNow).Scan(&finished, &stamped, &shared)
+	if err != nil {
+		e.cannotCheck(check, err)
+		return
+	}
+	const remedy = "set WALHOOK_FINISH_STAMP to a column that changes with each finish (detach and attach)"
+	of, column := fmt.Sprintf("%d finished responses", finished), strings.Join(columns, ", ")
+	if percent < 100 {
+		of = "a sample of " + of
+	}
+	switch {
+	case finished < minStamps:
+		e.note(catalog.OK, check, "fewer than 10 responses are finished, which says nothing about their finish stamps", "")
+	case stamped*2 < finished:
+		e.note(catalog.Warn, check, fmt.Sprintf("of %s, %d have no finish stamp: %s is NULL, and the first value after that counts as the stamp of the same finish",
+			of, finished-stamped, column), remedy)
+	case shared == stamped:
+		e.note(catalog.Warn, check, fmt.Sprintf("of %s, all with a finish stamp have the same: %s does not tell one finish from the next", of, column), remedy)
+	case shared >= minStamps && shared*10 > stamped:
+		e.note(catalog.Warn, check, fmt.Sprintf("of %s, %d share one finish stamp: a further finish is only seen if it changes %s", of, shared, column),
+			remedy+"; one import or bulk update that finished all of them is no problem")
+	default:
+		e.note(catalog.OK, check, fmt.Sprintf("of %s, few share a finish stamp", of), "")
+	}
+}
