@@ -96,7 +96,7 @@ func TestRetypedColumnOfAStamp(t *testing.T) {
 }
 
 // Nobody can find a value by hashing guesses, or see that two installations have the same one.
-func TestStampsAreKeyed(t *testing.T) {
+func TestKeyedStampsDiffer(t *testing.T) {
 	t.Parallel()
 	kind := ColumnType{25, -1}
 	one, other := NewStamp(text("yes"), kind, testKey).Stored.Value, NewStamp(text("yes"), kind, &StampKey{}).Stored.Value

@@ -52,7 +52,7 @@ func TestSeveralFinishStamps(t *testing.T) {
 }
 
 // The state has no hash that a guess could be compared with, and each attachment has other ones.
-func TestStampsRevealNoAnswer(t *testing.T) {
+func TestStampsAreKeyed(t *testing.T) {
 	t.Parallel()
 	const stamps = "select string_agg(stamp, ' ' order by response_id) from walhook.response_state"
 	s := harness.NewSite(t, harness.SampleSchema).With("FINISHED", "finished_at", "FINISH_STAMP", "essay")
