@@ -100,7 +100,7 @@ func scanDelivery(rows pgx.Rows, extra ...any) (*schedule.Delivery, error) {
 	var n nullableColumns
 	to := append([]any{
 		&d.ID, &d.WebhookID, &n.lsn, &d.Ordinal, &n.xid, &d.CommittedAt, &d.Attempts, &n.event, &d.Kind, &d.ResponseID,
-		&n.version, &n.origin,
+		&n.version, &n.messageID, &n.origin,
 	}, extra...)
 	if err := rows.Scan(to...); err != nil {
 		return nil, fmt.Errorf("read a pending delivery: %w", err)

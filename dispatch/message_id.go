@@ -33,8 +33,9 @@ func MessageID(origin string, lsn pglogrepl.LSN, ordinal int64, eventType cdc.Ev
 	return hashID(text)
 }
 
-// ManualMessageID returns the webhook-id of a test delivery or a manual redelivery, which are messages of their own.
-// It hashes the text
+// ManualMessageID returns the webhook-id of a test delivery, which is a message of its own. A redelivery has the
+// webhook-id of the first delivery, which is stored with it; only those that an earlier version queued are messages of
+// their own. It hashes the text
 //
 //	origin|delivery id
 //

@@ -170,15 +170,17 @@ func (q *Queue) Began() { q.scheduler.schedule.QueueLoadAll() }
 
 // nullableColumns are columns of a delivery that may be NULL, or need a conversion.
 type nullableColumns struct {
-	lsn     pgtype.Uint64
-	xid     pgtype.Int8
-	version pgtype.Int8
-	event   int16
+	lsn       pgtype.Uint64
+	xid       pgtype.Int8
+	version   pgtype.Int8
+	messageID pgtype.Text
+	event     int16
 
 	origin string
 }
 
 func (n *nullableColumns) into(d *schedule.Delivery) {
 	d.LSN, d.XID, d.Version, d.Event = pglogrepl.LSN(n.lsn.Uint64), n.xid.Int64, n.version.Int64, cdc.EventType(n.event)
+	d.MessageID = n.messageID.String
 	d.Origin = unique.Make(n.origin).Value() // shared by all deliveries of that origin
 }

@@ -120,15 +120,19 @@ func (s *Scheduler) attempt(d *schedule.Delivery) post.Outcome {
 	if d.Hook.TargetErr != nil {
 		return post.Misconfigured(d.Hook.TargetErr, time.Now())
 	}
-	id := messageID(d)
 	body := post.AppendBody(make([]byte, 0, 128), d.Event.String(), d.CommittedAt, d.ResponseID, s.numericID.Load())
-	outcome := s.cfg.Client.Attempt(s.attemptCtx, post.Request{Target: d.Hook.Target, MessageID: id, Body: body})
+	outcome := s.cfg.Client.Attempt(s.attemptCtx, post.Request{
+		Target: d.Hook.Target, MessageID: messageID(d), Test: d.Kind == schedule.KindTest, Body: body,
+	})
 	outcome.Error = s.storable(outcome.Error)
 	return outcome
 }
 
 func messageID(d *schedule.Delivery) string {
-	if d.Kind == schedule.KindTest || d.Kind == schedule.KindManual {
+	switch {
+	case d.MessageID != "":
+		return d.MessageID
+	case d.Kind == schedule.KindTest || d.Kind == schedule.KindManual:
 		return ManualMessageID(d.Origin, d.ID)
 	}
 	return MessageID(d.Origin, d.LSN, d.Ordinal, d.Event, d.WebhookID)

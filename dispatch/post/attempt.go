@@ -22,13 +22,17 @@ const maxDrain = time.Second
 type Request struct {
 	Target    *Target
 	MessageID string
+	Test      bool // a test delivery, which the header walhook-test marks
 
 	// Body must not be changed after the call, not even after its return: the transport may still be sending it.
 	Body []byte
 }
 
-// contentType is shared by all requests: the transport does not write to headers.
-var contentType = []string{"application/json"}
+// These values are shared by all requests: the transport does not write to headers.
+var (
+	contentType = []string{"application/json"}
+	isTest      = []string{"true"}
+)
 
 // Attempt makes one POST and returns its outcome, which includes every error.
 //
@@ -96,6 +100,9 @@ func (c *Client) newRequest(ctx context.Context, r Request, at time.Time, signat
 	req.Header["webhook-timestamp"] = values[1:2:2]
 	if signature != "" {
 		req.Header["webhook-signature"] = values[2:3:3]
+	}
+	if r.Test {
+		req.Header["walhook-test"] = isTest
 	}
 	if auth != "" {
 		req.Header["Authorization"] = []string{auth}

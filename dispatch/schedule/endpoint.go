@@ -23,6 +23,7 @@ const (
 type Delivery struct {
 	Version     int64  // of its webhook, as the store had it when the delivery was read
 	Origin      string // the part of its webhook-id that names the store
+	MessageID   string // of a redelivery: the webhook-id of the first delivery; otherwise empty, and computed
 	ID          int64
 	WebhookID   int64
 	ResponseID  string

@@ -156,7 +156,7 @@ as $$
   limit 1
 $$;
 comment on function walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) is
-  'The webhook-id header of a delivery; deterministic.';
+  'The webhook-id header of a delivery that is not a redelivery; deterministic.';
 
 -- The daemon's sessions listen on this channel; a notification says only that something changed.
 create or replace function walhook.wake() returns trigger

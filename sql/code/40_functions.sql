@@ -112,16 +112,19 @@ begin
   end if;
 
   perform walhook.tell_what_waits(hook, old.kind = 2);
-  insert into walhook.queue as q (webhook_id, lsn, ordinal, committed_at, next_attempt_at, redelivery_of, event_type, kind, response_id)
+  insert into walhook.queue as q (webhook_id, lsn, ordinal, committed_at, next_attempt_at, redelivery_of, event_type, kind, response_id, message_id)
   values (old.webhook_id, old.lsn, old.ordinal, old.committed_at, now(), coalesce(old.redelivery_of, old.delivery_id),
-          old.event_type, case old.kind when 2 then 2 else 3 end, old.response_id)
+          old.event_type, case old.kind when 2 then 2 else 3 end, old.response_id,
+          coalesce(old.message_id, walhook.message_id(case old.kind when 2 then 2 else 0 end::smallint, coalesce(old.redelivery_of, old.delivery_id),
+                                                      old.lsn, old.ordinal, old.event_type, old.webhook_id)))
   returning q.delivery_id into queued;
   perform pg_notify('walhook', '');
   return queued;
 end
 $$;
 comment on function walhook.redeliver(bigint) is
-  'Sends an ended delivery again, as a new delivery, and returns the new id. A pending delivery becomes due now and keeps its id.';
+  'Sends an ended delivery again, as a new delivery with the webhook-id of the first, and returns the new delivery''s id. A pending delivery becomes '
+  'due now and keeps its id.';
 
 create or replace function walhook.retry_now(webhook_id bigint) returns bigint
 language plpgsql security definer
@@ -168,8 +171,9 @@ begin
        and l.finished_at >= redeliver_failed.since and l.kind <> 2
      order by coalesce(l.redelivery_of, l.delivery_id), l.delivery_id
   )
-  insert into walhook.queue (webhook_id, lsn, ordinal, committed_at, next_attempt_at, redelivery_of, event_type, kind, response_id)
-  select f.webhook_id, f.lsn, f.ordinal, f.committed_at, now(), f.origin, f.event_type, 3, f.response_id
+  insert into walhook.queue (webhook_id, lsn, ordinal, committed_at, next_attempt_at, redelivery_of, event_type, kind, response_id, message_id)
+  select f.webhook_id, f.lsn, f.ordinal, f.committed_at, now(), f.origin, f.event_type, 3, f.response_id,
+         coalesce(f.message_id, walhook.message_id(0::smallint, f.origin, f.lsn, f.ordinal, f.event_type, f.webhook_id))
     from failed f
    where not exists (select from walhook.log_entry l where l.redelivery_of = f.origin and l.succeeded)
      and not exists (select from walhook.queue q where q.response_id = f.response_id and q.redelivery_of = f.origin)

@@ -15,15 +15,15 @@ create or replace view walhook.delivery_log as
   select d.delivery_id, d.webhook_id, walhook.local_time(d.ended_at) as delivered_at, d.response_id,
          walhook.event_name(d.event_type) as event_type, d.status, d.attempts, d.http_status, d.error, d.kind = 2 as test, d.kind = 1 as recovered,
          walhook.local_time(d.next_attempt_at) as next_attempt_at, d.redelivery_of,
-         walhook.message_id(d.kind, d.delivery_id, d.lsn, d.ordinal, d.event_type, d.webhook_id) as message_id,
+         coalesce(d.message_id, walhook.message_id(d.kind, d.delivery_id, d.lsn, d.ordinal, d.event_type, d.webhook_id)) as message_id,
          d.ended_at as delivered_at_tz, d.next_attempt_at as next_attempt_at_tz
     from (
       select q.delivery_id, q.webhook_id - 0 as webhook_id, q.last_attempt_at as ended_at, q.response_id, q.event_type, text 'pending' as status, q.attempts,
-             q.http_status, q.error, q.kind, q.next_attempt_at, q.redelivery_of, q.lsn, q.ordinal
+             q.http_status, q.error, q.kind, q.next_attempt_at, q.redelivery_of, q.lsn, q.ordinal, q.message_id
         from walhook.queue q
       union all
       select l.delivery_id, l.webhook_id, l.finished_at, l.response_id, l.event_type, case when l.succeeded then 'success' else 'failed' end, l.attempts,
-             l.http_status, l.error, l.kind, null, l.redelivery_of, l.lsn, l.ordinal
+             l.http_status, l.error, l.kind, null, l.redelivery_of, l.lsn, l.ordinal, l.message_id
         from walhook.log_entry l
     ) d;
 comment on view walhook.delivery_log is 'One row per delivery. A pending one will be tried or retried; success and failed are final.';
@@ -40,7 +40,7 @@ comment on column walhook.delivery_log.test is 'Whether it is a test, queued by 
 comment on column walhook.delivery_log.recovered is 'Whether a comparison with the table found it rather than the stream.';
 comment on column walhook.delivery_log.next_attempt_at is 'When a pending delivery is due for a retry, in the same time zone; NULL: as soon as possible.';
 comment on column walhook.delivery_log.redelivery_of is 'The delivery that it repeats, if it is a redelivery.';
-comment on column walhook.delivery_log.message_id is 'The webhook-id header that the receiver saw.';
+comment on column walhook.delivery_log.message_id is 'The webhook-id header that the receiver saw. A redelivery has that of the first delivery.';
 comment on column walhook.delivery_log.delivered_at_tz is 'delivered_at with its zone. Filter and sort by delivered_at, which has indexes.';
 comment on column walhook.delivery_log.next_attempt_at_tz is 'next_attempt_at with its zone.';
 

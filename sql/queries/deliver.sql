@@ -136,7 +136,7 @@ update walhook.endpoint
 -- indexes: by the primary key, where it takes responses for few, it would read the whole queue before it. So below.
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version, q.message_id,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n, q.keeps,
@@ -181,7 +181,7 @@ order by l.n, q.delivery_id;
 -- Events and redeliveries take turns, and redeliveries leave half of the room, so that neither waits behind a backlog of the other.
 -- name: FetchDue
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version, q.message_id,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n
@@ -218,7 +218,7 @@ order by l.n, q.next_attempt_at, q.delivery_id;
 -- Test deliveries ignore the webhook's switch and the order.
 -- name: FetchTests
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version, q.message_id,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n
@@ -233,7 +233,7 @@ order by l.n, q.next_attempt_at;
 -- The head of a response's line, after another one ended and is gone. stale is as in WaitingSummary, about the response.
 -- name: FetchSuccessor
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
-       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version,
+       (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version, q.message_id,
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        (q.next_attempt_at is null
@@ -301,7 +301,7 @@ with r as (
   select * from unnest(@results::walhook.result_in[])
 ), gone as (
   delete from walhook.queue q using r where q.delivery_id = r.delivery_id
-  returning q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.committed_at, q.redelivery_of, q.attempts, q.event_type, q.kind, q.response_id,
+  returning q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.committed_at, q.redelivery_of, q.attempts, q.event_type, q.kind, q.response_id, q.message_id,
             r.succeeded, nullif(r.http_status, 0) as http_status, nullif(r.error, '') as error,
             now() - make_interval(secs => r.age / 1000.0) as finished_at, r.duration, r.logged
 ), attempted as (
@@ -310,9 +310,9 @@ with r as (
     from gone g where g.logged and (not g.succeeded or g.attempts > 0)
 )
 insert into walhook.log (delivery_id, webhook_id, lsn, ordinal, committed_at, finished_at, redelivery_of, attempts,
-                         http_status, event_type, kind, succeeded, response_id, error)
+                         http_status, event_type, kind, succeeded, response_id, message_id, error)
 select g.delivery_id, g.webhook_id, g.lsn, g.ordinal, g.committed_at, g.finished_at, g.redelivery_of, g.attempts + 1,
-       g.http_status, g.event_type, g.kind, g.succeeded, g.response_id, g.error
+       g.http_status, g.event_type, g.kind, g.succeeded, g.response_id, g.message_id, g.error
   from gone g where g.logged;
 
 -- Failed attempts that will be repeated. The attempts made before are told, so that recording

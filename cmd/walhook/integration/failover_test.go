@@ -446,7 +446,7 @@ func TestMessageIDsOutliveTheSource(t *testing.T) {
 	s.Receiver.Respond("/hook", testenv.Always(testenv.Reply{Status: 500}))
 	testenv.Psql(t, s.Store, fmt.Sprintf("select walhook.redeliver(max(delivery_id)), walhook.test_webhook(%d, '1') from walhook.delivery_log", hook))
 	s.Exec("insert into respondent (id, assessment_id, started_at) values (2, 1, now())")
-	const ids = "select kind, message_id from walhook.queue q join walhook.delivery_log l using (delivery_id) where q.delivery_id <= 4 order by 1"
+	const ids = "select q.kind, l.message_id from walhook.queue q join walhook.delivery_log l using (delivery_id) where q.delivery_id <= 4 order by 1"
 	s.WaitLog("select count(*) filter (where attempts > 0) from walhook.delivery_log where status = 'pending'", "3")
 	want := testenv.Psql(t, s.Store, ids)
 

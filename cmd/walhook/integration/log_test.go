@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"walhook/cmd/walhook/internal/harness"
+	"walhook/sql"
 	"walhook/testenv"
 )
 
@@ -106,6 +107,16 @@ func TestLogSuccesses(t *testing.T) {
 	}
 }
 
+// sameMessage expects requests with one body and one webhook-id.
+func sameMessage(t *testing.T, requests ...testenv.Request) {
+	t.Helper()
+	for _, r := range requests {
+		if r.Body != requests[0].Body || r.Header.Get("Webhook-Id") != requests[0].Header.Get("Webhook-Id") {
+			t.Errorf("%v was sent again as %v", requests[0], r)
+		}
+	}
+}
+
 func TestTestWebhook(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("ASSESSMENT_TABLE", "public.assessment", "RESPONDENT_ORGANIZATION", "organization_id")
@@ -154,7 +165,7 @@ func TestTestWebhook(t *testing.T) {
 	checkMessageIDs(s)
 }
 
-// A redelivery is a new delivery with its own id and the same body.
+// A redelivery is a new delivery of the same message: it has the body and the webhook-id of the first.
 func TestRedeliver(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema).With("MAX_ATTEMPTS", "1", "RETRY_CAP", "2h")
@@ -170,14 +181,32 @@ func TestRedeliver(t *testing.T) {
 	}
 	s.Receiver.Wait(t, 2, harness.Patience)
 	s.Fence()
-	requests := s.Receiver.Requests()
-	if requests[0].Body != requests[1].Body || requests[0].Header.Get("Webhook-Id") == requests[1].Header.Get("Webhook-Id") {
-		t.Errorf("the redelivery was %v after %v", requests[1], requests[0])
-	}
+	sameMessage(t, s.Receiver.Requests()...)
 	got := testenv.Psql(t, s.Store, "select delivery_id, status, test, recovered, redelivery_of from walhook.delivery_log order by 1")
 	if want := fmt.Sprintf("%d|success|f|f|\n%d|success|f|f|%d", first, again, first); got != want {
 		t.Errorf("the log has\n%s\ninstead of\n%s", got, want)
 	}
+	// So does a redelivery of a redelivery, though a new slot has given deliveries another origin meanwhile.
+	testenv.Exec(t, s.Store, sql.RecordOrigin.SQL)
+	testenv.Exec(t, s.Store, "select walhook.redeliver($1)", again)
+	sameMessage(t, s.Receiver.Wait(t, 3, harness.Patience)...)
+
+	// A test is a message of its own, and is marked as one at each of its deliveries.
+	test := testenv.Value[int64](t, s.Store, "select walhook.test_webhook($1)", hook)
+	s.WaitLog(fmt.Sprintf("select status from walhook.delivery_log where delivery_id = %d", test), "success")
+	testenv.Exec(t, s.Store, sql.RecordOrigin.SQL)
+	testenv.Exec(t, s.Store, "select walhook.redeliver($1)", test)
+	requests := s.Receiver.Wait(t, 5, harness.Patience)
+	sameMessage(t, requests[3:]...)
+	if requests[0].Header.Get("Webhook-Id") == requests[3].Header.Get("Webhook-Id") {
+		t.Errorf("a test has the webhook-id of an event: %v", requests[3].Header)
+	}
+	for i, r := range requests {
+		if got := strings.Join(r.Header.Values("walhook-test"), ","); got != []string{"", "true"}[i/3] {
+			t.Errorf("request %d has walhook-test: %q", i, got)
+		}
+	}
+	s.WaitLog("select count(*) from walhook.delivery_log where status = 'success'", "5")
 	checkMessageIDs(s)
 
 	// All that failed, except those that a redelivery has delivered since.
