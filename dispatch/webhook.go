@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -87,7 +88,7 @@ func scanWebhook(rows pgx.Rows, before *schedule.Webhooks) (*schedule.Webhook, e
 		left             *time.Duration
 	)
 	if err := rows.Scan(
-		&w.ID, &w.URL, &eventType, &w.Enabled, &w.Ordered, &w.Logged, &secret, &previous, &until, &left,
+		&w.ID, &w.URL, &eventType, &w.Enabled, &w.Ordered, &w.Logged, &secret, &previous, &until, &w.Headers, &left,
 		&w.EndpointID, &w.Version, &w.Activation, &w.PreviousEndpoints,
 	); err != nil {
 		return nil, fmt.Errorf("load the webhooks: %w", err)
@@ -102,12 +103,17 @@ func scanWebhook(rows pgx.Rows, before *schedule.Webhooks) (*schedule.Webhook, e
 		secrets = append(secrets, *previous)
 	}
 	if old := before.ByID[w.ID]; old != nil && old.URL == w.URL &&
-		old.Secret == w.Secret && old.PreviousSecret == w.PreviousSecret && old.PreviousUntil.Equal(w.PreviousUntil) {
+		old.Secret == w.Secret && old.PreviousSecret == w.PreviousSecret && old.PreviousUntil.Equal(w.PreviousUntil) &&
+		maps.Equal(old.Headers, w.Headers) {
 		w.Target, w.TargetErr = old.Target, old.TargetErr
 		return &w, nil
 	}
 	w.Target, w.TargetErr = post.NewTarget(w.URL, secrets...)
-	if w.Target != nil && w.PreviousSecret != "" {
+	if w.Target == nil {
+		return &w, nil
+	}
+	w.Target.SetHeaders(w.Headers)
+	if w.PreviousSecret != "" {
 		w.Target.RetireLastSecret(time.Now().Add(*left))
 	}
 	return &w, nil

@@ -78,7 +78,8 @@ func storeWithSecrets(t *testing.T) string {
 		values ('attached', '1', 'd', 's', 'p', 'all', '{}', 1, 0, true);
 		insert into walhook.position (turn, lsn) values (1, '0/1');
 		insert into walhook.response_state (response_id, assessment_id, flags, fate, fired_at) values ('1', '1', 0, 1, now()), ('2', '2', 0, 1, now());
-		insert into walhook.webhook (url, event_type, secret) values ('https://hunter2@example.com/hunter2?k=hunter2', 'response.created', walhook.new_secret());
+		insert into walhook.webhook (url, event_type, secret, headers)
+		values ('https://hunter2@example.com/hunter2?k=hunter2', 'response.created', walhook.new_secret(), '{"X-Key": "hunter2"}');
 		select walhook.rotate_secret(1) is null;
 		update walhook.endpoint set failures = 3, last_error = 'HTTP 500', failing_since = now();
 		insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values (1, now(), 1, '1');
@@ -93,7 +94,7 @@ func TestViewerReadsNoSecret(t *testing.T) {
 	viewer := as(t, url, "walhook_viewer")
 	denied(
 		t, viewer, "a viewer",
-		"select url from walhook.webhook", "select secret from walhook.webhook", "select previous_secret from walhook.webhook",
+		"select url from walhook.webhook", "select secret from walhook.webhook", "select previous_secret from walhook.webhook", "select headers from walhook.webhook",
 		"select * from walhook.webhook", "table walhook.webhook", "copy walhook.webhook to stdout", "copy (select url from walhook.webhook) to stdout",
 		"select w from walhook.webhook w", "select row_to_json(w) from walhook.webhook w", "select id from walhook.webhook where url like '%h%'",
 		"select id from walhook.webhook order by secret", "select count(url) from walhook.webhook", "select id from walhook.webhook for update",

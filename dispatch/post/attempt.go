@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync"
@@ -92,7 +93,7 @@ func (c *Client) newRequest(ctx context.Context, r Request, at time.Time, signat
 	req := bare.WithContext(ctx)
 	// One array behind the values of this attempt saves an allocation each.
 	values := [...]string{r.MessageID, strconv.FormatInt(at.Unix(), 10), signature}
-	req.Header = make(http.Header, 8)
+	req.Header = make(http.Header, 8+len(r.Target.headers))
 	req.Header["Content-Type"] = contentType
 	req.Header["User-Agent"] = c.userAgent
 	// In lower case, as Standard Webhooks spells them. For HTTP it makes no difference.
@@ -104,9 +105,10 @@ func (c *Client) newRequest(ctx context.Context, r Request, at time.Time, signat
 	if r.Test {
 		req.Header["walhook-test"] = isTest
 	}
-	if auth != "" {
+	if auth != "" && r.Target.headers["authorization"] == nil {
 		req.Header["Authorization"] = []string{auth}
 	}
+	maps.Copy(req.Header, r.Target.headers)
 	req.ContentLength = int64(len(r.Body))
 	// With GetBody the transport moves on to another connection if nothing was sent on the first, and only then. A POST
 	// that the server may have seen is an attempt, which the caller counts and repeats.

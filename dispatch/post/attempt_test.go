@@ -79,6 +79,45 @@ func TestRequestIsExactlyAsPromised(t *testing.T) {
 	}
 }
 
+// A webhook's own headers come beside the others and change nothing of them, but for the credentials of the URL.
+func TestOwnHeaders(t *testing.T) {
+	t.Parallel()
+	got := make(chan http.Header, 1)
+	s := newReceiver(t, func(w http.ResponseWriter, r *http.Request) {
+		got <- r.Header
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, "no such key %s, nor %q of %s", r.Header["X-Key"], r.Header["Idempotency-Key"], strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+	})
+	target := newTestTarget(t, "http://anna:pa%24s@"+strings.TrimPrefix(s.URL, "http://")+"/", specSecret)
+	c := newTestClient(t, ClientConfig{Version: "1.2.3"})
+	send := func() (http.Header, Outcome) {
+		o := c.Attempt(t.Context(), Request{Target: target, MessageID: "msg_1", Test: true, Body: []byte(`{}`)})
+		header := <-got
+		if signature := header.Get("webhook-signature"); !strings.HasPrefix(signature, "v1,") {
+			t.Errorf("webhook-signature: %q", signature)
+		}
+		header.Del("webhook-timestamp")
+		header.Del("webhook-signature")
+		return header, o
+	}
+	want, _ := send()
+	if got := want.Get("walhook-test"); got != "true" {
+		t.Errorf("walhook-test of a test: %q", got)
+	}
+	target.SetHeaders(map[string]string{"X-Key": " key-hunter2 ", "authorization": "Bearer to-ken", "Idempotency-Key": "ü", "X-Empty": ""})
+	for name, value := range map[string]string{"X-Key": "key-hunter2", "Authorization": "Bearer to-ken", "Idempotency-Key": "ü", "X-Empty": ""} {
+		want[name] = []string{value}
+	}
+	header, o := send()
+	if diff := cmp.Diff(want, header); diff != "" {
+		t.Errorf("header (-want +got):\n%s", diff)
+	}
+	// An echo of them is not kept.
+	if want := `HTTP 400 Bad Request: no such key [[redacted]], nor ["ü"] of [redacted]`; o.Error != want {
+		t.Errorf("error %q, not %q", o.Error, want)
+	}
+}
+
 func TestUnsignedRequestHasNoSignature(t *testing.T) {
 	t.Parallel()
 	s := newReceiver(t, func(_ http.ResponseWriter, r *http.Request) {

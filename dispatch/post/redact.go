@@ -36,64 +36,79 @@ type redactor struct {
 	long  string   // the others, with a separator that folded text never holds
 }
 
+// add hides a part that has at least so many bytes.
+func (r *redactor) add(part string, atLeast int) {
+	part = fold(clean(part))
+	switch {
+	case len(part) < atLeast:
+	case len(part) < gramBytes:
+		if !slices.Contains(r.short, part) {
+			r.short = append(r.short, part)
+		}
+	case !strings.Contains(r.long, part):
+		r.long += part + "\x00"
+	}
+}
+
+// addForms hides a part, which a reply may quote as it was, decoded, or encoded again.
+func (r *redactor) addForms(part string, atLeast int) {
+	r.add(part, atLeast)
+	r.add(url.QueryEscape(part), atLeast)
+	for _, unescape := range []func(string) (string, error){url.PathUnescape, url.QueryUnescape} {
+		if plain, err := unescape(part); err == nil {
+			r.add(plain, atLeast)
+			r.add(url.QueryEscape(plain), atLeast)
+			r.add(url.PathEscape(plain), atLeast)
+		}
+	}
+}
+
+// addHeader hides the value of a header, and what follows the scheme in one such as "Bearer TOKEN".
+func (r *redactor) addHeader(value string) {
+	r.addForms(value, minValue)
+	credentials := value[strings.LastIndexByte(value, ' ')+1:]
+	r.addForms(credentials, minValue)
+	if plain, err := base64.StdEncoding.DecodeString(credentials); err == nil {
+		r.addForms(string(plain), minValue)
+		_, password, _ := strings.Cut(string(plain), ":")
+		r.addForms(password, minValue)
+	}
+}
+
 func newRedactor(u *url.URL, secrets ...string) *redactor {
 	r := new(redactor)
-	add := func(part string, atLeast int) {
-		part = fold(clean(part))
-		switch {
-		case len(part) < atLeast:
-		case len(part) < gramBytes:
-			if !slices.Contains(r.short, part) {
-				r.short = append(r.short, part)
-			}
-		case !strings.Contains(r.long, part):
-			r.long += part + "\x00"
-		}
-	}
-	// A reply may quote a part as it was, decoded, or encoded again.
-	addForms := func(part string, atLeast int) {
-		add(part, atLeast)
-		add(url.QueryEscape(part), atLeast)
-		for _, unescape := range []func(string) (string, error){url.PathUnescape, url.QueryUnescape} {
-			if plain, err := unescape(part); err == nil {
-				add(plain, atLeast)
-				add(url.QueryEscape(plain), atLeast)
-				add(url.PathEscape(plain), atLeast)
-			}
-		}
-	}
 	if u.User != nil {
-		addForms(u.User.String(), minValue)
-		add(userPass(u.User), minValue)
-		add(basicAuth(u.User), minValue)
-		addForms(u.User.Username(), minValue)
+		r.addForms(u.User.String(), minValue)
+		r.add(userPass(u.User), minValue)
+		r.add(basicAuth(u.User), minValue)
+		r.addForms(u.User.Username(), minValue)
 		if password, ok := u.User.Password(); ok {
-			addForms(password, minValue)
+			r.addForms(password, minValue)
 		}
 	}
-	addForms(u.RequestURI(), 2)
+	r.addForms(u.RequestURI(), 2)
 	if path := u.EscapedPath(); len(path) > 1 {
-		addForms(path, 2)
+		r.addForms(path, 2)
 		for segment := range strings.SplitSeq(path, "/") {
-			addForms(segment, minSegment)
+			r.addForms(segment, minSegment)
 		}
 	}
 	for _, list := range []string{u.RawQuery, u.EscapedFragment()} {
-		addForms(list, minValue)
+		r.addForms(list, minValue)
 		for pair := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == '&' || r == ';' }) {
 			key, value, found := strings.Cut(pair, "=")
 			if !found {
 				value = key
 			}
-			addForms(value, minValue)
+			r.addForms(value, minValue)
 		}
 	}
 	for _, secret := range secrets {
 		encoded := strings.TrimPrefix(secret, secretPrefix)
-		addForms(encoded, minValue)
+		r.addForms(encoded, minValue)
 		if key, err := base64.StdEncoding.DecodeString(encoded); err == nil {
-			add(hex.EncodeToString(key), minValue)
-			add(base64.URLEncoding.EncodeToString(key), minValue)
+			r.add(hex.EncodeToString(key), minValue)
+			r.add(base64.URLEncoding.EncodeToString(key), minValue)
 		}
 	}
 	return r

@@ -2,11 +2,15 @@ package post
 
 import (
 	"encoding/base64"
+	"net/http"
+	"net/textproto"
 	"net/url"
+	"strings"
 	"time"
 )
 
-// Target is the destination of a webhook's deliveries: its URL and its signing secrets, which [NewTarget] has checked.
+// Target is the destination of a webhook's deliveries: its URL and its signing secrets, which [NewTarget] has checked,
+// and its headers.
 // It is immutable and may be used concurrently. It prints as scheme and host.
 //
 // There may be ten thousand in memory, so a Target keeps the URL as text, and each attempt parses it.
@@ -14,6 +18,7 @@ type Target struct {
 	rawURL  string
 	secrets []string
 	signer  *Signer
+	headers http.Header
 }
 
 // NewTarget prepares a webhook's URL and secrets; a webhook without secrets is sent unsigned. Its error wraps
@@ -34,6 +39,18 @@ func NewTarget(rawURL string, secrets ...string) (*Target, error) {
 
 // RetireLastSecret stops signing with the last of several secrets at that time. Call it before the Target is shared.
 func (t *Target) RetireLastSecret(at time.Time) { t.signer.retireLast(at) }
+
+// SetHeaders sets headers that are sent beside those of the client. Call it before the Target is shared. The store has
+// checked them: none is a header of the client's but Authorization, which then replaces that of the URL.
+//
+// Names are sent in lower case. In other spellings net/http gives some a meaning of its own: with Idempotency-Key, it
+// may repeat a request that the receiver has seen.
+func (t *Target) SetHeaders(headers map[string]string) {
+	t.headers = make(http.Header, len(headers))
+	for name, value := range headers {
+		t.headers[strings.ToLower(name)] = []string{textproto.TrimString(value)}
+	}
+}
 
 // Hostname returns the host of the URL, without its port.
 func (t *Target) Hostname() string {
@@ -59,13 +76,17 @@ func (t *Target) address() (u *url.URL, auth string, err error) {
 	return u, auth, nil
 }
 
-// redactor returns a redactor for the secret parts of the URL, and for the signing secrets.
+// redactor returns a redactor for the secret parts of the URL, for the signing secrets and for the values of headers.
 func (t *Target) redactor() *redactor {
 	u, err := parseURL(t.rawURL)
 	if err != nil {
 		u = new(url.URL)
 	}
-	return newRedactor(u, t.secrets...)
+	r := newRedactor(u, t.secrets...)
+	for _, values := range t.headers {
+		r.addHeader(values[0])
+	}
+	return r
 }
 
 // String returns scheme and host.

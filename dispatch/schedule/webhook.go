@@ -21,6 +21,7 @@ type Webhook struct {
 	Secret         string
 	PreviousSecret string    // signs as well until PreviousUntil
 	PreviousUntil  time.Time // by the store's clock
+	Headers        map[string]string
 
 	// PreviousEndpoints are endpoints of previous URLs at which attempts may be in flight. Until those have ended,
 	// nothing is sent to the current URL, because it might be sent twice.

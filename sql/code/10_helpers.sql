@@ -140,6 +140,47 @@ end
 $$;
 comment on function walhook.url_fault(text) is 'Internal: why a URL cannot be that of a webhook; NULL where it can.';
 
+-- Why headers cannot be those of a webhook. No sentence repeats a value, or a name but for a reserved one. The pattern of a name is that of a
+-- token in HTTP (RFC 9110, section 5.6.2).
+create or replace function walhook.headers_fault(headers jsonb) returns text
+language plpgsql stable strict
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  control  constant text := case when getdatabaseencoding() = 'UTF8' then '[\x01-\x1f\x7f\u0080-\u009f]' else '[\x01-\x1f\x7f]' end;
+  reserved constant text := '^((?:host|user-agent|connection|keep-alive|proxy-connection|transfer-encoding|te|trailer|upgrade|expect)$|content-|webhook-|walhook-)';
+  header   record;
+  taken    text;
+begin
+  if jsonb_typeof(headers) <> 'object' then
+    return 'must be a JSON object of names and values';
+  elsif (select count(*) from jsonb_object_keys(headers)) > 20 then
+    return 'must have at most 20 names';
+  end if;
+  for header in
+    select h.key as name, lower(h.key collate "C") as folded, jsonb_typeof(h.value) as type, h.value #>> '{}' as value from jsonb_each(headers) h
+  loop
+    taken := substring(header.folded from reserved);
+    if header.name !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' then
+      return 'must have names of letters, digits and hyphens';
+    elsif taken is not null then
+      return format('must not set %s, which is reserved', case when taken like '%-' then taken || '*' else taken end);
+    elsif header.type <> 'string' then
+      return 'must have a text as each value';
+    elsif header.value ~ control then
+      return 'must not have a control character in a value, such as a line break or a tab';
+    end if;
+  end loop;
+  if (select sum(octet_length(h.key) + octet_length(h.value)) from jsonb_each_text(headers) h) > 4096 then
+    return 'must have at most 4 kB in all';
+  elsif (select count(*) <> count(distinct lower(h.name collate "C")) from jsonb_object_keys(headers) h (name)) then
+    return 'must have each name once, whatever its case';
+  end if;
+  return null;
+end
+$$;
+comment on function walhook.headers_fault(jsonb) is 'Internal: why headers cannot be those of a webhook; NULL where they can.';
+
 create or replace function walhook.message_id(kind smallint, delivery_id bigint, lsn pg_lsn, ordinal bigint, event_type smallint, webhook_id bigint)
 returns text
 language sql stable parallel safe security definer

@@ -116,6 +116,15 @@ begin
       using errcode = 'check_violation', constraint = 'webhook_secret_well_formed', schema = 'walhook', table = 'webhook', column = 'secret',
             hint = 'SELECT walhook.new_secret(); returns one.';
   end if;
+  if jsonb_typeof(new.headers) = 'null' then
+    new.headers := null;
+  end if;
+  fault := case when tg_op = 'INSERT' or new.headers is distinct from old.headers then walhook.headers_fault(new.headers) end;
+  if fault is not null then
+    raise exception 'webhook.headers %', fault
+      using errcode = 'check_violation', constraint = 'webhook_headers_allowed', schema = 'walhook', table = 'webhook', column = 'headers',
+            hint = 'For example {"X-Api-Key": "..."}. walhook sets Host, User-Agent, Content-*, webhook-* and walhook-* itself.';
+  end if;
   if new.previous_secret_until <= now() or new.secret is null then
     new.previous_secret := null;
     new.previous_secret_until := null;

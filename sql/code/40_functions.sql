@@ -198,9 +198,9 @@ declare
   copied integer;
 begin
   insert into walhook.webhook (assessment_id, url, event_type, organization_id, enabled, ordered, log_successes, secret, previous_secret,
-                               previous_secret_until, description, disabled_at, disabled_reason)
+                               previous_secret_until, headers, description, disabled_at, disabled_reason)
   select to_assessment, w.url, w.event_type, w.organization_id, w.enabled, w.ordered, w.log_successes, w.secret, w.previous_secret,
-         w.previous_secret_until, w.description, w.disabled_at, w.disabled_reason
+         w.previous_secret_until, w.headers, w.description, w.disabled_at, w.disabled_reason
     from walhook.webhook w
    where w.assessment_id = from_assessment
      and not exists (

@@ -19,6 +19,7 @@ comment on column walhook.webhook.log_successes is 'Whether successful deliverie
 comment on column walhook.webhook.secret is 'Signing secret as in Standard Webhooks: whsec_ and 24 to 64 bytes in base64; NULL: unsigned.';
 comment on column walhook.webhook.previous_secret is 'The previous secret. Until previous_secret_until messages are signed with both. walhook.rotate_secret sets both columns.';
 comment on column walhook.webhook.previous_secret_until is 'When the previous secret expires.';
+comment on column walhook.webhook.headers is 'Further request headers, as a JSON object of names and values; NULL: none. A secret, like the URL. At most 20 and 4 kB; no header that walhook or HTTP sets.';
 comment on column walhook.webhook.description is 'Free text.';
 comment on column walhook.webhook.created_at is 'When it was created.';
 comment on column walhook.webhook.updated_at is 'When it was last changed.';

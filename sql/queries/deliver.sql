@@ -70,7 +70,7 @@ left join (
 
 -- What the deliveries of these webhooks need.
 -- name: LoadWebhooks
-select w.id, w.url, w.event_type, w.enabled, w.ordered, w.log_successes, w.secret, w.previous_secret, w.previous_secret_until,
+select w.id, w.url, w.event_type, w.enabled, w.ordered, w.log_successes, w.secret, w.previous_secret, w.previous_secret_until, w.headers,
        w.previous_secret_until - now() as previous_secret_left, w.endpoint_id,
        w.xmin::text::bigint as version, w.activation, m.left_at
 from walhook.webhook w

@@ -84,12 +84,14 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 		fragment   = "frag-Uo42ment"
 		signing    = "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 		previous   = "Zm9yIHRoZSB0ZXN0IGFsb25lLCBhbmQgbm8gb3RoZXI="
+		header     = "head-Tm65value"
 		unmapped   = "row-Tn64private"
 		restricted = "row-Sm90essay"
 	)
 	forbidden := secrets{
 		password: "the database's password", url.QueryEscape("p@ :/" + password): "the database's password", user: "the user of a URL", urlPass: "the password of a URL",
 		path: "the path of a URL", query: "the query of a URL", fragment: "the fragment of a URL", signing: "a signing secret", previous: "a retired secret",
+		header: "a header of a webhook",
 		base64.StdEncoding.EncodeToString([]byte(user + ":" + urlPass)): "the Authorization header", unmapped: "a column that is not mapped", restricted: "a column that is not mapped",
 	}
 	s := harness.NewSiteOn(t, server, harness.SampleSchema).With("MAX_ATTEMPTS", "2", "DELIVERY_TIMEOUT", "300ms")
@@ -115,8 +117,8 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 	quiet := "set log_min_duration_statement = -1; set log_min_error_statement = panic; "
 	add := func(address, event string) {
 		t.Helper()
-		testenv.Exec(t, s.Store, quiet+fmt.Sprintf(`insert into walhook.webhook (assessment_id, url, event_type, secret, previous_secret, previous_secret_until)
-			values ('1', '%s', 'response.%s', 'whsec_%s', 'whsec_%s', now() + interval '1 day')`, address, event, signing, previous))
+		testenv.Exec(t, s.Store, quiet+fmt.Sprintf(`insert into walhook.webhook (assessment_id, url, event_type, secret, previous_secret, previous_secret_until, headers)
+			values ('1', '%s', 'response.%s', 'whsec_%s', 'whsec_%s', now() + interval '1 day', '{"X-Key": "%s"}')`, address, event, signing, previous, header))
 	}
 	u, err := url.Parse(s.Receiver.URL(""))
 	if err != nil {
@@ -126,7 +128,7 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 		return fmt.Sprintf("%s://%s:%s@%s/%s?key=%s#%s", scheme, user, urlPass, host, path, query, fragment)
 	}
 	s.Receiver.Respond("/"+path, func(r testenv.Request) testenv.Reply {
-		echo := fmt.Sprintf("no route for %s?key=%s of %s, nor for %s", r.Path, query, r.Header.Get("Authorization"), to("http", u.Host))
+		echo := fmt.Sprintf("no route for %s?key=%s of %s and %s, nor for %s", r.Path, query, r.Header.Get("Authorization"), r.Header.Get("X-Key"), to("http", u.Host))
 		switch r.Nth % 5 {
 		case 0:
 			return testenv.Reply{Status: 500, Body: echo}
