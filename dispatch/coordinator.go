@@ -235,8 +235,8 @@ func (c *coordinator) refresh(ctx context.Context) error {
 	return nil
 }
 
-// cleanUpOrphans ends pending deliveries of deleted webhooks and deletes their URLs. It may take long, so it runs
-// beside the refreshes.
+// cleanUpOrphans ends pending deliveries of deleted webhooks and deletes their URLs, and webhooks whose receiver is gone.
+// It may take long, so it runs beside the refreshes.
 func (c *coordinator) cleanUpOrphans(ctx context.Context, now time.Time) {
 	select {
 	case err := <-c.cleanupDone:
@@ -260,6 +260,9 @@ func (c *coordinator) cleanUpOrphans(ctx context.Context, now time.Time) {
 		_, err := c.s.pool.Exec(ctx, sql.BuryOrphans.SQL)
 		if err == nil {
 			_, err = c.s.pool.Exec(ctx, sql.ForgetTrouble.SQL)
+		}
+		if err == nil {
+			err = c.s.deleteGone(ctx)
 		}
 		if err == nil {
 			err = c.s.forgetEndpoints(ctx)

@@ -236,13 +236,32 @@ func (a *webhookArgs) add(id, activation int64) {
 }
 
 func (s *Scheduler) logDisabled(rows pgx.Rows) error {
+	return s.logWebhooks(rows, "a webhook was disabled")
+}
+
+func (s *Scheduler) logWebhooks(rows pgx.Rows, what string) error {
 	var detail string
 	_, err := pgx.ForEachRow(rows, []any{&detail}, func() error {
-		s.cfg.Log.Warn("a webhook was disabled", "detail", detail)
+		s.cfg.Log.Warn(what, "detail", detail)
 		s.schedule.RequestRefresh()
 		return nil
 	})
 	return err
+}
+
+// deleteGone deletes webhooks whose receiver answered 410, if an API key created them. Their results have been recorded
+// by then, since what is pending for a deleted webhook ends as failed.
+func (s *Scheduler) deleteGone(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, sql.DeleteGone.SQL)
+	if err == nil {
+		err = s.logWebhooks(rows, "a webhook was deleted")
+	}
+	if err != nil {
+		return fmt.Errorf("delete webhooks whose receiver is gone: %w", err)
+	}
+	return nil
 }
 
 // age limits the age of a result when it is recorded after an outage, because the partition for anything older than the

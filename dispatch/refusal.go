@@ -2,12 +2,14 @@ package dispatch
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgerrcode"
 
 	"walhook/cdc"
+	"walhook/dispatch/post"
 	"walhook/dispatch/schedule"
 	"walhook/sql"
 )
@@ -84,6 +86,11 @@ func (s *Scheduler) recordParts(
 		recorded, locked, partErr := s.recordOrOverflow(ctx, part, record)
 		if partErr == nil {
 			s.schedule.ResultsRecorded(recorded)
+			if slices.ContainsFunc(recorded, func(r schedule.Result) bool { return r.Outcome.Kind == post.Gone }) {
+				if err := s.deleteGone(ctx); err != nil {
+					s.cfg.Log.Debug("webhooks whose receiver is gone are deleted later", "error", err)
+				}
+			}
 			parts, waiting = parts[:last], append(waiting, locked...)
 			continue
 		}

@@ -28,6 +28,16 @@ func as(t *testing.T, database, group string) string {
 	return u.String()
 }
 
+// userOf returns the role that a URL names.
+func userOf(t *testing.T, database string) string {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.User.Username()
+}
+
 // refusal is a statement that fails, and words of the error.
 type refusal struct{ statement, message string }
 

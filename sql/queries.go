@@ -34,6 +34,7 @@ var (
 	ClearTrouble        = mustQuery("ClearTrouble")
 	DisableTroubled     = mustQuery("DisableTroubled")
 	DisableGone         = mustQuery("DisableGone")
+	DeleteGone          = mustQuery("DeleteGone")
 	RecordEndpoint      = mustQuery("RecordEndpoint")
 	BuryOrphans         = mustQuery("BuryOrphans")
 	ForgetTrouble       = mustQuery("ForgetTrouble")

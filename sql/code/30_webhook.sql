@@ -50,7 +50,7 @@ begin
     update walhook.incident_log i set resolved_at = now() where i.kind = 'switched_off' and i.resolved_at is null;
   else
     insert into walhook.incident_log (kind, detail)
-    values ('switched_off', format('webhooks were switched off by %s (walhook.settings): events that happen meanwhile are recorded and never sent', session_user));
+    values ('switched_off', format('webhooks were switched off by %s (walhook.settings): events that happen meanwhile are recorded and never sent', walhook.actor()));
     raise notice 'webhooks are switched off; pending deliveries that wait until they are switched on: %', walhook.count_pending()
       using hint = 'Events that happen until then are recorded and never sent.';
   end if;
@@ -200,10 +200,11 @@ begin
       -- The endpoint's failures no longer count (ClaimEndpoints); its row stays unlocked, since others need it.
     end if;
     new.activation := old.activation;
+    new.api_key_id := old.api_key_id;
   end if;
   if not new.enabled and (tg_op = 'INSERT' or old.enabled) then
     new.disabled_at := coalesce(new.disabled_at, now());
-    new.disabled_reason := coalesce(new.disabled_reason, 'disabled by ' || session_user);
+    new.disabled_reason := coalesce(new.disabled_reason, 'disabled by ' || walhook.actor());
   end if;
 
   if tg_op = 'INSERT' then
@@ -403,6 +404,7 @@ begin
     raise exception 'there is no webhook %', rotate_secret.webhook_id
       using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
   end if;
+  perform walhook.check_api_key('{webhooks, admin}', hook.organization_id, format('there is no webhook %s', hook.id));
   if hook.previous_secret_until > now() then
     raise notice 'webhook % was already being rotated: the secret before the last one expires now', hook.id;
   end if;

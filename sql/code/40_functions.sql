@@ -12,10 +12,11 @@ begin
     raise exception 'there is no webhook %', known_webhook.webhook_id
       using errcode = 'no_data_found', hint = 'See SELECT id, event_type, url FROM walhook.webhook;';
   end if;
+  perform walhook.check_api_key('{webhooks, admin}', hook.organization_id, format('there is no webhook %s', hook.id));
   return hook;
 end
 $$;
-comment on function walhook.known_webhook(bigint) is 'Internal: the webhook, or the error that there is none.';
+comment on function walhook.known_webhook(bigint) is 'Internal: the webhook, or the error that there is none, or none that the API key in force may write.';
 
 create or replace function walhook.tell_what_waits(hook walhook.webhook, test boolean) returns void
 language plpgsql stable
@@ -95,6 +96,7 @@ begin
   select * into pending from walhook.queue q where q.delivery_id = redeliver.delivery_id;
   if found then
     select * into hook from walhook.webhook w where w.id = pending.webhook_id;
+    perform walhook.check_api_key('{webhooks, admin}', hook.organization_id, format('there is no delivery %s', redeliver.delivery_id));
     perform walhook.tell_what_waits(hook, pending.kind = 2);
     perform pg_notify('walhook', '');
     return redeliver.delivery_id;
@@ -106,7 +108,8 @@ begin
       using errcode = 'no_data_found', hint = 'See SELECT * FROM walhook.delivery_log; old entries may have been dropped.';
   end if;
   select * into hook from walhook.webhook w where w.id = old.webhook_id;
-  if not found then
+  perform walhook.check_api_key('{webhooks, admin}', hook.organization_id, format('there is no delivery %s', redeliver.delivery_id));
+  if hook.id is null then
     raise exception 'webhook % of delivery % was deleted', old.webhook_id, redeliver.delivery_id
       using errcode = 'no_data_found', hint = 'Create a new webhook. Deliveries of the deleted one cannot be sent through it.';
   end if;
@@ -198,9 +201,9 @@ declare
   copied integer;
 begin
   insert into walhook.webhook (assessment_id, url, event_type, organization_id, enabled, ordered, log_successes, secret, previous_secret,
-                               previous_secret_until, headers, description, disabled_at, disabled_reason)
+                               previous_secret_until, headers, description, disabled_at, disabled_reason, api_key_id)
   select to_assessment, w.url, w.event_type, w.organization_id, w.enabled, w.ordered, w.log_successes, w.secret, w.previous_secret,
-         w.previous_secret_until, w.headers, w.description, w.disabled_at, w.disabled_reason
+         w.previous_secret_until, w.headers, w.description, w.disabled_at, w.disabled_reason, w.api_key_id
     from walhook.webhook w
    where w.assessment_id = from_assessment
      and not exists (
@@ -273,6 +276,7 @@ begin
     raise exception 'copy_webhooks needs two assessments'
       using errcode = 'null_value_not_allowed', hint = 'SELECT walhook.copy_webhooks(''17'', ''18'');';
   end if;
+  perform walhook.check_api_key('{webhooks, admin}', null, 'webhooks cannot be copied with an API key of one organization');
   -- Where no assessment table is mapped, any text may be an assessment.
   if mapped and not exists (select from walhook.assessment a where a.assessment_id = from_assessment)
      and not exists (select from walhook.webhook w where w.assessment_id = from_assessment) then

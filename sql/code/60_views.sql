@@ -91,3 +91,20 @@ comment on column walhook.webhook_overview.created_at is 'When it was created.';
 comment on column walhook.webhook_overview.updated_at is 'When it was last changed.';
 comment on column walhook.webhook_overview.disabled_at is 'When it was disabled; NULL while it is enabled.';
 comment on column walhook.webhook_overview.disabled_reason is 'Who or what disabled it.';
+
+-- What the HTTP API reads and writes: that which the API key in force may see. Without one, all; with one that is not known, nothing.
+create or replace view walhook.visible_webhook with (security_barrier) as
+  select w.*
+    from walhook.webhook w
+   where coalesce(current_setting('walhook.api_key', true), '') = ''
+      or (select k.organization_id is null from walhook.api_credential k where k.id::text = current_setting('walhook.api_key', true))
+      or w.organization_id = (select k.organization_id from walhook.api_credential k where k.id::text = current_setting('walhook.api_key', true));
+comment on view walhook.visible_webhook is 'Internal: the webhooks that the API key in force may see; without a key, all.';
+
+create or replace view walhook.visible_delivery as
+  select d.*
+    from walhook.delivery_log d
+   where coalesce(current_setting('walhook.api_key', true), '') = ''
+      or (select k.organization_id is null from walhook.api_credential k where k.id::text = current_setting('walhook.api_key', true))
+      or d.webhook_id in (select v.id from walhook.visible_webhook v);
+comment on view walhook.visible_delivery is 'Internal: the deliveries that the API key in force may see; without a key, all.';

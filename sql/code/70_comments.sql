@@ -27,6 +27,7 @@ comment on column walhook.webhook.disabled_at is 'When it was disabled; NULL whi
 comment on column walhook.webhook.disabled_reason is 'Who or what disabled it.';
 comment on column walhook.webhook.endpoint_id is 'Internal: the endpoint of the URL.';
 comment on column walhook.webhook.activation is 'Internal: a new number with each new URL, and each time that the webhook is enabled again.';
+comment on column walhook.webhook.api_key_id is 'The API key that created it, or its original; NULL: a person did. It is deleted when its receiver answers 410; others are disabled.';
 comment on sequence walhook.activation is 'Internal: numbers of activations of webhooks.';
 comment on table walhook.attachment is 'Internal: the source that this store belongs to.';
 comment on table walhook.installation is 'Internal: the database in which this store was installed, by which a copy is recognised.';
@@ -43,5 +44,7 @@ comment on table walhook.queue is 'Internal: pending deliveries. Read walhook.de
 comment on table walhook.log is 'Internal: ended deliveries, partitioned by time. Read walhook.delivery_log instead.';
 comment on table walhook.attempt is 'Internal: attempts, partitioned by time. Read walhook.delivery_attempt instead.';
 comment on table walhook.incident_log is 'Internal: read walhook.incident instead.';
+comment on table walhook.change is 'Internal: read walhook.change_log instead.';
+comment on table walhook.api_credential is 'Internal: read walhook.api_key instead.';
 comment on table walhook.log_overflow is 'Internal: ended deliveries that the log refused; they are moved there once it takes them.';
 comment on table walhook.attempt_overflow is 'Internal: attempts that walhook.attempt refused; they are moved there once it takes them.';

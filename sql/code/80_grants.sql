@@ -68,18 +68,20 @@ begin
     grant select, insert, update, delete on walhook.settings to walhook_admin;
     grant select, insert, update, delete on walhook.webhook to walhook_admin;
     grant select on walhook.delivery_log, walhook.delivery_attempt, walhook.incident, walhook.webhook_overview, walhook.pending,
-      walhook.endpoint_health to walhook_admin;
+      walhook.endpoint_health, walhook.change_log, walhook.api_key, walhook.visible_delivery to walhook_admin;
+    grant select, insert, update, delete on walhook.visible_webhook to walhook_admin;
     grant execute on function walhook.test_webhook(bigint, text), walhook.test_webhook(bigint, anyelement), walhook.redeliver(bigint),
       walhook.retry_now(bigint), walhook.redeliver_failed(bigint, timestamptz), walhook.copy_webhooks(text, text),
-      walhook.copy_webhooks(anycompatible, anycompatible), walhook.new_secret(), walhook.rotate_secret(bigint, interval),
+      walhook.copy_webhooks(anycompatible, anycompatible), walhook.create_api_key(text, text, text, timestamptz), walhook.revoke_api_key(bigint),
+      walhook.use_api_key(text, bytea), walhook.new_secret(), walhook.rotate_secret(bigint, interval),
       walhook.explain(text), walhook.explain(anyelement), walhook.event_names(), walhook.event_name(smallint), walhook.display_url(text),
       walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_admin;
   end if;
   if exists (select from pg_roles where rolname = 'walhook_viewer') then
     grant select on walhook.settings, walhook.delivery_log, walhook.delivery_attempt, walhook.incident, walhook.webhook_overview,
-      walhook.pending, walhook.endpoint_health to walhook_viewer;
+      walhook.pending, walhook.endpoint_health, walhook.change_log, walhook.api_key to walhook_viewer;
     grant select (id, assessment_id, event_type, organization_id, enabled, ordered, log_successes, description, created_at, updated_at,
-                  disabled_at, disabled_reason) on walhook.webhook to walhook_viewer;
+                  disabled_at, disabled_reason, api_key_id) on walhook.webhook to walhook_viewer;
     grant execute on function walhook.explain(text), walhook.explain(anyelement), walhook.event_names(), walhook.event_name(smallint), walhook.display_url(text),
       walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_viewer;
   end if;
@@ -100,7 +102,7 @@ begin
     grant usage, update on sequence walhook.delivery_id to walhook_daemon;
     grant select, insert on walhook.crash_mark, walhook.origin to walhook_daemon;
     grant execute on function walhook.advance(bigint, pg_lsn, pg_lsn, bigint), walhook.clear_table(regclass), walhook.inherit_webhooks(text, text),
-      walhook.column_id(text, text), walhook.respell_webhooks(), walhook.fate(smallint, smallint, smallint), walhook.fired(smallint),
+      walhook.column_id(text, text), walhook.respell_webhooks(), walhook.delete_gone(), walhook.fate(smallint, smallint, smallint), walhook.fired(smallint),
       walhook.merge_fate(smallint, smallint),
       walhook.bury(bigint), walhook.forget_endpoints(integer), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.drain_overflow(integer), walhook.trim_overflow(interval, integer),
       walhook.partition_refusal(), walhook.log_covered_until(), walhook.ensure_time_indexes(integer),

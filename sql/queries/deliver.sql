@@ -386,6 +386,7 @@ select w.id
   join walhook.webhook w on w.id = u.id and w.activation = u.activation
  where w.enabled;
 
+-- One that an API key created is deleted afterwards (DeleteGone), so that the log has its last result.
 -- name: DisableGone
 with disabled as (
   update walhook.webhook w
@@ -395,12 +396,16 @@ with disabled as (
          on u.id = h.id and u.activation = h.activation
       where h.enabled
         for no key update of h skip locked)
-  returning w.id, w.url, w.disabled_reason
+  returning w.id, w.url, w.disabled_reason, w.api_key_id
 )
 insert into walhook.incident_log (kind, detail, resolved_at)
 select 'webhook_disabled', format('webhook %s to %s was disabled: %s; what is pending for it waits', d.id, walhook.display_url(d.url), d.disabled_reason), now()
-from disabled d
+from disabled d where d.api_key_id is null
 returning detail;
+
+-- Deletes webhooks that an API key created and that DisableGone has disabled.
+-- name: DeleteGone
+select walhook.delete_gone();
 
 -- name: RecordEndpoint
 update walhook.endpoint e

@@ -33,6 +33,11 @@ func TestDaemonRunsWithItsRoleAlone(t *testing.T) {
 	down := s.Hook("/down", "created")
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.WaitLog("select count(*) from walhook.webhook where not enabled", "2") // one for a 410, one because every attempt failed
+	testenv.Psql(t, s.Store, "select walhook.create_api_key('Zapier') is null; update walhook.webhook set enabled = true, description = 'of a key' where url like '%/gone'")
+	testenv.Exec(t, s.Store, "insert into walhook.webhook (url, event_type, api_key_id) select url, 'response.started', 1 from walhook.webhook where description = 'of a key'")
+	s.Exec("update respondent set started_at = now()")
+	s.WaitLog("select count(*) from walhook.webhook where api_key_id is not null", "0") // deleted for a 410
+	testenv.Exec(t, s.Store, "update walhook.webhook set enabled = false where description = 'of a key'")
 	testenv.Exec(t, s.Store, "delete from walhook.webhook where id = $1", down)
 	testenv.Exec(t, s.Store, "insert into walhook.queue (webhook_id, committed_at, event_type, response_id) values ($1, now(), 1, '9')", down)
 	s.WaitLog("select count(*) from walhook.delivery_log where response_id = '9' and status = 'failed' and error = 'the webhook was deleted'", "1")
