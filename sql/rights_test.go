@@ -112,7 +112,7 @@ func TestViewerReadsNoSecret(t *testing.T) {
 	)
 	for _, query := range []string{
 		"select * from walhook.webhook_overview", "select * from walhook.delivery_log", "select * from walhook.delivery_attempt", "select * from walhook.pending",
-		"select * from walhook.endpoint_health", "select * from walhook.incident", "select * from walhook.settings", "select * from walhook.explain('1')", "select * from walhook.explain('2')",
+		"select * from walhook.endpoint_health", "select * from walhook.incident", "select * from walhook.settings", "select * from walhook.change_log", "select * from walhook.api_key", "select * from walhook.explain('1')", "select * from walhook.explain('2')",
 		"copy (select * from walhook.webhook_overview) to stdout", "select id, disabled_reason from walhook.webhook", "select view_definition from information_schema.views where table_schema = 'walhook'",
 		"select most_common_vals, histogram_bounds from pg_stats where schemaname = 'walhook'", "select query from pg_stat_activity",
 		"explain (analyze, verbose) select * from walhook.webhook_overview",

@@ -219,7 +219,7 @@ begin
       delete from walhook.webhook w where w.id = hook.id;
       detail := format('webhook %s to %s was deleted: the endpoint answered 410 Gone, and the API key %s had created it', hook.id,
                        walhook.display_url(hook.url), (select k.name from walhook.api_credential k where k.id = hook.api_key_id));
-      insert into walhook.incident_log (kind, detail, resolved_at) values ('webhook_deleted', detail, now());
+      insert into walhook.incident_log (kind, detail, resolved_at) select 'webhook_deleted', detail, now();
       return next detail;
     exception
       when lock_not_available then null;

@@ -42,17 +42,19 @@ func TestAdministrationRecipes(t *testing.T) {
 	}
 	for title, want := range map[string]string{
 		"Send the completions of one assessment somewhere": `^1\|whsec_`,
-		"Test a webhook":                         `^\d+\n\d+\n$`,
-		"Find out why something did not arrive":  `response\.completed\|yes\|1\|t\|delivered`,
-		"See what is pending and what failed":    `(?s)HTTP 500.*response\.started\|success\|1\|200`,
-		"Send again":                             `^\d+\n0\n0\n$`,
-		"Disable and enable a webhook":           `(?s)^NOTICE:  webhooks disabled: 1;.*\n\n$`, // and then enabled, so the list is empty
-		"Change the URL or the secret":           `^whsec_\S+\n(\d+\|whsec_\S+\n){4}$`,
-		"Copy webhooks to another assessment":    `^1\n$`,
-		"Repair rows without firing":             `^\n+$`,
-		"Change settings":                        `(?s)^NOTICE:  webhooks are switched off;.*never sent\.\n$`,
-		"Give people rights":                     `^\n$`,
-		"Only the responses of one organization": `^\n$`,
+		"Test a webhook":                            `^\d+\n\d+\n$`,
+		"Find out why something did not arrive":     `response\.completed\|yes\|1\|t\|delivered`,
+		"See what is pending and what failed":       `(?s)HTTP 500.*response\.started\|success\|1\|200`,
+		"Send again":                                `^\d+\n0\n0\n$`,
+		"Disable and enable a webhook":              `(?s)^NOTICE:  webhooks disabled: 1;.*\n\n$`, // and then enabled, so the list is empty
+		"Change the URL, the secret or the headers": `^whsec_\S+\n(\d+\|whsec_\S+\n){4}$`,
+		"See who changed what":                      `\|walhook_admin_of_\w+\|update\|settings\|\|`,
+		"Create and revoke API keys":                `(?s)^whk_[0-9a-f]{64}\n.*1\|Zapier\|whk_[0-9a-f]{8}\|42\|webhooks\|\n`,
+		"Copy webhooks to another assessment":       `^1\n$`,
+		"Repair rows without firing":                `^\n+$`,
+		"Change settings":                           `(?s)^NOTICE:  webhooks are switched off;.*never sent\.\n$`,
+		"Give people rights":                        `^\n$`,
+		"Only the responses of one organization":    `^\n$`,
 	} {
 		if got, ran := said[title]; !ran || !regexp.MustCompile(want).MatchString(got) {
 			t.Errorf("the recipe %q printed\n%s\nwhich does not match %s", title, got, want)
@@ -67,7 +69,7 @@ func TestAdministrationRecipes(t *testing.T) {
 		"select log_successes from walhook.webhook where id = 2": "f",
 		// Local times, each with the same time as timestamptz beside it.
 		`select string_agg(distinct table_name, ' ' order by table_name) from information_schema.columns
-		  where table_schema = 'walhook' and data_type = 'timestamp without time zone'`: "delivery_attempt delivery_log endpoint_health pending",
+		  where table_schema = 'walhook' and data_type = 'timestamp without time zone'`: "delivery_attempt delivery_log endpoint_health pending visible_delivery",
 		`select count(*) from information_schema.columns where table_schema = 'walhook' and data_type = 'timestamp with time zone'
 		    and table_name in ('delivery_attempt', 'delivery_log', 'endpoint_health', 'pending') and column_name not like '%\_tz'`: "0",
 		"select pg_get_function_result('walhook.explain(text)'::regprocedure) like '% next_attempt_at timestamp without time zone%'": "t",

@@ -22,7 +22,7 @@ func TestGoneReceiver(t *testing.T) {
 		insert into walhook.webhook (assessment_id, url, event_type) values ('1', '%s', 'response.created'); commit`,
 		key, sha256.Sum256([]byte(key)), s.Receiver.URL("/gone")))
 	made := testenv.Value[int64](t, s.Store, "select id from walhook.webhook where api_key_id is not null")
-	testenv.Exec(t, s.Store, "insert into walhook.queue (webhook_id, committed_at, next_attempt_at, event_type, response_id) values ($1, now(), now() + interval '1 hour', 1, '7')", made)
+	testenv.Exec(t, s.Store, "insert into walhook.queue (webhook_id, committed_at, attempts, last_attempt_at, next_attempt_at, event_type, response_id) values ($1, now(), 1, now(), now() + interval '1 hour', 1, '7')", made)
 
 	s.Exec("insert into respondent (id, assessment_id, started_at) values (1, 1, now())")
 	s.WaitLog("select id, enabled, disabled_reason from walhook.webhook", fmt.Sprintf("%d|f|the endpoint answered 410 Gone", person))
