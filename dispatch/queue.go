@@ -181,6 +181,9 @@ type nullableColumns struct {
 
 func (n *nullableColumns) into(d *schedule.Delivery) {
 	d.LSN, d.XID, d.Version, d.Event = pglogrepl.LSN(n.lsn.Uint64), n.xid.Int64, n.version.Int64, cdc.EventType(n.event)
-	d.MessageID = n.messageID.String
+	if d.OriginIsID = n.messageID.Valid; d.OriginIsID {
+		d.Origin = n.messageID.String
+		return
+	}
 	d.Origin = unique.Make(n.origin).Value() // shared by all deliveries of that origin
 }

@@ -236,13 +236,9 @@ func (a *webhookArgs) add(id, activation int64) {
 }
 
 func (s *Scheduler) logDisabled(rows pgx.Rows) error {
-	return s.logWebhooks(rows, "a webhook was disabled")
-}
-
-func (s *Scheduler) logWebhooks(rows pgx.Rows, what string) error {
 	var detail string
 	_, err := pgx.ForEachRow(rows, []any{&detail}, func() error {
-		s.cfg.Log.Warn(what, "detail", detail)
+		s.cfg.Log.Warn("a webhook was disabled", "detail", detail)
 		s.schedule.RequestRefresh()
 		return nil
 	})
@@ -255,8 +251,12 @@ func (s *Scheduler) deleteGone(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, sql.DeleteGone.SQL)
-	if err == nil {
-		err = s.logWebhooks(rows, "a webhook was deleted")
+	if err != nil {
+		return fmt.Errorf("delete webhooks whose receiver is gone: %w", err)
+	}
+	details, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, detail := range details {
+		s.cfg.Log.Warn("a webhook was deleted", "detail", detail)
 	}
 	if err != nil {
 		return fmt.Errorf("delete webhooks whose receiver is gone: %w", err)

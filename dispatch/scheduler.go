@@ -130,8 +130,8 @@ func (s *Scheduler) attempt(d *schedule.Delivery) post.Outcome {
 
 func messageID(d *schedule.Delivery) string {
 	switch {
-	case d.MessageID != "":
-		return d.MessageID
+	case d.OriginIsID:
+		return d.Origin
 	case d.Kind == schedule.KindTest || d.Kind == schedule.KindManual:
 		return ManualMessageID(d.Origin, d.ID)
 	}

@@ -2,7 +2,6 @@ package post
 
 import (
 	"encoding/base64"
-	"net/http"
 	"net/textproto"
 	"net/url"
 	"strings"
@@ -18,7 +17,7 @@ type Target struct {
 	rawURL  string
 	secrets []string
 	signer  *Signer
-	headers http.Header
+	headers map[string][]string // by names in lower case
 }
 
 // NewTarget prepares a webhook's URL and secrets; a webhook without secrets is sent unsigned. Its error wraps
@@ -46,7 +45,7 @@ func (t *Target) RetireLastSecret(at time.Time) { t.signer.retireLast(at) }
 // Names are sent in lower case. In other spellings net/http gives some a meaning of its own: with Idempotency-Key, it
 // may repeat a request that the receiver has seen.
 func (t *Target) SetHeaders(headers map[string]string) {
-	t.headers = make(http.Header, len(headers))
+	t.headers = make(map[string][]string, len(headers))
 	for name, value := range headers {
 		t.headers[strings.ToLower(name)] = []string{textproto.TrimString(value)}
 	}

@@ -22,8 +22,7 @@ const (
 // Delivery is a pending delivery that this process holds in memory. Only this process sends it.
 type Delivery struct {
 	Version     int64  // of its webhook, as the store had it when the delivery was read
-	Origin      string // the part of its webhook-id that names the store
-	MessageID   string // of a redelivery: the webhook-id of the first delivery; otherwise empty, and computed
+	Origin      string // the part of its webhook-id that names the store; the whole of it if OriginIsID
 	ID          int64
 	WebhookID   int64
 	ResponseID  string
@@ -34,6 +33,7 @@ type Delivery struct {
 	Attempts    int // recorded before this one
 	Event       cdc.EventType
 	Kind        int16
+	OriginIsID  bool // of a redelivery, which has the webhook-id of the first delivery
 	loadedDue   bool // by FetchDue
 	Hook        *Webhook
 	endpoint    *Endpoint
