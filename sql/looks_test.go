@@ -57,7 +57,7 @@ func TestLookAtSeveralURLs(t *testing.T) {
 			var id, look int64
 			var keeps bool
 			var others []int64
-			err = row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look, &keeps, &others)
+			err = row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look, &keeps, &others)
 			slices.Sort(others)
 			return fmt.Sprintf("%d: %d %t %d", look, id, keeps, others), err
 		}, []string{
@@ -185,8 +185,8 @@ func TestLookIsStale(t *testing.T) {
 			if err := conn.QueryRow(t.Context(), WaitingSummary.SQL, WaitingSummary.Bind(Args{"looks": asked, "endpoint_ids": []int64{1}})...).Scan(nil, nil, nil, &looked); err != nil {
 				t.Fatal(err)
 			}
-			found := make([]any, 14)
-			found[13] = &followed
+			found := make([]any, 15)
+			found[14] = &followed
 			if err := conn.QueryRow(t.Context(), FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"endpoint_id": int64(1), "response_id": "a", "ordered_ids": []int64{1}})...).Scan(found...); err != nil {
 				t.Fatal(err)
 			}
@@ -199,7 +199,7 @@ func TestLookIsStale(t *testing.T) {
 
 func idAndLook(row pgx.CollectableRow) (string, error) {
 	var id, look int64
-	err := row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look)
+	err := row.Scan(&id, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, &look)
 	return fmt.Sprintf("%d: %d", look, id), err
 }
 
