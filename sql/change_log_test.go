@@ -47,8 +47,15 @@ func TestChangeLog(t *testing.T) {
 			`"event_type": {"new": null, "old": "response.created"}, "log_successes": {"new": null, "old": true}, "disabled_reason": {"new": null, "old": "disabled by ann@example.com"}, `+
 			`"organization_id": {"new": null, "old": "7"}, "previous_secret": "(changed)", "previous_secret_until": "set"}`)
 
+	// The owner's TRUNCATE deletes webhooks as well.
+	testenv.Psql(t, admin, "insert into walhook.webhook (url, event_type) values ('https://example.com/hunter2', 'response.created')")
+	testenv.Psql(t, database, "truncate walhook.webhook")
+	if got := testenv.Psql(t, database, "select action, object_id, changes -> 'url' from walhook.change_log where login <> '"+me+"'"); got != `delete|2|{"new": null, "old": "https://example.com"}` {
+		t.Errorf("after TRUNCATE: %s", got)
+	}
+
 	// The role that logged in is there, whoever it says that it acts for.
-	if got := testenv.Psql(t, database, "select distinct login, at <= now() from walhook.change_log"); got != me+"|t" {
+	if got := testenv.Psql(t, database, "select distinct login, at <= now() from walhook.change_log where object_id is distinct from 2"); got != me+"|t" {
 		t.Errorf("who logged in: %s", got)
 	}
 	viewer := as(t, database, "walhook_viewer")
