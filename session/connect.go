@@ -55,12 +55,16 @@ func ConnectReplication(ctx context.Context, url string, customize func(*pgconn.
 func NewPool(
 	ctx context.Context, url string, conns int32, setUp func(context.Context, *pgx.Conn) error,
 ) (*pgxpool.Pool, error) {
+	return NewPoolWith(ctx, url, func(config *pgxpool.Config) { config.MaxConns, config.AfterConnect = conns, setUp })
+}
+
+// NewPoolWith returns a pool that connects lazily. customize may change the configuration that the URL gives.
+func NewPoolWith(ctx context.Context, url string, customize func(*pgxpool.Config)) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("parse the URL of the store: %w", err)
 	}
-	config.MaxConns = conns
-	config.AfterConnect = setUp
+	customize(config)
 	configure(&config.ConnConfig.Config)
 	return pgxpool.NewWithConfig(ctx, config)
 }

@@ -75,6 +75,12 @@ func checkOwners(ctx context.Context, conn *pgx.Conn) (installed bool, err error
 	return lookUpOwners(ctx, conn, false, 0)
 }
 
+// CheckOwners returns an *OwnerError if the store's schema is not to be read.
+func CheckOwners(ctx context.Context, conn *pgx.Conn) error {
+	_, err := checkOwners(ctx, conn)
+	return err
+}
+
 // CheckSourceOwners returns an *OwnerError if the functions silence and unpublish of the application's database, or its schema walhook,
 // belong to a role that walhook does not trust. The owner of the respondent table is trusted, too: it may run the script of plan.
 func CheckSourceOwners(ctx context.Context, conn *pgx.Conn, respondentOID uint32) error {

@@ -1,0 +1,42 @@
+package console
+
+import (
+	"log/slog"
+	"net/netip"
+	"net/url"
+)
+
+// The ways to sign in.
+const (
+	LoginDatabase = "database" // a PostgreSQL role of the store and its password
+	LoginOIDC     = "oidc"     // OpenID Connect
+	LoginProxy    = "proxy"    // headers of a reverse proxy
+)
+
+// Config configures a Server.
+type Config struct {
+	Listen   string   // host:port
+	URL      *url.URL // how browsers reach it: scheme, host and no path
+	StoreURL string   // connection string of the store
+	Login    string   // LoginDatabase, LoginOIDC or LoginProxy
+	OIDC     OIDC
+	Proxy    Proxy
+
+	// For LoginOIDC and LoginProxy: whoever is in one of these groups is an administrator, or a viewer.
+	AdminGroups, ViewerGroups []string
+
+	// OneTimeKey, if not empty, is a way in that works once: /login?key=KEY enters as the role of StoreURL.
+	OneTimeKey string
+
+	Version string
+	Log     *slog.Logger
+}
+
+// OIDC configures LoginOIDC.
+type OIDC struct{ Issuer, ClientID, ClientSecret, GroupsClaim string }
+
+// Proxy configures LoginProxy. The headers are believed only if they come from one of the networks.
+type Proxy struct {
+	Networks                 []netip.Prefix
+	UserHeader, GroupsHeader string
+}

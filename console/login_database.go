@@ -1,0 +1,167 @@
+package console
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// personConns bounds the connections of one session.
+const personConns = 3
+
+const wrongPassword = "Role or password is wrong."
+
+// login signs in a PostgreSQL role with its password.
+func (s *Server) login(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if s.cfg.Login != LoginDatabase {
+		s.fail(w, r, nil, notFound("There is no such page."))
+		return
+	}
+	role, password := strings.TrimSpace(r.PostFormValue("role")), r.PostFormValue("password")
+	next := localPath(r.PostFormValue("next"))
+	refuse := func(status int, sentence string) {
+		err := s.render(w, r, nil, status, "login.html", "Sign in", loginData{Role: role, Next: next, Error: sentence})
+		if err != nil {
+			s.fail(w, r, nil, err)
+		}
+	}
+	if role == "" || password == "" || strings.ContainsRune(role+password, 0) {
+		refuse(http.StatusUnprocessableEntity, "Enter the role and its password.")
+		return
+	}
+	attempt := s.throttle.begin(role, s.clientAddress(r))
+	if attempt.wait > 0 {
+		w.Header().Set("Retry-After", seconds(attempt.wait))
+		refuse(http.StatusTooManyRequests, "Too many failed attempts. Try again in "+age(attempt.wait)+".")
+		return
+	}
+	entry, err := s.databaseLogin(r, role, password)
+	switch {
+	case err == nil:
+		attempt.succeeded()
+	case isLoginRefused(err):
+		s.log.Warn("sign-in refused", "role", role, "address", s.clientAddress(r))
+		refuse(http.StatusUnauthorized, wrongPassword)
+		return
+	case errors.Is(err, errNoMember):
+		attempt.succeeded()
+		refuse(http.StatusForbidden, "This role is a member of neither walhook_admin nor walhook_viewer. An administrator of the database grants one of them.")
+		return
+	case errors.Is(err, errNoPasswordAsked):
+		refuse(http.StatusForbidden, "The database asks this role for no password (pg_hba.conf), so anybody could sign in with it. Let the database ask for one.")
+		return
+	default:
+		s.log.Error("sign-in failed", "role", role, "error", err)
+		refuse(http.StatusServiceUnavailable, "The store does not answer at the moment. Try again soon.")
+		return
+	}
+	if err := s.enter(r, entry); err != nil {
+		entry.pool.Close()
+		s.fail(w, r, nil, err)
+		return
+	}
+	http.Redirect(w, r, next, http.StatusSeeOther)
+}
+
+// databaseLogin connects as the role, and checks that it may enter.
+func (s *Server) databaseLogin(r *http.Request, role, password string) (*login, error) {
+	var asked atomic.Bool
+	// The pool outlives the request.
+	pool, err := newPool(context.WithoutCancel(r.Context()), s.cfg.StoreURL, personConns, func(config *pgx.ConnConfig) {
+		config.User, config.Password = role, password
+		config.BuildFrontend = func(from io.Reader, to io.Writer) *pgproto3.Frontend {
+			return pgproto3.NewFrontend(&passwordWatch{from: from, asked: &asked}, to)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	p := &person{name: role, pool: pool}
+	if err = p.load(r.Context()); err == nil && !asked.Load() && !s.onThisMachine(r) {
+		err = errNoPasswordAsked
+	}
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return &login{name: role, pool: pool, own: true}, nil
+}
+
+// enterByKey lets in whoever has the key that works once, as the role of the store's URL.
+func (s *Server) enterByKey(w http.ResponseWriter, r *http.Request, key string) {
+	if s.cfg.OneTimeKey == "" || subtle.ConstantTimeCompare([]byte(key), []byte(s.cfg.OneTimeKey)) == 0 || !s.keyUsed.CompareAndSwap(false, true) {
+		s.sessions.Put(r.Context(), "said", "This way in has been used, or never was one.")
+		http.Redirect(w, r, "/login", http.StatusSeeOther)
+		return
+	}
+	if err := s.enter(r, &login{name: s.pool.Config().ConnConfig.User, pool: s.pool}); err != nil {
+		s.fail(w, r, nil, err)
+		return
+	}
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+// errNoPasswordAsked reports a server that let the role in without its password, as trust and peer in pg_hba.conf do.
+var errNoPasswordAsked = errors.New("the server did not ask for a password")
+
+// onThisMachine reports whether the browser runs on this machine, with nothing in between that would show: whoever works here may connect
+// to a server that asks for no password, with the console or without.
+func (s *Server) onThisMachine(r *http.Request) bool {
+	for _, header := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"} {
+		if r.Header.Get(header) != "" {
+			return false
+		}
+	}
+	host := url.URL{Host: r.Host}
+	return isLoopback(host.Hostname()) && isLoopback(s.cfg.URL.Hostname()) && peer(r).IsLoopback()
+}
+
+// isLoginRefused reports whether the server refused role or password.
+func isLoginRefused(err error) bool {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) {
+		return false
+	}
+	switch refused.Code {
+	case pgerrcode.InvalidPassword, pgerrcode.InvalidAuthorizationSpecification, pgerrcode.UndefinedObject:
+		var connect *pgconn.ConnectError
+		return errors.As(err, &connect)
+	}
+	return false
+}
+
+// passwordWatch looks for the server's request for a password: its first message is an authentication request, whose number is 0 if the
+// server is content already.
+type passwordWatch struct {
+	from  io.Reader
+	asked *atomic.Bool
+	head  []byte
+	over  bool
+}
+
+func (p *passwordWatch) Read(b []byte) (int, error) {
+	n, err := p.from.Read(b)
+	if !p.over {
+		p.head = append(p.head, b[:n]...)
+		if len(p.head) >= 9 {
+			p.over = true
+			if p.head[0] == 'R' && binary.BigEndian.Uint32(p.head[5:9]) != 0 {
+				p.asked.Store(true)
+			}
+			p.head = nil
+		}
+	}
+	return n, err
+}

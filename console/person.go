@@ -1,0 +1,116 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"walhook/session"
+	"walhook/sql"
+)
+
+// person is who makes a request.
+type person struct {
+	name  string // who the change log says it was
+	admin bool   // decides only what is shown: PostgreSQL's rights decide what may be done
+	zone  zone   // of the site
+
+	pool    *pgxpool.Pool
+	group   string   // group role that transactions run under; "": the connection is the person's own
+	notices []string // what PostgreSQL had to say in the transactions of this request
+}
+
+const (
+	poolConns        = 8
+	statementTimeout = "8s" // a page that takes longer is refused
+)
+
+// newPool returns a pool of the console. Its connections last less than a minute, so that whoever may no longer log in is found out.
+func newPool(ctx context.Context, url string, conns int32, customize func(*pgx.ConnConfig)) (*pgxpool.Pool, error) {
+	return session.NewPoolWith(ctx, url, func(config *pgxpool.Config) {
+		config.MaxConns = conns
+		config.MaxConnLifetime, config.MaxConnIdleTime, config.HealthCheckPeriod = 30*time.Second, 15*time.Second, 10*time.Second
+		config.ConnConfig.RuntimeParams["application_name"] = "walhook console"
+		config.ConnConfig.OnNotice = func(conn *pgconn.PgConn, notice *pgconn.Notice) {
+			if heard, ok := conn.CustomData()["notices"].(*[]string); ok {
+				*heard = append(*heard, asSentence(0, notice.Message))
+			}
+		}
+		config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			if err := sql.CheckOwners(ctx, conn); err != nil {
+				return err
+			}
+			_, err := conn.Exec(ctx, "set statement_timeout = '"+statementTimeout+"'; set lock_timeout = '4s'; set idle_in_transaction_session_timeout = '20s'")
+			return err
+		}
+		if customize != nil {
+			customize(config.ConnConfig)
+		}
+	})
+}
+
+// tx runs a transaction under the person's role. Its errors are refusals, as far as asRefusal knows them.
+func (p *person) tx(ctx context.Context, do func(pgx.Tx) error) error {
+	return asRefusal(pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+		data := tx.Conn().PgConn().CustomData()
+		data["notices"] = &p.notices
+		defer delete(data, "notices")
+		if p.group != "" {
+			// As SET LOCAL would: until the transaction ends.
+			if _, err := tx.Exec(ctx, "select set_config('role', $1, true), set_config('walhook.actor', $2, true)", p.group, p.name); err != nil {
+				return err
+			}
+		}
+		return do(tx)
+	}))
+}
+
+// errNoMember reports a role that may sign in to the database, and not here.
+var errNoMember = errors.New("the role is a member of neither walhook_admin nor walhook_viewer")
+
+// load finds out what the person may see. It returns errNoMember if that is nothing.
+func (p *person) load(ctx context.Context) error {
+	return p.tx(ctx, func(tx pgx.Tx) error {
+		var viewer bool
+		err := tx.QueryRow(ctx, `select coalesce(has_table_privilege(to_regclass('walhook.webhook'), 'insert'), false),
+			coalesce(has_table_privilege(to_regclass('walhook.webhook_overview'), 'select'), false)`).Scan(&p.admin, &viewer)
+		if err != nil {
+			return err
+		}
+		if !p.admin && !viewer {
+			return errNoMember
+		}
+		var name string
+		if err := tx.QueryRow(ctx, "select time_zone from walhook.settings").Scan(&name); err != nil {
+			return err
+		}
+		p.zone = loadZone(name)
+		return nil
+	})
+}
+
+// errSignedOut reports a request of nobody who is signed in.
+var errSignedOut = errors.New("nobody is signed in")
+
+// identify returns who makes the request, or errSignedOut.
+func (s *Server) identify(r *http.Request) (*person, error) {
+	var p *person
+	var err error
+	if s.cfg.Login == LoginProxy {
+		p, err = s.proxyPerson(r)
+	} else {
+		p, err = s.sessionPerson(r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := p.load(r.Context()); err != nil {
+		return nil, err
+	}
+	return p, nil
+}

@@ -1,0 +1,90 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// refusal is an error that a person can understand and often mend: PostgreSQL's, or a page's own.
+type refusal struct {
+	status             int    // of HTTP
+	sentence           string // what was refused and why
+	hint               string // what to do, often in SQL; may be empty
+	column, constraint string // of PostgreSQL's error; may be empty
+	err                error  // may be nil
+}
+
+func (r *refusal) Error() string { return r.sentence }
+func (r *refusal) Unwrap() error { return r.err }
+
+func notFound(sentence string) error {
+	return &refusal{status: http.StatusNotFound, sentence: sentence}
+}
+
+// asRefusal returns the error as a refusal if a person can do something about it, and otherwise as it is.
+func asRefusal(err error) error {
+	var already *refusal
+	if err == nil || errors.As(err, &already) {
+		return err
+	}
+	var refused *pgconn.PgError
+	var connect *pgconn.ConnectError
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return &refusal{status: http.StatusNotFound, sentence: "There is no such entry.", err: err}
+	case errors.As(err, &refused):
+		if status := statusOf(refused.Code); status != 0 {
+			return &refusal{
+				status: status, sentence: asSentence(status, refused.Message), hint: refused.Hint, column: refused.ColumnName,
+				constraint: refused.ConstraintName, err: err,
+			}
+		}
+	case errors.As(err, &connect), errors.Is(err, context.DeadlineExceeded):
+		return &refusal{
+			status: http.StatusServiceUnavailable, sentence: "The store does not answer at the moment. Try again soon.", err: err,
+		}
+	}
+	return err
+}
+
+// statusOf returns the HTTP status for an SQLSTATE; 0 if the error is nobody's fault but ours.
+func statusOf(code string) int {
+	switch {
+	case code == pgerrcode.InsufficientPrivilege:
+		return http.StatusForbidden
+	case code == pgerrcode.NoDataFound:
+		return http.StatusNotFound
+	case code == pgerrcode.UniqueViolation, code == pgerrcode.SerializationFailure, code == pgerrcode.DeadlockDetected, code == pgerrcode.LockNotAvailable:
+		return http.StatusConflict
+	case code == pgerrcode.QueryCanceled, code == pgerrcode.ReadOnlySQLTransaction, pgerrcode.IsConnectionException(code),
+		pgerrcode.IsOperatorIntervention(code), pgerrcode.IsInsufficientResources(code):
+		return http.StatusServiceUnavailable
+	case code == pgerrcode.RaiseException, code == pgerrcode.ObjectNotInPrerequisiteState,
+		pgerrcode.IsIntegrityConstraintViolation(code), pgerrcode.IsDataException(code):
+		return http.StatusUnprocessableEntity
+	}
+	return 0
+}
+
+// asSentence makes of PostgreSQL's message what the page says.
+func asSentence(status int, message string) string {
+	switch {
+	case status == http.StatusForbidden && strings.HasPrefix(message, "permission denied"):
+		return "Your role may not do this. Only members of walhook_admin change anything."
+	case status == http.StatusServiceUnavailable:
+		return "The store took too long, or does not take changes at the moment. Try again, or ask for less."
+	case message == "":
+		return message
+	}
+	message = strings.ToUpper(message[:1]) + message[1:]
+	if !strings.HasSuffix(message, ".") {
+		message += "."
+	}
+	return message
+}

@@ -1,0 +1,124 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/alexedwards/scs/v2"
+	"github.com/alexedwards/scs/v2/memstore"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"walhook/console/api"
+)
+
+// How long a session lives, and how long without a request of the person.
+const (
+	sessionIdle = 30 * time.Minute
+	sessionLife = 12 * time.Hour
+)
+
+// Server is the console.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	listener net.Listener
+	handler  http.Handler
+	pages    *pages
+	sessions *scs.SessionManager
+	store    *memstore.MemStore
+	logins   *logins
+	throttle *throttle
+	pool     *pgxpool.Pool // of the console's own role
+	oidc     *oidcLogin    // nil without LoginOIDC
+	keyUsed  atomic.Bool   // of Config.OneTimeKey
+	stopping chan struct{} // closed when the server begins to stop: live pages end
+}
+
+// New listens at once, so that an address that is in use is found out before anything else begins.
+func New(ctx context.Context, cfg Config) (*Server, error) {
+	pages, err := readPages()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, log: cfg.Log, pages: pages, sessions: scs.New(), store: memstore.New(), logins: newLogins(), throttle: newThrottle(),
+		stopping: make(chan struct{}),
+	}
+	s.sessions.Store, s.sessions.HashTokenInStore = s.store, true
+	s.sessions.IdleTimeout, s.sessions.Lifetime = sessionIdle, sessionLife
+	s.sessions.Cookie.Name, s.sessions.Cookie.Persist = "walhook", false
+	if s.https() {
+		// A name with this prefix cannot be set by other hosts of the domain.
+		s.sessions.Cookie.Name, s.sessions.Cookie.Secure = "__Host-walhook", true
+	}
+	s.sessions.ErrorFunc = func(w http.ResponseWriter, r *http.Request, err error) { s.fail(w, r, nil, err) }
+	if cfg.Login == LoginOIDC {
+		s.oidc = &oidcLogin{cfg: cfg.OIDC, redirectURL: cfg.URL.JoinPath("/login/callback").String()}
+	}
+	if s.pool, err = newPool(ctx, cfg.StoreURL, poolConns, nil); err != nil {
+		s.store.StopCleanup()
+		return nil, err
+	}
+	apiHandler, err := api.New(api.Config{Pool: s.pool, URL: cfg.URL.String(), Log: cfg.Log})
+	if err != nil {
+		s.close()
+		return nil, fmt.Errorf("set up the HTTP API: %w", err)
+	}
+	s.handler = s.routesHandler(apiHandler)
+	if s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen); err != nil {
+		s.close()
+		return nil, fmt.Errorf("serve the console at WALHOOK_CONSOLE_LISTEN=%s: %w; choose a free address", cfg.Listen, err)
+	}
+	return s, nil
+}
+
+// Addr returns the address that the server listens at.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+func (s *Server) https() bool { return s.cfg.URL.Scheme == "https" }
+
+func (s *Server) close() {
+	s.store.StopCleanup()
+	s.logins.close()
+	s.pool.Close()
+}
+
+// stopPatience bounds how long requests may take to end once the server stops.
+const stopPatience = 10 * time.Second
+
+// Run serves until the context ends, and then until the requests in flight have ended.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.close()
+	server := &http.Server{
+		Handler: s.handler, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 20 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 32 << 10,
+	}
+	server.RegisterOnShutdown(func() { close(s.stopping) })
+	reaping, stopReaping := context.WithCancel(ctx)
+	defer stopReaping()
+	go s.logins.reap(reaping)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(s.listener) }()
+	s.log.Info("serving the console", "address", s.listener.Addr().String(), "url", s.cfg.URL.String(), "login", s.cfg.Login)
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve the console: %w", err)
+	case <-ctx.Done():
+	}
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+	defer cancel()
+	if err := server.Shutdown(stopping); err != nil {
+		_ = server.Close()
+	}
+	if err := <-served; err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the console: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package console
+
+import (
+	"strconv"
+	"sync"
+	"time"
+)
+
+// throttle slows down failed sign-ins: each failure beyond a few doubles the wait of the role at that address, more slowly that of the
+// role and that of the address. A role's own wait is short, since others can cause it.
+type throttle struct {
+	mu   sync.Mutex
+	seen map[throttleKey]*failures
+	now  func() time.Time
+}
+
+type throttleKey struct{ role, address string }
+
+type failures struct {
+	count int
+	until time.Time
+	last  time.Time
+}
+
+type throttleLimit struct {
+	free    int           // failures without a wait
+	longest time.Duration // wait
+}
+
+const (
+	throttleForget = 15 * time.Minute // without a failure
+	throttleMost   = 20_000           // entries
+)
+
+func newThrottle() *throttle { return &throttle{seen: map[throttleKey]*failures{}, now: time.Now} }
+
+// attempt is one sign-in. It counts as failed until it has succeeded, so that many at once gain nothing.
+type attempt struct {
+	throttle *throttle
+	wait     time.Duration // if it may not even begin
+	pair     throttleKey
+	own      []throttleKey
+}
+
+func (t *throttle) begin(role, address string) *attempt {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pair := throttleKey{role, address}
+	limits := map[throttleKey]throttleLimit{
+		pair: {5, 5 * time.Minute}, {role: role}: {30, 20 * time.Second}, {address: address}: {30, 5 * time.Minute},
+	}
+	now := t.now()
+	a := &attempt{throttle: t, pair: pair}
+	for key := range limits {
+		if f := t.seen[key]; f != nil {
+			if now.Sub(f.last) > throttleForget {
+				delete(t.seen, key)
+			} else {
+				a.wait = max(a.wait, f.until.Sub(now))
+			}
+		}
+	}
+	if a.wait > 0 {
+		return a
+	}
+	if len(t.seen) > throttleMost {
+		t.forget(now)
+	}
+	for key, limit := range limits {
+		f := t.seen[key]
+		if f == nil {
+			f = &failures{}
+			t.seen[key] = f
+		}
+		f.count++
+		f.last = now
+		if over := f.count - limit.free; over >= 0 {
+			f.until = now.Add(min(time.Second<<min(over, 20), limit.longest))
+		}
+		a.own = append(a.own, key)
+	}
+	return a
+}
+
+// forget makes room: old entries go, and all of them if none is old.
+func (t *throttle) forget(now time.Time) {
+	for key, f := range t.seen {
+		if now.Sub(f.last) > throttleForget {
+			delete(t.seen, key)
+		}
+	}
+	if len(t.seen) > throttleMost {
+		clear(t.seen)
+	}
+}
+
+// succeeded takes back what begin has counted, and forgets the failures of the role at this address.
+func (a *attempt) succeeded() {
+	a.throttle.mu.Lock()
+	defer a.throttle.mu.Unlock()
+	delete(a.throttle.seen, a.pair)
+	for _, key := range a.own {
+		if f := a.throttle.seen[key]; f != nil {
+			f.count--
+			f.until = time.Time{}
+		}
+	}
+}
+
+// seconds is a duration as Retry-After has it.
+func seconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }
