@@ -3,8 +3,10 @@ package documents
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,7 +16,7 @@ import (
 )
 
 var (
-	firesRow  = regexp.MustCompile("(?m)^\\| `([^|]*)` \\| (nothing|`[^|]*`) \\|$")
+	firesRow  = regexp.MustCompile("(?m)^\\|(?:[^|`]*\\|)? `([^|`]*)` \\| (nothing|`[^|]*`) \\|$")
 	firesWhat = regexp.MustCompile("`(response\\.[a-z]+)`")
 )
 
@@ -22,63 +24,100 @@ var (
 // page shows next to it.
 func TestMappingCookbook(t *testing.T) {
 	t.Parallel()
-	const file = "../../../docs/how-to/mapping.md"
+	runMappings(t, "../../../docs/how-to/mapping.md", 7)
+}
+
+// The same for the applications.
+func TestApplicationsCookbook(t *testing.T) {
+	t.Parallel()
+	runMappings(t, "../../../docs/how-to/applications.md", 12)
+}
+
+// runMappings runs every section of a page that has a mapping. A section without tables has those of the section before.
+func runMappings(t *testing.T, file string, sections int) {
+	t.Helper()
 	p := openPage(t, file)
-	tables := harness.TextsOf(t, file)
+	texts := harness.TextsOf(t, file)
 	server := testenv.NewServer(t, nil)
 	testenv.Exec(t, server.URL("postgres"), "create role walhook")
-	shapes := 0
+	tables, ran := "", 0
 	for _, section := range p.sections() {
-		if !recipeNumber.MatchString(section) {
-			continue
+		statements := firesRow.FindAllStringSubmatch(texts[section], -1)
+		if len(statements) == 0 {
+			continue // openPage reports its blocks
 		}
-		shapes++
-		blocks := p.in(section)
-		statements := firesRow.FindAllStringSubmatch(tables[section], -1)
+		ran++
+		env, grants := map[string]string{}, ""
+		for i, b := range p.in(section) {
+			switch {
+			case b.language == "sh":
+				maps.Copy(env, exported(t, b.code))
+			case i == 0:
+				tables = b.code
+			default:
+				grants += b.code
+			}
+		}
+		create := tables
 		t.Run(section, func(t *testing.T) {
 			t.Parallel()
-			if len(statements) < 3 {
-				t.Fatalf("the shape has %d statements", len(statements))
+			if rows := strings.Count(texts[section], "\n|") - 2; len(statements) < 3 || len(statements) != rows {
+				t.Fatalf("the section has %d statements in %d rows", len(statements), rows)
 			}
-			s := harness.NewSiteOn(t, server, blocks[0].code)
-			for _, b := range blocks[1:] {
-				if b.language == "sql" {
-					s.Exec(b.code)
-					continue
-				}
-				for name, value := range exported(t, b.code) {
-					s.With(name, value)
-				}
+			s := harness.NewSiteOn(t, server, create)
+			for name, value := range env {
+				s.With(name, value)
 			}
+			s.Exec(grants)
 			s.Run()
 			for _, event := range []string{"created", "started", "completed", "changed"} {
 				s.Hook("/hook", event, "assessment_id", "null")
 			}
-			want := 0
-			for _, statement := range statements {
-				s.Exec(statement[1])
-				for _, fires := range firesWhat.FindAllStringSubmatch(statement[2], -1) {
-					want++
-					s.WaitRequests("/hook", want)
-					if got := s.Events("/hook")[want-1]; !strings.HasPrefix("response."+got, fires[1]+" ") {
-						t.Fatalf("%s fires %s and not %s", statement[1], got, fires[1])
-					}
-				}
-			}
-			// Once walhook has forgotten a deleted row, everything before it has been queued.
-			table := strings.ReplaceAll(cmp.Or(s.Env["RESPONDENT_TABLE"], "public.respondent"), ".", `"."`)
-			s.Exec(`delete from "` + table + `"`)
-			testenv.Eventually(t, harness.Patience, "the response to be forgotten", func() (bool, string) {
-				left := testenv.Psql(t, s.Store, "select count(*) from walhook.response_state")
-				return left == "0", left
-			})
-			if got := testenv.Psql(t, s.Store, "select (select count(*) from walhook.delivery_log), (select count(*) from walhook.queue)"); got != fmt.Sprintf("%d|0", want) {
-				t.Errorf("queued and pending: %s, not %d", got, want)
-			}
+			followMapping(s, statements)
 		})
 	}
-	if shapes < 5 {
-		t.Errorf("the cookbook has %d shapes", shapes)
+	if ran != sections {
+		t.Errorf("%s has %d mappings, not %d", file, ran, sections)
+	}
+}
+
+// followMapping runs the statements, and compares what each has fired with the page. An event belongs to the statement
+// that wrote its LSN.
+func followMapping(s *harness.Site, statements [][]string) {
+	t := s.T
+	t.Helper()
+	table := strings.ReplaceAll(cmp.Or(s.Env["RESPONDENT_TABLE"], "public.respondent"), ".", `"."`)
+	column := cmp.Or(s.Env["RESPONDENT_ASSESSMENT"], "assessment_id")
+	catchUp := func() {
+		end := s.WALEnd()
+		s.Exec(fmt.Sprintf(`update "%s" set "%s" = "%s"`, table, column, column)) // changes nothing
+		s.WaitRead(end)
+	}
+	ends := []string{s.WALEnd()}
+	total := 0
+	for _, statement := range statements {
+		if strings.Contains(statement[1], " walhook.") {
+			catchUp() // settings apply to what is read from now on
+		}
+		s.Exec(statement[1])
+		ends = append(ends, s.WALEnd())
+		total += len(firesWhat.FindAllString(statement[2], -1))
+	}
+	catchUp()
+	s.WaitLog("select count(*) from walhook.queue", "0")
+	for i, statement := range statements {
+		fired := testenv.Values[string](t, s.Store, `select walhook.event_name(event_type) from walhook.log
+			where succeeded and lsn > $1::text::pg_lsn and lsn <= $2::text::pg_lsn order by delivery_id`, ends[i], ends[i+1])
+		var want []string
+		for _, fires := range firesWhat.FindAllStringSubmatch(statement[2], -1) {
+			want = append(want, fires[1])
+		}
+		if !slices.Equal(fired, want) {
+			t.Errorf("%s\nfires %v, not %v", statement[1], fired, want)
+		}
+	}
+	if got := len(s.Receiver.Bodies("/hook")); got != total {
+		t.Errorf("%d requests arrived, not %d", got, total)
 	}
 }
 

@@ -370,6 +370,21 @@ func (s *Site) WaitStored() {
 	})
 }
 
+// WALEnd returns where the next WAL record of the application's server will begin.
+func (s *Site) WALEnd() string {
+	s.T.Helper()
+	return testenv.Value[string](s.T, s.DB, "select pg_current_wal_insert_lsn()::text")
+}
+
+// WaitRead waits until everything up to this point has been read and stored. Some later change must have been written.
+func (s *Site) WaitRead(lsn string) {
+	s.T.Helper()
+	testenv.Eventually(s.T, Patience, "the stream to catch up", func() (bool, string) {
+		read := testenv.Value[string](s.T, s.Store, "select max(lsn)::text from walhook.position")
+		return testenv.Value[bool](s.T, s.Store, "select $1::text::pg_lsn >= $2::text::pg_lsn", read, lsn), read + " of " + lsn
+	})
+}
+
 // DropSlot drops the slot once the server has noticed that its daemon is gone.
 func (s *Site) DropSlot() {
 	s.T.Helper()
