@@ -63,27 +63,40 @@ func InspectSource(ctx context.Context, source *pgx.Conn, target Target, open ..
 	if err := p.checkServer(ctx, source, target, open); err != nil {
 		return nil, err
 	}
-	m := target.Mapping
-	var err error
-	if p.Respondent, err = p.checkTable(ctx, source, target.Publish, m.Respondent, "WALHOOK_RESPONDENT_TABLE", m.ID, RespondentVariables(m)); err != nil {
+	if err := p.checkTables(ctx, source, target); err != nil {
 		return nil, err
+	}
+	if p.Respondent == nil || target.Mapping.HasAssessmentTable() && p.Assessment == nil {
+		return p, nil
+	}
+	p.PublicationSpec = NewPublicationSpec(target.Publication, target.Slot, target.Publish, target.Mapping, p.Respondent, p.Assessment)
+	return p, p.checkPublication(ctx, source)
+}
+
+// InspectTables is InspectSource for the mapped tables alone. It needs no rights but those to read them.
+func InspectTables(ctx context.Context, source *pgx.Conn, target Target) (*Preflight, error) {
+	p := &Preflight{}
+	if err := source.QueryRow(ctx, "select current_user::text").Scan(&p.User); err != nil {
+		return nil, fmt.Errorf("inspect the source: %w", err)
+	}
+	return p, p.checkTables(ctx, source, target)
+}
+
+func (p *Preflight) checkTables(ctx context.Context, source *pgx.Conn, target Target) (err error) {
+	m := target.Mapping
+	if p.Respondent, err = p.checkTable(ctx, source, target.Publish, m.Respondent, "WALHOOK_RESPONDENT_TABLE", m.ID, RespondentVariables(m)); err != nil {
+		return err
 	}
 	if m.HasAssessmentTable() {
 		if p.Assessment, err = p.checkTable(ctx, source, target.Publish, m.AssessmentTable, "WALHOOK_ASSESSMENT_TABLE", m.AssessmentID, AssessmentVariables(m)); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if p.Respondent != nil { // problems with the table are listed first
-		p.checkStamp(m)
-		if err := p.checkMarkers(ctx, source, m); err != nil {
-			return nil, err
-		}
+	if p.Respondent == nil {
+		return nil
 	}
-	if p.Respondent == nil || m.HasAssessmentTable() && p.Assessment == nil {
-		return p, nil
-	}
-	p.PublicationSpec = NewPublicationSpec(target.Publication, target.Slot, target.Publish, m, p.Respondent, p.Assessment)
-	return p, p.checkPublication(ctx, source)
+	p.checkStamp(m) // problems with the table are listed first
+	return p.checkMarkers(ctx, source, m)
 }
 
 func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Target, open []*pgconn.PgConn) error {

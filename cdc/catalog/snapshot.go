@@ -71,6 +71,26 @@ func CopyRows(
 	return converter.rows, nil
 }
 
+// ScanRows reads columns of a table with the statements, and calls row with each row's fields, which it must not retain. It
+// stops when row returns an error; the connection cannot be used afterwards.
+func ScanRows(
+	ctx context.Context, source *pgx.Conn, from cdc.Name, columns, statements []string,
+	row func(fields []cdc.Text) error, progress func(rows int64),
+) error {
+	text := newSourceText(ctx, source.Config().ConnString(), source.PgConn().ParameterStatus("server_encoding"))
+	defer text.Close()
+	scanner := &rowConverter{
+		to: io.Discard, text: text, fields: make([]cdc.Text, len(columns)), progress: progress,
+		convert: func(dst []byte, fields []cdc.Text) ([]byte, error) { return dst, row(fields) },
+	}
+	for _, statement := range statements {
+		if _, err := source.PgConn().CopyTo(ctx, scanner, statement); err != nil {
+			return readError(from, source.Config().User, err)
+		}
+	}
+	return nil
+}
+
 // readError says what to do if policies apply to the table, which may be enabled at any time.
 func readError(from cdc.Name, user string, err error) error {
 	var server *pgconn.PgError

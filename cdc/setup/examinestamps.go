@@ -44,23 +44,30 @@ func (e *examiner) stamps(ctx context.Context) {
 		e.cannotCheck(check, err)
 		return
 	}
-	const remedy = "set WALHOOK_FINISH_STAMP to a column that changes with each finish (detach and attach)"
-	of, column := fmt.Sprintf("%d finished responses", finished), strings.Join(columns, ", ")
+	of := fmt.Sprintf("of %d finished responses, ", finished)
 	if percent < 100 {
-		of = "a sample of " + of
+		of = "of a sample of" + of[len("of"):]
 	}
+	level, found, remedy := judgeStamps(of, finished, stamped, shared, columns)
+	e.note(level, check, found, remedy)
+}
+
+// judgeStamps says whether finish stamps tell one finish from the next, of so many responses that are finished, have a
+// stamp, and share the most frequent one. of begins the sentence.
+func judgeStamps(of string, finished, stamped, shared int64, columns []string) (level catalog.Level, found, remedy string) {
+	remedy = "set WALHOOK_FINISH_STAMP to a column that changes with each finish (detach and attach)"
+	column := strings.Join(columns, ", ")
 	switch {
 	case finished < minStamps:
-		e.note(catalog.OK, check, "fewer than 10 responses are finished, which says nothing about their finish stamps", "")
+		return catalog.OK, "fewer than 10 responses are finished, which says nothing about their finish stamps", ""
 	case stamped*2 < finished:
-		e.note(catalog.Warn, check, fmt.Sprintf("of %s, %d have no finish stamp: %s is NULL, and the first value after that counts as the stamp of the same finish",
-			of, finished-stamped, column), remedy)
+		return catalog.Warn, fmt.Sprintf("%s%d have no finish stamp: %s is NULL, and the first value after that counts as the stamp of the same finish",
+			of, finished-stamped, column), remedy
 	case shared == stamped:
-		e.note(catalog.Warn, check, fmt.Sprintf("of %s, all with a finish stamp have the same: %s does not tell one finish from the next", of, column), remedy)
+		return catalog.Warn, fmt.Sprintf("%sall with a finish stamp have the same: %s does not tell one finish from the next", of, column), remedy
 	case shared >= minStamps && shared*10 > stamped:
-		e.note(catalog.Warn, check, fmt.Sprintf("of %s, %d share one finish stamp: a further finish is only seen if it changes %s", of, shared, column),
-			remedy+"; one import or bulk update that finished all of them is no problem")
-	default:
-		e.note(catalog.OK, check, fmt.Sprintf("of %s, few share a finish stamp", of), "")
+		return catalog.Warn, fmt.Sprintf("%s%d share one finish stamp: a further finish is only seen if it changes %s", of, shared, column),
+			remedy + "; one import or bulk update that finished all of them is no problem"
 	}
+	return catalog.OK, of + "few share a finish stamp", ""
 }

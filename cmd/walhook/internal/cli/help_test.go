@@ -60,7 +60,7 @@ func TestHelp(t *testing.T) {
 func TestBadUsage(t *testing.T) {
 	t.Parallel()
 	cases := [][]string{{}, {"nonsense"}, {"--no-such-flag"}, {"help", "nonsense"}, {"completion"}, {"completion", "nonsense"}, {"completion", "bash", "surplus"}}
-	for _, command := range []string{"plan", "attach", "run", "reconcile", "detach", "doctor", "status", "demo", "version"} {
+	for _, command := range []string{"preview", "plan", "attach", "run", "reconcile", "detach", "doctor", "status", "demo", "version"} {
 		cases = append(cases, []string{command, "surplus"}, []string{command, "--no-such-flag"})
 	}
 	for _, args := range cases {

@@ -32,6 +32,8 @@ in any case. --schema writes it to a file of its own, which the script includes;
 With --role the script is written for a daemon's role, and creates it if it does not exist; a DBA runs the script, and attach and run then
 need only that role. If the store is on another server, run the same script there too: each part detects where it runs.
 
+walhook preview shows beforehand what the mapping makes of the rows that exist.
+
 Exit status 1, with the reasons on stderr, if attach as the role in WALHOOK_DATABASE_URL would refuse.`,
 		Example: `  walhook plan --role walhook > attach.sql
   walhook plan --role walhook --schema schema.sql > attach.sql
@@ -280,6 +282,9 @@ func (p *planPrinter) about() {
 	} else {
 		p.comment("Columns that leave the database: these and the replica identity's, because of WALHOOK_PUBLISH=mapped. PostgreSQL then refuses to drop\n" +
 			"or retype a listed column, and refuses the application's updates if the replica identity is ever set to FULL.")
+	}
+	if !p.plan.Attached {
+		p.comment("walhook preview shows what this mapping makes of the rows that exist.")
 	}
 	if p.plan.Snapshot != "" {
 		p.comment("%s", p.plan.Snapshot)

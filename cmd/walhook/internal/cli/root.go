@@ -52,6 +52,7 @@ retries failed attempts, and keeps a log in SQL. The application is not changed 
 Run these in order, with WALHOOK_DATABASE_URL set:
 
   walhook doctor    check that the database is ready, and what to do if it is not
+  walhook preview   show what the mapping makes of the rows that exist
   walhook plan      print the SQL that attach will run
   walhook attach    run it: schema, publication, slot, state of the existing rows
   walhook run       start the daemon
@@ -99,7 +100,7 @@ func NewRoot(env *Environment) *cobra.Command {
 		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
-		newPlanCommand(env), newAttachCommand(env), newRunCommand(env), newReconcileCommand(env), newDetachCommand(env),
+		newPreviewCommand(env), newPlanCommand(env), newAttachCommand(env), newRunCommand(env), newReconcileCommand(env), newDetachCommand(env),
 		newDoctorCommand(env), newStatusCommand(env), newDemoCommand(env), newVersionCommand(env), newEnvironmentTopic(),
 	)
 	root.InitDefaultHelpCmd()

@@ -1,0 +1,218 @@
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+
+	"walhook/cdc"
+	"walhook/cdc/catalog"
+)
+
+const (
+	// previewRows is about how many rows a preview reads.
+	previewRows = 100_000
+
+	// previewTime bounds the reading. The server ends a statement that has sent no row for longer.
+	previewTime = 30 * time.Second
+
+	// previewLockTimeout bounds the wait for whoever has locked the table.
+	previewLockTimeout = 5 * time.Second
+)
+
+// PreviewConfig configures MakePreview.
+type PreviewConfig struct {
+	SourceURL string
+	Target    catalog.Target
+	Progress  func(rows, total int64)
+}
+
+// Preview is what a mapping makes of the rows that exist. Its JSON form is documented in docs/reference/preview.md.
+type Preview struct {
+	Table    string            `json:"table"`
+	Read     PreviewRead       `json:"read"`
+	Counts   PreviewCounts     `json:"counts"`
+	Markers  []PreviewMarker   `json:"markers"`
+	Stamp    PreviewStamp      `json:"stamp"`
+	Odd      []PreviewOdd      `json:"odd"`
+	Examples []PreviewExample  `json:"examples"`
+	Next     []PreviewNext     `json:"next"`
+	Findings []catalog.Finding `json:"findings"` // warnings, and what attach would refuse
+}
+
+// PreviewRead says which rows were read.
+type PreviewRead struct {
+	Rows          int64   `json:"rows"`
+	EstimatedRows int64   `json:"estimated_rows"` // of the table
+	Method        string  `json:"method"`
+	Stopped       string  `json:"stopped"` // why the reading ended early, or ""
+	Seconds       float64 `json:"seconds"`
+}
+
+// PreviewCounts counts the rows by how far they have come.
+type PreviewCounts struct {
+	NoResponse  int64 `json:"no_response"`
+	CreatedOnly int64 `json:"created_only"`
+	Started     int64 `json:"started"` // and not finished
+	Finished    int64 `json:"finished"`
+}
+
+// Responses returns how many rows are responses.
+func (c PreviewCounts) Responses() int64 { return c.CreatedOnly + c.Started + c.Finished }
+
+// PreviewMarker shows the values of a marker's columns.
+type PreviewMarker struct {
+	Variable  string          `json:"variable"`
+	Condition string          `json:"condition"`
+	Columns   []PreviewColumn `json:"columns"`
+}
+
+// PreviewColumn shows a column's most frequent values. Only responses count, unless the marker decides which rows are.
+type PreviewColumn struct {
+	Column      string         `json:"column"`
+	Type        string         `json:"type"`
+	Values      []PreviewValue `json:"values"`
+	OtherValues int64          `json:"other_values"` // how many further values there are
+	OtherRows   int64          `json:"other_rows"`   // and how many rows have them
+	OtherSet    int64          `json:"other_set"`    // and for how many of these the condition is true
+}
+
+// PreviewValue is a column's value.
+type PreviewValue struct {
+	Value *string `json:"value"` // nil: NULL; long ones are cut
+	Rows  int64   `json:"rows"`
+	Set   int64   `json:"set"` // for how many of them the condition is true
+}
+
+// PreviewStamp shows the finish stamps of finished responses.
+type PreviewStamp struct {
+	Columns  []string `json:"columns"`
+	Finished int64    `json:"finished"`
+	Null     int64    `json:"null"`
+	Distinct int64    `json:"distinct"`
+	Shared   int64    `json:"shared"` // have the stamp of another one
+	Most     int64    `json:"most"`   // have the most frequent stamp
+	Warning  string   `json:"warning"`
+}
+
+// PreviewOdd counts rows that a mapping rarely means.
+type PreviewOdd struct {
+	What string   `json:"what"` // a stable name
+	Rows int64    `json:"rows"`
+	IDs  []string `json:"ids"` // some of them
+}
+
+// PreviewExample is a row.
+type PreviewExample struct {
+	Kind    string        `json:"kind"` // a name of PreviewCounts
+	ID      string        `json:"id"`
+	Columns []PreviewCell `json:"columns"` // the mapped ones
+}
+
+// PreviewCell is a value of an example.
+type PreviewCell struct {
+	Column string  `json:"column"`
+	Value  *string `json:"value"` // nil: NULL; long ones are cut
+}
+
+// PreviewNext is what a write to a row of a kind would fire.
+type PreviewNext struct {
+	Kind  string   `json:"kind"`
+	Write string   `json:"write"`
+	Fires []string `json:"fires"`
+}
+
+// UnreadableError says why the rows cannot be read with the mapping.
+type UnreadableError struct{ Findings []catalog.Finding }
+
+func (e *UnreadableError) Error() string {
+	return "the rows cannot be read with this mapping: " + catalog.FormatFindings(e.Findings)
+}
+
+// errEnough ends the reading of a sample.
+var errEnough = errors.New("enough rows were read")
+
+// MakePreview reads a bounded number of the existing rows and evaluates the mapping on them, as attach does. It changes
+// nothing, and only needs SELECT on the mapped columns.
+func MakePreview(ctx context.Context, cfg PreviewConfig) (*Preview, error) {
+	source, err := catalog.ConnectSource(ctx, cfg.SourceURL)
+	if err != nil {
+		return nil, err
+	}
+	defer catalog.CloseQuietly(source)
+	preflight, err := catalog.InspectTables(ctx, source, cfg.Target)
+	if err != nil {
+		return nil, err
+	}
+	if unreadable := slices.DeleteFunc(preflight.Refusals(), isAboutChanges); len(unreadable) > 0 {
+		return nil, &UnreadableError{unreadable}
+	}
+	if err := beginReading(ctx, source); err != nil {
+		return nil, err
+	}
+	columns := cfg.Target.Mapping.RespondentColumns()
+	sample, err := catalog.SampleSQL(ctx, source, preflight.Respondent, columns, previewRows)
+	if err != nil {
+		return nil, explainTimeout(err)
+	}
+	t := newTally(cfg.Target.Mapping, preflight.Respondent)
+	read := PreviewRead{EstimatedRows: int64(sample.Rows), Method: sample.Method}
+	total := int64(min(sample.Rows, previewRows))
+	began := time.Now()
+	err = catalog.ScanRows(ctx, source, cfg.Target.Mapping.Respondent, columns, sample.Statements, func(fields []cdc.Text) error {
+		switch {
+		case sample.Method == catalog.SampleBeginning && t.rows >= previewRows, t.rows >= 2*previewRows:
+			read.Stopped = fmt.Sprintf("after %d rows", t.rows)
+			return errEnough
+		case time.Since(began) > previewTime:
+			read.Stopped = fmt.Sprintf("after %s", previewTime)
+			return errEnough
+		}
+		return t.add(fields)
+	}, func(rows int64) { cfg.Progress(rows, total) })
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, explainTimeout(err)
+	}
+	if read.Rows, read.Seconds = t.rows, time.Since(began).Seconds(); read.Method == catalog.SampleAll && read.Stopped == "" {
+		read.EstimatedRows = t.rows // which is exact
+	}
+	p := t.preview()
+	p.Table, p.Read = preflight.Respondent.Name.Display(), read
+	p.Findings = slices.DeleteFunc(slices.Clone(preflight.Findings), func(f catalog.Finding) bool { return f.Level == catalog.OK })
+	return p, nil
+}
+
+// explainTimeout says what to do if a timeout of beginReading has expired.
+func explainTimeout(err error) error {
+	switch cdc.SQLState(err) {
+	case pgerrcode.LockNotAvailable:
+		return fmt.Errorf("somebody has locked the table; try again later: %w", err)
+	case pgerrcode.QueryCanceled:
+		return fmt.Errorf("the server took too long; try again when it is less busy: %w", err)
+	}
+	return err
+}
+
+// isAboutChanges reports whether a finding does not keep anybody from reading the rows.
+func isAboutChanges(f catalog.Finding) bool {
+	return f.Check == "primary_key" || f.Check == "replica_identity"
+}
+
+// beginReading begins a transaction whose statements end by themselves.
+func beginReading(ctx context.Context, source *pgx.Conn) error {
+	for _, statement := range []string{
+		fmt.Sprintf("set statement_timeout = %d", (previewTime + previewLockTimeout).Milliseconds()),
+		fmt.Sprintf("set lock_timeout = %d", previewLockTimeout.Milliseconds()),
+		"begin isolation level repeatable read read only",
+	} {
+		if _, err := source.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("begin to read the rows: %w", err)
+		}
+	}
+	return nil
+}
