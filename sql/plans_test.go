@@ -90,6 +90,8 @@ func TestPlans(t *testing.T) {
 		"QueueDepth":                     {QueueDepth.SQL, nil},
 		"RecordEnded":                    {RecordEnded.SQL, []any{results}},
 		"the last failures of a webhook": {log + "where webhook_id = 8 and status = 'failed' order by delivered_at desc limit 20", nil},
+		"bars of webhooks":               {"select * from walhook.webhook_activity('{1,2,3,4,5,6,7,8,9,10}', 20)", nil},
+		"what was sent":                  {"select * from walhook.delivery_request where delivery_id = $1", []any{ids[0]}},
 		"everything about a response":    {log + "where response_id = '4711'", nil},
 		"a delivery":                     {log + "where delivery_id = $1", []any{ids[0]}},
 		"its attempts":                   {"select * from walhook.delivery_attempt where delivery_id = $1", []any{ids[0]}},
@@ -104,6 +106,52 @@ func TestPlans(t *testing.T) {
 				t.Errorf("it touches %.0f rows, which are many:\n%s", touched, text)
 			}
 		})
+	}
+}
+
+// Whatever the filters of a page of the log are, it touches few rows: the page is found by key, and what no index answers is looked for
+// in a part of the log alone.
+func TestPlansOfDeliveryPages(t *testing.T) {
+	t.Parallel()
+	conn := testenv.Connect(t, installed(t))
+	ctx := t.Context()
+	for _, statement := range []string{
+		"insert into walhook.webhook (event_type, url) select 'response.created', 'https://example.com/' || g from generate_series(1, 20) g",
+		fmt.Sprintf(`insert into walhook.log (delivery_id, webhook_id, ordinal, committed_at, finished_at, attempts, http_status, event_type, kind, succeeded, response_id)
+			select nextval('walhook.delivery_id'), 1 + g %% 20, g, now(), now() - g * interval '1 ms', 1, case when g %% 100 = 0 then 500 else 200 end, 1, 0, g %% 100 <> 0,
+			       (g %% 50000)::text from generate_series(1, %d) g`, *planRows),
+		fmt.Sprintf(`insert into walhook.queue (webhook_id, committed_at, last_attempt_at, next_attempt_at, attempts, http_status, event_type, response_id)
+			select 1 + g %% 20, now(), now() - g * interval '1 ms', now(), 1, 503, 1, (g %% 50000)::text from generate_series(1, %d) g`, *planRows/10),
+		"analyze",
+	} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, filter := range []string{
+		"", "webhook_id => 7", "status => 'failed'", "status => 'pending'", "status => 'success'", "webhook_id => 7, status => 'failed'", "http_status => 500",
+		"http_status => 404", "webhook_id => 7, http_status => 500", "response_id => '4711'", "since => now() - interval '2 seconds', until => now() - interval '1 second'",
+		"event_type => 'response.changed', at_most => 2000", "http_status => 201, at_most => 2000",
+		"before_time => walhook.local_time(now() - interval '100 seconds'), before_id => 1000", "webhook_id => 7, before_time => walhook.local_time(now() - interval '100 seconds'), before_id => 1000",
+	} {
+		tx, err := conn.Begin(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := func() (rows int64) {
+			if err := tx.QueryRow(ctx, "select coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint from pg_stat_xact_user_tables where schemaname = 'walhook'").Scan(&rows); err != nil {
+				t.Fatal(err)
+			}
+			return rows
+		}
+		before := read()
+		if _, err := tx.Exec(ctx, "select * from walhook.delivery_page("+filter+")"); err != nil {
+			t.Fatal(err)
+		}
+		if touched := read() - before; touched > 12_000 {
+			t.Errorf("a page of %q touches %d rows, which are many", filter, touched)
+		}
+		_ = tx.Rollback(ctx)
 	}
 }
 

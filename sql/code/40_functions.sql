@@ -155,38 +155,13 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
-declare
-  hook   walhook.webhook;
-  queued bigint;
 begin
   if since is null then
     raise exception 'redeliver_failed needs a time to start from'
       using errcode = 'null_value_not_allowed', hint = 'SELECT walhook.redeliver_failed(1, now() - interval ''1 day'');';
   end if;
-  hook := walhook.known_webhook(webhook_id);
-
-  -- Two at once would each queue the same.
-  perform pg_advisory_xact_lock(hashtextextended('walhook.redeliver_failed ' || webhook_id, 0));
-  with failed as (
-    select distinct on (coalesce(l.redelivery_of, l.delivery_id)) l.*, coalesce(l.redelivery_of, l.delivery_id) as origin
-      from walhook.log_entry l
-     where l.webhook_id = redeliver_failed.webhook_id and not l.succeeded
-       and l.finished_at >= redeliver_failed.since and l.kind <> 2
-     order by coalesce(l.redelivery_of, l.delivery_id), l.delivery_id
-  )
-  insert into walhook.queue (webhook_id, lsn, ordinal, committed_at, next_attempt_at, redelivery_of, event_type, kind, response_id, message_id)
-  select f.webhook_id, f.lsn, f.ordinal, f.committed_at, now(), f.origin, f.event_type, 3, f.response_id,
-         coalesce(f.message_id, walhook.message_id(0::smallint, f.origin, f.lsn, f.ordinal, f.event_type, f.webhook_id))
-    from failed f
-   where not exists (select from walhook.log_entry l where l.redelivery_of = f.origin and l.succeeded)
-     and not exists (select from walhook.queue q where q.response_id = f.response_id and q.redelivery_of = f.origin)
-   order by f.origin;
-  get diagnostics queued = row_count;
-  if queued > 0 then
-    perform walhook.tell_what_waits(hook, false);
-    perform pg_notify('walhook', '');
-  end if;
-  return queued;
+  perform walhook.known_webhook(webhook_id);
+  return walhook.redeliver_matching(webhook_id => redeliver_failed.webhook_id, since => redeliver_failed.since);
 end
 $$;
 comment on function walhook.redeliver_failed(bigint, timestamptz) is

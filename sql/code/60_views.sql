@@ -64,13 +64,15 @@ comment on column walhook.delivery_attempt.succeeded is 'Whether it succeeded.';
 comment on column walhook.delivery_attempt.attempted_at_tz is 'attempted_at with its zone. Filter and sort by attempted_at, which has indexes.';
 
 create or replace view walhook.incident as
-  select i.at, i.kind, case when i.resolved_at is null then concat_ws('; ', i.detail, i.hindrance) else i.detail end as detail, i.resolved_at
+  select i.at, i.kind, case when i.resolved_at is null then concat_ws('; ', i.detail, i.hindrance) else i.detail end as detail, i.resolved_at,
+         i.id as incident_id
     from walhook.incident_log i;
 comment on view walhook.incident is 'One row per gap in the stream, pause, takeover, comparison or disabled webhook.';
 comment on column walhook.incident.at is 'When it was noticed.';
 comment on column walhook.incident.kind is 'Kind of incident, such as slot_lost or webhook_disabled.';
 comment on column walhook.incident.detail is 'What happened, in a sentence, and what to do if somebody must act.';
 comment on column walhook.incident.resolved_at is 'When it ended; NULL while it lasts.';
+comment on column walhook.incident.incident_id is 'Grows with each incident. Sort by it.';
 
 create or replace view walhook.webhook_overview as
   select w.id, w.assessment_id, walhook.display_url(w.url) as host, w.event_type, w.organization_id, w.enabled, w.ordered, w.log_successes,

@@ -70,6 +70,8 @@ begin
     grant select on walhook.delivery_log, walhook.delivery_attempt, walhook.incident, walhook.webhook_overview, walhook.pending,
       walhook.endpoint_health, walhook.change_log, walhook.api_key, walhook.visible_delivery to walhook_admin;
     grant select, insert, update, delete on walhook.visible_webhook to walhook_admin;
+    grant execute on function walhook.redeliver_matching(bigint, text, integer, text, timestamptz, timestamptz),
+      walhook.count_failed(bigint, text, integer, text, timestamptz, timestamptz) to walhook_admin;
     grant execute on function walhook.test_webhook(bigint, text), walhook.test_webhook(bigint, anyelement), walhook.redeliver(bigint),
       walhook.retry_now(bigint), walhook.redeliver_failed(bigint, timestamptz), walhook.copy_webhooks(text, text),
       walhook.copy_webhooks(anycompatible, anycompatible), walhook.create_api_key(text, text, text, timestamptz), walhook.revoke_api_key(bigint),
@@ -111,5 +113,20 @@ begin
       grant execute on function walhook.unpublish(name, regclass) to walhook_daemon; -- attach creates it in the application's database
     end if;
   end if;
+end
+$$;
+
+-- What pages read.
+do $$
+declare
+  reader text;
+begin
+  for reader in select r.rolname from pg_roles r where r.rolname in ('walhook_admin', 'walhook_viewer') loop
+    execute format('grant select on walhook.known_assessment, walhook.webhook_health, walhook.delivery_request to %I', reader);
+    execute format('grant execute on function walhook.webhook_activity(bigint[], integer), walhook.pending_of(bigint),
+      walhook.delivery_page(bigint, text, text, integer, text, timestamptz, timestamptz, timestamp, bigint, integer, integer),
+      walhook.delivery_filter(bigint, text, text, integer, text, timestamptz, timestamptz),
+      walhook.request_body(text, timestamptz, text) to %I', reader);
+  end loop;
 end
 $$;
