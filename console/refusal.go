@@ -23,8 +23,16 @@ type refusal struct {
 func (r *refusal) Error() string { return r.sentence }
 func (r *refusal) Unwrap() error { return r.err }
 
+// Sentence is for templates.
+func (r *refusal) Sentence() string { return r.sentence }
+
 func notFound(sentence string) error {
 	return &refusal{status: http.StatusNotFound, sentence: sentence}
+}
+
+// invalid refuses what was typed into the field that is named like the column.
+func invalid(column, sentence string) error {
+	return &refusal{status: http.StatusUnprocessableEntity, sentence: sentence, column: column}
 }
 
 // asRefusal returns the error as a refusal if a person can do something about it, and otherwise as it is.

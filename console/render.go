@@ -154,7 +154,7 @@ func (s *Server) renderRefused(
 	w http.ResponseWriter, r *http.Request, p *person, err error, name, title string, data any,
 ) error {
 	var refused *refusal
-	if !errors.As(asRefusal(err), &refused) {
+	if !errors.As(asRefusal(err), &refused) || refused.status != http.StatusUnprocessableEntity && refused.status != http.StatusConflict {
 		return err
 	}
 	return s.renderView(w, r, refused.status, name, &view{Title: title, Person: p, Data: data, Refused: refused})

@@ -26,6 +26,7 @@ func (s *Server) routes() []route {
 			{"POST", "/settings", s.saveSettings},
 			{"POST", "/logout", s.logout},
 		},
+		s.webhookRoutes(), s.deliveryRoutes(), s.recordRoutes(),
 	)
 }
 

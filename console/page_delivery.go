@@ -1,0 +1,185 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// attemptRow is an attempt of a delivery.
+type attemptRow struct {
+	Number     int
+	At         time.Time
+	DurationMS int
+	HTTPStatus *int
+	Error      *string
+	Succeeded  bool
+}
+
+// header is one of a request.
+type header struct{ Name, Value string }
+
+// deliveryData is what delivery.html shows.
+type deliveryData struct {
+	D           *deliveryRow
+	Waits       *string // what a pending delivery waits for
+	CommittedAt time.Time
+	Headers     []header
+	Body        string
+	Attempts    []attemptRow
+	Redelivered []int64 // deliveries that repeat this one
+}
+
+func readDelivery(ctx context.Context, tx pgx.Tx, id int64) (*deliveryRow, error) {
+	rows, err := tx.Query(ctx, `select `+deliveryColumns+` from walhook.delivery_log d left join walhook.webhook_overview o on o.id = d.webhook_id where d.delivery_id = $1`, id)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectOneRow(rows, func(row pgx.CollectableRow) (*deliveryRow, error) {
+		d := &deliveryRow{}
+		return d, d.scan(row)
+	})
+}
+
+func readDeliveryPage(ctx context.Context, p *person, id int64) (*deliveryData, error) {
+	data := &deliveryData{}
+	return data, p.tx(ctx, func(tx pgx.Tx) error {
+		var err error
+		if data.D, err = readDelivery(ctx, tx, id); errors.Is(err, pgx.ErrNoRows) {
+			return notFound(fmt.Sprintf("There is no delivery %d. Old entries of the log may have been dropped, and successes of some webhooks are not logged.", id))
+		} else if err != nil {
+			return err
+		}
+		var headers map[string]string
+		err = tx.QueryRow(ctx, `select r.committed_at_tz, r.headers, r.body, (select x.waits_for from walhook.pending x where x.delivery_id = r.delivery_id),
+				(select array_agg(l.delivery_id order by l.delivery_id) from walhook.delivery_log l where l.redelivery_of = r.delivery_id)
+			from walhook.delivery_request r where r.delivery_id = $1`, id).Scan(&data.CommittedAt, &headers, &data.Body, &data.Waits, &data.Redelivered)
+		if err != nil {
+			return err
+		}
+		for _, name := range slices.Sorted(maps.Keys(headers)) {
+			data.Headers = append(data.Headers, header{name, headers[name]})
+		}
+		var pretty bytes.Buffer
+		if json.Indent(&pretty, []byte(data.Body), "", "  ") == nil {
+			data.Body = pretty.String()
+		}
+		rows, err := tx.Query(ctx, `select attempt, attempted_at_tz, duration_ms, http_status, error, succeeded
+			from walhook.delivery_attempt where delivery_id = $1 order by attempt desc limit 200`, id)
+		if err != nil {
+			return err
+		}
+		data.Attempts, err = pgx.CollectRows(rows, pgx.RowToStructByPos[attemptRow])
+		if len(data.Attempts) == 0 && data.D.Attempts == 1 && text(data.D.Status) == "success" && err == nil {
+			// A success at the first attempt is in the log alone.
+			data.Attempts = []attemptRow{{Number: 1, At: *data.D.DeliveredAt, DurationMS: -1, HTTPStatus: data.D.HTTPStatus, Succeeded: true}}
+		}
+		return err
+	})
+}
+
+func (s *Server) delivery(w http.ResponseWriter, r *http.Request, p *person) error {
+	id, err := pathID(r, "delivery")
+	if err != nil {
+		return err
+	}
+	data, err := readDeliveryPage(r.Context(), p, id)
+	if err != nil {
+		return err
+	}
+	return s.render(w, r, p, http.StatusOK, "delivery.html", fmt.Sprintf("Delivery %d", id), data)
+}
+
+// deliveryLive keeps a pending delivery current.
+func (s *Server) deliveryLive(w http.ResponseWriter, r *http.Request, p *person) error {
+	id, err := pathID(r, "delivery")
+	if err != nil {
+		return err
+	}
+	return s.live(w, r, p, "delivery.html", "state", func(ctx context.Context) (any, error) { return readDeliveryPage(ctx, p, id) })
+}
+
+func (s *Server) redeliver(w http.ResponseWriter, r *http.Request, p *person) error {
+	id, err := pathID(r, "delivery")
+	if err != nil {
+		return err
+	}
+	var queued int64
+	err = p.tx(r.Context(), func(tx pgx.Tx) error {
+		return tx.QueryRow(r.Context(), "select walhook.redeliver($1)", id).Scan(&queued)
+	})
+	if err != nil {
+		return err
+	}
+	flash := fmt.Sprintf("Delivery %d is queued again as this one.", id)
+	if queued == id {
+		flash = "The next attempt is due now."
+	}
+	return s.redirect(w, r, "/deliveries/"+strconv.FormatInt(queued, 10), p.said(flash))
+}
+
+// explained is a row of walhook.explain.
+type explained struct {
+	EventType, Happened *string
+	WebhookID           *int64
+	Host                *string
+	Matched             *bool
+	Reason              *string
+	DeliveryID          *int64
+	Status              *string
+	Attempts            *int
+	Error               *string
+	NextAttemptAt       *time.Time
+}
+
+// responseData is what response.html shows.
+type responseData struct {
+	ID         string
+	Rows       []explained
+	Deliveries []deliveryRow
+}
+
+func (s *Server) findResponse(w http.ResponseWriter, r *http.Request, p *person) error {
+	id := r.URL.Query().Get("id")
+	if to := responsePath(id); strings.HasPrefix(to, "/responses/") {
+		return s.redirect(w, r, to, "")
+	}
+	return s.showResponse(w, r, p, id)
+}
+
+func (s *Server) response(w http.ResponseWriter, r *http.Request, p *person) error {
+	return s.showResponse(w, r, p, r.PathValue("id"))
+}
+
+func (s *Server) showResponse(w http.ResponseWriter, r *http.Request, p *person, id string) error {
+	data := &responseData{ID: id}
+	if strings.ContainsRune(id, 0) {
+		return notFound("No response has such an id.")
+	}
+	err := p.tx(r.Context(), func(tx pgx.Tx) error {
+		rows, err := tx.Query(r.Context(), `select event_type, happened, webhook_id, host, matched, reason, delivery_id, status, attempts, error, next_attempt_at_tz
+			from walhook.explain($1::text)`, id)
+		if err != nil {
+			return err
+		}
+		if data.Rows, err = pgx.CollectRows(rows, pgx.RowToStructByPos[explained]); err != nil {
+			return err
+		}
+		data.Deliveries, err = readDeliveries(r.Context(), tx, filterArgs{response: &id}, pageKey{}, deliveriesPerPage)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.render(w, r, p, http.StatusOK, "response.html", "Response "+id, data)
+}
