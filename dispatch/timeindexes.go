@@ -31,10 +31,10 @@ func (s *Scheduler) timeIndexLoop(ctx context.Context) {
 			s.health.note(timeIndexes, nil)
 		default:
 			pause = upkeepRetry
-			if errors.As(err, &answer) && answer.Code[:2] != "57" { // 57: the server is shutting down, which others report
+			if errors.As(err, &answer) && answer.Code[:2] != "57" { // an outage, or a server that shuts down, is reported by others
 				s.health.note(timeIndexes, err)
+				s.cfg.Log.Warn("an index of the log could not be built; retrying", "error", err, "in", pause)
 			}
-			s.cfg.Log.Warn("an index of the log could not be built; retrying", "error", err, "in", pause)
 		}
 		select {
 		case <-time.After(pause):

@@ -128,6 +128,7 @@ func (g *Guard) checkSlot(ctx context.Context, source *pgx.Conn) error {
 		slot = &catalog.Slot{Name: slot.Name} // the state of another database's slot is irrelevant
 	}
 	danger := SlotDanger(slot, g.cfg.MaxSlotLag)
+	g.cfg.Status.recordWALEnd(slot.WALEnd)
 	before := g.cfg.Status.recordSlot(SlotView{Status: SlotStatus(slot), Active: slot.ActivePID != nil, Retained: slot.Retained}, danger)
 	switch {
 	case danger != "" && before == "":

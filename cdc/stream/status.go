@@ -93,6 +93,18 @@ type StatusView struct {
 	ReconcileFailed int64  // those that failed
 }
 
+// LagBytes returns how far the stored position is behind the server's end of WAL. It is not known until the position
+// has been read. A standby has none.
+func (v *StatusView) LagBytes() (lag pglogrepl.LSN, known bool) {
+	switch {
+	case v.Phase == PhaseStandby:
+		return 0, true
+	case v.Position.LSN == 0:
+		return 0, false
+	}
+	return max(v.Received, v.Position.LSN) - v.Position.LSN, true
+}
+
 // View returns a snapshot.
 func (s *Status) View() StatusView {
 	s.mu.Lock()

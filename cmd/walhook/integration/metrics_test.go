@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -96,6 +97,54 @@ func TestMetricsMove(t *testing.T) {
 		}
 	}
 	checkDocumented(s, d.Scrape())
+}
+
+// While the store is away, the lag grows with what the application writes, and the outage is logged in short lines.
+func TestMetricsWhileTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	store := testenv.NewServer(t, nil)
+	s := harness.NewSite(t, harness.SampleSchema).WithStore(store)
+	d := s.Run()
+	store.HaltImmediately()
+	d.Readyz(503, "")
+	lag := func() float64 {
+		value, found := d.Scrape().Value("walhook_slot_lag_bytes")
+		if !found {
+			t.Fatal("walhook_slot_lag_bytes is not served")
+		}
+		return value
+	}
+	const row = 1 << 16
+	s.Exec("insert into respondent (id, assessment_id, name) values (1, 1, (select string_agg(md5(n::text), '') from generate_series(1, $1) n))", row/32)
+	testenv.Eventually(t, harness.Patience, "the lag to include a row that is not stored", func() (bool, string) {
+		got := lag()
+		return got >= row/2, fmt.Sprint(got)
+	})
+	s.Up(store)
+	d.Ready()
+	testenv.Eventually(t, harness.Patience, "the lag to end", func() (bool, string) {
+		got := lag()
+		return got < row/2, fmt.Sprint(got)
+	})
+	for line := range strings.SplitSeq(d.Log.String(), "\n") {
+		if strings.Contains(line, "index of the log") || strings.Contains(line, `\n`) {
+			t.Errorf("the log of an outage has the line %s", line)
+		}
+	}
+}
+
+// A limit that another one makes useless is reported, unless it is the default.
+func TestUselessLimitIsReported(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema)
+	for limit, reported := range map[string]bool{"": false, "2": false, "3": true} {
+		d := s.With("CONCURRENCY", "2", "ENDPOINT_CONCURRENCY", limit).Start()
+		d.Listens()
+		d.Stop()
+		if strings.Contains(d.Log.String(), "WALHOOK_ENDPOINT_CONCURRENCY has no effect above WALHOOK_CONCURRENCY") != reported {
+			t.Errorf("a daemon with %q of 2 attempts for each URL logs:\n%s", limit, d.Log)
+		}
+	}
 }
 
 // checkDocumented compares the table in docs/reference/metrics.md with /metrics, and the names with Prometheus's

@@ -126,11 +126,9 @@ func streamMetrics(status *stream.Status) prometheus.Collector {
 		emit(streaming, truth(v.Phase == stream.PhaseStreaming))
 		emit(standby, truth(v.Phase == stream.PhaseStandby))
 		emit(source, truth(v.SourceReachable))
-		lag := 0.0
-		if v.Phase == stream.PhaseStreaming && v.Received > v.Position.LSN {
-			lag = float64(v.Received - v.Position.LSN)
+		if lag, known := v.LagBytes(); known {
+			emit(lagBytes, float64(lag))
 		}
-		emit(lagBytes, lag)
 		emit(lagSeconds, v.Lag.Seconds())
 		emit(retained, float64(v.Slot.Retained))
 		emit(danger, truth(v.Danger != ""))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/signal"
 	"sync"
 	"syscall"
@@ -92,6 +93,10 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	server, err := NewHTTPServer(cfg.Listen, p.ready.ready, registry, log)
 	if err != nil {
 		return err
+	}
+	if cfg.EndpointConcurrency > cfg.Concurrency && os.Getenv(Prefix+"_ENDPOINT_CONCURRENCY") != "" {
+		log.Warn("WALHOOK_ENDPOINT_CONCURRENCY has no effect above WALHOOK_CONCURRENCY",
+			"endpoint_concurrency", cfg.EndpointConcurrency, "concurrency", cfg.Concurrency)
 	}
 	boundMemory(0)
 	ctx, cancel := context.WithCancelCause(ctx)
