@@ -17,10 +17,10 @@ type Phase string
 // The phases of a Stream.
 const (
 	PhaseStarting    Phase = "starting"
-	PhaseStandby     Phase = "standby"   // another daemon reads the slot
-	PhaseStreaming   Phase = "streaming" // this daemon does
-	PhaseRetrying    Phase = "retrying"  // the last connection broke
-	PhaseReconciling Phase = "mending"   // a gap is being closed; the value is public
+	PhaseStandby     Phase = "standby"     // another daemon reads the slot
+	PhaseStreaming   Phase = "streaming"   // this daemon does
+	PhaseRetrying    Phase = "retrying"    // the last connection broke
+	PhaseReconciling Phase = "reconciling" // a gap is being closed
 )
 
 // Status is a running Stream's view of itself. It is safe for concurrent use.

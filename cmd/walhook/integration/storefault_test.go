@@ -142,7 +142,7 @@ func holdComparison(s *harness.Site, d *harness.Daemon) (release func()) {
 		got := testenv.Psql(s.T, s.Store, "select query from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0 and datname = current_database()")
 		return got != "", "none does"
 	})
-	d.Readyz(503, "mending")
+	d.Readyz(503, "reconciling: ")
 	return release
 }
 
