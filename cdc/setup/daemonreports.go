@@ -3,9 +3,12 @@ package setup
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
+	"walhook/cdc/catalog"
+	"walhook/cdc/stream"
 	"walhook/sql"
 )
 
@@ -20,15 +23,19 @@ type daemonReport struct {
 	sinceHeartbeat float64 // seconds since the last heartbeat
 }
 
-// problem says what keeps the daemon from working; "" if nothing does.
-func (r daemonReport) problem() string {
+// judge says what keeps the daemon from working; "" if nothing does. A daemon that starts, or opens its stream again
+// after a comparison, is no failure: if it cannot, it reports another phase.
+func (r daemonReport) judge() (catalog.Level, string) {
+	phase, _, _ := strings.Cut(r.unready, ":")
 	switch {
 	case r.sinceHeartbeat > staleAfter:
-		return fmt.Sprintf("%s has not reported for %.0f s: it is stuck, or its host is", r.name, r.sinceHeartbeat)
+		return catalog.Fail, fmt.Sprintf("%s has not reported for %.0f s: it is stuck, or its host is", r.name, r.sinceHeartbeat)
+	case phase == string(stream.PhaseStarting):
+		return catalog.Warn, fmt.Sprintf("%s is %s", r.name, r.unready)
 	case r.unready != "":
-		return fmt.Sprintf("%s is not ready: %s", r.name, r.unready)
+		return catalog.Fail, fmt.Sprintf("%s is not ready: %s", r.name, r.unready)
 	}
-	return ""
+	return catalog.OK, ""
 }
 
 // readDaemonReports returns the reports of the live daemons.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -44,15 +45,20 @@ func (e *examiner) daemons(ctx context.Context) {
 		e.cannotCheck("daemons", err)
 		return
 	}
-	var stuck []string
+	unready := map[catalog.Level][]string{}
 	for _, r := range reports {
-		if trouble := r.problem(); trouble != "" {
-			stuck = append(stuck, trouble)
-		}
+		level, trouble := r.judge()
+		unready[level] = append(unready[level], trouble)
 	}
-	e.grade(len(stuck) > 0, catalog.Fail, "daemons",
-		listOrNone("no daemon reports that it is not ready", "daemons that do not work: ", stuck),
-		"fix what the text names; the daemon's log has more")
+	const remedy = "fix what the text names; the daemon's log has more"
+	switch stuck, starting := unready[catalog.Fail], unready[catalog.Warn]; {
+	case len(stuck) > 0:
+		e.note(catalog.Fail, "daemons", "daemons that do not work: "+strings.Join(stuck, ", "), remedy)
+	case len(starting) > 0:
+		e.note(catalog.Warn, "daemons", "daemons that are not ready yet: "+strings.Join(starting, ", "), "look again in a few seconds")
+	default:
+		e.note(catalog.OK, "daemons", "no daemon reports that it is not ready", "")
+	}
 }
 
 // partitions checks that the log can get its next partition. What would prevent that, such as a missing right or an

@@ -240,7 +240,7 @@ func slotVerdict(s *catalog.Slot, stored *storeReading) (catalog.Level, string) 
 		return catalog.Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile: start walhook run, or walhook detach", s.Name)
 	case s.ActivePID == nil && stored.handover:
 		return catalog.Warn, fmt.Sprintf(
-			"nobody reads slot %q at the moment: the table is being compared, or a standby is about to take over", s.Name)
+			"nobody reads slot %q at the moment: the table is being compared, or a daemon is about to read it", s.Name)
 	case s.ActivePID == nil:
 		return catalog.Fail, fmt.Sprintf(
 			"nobody reads slot %q, which keeps WAL meanwhile, although a daemon is running: /readyz and its log say why",
@@ -273,8 +273,8 @@ func (o *Observation) observeDaemons(ctx context.Context, store *pgx.Conn) error
 	var names []string
 	for _, r := range reports {
 		names = append(names, r.name)
-		if trouble := r.problem(); trouble != "" {
-			o.line(catalog.Fail, "daemon", "%s", trouble)
+		if verdict, trouble := r.judge(); verdict != catalog.OK {
+			o.line(verdict, "daemon", "%s", trouble)
 		}
 	}
 	text := strings.Join(names, ", ")

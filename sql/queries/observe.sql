@@ -61,9 +61,11 @@ select d.name, case when d.connected and not d.draining then coalesce(d.unready,
        case when d.connected then extract(epoch from now() - d.heartbeat_at)::float8 else 0 end as silent
 from walhook.live_daemon d order by d.id limit @max;
 
--- Whether attach, detach or reconcile holds its lock, whose key has eight bytes, or a standby reports that it is ready.
+-- Whether attach, detach or reconcile holds its lock, whose key has eight bytes, or a daemon is about to read the slot: a standby reports
+-- that it is ready, or one that it starts.
 -- name: SlotHandover
-select exists (select from walhook.live_daemon d where d.connected and not d.reads and not d.draining and d.unready is null)
+select exists (select from walhook.live_daemon d where d.connected and not d.reads and not d.draining
+                 and (d.unready is null or d.unready ~ '^starting(:|$)'))
     or exists (
   select from pg_catalog.pg_locks l
    where l.locktype = 'advisory' and l.objsubid = 1 and l.granted

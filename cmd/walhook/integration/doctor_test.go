@@ -411,6 +411,9 @@ func (d *doctor) ofWebhooks() {
 		d.T.Fatal(err)
 	}
 	d.while(daemon+"now(), 'odd')", "delete from walhook.daemon", "daemons", catalog.Fail, "host/1 is not ready: odd")
+	for _, starting := range []string{"starting", "starting: opening the stream"} {
+		d.while(daemon+"now(), '"+starting+"')", "delete from walhook.daemon", "daemons", catalog.Warn, "host/1 is "+starting)
+	}
 	d.while(daemon+"now() - interval '1 minute', null)", "delete from walhook.daemon", "daemons", catalog.Fail, "host/1 has not reported for 6")
 	_ = session.Close(d.T.Context())
 	d.while(refuseDDL, "drop event trigger refuse; drop function public.refuse", "log_partitions", catalog.Fail, "and can get no other: no DDL here")

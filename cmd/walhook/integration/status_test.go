@@ -119,6 +119,21 @@ func TestStatusIsTrue(t *testing.T) {
 	status(s, "slot", catalog.Fail, "nobody reads slot")
 	status(s, "daemons", catalog.Fail, "no daemon is running")
 
+	// A daemon that has just started, or opens its stream again after a comparison, is about to read the slot.
+	starting := testenv.Connect(t, s.Store)
+	if _, err := starting.Exec(t.Context(), "select pg_advisory_lock($1, 1000)", lockClass); err != nil {
+		t.Fatal(err)
+	}
+	for _, report := range []string{"starting", "starting: opening the stream"} {
+		testenv.Exec(t, s.Store, `insert into walhook.daemon (id, name, version, expires_at, unready)
+			overriding system value values (1000, 'host/1', '1', now() + interval '1 hour', $1)`, report)
+		status(s, "daemon", catalog.Warn, "host/1 is "+report)
+		status(s, "slot", catalog.Warn, "at the moment")
+		rightNow(s)
+		testenv.Exec(t, s.Store, "delete from walhook.daemon")
+	}
+	_ = starting.Close(t.Context())
+
 	// A daemon is running, but something keeps it from the slot.
 	reader := testenv.Connect(t, s.Store)
 	if _, err := reader.Exec(t.Context(), "select pg_advisory_lock($1)", catalog.ReaderLock); err != nil {
