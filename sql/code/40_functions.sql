@@ -68,6 +68,9 @@ begin
       using errcode = 'invalid_parameter_value', hint = 'Pass the key as in the table, for example ''12345''.';
   end if;
 
+  if not exists (select from walhook.response_state s where s.response_id = about and not walhook.has_flag(s.flags, 'excluded')) then
+    raise notice 'no response % is recorded: the test is sent anyway', about;
+  end if;
   perform walhook.tell_what_waits(hook, true);
   insert into walhook.queue as q (webhook_id, committed_at, next_attempt_at, event_type, kind, response_id)
   values (hook.id, now(), now(), walhook.event_number(hook.event_type), 2, about)

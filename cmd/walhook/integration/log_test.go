@@ -149,7 +149,8 @@ func TestTestWebhook(t *testing.T) {
 		fmt.Sprintf("test_webhook(webhook_id => %d)", all),
 		fmt.Sprintf("test_webhook(%d)", org),
 	} {
-		ids = append(ids, testenv.Psql(t, s.Store, "select walhook."+call))
+		out := testenv.Psql(t, s.Store, "select walhook."+call)
+		ids = append(ids, out[strings.LastIndex(out, "\n")+1:]) // after a notice
 	}
 	s.Receiver.Wait(t, 4, harness.Patience)
 	for path, want := range map[string][]string{
@@ -242,6 +243,7 @@ func TestRedeliver(t *testing.T) {
 	for _, c := range []struct{ state, call, says string }{
 		{"update walhook.settings set enabled = false", fmt.Sprintf("redeliver(%d)", failed), "are switched off: this stays pending until UPDATE"},
 		{"", fmt.Sprintf("test_webhook(%d)", hook), "are switched off: this stays pending until UPDATE"},
+		{"", fmt.Sprintf("test_webhook(%d, 999999)", hook), "no response 999999 is recorded: the test is sent anyway"},
 		{"update walhook.webhook set enabled = false; update walhook.settings set enabled = true", fmt.Sprintf("redeliver(%d)", failed), fmt.Sprintf("webhook %d is disabled: this stays pending until UPDATE", hook)},
 		{"delete from walhook.queue", fmt.Sprintf("redeliver_failed(%d, %s)", hook, since), fmt.Sprintf("webhook %d is disabled", hook)},
 		{"update walhook.queue set attempts = 1, next_attempt_at = now() + interval '1 hour'", fmt.Sprintf("retry_now(%d)", hook), fmt.Sprintf("webhook %d is disabled", hook)},
