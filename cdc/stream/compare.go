@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -330,9 +331,7 @@ func (c *comparison) assessments(ctx context.Context) error {
 		ctx, c.source, c.store, c.mapping.AssessmentTable, columns,
 		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)",
 		catalog.AssessmentConverter(c.mapping, c.assessment, true), func(int64) {},
-		func(row []byte, cause error) error {
-			return c.rejected(&RejectedRow{Table: c.mapping.AssessmentTable, Key: KeyOf(row), Cause: cause})
-		},
+		func(row []byte, cause error) error { return c.rejectAssessment(ctx, row, cause) },
 	)
 	if err != nil {
 		return err
@@ -356,6 +355,24 @@ func (c *comparison) assessments(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("take the assessments over: %w", err)
 		}
+	}
+	return nil
+}
+
+// rejectAssessment stages an assessment without its original, for which the store can have no webhooks if it cannot
+// represent the id, and sets aside one that the store rejects even so.
+func (c *comparison) rejectAssessment(ctx context.Context, row []byte, cause error) error {
+	fields := bytes.Split(row, []byte{'\t'})
+	id, external := catalog.CopyField(fields[0]), catalog.CopyField(fields[1])
+	err := catalog.InSavepoint(ctx, c.store, func() error {
+		_, err := c.store.Exec(ctx, "insert into pg_temp.walhook_assessments values ($1, $2)", id.Value, external.Pointer())
+		return err
+	})
+	switch {
+	case cdc.IsRejected(err):
+		return c.rejected(&RejectedRow{Table: c.mapping.AssessmentTable, Key: id.Value, Cause: cause})
+	case err != nil:
+		return fmt.Errorf("stage the assessments: %w", err)
 	}
 	return nil
 }
