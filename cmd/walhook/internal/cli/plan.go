@@ -109,8 +109,10 @@ func (p *planPrinter) print() error {
 			p.plan.Source.Address, p.plan.Store.Address, p.plan.StoreRole)
 	}
 	p.summary()
-	p.comment("Run it by: psql -v ON_ERROR_STOP=1 -f FILE")
-	p.comment("If it stops halfway, what it has done stays; the next plan prints what is left to do.")
+	if !p.plan.Copy {
+		p.comment("Run it by: psql -v ON_ERROR_STOP=1 -f FILE")
+		p.comment("If it stops halfway, what it has done stays; the next plan prints what is left to do.")
+	}
 	p.lines("", p.onlyHere())
 	p.lines("", []string{`set client_min_messages = warning; \set QUIET on`})
 	p.stop()
@@ -119,12 +121,6 @@ func (p *planPrinter) print() error {
 		p.comment("%-5s %s", f.Level, f.Found)
 	}
 	if p.plan.Copy {
-		p.blank()
-		p.comment("There is nothing to run in a copy. What the two ways on do, in this database and its store alone:")
-		p.comment("  walhook attach --adopt: upgrades the schema, creates slot %s and what is missing of publication %s, compares the rows with\n"+
-			"    the recorded state, fires what was missed, and records this database as the original.", p.cfg.Slot, p.cfg.Publication)
-		p.comment("  walhook attach --fresh: the same schema, slot and publication; deletes every pending delivery, disables every webhook, and\n" +
-			"    records the state of the rows from scratch, which fires nothing.")
 		return nil
 	}
 	p.about()
@@ -168,6 +164,10 @@ func (p *planPrinter) separateSchema() ([]setup.PlanPart, error) {
 
 // summary is the head of the script in plain words.
 func (p *planPrinter) summary() {
+	if p.plan.Copy {
+		p.copySummary()
+		return
+	}
 	var items []string
 	for _, part := range p.plan.Owners {
 		who := "the owner of the tables or a superuser"
@@ -196,6 +196,16 @@ func (p *planPrinter) summary() {
 		p.comment("  %d. %s", i+1, wrap(item, 130, "     "))
 	}
 	p.comment("No table of the application is altered. The lines that begin with %s undo it all.", strings.TrimSpace(undoPrefix))
+	p.comment("")
+}
+
+func (p *planPrinter) copySummary() {
+	p.comment("")
+	p.comment("There is nothing to run in a copy. What the two ways on do, in this database and its store alone:")
+	p.comment("  walhook attach --adopt: upgrades the schema, creates slot %s and what is missing of publication %s, compares the rows\n"+
+		"    with the recorded state, fires what was missed, and records this database as the original.", p.cfg.Slot, p.cfg.Publication)
+	p.comment("  walhook attach --fresh: the same schema, slot and publication; deletes every pending delivery, disables every webhook,\n" +
+		"    and records the state of the rows from scratch, which fires nothing.")
 	p.comment("")
 }
 
