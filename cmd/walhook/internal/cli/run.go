@@ -96,7 +96,7 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	}
 	if cfg.EndpointConcurrency > cfg.Concurrency && os.Getenv(Prefix+"_ENDPOINT_CONCURRENCY") != "" {
 		log.Warn("WALHOOK_ENDPOINT_CONCURRENCY has no effect above WALHOOK_CONCURRENCY",
-			"endpoint_concurrency", cfg.EndpointConcurrency, "concurrency", cfg.Concurrency)
+			"detail", fmt.Sprintf("%d attempts for a URL, of %d in all", cfg.EndpointConcurrency, cfg.Concurrency))
 	}
 	boundMemory(0)
 	ctx, cancel := context.WithCancelCause(ctx)
