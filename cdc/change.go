@@ -3,6 +3,7 @@ package cdc
 import (
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pglogrepl"
 )
@@ -74,6 +75,37 @@ func (t Text) Trimmed() Text {
 	return t
 }
 
+// After returns the column's value after a change, given its value before it.
+func (t Text) After(before Text) Text {
+	if t.Unchanged {
+		return before
+	}
+	return t
+}
+
+// maxName is how many characters of an assessment's name are stored.
+const maxName = 200
+
+// DisplayName returns the name of an assessment as a store in this encoding keeps it. A name is only displayed, so
+// characters that the store might reject are replaced.
+func (t Text) DisplayName(storeEncoding string) Text {
+	unicode := storeEncoding == "UTF8" || storeEncoding == "SQL_ASCII"
+	name := strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || r >= utf8.RuneSelf && !unicode {
+			return '?'
+		}
+		return r
+	}, t.Trimmed().Value)
+	if runes := []rune(name); len(runes) > maxName {
+		name = string(runes[:maxName-1]) + "…"
+		if !unicode {
+			name = string(runes[:maxName])
+		}
+	}
+	t.Value = name
+	return t.Trimmed()
+}
+
 // applyTo returns the column's value after the change, given the value before it; nil is NULL.
 func (t Text) applyTo(before *string) *string {
 	switch {
@@ -91,17 +123,19 @@ func (t Text) applyTo(before *string) *string {
 type Row struct {
 	ID string // primary key in text form
 
+	Organization Text // of either table; Null if no such column is mapped
+
 	// Respondent only.
-	Assessment   Text
-	Organization Text // Null if no organization column is mapped
-	Excluded     Mark // set if the row is no response
-	Started      Mark
-	Finished     Mark
-	Stamps       []Stamp // one for each of Mapping.StampColumns; nil: all are NULL
+	Assessment Text
+	Excluded   Mark // set if the row is no response
+	Started    Mark
+	Finished   Mark
+	Stamps     []Stamp // one for each of Mapping.StampColumns; nil: all are NULL
 
 	// Assessment only.
 	ExternalID Text
 	CopiedFrom Text // Null if no such column is mapped
+	Name       Text // Null if no such column is mapped
 }
 
 // SetMark sets the state of a marker.

@@ -50,10 +50,12 @@ type Mapping struct {
 	Finished     Marker
 	Stamp        Columns // of the finish stamp; empty: StampColumns decides
 
-	AssessmentTable Name // zero: none
-	AssessmentID    string
-	ExternalID      string
-	CopiedFrom      string // column; empty: none
+	AssessmentTable        Name // zero: none
+	AssessmentID           string
+	ExternalID             string
+	CopiedFrom             string // column; empty: none
+	AssessmentOrganization string // column; empty: none
+	AssessmentName         string // column; empty: none
 }
 
 // HasAssessmentTable reports whether an assessment table is mapped.
@@ -138,7 +140,7 @@ func (m Mapping) RespondentColumns() []string {
 
 // AssessmentColumns returns the distinct mapped columns of the assessment table, in a fixed order.
 func (m Mapping) AssessmentColumns() []string {
-	return distinct(m.AssessmentID, m.ExternalID, m.CopiedFrom)
+	return distinct(m.AssessmentID, m.ExternalID, m.CopiedFrom, m.AssessmentOrganization, m.AssessmentName)
 }
 
 func distinct(columns ...string) []string {
@@ -170,6 +172,8 @@ func Diff(before, after Mapping) []string {
 		{"WALHOOK_ASSESSMENT_ID", before.AssessmentID, after.AssessmentID},
 		{"WALHOOK_ASSESSMENT_EXTERNAL_ID", before.ExternalID, after.ExternalID},
 		{"WALHOOK_ASSESSMENT_COPIED_FROM", before.CopiedFrom, after.CopiedFrom},
+		{"WALHOOK_ASSESSMENT_ORGANIZATION", before.AssessmentOrganization, after.AssessmentOrganization},
+		{"WALHOOK_ASSESSMENT_NAME", before.AssessmentName, after.AssessmentName},
 	}...)
 	var differs []string
 	for _, v := range settings {

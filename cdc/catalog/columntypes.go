@@ -48,7 +48,9 @@ func MappedColumns(m cdc.Mapping, respondent, assessment *Table) []MappedColumn 
 		columns = append(columns,
 			MappedColumn{"assessment_key", m.AssessmentID, assessment},
 			MappedColumn{"external_id", m.ExternalID, assessment},
-			MappedColumn{"copied_from", m.CopiedFrom, assessment})
+			MappedColumn{"copied_from", m.CopiedFrom, assessment},
+			MappedColumn{"assessment_organization", m.AssessmentOrganization, assessment},
+			MappedColumn{"assessment_name", m.AssessmentName, assessment})
 	}
 	return slices.DeleteFunc(columns, func(c MappedColumn) bool { return c.Column == "" })
 }

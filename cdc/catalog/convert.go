@@ -132,38 +132,49 @@ func bindMarker(m cdc.MappedMarker, t *Table, at map[string]int) func(*cdc.Row, 
 }
 
 // AssessmentColumns are the columns that AssessmentConverter writes without copies.
-const AssessmentColumns = "(assessment_id, external_id)"
+const AssessmentColumns = "(assessment_id, external_id, organization_id, name)"
 
-// AssessmentConverter converts the mapped columns of an assessment to its id and external id and, with copies, to the
+// AssessmentConverter converts the mapped columns of an assessment to what the store keeps of it and, with copies, the
 // assessment that it was copied from.
-func AssessmentConverter(m cdc.Mapping, t *Table, copies bool) func([]byte, []cdc.Text) ([]byte, error) {
+func AssessmentConverter(
+	m cdc.Mapping, t *Table, storeEncoding string, copies bool,
+) func([]byte, []cdc.Text) ([]byte, error) {
 	at := map[string]int{}
 	for i, column := range m.AssessmentColumns() {
 		at[column] = i
 	}
-	appendText := func(dst []byte, value cdc.Text) []byte {
-		if value = value.Trimmed(); value.Null {
-			return appendCopyNull(dst)
-		}
-		return AppendCopyField(dst, value.Value)
-	}
 	return func(dst []byte, fields []cdc.Text) ([]byte, error) {
-		id := fields[at[m.AssessmentID]]
-		if id.Null {
+		text := func(column string) cdc.Text {
+			if column == "" {
+				return cdc.Text{Null: true}
+			}
+			return fields[at[column]]
+		}
+		id := func(column string) cdc.Text {
+			value := text(column)
+			value.Value = t.columnType(column).CanonicalID(value.Value)
+			return value
+		}
+		key := id(m.AssessmentID)
+		if key.Null {
 			return dst, nil
 		}
-		dst = append(AppendCopyField(dst, t.columnType(m.AssessmentID).CanonicalID(id.Value)), '\t')
-		dst = appendText(dst, fields[at[m.ExternalID]])
-		if !copies {
-			return dst, nil
+		dst = AppendCopyField(dst, key.Value)
+		values := []cdc.Text{
+			text(m.ExternalID).Trimmed(), id(m.AssessmentOrganization), text(m.AssessmentName).DisplayName(storeEncoding),
 		}
-		dst = append(dst, '\t')
-		if m.CopiedFrom == "" {
-			return appendCopyNull(dst), nil
+		if copies {
+			values = append(values, id(m.CopiedFrom).Trimmed())
 		}
-		from := fields[at[m.CopiedFrom]]
-		from.Value = t.columnType(m.CopiedFrom).CanonicalID(from.Value)
-		return appendText(dst, from), nil
+		for _, value := range values {
+			dst = append(dst, '\t')
+			if value.Null {
+				dst = appendCopyNull(dst)
+			} else {
+				dst = AppendCopyField(dst, value.Value)
+			}
+		}
+		return dst, nil
 	}
 }
 

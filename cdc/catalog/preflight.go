@@ -190,6 +190,8 @@ func AssessmentVariables(m cdc.Mapping) []Variable {
 		{Name: "WALHOOK_ASSESSMENT_ID", Column: m.AssessmentID},
 		{Name: "WALHOOK_ASSESSMENT_EXTERNAL_ID", Column: m.ExternalID},
 		{Name: "WALHOOK_ASSESSMENT_COPIED_FROM", Column: m.CopiedFrom},
+		{Name: "WALHOOK_ASSESSMENT_ORGANIZATION", Column: m.AssessmentOrganization},
+		{Name: "WALHOOK_ASSESSMENT_NAME", Column: m.AssessmentName},
 	}
 }
 

@@ -431,7 +431,7 @@ func (a *attacher) snapshot(ctx context.Context, slot catalog.CreatedSlot) error
 	}
 	if a.preflight.Assessment != nil {
 		if _, err := catalog.CopyRows(ctx, a.source, a.store, m.AssessmentTable, m.AssessmentColumns(), "walhook.assessment "+catalog.AssessmentColumns,
-			catalog.AssessmentConverter(m, a.preflight.Assessment, false), func(int64) {}, a.setAside(ctx, m.AssessmentTable, slot)); err != nil {
+			catalog.AssessmentConverter(m, a.preflight.Assessment, a.store.PgConn().ParameterStatus("server_encoding"), false), func(int64) {}, a.setAside(ctx, m.AssessmentTable, slot)); err != nil {
 			return err
 		}
 	}

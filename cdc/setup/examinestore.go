@@ -172,13 +172,20 @@ func (e *examiner) webhooks(ctx context.Context) {
 			"without assessment_id they match only assessments that have an external id, and no assessment has one: webhooks ", "give assessments an external id, or set the webhook's assessment_id",
 		},
 		{
-			true, "webhooks_impossible_id", "(walhook.column_id('assessment', w.assessment_id) is distinct from w.assessment_id or walhook.column_id('organization', w.organization_id) is distinct from w.organization_id)",
+			true, "webhooks_impossible_id", "(walhook.column_id('assessment', w.assessment_id) is distinct from w.assessment_id or walhook.organization_id(w.organization_id) is distinct from w.organization_id)",
 			"every assessment and organization that a webhook names can be an id of its column", "the assessment or organization that they name cannot be an id of its column, so they match nothing: webhooks ",
 			"set assessment_id and organization_id to ids as the table has them",
 		},
 		{
-			m.Organization == "", "webhooks_organization", "w.organization_id is not null", "no webhook names an organization, and no organization column is mapped",
-			"they name an organization, but no organization column is mapped, so they match nothing: webhooks ", "set WALHOOK_RESPONDENT_ORGANIZATION (detach and attach), or set organization_id to NULL",
+			m.Organization == "" && m.AssessmentOrganization == "", "webhooks_organization", "w.organization_id is not null", "no webhook names an organization, and no organization column is mapped",
+			"they name an organization, but no organization column is mapped, so they match nothing: webhooks ",
+			"set WALHOOK_RESPONDENT_ORGANIZATION or WALHOOK_ASSESSMENT_ORGANIZATION (detach and attach), or set organization_id to NULL",
+		},
+		{
+			m.Organization == "" && m.AssessmentOrganization != "", "webhooks_unknown_organization",
+			"w.organization_id is not null and not exists (select from walhook.assessment a where a.organization_id = w.organization_id)",
+			"every organization that a webhook names has an assessment",
+			"no assessment is of their organization, so they match nothing: webhooks ", "correct or delete them",
 		},
 		{
 			!repeats, "webhooks_changed", "w.event_type = 'response.changed'", "no webhook is for response.changed, which this finish stamp cannot tell",

@@ -10,8 +10,9 @@ import (
 // assessments collects consecutive changes of the assessment table, without an event between them, so that a bulk
 // import is one statement.
 type assessments struct {
-	external map[string]*string // external id by assessment id
-	deleted  []string
+	storeEncoding string
+	rows          map[string]cdc.Row // by assessment id; what a row leaves unchanged is as the store has it
+	deleted       []string
 	originals,
 	copies []string // assessments inserted as copies, beside the originals that they were copied from
 }
@@ -34,12 +35,7 @@ func (a *assessments) add(work *pgx.Batch, c *cdc.Change) {
 				sql.RenameAssessment.SQL,
 				sql.RenameAssessment.Bind(sql.Args{"from_id": c.OldID, "to_id": c.New.ID})...)
 		}
-		if !c.New.ExternalID.Unchanged {
-			if a.external == nil {
-				a.external = map[string]*string{}
-			}
-			a.external[c.New.ID] = c.New.ExternalID.Trimmed().Pointer()
-		}
+		a.write(&c.New)
 		if from := c.New.CopiedFrom.Trimmed(); c.Kind == cdc.Insert && !from.Null && !from.Unchanged {
 			a.originals = append(a.originals, from.Value)
 			a.copies = append(a.copies, c.New.ID)
@@ -47,18 +43,46 @@ func (a *assessments) add(work *pgx.Batch, c *cdc.Change) {
 	}
 }
 
+// write collects what the store keeps of a row.
+func (a *assessments) write(row *cdc.Row) {
+	now := cdc.Row{
+		ExternalID: row.ExternalID.Trimmed(), Organization: row.Organization, Name: row.Name.DisplayName(a.storeEncoding),
+	}
+	if before, known := a.rows[row.ID]; known {
+		now.ExternalID = now.ExternalID.After(before.ExternalID)
+		now.Organization = now.Organization.After(before.Organization)
+		now.Name = now.Name.After(before.Name)
+	}
+	if a.rows == nil {
+		a.rows = map[string]cdc.Row{}
+	}
+	a.rows[row.ID] = now
+}
+
+// assessmentRow is an assessment as walhook.assessment_in has it.
+type assessmentRow struct {
+	AssessmentID          string  `sql:"assessment_id"`
+	ExternalID            *string `sql:"external_id"`
+	OrganizationID        *string `sql:"organization_id"`
+	Name                  *string `sql:"name"`
+	ExternalIDUnchanged   bool    `sql:"external_id_unchanged"`
+	OrganizationUnchanged bool    `sql:"organization_unchanged"`
+	NameUnchanged         bool    `sql:"name_unchanged"`
+}
+
 // flush queues the statements for the collected changes.
 func (a *assessments) flush(work *pgx.Batch) {
-	if len(a.external) > 0 {
-		ids := make([]string, 0, len(a.external))
-		external := make([]*string, 0, len(a.external))
-		for id, value := range a.external {
-			ids = append(ids, id)
-			external = append(external, value)
+	if len(a.rows) > 0 {
+		rows := make(sql.Rows[assessmentRow], 0, len(a.rows))
+		for id, row := range a.rows {
+			rows = append(rows, assessmentRow{
+				AssessmentID: id,
+				ExternalID:   row.ExternalID.Pointer(), ExternalIDUnchanged: row.ExternalID.Unchanged,
+				OrganizationID: row.Organization.Pointer(), OrganizationUnchanged: row.Organization.Unchanged,
+				Name: row.Name.Pointer(), NameUnchanged: row.Name.Unchanged,
+			})
 		}
-		work.Queue(
-			sql.WriteAssessments.SQL,
-			sql.WriteAssessments.Bind(sql.Args{"assessment_ids": ids, "external_ids": external})...)
+		work.Queue(sql.WriteAssessments.SQL, sql.WriteAssessments.Bind(sql.Args{"assessments": rows})...)
 	}
 	if len(a.deleted) > 0 {
 		work.Queue(sql.DeleteAssessments.SQL, sql.DeleteAssessments.Bind(sql.Args{"assessment_ids": a.deleted})...)
@@ -68,5 +92,5 @@ func (a *assessments) flush(work *pgx.Batch) {
 			sql.CopyWebhooks.SQL,
 			sql.CopyWebhooks.Bind(sql.Args{"originals": a.originals, "copies": a.copies})...)
 	}
-	*a = assessments{}
+	*a = assessments{storeEncoding: a.storeEncoding}
 }

@@ -40,7 +40,10 @@ type batch struct {
 // newBatch begins a batch. It reuses the response set of the previous one, which must be sealed.
 func newBatch(w *writer) *batch {
 	w.responses.clear()
-	return &batch{writer: w, work: &pgx.Batch{}, position: w.consumed, idle: true, responses: &w.responses}
+	return &batch{
+		writer: w, work: &pgx.Batch{}, position: w.consumed, idle: true, responses: &w.responses,
+		assessments: assessments{storeEncoding: w.encoding},
+	}
 }
 
 // add classifies items.

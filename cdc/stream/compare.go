@@ -313,7 +313,7 @@ func textOf(value *string) cdc.Text {
 	return cdc.Text{Value: *value}
 }
 
-// assessments replaces the external ids by the current ones, and copies webhooks to assessments that were copied in
+// assessments replaces the recorded assessments by the current ones, and copies webhooks to assessments that were copied in
 // the meantime.
 func (c *comparison) assessments(ctx context.Context) error {
 	if c.assessment == nil {
@@ -321,7 +321,8 @@ func (c *comparison) assessments(ctx context.Context) error {
 	}
 	_, err := c.store.Exec(
 		ctx,
-		`create temporary table walhook_assessments (assessment_id text collate "C", external_id text, copied_from text) on commit drop`,
+		`create temporary table walhook_assessments
+		(assessment_id text collate "C", external_id text, organization_id text collate "C", name text, copied_from text) on commit drop`,
 	)
 	if err != nil {
 		return fmt.Errorf("stage the assessments: %w", err)
@@ -329,8 +330,8 @@ func (c *comparison) assessments(ctx context.Context) error {
 	columns := c.mapping.AssessmentColumns()
 	_, err = catalog.CopyRows(
 		ctx, c.source, c.store, c.mapping.AssessmentTable, columns,
-		"pg_temp.walhook_assessments (assessment_id, external_id, copied_from)",
-		catalog.AssessmentConverter(c.mapping, c.assessment, true), func(int64) {},
+		"pg_temp.walhook_assessments",
+		catalog.AssessmentConverter(c.mapping, c.assessment, c.store.PgConn().ParameterStatus("server_encoding"), true), func(int64) {},
 		func(row []byte, cause error) error { return c.rejectAssessment(ctx, row, cause) },
 	)
 	if err != nil {
@@ -343,7 +344,8 @@ func (c *comparison) assessments(ctx context.Context) error {
 		{`select walhook.inherit_webhooks(s.copied_from, s.assessment_id) from pg_temp.walhook_assessments s
 		  where s.copied_from <> '' and not exists (select from walhook.assessment a where a.assessment_id = s.assessment_id)`, true},
 		{"delete from walhook.assessment", false},
-		{"insert into walhook.assessment (assessment_id, external_id) select s.assessment_id, s.external_id from pg_temp.walhook_assessments s where true", false},
+		{"insert into walhook.assessment " + catalog.AssessmentColumns + `
+		  select s.assessment_id, s.external_id, s.organization_id, s.name from pg_temp.walhook_assessments s where true`, false},
 	} {
 		err := catalog.InSavepoint(ctx, c.store, func() error {
 			_, err := c.store.Exec(ctx, step.sql)
@@ -362,15 +364,19 @@ func (c *comparison) assessments(ctx context.Context) error {
 // rejectAssessment stages an assessment without its original, for which the store can have no webhooks if it cannot
 // represent the id, and sets aside one that the store rejects even so.
 func (c *comparison) rejectAssessment(ctx context.Context, row []byte, cause error) error {
-	fields := bytes.Split(row, []byte{'\t'})
-	id, external := catalog.CopyField(fields[0]), catalog.CopyField(fields[1])
+	var kept [4]*string // as AssessmentColumns has them
+	for i, field := range bytes.SplitN(row, []byte{'\t'}, len(kept)+1)[:len(kept)] {
+		value := catalog.CopyField(field)
+		kept[i] = value.Pointer()
+	}
+	id := *kept[0]
 	err := catalog.InSavepoint(ctx, c.store, func() error {
-		_, err := c.store.Exec(ctx, "insert into pg_temp.walhook_assessments values ($1, $2)", id.Value, external.Pointer())
+		_, err := c.store.Exec(ctx, "insert into pg_temp.walhook_assessments values ($1, $2, $3, $4)", kept[0], kept[1], kept[2], kept[3])
 		return err
 	})
 	switch {
 	case cdc.IsRejected(err):
-		return c.rejected(&RejectedRow{Table: c.mapping.AssessmentTable, Key: id.Value, Cause: cause})
+		return c.rejected(&RejectedRow{Table: c.mapping.AssessmentTable, Key: id, Cause: cause})
 	case err != nil:
 		return fmt.Errorf("stage the assessments: %w", err)
 	}

@@ -44,7 +44,7 @@ type rowLayout struct {
 	mods     []int32
 
 	// Indexes of fields; -1 if not mapped.
-	id, assessment, organization, external, copied int
+	id, assessment, organization, external, copied, assessmentName int
 
 	stamps []int // indexes of fields
 
@@ -148,6 +148,7 @@ func (d *Decoder) readRelation(c *cursor) error {
 	} else {
 		p.idColumn = m.AssessmentID
 		p.external, p.copied = index(m.ExternalID), index(m.CopiedFrom)
+		p.organization, p.assessmentName = index(m.AssessmentOrganization), index(m.AssessmentName)
 	}
 	p.id = index(p.idColumn)
 	d.layouts[oid] = p
@@ -216,7 +217,10 @@ func (p *rowLayout) row(c *cursor, d *Decoder, id string) cdc.Row {
 		return value
 	}
 	if p.table == cdc.Assessment {
-		return cdc.Row{ID: id, ExternalID: text(p.external), CopiedFrom: idOf(p.copied)}
+		return cdc.Row{
+			ID: id, ExternalID: text(p.external), CopiedFrom: idOf(p.copied),
+			Organization: idOf(p.organization), Name: text(p.assessmentName),
+		}
 	}
 	row := cdc.Row{
 		ID: id, Assessment: idOf(p.assessment), Organization: idOf(p.organization), Stamps: p.readStamps(d),

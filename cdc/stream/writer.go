@@ -47,13 +47,14 @@ const batchItems = 4096
 // It runs in one goroutine and alone uses the store connection, except while a commit is in flight (commitDone is not
 // nil): then the connection belongs to that.
 type writer struct {
-	store   *pgx.Conn
-	inbox   *inbox
-	reader  *reader
-	queue   cdc.Queue
-	mapping cdc.Mapping
-	status  *Status
-	tracer  trace.Tracer // nil: no traces
+	store    *pgx.Conn
+	encoding string // of the store
+	inbox    *inbox
+	reader   *reader
+	queue    cdc.Queue
+	mapping  cdc.Mapping
+	status   *Status
+	tracer   trace.Tracer // nil: no traces
 
 	storeCtx context.Context // for transactions: a clean stop waits for them, up to a bound
 
@@ -87,7 +88,7 @@ type writer struct {
 func newWriter(cfg Config, store *pgx.Conn, r *reader, fence int64) *writer {
 	now := time.Now()
 	w := &writer{
-		store: store, inbox: r.inbox, reader: r, queue: cfg.Queue, mapping: cfg.Mapping, status: cfg.Status, tracer: cfg.Tracer,
+		store: store, encoding: store.PgConn().ParameterStatus("server_encoding"), inbox: r.inbox, reader: r, queue: cfg.Queue, mapping: cfg.Mapping, status: cfg.Status, tracer: cfg.Tracer,
 		stored: r.from, fence: fence, consumed: r.from, idle: true, lastWrite: now, lastCheck: now, states: newStateCache(), log: cfg.Log,
 		storeCtx: context.Background(),
 	}

@@ -46,6 +46,16 @@ language sql immutable parallel safe
 return flags & case flag when 'started' then 1 when 'completed' then 2 when 'excluded' then 32 end <> 0; -- as in cdc/state.go
 comment on function walhook.has_flag(smallint, text) is 'Internal: whether a bit of walhook.response_state.flags is set.';
 
+-- Enqueue in sql/queries/stream.sql matches by the same rule.
+create or replace function walhook.organization_of(state walhook.response_state) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(state.organization_id, (select a.organization_id from walhook.assessment a where a.assessment_id = state.assessment_id))
+$$;
+comment on function walhook.organization_of(walhook.response_state) is
+  'Internal: the organization of a response: its own or, if that is NULL, that of its assessment.';
+
 create or replace function walhook.events_of(state walhook.response_state) returns table (event_type smallint, happened boolean, missing text)
 language sql stable
 set search_path = pg_catalog, pg_temp

@@ -59,6 +59,22 @@ $$;
 comment on function walhook.column_id(text, text) is
   'Internal: how walhook stores an id that is equal to this one in a mapped column; NULL where the column''s type has no such value.';
 
+-- Organizations may come from a column of either table. The types of the two columns may differ.
+create or replace function walhook.organization_id(id text) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with mapped as (
+    select bool_or(a.column_types ? 'organization') as of_response, bool_or(a.column_types ? 'assessment_organization') as of_assessment
+      from walhook.attachment a
+  )
+  select coalesce(case when m.of_response or m.of_assessment is not true then walhook.column_id('organization', id) end,
+                  case when m.of_assessment then walhook.column_id('assessment_organization', id) end)
+    from mapped m
+$$;
+comment on function walhook.organization_id(text) is
+  'Internal: how walhook stores an organization that is equal to this one; NULL where no mapped column''s type has such a value.';
+
 -- Webhooks may be older than what is attached, or than the type of a column. No row that somebody has locked is waited for.
 create or replace function walhook.respell_webhooks() returns void
 language sql security definer
@@ -66,10 +82,10 @@ set search_path = pg_catalog, pg_temp
 as $$
   update walhook.webhook w
      set assessment_id = coalesce(walhook.column_id('assessment', w.assessment_id), w.assessment_id),
-         organization_id = coalesce(walhook.column_id('organization', w.organization_id), w.organization_id)
+         organization_id = coalesce(walhook.organization_id(w.organization_id), w.organization_id)
    where w.id in (
      select h.id from walhook.webhook h
-      where h.assessment_id <> walhook.column_id('assessment', h.assessment_id) or h.organization_id <> walhook.column_id('organization', h.organization_id)
+      where h.assessment_id <> walhook.column_id('assessment', h.assessment_id) or h.organization_id <> walhook.organization_id(h.organization_id)
         for update skip locked)
 $$;
 comment on function walhook.respell_webhooks() is 'Internal: gives webhooks the ids that they name as their columns have them now.';

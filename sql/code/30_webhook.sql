@@ -173,10 +173,12 @@ begin
       ('organization', 'organization_id', new.organization_id, case tg_op when 'UPDATE' then old.organization_id end)
     ) as c (role, name, id, before) where c.id is not null
   loop
-    known := walhook.column_id(which.role, which.id);
+    known := case which.role when 'organization' then walhook.organization_id(which.id) else walhook.column_id(which.role, which.id) end;
     if known is null and which.id is distinct from which.before then
-      raise exception '% "%" of a webhook cannot be an id of the respondent table, whose column for it is of type %', which.name, which.id,
-        (select format_type((a.column_types -> which.role ->> 'oid')::oid, (a.column_types -> which.role ->> 'modifier')::integer) from walhook.attachment a)
+      raise exception '% "%" of a webhook cannot be an id of the % table, whose column for it is of type %', which.name, which.id,
+        (select case when a.column_types ? which.role then 'respondent' else 'assessment' end from walhook.attachment a),
+        (select format_type((t.type ->> 'oid')::oid, (t.type ->> 'modifier')::integer)
+           from walhook.attachment a, coalesce(a.column_types -> which.role, a.column_types -> 'assessment_organization') t (type))
         using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = which.name,
               hint = 'Write the id as in the table, or NULL for every one.';
     end if;

@@ -88,7 +88,7 @@ as $$
 declare
   called       constant text := btrim(create_api_key.name);
   scoped       constant text := lower(btrim(create_api_key.scope));
-  organization constant text := walhook.column_id('organization', create_api_key.organization_id);
+  organization constant text := walhook.organization_id(create_api_key.organization_id);
   key          text;
 begin
   perform walhook.check_api_key('{}', null, null);

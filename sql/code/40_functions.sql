@@ -45,7 +45,8 @@ begin
   if test_webhook.response_id is null then
     select s.response_id into about
       from walhook.response_state s
-     where not walhook.has_flag(s.flags, 'excluded') and (hook.organization_id is null or s.organization_id = hook.organization_id)
+     where not walhook.has_flag(s.flags, 'excluded') and (hook.organization_id is null or hook.organization_id = coalesce(s.organization_id, -- as in organization_of
+             (select a.organization_id from walhook.assessment a where a.assessment_id = s.assessment_id)))
        and case
              when hook.assessment_id is not null then s.assessment_id = hook.assessment_id
              when (select a.assessment_oid <> 0 from walhook.attachment a)

@@ -76,7 +76,8 @@ comment on column walhook.incident.incident_id is 'Grows with each incident. Sor
 
 create or replace view walhook.webhook_overview as
   select w.id, w.assessment_id, walhook.display_url(w.url) as host, w.event_type, w.organization_id, w.enabled, w.ordered, w.log_successes,
-         w.secret is not null as signed, w.description, w.created_at, w.updated_at, w.disabled_at, w.disabled_reason
+         w.secret is not null as signed, w.description, w.created_at, w.updated_at, w.disabled_at, w.disabled_reason,
+         (select a.name from walhook.assessment a where a.assessment_id = w.assessment_id) as assessment_name
     from walhook.webhook w;
 comment on view walhook.webhook_overview is 'The webhooks as viewers may see them: scheme and host instead of the URL, and no secret.';
 comment on column walhook.webhook_overview.id is 'Id of the webhook.';
@@ -93,6 +94,7 @@ comment on column walhook.webhook_overview.created_at is 'When it was created.';
 comment on column walhook.webhook_overview.updated_at is 'When it was last changed.';
 comment on column walhook.webhook_overview.disabled_at is 'When it was disabled; NULL while it is enabled.';
 comment on column walhook.webhook_overview.disabled_reason is 'Who or what disabled it.';
+comment on column walhook.webhook_overview.assessment_name is 'Name of that assessment; NULL if none is known.';
 
 -- What the HTTP API reads and writes: that which the API key in force may see. Without one, all; with one that is not known, nothing.
 create or replace view walhook.visible_webhook with (security_barrier) as

@@ -28,6 +28,13 @@ as $$
 $$;
 comment on function walhook.story(text) is 'Internal: what became of the events of a response, for walhook.explain.';
 
+-- An assessment as administrators see it.
+create or replace function walhook.assessment_label(id text) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$ select coalesce(id || coalesce((select format(' (%s)', a.name) from walhook.assessment a where a.assessment_id = id and a.name is not null), ''), 'none') $$;
+comment on function walhook.assessment_label(text) is 'Internal: an assessment''s id, with its name if there is one.';
+
 -- Why a webhook did not match an event that other webhooks could get; never NULL. It compares current values. happened_at is NULL if
 -- the time of the event was not recorded: the state has only that of the response's last event, which it did not follow.
 drop function if exists walhook.mismatch(walhook.webhook, walhook.response_state, smallint);
@@ -37,12 +44,12 @@ set search_path = pg_catalog, pg_temp
 as $$
   select case
     when hook.assessment_id <> about.assessment_id or hook.assessment_id is not null and about.assessment_id is null then
-      format('assessment differs: the webhook is for %s, the response is of %s', hook.assessment_id, coalesce(about.assessment_id, 'none'))
-    when hook.organization_id is distinct from about.organization_id and hook.organization_id is not null then
-      format('other organization: the webhook is for %s, the response is of %s', hook.organization_id, coalesce(about.organization_id, 'none'))
+      format('assessment differs: the webhook is for %s, the response is of %s', walhook.assessment_label(hook.assessment_id), walhook.assessment_label(about.assessment_id))
+    when hook.organization_id is distinct from own.organization_id and hook.organization_id is not null then
+      format('other organization: the webhook is for %s, the response is of %s', hook.organization_id, coalesce(own.organization_id, 'none'))
     when hook.assessment_id is null and coalesce((select a.assessment_oid <> 0 from walhook.attachment a), false)
          and not exists (select from walhook.assessment a where a.assessment_id = about.assessment_id and a.external_id is not null) then
-      format('assessment %s has no external id, and the webhook is for all assessments that have one', coalesce(about.assessment_id, 'none'))
+      format('assessment %s has no external id, and the webhook is for all assessments that have one', walhook.assessment_label(about.assessment_id))
     when hook.created_at > coalesce(happened_at, about.fired_at) then 'the webhook was created after it, at ' || walhook.time_text(hook.created_at)
     when not hook.enabled then
       format('webhook disabled since %s: %s%s', walhook.time_text(hook.disabled_at), hook.disabled_reason,
@@ -58,6 +65,7 @@ as $$
                    format(' (the webhook was last changed at %s, perhaps after it)', walhook.time_text(hook.updated_at))
                  else '' end
   end
+  from (select walhook.organization_of(about)) own (organization_id)
 $$;
 comment on function walhook.mismatch(walhook.webhook, walhook.response_state, timestamptz) is 'Internal: why a webhook did not match, for walhook.explain.';
 

@@ -33,7 +33,7 @@ comment on table walhook.attachment is 'Internal: the source that this store bel
 comment on table walhook.installation is 'Internal: the database in which this store was installed, by which a copy is recognised.';
 comment on table walhook.position is 'Internal: how far the stream has been consumed.';
 comment on table walhook.response_state is 'Internal: what has already fired for each response.';
-comment on table walhook.assessment is 'Internal: external ids of assessments.';
+comment on table walhook.assessment is 'Internal: external ids, organizations and names of assessments.';
 comment on table walhook.endpoint is 'Internal: what webhooks with the same URL share.';
 comment on table walhook.webhook_move is 'Internal: URLs that a webhook has left while attempts there may be in flight.';
 comment on table walhook.origin is 'Internal: the input of webhook-ids besides a delivery''s own columns; a row for each slot that was created.';

@@ -104,7 +104,7 @@ begin
     grant usage, update on sequence walhook.delivery_id to walhook_daemon;
     grant select, insert on walhook.crash_mark, walhook.origin to walhook_daemon;
     grant execute on function walhook.advance(bigint, pg_lsn, pg_lsn, bigint), walhook.clear_table(regclass), walhook.inherit_webhooks(text, text),
-      walhook.column_id(text, text), walhook.respell_webhooks(), walhook.delete_gone(), walhook.fate(smallint, smallint, smallint), walhook.fired(smallint),
+      walhook.column_id(text, text), walhook.organization_id(text), walhook.respell_webhooks(), walhook.delete_gone(), walhook.fate(smallint, smallint, smallint), walhook.fired(smallint),
       walhook.merge_fate(smallint, smallint),
       walhook.bury(bigint), walhook.forget_endpoints(integer), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.drain_overflow(integer), walhook.trim_overflow(interval, integer),
       walhook.partition_refusal(), walhook.log_covered_until(), walhook.ensure_time_indexes(integer),

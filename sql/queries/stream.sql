@@ -60,11 +60,12 @@ delete from walhook.response_state where response_id = any(@response_ids::text[]
 select walhook.clear_table('walhook.response_state');
 
 -- name: WriteAssessments
-insert into walhook.assessment as a (assessment_id, external_id)
-select u.assessment_id, u.external_id
-from unnest(@assessment_ids::text[], @external_ids::text[]) as u (assessment_id, external_id)
-on conflict (assessment_id) do update set external_id = excluded.external_id
-   where a.external_id is distinct from excluded.external_id;
+insert into walhook.assessment as a (assessment_id, external_id, organization_id, name)
+select u.assessment_id, case when u.external_id_unchanged then s.external_id else u.external_id end,
+       case when u.organization_unchanged then s.organization_id else u.organization_id end, case when u.name_unchanged then s.name else u.name end
+from unnest(@assessments::walhook.assessment_in[]) as u left join walhook.assessment s on s.assessment_id = u.assessment_id
+on conflict (assessment_id) do update set external_id = excluded.external_id, organization_id = excluded.organization_id, name = excluded.name
+   where (a.external_id, a.organization_id, a.name) is distinct from (excluded.external_id, excluded.organization_id, excluded.name);
 
 -- name: DeleteAssessments
 delete from walhook.assessment where assessment_id = any(@assessment_ids::text[]);
@@ -80,7 +81,7 @@ select walhook.inherit_webhooks(u.original, u.copy)
 from unnest(@originals::text[], @copies::text[]) with ordinality as u (original, copy, n)
 order by u.n;
 
--- The one matching statement: the batch's events against webhooks, settings and external ids as they stand. First comes what is queued, in the order of the events, then the URLs that it is for, each as the
+-- The one matching statement: the batch's events against webhooks, settings and assessments as they stand. First comes what is queued, in the order of the events, then the URLs that it is for, each as the
 -- endpoint's id with the version of its webhooks, which is another after every change of one. The factor keeps changes apart whose
 -- transactions move the xmin of several as much up as down.
 --
@@ -98,12 +99,14 @@ with queued as (
     select h.id
       from walhook.webhook h
      where h.enabled and h.event_type = walhook.event_name(e.event_type) and h.assessment_id = e.assessment_id
-       and (h.organization_id is null or h.organization_id = e.organization_id)
+       and (h.organization_id is null or h.organization_id = coalesce(e.organization_id,
+             (select a.organization_id from walhook.assessment a where a.assessment_id = e.assessment_id)))
     union all
     select h.id
       from walhook.webhook h
      where h.enabled and h.event_type = walhook.event_name(e.event_type) and h.assessment_id is null
-       and (h.organization_id is null or h.organization_id = e.organization_id)
+       and (h.organization_id is null or h.organization_id = coalesce(e.organization_id,
+             (select a.organization_id from walhook.assessment a where a.assessment_id = e.assessment_id)))
        and (not @has_assessments::boolean
             or exists (select from walhook.assessment a where a.assessment_id = e.assessment_id and a.external_id is not null))
   ) as w

@@ -37,6 +37,8 @@ type Config struct {
 	AssessmentID           string `split_words:"true" default:"id"`
 	AssessmentExternalID   string `split_words:"true" default:"external_id"`
 	AssessmentCopiedFrom   string `split_words:"true"`
+	AssessmentOrganization string `split_words:"true"`
+	AssessmentName         string `split_words:"true"`
 
 	AutoAttach          bool       `split_words:"true" default:"false"`
 	Listen              string     `split_words:"true" default:"127.0.0.1:9464"`

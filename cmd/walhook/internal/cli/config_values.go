@@ -263,12 +263,16 @@ func (c *Config) readMapping() error {
 			{"ASSESSMENT_ID", c.AssessmentID, &m.AssessmentID, false},
 			{"ASSESSMENT_EXTERNAL_ID", c.AssessmentExternalID, &m.ExternalID, false},
 			{"ASSESSMENT_COPIED_FROM", c.AssessmentCopiedFrom, &m.CopiedFrom, true},
+			{"ASSESSMENT_ORGANIZATION", c.AssessmentOrganization, &m.AssessmentOrganization, true},
+			{"ASSESSMENT_NAME", c.AssessmentName, &m.AssessmentName, true},
 		}...)
 	} else {
 		for _, alone := range []struct{ variable, value, otherwise string }{
 			{"ASSESSMENT_ID", c.AssessmentID, "id"},
 			{"ASSESSMENT_EXTERNAL_ID", c.AssessmentExternalID, "external_id"},
 			{"ASSESSMENT_COPIED_FROM", c.AssessmentCopiedFrom, ""},
+			{"ASSESSMENT_ORGANIZATION", c.AssessmentOrganization, ""},
+			{"ASSESSMENT_NAME", c.AssessmentName, ""},
 		} {
 			if alone.value != "" && alone.value != alone.otherwise {
 				return &ConfigError{Variable: alone.variable, Value: quoted(alone.value), Accepted: "only together with WALHOOK_ASSESSMENT_TABLE"}
