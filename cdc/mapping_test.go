@@ -140,7 +140,8 @@ func TestMappedColumnsAreDistinct(t *testing.T) {
 	) {
 		t.Errorf("respondent: %q", got)
 	}
-	if got := m.AssessmentColumns(); !slices.Equal(got, []string{"id", "copied_from"}) {
+	m.AssessmentOrganization, m.AssessmentName = "org_id", "id"
+	if got := m.AssessmentColumns(); !slices.Equal(got, []string{"id", "copied_from", "org_id"}) {
 		t.Errorf("assessment: %q", got)
 	}
 	if m.HasAssessmentTable() || !(Mapping{AssessmentTable: Name{"s", "t"}}).HasAssessmentTable() {
@@ -165,11 +166,13 @@ func TestDiffNamesTheVariables(t *testing.T) {
 			Column: "state", Values: []string{"open"},
 		}, Finished: Marker{Column: "state", Values: []string{"done"}}, Stamp: Columns{"version", "a,b"},
 		AssessmentTable: Name{"survey", "survey"}, AssessmentID: "id", ExternalID: "code", CopiedFrom: "origin",
+		AssessmentOrganization: "owner", AssessmentName: "title",
 	}
 	got := Diff(before, after)
 	for i, variable := range []string{
 		"RESPONDENT_TABLE", "RESPONDENT_ID", "RESPONDENT_ASSESSMENT", "RESPONDENT_ORGANIZATION", "RESPONDENT_WHERE", "STARTED", "FINISHED", "FINISH_STAMP",
 		"ASSESSMENT_TABLE", "ASSESSMENT_ID", "ASSESSMENT_EXTERNAL_ID", "ASSESSMENT_COPIED_FROM",
+		"ASSESSMENT_ORGANIZATION", "ASSESSMENT_NAME",
 	} {
 		if i >= len(got) || !strings.HasPrefix(got[i], "WALHOOK_"+variable+" was ") {
 			t.Fatalf("WALHOOK_%s is not told of: %q", variable, got)
@@ -227,6 +230,7 @@ func drawMapping(t *rapid.T) Mapping {
 		AssessmentID: name.Draw(
 			t, "assessment id",
 		), ExternalID: name.Draw(t, "external id"), CopiedFrom: name.Draw(t, "copied from"),
+		AssessmentOrganization: name.Draw(t, "assessment organization"), AssessmentName: name.Draw(t, "assessment name"),
 	}
 }
 

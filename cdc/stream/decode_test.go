@@ -217,11 +217,11 @@ var validMessages = map[string]struct {
 	},
 	"assessment inserted": {
 		insertMessage(assessmentOID, "3", "ext-3", "Title", "2"),
-		Message{Kind: MessageChange, Changes: []cdc.Change{{Kind: cdc.Insert, Table: cdc.Assessment, New: cdc.Row{ID: "3", ExternalID: text("ext-3"), CopiedFrom: text("2")}}}},
+		Message{Kind: MessageChange, Changes: []cdc.Change{{Kind: cdc.Insert, Table: cdc.Assessment, New: cdc.Row{ID: "3", ExternalID: text("ext-3"), CopiedFrom: text("2"), Organization: null, Name: null}}}},
 	},
 	"assessment updated": {
 		updateFromMessage(assessmentOID, 'K', []any{"3", nil, nil, nil}, "4", notSent, notSent, nil),
-		Message{Kind: MessageChange, Changes: []cdc.Change{{Kind: cdc.Update, Table: cdc.Assessment, KeyChanged: true, OldID: "3", New: cdc.Row{ID: "4", ExternalID: unchanged, CopiedFrom: null}}}},
+		Message{Kind: MessageChange, Changes: []cdc.Change{{Kind: cdc.Update, Table: cdc.Assessment, KeyChanged: true, OldID: "3", New: cdc.Row{ID: "4", ExternalID: unchanged, CopiedFrom: null, Organization: null, Name: null}}}},
 	},
 	"assessment deleted": {
 		deleteMessage(assessmentOID, 'K', "3", nil, nil, nil),
@@ -446,7 +446,7 @@ func FuzzDecode(f *testing.F) {
 				if c.Table != cdc.Respondent && c.Table != cdc.Assessment || c.Kind < cdc.Insert || c.Kind > cdc.Truncate {
 					t.Fatalf("%+v", c)
 				}
-				values := []cdc.Text{c.New.Assessment, c.New.Organization, c.New.ExternalID, c.New.CopiedFrom}
+				values := []cdc.Text{c.New.Assessment, c.New.Organization, c.New.ExternalID, c.New.CopiedFrom, c.New.Name}
 				for _, stamp := range c.New.Stamps {
 					values = append(values, stamp.Stored)
 				}

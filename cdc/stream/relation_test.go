@@ -43,7 +43,7 @@ func TestDecodeWithoutOptionalColumns(t *testing.T) {
 		},
 		{
 			insertMessage(assessmentOID, "3", "ext", "unmapped"),
-			Message{Kind: MessageChange, Changes: []cdc.Change{{Kind: cdc.Insert, Table: cdc.Assessment, New: cdc.Row{ID: "3", ExternalID: text("ext"), CopiedFrom: null}}}},
+			Message{Kind: MessageChange, Changes: []cdc.Change{{Kind: cdc.Insert, Table: cdc.Assessment, New: cdc.Row{ID: "3", ExternalID: text("ext"), CopiedFrom: null, Organization: null, Name: null}}}},
 		},
 	} {
 		got, err := d.Decode(tt.data)

@@ -88,9 +88,12 @@ type writer struct {
 func newWriter(cfg Config, store *pgx.Conn, r *reader, fence int64) *writer {
 	now := time.Now()
 	w := &writer{
-		store: store, encoding: store.PgConn().ParameterStatus("server_encoding"), inbox: r.inbox, reader: r, queue: cfg.Queue, mapping: cfg.Mapping, status: cfg.Status, tracer: cfg.Tracer,
+		store: store, inbox: r.inbox, reader: r, queue: cfg.Queue, mapping: cfg.Mapping, status: cfg.Status, tracer: cfg.Tracer,
 		stored: r.from, fence: fence, consumed: r.from, idle: true, lastWrite: now, lastCheck: now, states: newStateCache(), log: cfg.Log,
 		storeCtx: context.Background(),
+	}
+	if store != nil { // unit tests have none
+		w.encoding = store.PgConn().ParameterStatus("server_encoding")
 	}
 	w.next = newBatch(w)
 	return w

@@ -1,6 +1,7 @@
 comment on schema walhook is 'walhook: rows become webhooks. Settings, webhooks, queue, log and state.';
 comment on type walhook.event_in is 'Internal: the form in which the daemon sends events.';
 comment on type walhook.state_in is 'Internal: the form in which the daemon sends the states of responses.';
+comment on type walhook.assessment_in is 'Internal: the form in which the daemon sends assessments.';
 comment on type walhook.result_in is 'Internal: the form in which the daemon sends the results of attempts.';
 comment on type walhook.look_in is 'Internal: the form in which the daemon asks what is pending.';
 comment on table walhook.settings is 'Settings of the site; always exactly one row.';

@@ -91,10 +91,14 @@ func TestAssessmentForAdministrators(t *testing.T) {
 	s.Expect("/seven", "created 1") // the newest of organization 7
 
 	out, err := testenv.TryPsql(t, s.Store, "insert into walhook.webhook (url, event_type, organization_id) values ('http://x/', 'response.created', 'seven')")
-	if err == nil || !strings.Contains(out, `organization "seven" of a webhook cannot be an id of the assessment table, whose column for it is of type integer`) {
+	if err == nil || !strings.Contains(out, `organization_id "seven" of a webhook cannot be an id of the assessment table, whose column for it is of type integer`) {
 		t.Errorf("a webhook for an organization that cannot be: %v\n%s", err, out)
 	}
 
+	nobody := s.Hook("/nobody", "created", "organization_id", "'99'")
+	if out, _, _ := s.Walhook("doctor"); !strings.Contains(out, fmt.Sprintf("no assessment is of their organization, so they match nothing: webhooks %d\n", nobody)) {
+		t.Errorf("doctor reports:\n%s", out)
+	}
 	s.Hook("/other", "created", "assessment_id", "'1'")
 	s.Exec("insert into respondent (id, assessment_id) values (4, 2)")
 	s.Fence()
@@ -107,7 +111,7 @@ func TestAssessmentForAdministrators(t *testing.T) {
 			t.Errorf("explain says %q, without %q", reasons, want)
 		}
 	}
-	if got := testenv.Psql(t, s.Store, "select string_agg(assessment_name, ',') from walhook.webhook_overview"); got != "Algebra" {
+	if got := testenv.Psql(t, s.Store, "select string_agg(assessment_name, ',') from walhook.webhook_overview"); got != "Algebra,Algebra" {
 		t.Errorf("the overview shows the names %q", got)
 	}
 }
