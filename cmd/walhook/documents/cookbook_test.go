@@ -116,6 +116,9 @@ func followMapping(s *harness.Site, statements [][]string) {
 			t.Errorf("%s\nfires %v, not %v", statement[1], fired, want)
 		}
 	}
+	if s.Env["ASSESSMENT_ORGANIZATION"] != "" {
+		s.WaitLog("select count(*) from walhook.response_state s where walhook.organization_of(s) is null and not walhook.has_flag(s.flags, 'excluded')", "0")
+	}
 	if got := len(s.Receiver.Bodies("/hook")); got != total {
 		t.Errorf("%d requests arrived, not %d", got, total)
 	}
