@@ -16,7 +16,7 @@ const (
 // Config configures a Server.
 type Config struct {
 	Listen   string   // host:port
-	URL      *url.URL // how browsers reach it: scheme, host and no path
+	URL      *url.URL // how browsers reach it: scheme, host and no path; nil: at the address of Listen
 	StoreURL string   // connection string of the store
 	Login    string   // LoginDatabase, LoginOIDC or LoginProxy
 	OIDC     OIDC

@@ -64,7 +64,7 @@ func (s *site) role(name, group string) string {
 func (s *site) start(configure func(*Config)) {
 	s.t.Helper()
 	cfg := Config{
-		Listen: "127.0.0.1:0", URL: mustURL(s.t, "http://127.0.0.1"), StoreURL: s.store, Login: LoginDatabase, Version: "test",
+		Listen: "127.0.0.1:0", StoreURL: s.store, Login: LoginDatabase, Version: "test",
 		Log: slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	if configure != nil {
@@ -74,7 +74,7 @@ func (s *site) start(configure func(*Config)) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.server, s.url = server, "http://"+server.Addr().String()
+	s.server, s.url = server, "http://"+server.listener.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -46,9 +47,16 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("serve the console at WALHOOK_CONSOLE_LISTEN=%s: %w; choose a free address", cfg.Listen, err)
+	}
+	if cfg.URL == nil {
+		cfg.URL = localURL(listener.Addr())
+	}
 	s := &Server{
-		cfg: cfg, log: cfg.Log, pages: pages, sessions: scs.New(), store: memstore.New(), logins: newLogins(), throttle: newThrottle(),
-		stopping: make(chan struct{}),
+		cfg: cfg, log: cfg.Log, listener: listener, pages: pages, sessions: scs.New(), store: memstore.New(), logins: newLogins(),
+		throttle: newThrottle(), stopping: make(chan struct{}),
 	}
 	s.sessions.Store, s.sessions.HashTokenInStore = s.store, true
 	s.sessions.IdleTimeout, s.sessions.Lifetime = sessionIdle, sessionLife
@@ -59,34 +67,40 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s.sessions.ErrorFunc = func(w http.ResponseWriter, r *http.Request, err error) { s.fail(w, r, nil, err) }
 	if cfg.Login == LoginOIDC {
-		s.oidc = &oidcLogin{cfg: cfg.OIDC, redirectURL: cfg.URL.JoinPath("/login/callback").String()}
+		s.oidc = &oidcLogin{cfg: cfg.OIDC, redirectURL: cfg.URL.JoinPath("/login/callback").String(), groupRole: s.groupRole, recheck: oidcRecheck}
 	}
-	if s.pool, err = newPool(ctx, cfg.StoreURL, poolConns, nil); err != nil {
-		s.store.StopCleanup()
-		return nil, err
+	if s.pool, err = newPool(ctx, cfg.StoreURL, poolConns, nil); err == nil {
+		var apiHandler http.Handler
+		if apiHandler, err = api.New(api.Config{Pool: s.pool, URL: cfg.URL.String(), Log: cfg.Log}); err == nil {
+			s.handler = s.routesHandler(apiHandler)
+			return s, nil
+		}
 	}
-	apiHandler, err := api.New(api.Config{Pool: s.pool, URL: cfg.URL.String(), Log: cfg.Log})
-	if err != nil {
-		s.close()
-		return nil, fmt.Errorf("set up the HTTP API: %w", err)
-	}
-	s.handler = s.routesHandler(apiHandler)
-	if s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen); err != nil {
-		s.close()
-		return nil, fmt.Errorf("serve the console at WALHOOK_CONSOLE_LISTEN=%s: %w; choose a free address", cfg.Listen, err)
-	}
-	return s, nil
+	_ = listener.Close()
+	s.close()
+	return nil, err
 }
 
-// Addr returns the address that the server listens at.
-func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+// localURL is the address of a server on this machine.
+func localURL(listening net.Addr) *url.URL {
+	host, port, _ := net.SplitHostPort(listening.String())
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return &url.URL{Scheme: "http", Host: net.JoinHostPort(host, port)}
+}
+
+// URL returns the public address.
+func (s *Server) URL() string { return s.cfg.URL.String() }
 
 func (s *Server) https() bool { return s.cfg.URL.Scheme == "https" }
 
 func (s *Server) close() {
 	s.store.StopCleanup()
 	s.logins.close()
-	s.pool.Close()
+	if s.pool != nil {
+		s.pool.Close()
+	}
 }
 
 // stopPatience bounds how long requests may take to end once the server stops.

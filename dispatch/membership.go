@@ -144,6 +144,7 @@ func (m *membership) renew(ctx context.Context, stopping bool) error {
 	args := sql.Heartbeat.Bind(sql.Args{
 		"id": m.id, "name": m.name, "lease": m.s.cfg.Timeout + leaseMargin,
 		"reads": report.Reads, "unready": report.Unready, "draining": stopping,
+		"lag_bytes": report.LagBytes, "lag_seconds": report.LagSeconds,
 	})
 	registered := false
 	var reader *Reader

@@ -45,6 +45,10 @@ type Config struct {
 type Report struct {
 	Reads   bool   // it reads the slot
 	Unready string // why /readyz answers 503; "" if it answers 200
+
+	// How far it is behind; nil if it does not read the slot.
+	LagBytes   *int64   // between the reported end of WAL and the stored position
+	LagSeconds *float64 // age of the oldest commit that was read and is not stored
 }
 
 // Attempted describes an attempt, for metrics.

@@ -122,11 +122,24 @@ declare
   reader text;
 begin
   for reader in select r.rolname from pg_roles r where r.rolname in ('walhook_admin', 'walhook_viewer') loop
-    execute format('grant select on walhook.known_assessment, walhook.webhook_health, walhook.delivery_request to %I', reader);
-    execute format('grant execute on function walhook.webhook_activity(bigint[], integer), walhook.pending_of(bigint),
+    execute format('grant select on walhook.known_assessment, walhook.webhook_health, walhook.delivery_request, walhook.overview,
+      walhook.troubled_endpoint to %I', reader);
+    execute format('grant execute on function walhook.webhook_activity(bigint[], integer), walhook.hourly_deliveries(integer), walhook.pending_of(bigint),
       walhook.delivery_page(bigint, text, text, integer, text, timestamptz, timestamptz, timestamp, bigint, integer, integer),
       walhook.delivery_filter(bigint, text, text, integer, text, timestamptz, timestamptz),
       walhook.request_body(text, timestamptz, text) to %I', reader);
   end loop;
+end
+$$;
+
+-- A console whose people sign in elsewhere acts for viewers as well.
+do $$
+begin
+  if exists (select from pg_roles where rolname = 'walhook_admin') and exists (select from pg_roles where rolname = 'walhook_viewer')
+     and not pg_has_role('walhook_admin', 'walhook_viewer', 'member') then
+    grant walhook_viewer to walhook_admin;
+  end if;
+exception
+  when insufficient_privilege then null; -- walhook console says so
 end
 $$;

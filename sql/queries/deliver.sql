@@ -10,7 +10,7 @@ returning id;
 -- name: Heartbeat
 update walhook.daemon
    set heartbeat_at = now(), expires_at = now() + @lease::interval, reads = @reads, unready = nullif(@unready, ''),
-       draining = @draining
+       draining = @draining, lag_bytes = @lag_bytes, lag_seconds = @lag_seconds
  where id = @id and name = @name;
 
 -- Another daemon that reads the slot, as it reports itself, and for how many seconds it has not reported.

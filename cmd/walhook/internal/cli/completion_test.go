@@ -24,7 +24,7 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	for typed, want := range map[string][]string{
-		"":               {"attach\t", "completion\t", "demo\t", "detach\t", "doctor\t", "help\t", "plan\t", "preview\t", "reconcile\t", "run\t", "status\t", "version\t"},
+		"":               {"attach\t", "completion\t", "console\t", "demo\t", "detach\t", "doctor\t", "help\t", "plan\t", "preview\t", "reconcile\t", "run\t", "status\t", "version\t"},
 		"d":              {"demo\t", "detach\t", "doctor\t"},
 		"detach --":      {"--drop-schema\t", "--help\t"},
 		"doctor --j":     {"--json\t"},

@@ -53,6 +53,18 @@ type Config struct {
 	CAFile              string     `split_words:"true"`
 	Retention           duration   `split_words:"true" default:"0"`
 	MaxSlotLag          byteSize   `split_words:"true" default:"0"`
+	ConsoleListen       string     `split_words:"true" default:"127.0.0.1:8464"`
+	ConsoleURL          string     `split_words:"true"`
+	ConsoleLogin        string     `split_words:"true" default:"database"`
+	OIDCIssuer          string     `split_words:"true"`
+	OIDCClientID        string     `split_words:"true"`
+	OIDCClientSecret    string     `split_words:"true"`
+	OIDCGroupsClaim     string     `split_words:"true" default:"groups"`
+	ProxyNetworks       Networks   `split_words:"true"`
+	ProxyUserHeader     string     `split_words:"true" default:"X-Forwarded-User"`
+	ProxyGroupsHeader   string     `split_words:"true" default:"X-Forwarded-Groups"`
+	AdminGroups         []string   `split_words:"true"`
+	ViewerGroups        []string   `split_words:"true"`
 	LogLevel            slog.Level `split_words:"true" default:"info"`
 	LogFormat           string     `split_words:"true" default:"text"`
 
@@ -115,15 +127,20 @@ func oneLine(s string, limit int) string {
 const Prefix = "WALHOOK"
 
 // ReadConfig reads and checks the environment.
-func ReadConfig() (*Config, error) {
+func ReadConfig() (*Config, error) { return readConfig((*Config).check) }
+
+func readConfig(check func(*Config) error) (*Config, error) {
 	cfg := &Config{}
 	if err := unsetEmpty(); err != nil {
+		return nil, err
+	}
+	if err := readSecretFiles(); err != nil {
 		return nil, err
 	}
 	if err := envconfig.Process(Prefix, cfg); err != nil {
 		return nil, asConfigError(err)
 	}
-	if err := cfg.check(); err != nil {
+	if err := check(cfg); err != nil {
 		return nil, err
 	}
 	return cfg, nil
@@ -169,6 +186,9 @@ func unknownVariables() []string {
 	known := map[string]bool{"ACTIVE_HELP": true, "COMPLETION_DESCRIPTIONS": true}
 	for _, v := range Variables {
 		known[v.Name] = true
+	}
+	for _, name := range secretVariables {
+		known[name+fileSuffix] = true
 	}
 	var warnings []string
 	for _, entry := range os.Environ() {

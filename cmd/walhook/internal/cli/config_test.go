@@ -42,6 +42,9 @@ func TestConfigDefaults(t *testing.T) {
 		"AUTO_ATTACH": false, "LISTEN": "127.0.0.1:9464", "DELIVERY_TIMEOUT": 15 * time.Second, "CONCURRENCY": 64, "ENDPOINT_CONCURRENCY": 8,
 		"RETRY_BASE": 5 * time.Second, "RETRY_CAP": 12 * time.Hour, "MAX_ATTEMPTS": 16, "DISABLE_AFTER": 120 * time.Hour,
 		"ALLOW_NETWORKS": 0, "CA_FILE": "", "RETENTION": time.Duration(0), "MAX_SLOT_LAG": byteSize(0),
+		"CONSOLE_LISTEN": "127.0.0.1:8464", "CONSOLE_URL": "", "CONSOLE_LOGIN": "database", "OIDC_ISSUER": "", "OIDC_CLIENT_ID": "",
+		"OIDC_CLIENT_SECRET": "", "OIDC_GROUPS_CLAIM": "groups", "PROXY_NETWORKS": 0, "PROXY_USER_HEADER": "X-Forwarded-User",
+		"PROXY_GROUPS_HEADER": "X-Forwarded-Groups", "ADMIN_GROUPS": 0, "VIEWER_GROUPS": 0,
 		"LOG_LEVEL": slog.LevelInfo, "LOG_FORMAT": "text",
 	}
 	m := cfg.mapping()
@@ -54,6 +57,10 @@ func TestConfigDefaults(t *testing.T) {
 		"AUTO_ATTACH": cfg.AutoAttach, "LISTEN": cfg.Listen, "DELIVERY_TIMEOUT": time.Duration(cfg.DeliveryTimeout), "CONCURRENCY": cfg.Concurrency,
 		"ENDPOINT_CONCURRENCY": cfg.EndpointConcurrency, "RETRY_BASE": time.Duration(cfg.RetryBase), "RETRY_CAP": time.Duration(cfg.RetryCap), "MAX_ATTEMPTS": cfg.MaxAttempts,
 		"DISABLE_AFTER": time.Duration(cfg.DisableAfter), "ALLOW_NETWORKS": len(cfg.AllowNetworks), "CA_FILE": cfg.CAFile, "RETENTION": time.Duration(cfg.Retention),
+		"CONSOLE_LISTEN": cfg.ConsoleListen, "CONSOLE_URL": cfg.ConsoleURL, "CONSOLE_LOGIN": cfg.ConsoleLogin, "OIDC_ISSUER": cfg.OIDCIssuer,
+		"OIDC_CLIENT_ID": cfg.OIDCClientID, "OIDC_CLIENT_SECRET": cfg.OIDCClientSecret, "OIDC_GROUPS_CLAIM": cfg.OIDCGroupsClaim,
+		"PROXY_NETWORKS": len(cfg.ProxyNetworks), "PROXY_USER_HEADER": cfg.ProxyUserHeader, "PROXY_GROUPS_HEADER": cfg.ProxyGroupsHeader,
+		"ADMIN_GROUPS": len(cfg.AdminGroups), "VIEWER_GROUPS": len(cfg.ViewerGroups),
 		"MAX_SLOT_LAG": cfg.MaxSlotLag, "LOG_LEVEL": cfg.LogLevel, "LOG_FORMAT": cfg.LogFormat,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -229,10 +236,21 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"MAX_SLOT_LAG", "much", "much", "10GB", ""},
 		{"MAX_SLOT_LAG", "10", "10", "512MB", ""},
 		{"MAX_SLOT_LAG", "10kB", "10kB", "32MB or more", ""},
+		{"CONSOLE_LISTEN", "8464", "8464", "host:port", ""},
+		{"CONSOLE_URL", "walhook.example.com", "walhook.example.com", "https://", ""},
+		{"CONSOLE_URL", "https://example.com/walhook", "/walhook", "no path", ""},
+		{"CONSOLE_URL", "https://me:hunter2@example.com", "hidden", "https://", ""},
+		{"CONSOLE_LOGIN", "ldap", "ldap", "database, oidc or proxy", ""},
+		{"OIDC_ISSUER", "example.com", "example.com", "https://", ""},
+		{"OIDC_GROUPS_CLAIM", " ", `" "`, "name of a claim", ""},
+		{"PROXY_NETWORKS", "10.0.0.0/33", "10.0.0.0/33", "CIDR", ""},
+		{"PROXY_USER_HEADER", "X Forwarded", "X Forwarded", "name of a header", ""},
+		{"PROXY_GROUPS_HEADER", "x-forwarded-user", "x-forwarded-user", "another header than WALHOOK_PROXY_USER_HEADER", ""},
 		{"LOG_LEVEL", "loud", "loud", "debug", ""},
 		{"LOG_FORMAT", "xml", "xml", "json", ""},
 	}
-	tested := map[string]bool{"CA_FILE": true} // any text may name a file: run reads it
+	// Any text may name a file, a client or a group.
+	tested := map[string]bool{"CA_FILE": true, "OIDC_CLIENT_ID": true, "OIDC_CLIENT_SECRET": true, "ADMIN_GROUPS": true, "VIEWER_GROUPS": true}
 	for _, c := range cases {
 		tested[c.name] = true
 		t.Run(c.name+"="+c.value, func(t *testing.T) {

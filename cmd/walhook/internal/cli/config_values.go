@@ -169,11 +169,15 @@ var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
 // check finds contradictions between values, in the order of the documentation.
 func (c *Config) check() error {
+	if c.DatabaseURL == "" {
+		return &ConfigError{Variable: "DATABASE_URL", Accepted: databaseURLAccepted}
+	}
+	return c.checkValues()
+}
+
+func (c *Config) checkValues() error {
 	bad := func(variable, value, accepted string) error {
 		return &ConfigError{Variable: variable, Value: value, Accepted: accepted}
-	}
-	if c.DatabaseURL == "" {
-		return bad("DATABASE_URL", "", databaseURLAccepted)
 	}
 	if !slotName.MatchString(c.Slot) {
 		return bad("SLOT", quoted(c.Slot), "1 to 63 lower-case letters, digits and underscores")
@@ -220,6 +224,9 @@ func (c *Config) check() error {
 			return bad("RETRY_CAP", limit, "at least WALHOOK_RETRY_BASE, which is "+base)
 		}
 		return bad("RETRY_BASE", base, "at most WALHOOK_RETRY_CAP, which is "+limit)
+	}
+	if err := c.checkConsole(); err != nil {
+		return err
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return bad("LOG_FORMAT", quoted(c.LogFormat), "text or json")

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,22 +20,29 @@ import (
 )
 
 func newDemoCommand(_ *Environment) *cobra.Command {
-	return &cobra.Command{
+	var withConsole bool
+	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show it all at once on a throwaway PostgreSQL",
 		Long: `Starts a throwaway PostgreSQL (one found on this machine, else one that is downloaded), a sample assessment application, a
 receiver and the daemon, and plays respondents through created, started, completed and changed. Prints each change, the POST
 that it became, and the delivery log. Takes about ten seconds and leaves nothing behind. It reads no WALHOOK_ variable; PGBIN,
-if set, is the folder with initdb and postgres.`,
-		Args: cobra.NoArgs,
+if set, is the folder with initdb and postgres.
+
+With --console it then stays until Ctrl-C: the console serves the administrators' page for it, at an address that it prints with a
+way in that works once, and respondents keep coming.`,
+		Example: "  walhook demo --console",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			err := demo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-			if interrupted := cmd.Context().Err(); interrupted != nil {
+			err := demo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), withConsole)
+			if interrupted := cmd.Context().Err(); interrupted != nil && err != nil {
 				return interrupted // whatever it broke
 			}
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&withConsole, "console", false, "stay, with the administrators' page")
+	return cmd
 }
 
 // demoSchema is the sample application's: walhook adds nothing to it.
@@ -68,7 +76,7 @@ var demoSteps = []demoStep{
 	{"A repair that walhook.silence() keeps quiet", "begin; select walhook.silence(); update respondent set finished_at = now(); commit", 0},
 }
 
-func demo(ctx context.Context, out, errOut io.Writer) error {
+func demo(ctx context.Context, out, errOut io.Writer, withConsole bool) error {
 	say := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
 	say("Starting a throwaway PostgreSQL ...")
 	server, err := pgserver.Start(ctx, pgserver.Options{Progress: func(text string) { say("%s", text) }})
@@ -130,6 +138,9 @@ func demo(ctx context.Context, out, errOut io.Writer) error {
 			return err
 		}
 	}
+	if withConsole {
+		return demoConsole(ctx, cfg, app, receiver, daemon, say, log)
+	}
 	stop()
 	if err := <-daemon; err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -184,7 +195,11 @@ type demoReceiver struct {
 	url    string
 	server *http.Server
 	got    chan struct{}
+	silent atomic.Bool
 }
+
+// hush ends the printing, and the counting of POSTs.
+func (r *demoReceiver) hush() { r.silent.Store(true) }
 
 func newDemoReceiver(out io.Writer) (*demoReceiver, error) {
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
@@ -195,6 +210,9 @@ func newDemoReceiver(out io.Writer) (*demoReceiver, error) {
 	var mu sync.Mutex
 	r.server = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
 		body, err := io.ReadAll(io.LimitReader(req.Body, 1<<16))
+		if r.silent.Load() {
+			return
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		if err == nil {

@@ -22,13 +22,16 @@ type Environment struct {
 }
 
 // config reads the configuration. Its error is a *ConfigError.
-func (e *Environment) config() (*Config, error) {
+func (e *Environment) config() (*Config, error) { return e.configFor((*Config).check) }
+
+// configFor is config for a command that needs other variables than most.
+func (e *Environment) configFor(check func(*Config) error) (*Config, error) {
 	e.warnOnce.Do(func() {
 		for _, warning := range unknownVariables() {
 			fmt.Fprintln(e.stderr, "walhook: "+warning)
 		}
 	})
-	return ReadConfig()
+	return readConfig(check)
 }
 
 func (e *Environment) logger(cfg *Config) *slog.Logger {
@@ -56,6 +59,7 @@ Run these in order, with WALHOOK_DATABASE_URL set:
   walhook plan      print the SQL that attach will run
   walhook attach    run it: schema, publication, slot, state of the existing rows
   walhook run       start the daemon
+  walhook console   start the page for administrators and the HTTP API
 
 Without a database, try walhook demo.
 
@@ -101,7 +105,7 @@ func NewRoot(env *Environment) *cobra.Command {
 	})
 	root.AddCommand(
 		newPreviewCommand(env), newPlanCommand(env), newAttachCommand(env), newRunCommand(env), newReconcileCommand(env), newDetachCommand(env),
-		newDoctorCommand(env), newStatusCommand(env), newDemoCommand(env), newVersionCommand(env), newEnvironmentTopic(),
+		newDoctorCommand(env), newStatusCommand(env), newConsoleCommand(env), newDemoCommand(env), newVersionCommand(env), newEnvironmentTopic(),
 	)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd() // it captures the output that is set by now

@@ -223,8 +223,16 @@ func standing(reader *dispatch.Reader) (bool, string) {
 
 // report is what this daemon reports of itself to others.
 func report(status *stream.Status, scheduler *dispatch.Scheduler) dispatch.Report {
-	phase := status.View().Phase
-	r := dispatch.Report{Reads: phase == stream.PhaseStreaming || phase == stream.PhaseReconciling}
+	view := status.View()
+	r := dispatch.Report{Reads: view.Phase == stream.PhaseStreaming || view.Phase == stream.PhaseReconciling}
+	if r.Reads {
+		seconds := view.Lag.Seconds()
+		r.LagSeconds = &seconds
+		if lag, known := view.LagBytes(); known {
+			bytes := int64(lag)
+			r.LagBytes = &bytes
+		}
+	}
 	if ok, reason := streaming(status, scheduler); !ok {
 		r.Unready = oneLine(reason, longestReason)
 	}
