@@ -1,9 +1,7 @@
 package console
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -69,10 +67,6 @@ func readDeliveryPage(ctx context.Context, p *person, id int64) (*deliveryData, 
 		}
 		for _, name := range slices.Sorted(maps.Keys(headers)) {
 			data.Headers = append(data.Headers, header{name, headers[name]})
-		}
-		var pretty bytes.Buffer
-		if json.Indent(&pretty, []byte(data.Body), "", "  ") == nil {
-			data.Body = pretty.String()
 		}
 		rows, err := tx.Query(ctx, `select attempt, attempted_at_tz, duration_ms, http_status, error, succeeded
 			from walhook.delivery_attempt where delivery_id = $1 order by attempt desc limit 200`, id)

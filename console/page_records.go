@@ -136,6 +136,9 @@ func (c *changeRow) Edits() []edit {
 	}
 	var edits []edit
 	for _, column := range slices.Sorted(maps.Keys(c.Changes)) {
+		if column == "created_at" || column == "disabled_at" {
+			continue // as the change itself
+		}
 		var both struct{ Old, New any }
 		if json.Unmarshal(c.Changes[column], &both) != nil {
 			edits = append(edits, edit{column, "", "(changed)"})

@@ -110,7 +110,7 @@ func (d *webhookData) read(ctx context.Context, tx pgx.Tx, admin, reveal bool) e
 			d.Form.Revealed, d.Form.URL, d.Form.Secret, d.Form.Headers = true, url, text(secret), headerLines(headers)
 		}
 	}
-	days, err := readActivity(ctx, tx, []int64{d.ID}, 1000)
+	days, err := readActivity(ctx, tx, []int64{d.ID}, 400)
 	d.Activity = days[d.ID]
 	return err
 }

@@ -28,7 +28,7 @@ func fill(t *testing.T, store string) {
 		insert into walhook.attachment (phase, system_identifier, database, slot, publication, publish, mapping, respondent_oid, assessment_oid, numeric_id)
 		values ('attached', '1', 'd', 's', 'p', 'all', '{}', 1, 2, false);
 		insert into walhook.origin (from_delivery_id, events, manual) values (0, 'events', 'manual');
-		insert into walhook.assessment (assessment_id, external_id) values ('17', 'EXT-17'), ('18', 'EXT-18');
+		insert into walhook.assessment (assessment_id, external_id, name) values ('17', 'EXT-17', 'Fire safety'), ('18', 'EXT-18', null);
 		insert into walhook.response_state (response_id, assessment_id, flags, fate, fired_at) values ('1001', '17', 3, 7, now());
 		insert into walhook.webhook (assessment_id, url, event_type, description, headers, secret) values
 		  ('17', 'https://hunter2:pw@example.com/hook/hunter2', 'response.completed', 'HR system', '{"X-Api-Key": "hunter2"}', 'whsec_aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMmh1bnRlcjI='),
@@ -91,7 +91,7 @@ func TestLifeOfAWebhook(t *testing.T) {
 	s := filled(t)
 	b := s.signIn(s.admin)
 	b.get("/webhooks").want(t, http.StatusOK, "Add Webhook")
-	b.get("/webhooks/new").want(t, http.StatusOK, `<label for="assessment_id">Assessment</label>`, `<option value="">ALL ASSESSMENTS</option>`, `<option value="17">`,
+	b.get("/webhooks/new").want(t, http.StatusOK, `<label for="assessment_id">Assessment</label>`, `<option value="">ALL ASSESSMENTS</option>`, `<option value="17">Fire safety (17)</option>`,
 		`<label for="url">Webhook URL</label>`, `<label for="event_type">Event Type</label>`, `<label for="organization_id">Organizations</label>`, ">Save</button>")
 	form := url.Values{
 		"assessment_id": {"17"}, "url": {"http://127.0.0.1:9/secret-path"}, "event_type": {"response.completed"}, "organization_id": {"7"},

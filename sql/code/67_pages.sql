@@ -1,7 +1,7 @@
 -- What the administrators' pages read, and what their buttons do. People may use all of it with psql.
 
 create or replace view walhook.known_assessment as
-  select a.assessment_id, to_jsonb(a) ->> 'name' as name, a.external_id
+  select a.assessment_id, a.name, a.external_id
     from walhook.assessment a
   union all
   select distinct w.assessment_id, null, null
@@ -14,7 +14,7 @@ comment on column walhook.known_assessment.external_id is 'Its external id; NULL
 
 -- Small tables alone: ten thousand webhooks are read and sorted in a few milliseconds.
 create or replace view walhook.webhook_health as
-  select w.id, w.assessment_id, to_jsonb(a) ->> 'name' as assessment_name, walhook.display_url(w.url) as host, w.event_type, w.organization_id,
+  select w.id, w.assessment_id, a.name as assessment_name, walhook.display_url(w.url) as host, w.event_type, w.organization_id,
          w.description, w.enabled, case when not w.enabled then 'disabled' when t.failing_since is not null then 'failing' else 'active' end as state,
          case when w.enabled and t.failing_since is not null then 0
               when not w.enabled and w.disabled_reason not like 'disabled by %' then 1
@@ -46,29 +46,29 @@ comment on column walhook.webhook_health.failing_since_tz is 'failing_since with
 comment on column walhook.webhook_health.disabled_at_tz is 'disabled_at with its zone.';
 
 -- The hours are those of UTC, in which no zone's clock moves. Each hour of a webhook is counted by index, up to a bound: the log may have
--- millions of entries for it.
+-- millions of entries for it. Times are literals, so that the plan has no partition of another day.
 create or replace function walhook.webhook_activity(webhook_ids bigint[], at_most integer default 200)
 returns table (webhook_id bigint, hour timestamptz, deliveries bigint, failures bigint)
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select w.id, h.hour, d.n, f.n
-    from unnest($1) as w (id)
-   cross join (select date_trunc('hour', now(), 'UTC') - i * interval '1 hour' as hour from generate_series(0, 23) i) h
-   cross join lateral (
-     select count(*) as n from (
-       select from walhook.delivery_log l
-        where l.webhook_id = w.id and l.delivered_at_tz >= h.hour and l.delivered_at_tz < h.hour + interval '1 hour'
-          and l.delivered_at >= walhook.local_time(h.hour) and l.delivered_at < walhook.local_time(h.hour) + interval '1 hour'
-        limit $2) e) d
-   cross join lateral (
-     select count(*) as n from (
-       select from walhook.delivery_log l
-        where l.webhook_id = w.id and l.delivered_at_tz >= h.hour and l.delivered_at_tz < h.hour + interval '1 hour'
-          and l.delivered_at >= walhook.local_time(h.hour) and l.delivered_at < walhook.local_time(h.hour) + interval '1 hour'
-          and l.status <> 'success' and d.n > 0
-        limit $2) e) f
-   order by w.id, h.hour
+declare
+  latest  constant timestamptz := date_trunc('hour', now(), 'UTC');
+  counted constant text := format(
+    'from walhook.delivery_log l
+      where l.webhook_id = w.id and l.delivered_at >= h.local and l.delivered_at < h.local + interval ''1 hour''
+        and l.delivered_at_tz >= h.hour and l.delivered_at_tz < h.hour + interval ''1 hour'' and l.delivered_at_tz >= %L and l.delivered_at_tz < %L',
+    latest - interval '23 hours', latest + interval '1 hour');
+begin
+  return query execute format('
+    select w.id, h.hour, d.n, case when d.n < $2 then d.failed else f.n end
+      from unnest($1) as w (id)
+     cross join (select t, walhook.local_time(t) from generate_series(%L::timestamptz, %L, interval ''1 hour'') t) h (hour, local)
+     cross join lateral (select count(*) as n, count(*) filter (where e.status <> ''success'') as failed from (select l.status %s limit $2) e) d
+     cross join lateral (select count(*) as n from (select %3$s and l.status <> ''success'' and d.n >= $2 limit $2) e) f
+     order by w.id, h.hour', latest - interval '23 hours', latest, counted)
+  using webhook_ids, at_most;
+end
 $$;
 comment on function walhook.webhook_activity(bigint[], integer) is
   'Returns for each webhook and each of the last 24 hours how many deliveries had their last attempt then, and how many of those failed or await a retry. '
@@ -107,39 +107,46 @@ comment on function walhook.delivery_filter(bigint, text, text, integer, text, t
 -- Pages by key. Deliveries without an attempt come first, newest id first; then the others, newest attempt first.
 create or replace function walhook.delivery_page(webhook_id bigint default null, event_type text default null, status text default null,
   http_status integer default null, response_id text default null, since timestamptz default null, until timestamptz default null,
-  before_time timestamp default null, before_id bigint default null, page_size integer default 50, at_most integer default 20000)
+  before_time timestamp default null, before_id bigint default null, page_size integer default 50, at_most integer default 10000)
 returns setof walhook.delivery_log
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   filter  record := walhook.delivery_filter(webhook_id, event_type, status, http_status, response_id, since, until);
-  found   integer := 0;
-  matched integer;
+  waiting integer := 0;
   scanned text;
+  keys    bigint[];
+  oldest  timestamptz;
+  newest  timestamptz;
   stop    walhook.delivery_log;
 begin
   if before_time is null and coalesce(status, 'pending') = 'pending' and since is null and until is null and http_status is null then
     return query execute format('select d.* from walhook.delivery_log d where d.status = ''pending'' and d.delivered_at is null and %s order by d.delivery_id desc limit %s',
       concat_ws(' and ', filter.indexed, nullif(filter.other, ''), case when before_id is not null then format('d.delivery_id < %s', before_id) end), page_size);
-    get diagnostics found = row_count;
+    get diagnostics waiting = row_count;
   end if;
-  if found >= page_size then
+  if waiting >= page_size then
     return;
   end if;
-  scanned := format('select d.* from walhook.delivery_log d where d.delivered_at is not null and %s order by d.delivered_at desc, d.delivery_id desc',
+  scanned := format('from walhook.delivery_log d where d.delivered_at is not null and %s order by d.delivered_at desc, d.delivery_id desc',
     concat_ws(' and ', filter.indexed,
               case when before_time is not null then format('d.delivered_at <= %L and (d.delivered_at < %1$L or d.delivery_id < %s)', before_time, before_id) end));
   if filter.other = '' then
-    return query execute format('%s limit %s', scanned, page_size - found);
+    return query execute format('select d.* %s limit %s', scanned, page_size - waiting);
     return;
   end if;
-  return query execute format('select * from (%s limit %s) d where %s limit %s', scanned, at_most, filter.other, page_size - found);
-  get diagnostics matched = row_count;
-  if matched < page_size - found then
-    execute format('with scanned as (%s limit %s) select s.* from scanned s where (select count(*) from scanned) = %2$s order by s.delivered_at, s.delivery_id limit 1',
-      scanned, at_most) into stop;
-    if stop.delivery_id is not null then
+  -- Only what is found is read whole.
+  execute format('select array_agg(k.delivery_id), min(k.delivered_at_tz), max(k.delivered_at_tz) from (
+      select * from (select d.delivery_id, d.delivered_at_tz, d.event_type, d.http_status %s limit %s) d where %s limit %s) k', scanned, at_most, filter.other, page_size - waiting)
+    into keys, oldest, newest;
+  return query execute format('select d.* from walhook.delivery_log d where d.delivery_id = any(%L) and d.delivered_at_tz between %L and %L '
+    'order by d.delivered_at desc, d.delivery_id desc', keys, oldest, newest);
+  if coalesce(cardinality(keys), 0) < page_size - waiting then
+    execute format('with scanned as (select d.delivery_id, d.delivered_at %s limit %s) select s.delivery_id from scanned s where (select count(*) from scanned) = %2$s order by s.delivered_at, s.delivery_id limit 1',
+      scanned, at_most) into before_id;
+    select d.* into stop from walhook.delivery_log d where d.delivery_id = before_id and d.delivered_at is not null;
+    if found then
       stop.status := null;
       return next stop;
     end if;
