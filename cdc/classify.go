@@ -50,9 +50,7 @@ func InitialState(row Row) State {
 // finish: the response was reopened, and its next finish may keep that stamp for a while.
 func firstSeen(row *Row) (*State, EventSet) {
 	state, fired := follow(nil, row)
-	if !state.FinishedNow {
-		state.Stamp = row.storedStamp()
-	}
+	state.Stamp = row.storedStamp()
 	return state, fired
 }
 
@@ -118,7 +116,7 @@ func advance(prev *State, row *Row) (*State, EventSet) {
 
 	wasFinished := next.FinishedNow
 	next.FinishedNow = row.Finished.applyTo(next.FinishedNow)
-	newFinish := next.FinishedNow && !(wasFinished && next.Completed)
+	newFinish := !wasFinished || !next.Completed
 	var room [4]string
 	stamps, newStamp := splitStamp(room[:0], next.Stamp, len(row.Stamps)), false
 	for i := range row.Stamps {

@@ -536,6 +536,9 @@ func TestClassifyTakesAnyState(t *testing.T) {
 		if next == nil {
 			return
 		}
+		if c.Kind == Update && !next.FinishedNow && next.AwaitsStamp {
+			t.Fatalf("an unfinished response awaits a stamp: %+v", next)
+		}
 		if next.Excluded && fired != 0 {
 			t.Fatalf("an excluded row fires %v", fired.Types())
 		}
@@ -549,6 +552,29 @@ func TestClassifyTakesAnyState(t *testing.T) {
 			}
 		}
 	})
+}
+
+// States that this version never records are taken as they most likely were meant: a finish that fired nothing fires with
+// the next update, and the first stamp after a finish without one belongs to it.
+func TestClassifyCompletesAState(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		state State
+		row   Change
+		fires EventSet
+	}{
+		"finished, but not completed":         {State{FinishedNow: true}, updated("-", "s", unchanged), events(Completed)},
+		"completed without a stamp":           {State{Completed: true, FinishedNow: true}, updated("-", "s", text("x")), 0},
+		"completed with another stamp before": {State{Completed: true, FinishedNow: true, Stamp: "y"}, updated("-", "s", text("x")), events(Changed)},
+	} {
+		next, fired := Classify(&c.state, c.row)
+		if fired != c.fires || !next.Completed {
+			t.Errorf("%s: fires %v and leads to %+v", name, fired.Types(), next)
+		}
+		if _, again := Classify(next, c.row); again != 0 {
+			t.Errorf("%s: fires %v once more", name, again.Types())
+		}
+	}
 }
 
 func BenchmarkClassify(b *testing.B) {

@@ -31,7 +31,7 @@ func (p Position) Skip(commit pglogrepl.LSN) (changes int64, all bool) {
 	switch {
 	case commit < p.LSN:
 		return 0, true
-	case p.Partial != 0 && commit == p.Partial:
+	case commit == p.Partial:
 		return p.PartialChanges, false
 	default:
 		return 0, false

@@ -26,8 +26,10 @@ func TestPositionSkipsWhatWasConsumed(t *testing.T) {
 			t.Errorf("%s skips %d, %v of the transaction committed at %s", tt.position, changes, all, tt.commit)
 		}
 	}
-	if p := (Position{LSN: 0x20, Partial: 0x30, PartialChanges: 5}).String(); p != "0/20+5 of 0/30" {
-		t.Errorf("%s", p)
+	for want, p := range map[string]Position{"0/20": {LSN: 0x20}, "0/20+5 of 0/30": {LSN: 0x20, Partial: 0x30, PartialChanges: 5}} {
+		if got := p.String(); got != want {
+			t.Errorf("position %s is written as %s", want, got)
+		}
 	}
 	if NullableLSN(0) != nil || NullableLSN(0x20) != "0/20" {
 		t.Errorf("%v, %v", NullableLSN(0), NullableLSN(0x20))

@@ -5,6 +5,29 @@ import (
 	"testing"
 )
 
+// Each column has its stamp, whatever the others are. A row whose columns are all NULL has none.
+func TestStampsOfARow(t *testing.T) {
+	t.Parallel()
+	for name, values := range map[string][]Text{
+		"the last": {null, text("x")}, "the first": {text("x"), null}, "not sent": {unchanged, null, text("x"), unchanged},
+	} {
+		stamps := NewStamps(len(values), &StampKey{}, func(i int) (Text, ColumnType) { return values[i], ColumnType{} })
+		for i, value := range values {
+			got := stamps[i].Stored
+			if got.Null != value.Null || got.Unchanged != value.Unchanged || (got.Value != "") != (value.Value != "") {
+				t.Errorf("%s: column %d is %+v", name, i+1, got)
+			}
+		}
+	}
+	if stamps := NewStamps(2, &StampKey{}, func(int) (Text, ColumnType) { return null, ColumnType{} }); stamps != nil {
+		t.Errorf("columns that are all NULL have the stamps %+v", stamps)
+	}
+	none := Row{Stamps: []Stamp{{Stored: null}, {Stored: null}}}
+	if stored := none.storedStamp(); stored != "" {
+		t.Errorf("no stamp is stored as %q", stored)
+	}
+}
+
 // A stamp of several columns is new if any of them has a new value.
 func TestStampOfSeveralColumns(t *testing.T) {
 	t.Parallel()
