@@ -118,6 +118,37 @@ func TestRetypedColumnOfAStamp(t *testing.T) {
 	}
 }
 
+// Only a recorded stamp and a row's own of another type are replaced: all, or those that cannot be compared.
+func TestReplaceRetypedStamps(t *testing.T) {
+	t.Parallel()
+	typed := func(oid uint32) Stamp { return NewStamp(text("x"), ColumnType{oid, -1}, testKey) }
+	recorded, own := typed(23).Stored.Value, typed(20)
+	for name, c := range map[string]struct {
+		recorded string
+		own      Stamp
+		all      bool
+		want     string
+	}{
+		"another type":                        {recorded, own, true, own.Stored.Value},
+		"another type, which can be compared": {recorded, own, false, recorded},
+		"another type, without its value":     {recorded, Stamp{Stored: own.Stored}, false, own.Stored.Value},
+		"the same type":                       {recorded, typed(23), true, recorded},
+		"none was recorded":                   {"", own, true, ""},
+		"NULL now":                            {recorded, Stamp{Stored: null}, true, recorded},
+		"not sent":                            {recorded, Stamp{Stored: unchanged}, true, recorded},
+	} {
+		state := State{Stamp: c.recorded}
+		state.ReplaceRetypedStamps(&Row{Stamps: []Stamp{c.own}}, c.all)
+		if state.Stamp != c.want {
+			t.Errorf("%s: %q, not %q", name, state.Stamp, c.want)
+		}
+	}
+	state := State{Stamp: recorded}
+	if state.ReplaceRetypedStamps(&Row{}, true); state.Stamp != recorded {
+		t.Errorf("a row without stamps leaves %q", state.Stamp)
+	}
+}
+
 // Nobody can find a value by hashing guesses, or see that two installations have the same one.
 func TestKeyedStampsDiffer(t *testing.T) {
 	t.Parallel()
