@@ -157,7 +157,8 @@ func canonicalDocument(text string) string {
 func canonicalNumbers(value any) any {
 	switch v := value.(type) {
 	case json.Number:
-		return json.RawMessage(strconv.Quote("#" + canonicalNumber(v.String()))) // no string of the document becomes this: each begins with '
+		// No string of the document becomes this: each begins with '.
+		return json.RawMessage(strconv.Quote("#" + canonicalNumber(v.String())))
 	case string:
 		return "'" + v
 	case []any:

@@ -16,6 +16,13 @@ import (
 	"walhook/sql"
 )
 
+// recordWith returns record for results that come with the failures of endpoints.
+func (s *Scheduler) recordWith(endpoints []schedule.EndpointFailures) recordFunc {
+	return func(ctx context.Context, to destination, part []schedule.Result) (recorded, waiting []schedule.Result, err error) {
+		return s.record(ctx, to, part, endpoints)
+	}
+}
+
 // record records a batch of results, and the failures of endpoints. It is idempotent. It returns the results that have
 // to wait because another transaction has locked their rows.
 func (s *Scheduler) record(

@@ -165,14 +165,10 @@ func (s *Scheduler) recordLoop(ctx context.Context) {
 		select {
 		case <-s.schedule.ResultsPending:
 			results, endpoints := s.schedule.TakeResults()
-			locked = s.recordAll(ctx, results, func(ctx context.Context, to destination, part []schedule.Result) ([]schedule.Result, []schedule.Result, error) {
-				return s.record(ctx, to, part, endpoints)
-			})
+			locked = s.recordAll(ctx, results, s.recordWith(endpoints))
 		case <-retryRejected.C:
 			if results := s.rejected.take(); len(results) > 0 {
-				locked = s.recordAll(ctx, results, func(ctx context.Context, to destination, part []schedule.Result) ([]schedule.Result, []schedule.Result, error) {
-					return s.record(ctx, to, part, nil)
-				})
+				locked = s.recordAll(ctx, results, s.recordWith(nil))
 			}
 		case <-retryDeferred.C:
 			results := deferred

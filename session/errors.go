@@ -10,7 +10,8 @@ import (
 )
 
 // PoolerAdvice is the remedy if a pooler does not support what walhook needs.
-const PoolerAdvice = "a connection pooler such as PgBouncer stands in between and cannot carry it; let the URL name the PostgreSQL server itself"
+const PoolerAdvice = "a connection pooler such as PgBouncer stands in between and cannot carry it; " +
+	"let the URL name the PostgreSQL server itself"
 
 // wrapConnectError says in one line why a connection could not be opened.
 func wrapConnectError(err error, doing string, config *pgconn.Config) error {

@@ -13,7 +13,8 @@ import (
 // ErrTransactionPool reports a pooler that assigns a server process per transaction.
 var ErrTransactionPool = errors.New(
 	"a connection pooler such as PgBouncer stands in between and pools transactions: session locks, LISTEN, " +
-		"prepared statements and settings do not survive that; let the URL name the PostgreSQL server itself, or for a store a pool with pool_mode = session",
+		"prepared statements and settings do not survive that; let the URL name the PostgreSQL server itself, " +
+		"or for a store a pool with pool_mode = session",
 )
 
 // probeTimeout bounds how long a pooler may take to open a second connection. A pooler that has no server left for

@@ -162,12 +162,14 @@ func QuoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''
 // scriptSettings are the pinned settings that matter for statements that people run in psql. Every supported server
 // has them.
 var scriptSettings = []string{
-	"search_path", "client_encoding", "standard_conforming_strings", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
-	"idle_session_timeout", "default_transaction_isolation", "default_transaction_read_only", "default_tablespace", "default_table_access_method",
+	"search_path", "client_encoding", "standard_conforming_strings",
+	"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout",
+	"default_transaction_isolation", "default_transaction_read_only", "default_tablespace", "default_table_access_method",
 }
 
 // pinTransactionTimeout is for servers since 17, and does nothing on others: a script may run on two servers.
-const pinTransactionTimeout = "do $walhook$ begin perform set_config(name, '0', false) from pg_settings where name = 'transaction_timeout'; end $walhook$;"
+const pinTransactionTimeout = "do $walhook$ begin " +
+	"perform set_config(name, '0', false) from pg_settings where name = 'transaction_timeout'; end $walhook$;"
 
 // PinScript returns the statements that pin a psql session's settings. They must precede all others.
 func PinScript() []string {

@@ -29,8 +29,8 @@ func NewClock(t testing.TB, offset time.Duration) *Clock {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	source, library := filepath.Join(dir, "clock.c"), filepath.Join(dir, "clock.so")
-	c := &Clock{t: t, file: filepath.Join(dir, "offset"), Env: []string{"LD_PRELOAD=" + library, "CLOCK_OFFSET=" + filepath.Join(dir, "offset")}}
+	source, library, file := filepath.Join(dir, "clock.c"), filepath.Join(dir, "clock.so"), filepath.Join(dir, "offset")
+	c := &Clock{t: t, file: file, Env: []string{"LD_PRELOAD=" + library, "CLOCK_OFFSET=" + file}}
 	if err := os.WriteFile(source, clockSource, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,8 @@ func NewClock(t testing.TB, offset time.Duration) *Clock {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), compiler, "-shared", "-fPIC", "-O", "-o", library, source, "-ldl").CombinedOutput(); err != nil {
+	compile := exec.CommandContext(t.Context(), compiler, "-shared", "-fPIC", "-O", "-o", library, source, "-ldl")
+	if out, err := compile.CombinedOutput(); err != nil {
 		t.Fatalf("compile the clock: %v\n%s", err, out)
 	}
 	return c

@@ -15,7 +15,8 @@ func Files(t testing.TB, folder, suffix string) (files []string) {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && path != folder && (strings.HasPrefix(entry.Name(), ".") && entry.Name() != ".." || entry.Name() == "node_modules"):
+		case entry.IsDir() && path != folder &&
+			(strings.HasPrefix(entry.Name(), ".") && entry.Name() != ".." || entry.Name() == "node_modules"):
 			return filepath.SkipDir
 		case !entry.IsDir() && strings.HasSuffix(path, suffix):
 			files = append(files, path)

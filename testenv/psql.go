@@ -53,7 +53,10 @@ func findPsql(pgbin string) (string, error) {
 	if path, err := exec.LookPath("psql"); err == nil {
 		return path, nil
 	}
-	for _, pattern := range []string{"/usr/lib/postgresql/*/bin/psql", "/usr/pgsql-*/bin/psql", "/usr/local/pgsql/bin/psql", "/opt/homebrew/opt/*/bin/psql"} {
+	for _, pattern := range []string{
+		"/usr/lib/postgresql/*/bin/psql", "/usr/pgsql-*/bin/psql", "/usr/local/pgsql/bin/psql",
+		"/opt/homebrew/opt/*/bin/psql",
+	} {
 		if found, _ := filepath.Glob(pattern); len(found) > 0 {
 			return slices.Max(found), nil
 		}

@@ -97,7 +97,8 @@ func (w *Wire) Unreset() { w.remove("reset_peer") }
 func (w *Wire) add(kind, attribute string, value int64) {
 	w.t.Helper()
 	for _, direction := range []string{"upstream", "downstream"} {
-		toxic := fmt.Sprintf(`{"name": "%s_%s", "type": "%s", "stream": "%s", "attributes": {"%s": %d}}`, kind, direction, kind, direction, attribute, value)
+		toxic := fmt.Sprintf(`{"name": "%s_%s", "type": "%s", "stream": "%s", "attributes": {"%s": %d}}`,
+			kind, direction, kind, direction, attribute, value)
 		if _, err := w.proxy.Toxics.AddToxicJson(strings.NewReader(toxic)); err != nil {
 			w.t.Fatalf("add %s to the wire: %v", kind, err)
 		}

@@ -107,8 +107,10 @@ func (c *comparison) prepareRetyped(ctx context.Context) error {
 
 // stage copies the snapshot into a temporary table.
 func (c *comparison) stage(ctx context.Context, result *comparisonResult) error {
-	_, err := c.store.PgConn().Exec(ctx, `create temporary table walhook_snapshot
-		(response_id text collate "C", assessment_id text collate "C", organization_id text collate "C", stamp text collate "C", flags smallint, stamp_values text) on commit drop;
+	_, err := c.store.PgConn().Exec(ctx, `create temporary table walhook_snapshot (
+		  response_id text collate "C", assessment_id text collate "C", organization_id text collate "C", stamp text collate "C",
+		  flags smallint, stamp_values text
+		) on commit drop;
 		create temporary table walhook_refused (response_id text collate "C") on commit drop`).ReadAll()
 	if err != nil {
 		return fmt.Errorf("stage the snapshot: %w", err)
@@ -139,7 +141,8 @@ func (c *comparison) reconcileDifferences(ctx context.Context, result *compariso
 		  from pg_temp.walhook_snapshot s left join walhook.response_state r on r.response_id = s.response_id
 		 where r.response_id is null or (r.flags & %[1]d) <> (s.flags & %[1]d)
 		    or s.flags & %[2]d <> 0 and s.stamp is not null and s.stamp is distinct from r.stamp
-		    or s.assessment_id is distinct from r.assessment_id or s.organization_id is distinct from r.organization_id`, cdc.RowFlags, cdc.FlagFinishedNow))
+		    or s.assessment_id is distinct from r.assessment_id or s.organization_id is distinct from r.organization_id`,
+		cdc.RowFlags, cdc.FlagFinishedNow))
 	if err != nil {
 		return fmt.Errorf("compare the table with the recorded state: %w", err)
 	}
@@ -183,7 +186,8 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 		rows = append(rows, newStateRow(d.row.ID, &next, created, eventHistory{}.add(fired, false, now)))
 		for _, event := range fired.Types() {
 			events = append(events, cdc.Event{
-				Type: event, ResponseID: d.row.ID, AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID, FirstID: next.FirstID,
+				Type: event, ResponseID: d.row.ID,
+				AssessmentID: next.AssessmentID, OrganizationID: next.OrganizationID, FirstID: next.FirstID,
 				LSN: c.at, Ordinal: d.ordinal, CommitAt: now, Recovered: true,
 			})
 			fires[event]++
@@ -253,7 +257,10 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 			recordedAssessment, recordedOrg, before *string
 			first                                   *string
 		)
-		if err := rows.Scan(&id, &assessment, &organization, &stamp, &flags, &values, &recorded, &recordedAssessment, &recordedOrg, &before, &recordedFlags, &first); err != nil {
+		if err := rows.Scan(
+			&id, &assessment, &organization, &stamp, &flags, &values,
+			&recorded, &recordedAssessment, &recordedOrg, &before, &recordedFlags, &first,
+		); err != nil {
 			return nil, fmt.Errorf("compare the table with the recorded state: %w", err)
 		}
 		d := difference{row: cdc.Row{
@@ -386,7 +393,8 @@ func (c *comparison) rejectAssessment(ctx context.Context, row []byte, cause err
 // applyToEachAssessment runs a step, which ends in a condition on s, for one assessment at a time, and sets aside
 // those that the store rejects.
 func (c *comparison) applyToEachAssessment(ctx context.Context, step string, copies bool) error {
-	rows, err := c.store.Query(ctx, "select assessment_id, case when $1 then coalesce(copied_from, '') else '' end from pg_temp.walhook_assessments", copies)
+	rows, err := c.store.Query(ctx, `
+		select assessment_id, case when $1 then coalesce(copied_from, '') else '' end from pg_temp.walhook_assessments`, copies)
 	if err != nil {
 		return err
 	}

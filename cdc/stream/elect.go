@@ -86,7 +86,8 @@ func (s *Stream) readerHolder(ctx context.Context, store *pgx.Conn) (string, err
 // noteTakeover records that this daemon now reads the slot.
 func (s *Stream) noteTakeover(ctx context.Context, store *pgx.Conn) error {
 	detail := fmt.Sprintf("daemon %s reads the slot, since the one that read it before has ended", DaemonName())
-	if _, err := store.Exec(ctx, sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentTakeover, "detail": detail})...); err != nil {
+	args := sql.NoteIncident.Bind(sql.Args{"kind": incidentTakeover, "detail": detail})
+	if _, err := store.Exec(ctx, sql.NoteIncident.SQL, args...); err != nil {
 		return fmt.Errorf("note the takeover: %w", err)
 	}
 	return nil

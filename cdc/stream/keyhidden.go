@@ -24,8 +24,8 @@ func keyHiddenDetail(t *catalog.Table, key string) string {
 				)
 			}
 			return fmt.Sprintf(
-				"table %s has a replica identity (%s) that lacks %s: rows that are deleted stay recorded, and a changed key looks like a new row, "+
-					"until somebody runs %s; then the table is compared",
+				"table %s has a replica identity (%s) that lacks %s: rows that are deleted stay recorded, "+
+					"and a changed key looks like a new row, until somebody runs %s; then the table is compared",
 				identity.Table, strings.Join(identity.Columns, ", "), key, remedy,
 			)
 		}

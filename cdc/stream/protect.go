@@ -37,7 +37,8 @@ func (g *Guard) protectWrites(
 			)
 		case have.IncludesImplicitly(table):
 			gap.Detail += fmt.Sprintf(
-				"; publication %q, which includes it, publishes no updates and deletes until that is fixed, so that the application can keep writing",
+				"; publication %q, which includes it, publishes no updates and deletes until that is fixed, "+
+					"so that the application can keep writing",
 				g.cfg.Publication,
 			)
 		default:

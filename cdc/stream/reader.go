@@ -62,7 +62,8 @@ type reader struct {
 // newReader returns the reader of a stream that continues at a position.
 func newReader(cfg Config, a *catalog.Attachment, from cdc.Position, partitioned ...cdc.Table) *reader {
 	r := &reader{
-		decoder: NewDecoder(cfg.Mapping, &a.StampKey, a.RespondentOID, a.AssessmentOID), inbox: newInbox(), from: from, partitioned: partitioned, status: cfg.Status,
+		decoder: NewDecoder(cfg.Mapping, &a.StampKey, a.RespondentOID, a.AssessmentOID),
+		inbox:   newInbox(), from: from, partitioned: partitioned, status: cfg.Status,
 	}
 	r.durable.Store(uint64(from.LSN))
 	return r

@@ -124,7 +124,8 @@ func Adopt(ctx context.Context, cfg ReconcileConfig, store *pgx.Conn, id catalog
 }
 
 func (r *reconciler) openIncident(ctx context.Context, gap *cdc.GapError) error {
-	if _, err := r.store.Exec(ctx, sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": gap.Kind, "detail": gap.Detail})...); err != nil {
+	args := sql.OpenIncident.Bind(sql.Args{"kind": gap.Kind, "detail": gap.Detail})
+	if _, err := r.store.Exec(ctx, sql.OpenIncident.SQL, args...); err != nil {
 		return fmt.Errorf("record the incident: %w", err)
 	}
 	return nil
@@ -138,7 +139,8 @@ func (e *deferredGapError) Unwrap() error { return e.error }
 
 // recordObstacle adds to the incident what keeps the gap open, which often is a statement that somebody has to run.
 func (r *reconciler) recordObstacle(ctx context.Context, gap *cdc.GapError, why error) {
-	if _, err := r.store.Exec(ctx, sql.HinderIncident.SQL, sql.HinderIncident.Bind(sql.Args{"kind": gap.Kind, "hindrance": why.Error()})...); err != nil {
+	args := sql.HinderIncident.Bind(sql.Args{"kind": gap.Kind, "hindrance": why.Error()})
+	if _, err := r.store.Exec(ctx, sql.HinderIncident.SQL, args...); err != nil {
 		r.cfg.Log.Debug("incident not updated", "error", err)
 	}
 }
@@ -198,7 +200,8 @@ func (r *reconciler) reconcileInPlace(
 		SourceURL: cfg.SourceURL, StoreURL: cfg.StoreURL, Slot: cfg.Target.Slot, Publication: cfg.Target.Publication,
 		Mapping: cfg.Target.Mapping, Queue: cfg.Queue, Horizon: cfg.Horizon, Status: status, Log: cfg.Log,
 		Guard: NewGuard(GuardConfig{
-			SourceURL: cfg.SourceURL, Slot: cfg.Target.Slot, Publication: cfg.Target.Publication, Mapping: cfg.Target.Mapping, Status: status, Log: cfg.Log,
+			SourceURL: cfg.SourceURL, Slot: cfg.Target.Slot, Publication: cfg.Target.Publication,
+			Mapping: cfg.Target.Mapping, Status: status, Log: cfg.Log,
 		}),
 	})
 	if _, err := stream.verify(ctx, source, exporter, a, position); err != nil {
@@ -341,8 +344,8 @@ func (r *reconciler) reconcileAtNewSlot(ctx context.Context) (result ReconcileRe
 	}
 	also := []extraStatement{
 		{sql.RenewAttachment.SQL, sql.RenewAttachment.Bind(sql.Args{
-			"system_identifier": id.Source.System, "database": id.Source.Database, "database_oid": int64(id.Source.OID), "slot": cfg.Target.Slot,
-			"publication": cfg.Target.Publication, "publication_created": created, "publish": publish,
+			"system_identifier": id.Source.System, "database": id.Source.Database, "database_oid": int64(id.Source.OID),
+			"slot": cfg.Target.Slot, "publication": cfg.Target.Publication, "publication_created": created, "publish": publish,
 			"publication_rows": published.CatalogRows(preflight.Respondent, preflight.Assessment),
 			"respondent_oid":   int64(preflight.Respondent.OID), "assessment_oid": int64(assessmentOID),
 		})},
@@ -421,7 +424,10 @@ func (r *reconciler) compare(
 		}
 	}
 	for _, w := range append(also,
-		extraStatement{"update walhook.attachment set column_types = $1, numeric_id = $2", []any{typesJSON, types[catalog.RoleKey].IsInteger()}},
+		extraStatement{
+			"update walhook.attachment set column_types = $1, numeric_id = $2",
+			[]any{typesJSON, types[catalog.RoleKey].IsInteger()},
+		},
 		extraStatement{cdc.NormalizeWebhookIDs, nil},
 		extraStatement{sql.SetPosition.SQL, sql.SetPosition.Bind(sql.Args{"lsn": at.String()})},
 		extraStatement{sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": incidentReconcile, "detail": incident})},

@@ -18,8 +18,9 @@ type MissingColumnError struct {
 
 func (e *MissingColumnError) Error() string {
 	return fmt.Sprintf(
-		"table %s has no column %q in the stream any more (%s): it was renamed, dropped, or left out of the publication; nothing was skipped: "+
-			"bring the column back or publish it, or, where it is gone for good, run `walhook detach` and `walhook attach` with the new mapping",
+		"table %s has no column %q in the stream any more (%s): it was renamed, dropped, or left out of the publication; "+
+			"nothing was skipped: bring the column back or publish it, or, where it is gone for good, "+
+			"run `walhook detach` and `walhook attach` with the new mapping",
 		e.Table, e.Column, e.Variable,
 	)
 }

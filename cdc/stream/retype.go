@@ -149,5 +149,6 @@ func (w *writer) rekey(ctx context.Context, to cdc.ColumnType) error {
 }
 
 func rekeySQL(expression string) string {
-	return "update walhook.response_state set first_id = coalesce(first_id, response_id), response_id = " + expression + " where response_id <> " + expression
+	return "update walhook.response_state set first_id = coalesce(first_id, response_id), response_id = " + expression +
+		" where response_id <> " + expression
 }

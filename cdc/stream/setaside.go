@@ -183,7 +183,8 @@ func (r *RejectedRow) String() string {
 		// walhook.copy_webhooks resolves the incident of the assessments that it is called with. Nothing else does:
 		// webhooks are copied when an assessment is new, and never again.
 		return fmt.Sprintf("%swas stored, but the webhooks of its original could not be copied to it, as of %s: the store refuses "+
-			"them (%s); everything else continues; remove the cause, then SELECT walhook.copy_webhooks(%s, %s); this also resolves the incident",
+			"them (%s); everything else continues; remove the cause, then SELECT walhook.copy_webhooks(%s, %s); "+
+			"this also resolves the incident",
 			r.subject(), r.LSN, reason, quoteLiteral(r.original), quoteLiteral(r.Key))
 	}
 	return fmt.Sprintf("%s%s, as of %s: the store refuses it (%s); everything else continues; %s; "+
@@ -214,9 +215,12 @@ func (r *RejectedRow) reason() (reason, remedy string) {
 	}
 	switch reason = "SQLSTATE " + refused.Code; {
 	case refused.Code == pgerrcode.CharacterNotInRepertoire:
-		return refused.Message + ", " + reason, "write its key, assessment and organization in characters that the application's database can convert to UTF8"
+		return refused.Message + ", " + reason,
+			"write its key, assessment and organization in characters that the application's database can convert to UTF8"
 	case refused.Code == pgerrcode.UntranslatableCharacter:
-		return refused.Message + ", " + reason, "write its key, assessment and organization so that the store's encoding can hold them, or move the store to a database in UTF8"
+		return refused.Message + ", " + reason,
+			"write its key, assessment and organization so that the store's encoding can hold them, " +
+				"or move the store to a database in UTF8"
 	case strings.HasPrefix(refused.Code, "54"):
 		return refused.Message + ", " + reason, "shorten its key"
 	case strings.HasPrefix(refused.Code, "23"):

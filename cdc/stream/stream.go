@@ -212,7 +212,9 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError
 	if err := attachment.CheckComplete(); err != nil {
 		return err
 	}
-	if err := attachment.CheckTarget(catalog.Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: attachment.Publish, Mapping: s.cfg.Mapping}); err != nil {
+	if err := attachment.CheckTarget(catalog.Target{
+		Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: attachment.Publish, Mapping: s.cfg.Mapping,
+	}); err != nil {
 		return err
 	}
 	if o := s.cfg.Original; o != nil && o.Moved {

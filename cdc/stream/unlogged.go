@@ -26,8 +26,8 @@ func unloggedDetail(tables []*catalog.Table) (table, detail string) {
 		for _, identity := range t.Identities {
 			if !identity.Logged {
 				return identity.Table, fmt.Sprintf(
-					"table %s is unlogged, so its changes are not in the WAL and fire nothing, and a row that is moved there looks deleted, "+
-						"until somebody runs %s then the table is compared",
+					"table %s is unlogged, so its changes are not in the WAL and fire nothing, "+
+						"and a row that is moved there looks deleted, until somebody runs %s then the table is compared",
 					identity.Table, identity.LogSQL(),
 				)
 			}

@@ -365,6 +365,7 @@ func acquireFence(ctx context.Context, store *pgx.Conn) (position cdc.Position, 
 
 func advanceArgs(fence int64, to cdc.Position) []any {
 	return sql.AdvancePosition.Bind(sql.Args{
-		"from_turn": fence, "to_lsn": to.LSN.String(), "to_partial_lsn": cdc.NullableLSN(to.Partial), "to_partial_changes": to.PartialChanges,
+		"from_turn": fence, "to_lsn": to.LSN.String(),
+		"to_partial_lsn": cdc.NullableLSN(to.Partial), "to_partial_changes": to.PartialChanges,
 	})
 }

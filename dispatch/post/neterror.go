@@ -124,10 +124,12 @@ func describeHTTP(err error) string {
 		return "connection closed before the reply ended"
 	case strings.Contains(text, "headers exceeded"), strings.Contains(text, "header list"):
 		return "reply headers are too large"
-	case errors.As(err, &protocol), strings.Contains(text, "malformed"), strings.Contains(text, "chunk"), strings.Contains(text, "line too long"),
-		strings.Contains(text, "transfer encoding"), strings.Contains(text, "Content-Length"):
+	case errors.As(err, &protocol), strings.Contains(text, "malformed"), strings.Contains(text, "chunk"),
+		strings.Contains(text, "line too long"), strings.Contains(text, "transfer encoding"),
+		strings.Contains(text, "Content-Length"):
 		return "reply is not HTTP"
-	case strings.Contains(text, "http2:"), strings.Contains(text, "stream error"), strings.Contains(text, "connection error"), strings.Contains(text, "GOAWAY"):
+	case strings.Contains(text, "http2:"), strings.Contains(text, "stream error"),
+		strings.Contains(text, "connection error"), strings.Contains(text, "GOAWAY"):
 		return "HTTP/2: the server broke off"
 	default:
 		return ""

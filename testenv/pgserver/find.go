@@ -61,7 +61,10 @@ func named(ctx context.Context, dir string, want int, as *account) (string, erro
 	}
 	switch v := major(ctx, dir, as); {
 	case v == 0:
-		return "", fmt.Errorf("find PostgreSQL: PGBIN is %s, which has no initdb and postgres that the server's user can run; set it to a folder with both", dir)
+		return "", fmt.Errorf(
+			"find PostgreSQL: PGBIN is %s, which has no initdb and postgres that the server's user can run; "+
+				"set it to a folder with both", dir,
+		)
 	case v < oldest || want != 0 && v != want:
 		return "", fmt.Errorf("find PostgreSQL: PGBIN is %s, which has version %d instead of %s", dir, v, wording(want))
 	}

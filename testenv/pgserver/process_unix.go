@@ -33,7 +33,9 @@ func serverAccount() (*account, error) {
 			return &account{uid: uid, gid: gid}, nil
 		}
 	}
-	return nil, errors.New("start PostgreSQL: it refuses to run as root, and there is no user postgres or nobody; add one, or run as another user")
+	return nil, errors.New(
+		"start PostgreSQL: it refuses to run as root, and there is no user postgres or nobody; add one, or run as another user",
+	)
 }
 
 func (as *account) attributes() *syscall.SysProcAttr {

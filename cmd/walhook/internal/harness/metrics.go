@@ -39,7 +39,9 @@ func (s Scraped) Value(name string, labels ...string) (value float64, found bool
 series:
 	for _, m := range family.Metric {
 		for i := 0; i < len(labels); i += 2 {
-			if !slices.ContainsFunc(m.Label, func(l *dto.LabelPair) bool { return l.GetName() == labels[i] && l.GetValue() == labels[i+1] }) {
+			if !slices.ContainsFunc(m.Label, func(l *dto.LabelPair) bool {
+				return l.GetName() == labels[i] && l.GetValue() == labels[i+1]
+			}) {
 				continue series
 			}
 		}

@@ -325,7 +325,9 @@ func (s *Site) Hook(path, event string, extra ...string) int64 {
 		columns += ", " + extra[i]
 		values += ", " + extra[i+1]
 	}
-	return testenv.Value[int64](s.T, s.Store, fmt.Sprintf("insert into walhook.webhook (assessment_id, %s) values (%s, %s) returning id", columns, assessment, values))
+	return testenv.Value[int64](s.T, s.Store, fmt.Sprintf(
+		"insert into walhook.webhook (assessment_id, %s) values (%s, %s) returning id", columns, assessment, values,
+	))
 }
 
 // Hooks adds a webhook for each of the four events, all to /hook.
@@ -366,7 +368,8 @@ func (s *Site) WaitStored() {
 	statement, id := s.Sentinel(s.Fences)
 	s.Exec(statement)
 	testenv.Eventually(s.T, Patience, "the stream to catch up", func() (bool, string) {
-		return testenv.Value[bool](s.T, s.Store, "select exists (select from walhook.response_state where response_id = $1)", id), "sentinel " + id
+		const stored = "select exists (select from walhook.response_state where response_id = $1)"
+		return testenv.Value[bool](s.T, s.Store, stored, id), "sentinel " + id
 	})
 }
 
@@ -400,7 +403,8 @@ func (s *Site) Fence() {
 	s.T.Helper()
 	s.WaitStored()
 	testenv.Eventually(s.T, 4*Patience, "an empty queue", func() (bool, string) {
-		n := testenv.Value[int64](s.T, s.Store, "select count(*) from walhook.queue q join walhook.webhook w on w.id = q.webhook_id where w.enabled")
+		n := testenv.Value[int64](s.T, s.Store, `
+			select count(*) from walhook.queue q join walhook.webhook w on w.id = q.webhook_id where w.enabled`)
 		return n == 0, fmt.Sprintf("%d pending", n)
 	})
 }
@@ -443,7 +447,8 @@ func (s *Site) WaitRequests(path string, n int) {
 func (s *Site) PendingAfterFailure(webhookID int64) {
 	s.T.Helper()
 	testenv.Eventually(s.T, Patience, "a delivery that failed and is pending", func() (bool, string) {
-		n := testenv.Value[int64](s.T, s.Store, "select count(*) from walhook.delivery_log where webhook_id = $1 and status = 'pending' and attempts > 0", webhookID)
+		n := testenv.Value[int64](s.T, s.Store, `
+			select count(*) from walhook.delivery_log where webhook_id = $1 and status = 'pending' and attempts > 0`, webhookID)
 		return n > 0, fmt.Sprint(n)
 	})
 }
