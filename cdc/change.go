@@ -71,7 +71,7 @@ type Text struct {
 // blank external id is, in the stream and in a snapshot.
 func (t Text) Trimmed() Text {
 	t.Value = strings.TrimSpace(t.Value)
-	t.Null = t.Null || t.Value == "" && !t.Unchanged
+	t.Null = t.Value == "" && !t.Unchanged
 	return t
 }
 
