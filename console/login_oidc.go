@@ -27,7 +27,7 @@ type oidcLogin struct {
 }
 
 const (
-	oidcPatience = 5 * time.Second // for one request to the provider
+	oidcPatience = 5 * time.Second  // for one request to the provider
 	oidcRecheck  = 45 * time.Second // how long the groups that it named hold
 	oidcGrace    = 5 * time.Minute  // how long they hold while it does not answer
 )
