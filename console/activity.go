@@ -67,7 +67,7 @@ func (a activity) Graph() template.HTML {
 	}
 	var b strings.Builder
 	width := len(a.deliveries)*(barWidth+gap) - gap
-	fmt.Fprintf(&b, `<svg class="spark" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="Last day: %s deliveries, %s failures">`,
+	fmt.Fprintf(&b, `<svg class="spark" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="Last day: deliveries %s, failures %s">`,
 		width, height, width, height, a.Deliveries(), a.Failures())
 	for i, n := range a.deliveries {
 		x := i * (barWidth + gap)
