@@ -78,7 +78,8 @@ func TestSnapshotAndStreamReadARowAlike(t *testing.T) {
 func TestStatesSurviveTheStore(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		state := drawState(t)
+		state := rapid.Make[cdc.State]().Draw(t, "state")
+		state.FirstID = nil // COPY writes no row that had another key
 		fields := copiedFields(string(catalog.AppendState(nil, "7", state)))
 		flags, err := strconv.ParseInt(fields[4].Value, 10, 16)
 		if err != nil {

@@ -207,12 +207,17 @@ func (c *chaos) fault() string {
 	}
 }
 
-// startOne starts a daemon with its own limits.
+// startOne starts a daemon with its own limits, backoff and retention.
 func (c *chaos) startOne() *harness.Daemon {
 	c.T.Helper()
 	one := *c.Site
 	one.Env = maps.Clone(c.Env)
-	one.With("CONCURRENCY", fmt.Sprint(8<<c.rand.IntN(4)), "ENDPOINT_CONCURRENCY", fmt.Sprint(1+c.rand.IntN(8)), "RETENTION", []string{"0", "24h"}[c.rand.IntN(2)])
+	either := func(values ...string) string { return values[c.rand.IntN(len(values))] }
+	one.With(
+		"CONCURRENCY", fmt.Sprint(8<<c.rand.IntN(4)), "ENDPOINT_CONCURRENCY", fmt.Sprint(1+c.rand.IntN(8)),
+		"RETRY_BASE", either("50ms", "100ms"), "RETRY_CAP", either("400ms", "1s"),
+		"RETENTION", either("0", "24h", "90d"), "MAX_SLOT_LAG", either("0", "1TB"),
+	)
 	return one.Start()
 }
 

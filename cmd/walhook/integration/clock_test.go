@@ -68,7 +68,7 @@ func TestRotateSecretWhileClocksDiffer(t *testing.T) {
 // If the store's clock is set back, nothing waits longer than intended.
 func TestStoreClockIsSetBack(t *testing.T) {
 	t.Parallel()
-	s := harness.NewSite(t, harness.SampleSchema).With("RETRY_BASE", "5s", "RETRY_CAP", "5s", "DELIVERY_TIMEOUT", "1s")
+	s := harness.NewSite(t, harness.SampleSchema).With("RETRY_BASE", "2s", "RETRY_CAP", "2s", "DELIVERY_TIMEOUT", "1s")
 	clock := storeWithClock(s, 0)
 	first := s.Run()
 	hook := s.Hook("/hook", "created")
