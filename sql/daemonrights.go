@@ -11,7 +11,9 @@ import (
 
 // MissingGroups returns those of GroupRoles that the server does not have.
 func MissingGroups(ctx context.Context, conn *pgx.Conn) ([]string, error) {
-	rows, err := conn.Query(ctx, "select g from unnest($1::text[]) with ordinality as u (g, n) where not exists (select from pg_catalog.pg_roles where rolname = g) order by n", GroupRoles)
+	rows, err := conn.Query(ctx, `
+		select g from unnest($1::text[]) with ordinality as u (g, n)
+		 where not exists (select from pg_catalog.pg_roles where rolname = g) order by n`, GroupRoles)
 	if err != nil {
 		return nil, fmt.Errorf("look for the group roles: %w", err)
 	}
@@ -24,7 +26,10 @@ func MissingGroups(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 
 // GroupsRemedy says how group roles that are missing get there. The owner is that of the schema walhook.
 func GroupsRemedy(missing []string, owner string) string {
-	return fmt.Sprintf("as a role with CREATEROLE: CREATE ROLE %s; then run walhook attach again as %s, which gives them their rights", strings.Join(missing, "; CREATE ROLE "), owner)
+	return fmt.Sprintf(
+		"as a role with CREATEROLE: CREATE ROLE %s; then run walhook attach again as %s, which gives them their rights",
+		strings.Join(missing, "; CREATE ROLE "), owner,
+	)
 }
 
 // RightsRemedy says what lets a role work on the store as a daemon. The owner is that of the schema walhook.
@@ -41,7 +46,9 @@ func ownRightsRemedy(ctx context.Context, conn *pgx.Conn) string {
 	missing, err := MissingGroups(ctx, conn)
 	var user, owner string
 	if err == nil {
-		err = conn.QueryRow(ctx, "select current_user::text, coalesce((select pg_catalog.pg_get_userbyid(nspowner)::text from pg_catalog.pg_namespace where nspname = 'walhook'), '')").
+		err = conn.QueryRow(ctx, `
+			select current_user::text, coalesce((select pg_catalog.pg_get_userbyid(nspowner)::text
+			                                       from pg_catalog.pg_namespace where nspname = 'walhook'), '')`).
 			Scan(&user, &owner)
 	}
 	if err != nil {

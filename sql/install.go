@@ -199,8 +199,8 @@ func CheckNotNewer(have int32) error {
 	return nil
 }
 
-// Version returns the version of the store's schema, 0 where there is none. It returns an *OwnerError where the schema is not to be read, and
-// is called before anything else reads it. Where a dump brought the schema without the rows of its tables, that
+// Version returns the version of the store's schema, 0 if there is none. It returns an *OwnerError if the schema must not
+// be read, and is called before anything else reads it. If a dump brought the schema without the rows of its tables, that
 // is the version in the comment.
 func Version(ctx context.Context, conn *pgx.Conn) (int32, error) {
 	installed, err := checkOwners(ctx, conn)
@@ -211,10 +211,13 @@ func Version(ctx context.Context, conn *pgx.Conn) (int32, error) {
 	err = conn.QueryRow(ctx, "select version from "+versionTable).Scan(&version)
 	var server *pgconn.PgError
 	if errors.As(err, &server) && server.Code == "42501" { // insufficient_privilege
-		return 0, fmt.Errorf("read the schema version of the store: %w; to let this role use the store: %s", err, ownRightsRemedy(ctx, conn))
+		return 0, fmt.Errorf("read the schema version of the store: %w; to let this role use the store: %s",
+			err, ownRightsRemedy(ctx, conn))
 	}
 	if errors.Is(err, pgx.ErrNoRows) {
-		err = conn.QueryRow(ctx, "select coalesce(substring(pg_catalog.obj_description(pg_catalog.to_regclass($1), 'pg_class') from $2 || '([0-9]{1,4})')::int4, 0)",
+		err = conn.QueryRow(ctx, `
+			select coalesce(substring(pg_catalog.obj_description(pg_catalog.to_regclass($1), 'pg_class')
+			                          from $2 || '([0-9]{1,4})')::int4, 0)`,
 			versionTable, "^"+versionComment).Scan(&version)
 	}
 	if err != nil {
@@ -291,8 +294,8 @@ func DropScript(slot string, ours bool) (string, error) {
 	return strings.NewReplacer(":slot", "'"+strings.ReplaceAll(slot, "'", "''")+"'", ":ours", fmt.Sprint(ours)).Replace(text), err
 }
 
-// ForeignObject returns something in schema walhook that walhook did not create, "" where there is nothing of the kind. In a store everything
-// counts as walhook's. It needs no right in the schema.
+// ForeignObject returns something in schema walhook that walhook did not create, "" if there is nothing of the kind. In a
+// store everything counts as walhook's. It needs no right in the schema.
 func ForeignObject(ctx context.Context, conn *pgx.Conn) (string, error) {
 	var object string
 	err := conn.QueryRow(ctx, `

@@ -16,8 +16,9 @@ var CloudReplicators = []string{"rds_replication", "azure_pg_admin", "cloudsqlsu
 // or granting something in the database. These are the connected role itself, superusers, roles that may replicate (attach needs that,
 // and they can read the whole server), and members of walhook_daemon, which only an administrator of roles can add.
 //
-// $1 are the groups whose members count, $2 whether to check the application's database, and $3 its respondent table. The functions silence and unpublish are not walhook's to call, except for unpublish, as the
-// function of the publication's owner; CheckSourceOwners is for them. PostgreSQL resolves no other kind of object by its owner's schema.
+// $1 are the groups whose members count, $2 whether to check the application's database, and $3 its respondent table.
+// walhook does not call the functions silence and unpublish, except for unpublish as the function of the publication's
+// owner; CheckSourceOwners is for them. PostgreSQL resolves no other kind of object by its owner's schema.
 const ownersSQL = `
 	with trusted as (
 	  select r.oid from pg_catalog.pg_roles r

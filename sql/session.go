@@ -15,11 +15,14 @@ func RegisterTypes(ctx context.Context, conn *pgx.Conn) error {
 	return registerRows(ctx, conn)
 }
 
-// ByIndex sets a session up that does nothing but look up and write rows by index, again and again. A plan that was made while
-// the store was new and empty would otherwise read whole tables until they are analyzed for the first time, and one for a small backlog would sort a large
-// one. Each statement is planned once: the server would else plan it for the length of every array anew, which takes longer than to run it for one event.
+// ByIndex sets up a session that only looks up and writes rows by index, again and again. Otherwise a plan from the time
+// when the store was new and empty would read whole tables until they are analyzed for the first time, and one for a small
+// backlog would sort a large one. Each statement is planned once: the server would otherwise plan it anew for the length
+// of every array, which takes longer than running it for one event.
 func ByIndex(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; set plan_cache_mode = force_generic_plan"); err != nil {
+	const settings = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; " +
+		"set plan_cache_mode = force_generic_plan"
+	if _, err := conn.Exec(ctx, settings); err != nil {
 		return fmt.Errorf("set up the store's session: %w", err)
 	}
 	return nil
