@@ -153,20 +153,22 @@ func distinct(columns ...string) []string {
 	return kept
 }
 
+// Difference is a variable whose value differs from the attached one.
+type Difference struct{ Variable, Before, After string }
+
 // Diff lists the variables that differ between the attached mapping and another one. It returns nil if they are the
 // same.
-func Diff(before, after Mapping) []string {
-	type difference struct{ variable, before, after string }
-	settings := []difference{
+func Diff(before, after Mapping) []Difference {
+	settings := []Difference{
 		{"WALHOOK_RESPONDENT_TABLE", before.Respondent.setting(), after.Respondent.setting()},
 		{"WALHOOK_RESPONDENT_ID", before.ID, after.ID},
 		{"WALHOOK_RESPONDENT_ASSESSMENT", before.Assessment, after.Assessment},
 		{"WALHOOK_RESPONDENT_ORGANIZATION", before.Organization, after.Organization},
 	}
 	for i, marker := range before.Markers() {
-		settings = append(settings, difference{marker.Variable, marker.String(), after.Markers()[i].String()})
+		settings = append(settings, Difference{marker.Variable, marker.String(), after.Markers()[i].String()})
 	}
-	settings = append(settings, []difference{
+	settings = append(settings, []Difference{
 		{"WALHOOK_FINISH_STAMP", setting(before.StampColumns()), setting(after.StampColumns())},
 		{"WALHOOK_ASSESSMENT_TABLE", before.AssessmentTable.setting(), after.AssessmentTable.setting()},
 		{"WALHOOK_ASSESSMENT_ID", before.AssessmentID, after.AssessmentID},
@@ -175,10 +177,10 @@ func Diff(before, after Mapping) []string {
 		{"WALHOOK_ASSESSMENT_ORGANIZATION", before.AssessmentOrganization, after.AssessmentOrganization},
 		{"WALHOOK_ASSESSMENT_NAME", before.AssessmentName, after.AssessmentName},
 	}...)
-	var differs []string
+	var differs []Difference
 	for _, v := range settings {
-		if v.before != v.after {
-			differs = append(differs, fmt.Sprintf("%s was %q and is %q", v.variable, v.before, v.after))
+		if v.Before != v.After {
+			differs = append(differs, v)
 		}
 	}
 	return differs

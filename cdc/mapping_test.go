@@ -174,14 +174,14 @@ func TestDiffNamesTheVariables(t *testing.T) {
 		"ASSESSMENT_TABLE", "ASSESSMENT_ID", "ASSESSMENT_EXTERNAL_ID", "ASSESSMENT_COPIED_FROM",
 		"ASSESSMENT_ORGANIZATION", "ASSESSMENT_NAME",
 	} {
-		if i >= len(got) || !strings.HasPrefix(got[i], "WALHOOK_"+variable+" was ") {
+		if i >= len(got) || got[i].Variable != "WALHOOK_"+variable {
 			t.Fatalf("WALHOOK_%s is not told of: %q", variable, got)
 		}
 	}
-	if want := `WALHOOK_FINISH_STAMP was "finished_at" and is "version,\"a,b\""`; got[7] != want {
+	if want := (Difference{"WALHOOK_FINISH_STAMP", "finished_at", `version,"a,b"`}); got[7] != want {
 		t.Errorf("%q and not %q", got[7], want)
 	}
-	if want := `WALHOOK_STARTED was "started_at" and is "state=open"`; got[5] != want {
+	if want := (Difference{"WALHOOK_STARTED", "started_at", "state=open"}); got[5] != want {
 		t.Errorf("%q and not %q", got[5], want)
 	}
 }
@@ -190,14 +190,14 @@ func TestDiffTellsTablesApartByWhatTheyAre(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		before, after Name
-		want          string
+		was, is       string
 	}{
-		{Name{"a.b", "c"}, Name{"a", "b.c"}, `WALHOOK_ASSESSMENT_TABLE was "\"a.b\".c" and is "a.\"b.c\""`},
-		{Name{}, Name{"a", "b"}, `WALHOOK_ASSESSMENT_TABLE was "" and is "a.b"`},
-		{Name{"a", "b"}, Name{"a", "B"}, `WALHOOK_ASSESSMENT_TABLE was "a.b" and is "a.B"`},
+		{Name{"a.b", "c"}, Name{"a", "b.c"}, `"a.b".c`, `a."b.c"`},
+		{Name{}, Name{"a", "b"}, "", "a.b"},
+		{Name{"a", "b"}, Name{"a", "B"}, "a.b", "a.B"},
 	} {
 		got := Diff(Mapping{AssessmentTable: tt.before}, Mapping{AssessmentTable: tt.after})
-		if !slices.Equal(got, []string{tt.want}) {
+		if !slices.Equal(got, []Difference{{"WALHOOK_ASSESSMENT_TABLE", tt.was, tt.is}}) {
 			t.Errorf("%+v and %+v: %q", tt.before, tt.after, got)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -111,25 +112,37 @@ func RecordOrigin(ctx context.Context, store *pgx.Conn) error {
 // CheckTarget returns a *FatalError that names the differences from the attached configuration, and the remedy. The
 // publication may publish fewer columns than the configuration allows, but not more.
 func (a *Attachment) CheckTarget(target Target) error {
-	var differs []string
+	var differs []cdc.Difference
 	if a.Slot != target.Slot {
-		differs = append(differs, fmt.Sprintf("WALHOOK_SLOT was %q and is %q", a.Slot, target.Slot))
+		differs = append(differs, cdc.Difference{Variable: "WALHOOK_SLOT", Before: a.Slot, After: target.Slot})
 	}
 	if a.Publication != target.Publication {
-		differs = append(differs, fmt.Sprintf("WALHOOK_PUBLICATION was %q and is %q", a.Publication, target.Publication))
+		differs = append(differs, cdc.Difference{Variable: "WALHOOK_PUBLICATION", Before: a.Publication, After: target.Publication})
 	}
 	if a.Publish == PublishAll && target.Publish == PublishMapped {
-		differs = append(differs, fmt.Sprintf("WALHOOK_PUBLISH was %q and is %q", a.Publish, target.Publish))
+		differs = append(differs, cdc.Difference{Variable: "WALHOOK_PUBLISH", Before: a.Publish, After: target.Publish})
 	}
 	differs = append(differs, cdc.Diff(a.Mapping, target.Mapping)...)
 	if len(differs) == 0 {
 		return nil
 	}
 	return cdc.Fatalf(
-		"the configuration is not the one that was attached: %s; set it back, or set WALHOOK_STORE_URL to another database for another installation, "+
+		"the configuration is not the one that was attached:\n%s\nset it back, or set WALHOOK_STORE_URL to another database for another installation, "+
 			"or run `walhook detach` with what was attached and then `walhook attach` (webhooks and log are kept; what already happened fires nothing)",
-		strings.Join(differs, "; "),
+		differenceTable(differs),
 	)
+}
+
+// differenceTable formats differences as a table, one to a line.
+func differenceTable(differs []cdc.Difference) string {
+	var b strings.Builder
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "  variable\tattached\tnow")
+	for _, d := range differs {
+		fmt.Fprintf(table, "  %s\t%q\t%q\n", d.Variable, d.Before, d.After)
+	}
+	_ = table.Flush() // a strings.Builder accepts everything
+	return strings.TrimRight(b.String(), "\n")
 }
 
 // ReadAttachmentIfInstalled returns the attachment, or nil if the store's schema is not installed yet.

@@ -303,7 +303,7 @@ func TestTakeover(t *testing.T) {
 	first.Readyz(200, "streaming")
 	second := s.Start()
 	second.Readyz(200, "standing by")
-	mustFail(s.With("FINISHED", "started_at"), "run", "WALHOOK_FINISHED was") // refused at startup, not only when it is needed
+	mustFail(s.With("FINISHED", "started_at"), "run", `WALHOOK_FINISHED  `) // refused at startup, not only when it is needed
 	s.With("FINISHED", "finished_at")
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.Expect("/hook", "created 1")

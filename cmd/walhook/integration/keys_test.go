@@ -184,7 +184,7 @@ func TestPublishMappedAfterAll(t *testing.T) {
 	s.Attach()
 	s.With("PUBLISH", "mapped")
 	for _, command := range []string{"run", "attach", "plan", "doctor", "reconcile"} {
-		mustFail(s, command, `WALHOOK_PUBLISH was "all" and is "mapped"`)
+		mustFail(s, command, "variable         attached  now\n", `WALHOOK_PUBLISH  "all"     "mapped"`)
 	}
 	s.With("PUBLISH", "all").Start().Ready()
 }

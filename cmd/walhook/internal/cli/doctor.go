@@ -69,7 +69,7 @@ func examineCAFile(file string) catalog.Finding {
 func printFindings(w io.Writer, findings []catalog.Finding) {
 	count := map[catalog.Level]int{}
 	for _, f := range findings {
-		fmt.Fprintf(w, "%-4s  %-28s %s\n", f.Level, f.Check, f.Found)
+		fmt.Fprintf(w, "%-4s  %-28s %s\n", f.Level, f.Check, strings.ReplaceAll(f.Found, "\n", "\n"+strings.Repeat(" ", 35)))
 		if f.Remedy != "" && f.Level != catalog.OK {
 			fmt.Fprintf(w, "      %-28s -> %s\n", "", strings.ReplaceAll(f.Remedy, "\n", "\n"+strings.Repeat(" ", 38)))
 		}
