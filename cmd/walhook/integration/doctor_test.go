@@ -395,6 +395,9 @@ func (d *doctor) ofWebhooks() {
 	d.while("alter table walhook.webhook disable trigger user; update walhook.webhook set assessment_id = '17.5'; alter table walhook.webhook enable trigger user",
 		back, "webhooks_impossible_id", catalog.Warn, "cannot be an id of its column")
 	d.while("update walhook.webhook set organization_id = '7'", back, "webhooks_organization", catalog.Warn, "no organization column is mapped")
+	d.while(`update walhook.webhook set organization_id = '7'; update walhook.attachment set mapping = mapping || '{"AssessmentOrganization": "title"}'`,
+		back+"; update walhook.attachment set mapping = mapping - 'AssessmentOrganization'", "webhooks_unknown_organization", catalog.Warn,
+		"no assessment is of their organization", "ASSESSMENT_ORGANIZATION", "title")
 	d.while("update walhook.webhook set assessment_id = null; update walhook.assessment set external_id = null where assessment_id = '1'",
 		back+"; update walhook.assessment set external_id = 'EXT-1' where assessment_id = '1'", "webhooks_without_external_id", catalog.Warn, "no assessment has one")
 	d.while("update walhook.settings set enabled = false", "update walhook.settings set enabled = true", "settings", catalog.Warn, "switched off")
