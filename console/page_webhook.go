@@ -44,6 +44,7 @@ type webhookData struct {
 	SecretUntil     *time.Time // how long the previous secret is valid
 	Activity        activity
 	Test            *deliveryRow
+	TestWaits       string // what the test waits for
 	NewSecretToShow string
 }
 
@@ -230,8 +231,7 @@ func (s *Server) showWebhook(w http.ResponseWriter, r *http.Request, p *person, 
 			return err
 		}
 		if test := number(r.URL.Query().Get("test")); test != nil {
-			var err error
-			if data.Test, err = readDelivery(r.Context(), tx, *test); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			if err := data.readTest(r.Context(), tx, *test); err != nil && !errors.Is(err, pgx.ErrNoRows) {
 				return err
 			}
 		}
@@ -296,7 +296,14 @@ func (s *Server) testWebhook(w http.ResponseWriter, r *http.Request, p *person) 
 	if err != nil {
 		return err
 	}
-	return s.redirect(w, r, webhookPath(id)+"?test="+strconv.FormatInt(queued, 10)+"#test", "")
+	return s.redirect(w, r, webhookPath(id)+"?test="+strconv.FormatInt(queued, 10)+"#test", strings.TrimSpace(p.said("")))
+}
+
+func (d *webhookData) readTest(ctx context.Context, tx pgx.Tx, id int64) (err error) {
+	if d.Test, err = readDelivery(ctx, tx, id); err != nil || !d.Test.Pending() {
+		return err
+	}
+	return tx.QueryRow(ctx, "select coalesce((select p.waits_for from walhook.pending p where p.delivery_id = $1), '')", id).Scan(&d.TestWaits)
 }
 
 // testLive keeps the result of a test current.
@@ -307,10 +314,7 @@ func (s *Server) testLive(w http.ResponseWriter, r *http.Request, p *person) err
 	}
 	return s.live(w, r, p, "webhook.html", "test", func(ctx context.Context) (any, error) {
 		data := &webhookData{}
-		return data, p.tx(ctx, func(tx pgx.Tx) (err error) {
-			data.Test, err = readDelivery(ctx, tx, *id)
-			return err
-		})
+		return data, p.tx(ctx, func(tx pgx.Tx) error { return data.readTest(ctx, tx, *id) })
 	})
 }
 

@@ -125,7 +125,7 @@ func TestLifeOfAWebhook(t *testing.T) {
 		t.Fatalf("test: %d %s", tested.status, tested.location)
 	}
 	path := strings.TrimSuffix(tested.location, "#test")
-	b.get(path).want(t, http.StatusOK, "Sending the test", `http-equiv="refresh"`, "data-live", "response id 1001")
+	b.get(path).want(t, http.StatusOK, "Sending the test", `http-equiv="refresh"`, "data-live", "response id 1001", "not sent yet: due; no daemon is running")
 	id := strings.TrimPrefix(path, "/webhooks/4?test=")
 	testenv.Exec(t, s.store, `with q as (delete from walhook.queue where delivery_id = `+id+` returning *)
 		insert into walhook.log_overflow (delivery_id, webhook_id, ordinal, committed_at, finished_at, attempts, http_status, event_type, kind, succeeded, response_id)
