@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
 	"net/netip"
@@ -258,6 +259,21 @@ func TestProxyLogin(t *testing.T) {
 	b.post("/settings", url.Values{"time_zone": {"UTC"}}).want(t, http.StatusForbidden)
 	if got := testenv.Value[string](t, s.store, "select time_zone from walhook.settings"); got != "Europe/Berlin" {
 		t.Errorf("the time zone is %s", got)
+	}
+}
+
+// Where people sign in elsewhere, a console whose role may not act for them does not start, and says what to grant.
+func TestOwnRole(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	u := mustURL(t, s.store)
+	u.User = url.User(s.viewer)
+	_, err := New(t.Context(), Config{
+		Listen: "127.0.0.1:0", StoreURL: u.String(), Login: LoginProxy, AdminGroups: []string{"admins"}, Log: slog.New(slog.DiscardHandler),
+		Proxy: Proxy{UserHeader: "X-Forwarded-User", GroupsHeader: "X-Forwarded-Groups"},
+	})
+	if err == nil || !strings.Contains(err.Error(), `GRANT walhook_admin TO "`+s.viewer+`"`) {
+		t.Errorf("it starts, or says: %v", err)
 	}
 }
 

@@ -8,14 +8,17 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
 	"github.com/alexedwards/scs/v2/memstore"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"walhook/console/api"
+	"walhook/session"
 )
 
 // How long a session lives, and how long without a request of the person.
@@ -73,12 +76,37 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		var apiHandler http.Handler
 		if apiHandler, err = api.New(api.Config{Pool: s.pool, URL: cfg.URL.String(), Log: cfg.Log}); err == nil {
 			s.handler = s.routesHandler(apiHandler)
+			err = s.checkRole(ctx)
+		}
+		if err == nil {
 			return s, nil
 		}
 	}
 	_ = listener.Close()
 	s.close()
 	return nil, err
+}
+
+// checkRole returns an error if people sign in elsewhere and the console's role may not act for them. A store that does not answer yet is
+// waited for by whoever opens a page.
+func (s *Server) checkRole(ctx context.Context) error {
+	if s.cfg.Login == LoginDatabase {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, session.DialTimeout)
+	defer cancel()
+	var role string
+	var missing []string
+	err := s.pool.QueryRow(ctx, `select current_user::text, array(select g.name from unnest($1::text[]) as g (name)
+		where not coalesce(pg_has_role(to_regrole(g.name), 'member'), false))`, []string{roleAdmin, roleViewer}).Scan(&role, &missing)
+	switch {
+	case err != nil:
+		s.log.Warn("store does not answer; pages say so until it does", "error", err)
+	case len(missing) > 0:
+		return fmt.Errorf("role %s may not act for the people who sign in: it is no member of %s; GRANT %s TO %s", role, strings.Join(missing, " and "),
+			strings.Join(missing, ", "), pgx.Identifier{role}.Sanitize())
+	}
+	return nil
 }
 
 // localURL is the address of a server on this machine.

@@ -332,7 +332,7 @@ func TestKubernetesPageSetsItsVariables(t *testing.T) {
 // it time to stop, and only the privileges that it needs.
 func TestKubernetesManifests(t *testing.T) {
 	files, err := filepath.Glob("../../../examples/kubernetes/*.yaml")
-	if err != nil || len(files) != 5 {
+	if err != nil || len(files) != 6 {
 		t.Fatalf("the manifests are %v: %v", files, err)
 	}
 	secrets := map[string]map[string]string{}
@@ -383,7 +383,7 @@ func TestKubernetesManifests(t *testing.T) {
 			}
 		}
 	}
-	if len(ran) != 3 {
+	if len(ran) != 4 {
 		t.Errorf("walhook runs only in %v", ran)
 	}
 	text, err := os.ReadFile("../../../examples/kubernetes/README.md")
