@@ -35,6 +35,33 @@ type Preflight struct {
 
 	PublicationSpec PublicationSpec
 	Publication     *Publication
+
+	misfit *ConditionError // the first expression that does not fit the table
+}
+
+// ConditionError reports an expression that does not fit the table: a column that does not exist, or a comparison that is
+// impossible. That is a mistake in the configuration, as one in the expression's grammar is.
+type ConditionError struct {
+	Variable string
+	Mistake  *condition.Error
+}
+
+func (e *ConditionError) Error() string {
+	return fmt.Sprintf("%s=%q is not accepted: %s", e.Variable, e.Mistake.Text, e.Mistake.Error())
+}
+
+// CheckConditions returns a *ConditionError if an expression does not fit the table.
+func (p *Preflight) CheckConditions() error {
+	if p.misfit == nil {
+		return nil
+	}
+	return p.misfit
+}
+
+func (p *Preflight) noteMisfit(variable string, mistake *condition.Error) {
+	if p.misfit == nil {
+		p.misfit = &ConditionError{variable, mistake}
+	}
 }
 
 // Refusals returns the findings that prevent an attach.
@@ -159,8 +186,11 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 	return nil
 }
 
-// Variable is an environment variable and the column that it maps. In an expression, Near says where.
-type Variable struct{ Name, Column, Near string }
+// Variable is an environment variable and the column that it maps.
+type Variable struct {
+	Name, Column string
+	absence      *condition.Error // of an expression: the error if there is no such column
+}
 
 // RespondentVariables returns the variables that map columns of the respondent table.
 func RespondentVariables(m cdc.Mapping) []Variable {
@@ -173,7 +203,7 @@ func RespondentVariables(m cdc.Mapping) []Variable {
 		for _, column := range marker.Columns() {
 			v := Variable{Name: marker.Variable, Column: column}
 			if marker.Expression != "" {
-				v.Near = marker.Missing(column).Near()
+				v.absence = marker.Missing(column)
 			}
 			variables = append(variables, v)
 		}
@@ -246,14 +276,21 @@ func (p *Preflight) checkTable(
 		if _, exists := t.Columns[v.Column]; !exists {
 			complete = false
 			found, remedy := fmt.Sprintf("table %s has no column %q", shown, v.Column), fmt.Sprintf("set %s to one of its columns", v.Name)
-			if v.Near != "" {
-				found, remedy = fmt.Sprintf("%s, at %s", found, v.Near), "correct "+v.Name
+			if v.absence != nil {
+				found, remedy = fmt.Sprintf("%s, at %s", found, v.absence.Near()), "correct "+v.Name
+				v.absence.Reason += " in " + shown
 			}
 			if close := closest(v.Column, t.Columns); close != "" {
-				found = fmt.Sprintf("%s; did you mean %q?", found, close)
-				if v.Near == "" {
+				suggestion := fmt.Sprintf("; did you mean %q?", close)
+				found += suggestion
+				if v.absence != nil {
+					v.absence.Reason += suggestion
+				} else {
 					remedy = fmt.Sprintf("set %s to the column's name", v.Name)
 				}
+			}
+			if v.absence != nil {
+				p.noteMisfit(v.Name, v.absence)
 			}
 			p.noteAbsent("columns", found, remedy)
 		}
@@ -386,6 +423,7 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 		bound, err := marker.Bind(p.Respondent.Types)
 		var mistake *condition.Error
 		if errors.As(err, &mistake) {
+			p.noteMisfit(marker.Variable, mistake)
 			p.note(Fail, "condition",
 				fmt.Sprintf("%s cannot be evaluated on %s, at %s: %s", marker.Variable, shown, mistake.Near(), mistake.Reason),
 				fmt.Sprintf("correct %s", marker.Variable))

@@ -149,6 +149,9 @@ func MakePreview(ctx context.Context, cfg PreviewConfig) (*Preview, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := preflight.CheckConditions(); err != nil {
+		return nil, err
+	}
 	if unreadable := slices.DeleteFunc(preflight.Refusals(), isAboutChanges); len(unreadable) > 0 {
 		return nil, &UnreadableError{unreadable}
 	}

@@ -64,6 +64,7 @@ func waitable(err error, guard *stream.Guard, ready *readiness, log *slog.Logger
 	var (
 		copied  *catalog.CopyError
 		refused *setup.RefusedError
+		misfit  *catalog.ConditionError
 		fatal   *cdc.FatalError
 		version *sql.VersionError
 		owner   *sql.OwnerError
@@ -71,7 +72,7 @@ func waitable(err error, guard *stream.Guard, ready *readiness, log *slog.Logger
 		connect *pgconn.ConnectError
 	)
 	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.As(err, &refused), errors.As(err, &fatal), errors.As(err, &version), errors.As(err, &owner):
+	case err == nil, errors.Is(err, context.Canceled), errors.As(err, &refused), errors.As(err, &misfit), errors.As(err, &fatal), errors.As(err, &version), errors.As(err, &owner):
 		return err
 	case errors.As(err, &copied):
 		guard.Pause()

@@ -8,7 +8,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+
+	"walhook/cdc/catalog"
 )
 
 // The exit statuses.
@@ -47,6 +50,11 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	err := root.ExecuteContext(ctx)
 	var usage *usageError
 	var config *ConfigError
+	var misfit *catalog.ConditionError
+	if errors.As(err, &misfit) {
+		variable := strings.TrimPrefix(misfit.Variable, Prefix+"_")
+		err = badCondition(variable, misfit.Mistake.Text, misfit.Mistake)
+	}
 	switch {
 	case err == nil:
 		return ExitOK
