@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -39,15 +40,34 @@ func uniqueAdvice(t *Table, key Variable) string {
 	)
 }
 
-// identityAdvice says how to make the replica identity cover the key.
-func identityAdvice(identity *Identity, key string) string {
+// identityAdvice says how to make the replica identity cover the key, without blocking the application. It is the number
+// of the table among the partitions: names of indexes must differ.
+func identityAdvice(identity *Identity, number int, key string) string {
 	if statement, ok := identity.Covering(key); ok {
 		return statement + ";"
 	}
-	column := pgx.Identifier{key}.Sanitize()
+	index := "walhook_identity"
+	if number > 0 {
+		index += "_" + strconv.Itoa(number+1)
+	}
 	return fmt.Sprintf(
-		"map the primary key column; or, if %[2]s is never NULL and no two rows share a value of it, which the index then forbids: "+
-			"ALTER TABLE %[1]s ALTER COLUMN %[2]s SET NOT NULL; CREATE UNIQUE INDEX CONCURRENTLY walhook_identity ON %[1]s (%[2]s); ALTER TABLE %[1]s REPLICA IDENTITY USING INDEX walhook_identity;",
-		identity.Table, column,
+		"map a primary key column; or, if %[2]s is never NULL and no two rows share a value of it, which is then forbidden: "+
+			"CREATE UNIQUE INDEX CONCURRENTLY %[3]s ON %[1]s (%[2]s); "+
+			"ALTER TABLE %[1]s ADD CONSTRAINT %[3]s_set CHECK (%[2]s IS NOT NULL) NOT VALID; ALTER TABLE %[1]s VALIDATE CONSTRAINT %[3]s_set; "+
+			"ALTER TABLE %[1]s ALTER COLUMN %[2]s SET NOT NULL; ALTER TABLE %[1]s REPLICA IDENTITY USING INDEX %[3]s;",
+		identity.Table, pgx.Identifier{key}.Sanitize(), index,
 	)
+}
+
+// fullIdentityAdvice says how to get long values into the WAL. With a column list, PostgreSQL would then refuse the
+// application's updates.
+func fullIdentityAdvice(t *Table, publish string) string {
+	if publish == PublishMapped {
+		return "compare another column"
+	}
+	var statements []string
+	for _, identity := range t.Identities { // partitions do not inherit it
+		statements = append(statements, fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL;", identity.Table))
+	}
+	return "compare another column, or " + strings.Join(statements, " ") + " but never with WALHOOK_PUBLISH=mapped"
 }

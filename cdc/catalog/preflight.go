@@ -123,7 +123,7 @@ func (p *Preflight) checkTables(ctx context.Context, source *pgx.Conn, target Ta
 		return nil
 	}
 	p.checkStamp(m) // problems with the table are listed first
-	return p.checkMarkers(ctx, source, m)
+	return p.checkMarkers(ctx, source, m, target.Publish)
 }
 
 func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Target, open []*pgconn.PgConn) error {
@@ -372,7 +372,7 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 			uniqueAdvice(t, key))
 	}
 	ok := true
-	for _, identity := range t.Identities {
+	for i, identity := range t.Identities {
 		refuse := func(why, remedy string) {
 			ok = false
 			p.note(Fail, "replica_identity", fmt.Sprintf("table %s %s", identity.Table, why), remedy)
@@ -384,7 +384,7 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 		case identity.Setting == "n":
 			refuse(
 				"has REPLICA IDENTITY NOTHING: PostgreSQL would refuse the application's updates and deletes once it is published",
-				fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", identity.Table),
+				identityAdvice(&identity, i, id),
 			)
 		case len(identity.Columns) == 0 && deferrable:
 			refuse(
@@ -394,16 +394,16 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 		case len(identity.Columns) == 0:
 			refuse(
 				"has no primary key to serve as replica identity: PostgreSQL would refuse the application's updates and deletes once it is published",
-				"add a primary key",
+				identityAdvice(&identity, i, id),
 			)
 		case !slices.Contains(identity.Columns, id):
 			refuse(fmt.Sprintf("has a replica identity (%s) that lacks %s: deletes and changed keys could not be followed",
 				strings.Join(identity.Columns, ", "), id),
-				identityAdvice(&identity, id))
+				identityAdvice(&identity, i, id))
 		case identity.Setting == "f" && publish == PublishMapped:
 			refuse(
 				"has REPLICA IDENTITY FULL: PostgreSQL would refuse the application's updates when only some columns are published",
-				fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT; or use WALHOOK_PUBLISH=all", identity.Table),
+				identityAdvice(&identity, i, id)+" or use WALHOOK_PUBLISH=all",
 			)
 		}
 	}
@@ -414,7 +414,7 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 
 // checkMarkers refuses comparisons that the columns' types do not allow, and warns of values that the column's type does
 // not have, which is mostly a typo.
-func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Mapping) error {
+func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Mapping, publish string) error {
 	shown := p.Respondent.Name.Display()
 	for _, marker := range m.Markers() {
 		if marker.IsZero() {
@@ -436,10 +436,24 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 			p.note(Warn, "condition_values", fmt.Sprintf(
 				"%s compares several columns, and PostgreSQL omits a long value of %s from the WAL of an update that does not change it: "+
 					"where the outcome depends on such a value, it stays as it was", marker.Variable, strings.Join(long, ", ")),
-				fmt.Sprintf("compare another column, or ALTER TABLE %s REPLICA IDENTITY FULL; but not with WALHOOK_PUBLISH=mapped", p.Respondent.Name))
+				fullIdentityAdvice(p.Respondent, publish))
+		}
+		if err := p.checkDefault(marker, bound); err != nil {
+			return err
 		}
 		if len(marker.Values) == 0 {
 			continue
+		}
+		p.checkLists(marker)
+		checks, err := readValueChecks(ctx, source, p.Respondent, marker.Column)
+		if err != nil {
+			return err
+		}
+		for _, v := range marker.Values {
+			if forbids := checks.forbidding(v); forbids != "" {
+				p.note(Warn, "marker_values",
+					fmt.Sprintf("%s names %q, which %s of column %q of %s forbids", marker.Variable, v, forbids, marker.Column, shown), "name a value that it allows")
+			}
 		}
 		values, err := possibleValues(ctx, source, p.Respondent.Columns[marker.Column])
 		if err != nil {

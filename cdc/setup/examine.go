@@ -83,6 +83,7 @@ func (e *examiner) run(ctx context.Context) {
 	e.findings = append(e.findings, e.preflight.Findings...)
 	e.pooler(ctx, e.source, "the application's database", "WALHOOK_DATABASE_URL")
 	e.settings(ctx, e.source, "the application's database")
+	e.markerValues(ctx)
 	e.sourceHazards(ctx)
 	if replication, err := stream.ConnectReplication(ctx, e.cfg.SourceURL); err != nil {
 		e.note(catalog.Fail, "replication_connection", err.Error(),

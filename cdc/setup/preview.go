@@ -155,39 +155,51 @@ func MakePreview(ctx context.Context, cfg PreviewConfig) (*Preview, error) {
 	if unreadable := slices.DeleteFunc(preflight.Refusals(), isAboutChanges); len(unreadable) > 0 {
 		return nil, &UnreadableError{unreadable}
 	}
-	if err := beginReading(ctx, source); err != nil {
-		return nil, err
-	}
-	columns := cfg.Target.Mapping.RespondentColumns()
-	sample, err := catalog.SampleSQL(ctx, source, preflight.Respondent, columns, previewRows)
+	t, read, err := readSample(ctx, source, cfg.Target.Mapping, preflight.Respondent, previewTime, cfg.Progress)
 	if err != nil {
-		return nil, explainTimeout(err)
-	}
-	t := newTally(cfg.Target.Mapping, preflight.Respondent)
-	read := PreviewRead{EstimatedRows: int64(sample.Rows), Method: sample.Method}
-	total := int64(min(sample.Rows, previewRows))
-	began := time.Now()
-	err = catalog.ScanRows(ctx, source, cfg.Target.Mapping.Respondent, columns, sample.Statements, func(fields []cdc.Text) error {
-		switch {
-		case sample.Method == catalog.SampleBeginning && t.rows >= previewRows, t.rows >= 2*previewRows:
-			read.Stopped = fmt.Sprintf("after %d rows", t.rows)
-			return errEnough
-		case time.Since(began) > previewTime:
-			read.Stopped = fmt.Sprintf("after %s", previewTime)
-			return errEnough
-		}
-		return t.add(fields)
-	}, func(rows int64) { cfg.Progress(rows, total) })
-	if err != nil && !errors.Is(err, errEnough) {
-		return nil, explainTimeout(err)
-	}
-	if read.Rows, read.Seconds = t.rows, time.Since(began).Seconds(); read.Method == catalog.SampleAll && read.Stopped == "" {
-		read.EstimatedRows = t.rows // which is exact
+		return nil, err
 	}
 	p := t.preview()
 	p.Table, p.Read = preflight.Respondent.Name.Display(), read
 	p.Findings = slices.DeleteFunc(slices.Clone(preflight.Findings), func(f catalog.Finding) bool { return f.Level == catalog.OK })
+	p.Findings = append(p.Findings, t.missingValues()...)
 	return p, nil
+}
+
+// readSample reads a bounded number of rows for no longer than limit. The connection cannot be used afterwards.
+func readSample(
+	ctx context.Context, source *pgx.Conn, m cdc.Mapping, table *catalog.Table, limit time.Duration, progress func(rows, total int64),
+) (*tally, PreviewRead, error) {
+	if err := beginReading(ctx, source, limit); err != nil {
+		return nil, PreviewRead{}, err
+	}
+	columns := m.RespondentColumns()
+	sample, err := catalog.SampleSQL(ctx, source, table, columns, previewRows)
+	if err != nil {
+		return nil, PreviewRead{}, explainTimeout(err)
+	}
+	t := newTally(m, table)
+	read := PreviewRead{EstimatedRows: int64(sample.Rows), Method: sample.Method}
+	total := int64(min(sample.Rows, previewRows))
+	began := time.Now()
+	err = catalog.ScanRows(ctx, source, m.Respondent, columns, sample.Statements, func(fields []cdc.Text) error {
+		switch {
+		case sample.Method == catalog.SampleBeginning && t.rows >= previewRows, t.rows >= 2*previewRows:
+			read.Stopped = fmt.Sprintf("after %d rows", t.rows)
+			return errEnough
+		case time.Since(began) > limit:
+			read.Stopped = fmt.Sprintf("after %s", limit)
+			return errEnough
+		}
+		return t.add(fields)
+	}, func(rows int64) { progress(rows, total) })
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, PreviewRead{}, explainTimeout(err)
+	}
+	if read.Rows, read.Seconds = t.rows, time.Since(began).Seconds(); read.Method == catalog.SampleAll && read.Stopped == "" {
+		read.EstimatedRows = t.rows // which is exact
+	}
+	return t, read, nil
 }
 
 // explainTimeout says what to do if a timeout of beginReading has expired.
@@ -207,9 +219,9 @@ func isAboutChanges(f catalog.Finding) bool {
 }
 
 // beginReading begins a transaction whose statements end by themselves.
-func beginReading(ctx context.Context, source *pgx.Conn) error {
+func beginReading(ctx context.Context, source *pgx.Conn, limit time.Duration) error {
 	for _, statement := range []string{
-		fmt.Sprintf("set statement_timeout = %d", (previewTime + previewLockTimeout).Milliseconds()),
+		fmt.Sprintf("set statement_timeout = %d", (limit + previewLockTimeout).Milliseconds()),
 		fmt.Sprintf("set lock_timeout = %d", previewLockTimeout.Milliseconds()),
 		"begin isolation level repeatable read read only",
 	} {

@@ -3,6 +3,7 @@ package setup
 import (
 	"cmp"
 	"crypto/sha256"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -47,7 +48,8 @@ type tally struct {
 	stamps   map[string]int64 // of finished responses
 	odd      []PreviewOdd
 	examples map[string][]PreviewExample
-	likeness map[string]cdc.Row // a row of each kind
+	likeness map[string]cdc.Row        // a row of each kind
+	seen     map[cdc.MarkerKind][]bool // which of the values that a marker names some row has
 }
 
 func newTally(m cdc.Mapping, table *catalog.Table) *tally {
@@ -55,11 +57,13 @@ func newTally(m cdc.Mapping, table *catalog.Table) *tally {
 		mapping: m, table: table, columns: m.RespondentColumns(), at: map[string]int{}, read: catalog.NewRowReader(m, table, new(cdc.StampKey)),
 		counts: map[string]int64{}, values: map[cdc.MarkerKind][]*valueCounts{}, stamps: map[string]int64{},
 		examples: map[string][]PreviewExample{}, likeness: map[string]cdc.Row{},
+		seen: map[cdc.MarkerKind][]bool{},
 	}
 	for i, column := range t.columns {
 		t.at[column] = i
 	}
 	for _, marker := range m.Markers() {
+		t.seen[marker.Kind] = make([]bool, len(marker.Values))
 		for range marker.Columns() {
 			t.values[marker.Kind] = append(t.values[marker.Kind], &valueCounts{known: map[string]*PreviewValue{}})
 		}
@@ -88,6 +92,11 @@ func (t *tally) add(fields []cdc.Text) error {
 	kind := kindOf(state)
 	t.counts[kind]++
 	for _, marker := range t.mapping.Markers() {
+		for i, named := range marker.Values {
+			if value := fields[t.at[marker.Column]]; !t.seen[marker.Kind][i] && !value.Null {
+				t.seen[marker.Kind][i] = condition.Matches([]string{named}, value.Value, t.table.Columns[marker.Column])
+			}
+		}
 		if state.Excluded && marker.Kind != cdc.WhereMarker {
 			continue
 		}
@@ -189,6 +198,26 @@ func (t *tally) preview() *Preview {
 		p.Examples = append(p.Examples, t.examples[kind]...)
 	}
 	return p
+}
+
+// missingValues warns of values that a marker names and no row has, which is mostly a typo.
+func (t *tally) missingValues() (findings []catalog.Finding) {
+	if t.rows < minStamps {
+		return nil
+	}
+	for _, marker := range t.mapping.Markers() {
+		for i, seen := range t.seen[marker.Kind] {
+			if !seen {
+				findings = append(findings, catalog.Finding{
+					Check: "marker_values", Level: catalog.Warn,
+					Found: fmt.Sprintf("%s names %q, and none of the %d rows that were read has it in column %q",
+						marker.Variable, marker.Values[i], t.rows, marker.Column),
+					Remedy: "compare it with the values that walhook preview shows; if no response has come so far yet, all is well",
+				})
+			}
+		}
+	}
+	return findings
 }
 
 func (t *tally) stamp() PreviewStamp {

@@ -213,6 +213,7 @@ func (d *doctor) beforeAttach(server *pgserver.Server) {
 	if all := d.looks("STARTED", "state=open", "FINISHED", "done=true|t"); slices.ContainsFunc(all, func(f catalog.Finding) bool { return f.Check == "marker_values" }) {
 		d.T.Errorf("doctor warns about existing values: %+v", all)
 	}
+	d.ofMarkers()
 	d.finds("condition", catalog.OK, "WALHOOK_FINISHED can be evaluated", "FINISHED", "state = 'open' and day is not null", "FINISH_STAMP", "finished_at")
 	d.finds("condition", catalog.Fail, "the order of an enum's labels can change", "FINISHED", "state > 'open'")
 	d.finds("condition_values", catalog.Warn, "a long value of status", "FINISHED", `status >= 'd' and done`)
@@ -239,6 +240,24 @@ func (d *doctor) beforeAttach(server *pgserver.Server) {
 	}
 	d.while("begin; insert into respondent (id) values (1); prepare transaction 'left over'", "rollback prepared 'left over'", "prepared_transactions", catalog.Warn, "left over")
 	d.finds("prepared_transactions", catalog.OK, "")
+}
+
+// ofMarkers looks at markers that can be evaluated and mean something else than was meant.
+func (d *doctor) ofMarkers() {
+	d.T.Helper()
+	d.finds("marker_list", catalog.Warn, `one value, "completed,finished_at", although "finished_at" is a column`, "FINISHED", "status=completed,finished_at")
+	if want := "set WALHOOK_FINISHED=status=completed and WALHOOK_FINISH_STAMP=finished_at"; !strings.Contains(d.advised, want) {
+		d.T.Errorf("doctor does not advise %q:\n%s", want, d.advised)
+	}
+	d.while("alter table respondent alter page set default 1", "alter table respondent alter page set default 0", "marker_default", catalog.Warn,
+		"already set by default in a new row (page is 1), so response.started fires with response.created", "STARTED", "page")
+	d.while("alter table respondent add constraint steps check (status in ('open', 'done'))", "alter table respondent drop constraint steps", "marker_values", catalog.Warn,
+		`"opne", which the constraint "steps" of column "status"`, "STARTED", "status=opne|done")
+	d.while("insert into respondent (id, status) select g, 'done' from generate_series(1, 10) g", "delete from respondent", "marker_values", catalog.Warn,
+		`"dome", and none of the 10 rows that were read has it in column "status"`, "FINISHED", "status=done|dome")
+	if strings.Contains(d.advised, `"done"`) {
+		d.T.Errorf("doctor advises about a value that rows have:\n%s", d.advised)
+	}
 }
 
 func (d *doctor) ofTheServer(server *pgserver.Server) {

@@ -320,7 +320,7 @@ func badCondition(variable, value string, err error) error {
 	var mistake *condition.Error
 	if errors.As(err, &mistake) {
 		configError.Accepted = mistake.Reason
-		if mistake.At > 0 || strings.ContainsAny(mistake.Text, " \t\n") {
+		if strings.ContainsAny(mistake.Text, " \t\n()<>!'") {
 			configError.Place = mistake.Place()
 		}
 	}
