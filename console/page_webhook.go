@@ -45,6 +45,8 @@ type webhookData struct {
 	Activity        activity
 	Test            *deliveryRow
 	TestWaits       string // what the test waits for
+	TestRefused     string // why there is no test
+	TestResponse    string // the id that it was to have
 	NewSecretToShow string
 }
 
@@ -212,20 +214,20 @@ func nullable(object []byte) *string {
 }
 
 func (s *Server) webhook(w http.ResponseWriter, r *http.Request, p *person) error {
-	return s.showWebhook(w, r, p, http.StatusOK, false, "")
+	return s.showWebhook(w, r, p, http.StatusOK, false, &webhookData{})
 }
 
 // revealWebhook shows URL, secret and headers. It is a POST, so that no address reveals them by itself.
 func (s *Server) revealWebhook(w http.ResponseWriter, r *http.Request, p *person) error {
-	return s.showWebhook(w, r, p, http.StatusOK, true, "")
+	return s.showWebhook(w, r, p, http.StatusOK, true, &webhookData{})
 }
 
-func (s *Server) showWebhook(w http.ResponseWriter, r *http.Request, p *person, status int, reveal bool, newSecret string) error {
+func (s *Server) showWebhook(w http.ResponseWriter, r *http.Request, p *person, status int, reveal bool, data *webhookData) error {
 	id, err := pathID(r, "webhook")
 	if err != nil {
 		return err
 	}
-	data := &webhookData{ID: id, NewSecretToShow: newSecret}
+	data.ID = id
 	err = p.tx(r.Context(), func(tx pgx.Tx) error {
 		if err := data.read(r.Context(), tx, p.admin, reveal); err != nil {
 			return err
@@ -293,6 +295,11 @@ func (s *Server) testWebhook(w http.ResponseWriter, r *http.Request, p *person) 
 	err = p.tx(r.Context(), func(tx pgx.Tx) error {
 		return tx.QueryRow(r.Context(), "select walhook.test_webhook($1, nullif($2, ''))", id, about).Scan(&queued)
 	})
+	// Without a response that matches, or with an id that cannot be one, another id may do.
+	var refused *refusal
+	if errors.As(err, &refused) && (refused.status == http.StatusUnprocessableEntity || refused.status == http.StatusNotFound) {
+		return s.showWebhook(w, r, p, http.StatusUnprocessableEntity, false, &webhookData{TestRefused: refused.sentence, TestResponse: about})
+	}
 	if err != nil {
 		return err
 	}
@@ -365,7 +372,7 @@ func (s *Server) rotateSecret(w http.ResponseWriter, r *http.Request, p *person)
 	if err != nil {
 		return err
 	}
-	return s.showWebhook(w, r, p, http.StatusOK, false, secret)
+	return s.showWebhook(w, r, p, http.StatusOK, false, &webhookData{NewSecretToShow: secret})
 }
 
 func (s *Server) copyWebhooks(w http.ResponseWriter, r *http.Request, p *person) error {

@@ -184,6 +184,10 @@ func TestRefusedForms(t *testing.T) {
 		b.get("/deliveries?"+filter).want(t, http.StatusUnprocessableEntity, `class="refusal"`)
 	}
 	b.post("/webhooks/1/test", url.Values{"response_id": {"\x00"}}).want(t, http.StatusUnprocessableEntity)
+	// Nobody has answered assessment 18 yet.
+	b.post("/webhooks/3/test", nil).want(t, http.StatusUnprocessableEntity, "No respondent matches webhook 3 yet.", `<label for="response_id">Response id</label>`)
+	b.post("/webhooks/3/test", url.Values{"response_id": {"12345"}}).want(t, http.StatusSeeOther)
+	b.post("/webhooks/99/test", nil).want(t, http.StatusNotFound)
 }
 
 // PostgreSQL refuses what a viewer's browser sends by hand.
