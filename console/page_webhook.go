@@ -303,7 +303,8 @@ func (s *Server) testWebhook(w http.ResponseWriter, r *http.Request, p *person) 
 	if err != nil {
 		return err
 	}
-	return s.redirect(w, r, webhookPath(id)+"?test="+strconv.FormatInt(queued, 10)+"#test", strings.TrimSpace(p.said("")))
+	// No fragment: browsers without JavaScript would not reload an address that has one.
+	return s.redirect(w, r, webhookPath(id)+"?test="+strconv.FormatInt(queued, 10), strings.TrimSpace(p.said("")))
 }
 
 func (d *webhookData) readTest(ctx context.Context, tx pgx.Tx, id int64) (err error) {
