@@ -2,8 +2,12 @@ package documents
 
 import (
 	"errors"
+	"io"
 	"io/fs"
+	"net/http"
+	"net/http/cookiejar"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -12,7 +16,7 @@ import (
 )
 
 // demoRun starts the demo with a temporary folder of its own, to find leftovers.
-func demoRun(t *testing.T) (d *harness.Daemon, left func() string) {
+func demoRun(t *testing.T, flags ...string) (d *harness.Daemon, left func() string) {
 	t.Helper()
 	// Not t.TempDir, which the server's user could not access.
 	dir, err := os.MkdirTemp("", "walhook-demo-")
@@ -28,7 +32,7 @@ func demoRun(t *testing.T) (d *harness.Daemon, left func() string) {
 		t.Fatal(err)
 	}
 	s := &harness.Site{T: t, Extra: []string{"TMPDIR=" + dir, "PGBIN=" + testenv.Postgres(t).BinDir()}}
-	return s.Background("demo"), func() string {
+	return s.Background(append([]string{"demo"}, flags...)...), func() string {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -78,5 +82,34 @@ func TestDemoInterrupted(t *testing.T) {
 				t.Errorf("left behind: %s", names)
 			}
 		})
+	}
+}
+
+// With --console it stays, lets in once whoever has the address that it printed, and ends with status 0.
+func TestDemoConsole(t *testing.T) {
+	t.Parallel()
+	d, left := demoRun(t, "--console")
+	address := regexp.MustCompile(`http://127\.0\.0\.1:[0-9]+/login\?key=\w+`)
+	testenv.Eventually(t, 3*harness.Patience, "the demo to print its address", func() (bool, string) {
+		return address.MatchString(d.Log.String()), d.Log.String()
+	})
+	in := address.FindString(d.Log.String())
+	for _, want := range []string{"Overview</h1>", ">Sign in</button>"} {
+		jar, _ := cookiejar.New(nil)
+		res, err := (&http.Client{Jar: jar}).Get(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		page, _ := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if !strings.Contains(string(page), want) {
+			t.Errorf("%s shows no %s:\n%s", in, want, page)
+		}
+	}
+	if status := d.Stop(); status != 0 {
+		t.Errorf("status %d:\n%s", status, d.Log.String())
+	}
+	if names := left(); names != "" {
+		t.Errorf("left behind: %s", names)
 	}
 }

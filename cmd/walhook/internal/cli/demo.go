@@ -158,7 +158,7 @@ func demoConfig(url string) (*Config, error) {
 		}
 	}
 	for name, value := range map[string]string{
-		"DATABASE_URL": url, "ASSESSMENT_TABLE": "public.assessment", "ALLOW_NETWORKS": "127.0.0.0/8", "LISTEN": "127.0.0.1:0", "LOG_LEVEL": "warn",
+		"DATABASE_URL": url, "ASSESSMENT_TABLE": "public.assessment", "ASSESSMENT_NAME": "title", "ALLOW_NETWORKS": "127.0.0.0/8", "LISTEN": "127.0.0.1:0", "LOG_LEVEL": "warn",
 	} {
 		if err := os.Setenv(Prefix+"_"+name, value); err != nil {
 			return nil, fmt.Errorf("set up the demonstration: %w", err)
