@@ -71,6 +71,19 @@ func TestPlans(t *testing.T) {
 	}
 	results := successes(ids)
 	const log = "select * from walhook.delivery_log "
+	deliveries := func(f DeliveryFilter) struct {
+		sql  string
+		args []any
+	} {
+		f.Limit = 51
+		statement, args := f.Statement()
+		return struct {
+			sql  string
+			args []any
+		}{statement, args}
+	}
+	ago := func(ago time.Duration) time.Time { return time.Now().Add(-ago) }
+	page := &DeliveryPlace{DeliveredAt: new(ago(time.Minute)), DeliveryID: int64(n / 2)}
 	for name, c := range map[string]struct {
 		sql  string
 		args []any
@@ -95,10 +108,23 @@ func TestPlans(t *testing.T) {
 		"everything about a response":    {log + "where response_id = '4711'", nil},
 		"a delivery":                     {log + "where delivery_id = $1", []any{ids[0]}},
 		"its attempts":                   {"select * from walhook.delivery_attempt where delivery_id = $1", []any{ids[0]}},
+
+		"deliveries":                           deliveries(DeliveryFilter{}),
+		"deliveries after a pending one":       deliveries(DeliveryFilter{After: &DeliveryPlace{DeliveryID: ids[len(ids)-1]}}),
+		"deliveries on a later page":           deliveries(DeliveryFilter{After: page}),
+		"deliveries of a webhook":              deliveries(DeliveryFilter{WebhookID: 8, After: page}),
+		"failed deliveries of a webhook":       deliveries(DeliveryFilter{WebhookID: 8, Status: Failed}),
+		"failed deliveries":                    deliveries(DeliveryFilter{Status: Failed, EventType: "response.created"}),
+		"pending deliveries":                   deliveries(DeliveryFilter{Status: Pending}),
+		"deliveries about a response":          deliveries(DeliveryFilter{ResponseID: "4711"}),
+		"failed deliveries about a response":   deliveries(DeliveryFilter{ResponseID: "4711", Status: Failed, WebhookID: 8}),
+		"deliveries of a minute":               deliveries(DeliveryFilter{Since: ago(2 * time.Minute), Until: ago(time.Minute)}),
+		"later deliveries of a few webhooks":   deliveries(DeliveryFilter{OfFew: true, After: page}),
+		"deliveries about a response of a few": deliveries(DeliveryFilter{OfFew: true, ResponseID: "4711"}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			session := conn
-			if strings.HasPrefix(c.sql, log) {
+			if strings.HasPrefix(c.sql, log) || strings.HasPrefix(name, "deliver") || strings.Contains(name, " deliveries") {
 				session = people // with the settings of anybody
 			}
 			text, touched := explain(t, session, c.sql, c.args)

@@ -1,21 +1,201 @@
-// Package api is the HTTP API under /api/v1.
 package api
 
 import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"strings"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Config configures the API.
+const (
+	prefix = "/api/v1"
+	// Larger than any webhook may be: 2 kB of URL, 4 kB of headers, and a description.
+	maxBody = 64 << 10
+)
+
+// Config is what the API needs.
 type Config struct {
-	Pool *pgxpool.Pool // of a role that is a member of walhook_admin
-	URL  string        // the console's public address, without a slash at its end
+	Pool *pgxpool.Pool // of the store, as a member of walhook_admin
+	URL  string        // public address of the console, without /api
 	Log  *slog.Logger
 }
 
-// New returns the handler of everything under /api/.
-func New(Config) (http.Handler, error) {
-	return http.NotFoundHandler(), nil
+type api struct {
+	Config
+	limits  limits
+	openAPI []byte
+}
+
+// endpoint answers a request in its transaction. An error that is no problem becomes one.
+type endpoint func(*request) (reply, error)
+
+// request is one request, with its key in force.
+type request struct {
+	*http.Request
+	api  *api
+	tx   pgx.Tx
+	key  key
+	body []byte
+}
+
+// reply is what an endpoint answers. Its body is JSON, or nil for none.
+type reply struct {
+	status int
+	header http.Header
+	body   any
+}
+
+// openAPI describes the API. New adds its address.
+//
+//go:embed openapi.json
+var openAPI []byte
+
+// New returns the handler of /api/v1 and what lies below. Other paths are not its own.
+func New(config Config) (http.Handler, error) {
+	address, err := url.Parse(config.URL)
+	if err != nil || address.Host == "" || address.Scheme != "http" && address.Scheme != "https" {
+		return nil, fmt.Errorf("the public address of the console must be an absolute http or https URL, not %q", config.URL)
+	}
+	config.URL = strings.TrimSuffix(config.URL, "/")
+	server, err := json.Marshal(config.URL + prefix)
+	if err != nil {
+		return nil, err
+	}
+	a := &api{Config: config, openAPI: bytes.Replace(openAPI, []byte(`"/api/v1"`), server, 1)}
+	mux := http.NewServeMux()
+	for path, methods := range map[string]map[string]endpoint{
+		"/me":                             {"GET": me},
+		"/webhooks":                       {"GET": listWebhooks, "POST": createWebhook},
+		"/webhooks/{id}":                  {"GET": getWebhook, "PATCH": changeWebhook, "DELETE": deleteWebhook},
+		"/webhooks/{id}/test":             {"POST": testWebhook},
+		"/webhooks/{id}/redeliver-failed": {"POST": redeliverFailed},
+		"/deliveries":                     {"GET": listDeliveries},
+		"/deliveries/{id}":                {"GET": getDelivery},
+		"/deliveries/{id}/redeliver":      {"POST": redeliver},
+		"/samples":                        {"GET": samples},
+	} {
+		mux.HandleFunc(prefix+path, func(w http.ResponseWriter, r *http.Request) { a.serve(w, r, methods) })
+	}
+	mux.HandleFunc(prefix+"/openapi.json", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			write(w, notAllowed("GET").reply())
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(a.openAPI)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		write(w, problem{
+			Status: http.StatusNotFound, Detail: "There is no such path. " + config.URL + prefix + "/openapi.json lists those of the API.",
+		}.reply())
+	})
+	return mux, nil
+}
+
+func (a *api) serve(w http.ResponseWriter, r *http.Request, methods map[string]endpoint) {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet // the server leaves out the body
+	}
+	answer, ok := methods[method]
+	if !ok {
+		var allowed []string
+		for _, method := range []string{"GET", "POST", "PATCH", "DELETE"} {
+			if methods[method] != nil {
+				allowed = append(allowed, method)
+			}
+		}
+		write(w, notAllowed(allowed...).reply())
+		return
+	}
+	result, err := a.answer(w, r, answer)
+	if err != nil {
+		failure := a.problem(err)
+		if failure.Status >= http.StatusInternalServerError {
+			a.Log.Error("api request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		}
+		result = failure.reply()
+	}
+	write(w, result)
+}
+
+func (a *api) answer(w http.ResponseWriter, r *http.Request, endpoint endpoint) (reply, error) {
+	credential, err := credentialOf(r)
+	if err != nil {
+		return reply{}, err
+	}
+	if err := a.limits.take(credential.hash); err != nil {
+		return reply{}, err
+	}
+	// Before a connection is taken: a client may send slowly.
+	body, err := readBody(w, r)
+	if err != nil {
+		return reply{}, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	r = r.WithContext(ctx)
+	// The server ends a statement by itself before the client would have to cancel it.
+	tx, err := a.Pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: beginQuery})
+	if err != nil {
+		return reply{}, fmt.Errorf("begin transaction: %w", err)
+	}
+	defer func() {
+		ended, end := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer end()
+		_ = tx.Rollback(ended)
+	}()
+	key, err := credential.use(ctx, tx)
+	if err != nil {
+		return reply{}, err
+	}
+	a.limits.know(credential.hash)
+	result, err := endpoint(&request{Request: r, api: a, tx: tx, key: key, body: body})
+	if err != nil {
+		return reply{}, err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return reply{}, fmt.Errorf("commit: %w", err)
+	}
+	return result, nil
+}
+
+const (
+	beginQuery     = "begin; set local statement_timeout = '10s'; set local lock_timeout = '5s'; set local idle_in_transaction_session_timeout = '20s'"
+	requestTimeout = 15 * time.Second
+)
+
+// write sends an answer. Nothing keeps a copy of it: it may have secrets.
+func write(w http.ResponseWriter, result reply) {
+	header := w.Header()
+	for name, values := range result.header {
+		header[name] = values
+	}
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	if result.body == nil {
+		w.WriteHeader(result.status)
+		return
+	}
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(result.body); err != nil {
+		panic(errors.Join(errors.New("an answer of the API has no JSON form"), err))
+	}
+	if header.Get("Content-Type") == "" {
+		header.Set("Content-Type", "application/json")
+	}
+	w.WriteHeader(result.status)
+	_, _ = w.Write(body.Bytes())
 }

@@ -43,21 +43,10 @@ declare
   queued bigint;
 begin
   if test_webhook.response_id is null then
-    select s.response_id into about
-      from walhook.response_state s
-     where not walhook.has_flag(s.flags, 'excluded') and (hook.organization_id is null or hook.organization_id = coalesce(s.organization_id, -- as in organization_of
-             (select a.organization_id from walhook.assessment a where a.assessment_id = s.assessment_id)))
-       and case
-             when hook.assessment_id is not null then s.assessment_id = hook.assessment_id
-             when (select a.assessment_oid <> 0 from walhook.attachment a)
-               then exists (select from walhook.assessment a where a.assessment_id = s.assessment_id and a.external_id is not null)
-             else true
-           end
-     order by s.created_lsn desc nulls last, length(s.response_id) desc, s.response_id desc
-     limit 1;
+    select n.response_id into about from walhook.newest_responses(hook.assessment_id, hook.organization_id, null, 1) n;
     if about is null then
       raise exception 'no respondent matches webhook % yet', hook.id
-        using errcode = 'no_data_found',
+        using errcode = 'object_not_in_prerequisite_state',
               hint = format('Name a response yourself: SELECT walhook.test_webhook(%s, ''12345'');', hook.id);
     end if;
   elsif exists (select from walhook.attachment a where a.numeric_id)
@@ -115,7 +104,7 @@ begin
   perform walhook.check_api_key('{webhooks, admin}', hook.organization_id, format('there is no delivery %s', redeliver.delivery_id));
   if hook.id is null then
     raise exception 'webhook % of delivery % was deleted', old.webhook_id, redeliver.delivery_id
-      using errcode = 'no_data_found', hint = 'Create a new webhook. Deliveries of the deleted one cannot be sent through it.';
+      using errcode = 'object_not_in_prerequisite_state', hint = 'Create a new webhook. Deliveries of the deleted one cannot be sent through it.';
   end if;
 
   perform walhook.tell_what_waits(hook, old.kind = 2);

@@ -68,14 +68,16 @@ begin
     grant select, insert, update, delete on walhook.settings to walhook_admin;
     grant select, insert, update, delete on walhook.webhook to walhook_admin;
     grant select on walhook.delivery_log, walhook.delivery_attempt, walhook.incident, walhook.webhook_overview, walhook.pending,
-      walhook.endpoint_health, walhook.change_log, walhook.api_key, walhook.visible_delivery to walhook_admin;
+      walhook.endpoint_health, walhook.change_log, walhook.api_key, walhook.visible_delivery,
+      walhook.api_webhook to walhook_admin;
     grant select, insert, update, delete on walhook.visible_webhook to walhook_admin;
     grant execute on function walhook.redeliver_matching(bigint, text, integer, text, timestamptz, timestamptz),
       walhook.count_failed(bigint, text, integer, text, timestamptz, timestamptz) to walhook_admin;
     grant execute on function walhook.test_webhook(bigint, text), walhook.test_webhook(bigint, anyelement), walhook.redeliver(bigint),
       walhook.retry_now(bigint), walhook.redeliver_failed(bigint, timestamptz), walhook.copy_webhooks(text, text),
       walhook.copy_webhooks(anycompatible, anycompatible), walhook.create_api_key(text, text, text, timestamptz), walhook.revoke_api_key(bigint),
-      walhook.use_api_key(text, bytea), walhook.new_secret(), walhook.rotate_secret(bigint, interval),
+      walhook.use_api_key(text, bytea), walhook.create_webhook(text, text, text, text, text, jsonb, boolean), walhook.delete_webhook(bigint),
+      walhook.known_event(text), walhook.samples(text, text, integer), walhook.new_secret(), walhook.rotate_secret(bigint, interval),
       walhook.explain(text), walhook.explain(anyelement), walhook.event_names(), walhook.event_name(smallint), walhook.display_url(text),
       walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_admin;
   end if;

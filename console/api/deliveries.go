@@ -1,0 +1,149 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"walhook/dispatch/post"
+	"walhook/sql"
+)
+
+// delivery is a row d of the log as the API returns it.
+const delivery = `json_build_object(
+	'delivery_id', d.delivery_id, 'webhook_id', d.webhook_id, 'event_type', d.event_type, 'response_id', d.response_id, 'status', d.status,
+	'attempts', d.attempts, 'delivered_at', d.delivered_at_tz, 'http_status', d.http_status, 'error', d.error, 'next_attempt_at', d.next_attempt_at_tz,
+	'test', d.test, 'recovered', d.recovered, 'redelivery_of', d.redelivery_of, 'message_id', d.message_id)`
+
+// place is a delivery's place in the list, as a cursor has it.
+type place struct {
+	DeliveredAt *time.Time `json:"t,omitempty"`
+	DeliveryID  int64      `json:"d"`
+}
+
+func listDeliveries(r *request) (reply, error) {
+	query, err := r.query("webhook_id", "event_type", "status", "response_id", "since", "until", "cursor", "limit")
+	if err != nil {
+		return reply{}, err
+	}
+	filter := sql.DeliveryFilter{
+		EventType: query.Get("event_type"), Status: sql.DeliveryStatus(query.Get("status")), ResponseID: query.Get("response_id"), OfFew: r.key.OrganizationID != nil,
+	}
+	if sent := query.Get("webhook_id"); sent != "" {
+		var ok bool
+		if filter.WebhookID, ok = readID(sent); !ok {
+			return reply{}, problem{Status: http.StatusBadRequest, Field: "webhook_id", Detail: "webhook_id must be the id of a webhook, a number."}
+		}
+	}
+	switch filter.Status {
+	case "", sql.Pending, sql.Succeeded, sql.Failed:
+	default:
+		return reply{}, problem{Status: http.StatusBadRequest, Field: "status", Detail: "status must be pending, success or failed."}
+	}
+	if filter.Since, err = instant("since", query.Get("since")); err != nil {
+		return reply{}, err
+	}
+	if filter.Until, err = instant("until", query.Get("until")); err != nil {
+		return reply{}, err
+	}
+	limit, err := limit(query, 50)
+	if err != nil {
+		return reply{}, err
+	}
+	filter.Limit = limit + 1
+	if cursor := query.Get("cursor"); cursor != "" {
+		var after place
+		if err := readCursor(cursor, &after); err != nil {
+			return reply{}, err
+		}
+		filter.After = &sql.DeliveryPlace{DeliveredAt: after.DeliveredAt, DeliveryID: after.DeliveryID}
+	}
+
+	statement, args := filter.Statement()
+	rows, err := r.tx.Query(r.Context(), "select d.delivered_at_tz, d.delivery_id, "+delivery+" from ("+statement+") d", args...)
+	if err != nil {
+		return reply{}, fmt.Errorf("list deliveries: %w", err)
+	}
+	var places []place
+	var data []json.RawMessage
+	var at place
+	var one json.RawMessage
+	if _, err := pgx.ForEachRow(rows, []any{&at.DeliveredAt, &at.DeliveryID, &one}, func() error {
+		places, data = append(places, at), append(data, one)
+		at, one = place{}, nil
+		return nil
+	}); err != nil {
+		return reply{}, fmt.Errorf("list deliveries: %w", err)
+	}
+	if len(data) > limit {
+		return r.list(data[:limit], query, places[limit-1]), nil
+	}
+	return r.list(data, query, nil), nil
+}
+
+func getDelivery(r *request) (reply, error) {
+	id, err := r.pathID("delivery")
+	if err != nil {
+		return reply{}, err
+	}
+	var one, attempts json.RawMessage
+	err = r.tx.QueryRow(r.Context(), `
+		select `+delivery+`, coalesce((
+		         select json_agg(json_build_object('attempt', a.attempt, 'attempted_at', a.attempted_at_tz, 'duration_ms', a.duration_ms,
+		                                           'http_status', a.http_status, 'error', a.error, 'succeeded', a.succeeded) order by a.attempt)
+		           from walhook.delivery_attempt a where a.delivery_id = d.delivery_id), '[]')
+		  from walhook.visible_delivery d where d.delivery_id = $1`, id).Scan(&one, &attempts)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return reply{}, notFound("delivery")
+	case err != nil:
+		return reply{}, fmt.Errorf("read delivery: %w", err)
+	}
+	with := strings.TrimSuffix(string(one), "}") + `,"delivery_attempts":` + string(attempts) + "}"
+	return reply{status: http.StatusOK, body: json.RawMessage(with)}, nil
+}
+
+func redeliver(r *request) (reply, error) {
+	id, err := r.pathID("delivery")
+	if err != nil {
+		return reply{}, err
+	}
+	if _, err := r.fields(nil, nil); err != nil {
+		return reply{}, err
+	}
+	return r.queued("delivery_id", "select walhook.redeliver($1)", id)
+}
+
+// samples answers with bodies, byte for byte as webhooks get them.
+func samples(r *request) (reply, error) {
+	query, err := r.query("event_type", "assessment_id", "limit")
+	if err != nil {
+		return reply{}, err
+	}
+	limit, err := limit(query, 10)
+	if err != nil {
+		return reply{}, err
+	}
+	rows, err := r.tx.Query(r.Context(), `
+		select s.event, s.happened_at, s.response_id, s.numeric_id from walhook.samples(nullif($1, ''), nullif($2, ''), $3) s`,
+		query.Get("event_type"), query.Get("assessment_id"), limit)
+	if err != nil {
+		return reply{}, fmt.Errorf("read samples: %w", err)
+	}
+	bodies := []json.RawMessage{}
+	var event, response string
+	var happened time.Time
+	var numeric bool
+	if _, err := pgx.ForEachRow(rows, []any{&event, &happened, &response, &numeric}, func() error {
+		bodies = append(bodies, post.AppendBody(nil, event, happened, response, numeric))
+		return nil
+	}); err != nil {
+		return reply{}, fmt.Errorf("read samples: %w", err)
+	}
+	return reply{status: http.StatusOK, body: bodies}, nil
+}

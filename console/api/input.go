@@ -1,0 +1,237 @@
+package api
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("The body has more than %d bytes. Send less.", maxBody)}
+	case err != nil:
+		return nil, badRequest("The body ended before it was complete. Send it again.")
+	}
+	return body, nil
+}
+
+// kind is how a field of a body is written.
+type kind int
+
+const (
+	text    kind = iota
+	id           // a text, or an integer, which is taken as text
+	boolean      // true or false
+	object       // whatever the store accepts
+)
+
+var integer = regexp.MustCompile(`^(0|-?[1-9][0-9]*)$`)
+
+// fields reads the body, a JSON object, into the fields that are known: other names are refused, because a misspelled
+// filter would match everything. Aliases are names that a field has as well.
+func (r *request) fields(known map[string]kind, aliases map[string]string) (map[string]any, error) {
+	fields := map[string]any{}
+	if len(r.body) == 0 {
+		return fields, nil
+	}
+	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || mediaType != "application/json" && mediaType != "application/merge-patch+json" {
+		return nil, problem{Status: http.StatusUnsupportedMediaType, Detail: "Send the body as JSON, with Content-Type: application/json."}
+	}
+	var raw map[string]json.RawMessage
+	switch err := json.Unmarshal(r.body, &raw); {
+	case !utf8.Valid(r.body):
+		return nil, badRequest("The body is not UTF-8.")
+	case err != nil:
+		return nil, badRequest("The body is not a JSON object: " + strings.TrimPrefix(err.Error(), "json: ") + ".")
+	case raw == nil:
+		return nil, badRequest("The body is not a JSON object: it is null.")
+	}
+	for sent, value := range raw {
+		name := sent
+		if other, ok := aliases[sent]; ok {
+			name = other
+		}
+		as, ok := known[name]
+		if !ok {
+			return nil, problem{Status: http.StatusBadRequest, Field: sent, Detail: fmt.Sprintf("The field %q is not known. Known are %s.", sent, names(known))}
+		}
+		field, err := readField(sent, value, as)
+		if err != nil {
+			return nil, err
+		}
+		if other, twice := fields[name]; twice && other != field {
+			return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The body has %q twice, under different names. Send one.", name)}
+		}
+		fields[name] = field
+	}
+	return fields, nil
+}
+
+func names[V any](known map[string]V) string {
+	var all []string
+	for name := range known {
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+func readField(name string, raw json.RawMessage, as kind) (any, error) {
+	var value any
+	wrong := func(must string) error {
+		return problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The field %q must be %s.", name, must)}
+	}
+	if err := json.Unmarshal(raw, &value); err != nil {
+		return nil, wrong("a JSON value")
+	}
+	if value == nil {
+		return nil, nil
+	}
+	switch as {
+	case text:
+		if _, ok := value.(string); !ok {
+			return nil, wrong("a text")
+		}
+	case id:
+		switch value.(type) {
+		case string:
+		case float64: // has not all digits of the number
+			if !integer.Match(raw) {
+				return nil, wrong("a text or an integer")
+			}
+			return string(raw), nil
+		default:
+			return nil, wrong("a text or an integer")
+		}
+	case boolean:
+		if _, ok := value.(bool); !ok {
+			return nil, wrong("true or false")
+		}
+	case object:
+	}
+	return value, nil
+}
+
+// query reads the query of the address. Parameters that are empty count as left out.
+func (r *request) query(known ...string) (url.Values, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, badRequest("The query of the address cannot be read. Percent-encode its values.")
+	}
+	for name, all := range values {
+		switch {
+		case !slices.Contains(known, name):
+			return nil, problem{
+				Status: http.StatusBadRequest, Field: name,
+				Detail: fmt.Sprintf("The parameter %q is not known. Known are %s.", name, strings.Join(known, ", ")),
+			}
+		case len(all) > 1:
+			return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The parameter %q is there twice. Send one.", name)}
+		case !utf8.ValidString(all[0]) || strings.ContainsRune(all[0], 0):
+			return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The parameter %q has characters that no value has.", name)}
+		}
+	}
+	return values, nil
+}
+
+const maxLimit = 1000
+
+// limit reads how many items are asked for.
+func limit(values url.Values, otherwise int) (int, error) {
+	sent := values.Get("limit")
+	if sent == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.Atoi(sent)
+	if err != nil || n < 1 || n > maxLimit {
+		return 0, problem{Status: http.StatusBadRequest, Field: "limit", Detail: fmt.Sprintf("limit must be a number from 1 to %d.", maxLimit)}
+	}
+	return n, nil
+}
+
+// readID reads the id of a row; ok is false for what cannot be one.
+func readID(sent string) (n int64, ok bool) {
+	n, err := strconv.ParseInt(sent, 10, 64)
+	return n, err == nil && n > 0 && strconv.FormatInt(n, 10) == sent
+}
+
+// pathID reads the id in the path.
+func (r *request) pathID(what string) (int64, error) {
+	n, ok := readID(r.PathValue("id"))
+	if !ok {
+		return 0, notFound(what)
+	}
+	return n, nil
+}
+
+// instant reads a time. The store knows none before the year 1 or after 9999.
+func instant(name, sent string) (time.Time, error) {
+	if sent == "" {
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339, sent)
+	if err != nil || at.UTC().Year() < 1 || at.UTC().Year() > 9999 || at.IsZero() {
+		return time.Time{}, problem{
+			Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("%s must be a time with its zone, such as 2026-03-18T18:44:09Z.", name),
+		}
+	}
+	return at, nil
+}
+
+// A cursor is the place of the last item in the order of the list. Clients send it back as it is.
+func writeCursor(place any) string {
+	plain, err := json.Marshal(place)
+	if err != nil {
+		panic("api: a place has no JSON form: " + err.Error())
+	}
+	return base64.RawURLEncoding.EncodeToString(plain)
+}
+
+func readCursor(sent string, place any) error {
+	plain, err := base64.RawURLEncoding.Strict().DecodeString(sent)
+	if err == nil {
+		err = json.Unmarshal(plain, place)
+	}
+	if err != nil {
+		return problem{Status: http.StatusBadRequest, Field: "cursor", Detail: "The cursor is not one that this list has returned. Start without one."}
+	}
+	return nil
+}
+
+// page is one page of a list.
+type page struct {
+	Data       []json.RawMessage `json:"data"`
+	NextCursor *string           `json:"next_cursor"`
+}
+
+// list answers with a page. Next is the place of its last item, or nil at the end.
+func (r *request) list(data []json.RawMessage, query url.Values, next any) reply {
+	result := reply{status: http.StatusOK, header: http.Header{}}
+	answer := page{Data: data}
+	if data == nil {
+		answer.Data = []json.RawMessage{}
+	}
+	if next != nil {
+		cursor := writeCursor(next)
+		answer.NextCursor = &cursor
+		query.Set("cursor", cursor)
+		result.header.Set("Link", "<"+r.api.URL+r.URL.Path+"?"+query.Encode()+`>; rel="next"`)
+	}
+	result.body = answer
+	return result
+}

@@ -1,0 +1,108 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// problem is an error as clients get it (RFC 9457).
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Field  string `json:"field,omitempty"` // that is wrong
+
+	header http.Header
+}
+
+func (p problem) Error() string { return p.Detail }
+
+func (p problem) reply() reply {
+	p.Type, p.Title = "about:blank", http.StatusText(p.Status)
+	header := p.header.Clone()
+	if header == nil {
+		header = http.Header{}
+	}
+	header.Set("Content-Type", "application/problem+json")
+	return reply{status: p.Status, header: header, body: p}
+}
+
+func badRequest(detail string) problem { return problem{Status: http.StatusBadRequest, Detail: detail} }
+
+func notFound(what string) problem {
+	return problem{Status: http.StatusNotFound, Detail: "There is no such " + what + ", or the key may not see it. Check the id."}
+}
+
+func notAllowed(methods ...string) problem {
+	allowed := strings.Join(methods, ", ")
+	return problem{
+		Status: http.StatusMethodNotAllowed, Detail: "This path takes only " + allowed + ".", header: http.Header{"Allow": {allowed}},
+	}
+}
+
+func unauthorized(detail string) problem {
+	return problem{Status: http.StatusUnauthorized, Detail: detail, header: http.Header{"Www-Authenticate": {`Bearer realm="walhook"`}}}
+}
+
+func retryAfter(status int, wait time.Duration, detail string) problem {
+	seconds := int64((wait + time.Second - 1) / time.Second)
+	return problem{Status: status, Detail: detail, header: http.Header{"Retry-After": {strconv.FormatInt(max(seconds, 1), 10)}}}
+}
+
+// problem returns what a client is told of an error. What the store's functions and triggers raise is written for
+// people. Other errors of the server may show a row, and are not shown.
+func (a *api) problem(err error) problem {
+	var known problem
+	if errors.As(err, &known) {
+		return known
+	}
+	var raised *pgconn.PgError
+	if !errors.As(err, &raised) {
+		if errors.Is(err, context.DeadlineExceeded) || pgconn.Timeout(err) {
+			return retryAfter(http.StatusServiceUnavailable, 5*time.Second, "The store did not answer in time. Try again, or ask for less.")
+		}
+		return retryAfter(http.StatusServiceUnavailable, 5*time.Second, "The store cannot be reached. Try again.")
+	}
+	switch raised.Code {
+	case pgerrcode.QueryCanceled, pgerrcode.LockNotAvailable, pgerrcode.DeadlockDetected:
+		return retryAfter(http.StatusServiceUnavailable, 5*time.Second, "The store did not answer in time. Try again, or ask for less.")
+	case pgerrcode.UntranslatableCharacter, pgerrcode.CharacterNotInRepertoire:
+		return problem{Status: http.StatusUnprocessableEntity, Detail: "A text has a character that the store cannot keep, such as U+0000. Leave it out."}
+	}
+	status := map[string]int{
+		pgerrcode.InsufficientPrivilege:            http.StatusForbidden,
+		pgerrcode.NoDataFound:                      http.StatusNotFound,
+		pgerrcode.ObjectNotInPrerequisiteState:     http.StatusConflict,
+		pgerrcode.CheckViolation:                   http.StatusUnprocessableEntity,
+		pgerrcode.NotNullViolation:                 http.StatusUnprocessableEntity,
+		pgerrcode.InvalidParameterValue:            http.StatusUnprocessableEntity,
+		pgerrcode.NullValueNotAllowedDataException: http.StatusUnprocessableEntity,
+	}[raised.Code]
+	if status == 0 || raised.Routine != "exec_stmt_raise" {
+		return problem{Status: http.StatusInternalServerError, Detail: "The store refused this for a reason that only its log shows. Tell whoever runs walhook."}
+	}
+	return problem{Status: status, Detail: raised.Message + ". " + advice(status, raised), Field: raised.ColumnName}
+}
+
+// advice is the hint of an error. Hints that are SQL are of no use here.
+func advice(status int, raised *pgconn.PgError) string {
+	if raised.Hint != "" && !strings.Contains(raised.Hint, "walhook.") && !strings.Contains(raised.Hint, "SELECT ") {
+		return raised.Hint
+	}
+	switch status {
+	case http.StatusNotFound:
+		return "The list shows what the key may see."
+	case http.StatusConflict:
+		return `To test without a response that matches, name one: {"response_id": "12345"}.`
+	default:
+		return "See openapi.json for what is expected."
+	}
+}

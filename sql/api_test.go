@@ -1,0 +1,72 @@
+package sql
+
+import (
+	"strings"
+	"testing"
+
+	"walhook/testenv"
+)
+
+// A webhook that somebody creates twice is one, whoever asks by whatever spelling.
+func TestCreateWebhookOnce(t *testing.T) {
+	t.Parallel()
+	database := storeWithSecrets(t)
+	admin := as(t, database, "walhook_admin")
+	const create = "select id, new_secret like 'whsec_%' from walhook.create_webhook"
+	for _, c := range []struct{ call, want string }{
+		{"('https://example.com/', 'response.created')", "2|t"},
+		{"(' https://example.com/ ', 'Response.Created', description => 'x')", "2|"},
+		{"('https://example.com/', 'response.created', '17')", "3|t"},
+		{"('https://example.com/', 'response.created', '17', '42')", "4|t"},
+		{"('https://example.com/', 'response.created', '17', '42', 'x', '{\"a\": \"b\"}', false)", "4|"},
+		{"('https://example.com/', 'response.started', '17', '42', 'x', '{\"a\": \"b\"}', false)", "5|t"},
+	} {
+		if got := testenv.Psql(t, admin, create+c.call); got != c.want {
+			t.Errorf("%s: %s, not %s", c.call, got, c.want)
+		}
+	}
+	if got := testenv.Psql(t, admin, "select description, headers, ordered from walhook.webhook where id = 5"); got != `x|{"a": "b"}|f` {
+		t.Errorf("the webhook is %s", got)
+	}
+	ours := testenv.Psql(t, admin, "select walhook.create_api_key('ours', '42')")
+	reader := testenv.Psql(t, admin, "select walhook.create_api_key('reader', scope => 'read')")
+	// Every key has its own, of its organization.
+	for _, organization := range []string{"null", "'42'", "'43'"} {
+		want := "6|"
+		if organization == "null" {
+			want = "6|t"
+		}
+		if got := testenv.Psql(t, admin, under(ours, create+"('https://example.com/', 'response.created', '17', "+organization+")")); !strings.HasSuffix(got, "\n"+want) {
+			t.Errorf("for organization %s: %s", organization, got)
+		}
+	}
+	refused(t, admin,
+		refusal{under(reader, create+"('https://example.com/', 'response.created')"), "scope read may not"},
+		refusal{create + "('https://hunter2', 'response.deleted')", "is not known"},
+		refusal{create + "(null, 'response.created')", "needs a url"},
+		refusal{create + "('ftp://hunter2', 'response.created')", "must be an absolute"},
+	)
+	denied(t, as(t, database, "walhook_viewer"), "a viewer", create+"('https://example.com/', 'response.created')",
+		"select * from walhook.api_webhook", "select * from walhook.samples(null, null, 1)", "select walhook.delete_webhook(1)")
+}
+
+// A webhook that somebody deletes twice is gone. One that was never there, or was another organization's, is not.
+func TestDeleteWebhookTwice(t *testing.T) {
+	t.Parallel()
+	database := storeWithSecrets(t)
+	admin := as(t, database, "walhook_admin")
+	ours := testenv.Psql(t, admin, "select walhook.create_api_key('ours', '42')")
+	testenv.Psql(t, admin, "insert into walhook.webhook (url, event_type, organization_id) select 'https://example.com/', 'response.created', g::text from generate_series(42, 43) g")
+	testenv.Psql(t, admin, under(ours, "select walhook.delete_webhook(2)"))
+	testenv.Psql(t, admin, under(ours, "select walhook.delete_webhook(2)"))
+	testenv.Psql(t, admin, "delete from walhook.webhook where id = 3; select walhook.delete_webhook(3)")
+	refused(t, admin,
+		refusal{under(ours, "select walhook.delete_webhook(1)"), "there is no webhook 1"},
+		refusal{under(ours, "select walhook.delete_webhook(3)"), "there is no webhook 3"},
+		refusal{"select walhook.delete_webhook(99)", "there is no webhook 99"},
+		refusal{"select walhook.delete_webhook(null)", "there is no webhook"},
+	)
+	if got := testenv.Psql(t, admin, "select id from walhook.webhook"); got != "1" {
+		t.Errorf("left are %s", got)
+	}
+}
