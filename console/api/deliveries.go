@@ -31,8 +31,12 @@ func listDeliveries(r *request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	event, err := r.event(query)
+	if err != nil {
+		return reply{}, err
+	}
 	filter := sql.DeliveryFilter{
-		EventType: query.Get("event_type"), Status: sql.DeliveryStatus(query.Get("status")), ResponseID: query.Get("response_id"), OfFew: r.key.OrganizationID != nil,
+		EventType: event, Status: sql.DeliveryStatus(query.Get("status")), ResponseID: query.Get("response_id"), OfFew: r.key.OrganizationID != nil,
 	}
 	if sent := query.Get("webhook_id"); sent != "" {
 		var ok bool

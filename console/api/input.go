@@ -164,6 +164,14 @@ func limit(values url.Values, otherwise int) (int, error) {
 	return n, nil
 }
 
+// event reads the event that is asked for; "" for any. One that is not known would look as if nothing had happened.
+func (r *request) event(values url.Values) (event string, err error) {
+	if sent := values.Get("event_type"); sent != "" {
+		err = r.tx.QueryRow(r.Context(), "select walhook.event_name(walhook.known_event($1))", sent).Scan(&event)
+	}
+	return event, err
+}
+
 // readID reads the id of a row; ok is false for what cannot be one.
 func readID(sent string) (n int64, ok bool) {
 	n, err := strconv.ParseInt(sent, 10, 64)

@@ -87,7 +87,7 @@ func (a *api) problem(err error) problem {
 		pgerrcode.NullValueNotAllowedDataException: http.StatusUnprocessableEntity,
 	}[raised.Code]
 	if status == 0 || raised.Routine != "exec_stmt_raise" {
-		return problem{Status: http.StatusInternalServerError, Detail: "The store refused this for a reason that only its log shows. Tell whoever runs walhook."}
+		return problem{Status: http.StatusInternalServerError, Detail: "This failed for a reason that only the log of the console shows. Tell whoever runs walhook."}
 	}
 	return problem{Status: status, Detail: raised.Message + ". " + advice(status, raised), Field: raised.ColumnName}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/pb33f/libopenapi"
@@ -44,6 +45,7 @@ func newSite(t *testing.T) *site {
 		insert into walhook.attachment (phase, system_identifier, database, slot, publication, publish, mapping, respondent_oid, assessment_oid, numeric_id, attached_at)
 		values ('attached', '1', 'd', 's', 'p', 'all', '{}', 1, 0, true, '2026-03-01 00:00:00Z');
 		insert into walhook.position (turn, lsn) values (1, '0/1');
+		insert into walhook.origin (from_delivery_id, events, manual) values (0, 'a', 'b');
 		insert into walhook.response_state (response_id, assessment_id, organization_id, flags, fate, created_lsn, fired_at) values
 		  ('1', '17', '42', 0, 1, null, null),
 		  ('2', '17', '42', 3, 7, '0/20', '2026-03-18 18:44:09.9Z'),
@@ -137,36 +139,40 @@ func (a answer) items(t *testing.T) (items []map[string]any) {
 }
 
 // send sends a request, and validates the answer against the OpenAPI document; the request as well, if it was
-// accepted. Headers are pairs of name and value.
-func (s *site) send(key, method, path, body string, headers ...string) answer {
+// accepted. Headers are pairs of name and value. It waits where the key has made too many requests.
+func (s *site) send(key, method, path, body string, headers ...string) (got answer) {
 	s.Helper()
-	request, err := http.NewRequestWithContext(s.Context(), method, s.url+path, strings.NewReader(body))
-	if err != nil {
-		s.Fatal(err)
+	testenv.Eventually(s.T, time.Minute, "the key may make a request", func() (bool, string) {
+		request, err := http.NewRequestWithContext(s.Context(), method, s.url+path, strings.NewReader(body))
+		if err != nil {
+			s.Fatal(err)
+		}
+		if key != "" {
+			request.Header.Set("Authorization", "Bearer "+key)
+		}
+		if body != "" {
+			request.Header.Set("Content-Type", "application/json")
+		}
+		for i := 0; i < len(headers); i += 2 {
+			request.Header.Set(headers[i], headers[i+1])
+		}
+		response, err := http.DefaultTransport.RoundTrip(request)
+		if err != nil {
+			s.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			s.Fatal(err)
+		}
+		got = answer{response.StatusCode, response.Header, string(text)}
+		s.validate(request, response, body, text)
+		return got.status != http.StatusTooManyRequests, got.body
+	})
+	if strings.Contains(got.body, "walhook.api_credential") || strings.Contains(got.body, "SQLSTATE") {
+		s.Errorf("%s %s shows the inside: %s", method, path, got.body)
 	}
-	if key != "" {
-		request.Header.Set("Authorization", "Bearer "+key)
-	}
-	if body != "" {
-		request.Header.Set("Content-Type", "application/json")
-	}
-	for i := 0; i < len(headers); i += 2 {
-		request.Header.Set(headers[i], headers[i+1])
-	}
-	response, err := http.DefaultTransport.RoundTrip(request)
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer response.Body.Close()
-	got, err := io.ReadAll(response.Body)
-	if err != nil {
-		s.Fatal(err)
-	}
-	if strings.Contains(string(got), "walhook.api_credential") || strings.Contains(string(got), "SQLSTATE") {
-		s.Errorf("%s %s shows the inside: %s", method, path, got)
-	}
-	s.validate(request, response, body, got)
-	return answer{response.StatusCode, response.Header, string(got)}
+	return got
 }
 
 func (s *site) validate(request *http.Request, response *http.Response, body string, got []byte) {

@@ -39,6 +39,10 @@ func listWebhooks(r *request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	event, err := r.event(query)
+	if err != nil {
+		return reply{}, err
+	}
 	var after int64
 	if cursor := query.Get("cursor"); cursor != "" {
 		if err := readCursor(cursor, &after); err != nil {
@@ -48,10 +52,10 @@ func listWebhooks(r *request) (reply, error) {
 	rows, err := r.tx.Query(r.Context(), `
 		select w.id, row_to_json(w)
 		  from walhook.api_webhook w
-		 where w.id > $1 and ($2 = '' or w.url = $2) and ($3 = '' or w.event_type = (select walhook.event_name(walhook.known_event(nullif($3, '')))))
+		 where w.id > $1 and ($2 = '' or w.url = $2) and ($3 = '' or w.event_type = $3)
 		   and ($4 = '' or w.assessment_id = $4)
 		 order by w.id limit $5`,
-		after, query.Get("url"), query.Get("event_type"), query.Get("assessment_id"), limit+1)
+		after, query.Get("url"), event, query.Get("assessment_id"), limit+1)
 	if err != nil {
 		return reply{}, fmt.Errorf("list webhooks: %w", err)
 	}
@@ -135,21 +139,8 @@ func changeWebhook(r *request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if match := r.Header.Get("If-Match"); match != "" {
-		// Nobody changes it between the comparison and the change.
-		if _, err := r.tx.Exec(r.Context(), "select from walhook.visible_webhook v where v.id = $1 for update", id); err != nil {
-			return reply{}, fmt.Errorf("lock webhook: %w", err)
-		}
-		_, header, err := r.webhook(id)
-		if err != nil {
-			return reply{}, err
-		}
-		if !matches(match, header.Get("ETag")) {
-			return reply{}, problem{
-				Status: http.StatusPreconditionFailed,
-				Detail: "The webhook has changed since this ETag was read. GET it again, and decide anew.",
-			}
-		}
+	if err := r.checkMatch(id); err != nil {
+		return reply{}, err
 	}
 	if _, err := r.tx.Exec(r.Context(), `
 		update walhook.visible_webhook w
@@ -161,6 +152,30 @@ func changeWebhook(r *request) (reply, error) {
 	}
 	webhook, header, err := r.webhook(id)
 	return reply{status: http.StatusOK, header: header, body: webhook}, err
+}
+
+// checkMatch refuses to edit another state of the webhook than If-Match names, and keeps others from editing it until
+// the transaction ends.
+func (r *request) checkMatch(id int64) error {
+	match := r.Header.Get("If-Match")
+	if match == "" {
+		return nil
+	}
+	tag, err := r.tx.Exec(r.Context(), "select from walhook.visible_webhook v where v.id = $1 for update", id)
+	if err != nil {
+		return fmt.Errorf("lock webhook: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return nil // the edit itself says so
+	}
+	_, header, err := r.webhook(id)
+	if err == nil && !matches(match, header.Get("ETag")) {
+		err = problem{
+			Status: http.StatusPreconditionFailed,
+			Detail: "The webhook has changed since this ETag was read. GET it again, and decide anew.",
+		}
+	}
+	return err
 }
 
 // matches reports whether the header If-Match names the tag.
@@ -176,6 +191,9 @@ func matches(match, tag string) bool {
 func deleteWebhook(r *request) (reply, error) {
 	id, err := r.pathID("webhook")
 	if err != nil {
+		return reply{}, err
+	}
+	if err := r.checkMatch(id); err != nil {
 		return reply{}, err
 	}
 	if _, err := r.tx.Exec(r.Context(), "select walhook.delete_webhook($1)", id); err != nil {
