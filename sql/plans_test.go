@@ -119,7 +119,6 @@ func TestPlans(t *testing.T) {
 		"deliveries about a response":          deliveries(DeliveryFilter{ResponseID: "4711"}),
 		"failed deliveries about a response":   deliveries(DeliveryFilter{ResponseID: "4711", Status: Failed, WebhookID: 8}),
 		"deliveries of a minute":               deliveries(DeliveryFilter{Since: ago(2 * time.Minute), Until: ago(time.Minute)}),
-		"later deliveries of a few webhooks":   deliveries(DeliveryFilter{OfFew: true, After: page}),
 		"deliveries about a response of a few": deliveries(DeliveryFilter{OfFew: true, ResponseID: "4711"}),
 	} {
 		t.Run(name, func(t *testing.T) {
