@@ -207,7 +207,10 @@ func TestOtherOrganizations(t *testing.T) {
 	}
 	for _, c := range [][3]string{
 		{"POST", "/webhooks", `{"url": "https://example.com/", "event": "response.created"}`},
-		{"PATCH", "/webhooks/3", `{"ordered": false}`}, {"DELETE", "/webhooks/3", ""}, {"POST", "/webhooks/3/test", ""}, {"POST", "/webhooks/3/redeliver-failed", ""},
+		{"PATCH", "/webhooks/3", `{"ordered": false}`},
+		{"DELETE", "/webhooks/3", ""},
+		{"POST", "/webhooks/3/test", ""},
+		{"POST", "/webhooks/3/redeliver-failed", ""},
 	} {
 		s.refused(403, "It needs scope webhooks", reader, c[0], c[1], c[2])
 	}
