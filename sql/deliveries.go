@@ -23,6 +23,7 @@ type DeliveryFilter struct {
 // DeliveryStatus is a status in walhook.delivery_log.
 type DeliveryStatus string
 
+// A pending delivery is still tried; the others have ended.
 const (
 	Pending   DeliveryStatus = "pending"
 	Succeeded DeliveryStatus = "success"

@@ -80,7 +80,6 @@ func (a *api) problem(err error) problem {
 	status := map[string]int{
 		pgerrcode.InsufficientPrivilege:            http.StatusForbidden,
 		pgerrcode.NoDataFound:                      http.StatusNotFound,
-		pgerrcode.ObjectNotInPrerequisiteState:     http.StatusConflict,
 		pgerrcode.CheckViolation:                   http.StatusUnprocessableEntity,
 		pgerrcode.NotNullViolation:                 http.StatusUnprocessableEntity,
 		pgerrcode.InvalidParameterValue:            http.StatusUnprocessableEntity,
@@ -88,6 +87,9 @@ func (a *api) problem(err error) problem {
 	}[raised.Code]
 	if status == 0 || raised.Routine != "exec_stmt_raise" {
 		return problem{Status: http.StatusInternalServerError, Detail: "This failed for a reason that only the log of the console shows. Tell whoever runs walhook."}
+	}
+	if status == http.StatusNotFound && raised.ColumnName != "" {
+		status = http.StatusConflict // the thing is there, but lacks what is named
 	}
 	return problem{Status: status, Detail: raised.Message + ". " + advice(status, raised), Field: raised.ColumnName}
 }

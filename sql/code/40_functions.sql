@@ -46,7 +46,7 @@ begin
     select n.response_id into about from walhook.newest_responses(hook.assessment_id, hook.organization_id, null, 1) n;
     if about is null then
       raise exception 'no respondent matches webhook % yet', hook.id
-        using errcode = 'object_not_in_prerequisite_state',
+        using errcode = 'no_data_found', column = 'response_id',
               hint = format('Name a response yourself: SELECT walhook.test_webhook(%s, ''12345'');', hook.id);
     end if;
   elsif exists (select from walhook.attachment a where a.numeric_id)
@@ -104,7 +104,7 @@ begin
   perform walhook.check_api_key('{webhooks, admin}', hook.organization_id, format('there is no delivery %s', redeliver.delivery_id));
   if hook.id is null then
     raise exception 'webhook % of delivery % was deleted', old.webhook_id, redeliver.delivery_id
-      using errcode = 'object_not_in_prerequisite_state', hint = 'Create a new webhook. Deliveries of the deleted one cannot be sent through it.';
+      using errcode = 'no_data_found', column = 'webhook_id', hint = 'Create a new webhook. Deliveries of the deleted one cannot be sent through it.';
   end if;
 
   perform walhook.tell_what_waits(hook, old.kind = 2);
