@@ -3,6 +3,7 @@ package sql
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"walhook/testenv"
 )
@@ -48,6 +49,36 @@ func TestCreateWebhookOnce(t *testing.T) {
 	)
 	denied(t, as(t, database, "walhook_viewer"), "a viewer", create+"('https://example.com/', 'response.created')",
 		"select * from walhook.api_webhook", "select * from walhook.samples(null, null, 1)", "select walhook.delete_webhook(1)")
+}
+
+// Of two that create the same webhook at once, the second one waits for the first, and gets its webhook.
+func TestCreateWebhookAtOnce(t *testing.T) {
+	t.Parallel()
+	database := installed(t)
+	const create = "select id from walhook.create_webhook('https://example.com/', 'response.created')"
+	first, err := testenv.Connect(t, database).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id int64
+	if err := first.QueryRow(t.Context(), create).Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	second, ids := testenv.Connect(t, database), make(chan int64, 1)
+	go func() {
+		var id int64
+		_ = second.QueryRow(t.Context(), create).Scan(&id)
+		ids <- id
+	}()
+	testenv.Eventually(t, time.Minute, "the second one waits", func() (bool, string) {
+		return len(ids) > 0 || testenv.Value[bool](t, database, "select exists (select from pg_locks l where l.pid = $1 and not l.granted)", int(second.PgConn().PID())), ""
+	})
+	if err := first.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if other := <-ids; other != id {
+		t.Errorf("webhooks %d and %d were created", id, other)
+	}
 }
 
 // A webhook that somebody deletes twice is gone. One that was never there, or was another organization's, is not.
