@@ -35,7 +35,6 @@ type Server struct {
 	handler  http.Handler
 	pages    *pages
 	sessions *scs.SessionManager
-	store    *memstore.MemStore
 	logins   *logins
 	throttle *throttle
 	pool     *pgxpool.Pool // of the console's own role
@@ -58,10 +57,11 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		cfg.URL = localURL(listener.Addr())
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Log, listener: listener, pages: pages, sessions: scs.New(), store: memstore.New(), logins: newLogins(),
+		cfg: cfg, log: cfg.Log, listener: listener, pages: pages, sessions: scs.New(), logins: newLogins(),
 		throttle: newThrottle(), stopping: make(chan struct{}),
 	}
-	s.sessions.Store, s.sessions.HashTokenInStore = s.store, true
+	// Its cleanup runs as long as the process: the library's way to stop it races with its start.
+	s.sessions.Store, s.sessions.HashTokenInStore = memstore.New(), true
 	s.sessions.IdleTimeout, s.sessions.Lifetime = sessionIdle, sessionLife
 	s.sessions.Cookie.Name, s.sessions.Cookie.Persist = "walhook", false
 	if s.https() {
@@ -124,7 +124,6 @@ func (s *Server) URL() string { return s.cfg.URL.String() }
 func (s *Server) https() bool { return s.cfg.URL.Scheme == "https" }
 
 func (s *Server) close() {
-	s.store.StopCleanup()
 	s.logins.close()
 	if s.pool != nil {
 		s.pool.Close()

@@ -69,9 +69,9 @@ func TestAdministrationRecipes(t *testing.T) {
 		"select log_successes from walhook.webhook where id = 2": "f",
 		// Local times, each with the same time as timestamptz beside it.
 		`select string_agg(distinct table_name, ' ' order by table_name) from information_schema.columns
-		  where table_schema = 'walhook' and data_type = 'timestamp without time zone'`: "delivery_attempt delivery_log endpoint_health pending visible_delivery",
+		  where table_schema = 'walhook' and data_type = 'timestamp without time zone'`: "delivery_attempt delivery_log delivery_request endpoint_health pending visible_delivery webhook_health",
 		`select count(*) from information_schema.columns where table_schema = 'walhook' and data_type = 'timestamp with time zone'
-		    and table_name in ('delivery_attempt', 'delivery_log', 'endpoint_health', 'pending') and column_name not like '%\_tz'`: "0",
+		    and table_name in ('delivery_attempt', 'delivery_log', 'delivery_request', 'endpoint_health', 'pending', 'webhook_health') and column_name not like '%\_tz'`: "0",
 		"select pg_get_function_result('walhook.explain(text)'::regprocedure) like '% next_attempt_at timestamp without time zone%'": "t",
 		"select enabled, time_zone from walhook.settings": "t|Europe/Berlin",
 		"select string_agg(rolname, ' ' order by rolname) from pg_roles where pg_has_role(rolname, 'walhook_viewer', 'member') and rolname = 'vic'": "vic",
