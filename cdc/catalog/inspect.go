@@ -22,8 +22,7 @@ type Table struct {
 	Columns      map[string]uint32
 	Modifiers    map[string]int32 // of the columns' types; -1: none
 	Types        map[string]condition.Type
-	Generated    map[string]bool   // generated columns
-	Defaults     map[string]string // the columns' default expressions
+	Generated    map[string]bool // generated columns
 	PrimaryKey   []string
 	Uniques      [][]string // columns of each valid unique index over plain columns that is not deferrable
 	ImmediateSQL string     // statement that replaces a deferrable primary key; empty: there is none
@@ -109,7 +108,7 @@ func (t *Table) measure(ctx context.Context, conn *pgx.Conn) error {
 // InspectTable reads a table from the catalog. It returns nil if no table has that name. It does not wait for locks
 // on the table.
 func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*Table, error) {
-	t := &Table{Name: name, Columns: map[string]uint32{}, Modifiers: map[string]int32{}, Generated: map[string]bool{}, Defaults: map[string]string{}, Types: map[string]condition.Type{}}
+	t := &Table{Name: name, Columns: map[string]uint32{}, Modifiers: map[string]int32{}, Generated: map[string]bool{}, Types: map[string]condition.Type{}}
 	err := conn.QueryRow(ctx, `
 		select c.oid, c.relkind::text, c.relpersistence::text, pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'usage'),
 		       (`+partitionTree("c.oid")+`
@@ -144,8 +143,6 @@ func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*Table, e
 func (t *Table) readColumns(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `
 		select a.attname::text, b.oid, a.atttypmod, a.attgenerated <> '',
-		       coalesce((select pg_catalog.pg_get_expr(d.adbin, d.adrelid) from pg_catalog.pg_attrdef d
-		                  where d.adrelid = a.attrelid and d.adnum = a.attnum and a.attgenerated = ''), ''),
 		       pg_catalog.format_type(a.atttypid, a.atttypmod), b.typtype::text,
 		       array(select e.enumlabel::text from pg_catalog.pg_enum e where e.enumtypid = b.oid order by e.enumsortorder),
 		       coalesce(c.oid, 0), coalesce(c.collname::text, ''), coalesce(c.collisdeterministic, true),
@@ -171,14 +168,13 @@ func (t *Table) readColumns(ctx context.Context, conn *pgx.Conn) error {
 	}
 	var (
 		column, kind string
-		byDefault    string
 		modifier     int32
 		generated    bool
 		of           condition.Type
 		collation    condition.Collation
 	)
 	_, err = pgx.ForEachRow(rows, []any{
-		&column, &of.OID, &modifier, &generated, &byDefault, &of.Name, &kind, &of.Labels,
+		&column, &of.OID, &modifier, &generated, &of.Name, &kind, &of.Labels,
 		&collation.OID, &collation.Name, &collation.Deterministic, &collation.Bytewise,
 	}, func() error {
 		of := of
@@ -186,9 +182,6 @@ func (t *Table) readColumns(ctx context.Context, conn *pgx.Conn) error {
 		if collation.OID != 0 {
 			collation := collation
 			of.Collation = &collation
-		}
-		if byDefault != "" {
-			t.Defaults[column] = byDefault
 		}
 		t.Columns[column], t.Modifiers[column], t.Generated[column], t.Types[column] = of.OID, modifier, generated, of
 		return nil

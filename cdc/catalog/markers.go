@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 
 	"walhook/cdc"
@@ -40,7 +41,7 @@ func (p *Preflight) checkLists(marker cdc.MappedMarker) {
 }
 
 // checkDefault warns of a marker that is set as soon as a row is inserted without naming the marker's columns.
-func (p *Preflight) checkDefault(marker cdc.MappedMarker, bound *condition.Bound) error {
+func (p *Preflight) checkDefault(marker cdc.MappedMarker, bound *condition.Bound, defaults map[string]string) error {
 	event := map[cdc.MarkerKind]cdc.EventType{cdc.StartedMarker: cdc.Started, cdc.FinishedMarker: cdc.Completed}
 	fires, exists := event[marker.Kind]
 	if !exists {
@@ -49,7 +50,7 @@ func (p *Preflight) checkDefault(marker cdc.MappedMarker, bound *condition.Bound
 	var set []string
 	truth, err := bound.Eval(func(column int) condition.Text {
 		name := bound.Columns()[column]
-		byDefault, exists := p.Respondent.Defaults[name]
+		byDefault, exists := defaults[name]
 		if !exists {
 			return condition.Text{Null: true}
 		}
@@ -101,6 +102,40 @@ func withoutCasts(expression string) string {
 	})
 }
 
+// readDefaults returns the default expressions of the table's columns.
+func readDefaults(ctx context.Context, source *pgx.Conn, t *Table) (map[string]string, error) {
+	defaults := map[string]string{}
+	var column, expression string
+	err := readExpressions(ctx, source, `
+		select a.attname::text, pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+		  from pg_catalog.pg_attrdef d
+		  join pg_catalog.pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum and a.attgenerated = ''
+		 where d.adrelid = $1`, []any{t.OID}, []any{&column, &expression}, func() error {
+		defaults[column] = expression
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up the defaults of %s: %w", t.Name.Display(), err)
+	}
+	return defaults, nil
+}
+
+// readExpressions runs a query that displays expressions, for which recent servers lock the table. If another session has
+// locked it, there are no rows.
+func readExpressions(ctx context.Context, source *pgx.Conn, query string, args, columns []any, row func() error) error {
+	work := &pgx.Batch{}
+	work.Queue("select pg_catalog.set_config('lock_timeout', '500ms', true)")
+	work.Queue(query, args...).Query(func(rows pgx.Rows) error {
+		_, err := pgx.ForEachRow(rows, columns, row)
+		return err
+	})
+	err := source.SendBatch(ctx, work).Close()
+	if cdc.SQLState(err) == pgerrcode.LockNotAvailable {
+		err = nil
+	}
+	return err
+}
+
 // valueChecks are the CHECK constraints on one column alone that a condition can express.
 type valueChecks []struct {
 	name  string
@@ -110,20 +145,16 @@ type valueChecks []struct {
 // readValueChecks reads the constraints of a column and of its domain. Nothing is evaluated on the server, since that
 // would run functions of other people.
 func readValueChecks(ctx context.Context, source *pgx.Conn, t *Table, column string) (checks valueChecks, err error) {
-	rows, err := source.Query(ctx, `
-		select k.conname::text, pg_catalog.pg_get_expr(k.conbin, k.conrelid), k.contypid <> 0
-		  from pg_catalog.pg_attribute a
-		  join pg_catalog.pg_constraint k on k.contype = 'c'
-		   and (k.conrelid = a.attrelid and k.conkey = array[a.attnum] or k.contypid = a.atttypid and k.contypid <> 0)
-		 where a.attrelid = $1 and a.attname = $2 order by 1`, t.OID, column)
-	if err != nil {
-		return nil, fmt.Errorf("look up the constraints of column %q: %w", column, err)
-	}
 	var name, expression string
 	var ofDomain bool
 	typed := t.Types[column]
 	typed.Collation = nil
-	_, err = pgx.ForEachRow(rows, []any{&name, &expression, &ofDomain}, func() error {
+	err = readExpressions(ctx, source, `
+		select k.conname::text, pg_catalog.pg_get_expr(k.conbin, k.conrelid), k.contypid <> 0
+		  from pg_catalog.pg_attribute a
+		  join pg_catalog.pg_constraint k on k.contype = 'c'
+		   and (k.conrelid = a.attrelid and k.conkey = array[a.attnum] or k.contypid = a.atttypid and k.contypid <> 0)
+		 where a.attrelid = $1 and a.attname = $2 order by 1`, []any{t.OID, column}, []any{&name, &expression, &ofDomain}, func() error {
 		shown := column
 		if ofDomain {
 			shown = "VALUE"

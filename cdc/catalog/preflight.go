@@ -416,6 +416,10 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 // not have, which is mostly a typo.
 func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Mapping, publish string) error {
 	shown := p.Respondent.Name.Display()
+	defaults, err := readDefaults(ctx, source, p.Respondent)
+	if err != nil {
+		return err
+	}
 	for _, marker := range m.Markers() {
 		if marker.IsZero() {
 			continue
@@ -438,7 +442,7 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 					"where the outcome depends on such a value, it stays as it was", marker.Variable, strings.Join(long, ", ")),
 				fullIdentityAdvice(p.Respondent, publish))
 		}
-		if err := p.checkDefault(marker, bound); err != nil {
+		if err := p.checkDefault(marker, bound, defaults); err != nil {
 			return err
 		}
 		if len(marker.Values) == 0 {
