@@ -38,7 +38,7 @@ func readSecretFiles() error {
 			err = path.Err
 		}
 		if err != nil {
-			return bad("a file to read: " + err.Error())
+			return bad("a file that can be read: " + err.Error())
 		}
 		value := strings.TrimRight(string(content), "\r\n")
 		if value == "" || strings.ContainsAny(value, "\x00") {
@@ -86,7 +86,7 @@ func (c *Config) checkConsole() error {
 		}
 	}
 	if http.CanonicalHeaderKey(c.ProxyGroupsHeader) == http.CanonicalHeaderKey(c.ProxyUserHeader) {
-		return bad("PROXY_GROUPS_HEADER", quoted(c.ProxyGroupsHeader), "another header than WALHOOK_PROXY_USER_HEADER")
+		return bad("PROXY_GROUPS_HEADER", quoted(c.ProxyGroupsHeader), "a header other than WALHOOK_PROXY_USER_HEADER")
 	}
 	return nil
 }
@@ -104,8 +104,8 @@ func (c *Config) checkForConsole() error {
 	case console.LoginOIDC:
 		for _, v := range []struct{ name, value, accepted string }{
 			{"OIDC_ISSUER", c.OIDCIssuer, "WALHOOK_CONSOLE_LOGIN=oidc needs the address of the provider"},
-			{"OIDC_CLIENT_ID", c.OIDCClientID, "WALHOOK_CONSOLE_LOGIN=oidc needs what the provider calls the console"},
-			{"OIDC_CLIENT_SECRET", c.OIDCClientSecret, "WALHOOK_CONSOLE_LOGIN=oidc needs the secret that the provider gave the console"},
+			{"OIDC_CLIENT_ID", c.OIDCClientID, "WALHOOK_CONSOLE_LOGIN=oidc needs the console's client ID at the provider"},
+			{"OIDC_CLIENT_SECRET", c.OIDCClientSecret, "WALHOOK_CONSOLE_LOGIN=oidc needs the console's client secret at the provider"},
 		} {
 			if v.value == "" {
 				return missing(v.name, v.accepted)

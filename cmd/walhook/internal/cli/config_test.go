@@ -245,7 +245,7 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		{"OIDC_GROUPS_CLAIM", " ", `" "`, "name of a claim", ""},
 		{"PROXY_NETWORKS", "10.0.0.0/33", "10.0.0.0/33", "CIDR", ""},
 		{"PROXY_USER_HEADER", "X Forwarded", "X Forwarded", "name of a header", ""},
-		{"PROXY_GROUPS_HEADER", "x-forwarded-user", "x-forwarded-user", "another header than WALHOOK_PROXY_USER_HEADER", ""},
+		{"PROXY_GROUPS_HEADER", "x-forwarded-user", "x-forwarded-user", "a header other than WALHOOK_PROXY_USER_HEADER", ""},
 		{"LOG_LEVEL", "loud", "loud", "debug", ""},
 		{"LOG_FORMAT", "xml", "xml", "json", ""},
 	}

@@ -13,21 +13,21 @@ func newConsoleCommand(env *Environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "console",
 		Short: "Serve the administrators' page and the HTTP API",
-		Long: `Serves a page on which administrators add webhooks, test them, read the delivery log and change the settings, and the HTTP API
-under /api/v1. It runs until SIGTERM, SIGINT or SIGHUP, beside the daemon or elsewhere, in any number. It connects to the store
-alone: WALHOOK_STORE_URL, or else WALHOOK_DATABASE_URL.
+		Long: `Serves a page on which administrators add webhooks, test them, read the delivery log and change the settings. Also serves the
+HTTP API under /api/v1. It runs until SIGTERM, SIGINT or SIGHUP, beside the daemon or elsewhere, in any number of copies. It
+connects only to the store: WALHOOK_STORE_URL or, if that is not set, WALHOOK_DATABASE_URL.
 
-PostgreSQL decides who may do what. Members of walhook_admin change webhooks and settings, members of walhook_viewer see them
-without URLs, headers and secrets, and nobody else enters. WALHOOK_CONSOLE_LOGIN says how people sign in:
+PostgreSQL decides who may do what. Members of walhook_admin can change webhooks and settings. Members of walhook_viewer see
+them without URLs, headers and secrets. Nobody else can sign in. WALHOOK_CONSOLE_LOGIN is how people sign in:
 
   database  with a PostgreSQL role of the store and its password. Each person acts as their own role.
   oidc      with OpenID Connect, at WALHOOK_OIDC_ISSUER. WALHOOK_ADMIN_GROUPS and WALHOOK_VIEWER_GROUPS name the groups.
-  proxy     with the headers of a reverse proxy, which are believed from WALHOOK_PROXY_NETWORKS alone. The groups are the same.
+  proxy     with the headers of a reverse proxy, trusted only from WALHOOK_PROXY_NETWORKS. The groups are set as for oidc.
 
-With oidc and proxy, and for the API, the role of the URL must be a member of walhook_admin: GRANT walhook_admin TO ...;
+With oidc and proxy, and for the API, the role in the store's URL must be a member of walhook_admin: GRANT walhook_admin TO ...;
 
-WALHOOK_CONSOLE_LISTEN is the address, http://127.0.0.1:8464 by default. Behind a proxy that serves https, set
-WALHOOK_CONSOLE_URL to the public address. /healthz answers as long as the process lives. To try it without a database:
+It listens on WALHOOK_CONSOLE_LISTEN, 127.0.0.1:8464 by default. Behind a proxy that serves https, set WALHOOK_CONSOLE_URL to
+the public address. /healthz answers as long as the process is alive. To try the console without a database:
 walhook demo --console.`,
 		Example: "  WALHOOK_STORE_URL=postgres://walhook_console@db/app walhook console",
 		Args:    cobra.NoArgs,

@@ -29,8 +29,8 @@ receiver and the daemon, and plays respondents through created, started, complet
 that it became, and the delivery log. Takes about ten seconds and leaves nothing behind. It reads no WALHOOK_ variable; PGBIN,
 if set, is the folder with initdb and postgres.
 
-With --console it then stays until Ctrl-C: the console serves the administrators' page for it, at an address that it prints with a
-way in that works once, and respondents keep coming.`,
+With --console it then keeps running until Ctrl-C, with new respondents every few seconds, and serves the administrators' page.
+It prints a link to the page that signs you in once.`,
 		Example: "  walhook demo --console",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -18,14 +18,14 @@ func newPreviewCommand(env *Environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "preview",
 		Short: "Show what the mapping makes of the rows that exist; changes nothing",
-		Long: `Reads the rows that exist with the mapping of the WALHOOK_ variables, and shows what attach would make of them: how many are no
-responses, created only, started and finished; the most frequent values of each marker's columns, and whether they count as set; finish
-stamps that are NULL or shared; rows that look wrong; some rows of each kind; and what the next writes would fire.
+		Long: `Reads the existing rows with the mapping of the WALHOOK_ variables, and shows what attach would make of them: how many are not
+responses, only created, started or finished; the most frequent values of each marker's columns, and whether they count as set;
+finish stamps that are NULL or shared; rows that look wrong; some rows of each kind; and what the next writes would fire.
 
-It changes nothing, and needs neither a store nor a slot: SELECT on the mapped columns is enough. Of a large table it reads about
-100,000 rows, for 30 seconds at most, and says which share that is. The counts are those of the rows that were read.
+It changes nothing, and needs neither a store nor a slot: SELECT on the mapped columns is enough. It reads for at most 30
+seconds, and of a large table only about 100,000 rows. It says which share that is. All counts are of the rows that were read.
 
-What it prints contains ids and values of the mapped columns; long values are cut.
+The output contains ids and values of the mapped columns; long values are truncated.
 
 --json prints one object, which docs/reference/preview.md describes.`,
 		Example: "  WALHOOK_STARTED=page WALHOOK_FINISHED='status=done|closed' WALHOOK_FINISH_STAMP=submitted_at walhook preview",
