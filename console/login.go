@@ -133,14 +133,14 @@ func (s *Server) refuseEntry(w http.ResponseWriter, r *http.Request, err error) 
 	revoked := errors.Is(err, errNoMember) || isLoginRefused(err)
 	switch {
 	case s.cfg.Login == LoginProxy && revoked:
-		s.fail(w, r, nil, &refusal{status: http.StatusForbidden, sentence: "You may not enter: you are in no group that WALHOOK_ADMIN_GROUPS or WALHOOK_VIEWER_GROUPS names.", err: err})
+		s.fail(w, r, nil, &refusal{status: http.StatusForbidden, sentence: "You may not sign in: you are in no group that WALHOOK_ADMIN_GROUPS or WALHOOK_VIEWER_GROUPS lists.", err: err})
 		return
 	case s.cfg.Login == LoginProxy:
 		s.fail(w, r, nil, err)
 		return
 	case revoked:
 		s.endSession(r)
-		s.sessions.Put(r.Context(), "said", "Your role may no longer enter. Ask an administrator of the database.")
+		s.sessions.Put(r.Context(), "said", "Your role may no longer enter. Ask a database administrator.")
 	case !errors.Is(err, errSignedOut):
 		s.fail(w, r, nil, err)
 		return

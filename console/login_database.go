@@ -57,10 +57,10 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		return
 	case errors.Is(err, errNoMember):
 		attempt.succeeded()
-		refuse(http.StatusForbidden, "This role is a member of neither walhook_admin nor walhook_viewer. An administrator of the database grants one of them.")
+		refuse(http.StatusForbidden, "This role is a member of neither walhook_admin nor walhook_viewer. Ask a database administrator to grant one of them.")
 		return
 	case errors.Is(err, errNoPasswordAsked):
-		refuse(http.StatusForbidden, "The database asks this role for no password (pg_hba.conf), so anybody could sign in with it. Let the database ask for one.")
+		refuse(http.StatusForbidden, "The database asks this role for no password (pg_hba.conf), so anybody could sign in with it. Require one, for example by scram-sha-256.")
 		return
 	default:
 		s.log.Error("sign-in failed", "role", role, "error", err)
@@ -102,7 +102,7 @@ func (s *Server) databaseLogin(r *http.Request, role, password string) (*login, 
 // enterByKey lets in whoever has the key that works once, as the role of the store's URL.
 func (s *Server) enterByKey(w http.ResponseWriter, r *http.Request, key string) {
 	if s.cfg.OneTimeKey == "" || subtle.ConstantTimeCompare([]byte(key), []byte(s.cfg.OneTimeKey)) == 0 || !s.keyUsed.CompareAndSwap(false, true) {
-		s.sessions.Put(r.Context(), "said", "This way in has been used, or never was one.")
+		s.sessions.Put(r.Context(), "said", "This link has already been used, or is not valid.")
 		http.Redirect(w, r, "/login", http.StatusSeeOther)
 		return
 	}

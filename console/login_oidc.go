@@ -88,14 +88,14 @@ func (s *Server) oidcCallback(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if code := query.Get("error"); code != "" {
-		refuse("The sign-in provider refused.", fmt.Errorf("the provider answered %q: %.200q", code, query.Get("error_description")))
+		refuse("The sign-in provider refused the request.", fmt.Errorf("the provider answered %q: %.200q", code, query.Get("error_description")))
 		return
 	}
 	entry, err := s.oidc.exchange(r.Context(), query.Get("code"), nonce, verifier)
 	var refused *refusal
 	switch {
 	case errors.Is(err, errNoMember):
-		refuse("You may not enter: you are in no group that WALHOOK_ADMIN_GROUPS or WALHOOK_VIEWER_GROUPS names.", err)
+		refuse("You may not sign in: you are in no group that WALHOOK_ADMIN_GROUPS or WALHOOK_VIEWER_GROUPS lists.", err)
 		return
 	case errors.As(err, &refused):
 		s.fail(w, r, nil, err)
@@ -240,14 +240,14 @@ func (o *oidcSession) ask(ctx context.Context) error {
 		return &refusal{status: http.StatusServiceUnavailable, sentence: "The sign-in provider does not answer at the moment. Try again soon.", err: err}
 	}
 	if err != nil {
-		return fmt.Errorf("ask the provider about the person: %w", err)
+		return fmt.Errorf("request the person's claims from the provider: %w", err)
 	}
 	claims := map[string]any{}
 	if err := info.Claims(&claims); err != nil {
-		return fmt.Errorf("read what the provider says of the person: %w", err)
+		return fmt.Errorf("read the person's claims: %w", err)
 	}
 	if info.Subject != o.subject {
-		return errors.New("the provider answered about somebody else")
+		return errors.New("the provider sent the claims of somebody else")
 	}
 	groups, found := o.login.groups(claims)
 	if !found {

@@ -50,14 +50,14 @@ func (s *Server) clientAddress(r *http.Request) string {
 // proxyPerson returns whom the proxy's headers name. A header that comes twice may be the browser's beside the proxy's, and is refused.
 func (s *Server) proxyPerson(r *http.Request) (*person, error) {
 	if !s.fromProxy(peer(r)) {
-		return nil, &refusal{status: http.StatusForbidden, sentence: "This console is entered through its proxy. Your address is none that WALHOOK_PROXY_NETWORKS names."}
+		return nil, &refusal{status: http.StatusForbidden, sentence: "This console can only be entered through its proxy: your address is not in WALHOOK_PROXY_NETWORKS."}
 	}
 	users, groups := r.Header.Values(s.cfg.Proxy.UserHeader), r.Header.Values(s.cfg.Proxy.GroupsHeader)
 	if len(users) > 1 || len(groups) > 1 {
-		return nil, &refusal{status: http.StatusForbidden, sentence: "The proxy sent " + s.cfg.Proxy.UserHeader + " or " + s.cfg.Proxy.GroupsHeader + " twice. It must replace what the browser sends."}
+		return nil, &refusal{status: http.StatusForbidden, sentence: "The proxy sent " + s.cfg.Proxy.UserHeader + " or " + s.cfg.Proxy.GroupsHeader + " twice. It must replace those that the browser sends."}
 	}
 	if len(users) == 0 || strings.TrimSpace(users[0]) == "" {
-		return nil, &refusal{status: http.StatusForbidden, sentence: "The proxy did not say who you are, in " + s.cfg.Proxy.UserHeader + "."}
+		return nil, &refusal{status: http.StatusForbidden, sentence: "The proxy did not say who you are: it sent no " + s.cfg.Proxy.UserHeader + "."}
 	}
 	group := ""
 	if len(groups) == 1 {

@@ -137,11 +137,11 @@ func (f *filter) args(p *person) (a filterArgs, err error) {
 	}
 	a.event, a.status, a.response = optional(f.Event), optional(f.Status), optional(f.Response)
 	if a.status != nil && !slices.Contains([]string{"pending", "success", "failed"}, *a.status) {
-		return a, invalid("status", "The status is pending, success or failed.")
+		return a, invalid("status", "The status must be pending, success or failed.")
 	}
 	if f.Webhook != "" {
 		if a.webhook = number(f.Webhook); a.webhook == nil {
-			return a, invalid("webhook", "Write the webhook's id, a number.")
+			return a, invalid("webhook", "Enter the webhook's id, a number.")
 		}
 	}
 	if f.HTTPStatus != "" {
@@ -169,7 +169,7 @@ func (p *person) moment(column, typed string) (*time.Time, error) {
 			return &t, nil
 		}
 	}
-	return nil, invalid(column, "Write a time such as 2026-01-31T15:00.")
+	return nil, invalid(column, "Enter a time such as 2026-01-31T15:00.")
 }
 
 // pageKey is where a page of the log begins: after the delivery with this last attempt, local, and id.
@@ -367,15 +367,15 @@ func (s *Server) askRedeliverAll(w http.ResponseWriter, r *http.Request, p *pers
 	if err != nil {
 		return err
 	}
-	what := failed + " failed deliveries are sent again, as new deliveries with the webhook-id of the first."
+	what := failed + " failed deliveries are sent again, as new deliveries with their original webhook-id."
 	switch failed {
 	case "0":
-		what = "Nothing that is filtered has failed, or it has been redelivered already."
+		what = "Nothing that matches the filters has failed, or all of it has been redelivered already."
 	case "1":
-		what = "1 failed delivery is sent again, as a new delivery with the webhook-id of the first."
+		what = "1 failed delivery is sent again, as a new delivery with its original webhook-id."
 	}
 	q := &question{
-		Sentences: []string{what, "Left out are tests, deliveries of deleted webhooks, and those whose redelivery has succeeded or is pending."},
+		Sentences: []string{what, "Tests, deliveries of deleted webhooks, and deliveries whose redelivery has succeeded or is pending are left out."},
 		Button:    "Redeliver all that failed", Action: "/deliveries/redeliver", Back: "/deliveries?" + f.query().Encode(),
 	}
 	if failed == "0" {

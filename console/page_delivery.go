@@ -54,7 +54,7 @@ func readDeliveryPage(ctx context.Context, p *person, id int64) (*deliveryData, 
 	return data, p.tx(ctx, func(tx pgx.Tx) error {
 		var err error
 		if data.D, err = readDelivery(ctx, tx, id); errors.Is(err, pgx.ErrNoRows) {
-			return notFound(fmt.Sprintf("There is no delivery %d. Old entries of the log may have been dropped, and successes of some webhooks are not logged.", id))
+			return notFound(fmt.Sprintf("There is no delivery %d. Old log entries may have been dropped, and some webhooks do not log successes.", id))
 		} else if err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func (s *Server) response(w http.ResponseWriter, r *http.Request, p *person) err
 func (s *Server) showResponse(w http.ResponseWriter, r *http.Request, p *person, id string) error {
 	data := &responseData{ID: id}
 	if strings.ContainsRune(id, 0) {
-		return notFound("No response has such an id.")
+		return notFound("No response has this id.")
 	}
 	err := p.tx(r.Context(), func(tx pgx.Tx) error {
 		rows, err := tx.Query(r.Context(), `select event_type, happened, webhook_id, host, matched, reason, delivery_id, status, attempts, error, next_attempt_at_tz

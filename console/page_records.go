@@ -242,7 +242,7 @@ func (s *Server) keys(w http.ResponseWriter, r *http.Request, p *person) error {
 func (s *Server) showKeys(w http.ResponseWriter, r *http.Request, p *person, refused error, data *keysData) error {
 	data.Zone = p.zone.name
 	data.Scopes = []choice{
-		{"webhooks", "webhooks: reads everything, writes webhooks"}, {"read", "read: changes nothing"}, {"admin", "admin: writes webhooks and settings of all organizations"},
+		{"webhooks", "webhooks: reads everything, changes webhooks"}, {"read", "read: changes nothing"}, {"admin", "admin: changes webhooks of all organizations, and settings"},
 	}
 	err := p.tx(r.Context(), func(tx pgx.Tx) error {
 		rows, err := tx.Query(r.Context(), `select id, name, prefix, organization_id, scope, created_at, created_by, expires_at, last_used_at, revoked_at
@@ -292,7 +292,7 @@ func (s *Server) askRevoke(w http.ResponseWriter, r *http.Request, p *person) er
 		return err
 	}
 	return s.ask(w, r, p, "Revoke "+name+"?", &question{
-		Sentences: []string{"Requests with the key " + prefix + "… are refused from now on.", "Webhooks that were created with it stay.", "A revoked key cannot be made valid again."},
+		Sentences: []string{"Requests with the key " + prefix + "… are refused from now on.", "Webhooks that were created with it stay.", "A revoked key cannot be restored."},
 		Button:    "Revoke key", Action: r.URL.Path, Back: "/keys", Danger: true,
 	})
 }

@@ -143,10 +143,10 @@ func parseHeaders(lines string) (object []byte, fault error) {
 		}
 		name, value, ok := strings.Cut(line, ":")
 		if name = strings.TrimSpace(name); !ok || name == "" {
-			return nil, invalid("headers", "Write each header in a line of its own, as Name: value.")
+			return nil, invalid("headers", "Write each header on a line of its own, as Name: value.")
 		}
 		if _, twice := headers[name]; twice {
-			return nil, invalid("headers", "A header is there twice. Each name may be there once.")
+			return nil, invalid("headers", "A header appears twice. Each name may appear only once.")
 		}
 		headers[name] = strings.Trim(value, " ")
 	}
@@ -436,7 +436,7 @@ func (s *Server) askDelete(w http.ResponseWriter, r *http.Request, p *person) er
 			ends = pending + " ends as failed."
 		}
 		return &question{Sentences: []string{
-			"Nothing more is sent to " + host + " by this webhook.", ends, "The log keeps its deliveries, but they cannot be redelivered.",
+			"This webhook sends nothing more to " + host + ".", ends, "The log keeps its deliveries, but they cannot be redelivered.",
 		}, Button: "Delete webhook", Danger: true}
 	})
 }
@@ -458,7 +458,7 @@ func (s *Server) askRotate(w http.ResponseWriter, r *http.Request, p *person) er
 	return s.askAbout(w, r, p, "Rotate the secret of webhook %d?", func(host, _ string) *question {
 		return &question{Sentences: []string{
 			"A new secret is created and shown to you.",
-			"For 24 hours requests to " + host + " are signed with both secrets, so that the receiver can change over without losing any.",
+			"For 24 hours requests to " + host + " are signed with both secrets, so that the receiver can switch to the new one without losing any.",
 		}, Button: "Rotate secret"}
 	})
 }

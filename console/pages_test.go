@@ -245,7 +245,7 @@ func TestDeliveryLog(t *testing.T) {
 	b.get("/deliveries/redeliver?webhook=2").want(t, http.StatusOK, "30 failed deliveries are sent again", `name="webhook" value="2"`)
 	b.post("/deliveries/redeliver", url.Values{"webhook": {"2"}, "since": {"2000-01-01T00:00"}}).want(t, http.StatusSeeOther)
 	b.get("/deliveries?webhook=2").want(t, http.StatusOK, "30 deliveries are queued again.")
-	b.get("/deliveries/redeliver").want(t, http.StatusOK, "Nothing that is filtered has failed").lacks(t, `class="primary"`)
+	b.get("/deliveries/redeliver").want(t, http.StatusOK, "Nothing that matches the filters has failed").lacks(t, `class="primary"`)
 	again := b.post("/deliveries/8/redeliver", nil)
 	b.get(again.location).want(t, http.StatusOK, "Delivery 8 is queued again as this one.", "Redelivery of")
 }

@@ -84,9 +84,9 @@ func statusOf(code string) int {
 func asSentence(status int, message string) string {
 	switch {
 	case status == http.StatusForbidden && strings.HasPrefix(message, "permission denied"):
-		return "Your role may not do this. Only members of walhook_admin change anything."
+		return "Your role may not do this. Only members of walhook_admin can change anything."
 	case status == http.StatusServiceUnavailable:
-		return "The store took too long, or does not take changes at the moment. Try again, or ask for less."
+		return "The store took too long, or does not accept changes at the moment. Try again, or ask for less."
 	case message == "":
 		return message
 	}

@@ -228,7 +228,7 @@ func localPath(to string) string {
 
 // fail answers with an error as a page.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, p *person, err error) {
-	refused := &refusal{status: http.StatusInternalServerError, sentence: "Something went wrong here. The console's log says what.", err: err}
+	refused := &refusal{status: http.StatusInternalServerError, sentence: "Something went wrong. The console's log has the reason.", err: err}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
 		refused = &refusal{status: http.StatusRequestEntityTooLarge, sentence: "The form is too large."}

@@ -101,9 +101,9 @@ func (s *Server) checkRole(ctx context.Context) error {
 		where not coalesce(pg_has_role(to_regrole(g.name), 'member'), false))`, []string{roleAdmin, roleViewer}).Scan(&role, &missing)
 	switch {
 	case err != nil:
-		s.log.Warn("store does not answer; pages say so until it does", "error", err)
+		s.log.Warn("store does not answer; pages report it until it does", "error", err)
 	case len(missing) > 0:
-		return fmt.Errorf("role %s may not act for the people who sign in: it is no member of %s; GRANT %s TO %s", role, strings.Join(missing, " and "),
+		return fmt.Errorf("role %s may not act for the people who sign in: it is not a member of %s; GRANT %s TO %s", role, strings.Join(missing, " and "),
 			strings.Join(missing, ", "), pgx.Identifier{role}.Sanitize())
 	}
 	return nil
