@@ -37,7 +37,7 @@ func credentialOf(r *http.Request) (credential, error) {
 	if authorization := r.Header.Get("Authorization"); authorization != "" {
 		scheme, token, _ := strings.Cut(authorization, " ")
 		if !strings.EqualFold(scheme, "Bearer") {
-			return credential{}, unauthorized("The Authorization header has another scheme than Bearer. " + sendKey)
+			return credential{}, unauthorized("The Authorization header must use the scheme Bearer. " + sendKey)
 		}
 		sent = strings.TrimSpace(token)
 	}
@@ -45,7 +45,7 @@ func credentialOf(r *http.Request) (credential, error) {
 		return credential{}, unauthorized("The request has no API key. " + sendKey)
 	}
 	if !wellFormed.MatchString(sent) {
-		return credential{}, unauthorized("This is no API key of walhook. " + sendKey)
+		return credential{}, unauthorized("This is not an API key of walhook. " + sendKey)
 	}
 	return credential{prefix: sent[:12], hash: sha256.Sum256([]byte(sent))}, nil
 }

@@ -68,14 +68,14 @@ func (r *request) fields(known map[string]kind, aliases map[string]string) (map[
 		}
 		as, ok := known[name]
 		if !ok {
-			return nil, problem{Status: http.StatusBadRequest, Field: sent, Detail: fmt.Sprintf("The field %q is not known. Known are %s.", sent, names(known))}
+			return nil, problem{Status: http.StatusBadRequest, Field: sent, Detail: fmt.Sprintf("The field %q is not known. Known fields are %s.", sent, names(known))}
 		}
 		field, err := readField(sent, value, as)
 		if err != nil {
 			return nil, err
 		}
 		if other, twice := fields[name]; twice && other != field {
-			return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The body has %q twice, under different names. Send one.", name)}
+			return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The body has %q twice, under different names. Send only one.", name)}
 		}
 		fields[name] = field
 	}
@@ -105,18 +105,18 @@ func readField(name string, raw json.RawMessage, as kind) (any, error) {
 	switch as {
 	case text:
 		if _, ok := value.(string); !ok {
-			return nil, wrong("a text")
+			return nil, wrong("a string")
 		}
 	case id:
 		switch value.(type) {
 		case string:
 		case float64: // has not all digits of the number
 			if !integer.Match(raw) {
-				return nil, wrong("a text or an integer")
+				return nil, wrong("a string or an integer")
 			}
 			return string(raw), nil
 		default:
-			return nil, wrong("a text or an integer")
+			return nil, wrong("a string or an integer")
 		}
 	case boolean:
 		if _, ok := value.(bool); !ok {
@@ -131,17 +131,17 @@ func readField(name string, raw json.RawMessage, as kind) (any, error) {
 func (r *request) query(known ...string) (url.Values, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, badRequest("The query of the address cannot be read. Percent-encode its values.")
+		return nil, badRequest("The query string cannot be read. Percent-encode its values.")
 	}
 	for name, all := range values {
 		switch {
 		case !slices.Contains(known, name):
 			return nil, problem{
 				Status: http.StatusBadRequest, Field: name,
-				Detail: fmt.Sprintf("The parameter %q is not known. Known are %s.", name, strings.Join(known, ", ")),
+				Detail: fmt.Sprintf("The parameter %q is not known. Known parameters are %s.", name, strings.Join(known, ", ")),
 			}
 		case len(all) > 1:
-			return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The parameter %q is there twice. Send one.", name)}
+			return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The parameter %q appears twice. Send it once.", name)}
 		case !utf8.ValidString(all[0]) || strings.ContainsRune(all[0], 0):
 			return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The parameter %q has characters that no value has.", name)}
 		}

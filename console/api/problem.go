@@ -44,7 +44,7 @@ func notFound(what string) problem {
 func notAllowed(methods ...string) problem {
 	allowed := strings.Join(methods, ", ")
 	return problem{
-		Status: http.StatusMethodNotAllowed, Detail: "This path takes only " + allowed + ".", header: http.Header{"Allow": {allowed}},
+		Status: http.StatusMethodNotAllowed, Detail: "This path accepts only " + allowed + ".", header: http.Header{"Allow": {allowed}},
 	}
 }
 
@@ -75,7 +75,7 @@ func (a *api) problem(err error) problem {
 	case pgerrcode.QueryCanceled, pgerrcode.LockNotAvailable, pgerrcode.DeadlockDetected:
 		return retryAfter(http.StatusServiceUnavailable, 5*time.Second, "The store did not answer in time. Try again, or ask for less.")
 	case pgerrcode.UntranslatableCharacter, pgerrcode.CharacterNotInRepertoire:
-		return problem{Status: http.StatusUnprocessableEntity, Detail: "A text has a character that the store cannot keep, such as U+0000. Leave it out."}
+		return problem{Status: http.StatusUnprocessableEntity, Detail: "A string has a character that the store cannot keep, such as U+0000. Leave it out."}
 	}
 	status := map[string]int{
 		pgerrcode.InsufficientPrivilege:            http.StatusForbidden,
@@ -86,7 +86,7 @@ func (a *api) problem(err error) problem {
 		pgerrcode.NullValueNotAllowedDataException: http.StatusUnprocessableEntity,
 	}[raised.Code]
 	if status == 0 || raised.Routine != "exec_stmt_raise" {
-		return problem{Status: http.StatusInternalServerError, Detail: "This failed for a reason that only the log of the console shows. Tell whoever runs walhook."}
+		return problem{Status: http.StatusInternalServerError, Detail: "The request failed. The console's log has the reason; tell whoever runs walhook."}
 	}
 	if status == http.StatusNotFound && raised.ColumnName != "" {
 		status = http.StatusConflict // the thing is there, but lacks what is named
@@ -101,7 +101,7 @@ func advice(status int, raised *pgconn.PgError) string {
 	}
 	switch status {
 	case http.StatusNotFound:
-		return "The list shows what the key may see."
+		return "GET /webhooks and GET /deliveries list what the key may see."
 	case http.StatusConflict:
 		return `To test without a response that matches, name one: {"response_id": "12345"}.`
 	default:
