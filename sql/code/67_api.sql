@@ -56,8 +56,8 @@ begin
 end
 $$;
 comment on function walhook.create_webhook(text, text, text, text, text, jsonb, boolean) is
-  'Creates a webhook with a new signing secret, and returns its id and the secret. If there is one with the same URL, event, assessment and organization '
-  'already, created by the same API key (or by a person, if this is one), returns its id and no secret, and changes nothing.';
+  'Creates a webhook with a new signing secret, and returns its id and the secret. If the same API key (or, without a key, a person) has already created one with '
+  'the same URL, event, assessment and organization, returns its id and no secret, and changes nothing.';
 
 -- Whoever deletes a webhook twice wants it gone. That it was there, the change log says.
 create or replace function walhook.delete_webhook(id bigint) returns void

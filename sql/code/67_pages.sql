@@ -154,8 +154,9 @@ begin
 end
 $$;
 comment on function walhook.delivery_page(bigint, text, text, integer, text, timestamptz, timestamptz, timestamp, bigint, integer, integer) is
-  'Returns a page of walhook.delivery_log, newest first, filtered. For the next page pass delivered_at and delivery_id of the last row. If filters that no index '
-  'answers (an event type, an HTTP status of success) match too few of at_most entries, a last row without a status shows how far the search went: go on from it.';
+  'Returns a page of walhook.delivery_log, newest first, filtered. For the next page, pass delivered_at and delivery_id of the last row as before_time and '
+  'before_id. If filters that no index supports (an event type, an HTTP status of success) match too few of at_most entries to fill the page, an additional last '
+  'row without a status shows how far the search went: continue from it.';
 
 -- The first failure of each event and webhook whose redelivery has neither succeeded nor is pending.
 create or replace function walhook.failed_matching(webhook_id bigint, event_type text, http_status integer, response_id text,
@@ -189,7 +190,7 @@ as $$
     from walhook.failed_matching($1, $2, $3, $4, $5, $6, 10001)
 $$;
 comment on function walhook.count_failed(bigint, text, integer, text, timestamptz, timestamptz) is
-  'Returns how many deliveries walhook.redeliver_matching would send again. It counts to 10000.';
+  'Returns how many deliveries walhook.redeliver_matching would send again, counting up to 10000.';
 
 create or replace function walhook.redeliver_matching(webhook_id bigint default null, event_type text default null, http_status integer default null,
   response_id text default null, since timestamptz default null, until timestamptz default null) returns bigint
@@ -228,8 +229,8 @@ begin
 end
 $$;
 comment on function walhook.redeliver_matching(bigint, text, integer, text, timestamptz, timestamptz) is
-  'Sends again every failed delivery that has what is given: a webhook, an event type, an HTTP status, a response, a time; and returns how many. Tests, deliveries '
-  'of deleted webhooks, and deliveries whose redelivery has succeeded or is pending, are left out.';
+  'Sends again every failed delivery that matches all given filters, and returns how many. Tests, deliveries of deleted webhooks, and deliveries whose redelivery '
+  'has succeeded or is pending, are left out.';
 
 -- The same bytes as AppendBody in Go.
 create or replace function walhook.request_body(event_type text, committed_at timestamptz, response_id text) returns text
@@ -254,11 +255,11 @@ create or replace view walhook.delivery_request as
     from (select q.delivery_id, q.webhook_id, q.committed_at, q.kind, q.lsn, q.ordinal, q.event_type, q.response_id, q.message_id from walhook.queue q
           union all
           select l.delivery_id, l.webhook_id, l.committed_at, l.kind, l.lsn, l.ordinal, l.event_type, l.response_id, l.message_id from walhook.log_entry l) d;
-comment on view walhook.delivery_request is 'One row per delivery: what is the same in the request of each attempt.';
+comment on view walhook.delivery_request is 'One row per delivery: the part of its request that is the same in every attempt.';
 comment on column walhook.delivery_request.delivery_id is 'The delivery, as in walhook.delivery_log.';
 comment on column walhook.delivery_request.webhook_id is 'The webhook that it belongs to.';
 comment on column walhook.delivery_request.committed_at is 'When the application committed the change, in the time zone of walhook.settings; of a test, when it was queued.';
-comment on column walhook.delivery_request.headers is 'Headers of the request, as names and values, without those of an attempt (webhook-timestamp, webhook-signature) and those of the webhook.';
+comment on column walhook.delivery_request.headers is 'Headers of the request, name to value, except those that differ per attempt (webhook-timestamp, webhook-signature) and the webhook''s own.';
 comment on column walhook.delivery_request.body is 'Body of the request.';
 comment on column walhook.delivery_request.committed_at_tz is 'committed_at with its zone.';
 
@@ -268,4 +269,4 @@ language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$ select walhook.count_pending(array[$1]) $$;
 comment on function walhook.pending_of(bigint) is
-  'Returns how many deliveries of a webhook are pending: they wait if it is disabled, and end as failed if it is deleted. It counts to 10000.';
+  'Returns how many deliveries of a webhook are pending: they wait if it is disabled, and end as failed if it is deleted. Counts up to 10000.';

@@ -24,17 +24,17 @@ create or replace view walhook.overview as
       select least(count(*), 10000) as pending, count(*) > 10000 as more,
              min(h.committed_at) filter (where exists (select from walhook.webhook w where w.id = h.webhook_id and w.enabled)) as oldest
         from (select q.webhook_id, q.committed_at from walhook.queue q order by q.delivery_id limit 10001) h) q;
-comment on view walhook.overview is 'One row: whether it streams, how far it is behind, and what waits. The console''s overview shows it.';
+comment on view walhook.overview is 'One row: whether walhook streams, how far it is behind, and how many deliveries are pending. The console''s overview shows it.';
 comment on column walhook.overview.switched_on is 'The site''s Use Webhooks switch.';
 comment on column walhook.overview.streams is 'Whether a daemon reads the stream and is ready.';
-comment on column walhook.overview.reason is 'Why it does not stream; NULL if it does.';
-comment on column walhook.overview.lag_bytes is 'WAL between the end that the server reports and the stored position; NULL if nobody reads.';
-comment on column walhook.overview.lag_seconds is 'Age of the oldest commit that was read and is not stored; NULL if nobody reads.';
+comment on column walhook.overview.reason is 'Why walhook does not stream; NULL if it does.';
+comment on column walhook.overview.lag_bytes is 'Bytes of WAL between the end that the server reports and the stored position; NULL if no daemon reads the stream.';
+comment on column walhook.overview.lag_seconds is 'Age in seconds of the oldest commit that was read and is not stored; NULL if no daemon reads the stream.';
 comment on column walhook.overview.daemons is 'Number of daemons that send.';
 comment on column walhook.overview.pending is 'Number of pending deliveries, at most 10,000.';
-comment on column walhook.overview.pending_more is 'Whether there are more than 10,000.';
-comment on column walhook.overview.oldest_pending_at is 'Commit of the oldest of them whose webhook is enabled; NULL if there is none.';
-comment on column walhook.overview.endpoints_in_trouble is 'Number of URLs whose last attempt failed and to which an enabled webhook goes.';
+comment on column walhook.overview.pending_more is 'Whether more than 10,000 are pending.';
+comment on column walhook.overview.oldest_pending_at is 'When the application committed the oldest of them whose webhook is enabled; NULL if there is none.';
+comment on column walhook.overview.endpoints_in_trouble is 'Number of URLs that an enabled webhook uses and whose last attempt failed.';
 comment on column walhook.overview.open_incidents is 'Number of incidents that are not resolved.';
 comment on column walhook.overview.webhooks_enabled is 'Number of enabled webhooks.';
 comment on column walhook.overview.webhooks_disabled is 'Number of disabled webhooks.';
@@ -46,7 +46,7 @@ create or replace view walhook.troubled_endpoint as
          e.failures, coalesce(e.last_error, '') as last_error, e.failing_since
     from walhook.endpoint e
    where e.failures > 0 and exists (select from walhook.webhook w where w.endpoint_id = e.id and w.enabled);
-comment on view walhook.troubled_endpoint is 'One row per URL, shown as scheme and host, whose last attempt failed and to which an enabled webhook goes.';
+comment on view walhook.troubled_endpoint is 'One row per URL, shown as scheme and host, that an enabled webhook uses and whose last attempt failed.';
 comment on column walhook.troubled_endpoint.endpoint_id is 'Distinguishes several URLs of one host.';
 comment on column walhook.troubled_endpoint.host is 'Scheme and host of the URL.';
 comment on column walhook.troubled_endpoint.webhook_ids is 'The enabled webhooks that use it, at most 20.';
@@ -80,4 +80,4 @@ as $$
    order by h.hour
 $$;
 comment on function walhook.hourly_deliveries(integer) is
-  'Returns for each of the last 24 hours, which are those of UTC, how many deliveries ended, and how many of them failed. Beyond the given number per hour it is an estimate.';
+  'Returns for each of the last 24 hours, which are those of UTC, how many deliveries ended and how many of them failed. Beyond at_most per hour, the numbers are estimates.';
