@@ -71,7 +71,7 @@ var oddNames = map[string]string{
 	"finished_before_started": "are finished before they were started",
 	"finished_not_started":    "are finished but not started: response.completed fires without response.started",
 	"no_assessment":           "have no assessment, so only webhooks for any assessment could match",
-	"stamp_without_finish":    "have a finish stamp and are not finished: reopened, or other writes set it too",
+	"stamp_without_finish":    "have a finish stamp but are not finished: they were reopened, or other writes set the stamp too",
 }
 
 type previewPrinter struct {
@@ -108,10 +108,10 @@ func (p *previewPrinter) source() string {
 	var how string
 	switch {
 	case read.Method == catalog.SamplePages:
-		how = fmt.Sprintf("a sample of %d of about %d rows was read, those of pages chosen at random (%.3g %%)",
+		how = fmt.Sprintf("a sample of %d of about %d rows was read, from pages chosen at random (%.3g %%)",
 			read.Rows, read.EstimatedRows, 100*float64(read.Rows)/float64(max(read.EstimatedRows, 1)))
 	case read.Method == catalog.SampleBeginning:
-		how = fmt.Sprintf("of about %d rows, those were read that are stored first, %d. An index or the partition key calls a function "+
+		how = fmt.Sprintf("of about %d rows, the first %d in storage order were read. An index, extended statistics or the partition key calls a function "+
 			"or an operator that is not PostgreSQL's own, which choosing pages at random would run", read.EstimatedRows, read.Rows)
 	case read.Stopped != "":
 		how = fmt.Sprintf("%d of about %d rows were read", read.Rows, read.EstimatedRows)
@@ -119,7 +119,7 @@ func (p *previewPrinter) source() string {
 		how = fmt.Sprintf("all %d rows were read", read.Rows)
 	}
 	if read.Stopped != "" {
-		how += "; the reading stopped " + read.Stopped
+		how += "; reading stopped " + read.Stopped
 	}
 	return fmt.Sprintf("Table %s: %s.", p.preview.Table, how)
 }
