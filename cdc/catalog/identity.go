@@ -182,10 +182,28 @@ func OpenOriginal(ctx context.Context, sourceURL, storeURL string, target Target
 		return nil, err
 	}
 	if err := a.CheckComplete(); err != nil {
-		return nil, err
+		return nil, cmp.Or(attachUnderWay(ctx, store), err)
 	}
 	moved := id.AttachedTo != id.Source.withoutAddress() || id.installedIn != id.Store.withoutAddress()
 	return &Original{Attachment: a, Source: id.Source, Store: id.Store, Moved: moved}, a.CheckTarget(target)
+}
+
+// attachUnderWay returns an error if an attach is in progress, or has completed meanwhile: it was not interrupted.
+func attachUnderWay(ctx context.Context, store *pgx.Conn) error {
+	attaching, err := LockSessions(ctx, store, AttachLock, true)
+	if err != nil {
+		return err
+	}
+	a, err := ReadAttachmentIfInstalled(ctx, store)
+	switch {
+	case err != nil:
+		return err
+	case a.Complete():
+		return errors.New("an attach has just completed")
+	case len(attaching) > 0:
+		return errors.New("an attach is in progress")
+	}
+	return nil
 }
 
 // CheckSource returns a *CopyError unless the connection leads to the same application database as before.

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/cdc"
+	"walhook/sql"
 )
 
 // LockRetryInterval is how often a lock that another session holds is retried.
@@ -85,4 +86,15 @@ func TryLock(ctx context.Context, store *pgx.Conn, key int64, timeout time.Durat
 			return false, ctx.Err()
 		}
 	}
+}
+
+// LockSessions returns the server processes that hold an advisory lock of the store or, if granted is false, wait for
+// it.
+func LockSessions(ctx context.Context, store *pgx.Conn, key int64, granted bool) (pids []uint32, err error) {
+	err = store.QueryRow(ctx, sql.LockSessions.SQL, sql.LockSessions.Bind(sql.Args{"key": key, "granted": granted})...).
+		Scan(&pids)
+	if err != nil {
+		return nil, fmt.Errorf("look whose the locks of the store are: %w", err)
+	}
+	return pids, nil
 }

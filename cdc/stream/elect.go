@@ -63,11 +63,11 @@ const (
 // readerHolder describes the session that holds the reader lock: another daemon, a reconciliation, or a stale session
 // of this daemon. It returns "" if nobody holds it any more.
 func (s *Stream) readerHolder(ctx context.Context, store *pgx.Conn) (string, error) {
-	readers, err := lockSessions(ctx, store, catalog.ReaderLock, true)
+	readers, err := catalog.LockSessions(ctx, store, catalog.ReaderLock, true)
 	if err != nil {
 		return "", err
 	}
-	comparing, err := lockSessions(ctx, store, catalog.AttachLock, true)
+	comparing, err := catalog.LockSessions(ctx, store, catalog.AttachLock, true)
 	if err != nil {
 		return "", err
 	}
@@ -100,15 +100,4 @@ func DaemonName() string {
 		host = "unknown host"
 	}
 	return fmt.Sprintf("%s/%d", host, os.Getpid())
-}
-
-// lockSessions returns the server processes that hold an advisory lock of the store or, if granted is false, wait for
-// it.
-func lockSessions(ctx context.Context, store *pgx.Conn, key int64, granted bool) (pids []uint32, err error) {
-	err = store.QueryRow(ctx, sql.LockSessions.SQL, sql.LockSessions.Bind(sql.Args{"key": key, "granted": granted})...).
-		Scan(&pids)
-	if err != nil {
-		return nil, fmt.Errorf("look whose the locks of the store are: %w", err)
-	}
-	return pids, nil
 }

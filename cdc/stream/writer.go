@@ -333,7 +333,7 @@ func (w *writer) checkStore(ctx context.Context) error {
 	if w.reader.endLSN != 0 {
 		return nil // this is a reconciliation, which ends soon
 	}
-	waiting, err := lockSessions(ctx, w.store, catalog.ReaderLock, false)
+	waiting, err := catalog.LockSessions(ctx, w.store, catalog.ReaderLock, false)
 	if err != nil || len(waiting) == 0 {
 		return err
 	}

@@ -261,7 +261,7 @@ func checkJSON(s *harness.Site, command string, want int) {
 }
 
 // Creating a slot waits for open transactions. attach lists them, and an attach that was killed while it waited can be
-// repeated.
+// repeated. A daemon that is started meanwhile waits for it.
 func TestAttachInterrupted(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSiteOn(t, testenv.NewServer(t, nil), harness.SampleSchema) // otherwise it would wait for other tests' transactions
@@ -282,13 +282,15 @@ func TestAttachInterrupted(t *testing.T) {
 	testenv.Eventually(t, harness.Patience, "a word about the open transaction", func() (bool, string) {
 		return strings.Contains(again.Log.String(), "pid "+pid), again.Log.String()
 	})
+	d := s.Start()
+	d.Readyz(503, "an attach is in progress")
 	if _, err := holder.Exec(t.Context(), "commit"); err != nil {
 		t.Fatal(err)
 	}
 	if status := again.Wait(); status != 0 {
 		t.Fatalf("attach after an interruption: status %d\n%s", status, again.Log)
 	}
-	s.Start().Ready()
+	d.Ready()
 	s.Hooks()
 	s.Exec("update respondent set started_at = now()")
 	s.Expect("/hook", "started 1")

@@ -68,7 +68,7 @@ func TestSchemaPutBackBeneathADaemon(t *testing.T) {
 	s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
 	s.Expect("/hook", "created 1")
 	s.WaitLog("select count(*) from walhook.delivery_log", "1")
-	again := "begin; drop type walhook.event_in, walhook.state_in, walhook.result_in, walhook.look_in; "
+	again := "begin; drop type walhook.event_in, walhook.state_in, walhook.result_in, walhook.look_in, walhook.assessment_in; "
 	for _, migration := range testenv.Files(t, "../../../sql/migrations", ".sql") {
 		text, err := os.ReadFile(migration)
 		if err != nil {
