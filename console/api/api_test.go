@@ -194,6 +194,15 @@ func TestOtherOrganizations(t *testing.T) {
 	if got := s.want(200, theirs, "GET", "/samples", ""); strings.Count(got.body, "EventType") != 1 || !strings.Contains(got.body, `"ResponseId":3`) {
 		t.Errorf("samples of organization 43: %s", got.body)
 	}
+	// The answer is that for what never was.
+	for _, path := range []string{"/webhooks/%s/test", "/webhooks/%s/redeliver-failed", "/deliveries/%s/redeliver"} {
+		id := map[bool]string{true: fmt.Sprintf("%.0f", queued), false: "1"}[strings.HasPrefix(path, "/deliveries")]
+		exists := s.want(404, ours, "POST", fmt.Sprintf(path, id), "").detail(t)
+		never := s.want(404, ours, "POST", fmt.Sprintf(path, "987"), "").detail(t)
+		if exists != strings.Replace(never, "987", id, 1) {
+			t.Errorf("%s tells what exists from what does not: %q and %q", path, exists, never)
+		}
+	}
 	// A deleted webhook of theirs is not gone for us: it never was.
 	s.want(204, theirs, "DELETE", "/webhooks/1", "")
 	s.refused(404, "there is no webhook 1", ours, "DELETE", "/webhooks/1", "")

@@ -94,9 +94,10 @@ func (a *api) problem(err error) problem {
 	return problem{Status: status, Detail: raised.Message + ". " + advice(status, raised), Field: raised.ColumnName}
 }
 
-// advice is the hint of an error. Hints that are SQL are of no use here.
+// advice is the hint of an error. Hints that are SQL are of no use here, and that of what is not found would tell what belongs to another
+// organization from what does not exist.
 func advice(status int, raised *pgconn.PgError) string {
-	if raised.Hint != "" && !strings.Contains(raised.Hint, "walhook.") && !strings.Contains(raised.Hint, "SELECT ") {
+	if status != http.StatusNotFound && raised.Hint != "" && !strings.Contains(raised.Hint, "walhook.") && !strings.Contains(raised.Hint, "SELECT ") {
 		return raised.Hint
 	}
 	switch status {
