@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -166,6 +167,44 @@ func TestRevokedRoles(t *testing.T) {
 	admin.get("/").want(t, http.StatusSeeOther) // the session ended
 	if got := testenv.Value[string](t, s.store, "select time_zone from walhook.settings"); got != "UTC" {
 		t.Errorf("the time zone is %s", got)
+	}
+}
+
+// A page that is left open asks by itself, and keeps neither an idle session alive nor one that is too old.
+func TestLivePagesKeepNoSession(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	for name, age := range map[string]func(*login){
+		"idle": func(l *login) { l.used = l.used.Add(-sessionIdle) },
+		"old":  func(l *login) { l.begun = l.begun.Add(-sessionLife) },
+	} {
+		b := s.signIn(s.viewer)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, "GET", s.url+"/overview/live", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", "text/event-stream")
+		res, err := b.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		s.server.logins.mu.Lock()
+		for _, entry := range s.server.logins.byID {
+			age(entry)
+		}
+		s.server.logins.mu.Unlock()
+		if _, err := io.ReadAll(res.Body); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if a := b.get("/"); a.location != "/login" {
+			t.Errorf("%s: the session goes on: %d", name, a.status)
+			continue
+		}
+		b.header.Set("Accept", "text/event-stream")
+		b.get("/overview/live").want(t, http.StatusNoContent)
 	}
 }
 

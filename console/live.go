@@ -11,20 +11,28 @@ import (
 const (
 	liveEvery = 3 * time.Second  // how often a live part is looked up
 	liveWrite = 10 * time.Second // how long a browser may take to read it
+	liveProxy = time.Minute      // how long what a proxy said of the person holds; the browser then asks again
 )
+
+// isLive reports whether an EventSource makes the request, by itself.
+func isLive(r *http.Request) bool { return r.Header.Get("Accept") == "text/event-stream" }
 
 // live answers an EventSource: it renders the block of the template with what data returns, at once and then every few seconds, and sends
 // what has changed. It ends with the session, with the server, or with an error; the browser then connects again.
 //
 // The page has <div data-live="/path">…</div>, whose content the script replaces with what comes.
 func (s *Server) live(
-	w http.ResponseWriter, r *http.Request, p *person, name, block string, data func(context.Context) (any, error),
+	w http.ResponseWriter, r *http.Request, p *person, name, block string, data func(context.Context, *person) (any, error),
 ) error {
 	writer := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
 	tick := time.NewTicker(liveEvery)
 	defer tick.Stop()
+	var over <-chan time.Time
+	if s.cfg.Login == LoginProxy {
+		over = time.After(liveProxy)
+	}
 	last := ""
 	for first := true; ; first = false {
 		if !first {
@@ -34,6 +42,8 @@ func (s *Server) live(
 				return nil
 			case <-s.stopping:
 				return nil
+			case <-over:
+				return nil
 			}
 			fresh, err := s.identify(r)
 			if err != nil {
@@ -41,7 +51,7 @@ func (s *Server) live(
 			}
 			p = fresh
 		}
-		found, err := data(r.Context())
+		found, err := data(r.Context(), p)
 		if err != nil {
 			return err
 		}

@@ -19,7 +19,12 @@ type login struct {
 	own     bool // the pool is that of the login alone, and is closed with it
 	group   string
 	refresh func(context.Context) (group string, err error) // nil: nothing but PostgreSQL decides
-	used    time.Time
+	begun   time.Time
+	used    time.Time // by the person: live parts of a page ask by themselves
+}
+
+func (l *login) expired() bool {
+	return time.Since(l.used) > sessionIdle || time.Since(l.begun) > sessionLife
 }
 
 // logins are those of the sessions, by an id that the session holds.
@@ -34,16 +39,21 @@ func (l *logins) add(entry *login) (id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	id = rand.Text()
-	entry.used = time.Now()
+	entry.begun = time.Now()
+	entry.used = entry.begun
 	l.byID[id] = entry
 	return id
 }
 
-func (l *logins) get(id string) *login {
+// get returns nil for a login that has ended.
+func (l *logins) get(id string, live bool) *login {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	entry := l.byID[id]
-	if entry != nil {
+	if entry == nil || entry.expired() {
+		return nil
+	}
+	if !live {
 		entry.used = time.Now()
 	}
 	return entry
@@ -60,7 +70,7 @@ func (l *logins) end(ids ...string) {
 	}
 }
 
-// reap ends logins whose sessions have expired.
+// reap ends logins that have expired.
 func (l *logins) reap(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
@@ -70,15 +80,15 @@ func (l *logins) reap(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		var idle []string
+		var expired []string
 		l.mu.Lock()
 		for id, entry := range l.byID {
-			if time.Since(entry.used) > sessionIdle+time.Minute {
-				idle = append(idle, id)
+			if entry.expired() {
+				expired = append(expired, id)
 			}
 		}
 		l.mu.Unlock()
-		l.end(idle...)
+		l.end(expired...)
 	}
 }
 
@@ -114,7 +124,7 @@ func (s *Server) endSession(r *http.Request) {
 
 // sessionPerson returns whom the session stands for, or errSignedOut.
 func (s *Server) sessionPerson(r *http.Request) (*person, error) {
-	entry := s.logins.get(s.sessions.GetString(r.Context(), "login"))
+	entry := s.logins.get(s.sessions.GetString(r.Context(), "login"), isLive(r))
 	if entry == nil {
 		return nil, errSignedOut
 	}
@@ -145,7 +155,7 @@ func (s *Server) refuseEntry(w http.ResponseWriter, r *http.Request, err error) 
 		s.fail(w, r, nil, err)
 		return
 	}
-	if r.Header.Get("Accept") == "text/event-stream" {
+	if isLive(r) {
 		w.WriteHeader(http.StatusNoContent) // tells an EventSource not to connect again
 		return
 	}

@@ -282,7 +282,7 @@ func (s *Server) deliveries(w http.ResponseWriter, r *http.Request, p *person) e
 
 // deliveriesLive keeps the newest deliveries current.
 func (s *Server) deliveriesLive(w http.ResponseWriter, r *http.Request, p *person) error {
-	return s.live(w, r, p, "deliveries.html", "rows", func(ctx context.Context) (any, error) {
+	return s.live(w, r, p, "deliveries.html", "rows", func(ctx context.Context, p *person) (any, error) {
 		filter := filterOf(r.URL.Query())
 		return s.readDeliveriesPage(ctx, p, filter.query())
 	})

@@ -100,7 +100,7 @@ func (s *Server) deliveryLive(w http.ResponseWriter, r *http.Request, p *person)
 	if err != nil {
 		return err
 	}
-	return s.live(w, r, p, "delivery.html", "state", func(ctx context.Context) (any, error) { return readDeliveryPage(ctx, p, id) })
+	return s.live(w, r, p, "delivery.html", "state", func(ctx context.Context, p *person) (any, error) { return readDeliveryPage(ctx, p, id) })
 }
 
 func (s *Server) redeliver(w http.ResponseWriter, r *http.Request, p *person) error {

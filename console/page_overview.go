@@ -49,7 +49,7 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request, p *person) err
 }
 
 func (s *Server) overviewLive(w http.ResponseWriter, r *http.Request, p *person) error {
-	return s.live(w, r, p, "overview.html", "live", func(ctx context.Context) (any, error) { return readOverview(ctx, p) })
+	return s.live(w, r, p, "overview.html", "live", func(ctx context.Context, p *person) (any, error) { return readOverview(ctx, p) })
 }
 
 func readOverview(ctx context.Context, p *person) (*overviewData, error) {

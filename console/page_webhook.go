@@ -320,7 +320,7 @@ func (s *Server) testLive(w http.ResponseWriter, r *http.Request, p *person) err
 	if id == nil {
 		return notFound("There is no such delivery.")
 	}
-	return s.live(w, r, p, "webhook.html", "test", func(ctx context.Context) (any, error) {
+	return s.live(w, r, p, "webhook.html", "test", func(ctx context.Context, p *person) (any, error) {
 		data := &webhookData{}
 		return data, p.tx(ctx, func(tx pgx.Tx) error { return data.readTest(ctx, tx, *id) })
 	})
