@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -78,9 +79,11 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 // databaseLogin connects as the role, and checks that it may enter.
 func (s *Server) databaseLogin(r *http.Request, role, password string) (*login, error) {
 	var asked atomic.Bool
+	vouched := false
 	// The pool outlives the request.
 	pool, err := newPool(context.WithoutCancel(r.Context()), s.cfg.StoreURL, personConns, func(config *pgx.ConnConfig) {
 		config.User, config.Password = role, password
+		vouched = knowsConsole(&config.Config)
 		config.BuildFrontend = func(from io.Reader, to io.Writer) *pgproto3.Frontend {
 			return pgproto3.NewFrontend(&passwordWatch{from: from, asked: &asked}, to)
 		}
@@ -89,7 +92,7 @@ func (s *Server) databaseLogin(r *http.Request, role, password string) (*login, 
 		return nil, err
 	}
 	p := &person{name: role, pool: pool}
-	if err = p.load(r.Context()); err == nil && !asked.Load() && !s.onThisMachine(r) {
+	if err = p.load(r.Context()); err == nil && !asked.Load() && (vouched || !s.onThisMachine(r)) {
 		err = errNoPasswordAsked
 	}
 	if err != nil {
@@ -115,6 +118,16 @@ func (s *Server) enterByKey(w http.ResponseWriter, r *http.Request, key string) 
 
 // errNoPasswordAsked reports a server that let the role in without its password, as trust and peer in pg_hba.conf do.
 var errNoPasswordAsked = errors.New("the server did not ask for a password")
+
+// knowsConsole reports whether the server may let in the console for what it is itself, by its operating-system user (peer) or its certificate.
+// That says nothing of who signs in, even on this machine.
+func knowsConsole(config *pgconn.Config) bool {
+	network, _ := pgconn.NetworkAddress(config.Host, config.Port)
+	return network == "unix" || config.TLSConfig != nil && len(config.TLSConfig.Certificates) > 0 ||
+		slices.ContainsFunc(config.Fallbacks, func(f *pgconn.FallbackConfig) bool {
+			return knowsConsole(&pgconn.Config{Host: f.Host, Port: f.Port, TLSConfig: f.TLSConfig})
+		})
+}
 
 // onThisMachine reports whether the browser runs on this machine, with nothing in between that would show: whoever works here may connect
 // to a server that asks for no password, with the console or without.
