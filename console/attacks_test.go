@@ -94,7 +94,7 @@ func TestSessionFixation(t *testing.T) {
 func TestCookies(t *testing.T) {
 	t.Parallel()
 	for public, want := range map[string]string{"http://127.0.0.1:1": "walhook=", "https://walhook.example.com": "__Host-walhook="} {
-		s := newSite(t, func(c *Config) { c.URL = mustURL(t, public) })
+		s := newSite(t, func(c *Config) { c.URL, c.OneTimeKey = mustURL(t, public), "the-way-in" })
 		a := s.browser().post("/login", url.Values{"role": {s.admin}, "password": {s.admin}})
 		if public != "http://127.0.0.1:1" {
 			// The server asks for no password, and its console is reached from elsewhere.
@@ -328,6 +328,21 @@ func TestOneTimeKey(t *testing.T) {
 	b.get("/").want(t, http.StatusOK, "Overview")
 	if a := s.browser().get("/login?key=the-way-in"); a.location != "/login" {
 		t.Errorf("the second time it leads to %s", a.location)
+	}
+}
+
+// Whoever is not signed in begins no session: nothing of them is kept.
+func TestStrangersAreNotKept(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	b := s.browser()
+	for _, path := range []string{"/", "/login", "/login?key=guessed", "/login?next=/settings", "/no/such/page"} {
+		if cookie := b.get(path).header.Get("Set-Cookie"); cookie != "" {
+			t.Errorf("%s begins a session: %s", path, cookie)
+		}
+	}
+	if a := b.post("/login", url.Values{"role": {s.nobody}, "password": {"wrong"}}); a.header.Get("Set-Cookie") != "" {
+		t.Errorf("a failed sign-in begins a session: %v", a.header)
 	}
 }
 

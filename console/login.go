@@ -175,7 +175,7 @@ func (s *Server) loginPage(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 		return
 	}
-	if key := r.URL.Query().Get("key"); key != "" {
+	if key := r.URL.Query().Get("key"); key != "" && s.cfg.OneTimeKey != "" {
 		s.enterByKey(w, r, key)
 		return
 	}

