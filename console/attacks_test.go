@@ -208,6 +208,33 @@ func TestLivePagesKeepNoSession(t *testing.T) {
 	}
 }
 
+// A live part that fails later ends, without a page among its messages.
+func TestLivePartFails(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	b := s.signIn(s.viewer)
+	req, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/overview/live", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := b.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	testenv.Exec(t, s.store, "alter view walhook.troubled_endpoint rename to troubled")
+	body, err := io.ReadAll(res.Body)
+	if err != nil || !strings.HasPrefix(string(body), "data: ") || strings.Contains(string(body), "<html") {
+		t.Errorf("%v: %s", err, body)
+	}
+	if !strings.Contains(s.log.String(), "path=/overview/live") {
+		t.Errorf("the log says %s", s.log.String())
+	}
+	if a := b.get("/overview/live"); a.status != http.StatusInternalServerError {
+		t.Errorf("the next one has status %d", a.status)
+	}
+}
+
 // Failed sign-ins are slowed down for a role at an address, also many at once; the right password does not help until the wait is over.
 func TestFailedSignInsAreSlowedDown(t *testing.T) {
 	t.Parallel()

@@ -51,13 +51,19 @@ func (s *Server) live(
 			}
 			p = fresh
 		}
+		text := ""
 		found, err := data(r.Context(), p)
-		if err != nil {
-			return err
+		if err == nil {
+			text, err = s.fragment(r, p, name, block, found)
 		}
-		text, err := s.fragment(r, p, name, block, found)
-		if err != nil {
+		switch {
+		case err != nil && first:
 			return err
+		case err != nil: // a page that says so would be one of the messages
+			if r.Context().Err() == nil {
+				s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+			}
+			return nil
 		}
 		message := ": still here\n\n"
 		if text != last {
