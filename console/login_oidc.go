@@ -175,7 +175,8 @@ func (o *oidcLogin) groups(claims map[string]any) (groups []string, found bool) 
 
 // nameOf returns what the change log calls the person. An address that the provider has not verified may be anybody's.
 func nameOf(claims map[string]any, subject string) string {
-	if email, _ := claims["email"].(string); email != "" && claims["email_verified"] != false {
+	verified := claims["email_verified"]
+	if email, _ := claims["email"].(string); email != "" && (verified == nil || verified == true || verified == "true") {
 		return email
 	}
 	if name, _ := claims["preferred_username"].(string); name != "" {

@@ -124,3 +124,19 @@ func TestOIDCRefusals(t *testing.T) {
 	s.start(withOIDC(p))
 	s.browser().get("/login/start").want(t, http.StatusServiceUnavailable, "does not answer")
 }
+
+// An address of which the provider does not say that it is the person's names nobody, however the provider writes that.
+func TestUnverifiedAddress(t *testing.T) {
+	t.Parallel()
+	for _, unverified := range []any{false, "false", "no", 0} {
+		claims := map[string]any{"email": "root@example.com", "email_verified": unverified, "preferred_username": "eve"}
+		if got := nameOf(claims, "person-1"); got != "eve" {
+			t.Errorf("with %#v it is %s", unverified, got)
+		}
+	}
+	for _, verified := range []any{true, "true", nil} {
+		if got := nameOf(map[string]any{"email": "ada@example.com", "email_verified": verified}, "person-1"); got != "ada@example.com" {
+			t.Errorf("with %#v it is %s", verified, got)
+		}
+	}
+}
