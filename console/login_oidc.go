@@ -196,6 +196,7 @@ type oidcSession struct {
 	mu    sync.Mutex
 	group string
 	named time.Time // when the provider last named the groups
+	told  bool      // it has named them at the userinfo endpoint
 }
 
 // refresh returns the group role that the person's groups give now.
@@ -251,10 +252,11 @@ func (o *oidcSession) ask(ctx context.Context) error {
 		return errors.New("the provider sent the claims of somebody else")
 	}
 	groups, found := o.login.groups(claims)
-	if !found {
+	if !found && !o.told {
 		o.asks = false // the groups are in the ID token alone
 		return nil
 	}
-	o.group, o.named = o.login.groupRole(groups), time.Now()
+	// Some providers leave the claim out for somebody who is in no group any more.
+	o.group, o.named, o.told = o.login.groupRole(groups), time.Now(), true
 	return nil
 }

@@ -65,6 +65,12 @@ func TestOIDCLogin(t *testing.T) {
 
 	b.get(b.toProvider("/")).want(t, http.StatusSeeOther)
 	b.get("/").want(t, http.StatusOK)
+	p.set(func(p *provider) { p.groups = nil }) // some providers leave the claim out
+	b.get("/").want(t, http.StatusSeeOther)
+	p.set(func(p *provider) { p.groups = []string{"admins"} })
+
+	b.get(b.toProvider("/")).want(t, http.StatusSeeOther)
+	b.get("/").want(t, http.StatusOK)
 	p.set(func(p *provider) { p.blocked = true })
 	b.get("/").want(t, http.StatusSeeOther)
 	p.set(func(p *provider) { p.blocked = false })
