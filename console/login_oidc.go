@@ -161,7 +161,7 @@ func (o *oidcLogin) exchange(ctx context.Context, code, nonce, verifier string) 
 func (o *oidcLogin) groups(claims map[string]any) (groups []string, found bool) {
 	switch claim := claims[o.cfg.GroupsClaim].(type) {
 	case string:
-		return strings.FieldsFunc(claim, func(c rune) bool { return c == ',' || c == ' ' }), true
+		return strings.Split(claim, ","), true
 	case []any:
 		for _, group := range claim {
 			if name, ok := group.(string); ok {

@@ -146,3 +146,18 @@ func TestUnverifiedAddress(t *testing.T) {
 		}
 	}
 }
+
+// The words of a group's name are no groups.
+func TestGroupsInOneText(t *testing.T) {
+	t.Parallel()
+	s := &Server{cfg: Config{AdminGroups: []string{"admins", ""}, ViewerGroups: []string{"Customer support"}}}
+	o := &oidcLogin{cfg: OIDC{GroupsClaim: "groups"}}
+	for claim, want := range map[string]string{
+		"admins": roleAdmin, "staff, admins": roleAdmin, "Customer support": roleViewer, "Sports club admins": "", "": "",
+	} {
+		groups, found := o.groups(map[string]any{"groups": claim})
+		if got := s.groupRole(groups); got != want || !found {
+			t.Errorf("%q gives %q, not %q", claim, got, want)
+		}
+	}
+}

@@ -72,7 +72,10 @@ func (s *Server) proxyPerson(r *http.Request) (*person, error) {
 // groupRole returns the group role that the groups give, "" for none.
 func (s *Server) groupRole(groups []string) string {
 	in := func(names []string) bool {
-		return slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(names, strings.TrimSpace(g)) })
+		return slices.ContainsFunc(groups, func(g string) bool {
+			g = strings.TrimSpace(g)
+			return g != "" && slices.Contains(names, g)
+		})
 	}
 	switch {
 	case in(s.cfg.AdminGroups):
