@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgerrcode"
@@ -25,12 +24,16 @@ func Connect(ctx context.Context, url, what string) (*pgx.Conn, error) {
 	configure(&config.Config)
 	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
-	conn, err := retryCanceled(ctx, func() (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, config) })
+	conn, err := retryWhile(ctx, isCanceled, func() (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, config) })
 	if err != nil {
 		return nil, wrapConnectError(err, "connect to "+what+" at", &config.Config)
 	}
 	return conn, nil
 }
+
+// senderPatience bounds how long ConnectReplication waits for a WAL sender: the server takes a moment to end that of a
+// process which has just ended.
+const senderPatience = 3 * time.Second
 
 // ConnectReplication opens a connection for logical replication. customize may change the configuration that the URL
 // gives.
@@ -44,7 +47,11 @@ func ConnectReplication(ctx context.Context, url string, customize func(*pgconn.
 	configure(config)
 	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
-	conn, err := retryCanceled(ctx, func() (*pgconn.PgConn, error) { return pgconn.ConnectConfig(ctx, config) })
+	began := time.Now()
+	passing := func(code string) bool {
+		return isCanceled(code) || code == pgerrcode.TooManyConnections && time.Since(began) < senderPatience
+	}
+	conn, err := retryWhile(ctx, passing, func() (*pgconn.PgConn, error) { return pgconn.ConnectConfig(ctx, config) })
 	if err != nil {
 		return nil, wrapConnectError(err, "open a replication connection to", config)
 	}
@@ -72,14 +79,18 @@ func NewPoolWith(ctx context.Context, url string, customize func(*pgxpool.Config
 // transactionTimeout is an SQLSTATE that pgerrcode does not have: new in PostgreSQL 17.
 const transactionTimeout = "25P04"
 
-// retryCanceled connects again while the server cancels what pins the settings: a short statement_timeout or
-// transaction_timeout of the role holds until it is pinned, and a busy server may need longer than that. The context
-// bounds it.
-func retryCanceled[C any](ctx context.Context, connect func() (C, error)) (C, error) {
+// isCanceled recognises that the server canceled what pins the settings: a short statement_timeout or
+// transaction_timeout of the role holds until it is pinned, and a busy server may need longer than that.
+func isCanceled(code string) bool {
+	return code == pgerrcode.QueryCanceled || code == transactionTimeout
+}
+
+// retryWhile connects again while the server refuses with an SQLSTATE that passes. The context bounds it.
+func retryWhile[C any](ctx context.Context, passes func(code string) bool, connect func() (C, error)) (C, error) {
 	for {
 		conn, err := connect()
 		var refused *pgconn.PgError
-		if !errors.As(err, &refused) || !slices.Contains([]string{pgerrcode.QueryCanceled, transactionTimeout}, refused.Code) {
+		if !errors.As(err, &refused) || !passes(refused.Code) {
 			return conn, err
 		}
 		select {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -61,4 +62,33 @@ func TestShortTimeoutsDelayAConnection(t *testing.T) {
 		})
 	}
 	connecting.Wait()
+}
+
+// The server takes a moment to end a session, so the WAL sender of a process that has just ended is waited for.
+func TestLastSenderIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewServer(t, map[string]string{"max_wal_senders": "1"})
+	connect := func() (*pgconn.PgConn, error) {
+		return ConnectReplication(t.Context(), server.URL("postgres"), func(*pgconn.Config) {})
+	}
+	ending, err := connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	connected := make(chan error)
+	go func() {
+		conn, err := connect()
+		if err == nil {
+			err = conn.Close(t.Context())
+		}
+		connected <- err
+	}()
+	testenv.Eventually(t, time.Minute, "a refusal", func() (bool, string) {
+		log := server.Log()
+		return strings.Contains(log, "max_wal_senders"), log
+	})
+	_ = ending.Close(t.Context())
+	if err := <-connected; err != nil {
+		t.Error(err)
+	}
 }
