@@ -426,15 +426,15 @@ func (d *doctor) ofWebhooks() {
 	d.while("insert into walhook.incident_log (kind, detail) values ('retention', 'held back')", "delete from walhook.incident_log", "incidents", catalog.Warn, "retention since")
 	d.while("insert into walhook.incident_log (kind, detail) values ('log_upkeep', 'no partitions')", "delete from walhook.incident_log", "incidents", catalog.Fail, "log_upkeep since")
 	const daemon = "insert into walhook.daemon (id, name, version, expires_at, heartbeat_at, unready) overriding system value values (1000, 'host/1', '1', now() + interval '1 hour', "
-	d.while(daemon+"now(), 'odd')", "delete from walhook.daemon", "daemons", catalog.OK, "") // as if just killed
+	d.while(daemon+"now() + interval '1 hour', 'odd')", "delete from walhook.daemon", "daemons", catalog.OK, "") // as if just killed
 	d.while(daemon+"now() - interval '1 minute', null)", "delete from walhook.daemon", "daemons", catalog.OK, "")
 	session := testenv.Connect(d.T, d.Store)
 	if _, err := session.Exec(d.T.Context(), "select pg_advisory_lock($1, 1000)", lockClass); err != nil {
 		d.T.Fatal(err)
 	}
-	d.while(daemon+"now(), 'odd')", "delete from walhook.daemon", "daemons", catalog.Fail, "host/1 is not ready: odd")
+	d.while(daemon+"now() + interval '1 hour', 'odd')", "delete from walhook.daemon", "daemons", catalog.Fail, "host/1 is not ready: odd")
 	for _, starting := range []string{"starting", "starting: opening the stream"} {
-		d.while(daemon+"now(), '"+starting+"')", "delete from walhook.daemon", "daemons", catalog.Warn, "host/1 is "+starting)
+		d.while(daemon+"now() + interval '1 hour', '"+starting+"')", "delete from walhook.daemon", "daemons", catalog.Warn, "host/1 is "+starting)
 	}
 	d.while(daemon+"now() - interval '1 minute', null)", "delete from walhook.daemon", "daemons", catalog.Fail, "host/1 has not reported for 6")
 	_ = session.Close(d.T.Context())

@@ -39,7 +39,7 @@ func TestReplicaIdentityAdvice(t *testing.T) {
 			t.Parallel()
 			server := testenv.Postgres(t)
 			if len(c.variables) == 2 {
-				testenv.NeedsVersion(t, server, 15, "column lists")
+				testenv.NeedsVersion(t, server, 150000, "column lists")
 			}
 			s := harness.NewSite(t, c.schema+";insert into respondent (id) values (1), (11)").With(c.variables...)
 			advised := func() (advice []string) {

@@ -125,8 +125,8 @@ func TestStatusIsTrue(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, report := range []string{"starting", "starting: opening the stream"} {
-		testenv.Exec(t, s.Store, `insert into walhook.daemon (id, name, version, expires_at, unready)
-			overriding system value values (1000, 'host/1', '1', now() + interval '1 hour', $1)`, report)
+		testenv.Exec(t, s.Store, `insert into walhook.daemon (id, name, version, heartbeat_at, expires_at, unready)
+			overriding system value values (1000, 'host/1', '1', now() + interval '1 hour', now() + interval '1 hour', $1)`, report)
 		status(s, "daemon", catalog.Warn, "host/1 is "+report)
 		status(s, "slot", catalog.Warn, "at the moment")
 		rightNow(s)
