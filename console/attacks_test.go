@@ -200,7 +200,7 @@ func TestLivePagesKeepNoSession(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if a := b.get("/"); a.location != "/login" {
-			t.Errorf("%s: the session goes on: %d", name, a.status)
+			t.Errorf("%s: the session is still valid: %d", name, a.status)
 			continue
 		}
 		b.header.Set("Accept", "text/event-stream")

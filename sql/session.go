@@ -17,7 +17,7 @@ func RegisterTypes(ctx context.Context, conn *pgx.Conn) error {
 
 // ByIndex sets up a session that only looks up and writes rows by index, again and again. Otherwise a plan from the time
 // when the store was new and empty would read whole tables until they are analyzed for the first time, and one for a small
-// backlog would sort a large one. Each statement is planned once: the server would otherwise plan it anew for the length
+// backlog would sort a large one. Each statement is planned once: the server would otherwise plan it again for the length
 // of every array, which takes longer than running it for one event.
 func ByIndex(ctx context.Context, conn *pgx.Conn) error {
 	const settings = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; " +

@@ -57,7 +57,7 @@ func retryAfter(status int, wait time.Duration, detail string) problem {
 	return problem{Status: status, Detail: detail, header: http.Header{"Retry-After": {strconv.FormatInt(max(seconds, 1), 10)}}}
 }
 
-// problem returns what a client is told of an error. What the store's functions and triggers raise is written for
+// problem returns the problem details of an error. What the store's functions and triggers raise is written for
 // people. Other errors of the server may show a row, and are not shown.
 func (a *api) problem(err error) problem {
 	var known problem

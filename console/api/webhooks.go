@@ -172,7 +172,7 @@ func (r *request) checkMatch(id int64) error {
 	if err == nil && !matches(match, header.Get("ETag")) {
 		err = problem{
 			Status: http.StatusPreconditionFailed,
-			Detail: "The webhook has changed since this ETag was read. GET it again, and decide anew.",
+			Detail: "The webhook has changed since this ETag was read. GET it again before you edit it.",
 		}
 	}
 	return err

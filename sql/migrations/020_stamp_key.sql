@@ -1,5 +1,5 @@
 -- Hashes of stamps are keyed with random bytes, so that nobody can find a value by hashing guesses.
--- Locks and cost: the attachment's row, and the state of all responses is written anew, which nothing reads meanwhile; some seconds
+-- Locks and cost: the attachment's row, and the state of all responses is rewritten, which nothing reads meanwhile; some seconds
 -- for each million. Nothing of the application is touched.
 
 alter table walhook.attachment add column stamp_key bytea not null
