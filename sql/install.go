@@ -57,7 +57,9 @@ func (e *VersionError) Error() string {
 	case e.Have == 0:
 		return "the store holds no schema walhook; run `walhook attach` first"
 	case e.Have > e.Want:
-		return fmt.Sprintf("the store's schema is version %d and this walhook knows versions up to %d; use the newer walhook that upgraded it", e.Have, e.Want)
+		return fmt.Sprintf(
+			"the store's schema is version %d and this walhook knows versions up to %d; use the newer walhook that upgraded it",
+			e.Have, e.Want)
 	default:
 		return fmt.Sprintf("the store's schema is version %d and this walhook needs %d; run `walhook attach` to upgrade it", e.Have, e.Want)
 	}

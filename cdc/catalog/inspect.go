@@ -108,9 +108,13 @@ func (t *Table) measure(ctx context.Context, conn *pgx.Conn) error {
 // InspectTable reads a table from the catalog. It returns nil if no table has that name. It does not wait for locks
 // on the table.
 func InspectTable(ctx context.Context, conn *pgx.Conn, name cdc.Name) (*Table, error) {
-	t := &Table{Name: name, Columns: map[string]uint32{}, Modifiers: map[string]int32{}, Generated: map[string]bool{}, Types: map[string]condition.Type{}}
+	t := &Table{
+		Name: name, Columns: map[string]uint32{}, Modifiers: map[string]int32{}, Generated: map[string]bool{},
+		Types: map[string]condition.Type{},
+	}
 	err := conn.QueryRow(ctx, `
-		select c.oid, c.relkind::text, c.relpersistence::text, pg_catalog.row_security_active(c.oid), pg_catalog.pg_has_role(c.relowner, 'usage'),
+		select c.oid, c.relkind::text, c.relpersistence::text, pg_catalog.row_security_active(c.oid),
+		       pg_catalog.pg_has_role(c.relowner, 'usage'),
 		       (`+partitionTree("c.oid")+`
 		        select coalesce(sum(greatest(l.reltuples, 0)), 0) from pg_catalog.pg_class l join tree on tree.relid = l.oid),
 		       c.relkind <> 'p' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid)

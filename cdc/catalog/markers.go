@@ -36,7 +36,9 @@ func (p *Preflight) checkLists(marker cdc.MappedMarker) {
 		if marker.Kind == cdc.FinishedMarker {
 			remedy += fmt.Sprintf(" and WALHOOK_FINISH_STAMP=%s", strings.TrimSpace(rest))
 		}
-		p.note(Warn, "marker_list", fmt.Sprintf("%s, although %q is a column: a comma does not separate conditions", found, strings.TrimSpace(rest)), remedy)
+		p.note(Warn, "marker_list",
+			fmt.Sprintf("%s, although %q is a column: a comma does not separate conditions", found, strings.TrimSpace(rest)),
+			remedy)
 	}
 }
 
@@ -63,7 +65,8 @@ func (p *Preflight) checkDefault(marker cdc.MappedMarker, bound *condition.Bound
 	if met, _ := truth.Met(); met && len(set) > 0 {
 		p.note(Warn, "marker_default", fmt.Sprintf("%s is already set by default in a new row (%s), so %s fires with response.created",
 			marker.Variable, strings.Join(set, ", "), fires),
-			fmt.Sprintf("map what changes later, such as other values of the column; if nothing does and this is meant, leave %s", marker.Variable))
+			fmt.Sprintf("map what changes later, such as other values of the column; if nothing does and this is meant, leave %s",
+				marker.Variable))
 	}
 	return nil
 }

@@ -111,11 +111,15 @@ func InspectTables(ctx context.Context, source *pgx.Conn, target Target) (*Prefl
 
 func (p *Preflight) checkTables(ctx context.Context, source *pgx.Conn, target Target) (err error) {
 	m := target.Mapping
-	if p.Respondent, err = p.checkTable(ctx, source, target.Publish, m.Respondent, "WALHOOK_RESPONDENT_TABLE", m.ID, RespondentVariables(m)); err != nil {
+	p.Respondent, err = p.checkTable(ctx, source, target.Publish,
+		m.Respondent, "WALHOOK_RESPONDENT_TABLE", m.ID, RespondentVariables(m))
+	if err != nil {
 		return err
 	}
 	if m.HasAssessmentTable() {
-		if p.Assessment, err = p.checkTable(ctx, source, target.Publish, m.AssessmentTable, "WALHOOK_ASSESSMENT_TABLE", m.AssessmentID, AssessmentVariables(m)); err != nil {
+		p.Assessment, err = p.checkTable(ctx, source, target.Publish,
+			m.AssessmentTable, "WALHOOK_ASSESSMENT_TABLE", m.AssessmentID, AssessmentVariables(m))
+		if err != nil {
 			return err
 		}
 	}
@@ -364,7 +368,8 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 	deferrable := !unique && t.ImmediateSQL != "" && slices.Contains(t.PrimaryKey, id)
 	if deferrable {
 		p.note(Fail, "primary_key",
-			fmt.Sprintf("the primary key of %s is deferrable: rows may share a key within a transaction, so changed keys could not be followed", shown),
+			fmt.Sprintf("the primary key of %s is deferrable: rows may share a key within a transaction, "+
+				"so changed keys could not be followed", shown),
 			t.ImmediateSQL)
 	} else if !unique && !(t.Partitioned() && slices.Contains(t.PrimaryKey, id)) {
 		p.note(Fail, "primary_key",
@@ -388,12 +393,14 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 			)
 		case len(identity.Columns) == 0 && deferrable:
 			refuse(
-				"has a deferrable primary key, which is no replica identity: PostgreSQL would refuse the application's updates and deletes once it is published",
+				"has a deferrable primary key, which is no replica identity: "+
+					"PostgreSQL would refuse the application's updates and deletes once it is published",
 				t.ImmediateSQL,
 			)
 		case len(identity.Columns) == 0:
 			refuse(
-				"has no primary key to serve as replica identity: PostgreSQL would refuse the application's updates and deletes once it is published",
+				"has no primary key to serve as replica identity: "+
+					"PostgreSQL would refuse the application's updates and deletes once it is published",
 				identityAdvice(&identity, i, id),
 			)
 		case !slices.Contains(identity.Columns, id):
@@ -456,7 +463,8 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 		for _, v := range marker.Values {
 			if forbids := checks.forbidding(v); forbids != "" {
 				p.note(Warn, "marker_values",
-					fmt.Sprintf("%s names %q, which %s of column %q of %s forbids", marker.Variable, v, forbids, marker.Column, shown), "name a value that it allows")
+					fmt.Sprintf("%s names %q, which %s of column %q of %s forbids", marker.Variable, v, forbids, marker.Column, shown),
+					"name a value that it allows")
 			}
 		}
 		values, err := possibleValues(ctx, source, p.Respondent.Columns[marker.Column])
@@ -488,7 +496,8 @@ func (p *Preflight) checkStamp(m cdc.Mapping) {
 		p.note(Warn, "finish_stamp", why, remedy)
 		return
 	}
-	p.note(OK, "finish_stamp", fmt.Sprintf("a further finish is recognised by a new value of %s", strings.Join(m.StampColumns(), " or ")), "")
+	p.note(OK, "finish_stamp",
+		fmt.Sprintf("a further finish is recognised by a new value of %s", strings.Join(m.StampColumns(), " or ")), "")
 }
 
 func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) error {

@@ -245,7 +245,8 @@ func (p PublicationSpec) Drift(have *Publication) []string {
 	if have.viaRoot {
 		for _, table := range p.tables {
 			if ancestor, found := have.publishedAncestor(table.info); found {
-				drift = append(drift, fmt.Sprintf("publication %q publishes changes of %s as those of %s, since it publishes via the partition root",
+				drift = append(drift, fmt.Sprintf(
+					"publication %q publishes changes of %s as those of %s, since it publishes via the partition root",
 					p.Name, table.info.Name.Display(), ancestor.Display()))
 			}
 		}

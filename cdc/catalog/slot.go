@@ -194,7 +194,8 @@ func InspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*Slot, error
 		retained             *int64
 	)
 	err := conn.QueryRow(ctx, `
-		select s.slot_name is not null, s.plugin::text, s.slot_type, s.database::text, s.database = current_database(), s.active_pid, s.confirmed_flush_lsn,
+		select s.slot_name is not null, s.plugin::text, s.slot_type, s.database::text, s.database = current_database(),
+		       s.active_pid, s.confirmed_flush_lsn,
 		       s.wal_status, (w.lsn - s.restart_lsn)::bigint, s.safe_wal_size, w.lsn
 		  from (select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end as lsn) w
 		  left join pg_catalog.pg_replication_slots s on s.slot_name = $1`, name).

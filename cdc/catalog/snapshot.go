@@ -95,7 +95,8 @@ func ScanRows(
 func readError(from cdc.Name, user string, err error) error {
 	var server *pgconn.PgError
 	if errors.As(err, &server) && server.Routine == "check_enable_rls" {
-		return fmt.Errorf("read the rows of %s: row-level security applies to this role: %s: %w", from.Display(), rowSecurityRemedy(user), err)
+		return fmt.Errorf("read the rows of %s: row-level security applies to this role: %s: %w",
+			from.Display(), rowSecurityRemedy(user), err)
 	}
 	return fmt.Errorf("read the rows of %s: %w", from.Display(), err)
 }
@@ -200,7 +201,8 @@ func (r *chunkReader) ended() bool {
 func CopyOutSQL(ctx context.Context, source *pgx.Conn, from cdc.Name, columns []string) ([]string, error) {
 	rows, err := source.Query(ctx, `
 		select pg_catalog.format('%I.%I', n.nspname, c.relname),
-		       (select pg_catalog.bool_and(pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_column_privilege(c.oid, a, 'select')) from unnest($3::text[]) a)
+		       (select pg_catalog.bool_and(pg_catalog.has_schema_privilege(n.oid, 'usage')
+		                                   and pg_catalog.has_column_privilege(c.oid, a, 'select')) from unnest($3::text[]) a)
 		  from pg_catalog.pg_class r join pg_catalog.pg_namespace s on s.oid = r.relnamespace
 		  join pg_catalog.pg_class c on c.oid = r.oid or c.oid in (select relid from pg_catalog.pg_partition_tree(r.oid) where isleaf)
 		  join pg_catalog.pg_namespace n on n.oid = c.relnamespace

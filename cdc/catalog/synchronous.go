@@ -25,20 +25,23 @@ func InspectSynchronous(ctx context.Context, source *pgx.Conn) (Finding, error) 
 	needed, listed := parseStandbyNames(names)
 	finding := Finding{
 		Check: "synchronous_standby_names", Level: Fail,
-		Remedy: "ALTER SYSTEM SET synchronous_standby_names = '...'; SELECT pg_reload_conf(); with the names of the standbys instead, or '' if there are none",
+		Remedy: "ALTER SYSTEM SET synchronous_standby_names = '...'; SELECT pg_reload_conf(); " +
+			"with the names of the standbys instead, or '' if there are none",
 	}
 	switch {
 	case slices.ContainsFunc(listed, func(name string) bool { return strings.EqualFold(name, ours) }):
-		finding.Found = fmt.Sprintf("synchronous_standby_names (%s) names %s: commits of the application wait for the daemon, and hang while none runs", names, ours)
+		finding.Found = fmt.Sprintf("synchronous_standby_names (%s) names %s: commits of the application wait for the daemon, "+
+			"and hang while none runs", names, ours)
 		finding.Remedy += "; or give walhook another name in its URL: ?application_name=..."
 	case !slices.Contains(listed, "*"):
 		return Finding{Check: finding.Check, Level: OK, Found: "no commit of the application waits for the daemon"}, nil
 	case standbys < needed:
-		finding.Found = fmt.Sprintf("synchronous_standby_names is %s, and %d of %d standbys are connected: commits of the application wait for the daemon, "+
-			"and hang while none runs", names, standbys, needed)
+		finding.Found = fmt.Sprintf("synchronous_standby_names is %s, and %d of %d standbys are connected: "+
+			"commits of the application wait for the daemon, and hang while none runs", names, standbys, needed)
 	default:
 		finding.Level = Warn
-		finding.Found = fmt.Sprintf("synchronous_standby_names is %s, which counts the daemon as a standby, so commits may wait for it", names)
+		finding.Found = fmt.Sprintf(
+			"synchronous_standby_names is %s, which counts the daemon as a standby, so commits may wait for it", names)
 	}
 	return finding, nil
 }

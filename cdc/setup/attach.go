@@ -177,12 +177,14 @@ func requireNoDaemon(ctx context.Context, store *pgx.Conn) error {
 		return err
 	}
 	var living int
-	if err := store.QueryRow(ctx, sql.LivingDaemons.SQL, sql.LivingDaemons.Bind(sql.Args{"lock_class": int64(catalog.DaemonLock)})...).Scan(&living); err != nil {
+	args := sql.LivingDaemons.Bind(sql.Args{"lock_class": int64(catalog.DaemonLock)})
+	if err := store.QueryRow(ctx, sql.LivingDaemons.SQL, args...).Scan(&living); err != nil {
 		return fmt.Errorf("look for daemons on this store: %w", err)
 	}
 	if !free || living > 0 {
 		return errors.New(
-			"a daemon is running on this store; stop it first, or set WALHOOK_STORE_URL to a store that is not the original's; nothing was changed",
+			"a daemon is running on this store; stop it first, or set WALHOOK_STORE_URL to a store that is not the original's; " +
+				"nothing was changed",
 		)
 	}
 	return nil
@@ -191,7 +193,8 @@ func requireNoDaemon(ctx context.Context, store *pgx.Conn) error {
 // adopt makes a copy the original, or creates a new slot for the original, by a reconciliation that fires what was
 // missed.
 func adopt(ctx context.Context, cfg AttachConfig, store *pgx.Conn, id catalog.Provenance, gap *cdc.GapError) error {
-	if _, err := store.Exec(ctx, sql.OpenIncident.SQL, sql.OpenIncident.Bind(sql.Args{"kind": gap.Kind, "detail": gap.Detail})...); err != nil {
+	args := sql.OpenIncident.Bind(sql.Args{"kind": gap.Kind, "detail": gap.Detail})
+	if _, err := store.Exec(ctx, sql.OpenIncident.SQL, args...); err != nil {
 		return fmt.Errorf("record the incident: %w", err)
 	}
 	return stream.Adopt(ctx, stream.ReconcileConfig{
@@ -401,7 +404,8 @@ func (a *attacher) resetCopy(ctx context.Context) error {
 	}
 	detail := fmt.Sprintf("this copy of %s was attached from scratch: %d pending deliveries were dropped and %d webhooks disabled",
 		a.provenance.Original(), pending, webhooks)
-	if _, err := a.store.Exec(ctx, sql.NoteIncident.SQL, sql.NoteIncident.Bind(sql.Args{"kind": stream.IncidentCopy, "detail": detail})...); err != nil {
+	args := sql.NoteIncident.Bind(sql.Args{"kind": stream.IncidentCopy, "detail": detail})
+	if _, err := a.store.Exec(ctx, sql.NoteIncident.SQL, args...); err != nil {
 		return fmt.Errorf("note what was dropped: %w", err)
 	}
 	a.cfg.Note(detail)
@@ -434,8 +438,11 @@ func (a *attacher) snapshot(ctx context.Context, slot catalog.CreatedSlot) error
 		return fmt.Errorf("resolve the incidents of an earlier attach: %w", err)
 	}
 	if a.preflight.Assessment != nil {
-		if _, err := catalog.CopyRows(ctx, a.source, a.store, m.AssessmentTable, m.AssessmentColumns(), "walhook.assessment "+catalog.AssessmentColumns,
-			catalog.AssessmentConverter(m, a.preflight.Assessment, a.store.PgConn().ParameterStatus("server_encoding"), false), func(int64) {}, a.setAside(ctx, m.AssessmentTable, slot)); err != nil {
+		encoding := a.store.PgConn().ParameterStatus("server_encoding")
+		if _, err := catalog.CopyRows(ctx, a.source, a.store, m.AssessmentTable, m.AssessmentColumns(),
+			"walhook.assessment "+catalog.AssessmentColumns,
+			catalog.AssessmentConverter(m, a.preflight.Assessment, encoding, false),
+			func(int64) {}, a.setAside(ctx, m.AssessmentTable, slot)); err != nil {
 			return err
 		}
 	}

@@ -163,7 +163,9 @@ func detachSlots(ctx context.Context, cfg DetachConfig, source *pgx.Conn, a *cat
 // detachAdvice says who may drop the publication.
 func detachAdvice(ctx context.Context, source *pgx.Conn, publication string) string {
 	var owner string
-	if err := source.QueryRow(ctx, "select pg_catalog.pg_get_userbyid(pubowner) from pg_catalog.pg_publication where pubname = $1", publication).Scan(&owner); err != nil {
+	if err := source.QueryRow(ctx,
+		"select pg_catalog.pg_get_userbyid(pubowner) from pg_catalog.pg_publication where pubname = $1", publication).
+		Scan(&owner); err != nil {
 		owner = "the publication's owner"
 	}
 	return fmt.Sprintf("detach as %s, or, where a script of walhook plan made it, let its undo be run (docs/how-to/roles.md)", owner)

@@ -47,6 +47,15 @@ func (e *examiner) grade(bad bool, level catalog.Level, check, found, remedy str
 	e.note(level, check, found, remedy)
 }
 
+// warnIf adds a warning if bad, and an ok finding otherwise.
+func (e *examiner) warnIf(bad bool, check, fine, wrong, remedy string) {
+	found := fine
+	if bad {
+		found = wrong
+	}
+	e.grade(bad, catalog.Warn, check, found, remedy)
+}
+
 // cannotCheck adds a finding that a check failed to run.
 func (e *examiner) cannotCheck(check string, err error) {
 	e.note(catalog.Warn, check, fmt.Sprintf("this could not be checked: %v", err),
@@ -195,7 +204,8 @@ func (e *examiner) attachRefusals(ctx context.Context) {
 func (e *examiner) adviseRename() {
 	for i, f := range e.findings {
 		if f.NotFound {
-			e.findings[i].Remedy = "give it back its name; or stop the daemons, " + e.detachAdvice() + ", change the variable, walhook attach (what happens in between fires nothing)"
+			e.findings[i].Remedy = "give it back its name; or stop the daemons, " + e.detachAdvice() +
+				", change the variable, walhook attach (what happens in between fires nothing)"
 		}
 	}
 }
@@ -250,9 +260,9 @@ func (e *examiner) slot(ctx context.Context) {
 	default:
 		e.note(catalog.OK, "slot", lag, "")
 	}
-	e.grade(e.preflight.Slot.ActivePID == nil, catalog.Warn, "daemon", map[bool]string{
-		true: "nobody reads the slot, so the server keeps WAL for it", false: "the slot is being read",
-	}[e.preflight.Slot.ActivePID == nil], "start walhook run, or "+e.detachAdvice())
+	e.warnIf(e.preflight.Slot.ActivePID == nil, "daemon",
+		"the slot is being read", "nobody reads the slot, so the server keeps WAL for it",
+		"start walhook run, or "+e.detachAdvice())
 }
 
 // publication turns the preflight's findings on the publication into failures, now that the stream depends on it.
@@ -268,7 +278,8 @@ func (e *examiner) publication() {
 		)+";")
 }
 
-// detachAdvice is the command, and the role that it takes: a publication that a DBA's script has created is not the daemon's to drop.
+// detachAdvice is the command, and the role that it takes: a publication that a DBA's script has created is not the
+// daemon's to drop.
 func (e *examiner) detachAdvice() string {
 	if p := e.preflight.Publication; p != nil && !p.Owner {
 		return fmt.Sprintf("walhook detach as the owner of publication %q", e.cfg.Target.Publication)

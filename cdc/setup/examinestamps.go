@@ -61,10 +61,12 @@ func judgeStamps(of string, finished, stamped, shared int64, columns []string) (
 	case finished < minStamps:
 		return catalog.OK, "fewer than 10 responses are finished, which says nothing about their finish stamps", ""
 	case stamped*2 < finished:
-		return catalog.Warn, fmt.Sprintf("%s%d have no finish stamp: %s is NULL, and the first value after that counts as the stamp of the same finish",
+		return catalog.Warn, fmt.Sprintf(
+			"%s%d have no finish stamp: %s is NULL, and the first value after that counts as the stamp of the same finish",
 			of, finished-stamped, column), remedy
 	case shared == stamped:
-		return catalog.Warn, fmt.Sprintf("%sall with a finish stamp have the same: %s does not tell one finish from the next", of, column), remedy
+		return catalog.Warn, fmt.Sprintf("%sall with a finish stamp have the same: %s does not tell one finish from the next",
+			of, column), remedy
 	case shared >= minStamps && shared*10 > stamped:
 		return catalog.Warn, fmt.Sprintf("%s%d share one finish stamp: a further finish is only seen if it changes %s", of, shared, column),
 			remedy + "; one import or bulk update that finished all of them is no problem"

@@ -55,7 +55,8 @@ func (e *examiner) daemons(ctx context.Context) {
 	case len(stuck) > 0:
 		e.note(catalog.Fail, "daemons", "daemons that do not work: "+strings.Join(stuck, ", "), remedy)
 	case len(starting) > 0:
-		e.note(catalog.Warn, "daemons", "daemons that are not ready yet: "+strings.Join(starting, ", "), "look again in a few seconds")
+		e.note(catalog.Warn, "daemons", "daemons that are not ready yet: "+strings.Join(starting, ", "),
+			"look again in a few seconds")
 	default:
 		e.note(catalog.OK, "daemons", "no daemon reports that it is not ready", "")
 	}
@@ -84,9 +85,9 @@ func (e *examiner) partitions(ctx context.Context) {
 	}
 	if refusal != nil {
 		e.note(catalog.Fail, "log_partitions", reach+", and can get no other: "+*refusal, fmt.Sprintf(
-			"let %s create, alter and drop tables in the schema walhook: no event trigger may refuse it, and GRANT CREATE, USAGE ON SCHEMA walhook TO %[1]s",
-			pgx.Identifier{e.view.schemaOwner}.Sanitize(),
-		))
+			"let %s create, alter and drop tables in the schema walhook: no event trigger may refuse it, "+
+				"and GRANT CREATE, USAGE ON SCHEMA walhook TO %[1]s",
+			pgx.Identifier{e.view.schemaOwner}.Sanitize()))
 		return
 	}
 	e.grade(ahead == nil, catalog.Warn, "log_partitions", reach, "start walhook run, which makes some")
@@ -99,42 +100,53 @@ func (e *examiner) administration(ctx context.Context) {
 		e.cannotCheck("settings", err)
 		return
 	}
-	e.grade(!enabled, catalog.Warn, "settings",
-		map[bool]string{true: "webhooks are switched on", false: "webhooks are switched off: nothing is queued and nothing is sent"}[enabled],
+	e.warnIf(!enabled, "settings",
+		"webhooks are switched on", "webhooks are switched off: nothing is queued and nothing is sent",
 		"UPDATE walhook.settings SET enabled = true;")
 	queue, err := readQueueDepth(ctx, e.store)
 	if err != nil {
 		e.cannotCheck("queue", err)
 	} else {
-		e.grade(queue.oldestSeconds > 3600, catalog.Warn, "queue", fmt.Sprintf("%s deliveries are pending, the oldest of those for webhooks that are enabled for %s", queue, time.Duration(queue.oldestSeconds)*time.Second),
+		e.grade(queue.oldestSeconds > 3600, catalog.Warn, "queue",
+			fmt.Sprintf("%s deliveries are pending, the oldest of those for webhooks that are enabled for %s",
+				queue, time.Duration(queue.oldestSeconds)*time.Second),
 			"SELECT * FROM walhook.pending ORDER BY delivery_id LIMIT 50;")
 	}
 	rows, err := e.store.Query(ctx, `
-		select format('%s, %s since %s: %s', walhook.display_url(url), case failures when 1 then '1 failure' else failures || ' failures in a row' end,
-		         date_trunc('second', failing_since), last_error)
+		select format('%s, %s since %s: %s', walhook.display_url(url),
+		              case failures when 1 then '1 failure' else failures || ' failures in a row' end,
+		              date_trunc('second', failing_since), last_error)
 		  from walhook.endpoint e
-		 where failures > 0 and exists (select from walhook.webhook w where w.endpoint_id = e.id and w.enabled) order by failures desc limit 5`)
+		 where failures > 0 and exists (select from walhook.webhook w where w.endpoint_id = e.id and w.enabled)
+		 order by failures desc limit 5`)
 	endpoints, err := catalog.CollectStrings(rows, err)
 	if err != nil {
 		e.cannotCheck("endpoints", err)
 	} else {
-		e.grade(len(endpoints) > 0, catalog.Warn, "endpoints", listOrNone("every endpoint answered its last attempt", "endpoints fail at the moment: ", endpoints), "SELECT * FROM walhook.endpoint_health WHERE failures > 0;")
+		e.grade(len(endpoints) > 0, catalog.Warn, "endpoints",
+			listOrNone("every endpoint answered its last attempt", "endpoints fail at the moment: ", endpoints),
+			"SELECT * FROM walhook.endpoint_health WHERE failures > 0;")
 	}
 	var stopped bool
-	err = e.store.QueryRow(ctx, "select exists (select from walhook.incident where resolved_at is null and kind = any($1))", []string{cdc.DeliveriesStopped, cdc.LogUpkeep}).
-		Scan(&stopped)
+	err = e.store.QueryRow(ctx, "select exists (select from walhook.incident where resolved_at is null and kind = any($1))",
+		[]string{cdc.DeliveriesStopped, cdc.LogUpkeep}).Scan(&stopped)
 	if err != nil {
 		e.cannotCheck("incidents", err)
 		return
 	}
-	rows, err = e.store.Query(ctx,
-		"select format('%s since %s: %s', kind, date_trunc('second', at), detail) from walhook.incident where resolved_at is null order by at desc limit 5")
+	rows, err = e.store.Query(ctx, `
+		select format('%s since %s: %s', kind, date_trunc('second', at), detail)
+		  from walhook.incident where resolved_at is null order by at desc limit 5`)
 	incidents, err := catalog.CollectStrings(rows, err)
 	if err != nil {
 		e.cannotCheck("incidents", err)
 		return
 	}
-	e.grade(len(incidents) > 0, map[bool]catalog.Level{true: catalog.Fail, false: catalog.Warn}[stopped], "incidents",
+	level := catalog.Warn
+	if stopped {
+		level = catalog.Fail
+	}
+	e.grade(len(incidents) > 0, level, "incidents",
 		listOrNone("no incident is open", "open incidents: ", incidents),
 		"SELECT * FROM walhook.incident WHERE resolved_at IS NULL; the detail says what to do")
 }
@@ -142,7 +154,8 @@ func (e *examiner) administration(ctx context.Context) {
 // webhooks finds webhooks that can never match.
 func (e *examiner) webhooks(ctx context.Context) {
 	var all, disabled int64
-	if err := e.store.QueryRow(ctx, "select count(*), count(*) filter (where not enabled) from walhook.webhook").Scan(&all, &disabled); err != nil {
+	err := e.store.QueryRow(ctx, "select count(*), count(*) filter (where not enabled) from walhook.webhook").Scan(&all, &disabled)
+	if err != nil {
 		e.cannotCheck("webhooks", err)
 		return
 	}
@@ -159,47 +172,78 @@ func (e *examiner) webhooks(ctx context.Context) {
 		check, where, none, some, remedy string
 	}{
 		{
-			true, "webhooks_disabled", "not w.enabled", "no webhook is disabled", "disabled, and match nothing new: webhooks ",
-			"UPDATE walhook.webhook SET enabled = true WHERE id = ...; disabled_reason says why",
+			applies: true,
+			check:   "webhooks_disabled",
+			where:   "not w.enabled",
+			none:    "no webhook is disabled",
+			some:    "disabled, and match nothing new: webhooks ",
+			remedy:  "UPDATE walhook.webhook SET enabled = true WHERE id = ...; disabled_reason says why",
 		},
 		{
-			m.HasAssessmentTable(), "webhooks_unknown_assessment", "w.assessment_id is not null and not exists (select from walhook.assessment a where a.assessment_id = w.assessment_id)",
-			"every assessment that a webhook names exists", "their assessment is not in " + m.AssessmentTable.Display() + ": webhooks ", "correct or delete them",
+			applies: m.HasAssessmentTable(),
+			check:   "webhooks_unknown_assessment",
+			where: "w.assessment_id is not null " +
+				"and not exists (select from walhook.assessment a where a.assessment_id = w.assessment_id)",
+			none:   "every assessment that a webhook names exists",
+			some:   "their assessment is not in " + m.AssessmentTable.Display() + ": webhooks ",
+			remedy: "correct or delete them",
 		},
 		{
-			m.HasAssessmentTable(), "webhooks_without_external_id", "w.assessment_id is null and not exists (select from walhook.assessment a where a.external_id is not null)",
-			"every webhook without assessment_id has an assessment that it can match",
-			"without assessment_id they match only assessments that have an external id, and no assessment has one: webhooks ", "give assessments an external id, or set the webhook's assessment_id",
+			applies: m.HasAssessmentTable(),
+			check:   "webhooks_without_external_id",
+			where: "w.assessment_id is null " +
+				"and not exists (select from walhook.assessment a where a.external_id is not null)",
+			none: "every webhook without assessment_id has an assessment that it can match",
+			some: "without assessment_id they match only assessments that have an external id, " +
+				"and no assessment has one: webhooks ",
+			remedy: "give assessments an external id, or set the webhook's assessment_id",
 		},
 		{
-			true, "webhooks_impossible_id", "(walhook.column_id('assessment', w.assessment_id) is distinct from w.assessment_id or walhook.organization_id(w.organization_id) is distinct from w.organization_id)",
-			"every assessment and organization that a webhook names can be an id of its column", "the assessment or organization that they name cannot be an id of its column, so they match nothing: webhooks ",
-			"set assessment_id and organization_id to ids as the table has them",
+			applies: true,
+			check:   "webhooks_impossible_id",
+			where: "(walhook.column_id('assessment', w.assessment_id) is distinct from w.assessment_id " +
+				"or walhook.organization_id(w.organization_id) is distinct from w.organization_id)",
+			none: "every assessment and organization that a webhook names can be an id of its column",
+			some: "the assessment or organization that they name cannot be an id of its column, " +
+				"so they match nothing: webhooks ",
+			remedy: "set assessment_id and organization_id to ids as the table has them",
 		},
 		{
-			m.Organization == "" && m.AssessmentOrganization == "", "webhooks_organization", "w.organization_id is not null", "no webhook names an organization, and no organization column is mapped",
-			"they name an organization, but no organization column is mapped, so they match nothing: webhooks ",
-			"set WALHOOK_RESPONDENT_ORGANIZATION or WALHOOK_ASSESSMENT_ORGANIZATION (detach and attach), or set organization_id to NULL",
+			applies: m.Organization == "" && m.AssessmentOrganization == "",
+			check:   "webhooks_organization",
+			where:   "w.organization_id is not null",
+			none:    "no webhook names an organization, and no organization column is mapped",
+			some:    "they name an organization, but no organization column is mapped, so they match nothing: webhooks ",
+			remedy: "set WALHOOK_RESPONDENT_ORGANIZATION or WALHOOK_ASSESSMENT_ORGANIZATION (detach and attach), " +
+				"or set organization_id to NULL",
 		},
 		{
-			m.Organization == "" && m.AssessmentOrganization != "", "webhooks_unknown_organization",
-			"w.organization_id is not null and not exists (select from walhook.assessment a where a.organization_id = w.organization_id)",
-			"every organization that a webhook names has an assessment",
-			"no assessment is of their organization, so they match nothing: webhooks ", "correct or delete them",
+			applies: m.Organization == "" && m.AssessmentOrganization != "",
+			check:   "webhooks_unknown_organization",
+			where: "w.organization_id is not null " +
+				"and not exists (select from walhook.assessment a where a.organization_id = w.organization_id)",
+			none:   "every organization that a webhook names has an assessment",
+			some:   "no assessment is of their organization, so they match nothing: webhooks ",
+			remedy: "correct or delete them",
 		},
 		{
-			!repeats, "webhooks_changed", "w.event_type = 'response.changed'", "no webhook is for response.changed, which this finish stamp cannot tell",
-			"they are for response.changed, which cannot be told as long as the finished marker stays set: webhooks ",
-			"set WALHOOK_FINISH_STAMP to a column that changes with each finish (detach and attach)",
+			applies: !repeats,
+			check:   "webhooks_changed",
+			where:   "w.event_type = 'response.changed'",
+			none:    "no webhook is for response.changed, which this finish stamp cannot tell",
+			some:    "they are for response.changed, which cannot be told as long as the finished marker stays set: webhooks ",
+			remedy:  "set WALHOOK_FINISH_STAMP to a column that changes with each finish (detach and attach)",
 		},
 	} {
 		if !c.applies {
 			continue
 		}
-		rows, err := e.store.Query(ctx,
-			"select case n when 21 then format('and %s more', total - 20) else id::text end"+
-				" from (select w.id, row_number() over (order by w.id) as n, count(*) over () as total from walhook.webhook w where (w.enabled or "+
-				fmt.Sprint(c.check == "webhooks_disabled")+") and "+c.where+") found where n <= 21 order by n")
+		rows, err := e.store.Query(ctx, `
+			select case n when 21 then format('and %s more', total - 20) else id::text end
+			  from (select w.id, row_number() over (order by w.id) as n, count(*) over () as total
+			          from walhook.webhook w
+			         where (w.enabled or $1) and `+c.where+`) found
+			 where n <= 21 order by n`, c.check == "webhooks_disabled")
 		ids, err := catalog.CollectStrings(rows, err)
 		if err != nil {
 			e.cannotCheck(c.check, err)
@@ -224,7 +268,9 @@ func (e *examiner) sizes(ctx context.Context) {
 		       -- What a crash forgot of the statistics, the catalog still knows as of the last VACUUM or ANALYZE.
 		       case when coalesce(s.last_vacuum, s.last_autovacuum, s.last_analyze, s.last_autoanalyze) is null
 		            then greatest(s.n_live_tup, c.reltuples::bigint, 0) else s.n_live_tup end, coalesce(s.n_dead_tup, 0)
-		  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace left join pg_catalog.pg_stat_all_tables s on s.relid = c.oid
+		  from pg_catalog.pg_class c
+		  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		  left join pg_catalog.pg_stat_all_tables s on s.relid = c.oid
 		 where n.nspname = 'walhook' and c.relname in ('queue', 'response_state', 'endpoint', 'position', 'daemon') order by 1`)
 	if err != nil {
 		e.cannotCheck("bloat", err)
@@ -258,8 +304,11 @@ func (e *examiner) log(ctx context.Context) {
 	var overdue *time.Time
 	err := e.store.QueryRow(ctx, `
 		select coalesce(sum(pg_catalog.pg_total_relation_size(t.relid)), 0)::bigint,
-		       (select min(l.finished_at) from walhook.log l where $1::interval > interval '0' and l.finished_at < now() - 2 * $1::interval - interval '1 hour')
-		  from (select relid from pg_catalog.pg_partition_tree('walhook.log') union all select relid from pg_catalog.pg_partition_tree('walhook.attempt')) t
+		       (select min(l.finished_at) from walhook.log l
+		         where $1::interval > interval '0' and l.finished_at < now() - 2 * $1::interval - interval '1 hour')
+		  from (select relid from pg_catalog.pg_partition_tree('walhook.log')
+		         union all
+		        select relid from pg_catalog.pg_partition_tree('walhook.attempt')) t
 		 where pg_catalog.pg_table_size(t.relid) >= 0`, e.cfg.Retention).Scan(&size, &overdue)
 	if err != nil {
 		e.cannotCheck("retention", err)

@@ -31,13 +31,13 @@ func (e *examiner) transactions(ctx context.Context) {
 	} else if running == "" {
 		e.note(catalog.OK, "running_transactions", "no transaction is running that a new slot would wait for", "")
 	} else {
-		e.note(catalog.Warn, "running_transactions", "transactions are running that a new slot, at attach or when a lost one is replaced, would wait for: "+running,
+		e.note(catalog.Warn, "running_transactions",
+			"transactions are running that a new slot, at attach or when a lost one is replaced, would wait for: "+running,
 			"let them end, or end them: SELECT pg_terminate_backend(pid);")
 	}
-	rows, err := e.source.Query(
-		ctx,
-		`select format('%L since %s in %I', gid, date_trunc('second', prepared), database) from pg_catalog.pg_prepared_xacts order by prepared limit 5`,
-	)
+	rows, err := e.source.Query(ctx, `
+		select format('%L since %s in %I', gid, date_trunc('second', prepared), database)
+		  from pg_catalog.pg_prepared_xacts order by prepared limit 5`)
 	prepared, err := catalog.CollectStrings(rows, err)
 	if err != nil {
 		e.cannotCheck("prepared_transactions", err)
@@ -59,7 +59,8 @@ func listOrNone(none, some string, things []string) string {
 // walSettings checks what bounds the retained WAL, and what invalidates the slot.
 func (e *examiner) walSettings(ctx context.Context) {
 	var keep, idle string
-	err := e.source.QueryRow(ctx, `select current_setting('max_slot_wal_keep_size'), coalesce(current_setting('idle_replication_slot_timeout', true), '0')`).
+	err := e.source.QueryRow(ctx, `
+		select current_setting('max_slot_wal_keep_size'), coalesce(current_setting('idle_replication_slot_timeout', true), '0')`).
 		Scan(&keep, &idle)
 	if err != nil {
 		e.cannotCheck("slot_limit", err)
@@ -71,16 +72,15 @@ func (e *examiner) walSettings(ctx context.Context) {
 	case e.cfg.MaxSlotLag > 0:
 		e.note(catalog.Warn, "slot_limit", fmt.Sprintf(
 			"the daemon gives the slot up beyond %s, but while no daemon runs nothing keeps it from filling the server's disk with WAL",
-			catalog.FormatBytes(e.cfg.MaxSlotLag),
-		),
-			slotLimitRemedy)
+			catalog.FormatBytes(e.cfg.MaxSlotLag)), slotLimitRemedy)
 	default:
 		e.note(catalog.Warn, "slot_limit",
 			"max_slot_wal_keep_size is -1: while no daemon reads the slot, WAL is kept until the server's disk is full",
 			slotLimitRemedy)
 	}
-	e.grade(idle != "0", catalog.Warn, "idle_slot_timeout",
-		map[bool]string{true: "no slot is invalidated for being idle", false: "idle_replication_slot_timeout is " + idle + ": if no daemon runs for that long, the slot is invalidated, and the next daemon compares the whole table"}[idle == "0"],
+	e.warnIf(idle != "0", "idle_slot_timeout", "no slot is invalidated for being idle",
+		"idle_replication_slot_timeout is "+idle+
+			": if no daemon runs for that long, the slot is invalidated, and the next daemon compares the whole table",
 		"make it longer than any pause of the daemons, or 0")
 }
 
@@ -126,7 +126,9 @@ const (
 	fileSettings = `
 		select format('%s is %s now and will be %s', s.name, s.setting, n.setting)
 		  from pg_catalog.pg_settings s
-		 cross join lateral (select coalesce((select f.setting from pg_catalog.pg_file_settings f where f.name = s.name order by f.seqno desc limit 1), s.boot_val)) n (setting)
+		 cross join lateral (
+		       select coalesce((select f.setting from pg_catalog.pg_file_settings f
+		                         where f.name = s.name order by f.seqno desc limit 1), s.boot_val)) n (setting)
 		 where s.source <> 'command line'
 		   and case s.name when 'wal_level' then s.setting = 'logical' and lower(n.setting) <> 'logical'
 		                   when 'max_replication_slots' then n.setting ~ '^[0-9]{1,9}$'
@@ -134,7 +136,8 @@ const (
 		 order by s.name desc`
 )
 
-const slotLimitRemedy = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); choose what the disk can spare. A slot that is lost to this limit loses no event that the rows still show"
+const slotLimitRemedy = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); " +
+	"choose what the disk can spare. A slot that is lost to this limit loses no event that the rows still show"
 
 // synchronous checks whether commits of the application wait for the daemon.
 func (e *examiner) synchronous(ctx context.Context) {
@@ -151,8 +154,10 @@ func (e *examiner) failover(ctx context.Context) {
 	const check = "failover"
 	var standbys int
 	// Without the right to read statistics, a role sees walsenders but not their state.
-	err := e.source.QueryRow(ctx, `select count(*) from pg_catalog.pg_stat_replication r where coalesce(r.state, 'streaming') in ('streaming', 'catchup')
-		and not exists (select from pg_catalog.pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')`).
+	err := e.source.QueryRow(ctx, `
+		select count(*) from pg_catalog.pg_stat_replication r
+		 where coalesce(r.state, 'streaming') in ('streaming', 'catchup')
+		   and not exists (select from pg_catalog.pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')`).
 		Scan(&standbys)
 	if err != nil {
 		e.cannotCheck(check, err)
@@ -160,14 +165,16 @@ func (e *examiner) failover(ctx context.Context) {
 	}
 	const compares = "; after a failover the daemon makes a new slot and compares the whole table"
 	if e.preflight.Version < catalog.FailoverVersion {
-		e.grade(standbys > 0, catalog.Warn, check,
-			map[bool]string{true: "a standby does not get the slot before PostgreSQL 17" + compares, false: "no standby streams from this server"}[standbys > 0],
+		e.warnIf(standbys > 0, check,
+			"no standby streams from this server", "a standby does not get the slot before PostgreSQL 17"+compares,
 			"nothing needs to be done; from 17 on slots can be synchronised")
 		return
 	}
 	var made bool
 	var waits string
-	err = e.source.QueryRow(ctx, "select coalesce((select failover from pg_catalog.pg_replication_slots where slot_name = $1), true), current_setting('synchronized_standby_slots')", e.cfg.Target.Slot).
+	err = e.source.QueryRow(ctx, `
+		select coalesce((select failover from pg_catalog.pg_replication_slots where slot_name = $1), true),
+		       current_setting('synchronized_standby_slots')`, e.cfg.Target.Slot).
 		Scan(&made, &waits)
 	switch {
 	case err != nil:
@@ -182,7 +189,8 @@ func (e *examiner) failover(ctx context.Context) {
 	case standbys > 0 && waits == "":
 		e.note(catalog.Warn, check,
 			"a standby streams and synchronized_standby_slots is empty: the daemon may be ahead of the standby that takes over"+compares,
-			"on the standby: sync_replication_slots = on, hot_standby_feedback = on, primary_slot_name and a dbname in primary_conninfo; here: synchronized_standby_slots = 'the standby''s slot'")
+			"on the standby: sync_replication_slots = on, hot_standby_feedback = on, primary_slot_name and a dbname in "+
+				"primary_conninfo; here: synchronized_standby_slots = 'the standby''s slot'")
 	default:
 		e.note(catalog.OK, check, "the slot can be synchronised to a standby", "")
 	}
@@ -195,20 +203,23 @@ func (e *examiner) unpublishRight(ctx context.Context) {
 	}
 	var may bool
 	err := e.source.QueryRow(ctx, `
-		select coalesce((select pg_catalog.pg_has_role(p.pubowner, 'usage') from pg_catalog.pg_publication p where p.pubname = $1), false)
+		select coalesce((select pg_catalog.pg_has_role(p.pubowner, 'usage')
+		                   from pg_catalog.pg_publication p where p.pubname = $1), false)
 		    or exists (select from pg_catalog.pg_proc f join pg_catalog.pg_publication p on p.pubname = $1
 		                where f.oid = pg_catalog.to_regprocedure($2) and pg_catalog.has_function_privilege(f.oid, 'execute')
 		                  and pg_catalog.pg_has_role(f.proowner, p.pubowner, 'usage')
-		                  and pg_catalog.obj_description(p.oid, 'pg_publication') like $3 || '%')`, e.cfg.Target.Publication, sql.UnpublishSignature, catalog.PublicationMark).Scan(&may)
+		                  and pg_catalog.obj_description(p.oid, 'pg_publication') like $3 || '%')`,
+		e.cfg.Target.Publication, sql.UnpublishSignature, catalog.PublicationMark).Scan(&may)
 	if err != nil {
 		e.cannotCheck("unpublish_right", err)
 		return
 	}
-	e.grade(!may, catalog.Warn, "unpublish_right", map[bool]string{
-		true:  "if a table loses its replica identity, the daemon can take it out of the publication",
-		false: "if a table loses its replica identity, the application's updates fail until somebody else takes it out of the publication",
-	}[may], fmt.Sprintf("as the publication's owner: GRANT EXECUTE ON FUNCTION walhook.unpublish(name, regclass) TO %s; the function, which walhook plan prints, "+
-		"must belong to that owner, and the publication be one that walhook created", pgx.Identifier{e.preflight.User}.Sanitize()))
+	e.warnIf(!may, "unpublish_right",
+		"if a table loses its replica identity, the daemon can take it out of the publication",
+		"if a table loses its replica identity, the application's updates fail until somebody else takes it out of the publication",
+		fmt.Sprintf("as the publication's owner: GRANT EXECUTE ON FUNCTION walhook.unpublish(name, regclass) TO %s; the function, "+
+			"which walhook plan prints, must belong to that owner, and the publication be one that walhook created",
+			pgx.Identifier{e.preflight.User}.Sanitize()))
 }
 
 // maxSkew is the tolerated clock skew.
@@ -244,9 +255,11 @@ func (e *examiner) pooler(ctx context.Context, conn *pgx.Conn, what, variable st
 		e.cannotCheck("pooler", err)
 		return
 	}
-	e.grade(pid != conn.PgConn().PID(), catalog.Warn, "pooler", map[bool]string{
-		true: "no connection pooler is in front of " + what, false: "a connection pooler such as PgBouncer is in front of " + what + ": with pool_mode = transaction it breaks session locks, LISTEN and prepared statements",
-	}[pid == conn.PgConn().PID()], "let "+variable+" name the PostgreSQL server itself; pool_mode = session will do for a store")
+	e.warnIf(pid != conn.PgConn().PID(), "pooler",
+		"no connection pooler is in front of "+what,
+		"a connection pooler such as PgBouncer is in front of "+what+
+			": with pool_mode = transaction it breaks session locks, LISTEN and prepared statements",
+		"let "+variable+" name the PostgreSQL server itself; pool_mode = session will do for a store")
 }
 
 // storeServer checks the durability settings of the store's server.
@@ -260,5 +273,6 @@ func (e *examiner) storeServer(ctx context.Context) {
 	}
 	e.grade(fsync == "off" || pages == "off", catalog.Warn, "store_durability",
 		fmt.Sprintf("the store has fsync = %s, full_page_writes = %s", fsync, pages),
-		"switch both on for the store: what it acknowledged and then loses in a crash of its machine is not sent again by the slot, and only a comparison finds it")
+		"switch both on for the store: what it acknowledged and then loses in a crash of its machine is not sent again by the slot, "+
+			"and only a comparison finds it")
 }

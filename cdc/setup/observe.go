@@ -164,7 +164,13 @@ func (o *Observation) observeStore(ctx context.Context, store *pgx.Conn, slot st
 	for _, look := range []struct {
 		name string
 		at   func(context.Context, *pgx.Conn) error
-	}{{"daemons", o.observeDaemons}, {"log", o.observeLog}, {"queue", o.observeQueue}, {"endpoint", o.observeEndpoints}, {"incident", o.observeIncidents}} {
+	}{
+		{"daemons", o.observeDaemons},
+		{"log", o.observeLog},
+		{"queue", o.observeQueue},
+		{"endpoint", o.observeEndpoints},
+		{"incident", o.observeIncidents},
+	} {
 		if err := look.at(ctx, store); err != nil {
 			o.line(catalog.Fail, look.name, "cannot be read: %v", err)
 		}

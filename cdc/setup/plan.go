@@ -80,7 +80,8 @@ func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
 	}
 	m := &planner{source: source, store: store, cfg: cfg, preflight: preflight, view: view}
 	p := &Plan{
-		Preflight: preflight, Refusals: refusals, Copy: view.Err() != nil, Attached: view.attached(), Source: view.Source, Store: view.Store, Elsewhere: view.separate(),
+		Preflight: preflight, Refusals: refusals, Copy: view.Err() != nil, Attached: view.attached(),
+		Source: view.Source, Store: view.Store, Elsewhere: view.separate(),
 	}
 	if p.Role, p.StoreRole = cfg.Role, cfg.Role; cfg.Role == "" {
 		p.Role, p.StoreRole = preflight.User, view.user
@@ -191,7 +192,8 @@ func (m *planner) restSteps(ctx context.Context) ([]PlanStep, error) {
 	read += strings.Join(statements, ";\n") + ";\ncommit;"
 	write += "copy walhook.response_state " + catalog.StateColumns + " from stdin;\nbegin; " +
 		strings.TrimSuffix(strings.TrimSpace(sql.SetPosition.SQL), ";") + ";\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
-		";\nupdate walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1;\ncommit; analyze walhook.response_state;"
+		";\nupdate walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1;\ncommit; " +
+		"analyze walhook.response_state;"
 	return []PlanStep{
 		{
 			"In the store: what is being attached, so that an interrupted attach can be taken up again.",

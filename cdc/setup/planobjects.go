@@ -30,7 +30,10 @@ func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 		}
 		steps = append(steps, PlanStep{schemaNote, "create schema walhook authorization " + r.quoted() + ";"})
 		if !r.super && !r.replication && !r.daemon {
-			steps = append(steps, PlanStep{"Roles that use the schema trust its owner as a member of walhook_daemon, also without REPLICATION. Locks no table.", "grant walhook_daemon to " + r.quoted() + ";"})
+			steps = append(steps, PlanStep{
+				"Roles that use the schema trust its owner as a member of walhook_daemon, also without REPLICATION. Locks no table.",
+				"grant walhook_daemon to " + r.quoted() + ";",
+			})
 		}
 	case m.view.attached() && owner != r.name && !r.daemon && !r.super:
 		steps = append(steps, PlanStep{
@@ -154,5 +157,6 @@ reset role;`,
 // dropGroup drops a group role unless the walhook of another database of the server has granted rights to it. A
 // script that was interrupted may not have created the role.
 func dropGroup(role string) string {
-	return "do $$ begin drop role if exists " + role + "; exception when dependent_objects_still_exist then raise notice 'role " + role + " is used elsewhere, and stays'; end $$;"
+	return "do $$ begin drop role if exists " + role +
+		"; exception when dependent_objects_still_exist then raise notice 'role " + role + " is used elsewhere, and stays'; end $$;"
 }

@@ -44,8 +44,10 @@ func readRoleRights(ctx context.Context, conn *pgx.Conn, role string) (*roleRigh
 		return fail(err)
 	}
 	err := conn.QueryRow(ctx, `
-		select pg_catalog.has_database_privilege($1, current_database(), 'connect'), pg_catalog.has_database_privilege($1, current_database(), 'temporary'),
-		       array(select g from unnest($2::text[]) g where not exists (select from pg_catalog.pg_roles where rolname = g))`, r.grantee(), sql.GroupRoles).
+		select pg_catalog.has_database_privilege($1, current_database(), 'connect'),
+		       pg_catalog.has_database_privilege($1, current_database(), 'temporary'),
+		       array(select g from unnest($2::text[]) g where not exists (select from pg_catalog.pg_roles where rolname = g))`,
+		r.grantee(), sql.GroupRoles).
 		Scan(&r.connect, &r.temporary, &r.missingGroups)
 	if err != nil {
 		return fail(err)
@@ -54,9 +56,17 @@ func readRoleRights(ctx context.Context, conn *pgx.Conn, role string) (*roleRigh
 		return r, nil
 	}
 	err = conn.QueryRow(ctx, `
-		select rolsuper, rolreplication or rolsuper or exists (select from pg_catalog.pg_roles m where m.rolname = any($2) and pg_catalog.pg_has_role(r.oid, m.oid, 'member')),
-		       rolbypassrls or rolsuper, exists (select from pg_catalog.pg_roles m where m.rolname = 'walhook_daemon' and pg_catalog.pg_has_role(r.oid, m.oid, 'usage')),
-		       array(select g.rolname::text from pg_catalog.pg_auth_members a join pg_catalog.pg_roles g on g.oid = a.member where a.roleid = r.oid and a.grantor = a.member)
+		select rolsuper,
+		       rolreplication or rolsuper or exists (
+		           select from pg_catalog.pg_roles m
+		            where m.rolname = any($2) and pg_catalog.pg_has_role(r.oid, m.oid, 'member')),
+		       rolbypassrls or rolsuper,
+		       exists (
+		           select from pg_catalog.pg_roles m
+		            where m.rolname = 'walhook_daemon' and pg_catalog.pg_has_role(r.oid, m.oid, 'usage')),
+		       array(
+		           select g.rolname::text from pg_catalog.pg_auth_members a join pg_catalog.pg_roles g on g.oid = a.member
+		            where a.roleid = r.oid and a.grantor = a.member)
 		  from pg_catalog.pg_roles r where rolname = $1`, role, sql.CloudReplicators).Scan(&r.super, &r.replication, &r.bypassRLS, &r.daemon, &r.selfGranted)
 	if err != nil {
 		return fail(err)
@@ -122,8 +132,10 @@ func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, e
 		err := m.source.QueryRow(ctx, `
 			select pg_catalog.has_schema_privilege($1, c.relnamespace, 'usage'), c.relrowsecurity,
 			       exists (select from pg_catalog.pg_roles r where r.rolname = $1 and pg_catalog.pg_has_role(r.oid, c.relowner, 'usage')),
-			       array(select a from unnest($3::text[]) with ordinality u (a, n) where not pg_catalog.has_column_privilege($1, c.oid, a, 'select') order by n)
-			  from pg_catalog.pg_class c where c.oid = $2`, r.grantee(), table.info.OID, table.columns).Scan(&usage, &rowSecurity, &owner, &lacking)
+			       array(select a from unnest($3::text[]) with ordinality u (a, n)
+			              where not pg_catalog.has_column_privilege($1, c.oid, a, 'select') order by n)
+			  from pg_catalog.pg_class c where c.oid = $2`, r.grantee(), table.info.OID, table.columns).
+			Scan(&usage, &rowSecurity, &owner, &lacking)
 		if err != nil {
 			return nil, fmt.Errorf("look up the rights on %s: %w", table.info.Name.Display(), err)
 		}

@@ -43,7 +43,9 @@ func (v *storeView) attached() bool { return v.attachment.Complete() || v.denied
 func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, error) {
 	v := &storeView{}
 	err := store.QueryRow(ctx, `
-		select r.rolname::text, r.rolsuper, pg_catalog.has_database_privilege(current_database(), 'create'), pg_catalog.has_database_privilege(current_database(), 'temporary'),
+		select r.rolname::text, r.rolsuper,
+		       pg_catalog.has_database_privilege(current_database(), 'create'),
+		       pg_catalog.has_database_privilege(current_database(), 'temporary'),
 		       coalesce(pg_catalog.pg_get_userbyid(n.nspowner)::text, ''), coalesce(pg_catalog.pg_has_role(n.nspowner, 'usage'), false)
 		  from pg_catalog.pg_roles r left join pg_catalog.pg_namespace n on n.nspname = 'walhook' where r.rolname = current_user`).
 		Scan(&v.user, &v.superuser, &v.mayCreate, &v.temporary, &v.schemaOwner, &v.ownsSchema)
@@ -220,7 +222,8 @@ func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn, role string) ([]
 	}
 	if foreign != "" {
 		return []catalog.Finding{{
-			Check: "source_schema", Level: catalog.Fail, Found: fmt.Sprintf("schema walhook in the application's database is not walhook's: it holds the %s", foreign),
+			Check: "source_schema", Level: catalog.Fail,
+			Found:  fmt.Sprintf("schema walhook in the application's database is not walhook's: it holds the %s", foreign),
 			Remedy: "walhook needs a schema of this name there for its functions silence() and unpublish(); rename the application's",
 		}}, nil
 	}
@@ -238,7 +241,8 @@ func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn, role string) ([]
 		return nil, nil
 	}
 	return []catalog.Finding{{
-		Check: "source_schema", Level: catalog.Fail, Found: "this role may not make the functions walhook.silence() and walhook.unpublish() in the application's database",
+		Check: "source_schema", Level: catalog.Fail,
+		Found:  "this role may not make the functions walhook.silence() and walhook.unpublish() in the application's database",
 		Remedy: catalog.PlanAdvice(role), Right: true,
 	}}, nil
 }

@@ -54,7 +54,8 @@ type tally struct {
 
 func newTally(m cdc.Mapping, table *catalog.Table) *tally {
 	t := &tally{
-		mapping: m, table: table, columns: m.RespondentColumns(), at: map[string]int{}, read: catalog.NewRowReader(m, table, new(cdc.StampKey)),
+		mapping: m, table: table, columns: m.RespondentColumns(), at: map[string]int{},
+		read:   catalog.NewRowReader(m, table, new(cdc.StampKey)),
 		counts: map[string]int64{}, values: map[cdc.MarkerKind][]*valueCounts{}, stamps: map[string]int64{},
 		examples: map[string][]PreviewExample{}, likeness: map[string]cdc.Row{},
 		seen: map[cdc.MarkerKind][]bool{},

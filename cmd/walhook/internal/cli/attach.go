@@ -30,8 +30,9 @@ installation) it refuses, like every other command, without one of these flags (
 --fresh: start from scratch. Pending deliveries are dropped, webhooks are kept disabled, and nothing fires for existing rows.
 
 Neither changes anything in the original. If nothing is a copy, they have no effect.`,
-		Example: "  WALHOOK_DATABASE_URL=postgres://owner@db/app walhook attach\n  WALHOOK_DATABASE_URL=postgres://owner@new/app walhook attach --adopt",
-		Args:    cobra.NoArgs,
+		Example: "  WALHOOK_DATABASE_URL=postgres://owner@db/app walhook attach\n" +
+			"  WALHOOK_DATABASE_URL=postgres://owner@new/app walhook attach --adopt",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := env.config()
 			if err != nil {
@@ -106,6 +107,7 @@ schema walhook unless --drop-schema is given. Stop the daemons first.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&dropSchema, "drop-schema", false, "also drop the schema walhook with webhooks and log, and group roles that nobody else uses")
+	cmd.Flags().BoolVar(&dropSchema, "drop-schema", false,
+		"also drop the schema walhook with webhooks and log, and group roles that nobody else uses")
 	return cmd
 }

@@ -44,7 +44,9 @@ func (r *readiness) wait(reason string) {
 // since a sidecar often starts before them, and in a copy until somebody has adopted it or started over. It returns
 // errors that no retry cures, such as a configuration that differs from the attached one: a standby must not find that
 // out when it is needed.
-func begin(ctx context.Context, cfg *Config, guard *stream.Guard, ready *readiness, log *slog.Logger) (original *catalog.Original, err error) {
+func begin(
+	ctx context.Context, cfg *Config, guard *stream.Guard, ready *readiness, log *slog.Logger,
+) (original *catalog.Original, err error) {
 	backoff := retry.WithJitterPercent(20, retry.WithCappedDuration(5*time.Second, retry.NewExponential(250*time.Millisecond)))
 	err = retry.Do(ctx, backoff, func(ctx context.Context) error {
 		if cfg.AutoAttach {
@@ -72,7 +74,8 @@ func waitable(err error, guard *stream.Guard, ready *readiness, log *slog.Logger
 		connect *pgconn.ConnectError
 	)
 	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.As(err, &refused), errors.As(err, &misfit), errors.As(err, &fatal), errors.As(err, &version), errors.As(err, &owner):
+	case err == nil, errors.Is(err, context.Canceled), errors.As(err, &refused), errors.As(err, &misfit),
+		errors.As(err, &fatal), errors.As(err, &version), errors.As(err, &owner):
 		return err
 	case errors.As(err, &copied):
 		guard.Pause()

@@ -65,7 +65,8 @@ func (c *Config) checkConsole() error {
 		switch u, err := url.Parse(c.ConsoleURL); {
 		case strings.Contains(c.ConsoleURL, "@"):
 			return bad("CONSOLE_URL", "(hidden, since it may hold a password)", consoleURLAccepted)
-		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "",
+			strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 			return bad("CONSOLE_URL", quoted(c.ConsoleURL), consoleURLAccepted)
 		}
 	}
@@ -74,13 +75,16 @@ func (c *Config) checkConsole() error {
 	default:
 		return bad("CONSOLE_LOGIN", quoted(c.ConsoleLogin), "database, oidc or proxy")
 	}
-	if u, err := url.Parse(c.OIDCIssuer); c.OIDCIssuer != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil) {
+	u, err := url.Parse(c.OIDCIssuer)
+	if c.OIDCIssuer != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil) {
 		return bad("OIDC_ISSUER", quoted(c.OIDCIssuer), "an address such as https://id.example.com/realms/main")
 	}
 	if strings.TrimSpace(c.OIDCGroupsClaim) == "" {
 		return bad("OIDC_GROUPS_CLAIM", quoted(c.OIDCGroupsClaim), "the name of a claim, such as groups")
 	}
-	for _, h := range []struct{ variable, value string }{{"PROXY_USER_HEADER", c.ProxyUserHeader}, {"PROXY_GROUPS_HEADER", c.ProxyGroupsHeader}} {
+	for _, h := range []struct{ variable, value string }{
+		{"PROXY_USER_HEADER", c.ProxyUserHeader}, {"PROXY_GROUPS_HEADER", c.ProxyGroupsHeader},
+	} {
 		if !httpguts.ValidHeaderFieldName(h.value) {
 			return bad(h.variable, quoted(h.value), "the name of a header")
 		}
@@ -119,7 +123,8 @@ func (c *Config) checkForConsole() error {
 		return nil
 	}
 	if len(c.AdminGroups) == 0 && len(c.ViewerGroups) == 0 {
-		return missing("ADMIN_GROUPS", "WALHOOK_CONSOLE_LOGIN="+c.ConsoleLogin+" needs the groups of administrators, or those of viewers in WALHOOK_VIEWER_GROUPS")
+		return missing("ADMIN_GROUPS", "WALHOOK_CONSOLE_LOGIN="+c.ConsoleLogin+
+			" needs the groups of administrators, or those of viewers in WALHOOK_VIEWER_GROUPS")
 	}
 	return nil
 }

@@ -46,7 +46,10 @@ func (u *databaseURL) Decode(value string) error {
 		return &valueError{quoted(value), databaseURLAccepted}
 	}
 	if ambiguous(value) {
-		return &valueError{"(hidden, since it holds a password)", databaseURLAccepted + ", with each other @ as %40, and / as %2F in user and password"}
+		return &valueError{
+			"(hidden, since it holds a password)",
+			databaseURLAccepted + ", with each other @ as %40, and / as %2F in user and password",
+		}
 	}
 	if err := session.CheckURL(value); err != nil {
 		return &valueError{maskURL(value), err.Error() + "; give " + databaseURLAccepted}
@@ -213,7 +216,11 @@ func (c *Config) checkValues() error {
 	for _, n := range []struct {
 		name        string
 		value, most int
-	}{{"CONCURRENCY", c.Concurrency, 10000}, {"ENDPOINT_CONCURRENCY", c.EndpointConcurrency, 10000}, {"MAX_ATTEMPTS", c.MaxAttempts, 1000}} {
+	}{
+		{"CONCURRENCY", c.Concurrency, 10000},
+		{"ENDPOINT_CONCURRENCY", c.EndpointConcurrency, 10000},
+		{"MAX_ATTEMPTS", c.MaxAttempts, 1000},
+	} {
 		if n.value < 1 || n.value > n.most {
 			return bad(n.name, asSet(n.name, strconv.Itoa(n.value)), fmt.Sprintf("a whole number from 1 to %d", n.most))
 		}
@@ -246,11 +253,17 @@ func (c *Config) readMapping() error {
 			continue
 		}
 		if *n.to, err = cdc.ParseName(n.value, "public"); err != nil {
-			return &ConfigError{Variable: n.variable, Value: quoted(n.value), Accepted: "a table as schema.table, with double quotes around a name that holds a dot"}
+			return &ConfigError{
+				Variable: n.variable, Value: quoted(n.value),
+				Accepted: "a table as schema.table, with double quotes around a name that holds a dot",
+			}
 		}
 	}
 	if m.AssessmentTable == m.Respondent {
-		return &ConfigError{Variable: "ASSESSMENT_TABLE", Value: quoted(c.AssessmentTable), Accepted: "another table than WALHOOK_RESPONDENT_TABLE, or none"}
+		return &ConfigError{
+			Variable: "ASSESSMENT_TABLE", Value: quoted(c.AssessmentTable),
+			Accepted: "another table than WALHOOK_RESPONDENT_TABLE, or none",
+		}
 	}
 	columns := []struct {
 		variable, value string
@@ -296,7 +309,10 @@ func (c *Config) readMapping() error {
 	}
 	if c.FinishStamp != "" {
 		if m.Stamp, err = cdc.ParseColumns(c.FinishStamp); err != nil {
-			return &ConfigError{Variable: "FINISH_STAMP", Value: quoted(c.FinishStamp), Accepted: "the name of a column, or several separated by commas"}
+			return &ConfigError{
+				Variable: "FINISH_STAMP", Value: quoted(c.FinishStamp),
+				Accepted: "the name of a column, or several separated by commas",
+			}
 		}
 	}
 	markers := []struct {

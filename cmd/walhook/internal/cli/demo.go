@@ -69,11 +69,20 @@ var demoSteps = []demoStep{
 	{"Ada opens the assessment", "insert into respondent (assessment_id, name) values (17, 'Ada Lovelace')", 1},
 	{"Ada saves the first page", "update respondent set started_at = now(), page = 1 where name = 'Ada Lovelace'", 1},
 	{"Ada saves another page: nothing fires", "update respondent set page = 2 where name = 'Ada Lovelace'", 0},
-	{"Grace does all of it in one transaction", "insert into respondent (assessment_id, name, started_at, finished_at) values (17, 'Grace Hopper', now(), now())", 3},
-	{"A transaction that is rolled back never existed", "begin; update respondent set finished_at = now() where name = 'Ada Lovelace'; rollback", 0},
+	{
+		"Grace does all of it in one transaction",
+		"insert into respondent (assessment_id, name, started_at, finished_at) values (17, 'Grace Hopper', now(), now())", 3,
+	},
+	{
+		"A transaction that is rolled back never existed",
+		"begin; update respondent set finished_at = now() where name = 'Ada Lovelace'; rollback", 0,
+	},
 	{"Ada finishes", "update respondent set finished_at = now() where name = 'Ada Lovelace'", 1},
 	{"Ada finishes again", "update respondent set finished_at = now() where name = 'Ada Lovelace'", 1},
-	{"A repair that walhook.silence() keeps quiet", "begin; select walhook.silence(); update respondent set finished_at = now(); commit", 0},
+	{
+		"A repair that walhook.silence() keeps quiet",
+		"begin; select walhook.silence(); update respondent set finished_at = now(); commit", 0,
+	},
 }
 
 func demo(ctx context.Context, out, errOut io.Writer, withConsole bool) error {
@@ -158,7 +167,8 @@ func demoConfig(url string) (*Config, error) {
 		}
 	}
 	for name, value := range map[string]string{
-		"DATABASE_URL": url, "ASSESSMENT_TABLE": "public.assessment", "ASSESSMENT_NAME": "title", "ALLOW_NETWORKS": "127.0.0.0/8", "LISTEN": "127.0.0.1:0", "LOG_LEVEL": "warn",
+		"DATABASE_URL": url, "ASSESSMENT_TABLE": "public.assessment", "ASSESSMENT_NAME": "title",
+		"ALLOW_NETWORKS": "127.0.0.0/8", "LISTEN": "127.0.0.1:0", "LOG_LEVEL": "warn",
 	} {
 		if err := os.Setenv(Prefix+"_"+name, value); err != nil {
 			return nil, fmt.Errorf("set up the demonstration: %w", err)

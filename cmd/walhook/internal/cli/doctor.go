@@ -32,7 +32,8 @@ reached. 2: a flag or a variable is wrong.
 				return err
 			}
 			findings := setup.Examine(cmd.Context(), setup.ExamineConfig{
-				SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Retention: time.Duration(cfg.Retention), MaxSlotLag: int64(cfg.MaxSlotLag),
+				SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(),
+				Retention: time.Duration(cfg.Retention), MaxSlotLag: int64(cfg.MaxSlotLag),
 			})
 			if cfg.CAFile != "" {
 				findings = append(findings, examineCAFile(cfg.CAFile))

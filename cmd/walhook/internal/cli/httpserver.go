@@ -39,7 +39,10 @@ func NewHTTPServer(listen string, ready func() (bool, string), registry *prometh
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	log.Info("serving health and metrics", "address", listener.Addr().String())
-	return &httpServer{listener, &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}}, nil
+	return &httpServer{listener, &http.Server{
+		Handler: mux, MaxHeaderBytes: 16 << 10,
+		ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+	}}, nil
 }
 
 // run serves until the context ends.

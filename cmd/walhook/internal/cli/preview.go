@@ -180,7 +180,10 @@ func (p *previewPrinter) markers() error {
 				rows = append(rows, []string{cell(v.Value), fmt.Sprint(v.Rows), verdict(v.Rows, v.Set)})
 			}
 			if column.OtherRows > 0 {
-				rows = append(rows, []string{fmt.Sprintf("%d other values", column.OtherValues), fmt.Sprint(column.OtherRows), verdict(column.OtherRows, column.OtherSet)})
+				rows = append(rows, []string{
+					fmt.Sprintf("%d other values", column.OtherValues), fmt.Sprint(column.OtherRows),
+					verdict(column.OtherRows, column.OtherSet),
+				})
 			}
 			if err := p.table(rows); err != nil {
 				return err

@@ -41,7 +41,10 @@ may have missed something.`,
 func queueOnly(cfg *Config, log *slog.Logger) (cdc.Queue, *stream.Horizon) {
 	horizon := stream.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return catalog.ConnectSource(ctx, cfg.sourceURL()) })
 	queue := dispatch.NewQueue(dispatch.NewScheduler(dispatch.Config{Horizon: horizon, Log: log}), horizon, cfg.mapping().HasAssessmentTable())
-	return cdc.Queue{Began: func() {}, Add: queue.Add, Committed: func(context.Context) { queue.Discarded() }, Discarded: queue.Discarded}, horizon
+	return cdc.Queue{
+		Began: func() {}, Add: queue.Add,
+		Committed: func(context.Context) { queue.Discarded() }, Discarded: queue.Discarded,
+	}, horizon
 }
 
 func reconcile(ctx context.Context, cfg *Config, env *Environment, out io.Writer) error {

@@ -147,23 +147,28 @@ func (p *process) work(ctx context.Context, original *catalog.Original) error {
 	var scheduler *dispatch.Scheduler
 	scheduler = dispatch.NewScheduler(dispatch.Config{
 		Original: original, StoreURL: cfg.storeURL(), NumericID: original.Attachment.NumericID,
-		Client: client, Horizon: horizon, Backoff: post.Backoff{Base: time.Duration(cfg.RetryBase), Cap: time.Duration(cfg.RetryCap)}, MaxAttempts: cfg.MaxAttempts,
+		Client: client, Horizon: horizon, MaxAttempts: cfg.MaxAttempts,
+		Backoff: post.Backoff{Base: time.Duration(cfg.RetryBase), Cap: time.Duration(cfg.RetryCap)},
 		Timeout: time.Duration(cfg.DeliveryTimeout), Concurrency: cfg.Concurrency, EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
-		DisableAfter: time.Duration(cfg.DisableAfter), Retention: time.Duration(cfg.Retention), Version: Version(), Observe: p.metrics.attempted, Loaded: boundMemory, Log: log,
+		DisableAfter: time.Duration(cfg.DisableAfter), Retention: time.Duration(cfg.Retention), Version: Version(),
+		Observe: p.metrics.attempted, Loaded: boundMemory, Log: log,
 		Report: func() dispatch.Report { return report(status, scheduler) },
 		Tracer: p.tracer, Failed: func(err error) { cancel(fmt.Errorf("senders: %w", err)) },
 	})
 	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
 	p.metrics.senders.Store(scheduler)
 	defer p.metrics.senders.Store(nil)
-	streamQueue := cdc.Queue{Began: queue.Began, Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded, SetNumericKey: queue.Keyed}
+	streamQueue := cdc.Queue{
+		Began: queue.Began, Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded, SetNumericKey: queue.Keyed,
+	}
 	stream := stream.New(stream.Config{
 		Reconcile: stream.NewReconcileFunc(stream.ReconcileConfig{
 			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Horizon: horizon, Log: log,
 			Note:     func(text string) { log.Info("reconciling", "doing", text) },
 			Progress: func(rows, total int64) { log.Debug("reading rows", "rows", rows, "of_about", total) },
 		}, status),
-		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Original: original, Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
+		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Original: original,
+		Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
 		Queue:   streamQueue,
 		Horizon: horizon, Guard: p.guard, Status: status, Log: log, Tracer: p.tracer,
 	})
@@ -205,7 +210,8 @@ func stopped(cause error, log *slog.Logger) error {
 // storePatience is how long the store may be at one transaction of the stream before /readyz says that it does not answer.
 const storePatience = 10 * time.Second
 
-// reportPatience is how long a daemon that reads the slot may be silent before a standby says that it does not work: two heartbeats and a bit.
+// reportPatience is how long a daemon that reads the slot may be silent before a standby says that it does not work:
+// two heartbeats and a bit.
 const reportPatience = 5 * time.Second
 
 // standing is what /readyz says of a standby: whether the daemon that reads the slot works, as that one reports.
@@ -214,7 +220,8 @@ func standing(reader *dispatch.Reader) (bool, string) {
 	case reader == nil:
 		return false, "standing by, but no daemon reports that it reads the slot"
 	case reader.Silent > reportPatience:
-		return false, fmt.Sprintf("standing by, but daemon %s, which reads the slot, has not reported for %s", reader.Name, reader.Silent.Round(time.Second))
+		return false, fmt.Sprintf("standing by, but daemon %s, which reads the slot, has not reported for %s",
+			reader.Name, reader.Silent.Round(time.Second))
 	case reader.Unready != "":
 		return false, fmt.Sprintf("standing by, but daemon %s, which reads the slot, does not work: %s", reader.Name, reader.Unready)
 	}
@@ -248,7 +255,9 @@ func streaming(status *stream.Status, scheduler *dispatch.Scheduler) (bool, stri
 	switch view.Phase {
 	case stream.PhaseStreaming:
 		if view.Writing > storePatience {
-			return false, fmt.Sprintf("the store has been at one transaction of the stream for %s: its pg_stat_activity shows what that waits for", view.Writing.Round(time.Second))
+			return false, fmt.Sprintf(
+				"the store has been at one transaction of the stream for %s: its pg_stat_activity shows what that waits for",
+				view.Writing.Round(time.Second))
 		}
 		if view.Danger != "" {
 			return true, "streaming; " + view.Danger
