@@ -102,9 +102,8 @@ func TestNewServer(t *testing.T) {
 
 func TestPsqlEndsAtTheFirstError(t *testing.T) {
 	t.Parallel()
-	PsqlProgram(t) // only psql shows the position
 	out, err := TryPsql(t, Postgres(t).URL("postgres"), "select 1;\nselect nothing;\nselect 2;")
-	if err == nil || out != "1\nERROR:  column \"nothing\" does not exist\nLINE 1: select nothing;\n               ^" {
+	if err == nil || out != "1\nERROR:  column \"nothing\" does not exist" {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

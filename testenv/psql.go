@@ -1,17 +1,28 @@
 package testenv
 
 import (
+	"context"
 	"errors"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
-// Psql runs a script with psql, like people do, and returns its output: unaligned, tuples only. It stops at the first
-// error. If psql is not installed, a session of this process runs the script and prints the same.
+// psqlPatience bounds a script. It is only reached if something is wrong.
+const psqlPatience = 2 * time.Minute
+
+// Errors that stand for psql's exit statuses: no connection, or a failed statement.
+var (
+	errConnect   = errors.New("exit status 2")
+	errStatement = errors.New("exit status 3")
+)
+
+// Psql runs a script as psql does, and returns what psql prints: unaligned, tuples only. It stops at the first error.
+// A session of this process runs it, which costs a fraction of a psql; only a script with backslash commands needs
+// psql itself, and the test is skipped if psql is not installed.
 func Psql(t testing.TB, url, script string) string {
 	t.Helper()
 	out, err := TryPsql(t, url, script)
@@ -21,25 +32,22 @@ func Psql(t testing.TB, url, script string) string {
 	return out
 }
 
-// TryPsql is Psql for scripts that are expected to fail; the output includes the error. A script with backslash commands needs
-// psql itself: without it, the test is skipped.
+// TryPsql is Psql for scripts that are expected to fail; the output includes the error.
 func TryPsql(t testing.TB, url, script string) (string, error) {
 	t.Helper()
-	if strings.Contains(script, `\`) { // may change psql's settings, and where its input ends
-		cmd := psqlCommand(PsqlProgram(t), url)
-		cmd.Stdin = strings.NewReader(script)
-		out, err := cmd.CombinedOutput()
-		return strings.TrimRight(string(out), "\n"), err
+	if strings.Contains(script, `\`) {
+		return runInPsql(PsqlProgram(t), url, script)
 	}
-	path, err := findPsql(os.Getenv("PGBIN"))
-	if err != nil {
-		return runInSession(url, script)
-	}
-	return runInPsql(path, url, script)
+	return runInSession(url, script)
 }
 
-func psqlCommand(path, url string) *exec.Cmd {
-	return exec.Command(path, "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", url)
+func runInPsql(path, url, script string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), psqlPatience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", url)
+	cmd.Stdin = strings.NewReader(script)
+	out, err := cmd.CombinedOutput()
+	return strings.TrimRight(string(out), "\n"), err
 }
 
 // findPsql returns the psql in the folder of the server's programs, on PATH, or the newest in the usual folders.

@@ -7,13 +7,14 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // scriptSession runs scripts like psql: statement by statement, each in its own transaction, with results and notices
 // in order.
 type scriptSession struct {
-	conn *pgconn.PgConn
+	conn *pgx.Conn
 	said *strings.Builder
 }
 
@@ -21,16 +22,14 @@ type scriptSession struct {
 func runInSession(url, script string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), psqlPatience)
 	defer cancel()
-	s := scriptSession{said: &strings.Builder{}}
-	config, err := pgconn.ParseConfig(url)
+	conn, err := borrow(ctx, url)
 	if err != nil {
 		return err.Error(), errConnect
 	}
-	config.OnNotice = func(_ *pgconn.PgConn, notice *pgconn.Notice) { s.report((*pgconn.PgError)(notice)) }
-	if s.conn, err = pgconn.ConnectConfig(ctx, config); err != nil {
-		return err.Error(), errConnect
-	}
-	defer s.conn.Close(ctx)
+	defer giveBack(ctx, url, conn)
+	s := scriptSession{conn: conn, said: &strings.Builder{}}
+	conn.PgConn().CustomData()[noticeKey] = s.report
+	defer delete(conn.PgConn().CustomData(), noticeKey)
 	for _, statement := range splitStatements(script) {
 		if err = s.run(ctx, statement); err != nil {
 			err = errStatement
@@ -41,7 +40,7 @@ func runInSession(url, script string) (string, error) {
 }
 
 func (s *scriptSession) run(ctx context.Context, statement string) error {
-	results := s.conn.Exec(ctx, statement)
+	results := s.conn.PgConn().Exec(ctx, statement)
 	for results.NextResult() {
 		rows := results.ResultReader()
 		columns := len(rows.FieldDescriptions())

@@ -50,7 +50,7 @@ func Postgres(t testing.TB) *pgserver.Server {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.server == nil && shared.err == nil {
-		shared.server, shared.err = pgserver.Start(context.Background(), pgserver.Options{Version: wanted(t)})
+		shared.server, shared.err = pgserver.Start(context.Background(), pgserver.Options{Version: wanted(t), Folder: pgserver.MemoryFolder()})
 	}
 	if shared.err != nil {
 		t.Fatalf("start the shared PostgreSQL: %v", shared.err)
@@ -68,7 +68,7 @@ func NewServer(t testing.TB, settings map[string]string) *pgserver.Server {
 // NewServerWith is NewServer with other options. WALHOOK_TEST_PG determines the version.
 func NewServerWith(t testing.TB, o pgserver.Options) *pgserver.Server {
 	t.Helper()
-	o.Version = wanted(t)
+	o.Version, o.Folder = wanted(t), pgserver.MemoryFolder()
 	server, err := pgserver.Start(context.Background(), o)
 	if err != nil {
 		t.Fatalf("start PostgreSQL: %v", err)

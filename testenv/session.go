@@ -6,24 +6,20 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Starting a server process and a psql costs a hundred times as much as most statements, and tests that wait for
-// something poll repeatedly. So both are kept for the next statement at the same URL, which gets a session that is as
-// good as new.
-
-// kept holds idle sessions and psql processes, by URL.
-type kept[T any] struct {
+// kept holds idle sessions, by URL. Starting a server process costs a hundred times as much as most statements, and
+// tests that wait for something poll repeatedly. So a session is kept for the next statement at the same URL, as good as
+// new.
+type kept struct {
 	sync.Mutex
-	idle map[string][]T
+	idle map[string][]*pgx.Conn
 }
 
-var (
-	sessions kept[*pgx.Conn]
-	psqls    kept[*psqlProcess]
-)
+var sessions kept
 
-func (k *kept[T]) take(url string) (one T, ok bool) {
+func (k *kept) take(url string) (one *pgx.Conn, ok bool) {
 	k.Lock()
 	defer k.Unlock()
 	n := len(k.idle[url])
@@ -35,17 +31,17 @@ func (k *kept[T]) take(url string) (one T, ok bool) {
 	return one, true
 }
 
-func (k *kept[T]) put(url string, one T) {
+func (k *kept) put(url string, one *pgx.Conn) {
 	k.Lock()
 	defer k.Unlock()
 	if k.idle == nil {
-		k.idle = map[string][]T{}
+		k.idle = map[string][]*pgx.Conn{}
 	}
 	k.idle[url] = append(k.idle[url], one)
 }
 
 // takeAll removes and returns everything idle at a server's port, or only in one of its databases if one is named.
-func (k *kept[T]) takeAll(port int, database string) (all []T) {
+func (k *kept) takeAll(port int, database string) (all []*pgx.Conn) {
 	k.Lock()
 	defer k.Unlock()
 	for url, idle := range k.idle {
@@ -65,9 +61,6 @@ func endSessions(port int, database string) {
 	defer cancel()
 	for _, conn := range sessions.takeAll(port, database) {
 		_ = conn.Close(ctx)
-	}
-	for _, psql := range psqls.takeAll(port, database) {
-		_ = psql.end()
 	}
 }
 
@@ -89,8 +82,16 @@ func borrow(ctx context.Context, url string) (*pgx.Conn, error) {
 	}
 	// Prepared statements would break when their tables change.
 	config.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec
+	config.OnNotice = func(conn *pgconn.PgConn, notice *pgconn.Notice) {
+		if report, ok := conn.CustomData()[noticeKey].(func(*pgconn.PgError)); ok {
+			report((*pgconn.PgError)(notice))
+		}
+	}
 	return pgx.ConnectConfig(ctx, config)
 }
+
+// noticeKey is where a session keeps the function that receives its notices.
+const noticeKey = "notices"
 
 // giveBack keeps a session, unless it is broken or inside a transaction. It discards settings, locks, temporary tables
 // and plans, like the end of a session.

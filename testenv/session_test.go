@@ -31,8 +31,8 @@ func TestSessionsAreAsNew(t *testing.T) {
 	}
 }
 
-// A reused psql prints the same as a new one: errors with their status, notices, statements without a semicolon. So
-// does the session that runs scripts if psql is missing.
+// A session that runs a script prints what psql prints: errors with their status, notices, statements without a
+// semicolon.
 func TestScriptsPrintAlike(t *testing.T) {
 	t.Parallel()
 	url := Database(t, Postgres(t), "")

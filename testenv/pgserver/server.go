@@ -1,6 +1,7 @@
 package pgserver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ type Options struct {
 	Version   int               // major version; 0: any from 14
 	SegmentMB int               // size of a WAL segment; 0: the server's default
 	Env       []string          // environment, in addition to this process's
+	Folder    string            // holds the server's own folder; "": the one for temporary files
 	Log       io.Writer         // receives the server's log as it is written; may be nil
 	Progress  func(string)      // reports slow steps; may be nil
 }
@@ -74,7 +76,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 // makeBase creates the folder for everything, and a watchdog that removes it if this process is killed.
 func (s *Server) makeBase() (err error) {
 	// Short, because the socket's path may have at most 107 bytes.
-	if s.base, err = os.MkdirTemp(tempDir(s.as), "walhook-pg-"); err != nil {
+	if s.base, err = os.MkdirTemp(cmp.Or(s.options.Folder, tempDir(s.as)), "walhook-pg-"); err != nil {
 		return fmt.Errorf("create a folder for PostgreSQL: %w", err)
 	}
 	if s.watchdog, err = watch(s.base); err != nil {

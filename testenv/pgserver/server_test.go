@@ -24,6 +24,7 @@ import (
 // start starts a server of the version in WALHOOK_TEST_PG.
 func start(t *testing.T, o Options) *Server {
 	t.Helper()
+	o.Folder = MemoryFolder()
 	if o.Version == 0 {
 		o.Version, _ = strconv.Atoi(os.Getenv("WALHOOK_TEST_PG"))
 	}
