@@ -46,6 +46,19 @@ func InitialState(row Row) State {
 	return *state
 }
 
+// Remapped returns the state of a row under another mapping than that of prev. What the row shows fires nothing, and
+// what has happened under the former mapping stays so.
+func Remapped(prev *State, row Row) State {
+	next := InitialState(row)
+	if prev != nil {
+		next.FirstID = prev.FirstID
+		if !prev.Excluded {
+			next.Started, next.Completed = next.Started || prev.Started, next.Completed || prev.Completed
+		}
+	}
+	return next
+}
+
 // firstSeen is follow for a row whose history is unknown. A stamp without the finished marker belongs to an earlier
 // finish: the response was reopened, and its next finish may keep that stamp for a while.
 func firstSeen(row *Row) (*State, EventSet) {

@@ -58,6 +58,7 @@ var (
 	BeginAttachment     = mustQuery("BeginAttachment")
 	RecordNextSlot      = mustQuery("RecordNextSlot")
 	RenewAttachment     = mustQuery("RenewAttachment")
+	RecordMapping     = mustQuery("RecordMapping")
 	ForgetXids          = mustQuery("ForgetXids")
 	LivingDaemons       = mustQuery("LivingDaemons")
 	ForgetDaemons       = mustQuery("ForgetDaemons")

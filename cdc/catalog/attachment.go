@@ -112,6 +112,37 @@ func RecordOrigin(ctx context.Context, store *pgx.Conn) error {
 // CheckTarget returns a *FatalError that names the differences from the attached configuration, and the remedy. The
 // publication may publish fewer columns than the configuration allows, but not more.
 func (a *Attachment) CheckTarget(target Target) error {
+	differs := a.differences(target)
+	if len(differs) == 0 {
+		return nil
+	}
+	return cdc.Fatalf(
+		"the configuration is not the one that was attached:\n%s\nset it back, or move to the new mapping with `walhook attach --remap`, "+
+			"or set WALHOOK_STORE_URL to another database for another installation, "+
+			"or run `walhook detach` with what was attached and then `walhook attach` (webhooks and log are kept; what already happened fires nothing)",
+		differenceTable(differs),
+	)
+}
+
+// CheckRemap returns the differences from the attached configuration as a table, "" if there are none, or an error if
+// the attachment cannot move to it.
+func (a *Attachment) CheckRemap(target Target) (table string, err error) {
+	differs := a.differences(target)
+	if len(differs) == 0 {
+		return "", nil
+	}
+	table = differenceTable(differs)
+	for _, d := range differs {
+		switch d.Variable {
+		case "WALHOOK_SLOT", "WALHOOK_PUBLICATION", "WALHOOK_PUBLISH", "WALHOOK_RESPONDENT_TABLE", "WALHOOK_RESPONDENT_ID":
+			return "", fmt.Errorf("an attachment cannot move to another %s:\n%s\nset it back, or run `walhook detach` with what was attached and then "+
+				"`walhook attach`; nothing was changed", d.Variable, table)
+		}
+	}
+	return table, nil
+}
+
+func (a *Attachment) differences(target Target) []cdc.Difference {
 	var differs []cdc.Difference
 	if a.Slot != target.Slot {
 		differs = append(differs, cdc.Difference{Variable: "WALHOOK_SLOT", Before: a.Slot, After: target.Slot})
@@ -122,15 +153,7 @@ func (a *Attachment) CheckTarget(target Target) error {
 	if a.Publish == PublishAll && target.Publish == PublishMapped {
 		differs = append(differs, cdc.Difference{Variable: "WALHOOK_PUBLISH", Before: a.Publish, After: target.Publish})
 	}
-	differs = append(differs, cdc.Diff(a.Mapping, target.Mapping)...)
-	if len(differs) == 0 {
-		return nil
-	}
-	return cdc.Fatalf(
-		"the configuration is not the one that was attached:\n%s\nset it back, or set WALHOOK_STORE_URL to another database for another installation, "+
-			"or run `walhook detach` with what was attached and then `walhook attach` (webhooks and log are kept; what already happened fires nothing)",
-		differenceTable(differs),
-	)
+	return append(differs, cdc.Diff(a.Mapping, target.Mapping)...)
 }
 
 // differenceTable formats differences as a table, one to a line.

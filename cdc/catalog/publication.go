@@ -426,6 +426,26 @@ func RepairPublication(ctx context.Context, source *pgx.Conn, p *Preflight, reco
 	return nil
 }
 
+// ExtendPublication adds the assessment table to the publication if it lacks that table. The stream of a mapping
+// without the table is not disturbed. Any other change would be, so it returns an error if one is needed.
+func ExtendPublication(ctx context.Context, source *pgx.Conn, p *Preflight) error {
+	if have := p.Publication; have != nil && p.Assessment != nil && !have.includes(p.Assessment) {
+		table := p.PublicationSpec.tables[1]
+		_, err := source.Exec(ctx, fmt.Sprintf("alter publication %s add table %s", pgx.Identifier{p.PublicationSpec.Name}.Sanitize(), table.sql()))
+		if err != nil {
+			return fmt.Errorf("publish %s: %w", table.info.Name.Display(), err)
+		}
+		if p.Publication, err = InspectPublication(ctx, source, p.PublicationSpec.Name); err != nil {
+			return err
+		}
+	}
+	if drift := p.PublicationSpec.Drift(p.Publication); len(drift) > 0 {
+		return fmt.Errorf("%s, which cannot be changed while the attachment lasts; run `walhook detach` with what was attached and then `walhook attach`",
+			strings.Join(drift, "; "))
+	}
+	return nil
+}
+
 // WriteRefusal says why PostgreSQL rejects updates of the table while the publication includes it, or would if it
 // included it without a column list; "" if it does not. The rules are those of CheckCmdReplicaIdentity.
 func (t *Table) WriteRefusal(have *Publication) string {

@@ -35,6 +35,7 @@ type comparison struct {
 	replaced      bool                // the table is not the one that was attached
 	restamp       bool                // some recorded stamps have another type
 	unmatched     bool                // the keys of the rows cannot be matched with the recorded ones
+	remap         bool                // the recorded states are of another mapping, and nothing fires
 
 	rejected func(*RejectedRow) error // records a row that the store rejected
 }
@@ -91,8 +92,8 @@ func (c *comparison) run(ctx context.Context) (comparisonResult, error) {
 
 // prepareRetyped handles columns whose types differ from the recorded ones.
 func (c *comparison) prepareRetyped(ctx context.Context) error {
-	retyped := slices.ContainsFunc(catalog.StampRoles(c.mapping), func(role string) bool { return c.before[role] != c.types[role] })
-	err := c.store.QueryRow(ctx, "select $1 or exists (select from walhook.response_state where stamp like '?:%')", retyped).
+	retyped := !c.remap && slices.ContainsFunc(catalog.StampRoles(c.mapping), func(role string) bool { return c.before[role] != c.types[role] })
+	err := c.store.QueryRow(ctx, "select $1 or not $2 and exists (select from walhook.response_state where stamp like '?:%')", retyped, c.remap).
 		Scan(&c.restamp)
 	if err != nil {
 		return fmt.Errorf("look up the recorded stamps: %w", err)
@@ -135,14 +136,17 @@ func (c *comparison) stage(ctx context.Context, result *comparisonResult) error 
 // table.
 func (c *comparison) reconcileDifferences(ctx context.Context, result *comparisonResult) error {
 	c.report("comparing the table with the recorded state")
+	differs := fmt.Sprintf("(r.flags & %[1]d) <> (s.flags & %[1]d) or s.flags & %[2]d <> 0 and s.stamp is not null and s.stamp is distinct from r.stamp",
+		cdc.RowFlags, cdc.FlagFinishedNow)
+	if c.remap {
+		differs = "s.flags <> r.flags or s.stamp is distinct from r.stamp"
+	}
 	_, err := c.store.Exec(ctx, fmt.Sprintf(`declare walhook_differences no scroll cursor for
 		select s.response_id, s.assessment_id, s.organization_id, s.stamp, s.flags, s.stamp_values,
 		       r.response_id is not null, r.assessment_id, r.organization_id, r.stamp, coalesce(r.flags, 0), r.first_id
 		  from pg_temp.walhook_snapshot s left join walhook.response_state r on r.response_id = s.response_id
-		 where r.response_id is null or (r.flags & %[1]d) <> (s.flags & %[1]d)
-		    or s.flags & %[2]d <> 0 and s.stamp is not null and s.stamp is distinct from r.stamp
-		    or s.assessment_id is distinct from r.assessment_id or s.organization_id is distinct from r.organization_id`,
-		cdc.RowFlags, cdc.FlagFinishedNow))
+		 where r.response_id is null or %s
+		    or s.assessment_id is distinct from r.assessment_id or s.organization_id is distinct from r.organization_id`, differs))
 	if err != nil {
 		return fmt.Errorf("compare the table with the recorded state: %w", err)
 	}
@@ -176,11 +180,14 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 	var rows sql.Rows[stateRow]
 	for _, d := range found {
 		next, fired := cdc.Missed(d.recorded, d.row)
-		if d.recorded == nil && c.unmatched {
+		switch {
+		case c.remap:
+			next, fired = cdc.Remapped(d.recorded, d.row), 0
+		case d.recorded == nil && c.unmatched:
 			fired = 0
 		}
 		var created pglogrepl.LSN
-		if d.recorded == nil && c.replaced || d.recorded != nil && d.recorded.Excluded && !next.Excluded {
+		if d.recorded == nil && c.replaced || d.recorded != nil && d.recorded.Excluded && !next.Excluded && !c.remap {
 			created = c.at // it replaces what was recorded under its id
 		}
 		rows = append(rows, newStateRow(d.row.ID, &next, created, eventHistory{}.add(fired, false, now)))
@@ -288,13 +295,13 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 		if d.recorded != nil && c.replaced && c.isDifferentResponse(d) {
 			d.recorded = nil
 		}
-		if d.recorded != nil && d.row.Finished == cdc.MarkUnset {
+		if d.recorded != nil && !c.remap && d.row.Finished == cdc.MarkUnset {
 			d.row.Stamps = make([]cdc.Stamp, len(stampRoles))
 			for i := range d.row.Stamps {
 				d.row.Stamps[i].Stored.Unchanged = true // nobody knows whether the response was finished with it
 			}
 		}
-		if d.recorded != nil {
+		if d.recorded != nil && !c.remap {
 			d.recorded.ReplaceRetypedStamps(&d.row, c.caughtUp) // caught up: the stream has applied all changes
 		}
 		found = append(found, d)
@@ -324,6 +331,12 @@ func textOf(value *string) cdc.Text {
 // the meantime.
 func (c *comparison) assessments(ctx context.Context) error {
 	if c.assessment == nil {
+		if !c.remap {
+			return nil
+		}
+		if _, err := c.store.Exec(ctx, "delete from walhook.assessment"); err != nil {
+			return fmt.Errorf("forget the assessments: %w", err)
+		}
 		return nil
 	}
 	_, err := c.store.Exec(
@@ -354,6 +367,9 @@ func (c *comparison) assessments(ctx context.Context) error {
 		{"insert into walhook.assessment " + catalog.AssessmentColumns + `
 		  select s.assessment_id, s.external_id, s.organization_id, s.name from pg_temp.walhook_assessments s where true`, false},
 	} {
+		if step.copies && c.remap {
+			continue // copies that were made before fire nothing either
+		}
 		err := catalog.InSavepoint(ctx, c.store, func() error {
 			_, err := c.store.Exec(ctx, step.sql)
 			return err

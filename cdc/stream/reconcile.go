@@ -150,6 +150,7 @@ type reconciler struct {
 	store      *pgx.Conn           // holds the locks
 	attachment *catalog.Attachment // before the reconciliation
 	adopted    *catalog.Provenance // of a copy that becomes the original; nil: source and store are the original
+	remap      bool                // the attachment moves to the mapping of cfg
 }
 
 // checkOriginal is catalog.CheckOriginal, before any lock is acquired.
@@ -198,10 +199,9 @@ func (r *reconciler) reconcileInPlace(
 	status := &Status{}
 	stream := New(Config{
 		SourceURL: cfg.SourceURL, StoreURL: cfg.StoreURL, Slot: cfg.Target.Slot, Publication: cfg.Target.Publication,
-		Mapping: cfg.Target.Mapping, Queue: cfg.Queue, Horizon: cfg.Horizon, Status: status, Log: cfg.Log,
+		Mapping: a.Mapping, Queue: cfg.Queue, Horizon: cfg.Horizon, Status: status, Log: cfg.Log,
 		Guard: NewGuard(GuardConfig{
-			SourceURL: cfg.SourceURL, Slot: cfg.Target.Slot, Publication: cfg.Target.Publication,
-			Mapping: cfg.Target.Mapping, Status: status, Log: cfg.Log,
+			SourceURL: cfg.SourceURL, Slot: cfg.Target.Slot, Publication: cfg.Target.Publication, Mapping: a.Mapping, Status: status, Log: cfg.Log,
 		}),
 	})
 	if _, err := stream.verify(ctx, source, exporter, a, position); err != nil {
@@ -213,6 +213,14 @@ func (r *reconciler) reconcileInPlace(
 	}
 	if refusals := preflight.Refusals(); len(refusals) > 0 {
 		return ReconcileResult{}, fmt.Errorf("the table cannot be read: %s", catalog.FormatFindings(refusals))
+	}
+	also := []extraStatement{{sql.ResolveIncidents.SQL, []any{cdc.SlotKeptKinds}}}
+	if r.remap {
+		recorded, err := r.prepareRemap(ctx, source, preflight)
+		if err != nil {
+			return ReconcileResult{}, err
+		}
+		also = append(also, recorded)
 	}
 	snapshot, err := catalog.CreateSlot(
 		ctx, exporter, source, catalog.SlotSpec{Name: catalog.TemporarySlotName(cfg.Target.Slot), Temporary: true},
@@ -232,8 +240,7 @@ func (r *reconciler) reconcileInPlace(
 	if r.attachment, err = catalog.ReadAttachment(ctx, r.store); err != nil { // the key's type may have changed
 		return ReconcileResult{}, err
 	}
-	return r.compare(ctx, source, preflight, snapshot.Consistent, false,
-		extraStatement{sql.ResolveIncidents.SQL, []any{cdc.SlotKeptKinds}})
+	return r.compare(ctx, source, preflight, snapshot.Consistent, false, also...)
 }
 
 // catchUp consumes the slot up to an LSN on a separate store connection: the stream configures its session for index
@@ -400,7 +407,7 @@ func (r *reconciler) compare(
 		source: source, store: r.store, mapping: r.cfg.Target.Mapping, respondent: preflight.Respondent, assessment: preflight.Assessment,
 		queue: r.cfg.Queue, at: at, report: r.cfg.Note, progress: r.cfg.Progress,
 		key: &r.attachment.StampKey, before: r.attachment.Types, types: types, caughtUp: !newSlot,
-		replaced: r.adopted == nil && preflight.Respondent.OID != r.attachment.RespondentOID,
+		replaced: r.adopted == nil && preflight.Respondent.OID != r.attachment.RespondentOID, remap: r.remap,
 	}
 	outcome, err := c.run(ctx)
 	if err != nil {
@@ -417,6 +424,9 @@ func (r *reconciler) compare(
 		text += "; rows whose keys could not be matched with what was recorded fired nothing"
 	}
 	incident := text
+	if r.remap {
+		incident = "moved to another mapping and " + text
+	}
 	if r.cfg.Gap != nil {
 		incident = r.cfg.Gap.Detail + "; " + text
 		if newSlot {

@@ -22,6 +22,9 @@ update walhook.attachment
        publication_created = @publication_created, publish = @publish, publication_rows = @publication_rows,
        respondent_oid = @respondent_oid, assessment_oid = @assessment_oid, next_slot = null;
 
+-- name: RecordMapping
+update walhook.attachment set mapping = @mapping, publication_rows = @publication_rows, assessment_oid = @assessment_oid;
+
 -- name: ForgetXids
 update walhook.queue set xid = null where xid is not null;
 

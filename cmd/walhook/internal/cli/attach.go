@@ -12,7 +12,7 @@ import (
 )
 
 func newAttachCommand(env *Environment) *cobra.Command {
-	var adopt, fresh bool
+	var adopt, fresh, remap bool
 	cmd := &cobra.Command{
 		Use:   "attach",
 		Short: "Create schema, publication and slot, and record the state of existing rows",
@@ -29,7 +29,13 @@ installation) it refuses, like every other command, without one of these flags (
 --adopt: this is the original now. State, webhooks and pending deliveries continue; a comparison fires what was missed.
 --fresh: start from scratch. Pending deliveries are dropped, webhooks are kept disabled, and nothing fires for existing rows.
 
-Neither changes anything in the original. If nothing is a copy, they have no effect.`,
+Neither changes anything in the original. If nothing is a copy, they have no effect.
+
+If the mapping is not the attached one, attach shows what differs and refuses without this flag (docs/how-to/change.md):
+
+--remap: move to the new mapping. What changed until then fires as the attached mapping says, and what the rows show by then
+fires nothing. The mapping changes in one transaction: an interrupted attach --remap leaves the attached one in force. A daemon
+that runs with the attached mapping stops.`,
 		Example: "  WALHOOK_DATABASE_URL=postgres://owner@db/app walhook attach\n" +
 			"  WALHOOK_DATABASE_URL=postgres://owner@new/app walhook attach --adopt",
 		Args: cobra.NoArgs,
@@ -40,6 +46,10 @@ Neither changes anything in the original. If nothing is a copy, they have no eff
 			}
 			var way setup.CopyMode
 			switch {
+			case remap && (adopt || fresh):
+				return &usageError{errors.New("--remap excludes --adopt and --fresh; see walhook attach --help")}
+			case remap:
+				return moveMapping(cmd.Context(), cfg, env, cmd.ErrOrStderr())
 			case adopt && fresh:
 				return &usageError{errors.New("--adopt and --fresh exclude each other; see walhook attach --help")}
 			case adopt:
@@ -52,6 +62,7 @@ Neither changes anything in the original. If nothing is a copy, they have no eff
 	}
 	cmd.Flags().BoolVar(&adopt, "adopt", false, "in a copy: this is the original now")
 	cmd.Flags().BoolVar(&fresh, "fresh", false, "in a copy: start from scratch")
+	cmd.Flags().BoolVar(&remap, "remap", false, "move to another mapping")
 	return cmd
 }
 

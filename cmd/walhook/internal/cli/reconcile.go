@@ -40,14 +40,34 @@ may have missed something.`,
 // queueOnly returns the queue of a command that sends nothing: the daemons find what was queued.
 func queueOnly(cfg *Config, log *slog.Logger) (cdc.Queue, *stream.Horizon) {
 	horizon := stream.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return catalog.ConnectSource(ctx, cfg.sourceURL()) })
-	queue := dispatch.NewQueue(dispatch.NewScheduler(dispatch.Config{Horizon: horizon, Log: log}), horizon, cfg.mapping().HasAssessmentTable())
+	return queueOf(cfg.mapping(), horizon, log), horizon
+}
+
+func queueOf(m cdc.Mapping, horizon *stream.Horizon, log *slog.Logger) cdc.Queue {
+	queue := dispatch.NewQueue(dispatch.NewScheduler(dispatch.Config{Horizon: horizon, Log: log}), horizon, m.HasAssessmentTable())
 	return cdc.Queue{
 		Began: func() {}, Add: queue.Add,
 		Committed: func(context.Context) { queue.Discarded() }, Discarded: queue.Discarded,
-	}, horizon
+	}
+}
+
+// moveMapping moves the attachment to the configured mapping.
+func moveMapping(ctx context.Context, cfg *Config, env *Environment, out io.Writer) error {
+	log := env.logger(cfg)
+	return compare(ctx, cfg, env, out, func(c stream.ReconcileConfig) error {
+		return stream.Remap(ctx, c, func(m cdc.Mapping) cdc.Queue { return queueOf(m, c.Horizon, log) })
+	})
 }
 
 func reconcile(ctx context.Context, cfg *Config, env *Environment, out io.Writer) error {
+	return compare(ctx, cfg, env, out, func(c stream.ReconcileConfig) error {
+		_, err := stream.Reconcile(ctx, c)
+		return err
+	})
+}
+
+// compare runs a comparison of the table with the recorded state, and shows its progress.
+func compare(ctx context.Context, cfg *Config, env *Environment, out io.Writer, run func(stream.ReconcileConfig) error) error {
 	log := env.logger(cfg)
 	queue, horizon := queueOnly(cfg, log)
 	defer horizon.Close(context.WithoutCancel(ctx))
@@ -59,7 +79,7 @@ func reconcile(ctx context.Context, cfg *Config, env *Environment, out io.Writer
 		}
 	}
 	defer endBar()
-	_, err := stream.Reconcile(ctx, stream.ReconcileConfig{
+	return run(stream.ReconcileConfig{
 		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Horizon: horizon, Log: log,
 		Queue: queue,
 		Note: func(text string) {
@@ -73,5 +93,4 @@ func reconcile(ctx context.Context, cfg *Config, env *Environment, out io.Writer
 			bar.Set(rows)
 		},
 	})
-	return err
 }
