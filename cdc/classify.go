@@ -54,6 +54,9 @@ func Remapped(prev *State, row Row) State {
 		next.FirstID = prev.FirstID
 		if !prev.Excluded {
 			next.Started, next.Completed = next.Started || prev.Started, next.Completed || prev.Completed
+			if prev.AwaitsStamp && prev.Stamp != "" && prev.Stamp == next.Stamp {
+				next.AwaitsStamp = next.FinishedNow // the row still shows the stamp of an earlier finish
+			}
 		}
 	}
 	return next

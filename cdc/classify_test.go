@@ -694,3 +694,59 @@ func missedOf(row Row) State {
 	state, _ := Missed(nil, row)
 	return state
 }
+
+// Moving to another mapping fires nothing for what the rows show, and forgets nothing that has happened.
+func TestRemapped(t *testing.T) {
+	t.Parallel()
+	excluded := func(r Row) Row {
+		r.Excluded = MarkSet
+		return r
+	}
+	now := image("s", "s", text("2"))
+	for name, c := range map[string]struct {
+		before *State
+		shows  Row        // under the new mapping
+		then   []Row      // later changes
+		fires  []EventSet // by each
+	}{
+		"finished as before": {
+			&State{Started: true, StartedNow: true, Completed: true, FinishedNow: true, Stamp: "1"}, now,
+			[]Row{now, image("s", "s", text("3"))},
+			[]EventSet{0, events(Changed)},
+		},
+		"finished before, not under the new mapping": {
+			&State{Started: true, Completed: true, FinishedNow: true, Stamp: "1"}, image("-", "-", null),
+			[]Row{image("s", "-", null), image("s", "s", text("3"))},
+			[]EventSet{0, events(Changed)},
+		},
+		"finished under the new mapping alone": {
+			&State{}, now, []Row{image("s", "-", text("2")), image("s", "s", text("3"))}, []EventSet{0, events(Changed)},
+		},
+		"neither started nor finished": {
+			&State{}, image("-", "-", null), []Row{now}, []EventSet{events(Started, Completed)},
+		},
+		"no response before": {
+			&State{Excluded: true, Started: true, Completed: true}, image("-", "-", null), []Row{now}, []EventSet{events(Started, Completed)},
+		},
+		"no response now": {
+			&State{Started: true, Completed: true}, excluded(now), []Row{now}, []EventSet{events(Created, Started, Completed)},
+		},
+		"its stamp is still to come": {
+			&State{Completed: true, FinishedNow: true, AwaitsStamp: true, Stamp: "2"}, now,
+			[]Row{image("s", "s", text("3")), image("s", "s", text("4"))},
+			[]EventSet{0, events(Changed)},
+		},
+		"unknown": {nil, now, []Row{now}, []EventSet{0}},
+	} {
+		state := new(Remapped(c.before, c.shows))
+		for i := range c.then {
+			var fired EventSet
+			if state, fired = Classify(state, Change{Kind: Update, Table: Respondent, New: c.then[i]}); fired != c.fires[i] {
+				t.Errorf("%s: change %d fires %v, want %v", name, i+1, fired.Types(), c.fires[i].Types())
+			}
+		}
+	}
+	if state := Remapped(&State{FirstID: new("1")}, now); *state.FirstID != "1" {
+		t.Error("the first key is lost")
+	}
+}

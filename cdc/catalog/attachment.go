@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -32,7 +33,7 @@ type Attachment struct {
 	Mapping            cdc.Mapping  `json:"mapping"`
 	RespondentOID      uint32       `json:"respondent_oid"`
 	AssessmentOID      uint32       `json:"assessment_oid"`   // 0: no assessment table
-	PublicationRows    string       `json:"publication_rows"` // Publication.CatalogRows when the slot was created
+	PublicationRows    string       `json:"publication_rows"` // Publication.CatalogRows, see HasPublicationRows
 	Types              ColumnTypes  `json:"column_types"`     // of the mapped columns, as the recorded state was encoded; nil: unknown
 	StampKey           cdc.StampKey `json:"stamp_key"`
 	NumericID          bool         `json:"numeric_id"` // the respondent's key is an integer and appears as a JSON number
@@ -109,37 +110,63 @@ func RecordOrigin(ctx context.Context, store *pgx.Conn) error {
 	return nil
 }
 
-// CheckTarget returns a *FatalError that names the differences from the attached configuration, and the remedy. The
-// publication may publish fewer columns than the configuration allows, but not more.
-func (a *Attachment) CheckTarget(target Target) error {
-	differs := a.differences(target)
-	if len(differs) == 0 {
-		return nil
+// Check returns a *FatalError unless attach has completed with this configuration.
+func (a *Attachment) Check(target Target) error {
+	if err := a.CheckComplete(); err != nil {
+		return err
 	}
-	return cdc.Fatalf(
-		"the configuration is not the one that was attached:\n%s\nset it back, or move to the new mapping with `walhook attach --remap`, "+
-			"or set WALHOOK_STORE_URL to another database for another installation, "+
-			"or run `walhook detach` with what was attached and then `walhook attach` (webhooks and log are kept; what already happened fires nothing)",
-		differenceTable(differs),
-	)
+	return a.CheckTarget(target)
 }
 
-// CheckRemap returns the differences from the attached configuration as a table, "" if there are none, or an error if
-// the attachment cannot move to it.
-func (a *Attachment) CheckRemap(target Target) (table string, err error) {
+// HasPublicationRows reports whether the publication's catalog rows are those that are recorded. A move to another
+// mapping records the rows that it is about to create, in a line of their own.
+func (a *Attachment) HasPublicationRows(rows string) bool {
+	return slices.Contains(strings.Split(a.PublicationRows, "\n"), rows)
+}
+
+// CheckTarget returns a *FatalError that shows the differences from the attached configuration, and the remedy.
+func (a *Attachment) CheckTarget(target Target) error {
+	found, remedy := a.CompareTarget(target)
+	if found == "" {
+		return nil
+	}
+	return cdc.Fatalf("%s\n%s", found, remedy)
+}
+
+// CompareTarget describes the differences from the attached configuration, "" if there are none. The publication may
+// publish fewer columns than the configuration allows, but not more.
+func (a *Attachment) CompareTarget(target Target) (found, remedy string) {
 	differs := a.differences(target)
 	if len(differs) == 0 {
-		return "", nil
+		return "", ""
 	}
-	table = differenceTable(differs)
+	remedy = "set it back, or run `walhook attach --remap` to move to it (docs/how-to/change.md)"
+	if fixedVariable(differs) != "" {
+		remedy = "set it back, or set WALHOOK_STORE_URL to another database for another installation, " +
+			"or run `walhook detach` with what was attached and then `walhook attach` (docs/how-to/change.md)"
+	}
+	return "the configuration is not the one that was attached:\n" + DifferenceTable(differs), remedy
+}
+
+// CheckRemap returns the differences from the attached configuration, or an error if the attachment cannot move to it.
+func (a *Attachment) CheckRemap(target Target) ([]cdc.Difference, error) {
+	differs := a.differences(target)
+	if fixed := fixedVariable(differs); fixed != "" {
+		return nil, fmt.Errorf("an attachment cannot move to another %s:\n%s\nset it back, or run `walhook detach` with what was attached and then "+
+			"`walhook attach`; nothing was changed", fixed, DifferenceTable(differs))
+	}
+	return differs, nil
+}
+
+// fixedVariable returns the first variable that a move to another mapping cannot change, or "".
+func fixedVariable(differs []cdc.Difference) string {
 	for _, d := range differs {
 		switch d.Variable {
 		case "WALHOOK_SLOT", "WALHOOK_PUBLICATION", "WALHOOK_PUBLISH", "WALHOOK_RESPONDENT_TABLE", "WALHOOK_RESPONDENT_ID":
-			return "", fmt.Errorf("an attachment cannot move to another %s:\n%s\nset it back, or run `walhook detach` with what was attached and then "+
-				"`walhook attach`; nothing was changed", d.Variable, table)
+			return d.Variable
 		}
 	}
-	return table, nil
+	return ""
 }
 
 func (a *Attachment) differences(target Target) []cdc.Difference {
@@ -156,8 +183,8 @@ func (a *Attachment) differences(target Target) []cdc.Difference {
 	return append(differs, cdc.Diff(a.Mapping, target.Mapping)...)
 }
 
-// differenceTable formats differences as a table, one to a line.
-func differenceTable(differs []cdc.Difference) string {
+// DifferenceTable formats differences as a table, one to a line.
+func DifferenceTable(differs []cdc.Difference) string {
 	var b strings.Builder
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "  variable\tattached\tnow")

@@ -32,7 +32,11 @@ func FormatFindings(findings []Finding) string {
 	for i, f := range findings {
 		texts[i] = f.Found
 		again := slices.ContainsFunc(findings[i+1:], func(later Finding) bool { return later.Remedy == f.Remedy })
-		if f.Remedy != "" && !again { // a shared remedy follows the last of its findings
+		switch {
+		case f.Remedy == "" || again: // a shared remedy follows the last of its findings
+		case strings.Contains(f.Found, "\n"):
+			texts[i] += "\n" + f.Remedy
+		default:
 			texts[i] += " (" + f.Remedy + ")"
 		}
 	}

@@ -181,15 +181,15 @@ func OpenOriginal(ctx context.Context, sourceURL, storeURL string, target Target
 	if err != nil {
 		return nil, err
 	}
-	if err := a.CheckComplete(); err != nil {
-		return nil, cmp.Or(attachUnderWay(ctx, store), err)
+	if err := a.Check(target); err != nil {
+		return nil, cmp.Or(attachUnderWay(ctx, store, target), err)
 	}
 	moved := id.AttachedTo != id.Source.withoutAddress() || id.installedIn != id.Store.withoutAddress()
-	return &Original{Attachment: a, Source: id.Source, Store: id.Store, Moved: moved}, a.CheckTarget(target)
+	return &Original{Attachment: a, Source: id.Source, Store: id.Store, Moved: moved}, nil
 }
 
-// attachUnderWay returns an error if an attach is in progress, or has completed meanwhile: it was not interrupted.
-func attachUnderWay(ctx context.Context, store *pgx.Conn) error {
+// attachUnderWay returns an error if an attach is in progress, or the attachment fits by now: no attach was interrupted.
+func attachUnderWay(ctx context.Context, store *pgx.Conn, target Target) error {
 	attaching, err := LockSessions(ctx, store, AttachLock, true)
 	if err != nil {
 		return err
@@ -198,7 +198,7 @@ func attachUnderWay(ctx context.Context, store *pgx.Conn) error {
 	switch {
 	case err != nil:
 		return err
-	case a.Complete():
+	case a.Check(target) == nil:
 		return errors.New("an attach has just completed")
 	case len(attaching) > 0:
 		return errors.New("an attach is in progress")

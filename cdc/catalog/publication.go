@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -426,24 +427,34 @@ func RepairPublication(ctx context.Context, source *pgx.Conn, p *Preflight, reco
 	return nil
 }
 
-// ExtendPublication adds the assessment table to the publication if it lacks that table. The stream of a mapping
-// without the table is not disturbed. Any other change would be, so it returns an error if one is needed.
-func ExtendPublication(ctx context.Context, source *pgx.Conn, p *Preflight) error {
-	if have := p.Publication; have != nil && p.Assessment != nil && !have.includes(p.Assessment) {
-		table := p.PublicationSpec.tables[1]
-		_, err := source.Exec(ctx, fmt.Sprintf("alter publication %s add table %s", pgx.Identifier{p.PublicationSpec.Name}.Sanitize(), table.sql()))
-		if err != nil {
-			return fmt.Errorf("publish %s: %w", table.info.Name.Display(), err)
-		}
-		if p.Publication, err = InspectPublication(ctx, source, p.PublicationSpec.Name); err != nil {
-			return err
+// ExtendSQL returns the statements that make the publication publish what the spec needs, besides what it publishes
+// already. The catalog rows of tables that it publishes as needed stay.
+func (p PublicationSpec) ExtendSQL(have *Publication) []string {
+	alter := "alter publication " + pgx.Identifier{p.Name}.Sanitize()
+	var statements []string
+	for _, table := range p.tables {
+		columns := have.tables[table.info.OID]
+		switch {
+		case !have.includes(table.info):
+			statements = append(statements, alter+" add table "+table.sql())
+		case columns != nil && !covers(columns, table):
+			table.columns = append(slices.Clone(columns), slices.DeleteFunc(slices.Clone(table.needed), func(c string) bool { return slices.Contains(columns, c) })...)
+			statements = append(statements, alter+" drop table "+table.info.Name.String(), alter+" add table "+table.sql())
 		}
 	}
-	if drift := p.PublicationSpec.Drift(p.Publication); len(drift) > 0 {
-		return fmt.Errorf("%s, which cannot be changed while the attachment lasts; run `walhook detach` with what was attached and then `walhook attach`",
-			strings.Join(drift, "; "))
+	return statements
+}
+
+// TrimSQL returns the statements that end what the publication publishes beyond the spec. Only a publication that
+// walhook created may be trimmed.
+func (p PublicationSpec) TrimSQL(have *Publication) []string {
+	beyond := slices.ContainsFunc(slices.Collect(maps.Keys(have.tables)), func(oid uint32) bool {
+		return !slices.ContainsFunc(p.tables, func(t publishedTable) bool { return t.info.OID == oid })
+	})
+	if have.publishesSchemas() || !beyond && len(p.excess(have)) == 0 {
+		return nil
 	}
-	return nil
+	return []string{fmt.Sprintf("alter publication %s set table %s", pgx.Identifier{p.Name}.Sanitize(), p.tableList())}
 }
 
 // WriteRefusal says why PostgreSQL rejects updates of the table while the publication includes it, or would if it

@@ -181,8 +181,8 @@ func (e *examiner) attachment(ctx context.Context) bool {
 			"run walhook attach again; it starts over by itself")
 		return false
 	}
-	if err := a.CheckTarget(e.cfg.Target); err != nil {
-		e.note(catalog.Fail, "mapping", err.Error(), "set the variables back, or "+e.detachAdvice()+" and walhook attach")
+	if found, remedy := a.CompareTarget(e.cfg.Target); found != "" {
+		e.note(catalog.Fail, "mapping", found, remedy)
 		return false
 	}
 	e.note(catalog.OK, "attachment", fmt.Sprintf("attached since %s", a.AttachedAt.UTC().Format(time.RFC3339)), "")

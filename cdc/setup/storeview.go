@@ -147,8 +147,8 @@ func (v *storeView) storeRefusals(target catalog.Target, p *catalog.Preflight, m
 		if copied != nil { // an adoption may rename slot and publication
 			was.Slot, was.Publication, was.Publish = target.Slot, target.Publication, target.Publish
 		}
-		if err := was.CheckTarget(target); err != nil {
-			refuse("mapping", err.Error(), "")
+		if found, remedy := was.CompareTarget(target); found != "" {
+			refuse("mapping", found, remedy)
 		}
 	}
 	if !v.denied && v.newer == nil {

@@ -179,11 +179,11 @@ func (c *comparison) fire(ctx context.Context, found []difference, now time.Time
 	var fires EventCounts
 	var rows sql.Rows[stateRow]
 	for _, d := range found {
-		next, fired := cdc.Missed(d.recorded, d.row)
-		switch {
-		case c.remap:
-			next, fired = cdc.Remapped(d.recorded, d.row), 0
-		case d.recorded == nil && c.unmatched:
+		var next cdc.State
+		var fired cdc.EventSet
+		if c.remap {
+			next = cdc.Remapped(d.recorded, d.row)
+		} else if next, fired = cdc.Missed(d.recorded, d.row); d.recorded == nil && c.unmatched {
 			fired = 0
 		}
 		var created pglogrepl.LSN

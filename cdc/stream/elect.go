@@ -35,6 +35,13 @@ func (s *Stream) elect(ctx context.Context, store *pgx.Conn) error {
 		if reason == "" {
 			continue
 		}
+		if a, err := catalog.ReadAttachment(ctx, store); err != nil {
+			return err
+		} else if a.Complete() { // otherwise an attach is in progress
+			if err := a.CheckTarget(s.target(a)); err != nil {
+				return err
+			}
+		}
 		other = other || reason == ReasonOtherDaemon
 		phase := PhaseStandby
 		if reason == reasonStaleSession {

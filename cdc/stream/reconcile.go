@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -150,7 +151,7 @@ type reconciler struct {
 	store      *pgx.Conn           // holds the locks
 	attachment *catalog.Attachment // before the reconciliation
 	adopted    *catalog.Provenance // of a copy that becomes the original; nil: source and store are the original
-	remap      bool                // the attachment moves to the mapping of cfg
+	remap      []cdc.Difference    // between the attached mapping and that of cfg, to which the attachment moves
 }
 
 // checkOriginal is catalog.CheckOriginal, before any lock is acquired.
@@ -211,11 +212,14 @@ func (r *reconciler) reconcileInPlace(
 	if err != nil {
 		return ReconcileResult{}, err
 	}
-	if refusals := preflight.Refusals(); len(refusals) > 0 {
+	if err := preflight.CheckConditions(); err != nil {
+		return ReconcileResult{}, err
+	}
+	if refusals := slices.DeleteFunc(preflight.Refusals(), func(f catalog.Finding) bool { return f.Check == "publication" }); len(refusals) > 0 {
 		return ReconcileResult{}, fmt.Errorf("the table cannot be read: %s", catalog.FormatFindings(refusals))
 	}
 	also := []extraStatement{{sql.ResolveIncidents.SQL, []any{cdc.SlotKeptKinds}}}
-	if r.remap {
+	if r.remap != nil {
 		recorded, err := r.prepareRemap(ctx, source, preflight)
 		if err != nil {
 			return ReconcileResult{}, err
@@ -407,7 +411,7 @@ func (r *reconciler) compare(
 		source: source, store: r.store, mapping: r.cfg.Target.Mapping, respondent: preflight.Respondent, assessment: preflight.Assessment,
 		queue: r.cfg.Queue, at: at, report: r.cfg.Note, progress: r.cfg.Progress,
 		key: &r.attachment.StampKey, before: r.attachment.Types, types: types, caughtUp: !newSlot,
-		replaced: r.adopted == nil && preflight.Respondent.OID != r.attachment.RespondentOID, remap: r.remap,
+		replaced: r.adopted == nil && preflight.Respondent.OID != r.attachment.RespondentOID, remap: r.remap != nil,
 	}
 	outcome, err := c.run(ctx)
 	if err != nil {
@@ -424,8 +428,8 @@ func (r *reconciler) compare(
 		text += "; rows whose keys could not be matched with what was recorded fired nothing"
 	}
 	incident := text
-	if r.remap {
-		incident = "moved to another mapping and " + text
+	if r.remap != nil {
+		incident = r.describeRemap() + "; " + text
 	}
 	if r.cfg.Gap != nil {
 		incident = r.cfg.Gap.Detail + "; " + text

@@ -209,12 +209,7 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError
 	if err != nil {
 		return err
 	}
-	if err := attachment.CheckComplete(); err != nil {
-		return err
-	}
-	if err := attachment.CheckTarget(catalog.Target{
-		Slot: s.cfg.Slot, Publication: s.cfg.Publication, Publish: attachment.Publish, Mapping: s.cfg.Mapping,
-	}); err != nil {
+	if err := attachment.Check(s.target(attachment)); err != nil {
 		return err
 	}
 	if o := s.cfg.Original; o != nil && o.Moved {
@@ -270,6 +265,15 @@ func (s *Stream) stream(ctx context.Context, store *pgx.Conn, open *cdc.GapError
 	reader := newReader(s.cfg, attachment, position, partitionedTables(tables)...)
 	reader.conn, reader.endLSN, reader.silence, reader.decoder.text = replication, until, s.silence.forPosition(position), text
 	return s.pump(ctx, store, reader, attachment, turn)
+}
+
+// target is the configuration that must be attached.
+func (s *Stream) target(a *catalog.Attachment) catalog.Target {
+	t := catalog.Target{Slot: s.cfg.Slot, Publication: s.cfg.Publication, Mapping: s.cfg.Mapping}
+	if a != nil {
+		t.Publish = a.Publish
+	}
+	return t
 }
 
 // links are a session's connections to the source. They are opened concurrently while the store is queried, because

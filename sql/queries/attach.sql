@@ -22,6 +22,10 @@ update walhook.attachment
        publication_created = @publication_created, publish = @publish, publication_rows = @publication_rows,
        respondent_oid = @respondent_oid, assessment_oid = @assessment_oid, next_slot = null;
 
+-- A further line: the rows that the publication is about to have.
+-- name: RecordPublicationRows
+update walhook.attachment set publication_rows = concat_ws(e'\n', publication_rows, @publication_rows::text);
+
 -- name: RecordMapping
 update walhook.attachment set mapping = @mapping, publication_rows = @publication_rows, assessment_oid = @assessment_oid;
 

@@ -31,7 +31,7 @@ func catalogOf(s *harness.Site) string {
 func mustFail(s *harness.Site, command string, says ...string) {
 	s.T.Helper()
 	before := catalogOf(s)
-	out, errOut, status := s.Walhook(command)
+	out, errOut, status := s.Walhook(strings.Fields(command)...)
 	if status != 1 {
 		s.T.Errorf("walhook %s: status %d\n%s%s", command, status, out, errOut)
 	}
