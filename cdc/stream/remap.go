@@ -149,7 +149,7 @@ func (r *reconciler) alterPublication(ctx context.Context, source *pgx.Conn, sta
 		if err != nil {
 			return err
 		}
-		_, err = r.store.Exec(ctx, sql.RecordPublicationRows.SQL, sql.RecordPublicationRows.Bind(sql.Args{"publication_rows": published.CatalogRows(tables...)})...)
+		_, err = r.store.Exec(ctx, sql.RecordPublished.SQL, sql.RecordPublished.Bind(sql.Args{"publication_rows": published.CatalogRows(tables...)})...)
 		if err != nil {
 			return fmt.Errorf("record the publication: %w", err)
 		}

@@ -23,7 +23,7 @@ update walhook.attachment
        respondent_oid = @respondent_oid, assessment_oid = @assessment_oid, next_slot = null;
 
 -- A further line: the rows that the publication is about to have.
--- name: RecordPublicationRows
+-- name: RecordPublished
 update walhook.attachment set publication_rows = concat_ws(e'\n', publication_rows, @publication_rows::text);
 
 -- name: RecordMapping
