@@ -93,19 +93,38 @@ func TestSessionFixation(t *testing.T) {
 // Cookies are for the console alone and out of scripts' reach; behind https they stay on TLS.
 func TestCookies(t *testing.T) {
 	t.Parallel()
-	for public, want := range map[string]string{"http://127.0.0.1:1": "walhook=", "https://walhook.example.com": "__Host-walhook="} {
-		s := newSite(t, func(c *Config) { c.URL, c.OneTimeKey = mustURL(t, public), "the-way-in" })
+	p := newProvider(t)
+	s := newSite(t, nil)
+	for public, prefix := range map[string]string{"http://127.0.0.1:1": "walhook", "https://walhook.example.com": "__Host-walhook"} {
+		https := strings.HasPrefix(public, "https")
+		check := func(a answer, name string) {
+			t.Helper()
+			cookies := a.header.Values("Set-Cookie")
+			if len(cookies) == 0 {
+				t.Errorf("%s: no cookie: %d %s", public, a.status, a.body)
+			}
+			for _, cookie := range cookies {
+				if !strings.HasPrefix(cookie, name+"=") || !strings.Contains(cookie, "HttpOnly") || !strings.Contains(cookie, "SameSite=Lax") ||
+					!strings.Contains(cookie, "Path=/") || strings.Contains(cookie, "Domain") || strings.Contains(cookie, "Secure") != https {
+					t.Errorf("%s: %s", public, cookie)
+				}
+			}
+			if hsts := a.header.Get("Strict-Transport-Security"); (hsts != "") != https {
+				t.Errorf("%s: Strict-Transport-Security %q", public, hsts)
+			}
+		}
+		s.start(func(c *Config) { c.URL, c.OneTimeKey = mustURL(t, public), "the-way-in" })
 		a := s.browser().post("/login", url.Values{"role": {s.admin}, "password": {s.admin}})
-		if public != "http://127.0.0.1:1" {
+		if https {
 			// The server asks for no password, and its console is reached from elsewhere.
 			a.want(t, http.StatusForbidden, "anybody could sign in")
-			a = s.browser().get("/login?key=unknown")
+		} else {
+			check(a, prefix)
 		}
-		cookie := a.header.Get("Set-Cookie")
-		if !strings.HasPrefix(cookie, want) || !strings.Contains(cookie, "HttpOnly") || !strings.Contains(cookie, "SameSite=Lax") ||
-			strings.Contains(cookie, "Secure") != strings.HasPrefix(public, "https") {
-			t.Errorf("%s: %s", public, cookie)
-		}
+		check(s.browser().get("/login?key=unknown"), prefix+"-said")
+		check(s.browser().get("/login?key=the-way-in"), prefix)
+		s.start(func(c *Config) { withOIDC(p)(c); c.URL = mustURL(t, public) })
+		check(s.browser().get("/login/start"), prefix+"-signin")
 	}
 }
 

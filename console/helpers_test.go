@@ -8,6 +8,7 @@ import (
 	"net/http/cookiejar"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 
 	"walhook/session"
@@ -23,6 +24,7 @@ type site struct {
 	admin, viewer, nobody string // roles
 	log                   *logBuffer
 	server                *Server
+	stop                  func() // the first console
 }
 
 // newSite starts a console with login database. configure, if not nil, may change its configuration.
@@ -44,7 +46,7 @@ func newSiteAt(t *testing.T, store string, configure func(*Config)) *site {
 		t.Fatal(err)
 	}
 	s.admin, s.viewer, s.nobody = s.role("admin", "walhook_admin"), s.role("viewer", "walhook_viewer"), s.role("nobody", "")
-	s.start(configure)
+	s.stop = s.start(configure)
 	return s
 }
 
@@ -60,8 +62,8 @@ func (s *site) role(name, group string) string {
 	return name
 }
 
-// start starts a console, which ends with the test.
-func (s *site) start(configure func(*Config)) {
+// start starts a console, which ends with the test unless it is stopped before.
+func (s *site) start(configure func(*Config)) (stop func()) {
 	s.t.Helper()
 	cfg := Config{
 		Listen: "127.0.0.1:0", StoreURL: s.store, Login: LoginDatabase, Version: "test",
@@ -75,18 +77,22 @@ func (s *site) start(configure func(*Config)) {
 		s.t.Fatal(err)
 	}
 	s.server, s.url = server, "http://"+server.listener.Addr().String()
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
-	s.t.Cleanup(func() {
-		stop()
+	stop = sync.OnceFunc(func() {
+		cancel()
 		if err := <-ended; err != nil {
 			s.t.Error(err)
 		}
+	})
+	s.t.Cleanup(func() {
+		stop()
 		if s.t.Failed() {
 			s.t.Log(s.log.String())
 		}
 	})
+	return stop
 }
 
 // browser keeps cookies and follows no redirect.

@@ -2,51 +2,59 @@ package console
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// login is what a session stands for. It stays in memory, because it may hold a password.
+// login is whom a session stands for that this console alone knows: it may hold a connection with somebody's password.
 type login struct {
-	name    string
-	pool    *pgxpool.Pool
-	own     bool // the pool is that of the login alone, and is closed with it
-	group   string
-	refresh func(context.Context) (group string, err error) // nil: nothing but PostgreSQL decides
-	begun   time.Time
-	used    time.Time // by the person: live parts of a page ask by themselves
+	name  string
+	pool  *pgxpool.Pool
+	own   bool // the pool is that of the login alone, and is closed with it
+	begun time.Time
+	used  time.Time // by the person: live parts of a page ask by themselves
 }
 
 func (l *login) expired() bool {
 	return time.Since(l.used) > sessionIdle || time.Since(l.begun) > sessionLife
 }
 
-// logins are those of the sessions, by an id that the session holds.
+// loginsPerName bounds the sessions of one person. The oldest ends.
+const loginsPerName = 20
+
+// logins are those of the sessions that are kept in memory.
 type logins struct {
 	mu   sync.Mutex
-	byID map[string]*login
+	byID map[sessionID]*login
 }
 
-func newLogins() *logins { return &logins{byID: map[string]*login{}} }
+func newLogins() *logins { return &logins{byID: map[sessionID]*login{}} }
 
-func (l *logins) add(entry *login) (id string) {
+func (l *logins) add(id sessionID, entry *login) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	id = rand.Text()
 	entry.begun = time.Now()
 	entry.used = entry.begun
 	l.byID[id] = entry
-	return id
+	var same []sessionID
+	for id, other := range l.byID {
+		if other.name == entry.name {
+			same = append(same, id)
+		}
+	}
+	if len(same) > loginsPerName {
+		l.end(slices.MinFunc(same, func(a, b sessionID) int { return l.byID[a].begun.Compare(l.byID[b].begun) }))
+	}
 }
 
 // get returns nil for a login that has ended.
-func (l *logins) get(id string, live bool) *login {
+func (l *logins) get(id sessionID, live bool) *login {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	entry := l.byID[id]
@@ -59,36 +67,39 @@ func (l *logins) get(id string, live bool) *login {
 	return entry
 }
 
-func (l *logins) end(ids ...string) {
+// end ends a login; the mutex is locked.
+func (l *logins) end(id sessionID) {
+	if entry := l.byID[id]; entry != nil && entry.own {
+		go entry.pool.Close() // waits for the transactions that still run
+	}
+	delete(l.byID, id)
+}
+
+func (l *logins) remove(id sessionID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, id := range ids {
-		if entry := l.byID[id]; entry != nil && entry.own {
-			go entry.pool.Close() // waits for the transactions that still run
-		}
-		delete(l.byID, id)
-	}
+	l.end(id)
 }
 
 // reap ends logins that have expired.
-func (l *logins) reap(ctx context.Context) {
-	tick := time.NewTicker(time.Minute)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
+func (l *logins) reap() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, entry := range l.byID {
+		if entry.expired() {
+			l.end(id)
 		}
-		var expired []string
-		l.mu.Lock()
-		for id, entry := range l.byID {
-			if entry.expired() {
-				expired = append(expired, id)
-			}
+	}
+}
+
+// shed closes the connections that no request uses at the moment.
+func (l *logins) shed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, entry := range l.byID {
+		if entry.own {
+			entry.pool.Reset()
 		}
-		l.mu.Unlock()
-		l.end(expired...)
 	}
 }
 
@@ -103,39 +114,67 @@ func (l *logins) close() {
 	}
 }
 
-// enter begins a session. The session of before, which somebody may have planted in the browser, ends.
-func (s *Server) enter(r *http.Request, entry *login) error {
-	s.endSession(r)
-	if err := s.sessions.RenewToken(r.Context()); err != nil {
-		return err
-	}
-	s.sessions.Put(r.Context(), "login", s.logins.add(entry))
+// enter begins a session that this console keeps.
+func (s *Server) enter(w http.ResponseWriter, r *http.Request, entry *login) {
+	token := s.newSession(w, r)
+	s.logins.add(idOf(token), entry)
 	s.log.Info("signed in", "actor", entry.name, "address", s.clientAddress(r))
-	return nil
 }
 
-// endSession ends what the session stands for, and the session.
+// newSession gives the browser a new token. The session of before, which somebody may have planted there, ends.
+func (s *Server) newSession(w http.ResponseWriter, r *http.Request) (token string) {
+	s.endSession(r)
+	token = newToken()
+	s.setCookie(w, sessionCookie, token, 0)
+	return token
+}
+
+// endSession ends the session, on every console.
 func (s *Server) endSession(r *http.Request) {
-	if id := s.sessions.GetString(r.Context(), "login"); id != "" {
-		s.logins.end(id)
+	token := s.readCookie(r, sessionCookie)
+	if token == "" {
+		return
 	}
-	_ = s.sessions.Clear(r.Context())
+	s.logins.remove(idOf(token))
+	if s.oidc != nil {
+		if err := s.stored.end(r.Context(), idOf(token)); err != nil {
+			s.log.Error("session not ended", "error", err)
+		}
+	}
 }
 
 // sessionPerson returns whom the session stands for, or errSignedOut.
 func (s *Server) sessionPerson(r *http.Request) (*person, error) {
-	entry := s.logins.get(s.sessions.GetString(r.Context(), "login"), isLive(r))
-	if entry == nil {
+	token := s.readCookie(r, sessionCookie)
+	if token == "" {
 		return nil, errSignedOut
 	}
-	group := entry.group
-	if entry.refresh != nil {
-		var err error
-		if group, err = entry.refresh(r.Context()); err != nil {
-			return nil, err
+	if entry := s.logins.get(idOf(token), isLive(r)); entry != nil {
+		return &person{name: entry.name, pool: entry.pool}, nil
+	}
+	if s.oidc == nil {
+		return nil, errSignedOut
+	}
+	return s.oidcPerson(r.Context(), token, isLive(r))
+}
+
+// reapSessions ends sessions that are over.
+func (s *Server) reapSessions(ctx context.Context) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		s.logins.reap()
+		if s.oidc != nil {
+			if err := s.stored.reap(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("ended sessions not deleted", "error", err)
+			}
 		}
 	}
-	return &person{name: entry.name, pool: entry.pool, group: group}, nil
 }
 
 // refuseEntry answers a request of nobody who may enter.
@@ -148,22 +187,44 @@ func (s *Server) refuseEntry(w http.ResponseWriter, r *http.Request, err error) 
 	case s.cfg.Login == LoginProxy:
 		s.fail(w, r, nil, err)
 		return
-	case revoked:
-		s.endSession(r)
-		s.sessions.Put(r.Context(), "said", "Your role may no longer enter. Ask a database administrator.")
-	case !errors.Is(err, errSignedOut):
+	case !revoked && !errors.Is(err, errSignedOut):
 		s.fail(w, r, nil, err)
 		return
-	}
-	if isLive(r) {
-		w.WriteHeader(http.StatusNoContent) // tells an EventSource not to connect again
+	case isLive(r):
+		w.WriteHeader(http.StatusNoContent) // tells an EventSource not to connect again; the next page says why
 		return
+	case revoked:
+		s.endSession(r)
+		s.setCookie(w, sessionCookie, "", -1)
+		s.say(w, "Your role may no longer enter. Ask a database administrator.")
+	case s.readCookie(r, sessionCookie) != "":
+		s.say(w, s.endedSentence())
 	}
 	to := "/login"
-	if r.Method == http.MethodGet && r.URL.Path != "/" {
-		to += "?" + url.Values{"next": {r.URL.RequestURI()}}.Encode()
+	if next := pageOf(r); next != "/" {
+		to += "?" + url.Values{"next": {next}}.Encode()
 	}
 	http.Redirect(w, r, to, http.StatusSeeOther)
+}
+
+// endedSentence says why somebody has to sign in again.
+func (s *Server) endedSentence() string {
+	if s.cfg.Login == LoginDatabase {
+		return "Your session has ended: nothing was requested for 30 minutes, it was 12 hours old, or the console was restarted, which forgets passwords. Sign in again."
+	}
+	return "Your session has ended: nothing was requested for 30 minutes, it was 12 hours old, or the provider ended it. Sign in again."
+}
+
+// pageOf returns the page that the person wants: that of the request, or the one whose form sent it.
+func pageOf(r *http.Request) string {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return localPath(r.URL.RequestURI())
+	}
+	from, err := url.Parse(r.Referer())
+	if err != nil || from.Host != r.Host {
+		return "/"
+	}
+	return localPath(from.RequestURI())
 }
 
 // loginData is what login.html shows.
@@ -179,7 +240,7 @@ func (s *Server) loginPage(w http.ResponseWriter, r *http.Request) {
 		s.enterByKey(w, r, key)
 		return
 	}
-	data := loginData{Next: localPath(r.URL.Query().Get("next")), Said: s.sessions.PopString(r.Context(), "said")}
+	data := loginData{Next: localPath(r.URL.Query().Get("next")), Said: s.said(w, r)}
 	if err := s.render(w, r, nil, http.StatusOK, "login.html", "Sign in", data); err != nil {
 		s.fail(w, r, nil, err)
 	}
@@ -188,9 +249,7 @@ func (s *Server) loginPage(w http.ResponseWriter, r *http.Request) {
 // logout ends the session.
 func (s *Server) logout(w http.ResponseWriter, r *http.Request, p *person) error {
 	s.endSession(r)
-	if err := s.sessions.Destroy(r.Context()); err != nil {
-		return err
-	}
+	s.setCookie(w, sessionCookie, "", -1)
 	s.log.Info("signed out", "actor", p.name)
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
 	return nil

@@ -68,11 +68,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusServiceUnavailable, "The store does not answer at the moment. Try again soon.")
 		return
 	}
-	if err := s.enter(r, entry); err != nil {
-		entry.pool.Close()
-		s.fail(w, r, nil, err)
-		return
-	}
+	s.enter(w, r, entry)
 	http.Redirect(w, r, next, http.StatusSeeOther)
 }
 
@@ -105,14 +101,11 @@ func (s *Server) databaseLogin(r *http.Request, role, password string) (*login, 
 // enterByKey lets in whoever has the key that works once, as the role of the store's URL.
 func (s *Server) enterByKey(w http.ResponseWriter, r *http.Request, key string) {
 	if subtle.ConstantTimeCompare([]byte(key), []byte(s.cfg.OneTimeKey)) == 0 || !s.keyUsed.CompareAndSwap(false, true) {
-		s.sessions.Put(r.Context(), "said", "This link has already been used, or is not valid.")
+		s.say(w, "This link has already been used, or is not valid.")
 		http.Redirect(w, r, "/login", http.StatusSeeOther)
 		return
 	}
-	if err := s.enter(r, &login{name: s.pool.Config().ConnConfig.User, pool: s.pool}); err != nil {
-		s.fail(w, r, nil, err)
-		return
-	}
+	s.enter(w, r, &login{name: s.pool.Config().ConnConfig.User, pool: s.pool})
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 

@@ -3,6 +3,8 @@ package console
 import (
 	"context"
 	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,7 +21,7 @@ import (
 type oidcLogin struct {
 	cfg         OIDC
 	redirectURL string
-	groupRole   func([]string) string
+	sealer      sealer
 	recheck     time.Duration
 
 	mu       sync.Mutex
@@ -36,6 +38,12 @@ const (
 var oidcClient = &http.Client{Timeout: oidcPatience}
 
 func oidcContext(ctx context.Context) context.Context { return oidc.ClientContext(ctx, oidcClient) }
+
+// newOIDCLogin seals with a key that the client secret gives: every console has it, and nobody else.
+func newOIDCLogin(cfg OIDC, redirectURL string) (*oidcLogin, error) {
+	sealer, err := newSealer(cfg.ClientSecret, "sign-in")
+	return &oidcLogin{cfg: cfg, redirectURL: redirectURL, sealer: sealer, recheck: oidcRecheck}, err
+}
 
 // discover returns the provider. The console starts without it, and asks again until it answers.
 func (o *oidcLogin) discover(ctx context.Context) (*oidc.Provider, *oauth2.Config, error) {
@@ -58,6 +66,15 @@ func (o *oidcLogin) discover(ctx context.Context) (*oidc.Provider, *oauth2.Confi
 	}, nil
 }
 
+// signIn is a sign-in that has begun. The browser keeps it in a cookie that only consoles can read and write, so that whoever begins many
+// costs nothing, and any console may take the browser back.
+type signIn struct {
+	State, Nonce, Verifier, Next string
+	Until                        time.Time
+}
+
+const signInLife = 10 * time.Minute
+
 // oidcStart sends the browser to the provider.
 func (s *Server) oidcStart(w http.ResponseWriter, r *http.Request) {
 	_, config, err := s.oidc.discover(r.Context())
@@ -65,25 +82,53 @@ func (s *Server) oidcStart(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, nil, err)
 		return
 	}
-	state, nonce, verifier := oauth2.GenerateVerifier(), oauth2.GenerateVerifier(), oauth2.GenerateVerifier()
-	for key, value := range map[string]string{
-		"oidc_state": state, "oidc_nonce": nonce, "oidc_verifier": verifier, "oidc_next": localPath(r.URL.Query().Get("next")),
-	} {
-		s.sessions.Put(r.Context(), key, value)
+	begun := signIn{
+		State: oauth2.GenerateVerifier(), Nonce: oauth2.GenerateVerifier(), Verifier: oauth2.GenerateVerifier(),
+		Next: localPath(r.URL.Query().Get("next")), Until: time.Now().Add(signInLife),
 	}
-	http.Redirect(w, r, config.AuthCodeURL(state, oidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier)), http.StatusSeeOther)
+	if len(begun.Next) > longestCookie/3 {
+		begun.Next = "/"
+	}
+	value, err := s.oidc.seal(begun)
+	if err != nil {
+		s.fail(w, r, nil, err)
+		return
+	}
+	s.setCookie(w, signInCookie, value, int(signInLife.Seconds()))
+	http.Redirect(w, r, config.AuthCodeURL(begun.State, oidc.Nonce(begun.Nonce), oauth2.S256ChallengeOption(begun.Verifier)), http.StatusSeeOther)
+}
+
+func (o *oidcLogin) seal(begun signIn) (string, error) {
+	text, err := json.Marshal(begun)
+	return base64.RawURLEncoding.EncodeToString(o.sealer.seal(text)), err
+}
+
+// begunSignIn returns the sign-in that this browser has begun; its state is empty if there is none. It works once.
+func (s *Server) begunSignIn(w http.ResponseWriter, r *http.Request) (begun signIn) {
+	value := s.readCookie(r, signInCookie)
+	if value == "" {
+		return signIn{}
+	}
+	s.setCookie(w, signInCookie, "", -1)
+	sealed, err := base64.RawURLEncoding.DecodeString(value)
+	if err == nil {
+		sealed, err = s.oidc.sealer.open(sealed)
+	}
+	if err != nil || json.Unmarshal(sealed, &begun) != nil || time.Now().After(begun.Until) {
+		return signIn{}
+	}
+	return begun
 }
 
 // oidcCallback takes the browser back from the provider.
 func (s *Server) oidcCallback(w http.ResponseWriter, r *http.Request) {
-	pop := func(key string) string { return s.sessions.PopString(r.Context(), key) }
-	state, nonce, verifier, next := pop("oidc_state"), pop("oidc_nonce"), pop("oidc_verifier"), pop("oidc_next")
+	begun := s.begunSignIn(w, r)
 	refuse := func(sentence string, err error) {
 		s.log.Warn("sign-in refused", "address", s.clientAddress(r), "error", err)
 		s.fail(w, r, nil, &refusal{status: http.StatusForbidden, sentence: sentence, err: err})
 	}
 	query := r.URL.Query()
-	if state == "" || subtle.ConstantTimeCompare([]byte(state), []byte(query.Get("state"))) == 0 {
+	if begun.State == "" || subtle.ConstantTimeCompare([]byte(begun.State), []byte(query.Get("state"))) == 0 {
 		refuse("This sign-in was not begun here, or took too long. Sign in again.", errors.New("the state is another"))
 		return
 	}
@@ -91,7 +136,10 @@ func (s *Server) oidcCallback(w http.ResponseWriter, r *http.Request) {
 		refuse("The sign-in provider refused the request.", fmt.Errorf("the provider answered %q: %.200q", code, query.Get("error_description")))
 		return
 	}
-	entry, err := s.oidc.exchange(r.Context(), query.Get("code"), nonce, verifier)
+	name, session, err := s.oidc.exchange(r.Context(), query.Get("code"), begun)
+	if err == nil && s.groupRole(session.groups) == "" {
+		err = errNoMember
+	}
 	var refused *refusal
 	switch {
 	case errors.Is(err, errNoMember):
@@ -104,57 +152,53 @@ func (s *Server) oidcCallback(w http.ResponseWriter, r *http.Request) {
 		refuse("The sign-in failed. Sign in again.", err)
 		return
 	}
-	entry.pool = s.pool
-	if err := s.enter(r, entry); err != nil {
+	token := s.newSession(w, r)
+	if err := s.stored.begin(r.Context(), token, name, session); err != nil {
+		s.setCookie(w, sessionCookie, "", -1)
 		s.fail(w, r, nil, err)
 		return
 	}
-	http.Redirect(w, r, localPath(next), http.StatusSeeOther)
+	s.log.Info("signed in", "actor", name, "address", s.clientAddress(r))
+	http.Redirect(w, r, localPath(begun.Next), http.StatusSeeOther)
 }
 
-// exchange turns the code into a login.
-func (o *oidcLogin) exchange(ctx context.Context, code, nonce, verifier string) (*login, error) {
+// exchange turns the code into whom it names.
+func (o *oidcLogin) exchange(ctx context.Context, code string, begun signIn) (name string, session *oidcSession, err error) {
 	provider, config, err := o.discover(ctx)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	token, err := config.Exchange(oidcContext(ctx), code, oauth2.VerifierOption(verifier))
+	token, err := config.Exchange(oidcContext(ctx), code, oauth2.VerifierOption(begun.Verifier))
 	if err != nil {
-		return nil, fmt.Errorf("exchange the code: %w", err)
+		return "", nil, fmt.Errorf("exchange the code: %w", err)
 	}
 	raw, ok := token.Extra("id_token").(string)
 	if !ok {
-		return nil, errors.New("the provider sent no ID token")
+		return "", nil, errors.New("the provider sent no ID token")
 	}
 	id, err := provider.Verifier(&oidc.Config{ClientID: o.cfg.ClientID}).Verify(oidcContext(ctx), raw)
 	if err != nil {
-		return nil, fmt.Errorf("verify the ID token: %w", err)
+		return "", nil, fmt.Errorf("verify the ID token: %w", err)
 	}
-	if nonce == "" || subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(nonce)) == 0 {
-		return nil, errors.New("the nonce of the ID token is another")
+	if begun.Nonce == "" || subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(begun.Nonce)) == 0 {
+		return "", nil, errors.New("the nonce of the ID token is another")
 	}
 	claims := map[string]any{}
 	if err := id.Claims(&claims); err != nil {
-		return nil, fmt.Errorf("read the ID token: %w", err)
-	}
-	session := &oidcSession{
-		login: o, subject: id.Subject, tokens: config.TokenSource(oidcContext(context.WithoutCancel(ctx)), token), until: id.Expiry, named: time.Now(),
+		return "", nil, fmt.Errorf("read the ID token: %w", err)
 	}
 	groups, found := o.groups(claims)
-	session.group, session.asks = o.groupRole(groups), provider.UserInfoEndpoint() != ""
-	if session.asks {
+	session = &oidcSession{Subject: id.Subject, Token: token, Until: id.Expiry, Asks: provider.UserInfoEndpoint() != "", groups: groups}
+	if session.Asks {
 		// Some providers name the groups here alone.
-		switch err := session.ask(ctx); {
+		switch err := o.ask(ctx, session); {
 		case err != nil && !found:
-			return nil, err
+			return "", nil, err
 		case err != nil:
-			session.asks = false
+			session.Asks = false
 		}
 	}
-	if session.group == "" {
-		return nil, errNoMember
-	}
-	return &login{name: nameOf(claims, id.Subject), group: session.group, refresh: session.refresh}, nil
+	return nameOf(claims, id.Subject), session, nil
 }
 
 // groups returns the person's groups, and whether the claim is there.
@@ -185,54 +229,27 @@ func nameOf(claims map[string]any, subject string) string {
 	return subject
 }
 
-// oidcSession is what the provider says of a person who is signed in.
+// oidcSession is what the provider said of a person who is signed in, and what it takes to ask it again.
 type oidcSession struct {
-	login   *oidcLogin
-	subject string
-	tokens  oauth2.TokenSource // refreshes the access token, if the provider gave what it takes
-	asks    bool               // the provider names the groups at its userinfo endpoint
-	until   time.Time          // the end of the ID token
+	Subject string
+	Token   *oauth2.Token
+	Asks    bool      // the provider names the groups at its userinfo endpoint
+	Told    bool      // it has done so
+	Until   time.Time // the end of the ID token
 
-	mu    sync.Mutex
-	group string
-	named time.Time // when the provider last named the groups
-	told  bool      // it has named them at the userinfo endpoint
-}
-
-// refresh returns the group role that the person's groups give now.
-func (o *oidcSession) refresh(ctx context.Context) (string, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.asks {
-		if time.Now().After(o.until) {
-			return "", errSignedOut
-		}
-		return o.group, nil
-	}
-	if time.Since(o.named) > o.login.recheck {
-		err := o.ask(ctx)
-		var refused *refusal
-		switch {
-		case errors.As(err, &refused) && time.Since(o.named) < oidcGrace: // it does not answer
-		case err != nil:
-			return "", errSignedOut
-		}
-	}
-	if o.group == "" {
-		return "", errNoMember
-	}
-	return o.group, nil
+	groups []string
 }
 
 // ask reads the groups at the userinfo endpoint. Its error is a *refusal if the provider does not answer.
-func (o *oidcSession) ask(ctx context.Context) error {
-	provider, _, err := o.login.discover(ctx)
+func (o *oidcLogin) ask(ctx context.Context, session *oidcSession) error {
+	provider, config, err := o.discover(ctx)
 	if err != nil {
 		return err
 	}
 	var info *oidc.UserInfo
-	token, err := o.tokens.Token() // refreshed, if it has expired
+	token, err := config.TokenSource(oidcContext(ctx), session.Token).Token() // refreshed, if it has expired
 	if err == nil {
+		session.Token = token
 		info, err = provider.UserInfo(oidcContext(ctx), oauth2.StaticTokenSource(token))
 	}
 	var refused *oauth2.RetrieveError
@@ -248,15 +265,50 @@ func (o *oidcSession) ask(ctx context.Context) error {
 	if err := info.Claims(&claims); err != nil {
 		return fmt.Errorf("read the person's claims: %w", err)
 	}
-	if info.Subject != o.subject {
+	if info.Subject != session.Subject {
 		return errors.New("the provider sent the claims of somebody else")
 	}
-	groups, found := o.login.groups(claims)
-	if !found && !o.told {
-		o.asks = false // the groups are in the ID token alone
+	groups, found := o.groups(claims)
+	if !found && !session.Told {
+		session.Asks = false // the groups are in the ID token alone
 		return nil
 	}
 	// Some providers leave the claim out for somebody who is in no group any more.
-	o.group, o.named, o.told = o.login.groupRole(groups), time.Now(), true
+	session.groups, session.Told = groups, true
 	return nil
+}
+
+// oidcPerson returns whom a session in the store stands for, or errSignedOut. From time to time it asks the provider for the groups.
+func (s *Server) oidcPerson(ctx context.Context, token string, live bool) (*person, error) {
+	found, err := s.stored.use(ctx, token, live, s.oidc.recheck)
+	if err != nil {
+		return nil, err
+	}
+	session := found.session
+	switch {
+	case !session.Asks:
+		if time.Now().After(session.Until) {
+			return nil, errSignedOut
+		}
+	case found.ask:
+		// Whoever leaves before the answer comes is asked for all the same.
+		ctx := context.WithoutCancel(ctx)
+		err := s.oidc.ask(ctx, session)
+		var refused *refusal
+		named := err == nil
+		if errors.As(err, &refused) && time.Since(found.namedAt) < oidcGrace { // it does not answer
+			err = nil
+		}
+		if err != nil {
+			return nil, errors.Join(errSignedOut, s.stored.end(ctx, idOf(token)))
+		}
+		if err := s.stored.renew(ctx, token, session, named); err != nil {
+			return nil, err
+		}
+	}
+	group := s.groupRole(session.groups)
+	if group == "" {
+		return nil, errNoMember
+	}
+	return &person{name: found.name, pool: s.pool, group: group}, nil
 }

@@ -32,6 +32,7 @@ type provider struct {
 	change    func(map[string]any) // changes what the ID token says
 	grants    map[string]grant     // by code
 	exchanges int
+	asked     int // for the person's claims
 }
 
 type grant struct{ challenge, nonce, redirect string }
@@ -118,6 +119,7 @@ func (p *provider) token(w http.ResponseWriter, r *http.Request) {
 func (p *provider) userinfo(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.asked++
 	if p.blocked || r.Header.Get("Authorization") != "Bearer access" {
 		w.WriteHeader(http.StatusUnauthorized)
 		return

@@ -184,7 +184,7 @@ func (v *view) Elsewhere(columns ...string) string {
 func (s *Server) renderView(w http.ResponseWriter, r *http.Request, status int, name string, v *view) error {
 	v.Path, v.Query, v.Version, v.Login = r.URL.Path, r.URL.RawQuery, s.cfg.Version, s.cfg.Login
 	if v.Person != nil {
-		v.Flash = s.sessions.PopString(r.Context(), "flash")
+		v.Flash = s.said(w, r)
 	}
 	found, ok := s.pages.templates[name]
 	if !ok {
@@ -211,7 +211,7 @@ func (s *Server) fragment(r *http.Request, p *person, name, block string, data a
 // redirect sends the browser to a path of the console, whose page shows the flash. What PostgreSQL had to say about the change follows it.
 func (s *Server) redirect(w http.ResponseWriter, r *http.Request, to, flash string) error {
 	if flash != "" {
-		s.sessions.Put(r.Context(), "flash", flash)
+		s.say(w, flash)
 	}
 	http.Redirect(w, r, localPath(to), http.StatusSeeOther)
 	return nil

@@ -52,7 +52,7 @@ func (s *Server) routesHandler(apiHandler http.Handler) http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("GET /static/", http.HandlerFunc(s.pages.static))
 	mux.Handle("/api/", apiHandler)
-	mux.Handle("/", s.sameOrigin(s.sessions.LoadAndSave(pages)))
+	mux.Handle("/", s.sameOrigin(pages))
 	return s.secureHeaders(mux)
 }
 

@@ -12,8 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/alexedwards/scs/v2"
-	"github.com/alexedwards/scs/v2/memstore"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -34,8 +32,8 @@ type Server struct {
 	listener net.Listener
 	handler  http.Handler
 	pages    *pages
-	sessions *scs.SessionManager
 	logins   *logins
+	stored   storedSessions
 	throttle *throttle
 	pool     *pgxpool.Pool // of the console's own role
 	oidc     *oidcLogin    // nil without LoginOIDC
@@ -57,22 +55,17 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		cfg.URL = localURL(listener.Addr())
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Log, listener: listener, pages: pages, sessions: scs.New(), logins: newLogins(),
+		cfg: cfg, log: cfg.Log, listener: listener, pages: pages, logins: newLogins(),
 		throttle: newThrottle(), stopping: make(chan struct{}),
 	}
-	// Its cleanup runs as long as the process: the library's way to stop it races with its start.
-	s.sessions.Store, s.sessions.HashTokenInStore = memstore.New(), true
-	s.sessions.IdleTimeout, s.sessions.Lifetime = sessionIdle, sessionLife
-	s.sessions.Cookie.Name, s.sessions.Cookie.Persist = "walhook", false
-	if s.https() {
-		// A name with this prefix cannot be set by other hosts of the domain.
-		s.sessions.Cookie.Name, s.sessions.Cookie.Secure = "__Host-walhook", true
-	}
-	s.sessions.ErrorFunc = func(w http.ResponseWriter, r *http.Request, err error) { s.fail(w, r, nil, err) }
 	if cfg.Login == LoginOIDC {
-		s.oidc = &oidcLogin{cfg: cfg.OIDC, redirectURL: cfg.URL.JoinPath("/login/callback").String(), groupRole: s.groupRole, recheck: oidcRecheck}
+		if s.oidc, err = newOIDCLogin(cfg.OIDC, cfg.URL.JoinPath("/login/callback").String()); err != nil {
+			_ = listener.Close()
+			return nil, err
+		}
 	}
 	if s.pool, err = newPool(ctx, cfg.StoreURL, poolConns, nil); err == nil {
+		s.stored = storedSessions{s.pool}
 		var apiHandler http.Handler
 		if apiHandler, err = api.New(api.Config{Pool: s.pool, URL: cfg.URL.String(), Log: cfg.Log}); err == nil {
 			s.handler = s.routesHandler(apiHandler)
@@ -144,7 +137,7 @@ func (s *Server) Run(ctx context.Context) error {
 	server.RegisterOnShutdown(func() { close(s.stopping) })
 	reaping, stopReaping := context.WithCancel(ctx)
 	defer stopReaping()
-	go s.logins.reap(reaping)
+	go s.reapSessions(reaping)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(s.listener) }()
 	s.log.Info("serving the console", "address", s.listener.Addr().String(), "url", s.cfg.URL.String(), "login", s.cfg.Login)

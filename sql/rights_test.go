@@ -108,7 +108,8 @@ func TestViewerReadsNoSecret(t *testing.T) {
 		"select walhook.story('1')", "select walhook.partitions_of('walhook.log')", "select walhook.advance(1, '0/2', null, 0)",
 		"create table walhook.mine ()", "create function walhook.f() returns int language sql as 'select 1'", "alter table walhook.webhook disable trigger all",
 		"create trigger t after update on walhook.webhook for each row execute function walhook.wake()", "drop view walhook.incident", "grant select on walhook.webhook to public",
-		"select nextval('walhook.delivery_id')", "select * from walhook.webhook_id_seq",
+		"select nextval('walhook.delivery_id')", "select * from walhook.webhook_id_seq", "select * from walhook.console_session",
+		"select walhook.use_session('\\x00', false, '1 h', '1 h')", "select walhook.begin_session('\\x00', 'ceo', '{admins}', '\\x00', '1 h')",
 	)
 	for _, query := range []string{
 		"select * from walhook.webhook_overview", "select * from walhook.delivery_log", "select * from walhook.delivery_attempt", "select * from walhook.pending",
@@ -144,6 +145,7 @@ func TestAdministratorStaysInBounds(t *testing.T) {
 		"create table walhook.mine ()", "create or replace function walhook.new_secret() returns text language sql as $$ select 'known' $$", "alter table walhook.webhook add column x int",
 		"alter table walhook.webhook disable trigger webhook_prepare", "drop table walhook.webhook", "create rule r as on select to walhook.webhook do instead nothing",
 		"create trigger t after update on walhook.webhook for each row execute function walhook.wake()", "select setval('walhook.webhook_id_seq', 1)", "alter role walhook_admin login",
+		"select * from walhook.console_session", "delete from walhook.console_session", "update walhook.console_session set groups = '{admins}'",
 	)
 	// The endpoint follows the URL, whatever the administrator writes.
 	testenv.Psql(t, admin, `insert into walhook.webhook (url, event_type, endpoint_id) values ('https://elsewhere.example.com/', 'response.created', 1), ('https://elsewhere.example.com/', 'response.started', null);

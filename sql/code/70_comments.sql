@@ -46,6 +46,7 @@ comment on table walhook.log is 'Internal: ended deliveries, partitioned by time
 comment on table walhook.attempt is 'Internal: attempts, partitioned by time. Read walhook.delivery_attempt instead.';
 comment on table walhook.incident_log is 'Internal: read walhook.incident instead.';
 comment on table walhook.change is 'Internal: read walhook.change_log instead.';
+comment on table walhook.console_session is 'Internal: who is signed in to the console with OpenID Connect.';
 comment on table walhook.api_credential is 'Internal: read walhook.api_key instead.';
 comment on table walhook.log_overflow is 'Internal: ended deliveries that the log refused; they are moved there once it takes them.';
 comment on table walhook.attempt_overflow is 'Internal: attempts that walhook.attempt refused; they are moved there once it takes them.';

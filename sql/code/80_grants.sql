@@ -80,6 +80,8 @@ begin
       walhook.known_event(text), walhook.samples(text, text, integer), walhook.new_secret(), walhook.rotate_secret(bigint, interval),
       walhook.explain(text), walhook.explain(anyelement), walhook.event_names(), walhook.event_name(smallint), walhook.display_url(text),
       walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_admin;
+    grant execute on function walhook.begin_session(bytea, text, text[], bytea, interval), walhook.use_session(bytea, boolean, interval, interval),
+      walhook.renew_session(bytea, text[], bytea, boolean), walhook.end_session(bytea), walhook.reap_sessions(interval) to walhook_admin;
   end if;
   if exists (select from pg_roles where rolname = 'walhook_viewer') then
     grant select on walhook.settings, walhook.delivery_log, walhook.delivery_attempt, walhook.incident, walhook.webhook_overview,
