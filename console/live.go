@@ -24,6 +24,13 @@ func isLive(r *http.Request) bool { return r.Header.Get("Accept") == "text/event
 func (s *Server) live(
 	w http.ResponseWriter, r *http.Request, p *person, name, block string, data func(context.Context, *person) (any, error),
 ) error {
+	select {
+	case s.liveParts <- struct{}{}:
+		defer func() { <-s.liveParts }()
+	default: // the page is complete without it
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return nil
+	}
 	writer := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")

@@ -13,9 +13,9 @@ import (
 	"sync/atomic"
 
 	"github.com/jackc/pgerrcode"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // personConns bounds the connections of one session.
@@ -64,8 +64,13 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusForbidden, "The database asks this role for no password (pg_hba.conf), so anybody could sign in with it. Require one, for example by scram-sha-256.")
 		return
 	default:
+		attempt.undo() // no password was compared
 		s.log.Error("sign-in failed", "role", role, "error", err)
-		refuse(http.StatusServiceUnavailable, "The store does not answer at the moment. Try again soon.")
+		var refused *refusal
+		if !errors.As(asRefusal(err), &refused) || refused.status != http.StatusServiceUnavailable {
+			refused = &refusal{sentence: "The store does not answer at the moment. Try again soon."}
+		}
+		refuse(http.StatusServiceUnavailable, refused.sentence)
 		return
 	}
 	s.enter(w, r, entry)
@@ -77,7 +82,9 @@ func (s *Server) databaseLogin(r *http.Request, role, password string) (*login, 
 	var asked atomic.Bool
 	vouched := false
 	// The pool outlives the request.
-	pool, err := newPool(context.WithoutCancel(r.Context()), s.cfg.StoreURL, personConns, func(config *pgx.ConnConfig) {
+	pool, err := newPool(context.WithoutCancel(r.Context()), s.cfg.StoreURL, personConns, func(pool *pgxpool.Config) {
+		pool.BeforeConnect = s.connections.bound
+		config := pool.ConnConfig
 		config.User, config.Password = role, password
 		vouched = knowsConsole(&config.Config)
 		config.BuildFrontend = func(from io.Reader, to io.Writer) *pgproto3.Frontend {

@@ -31,7 +31,7 @@ const (
 )
 
 // newPool returns a pool of the console. Its connections last less than a minute, so that whoever may no longer log in is found out.
-func newPool(ctx context.Context, url string, conns int32, customize func(*pgx.ConnConfig)) (*pgxpool.Pool, error) {
+func newPool(ctx context.Context, url string, conns int32, customize func(*pgxpool.Config)) (*pgxpool.Pool, error) {
 	return session.NewPoolWith(ctx, url, func(config *pgxpool.Config) {
 		config.MaxConns = conns
 		config.MaxConnLifetime, config.MaxConnIdleTime, config.HealthCheckPeriod = 30*time.Second, 15*time.Second, 10*time.Second
@@ -49,7 +49,7 @@ func newPool(ctx context.Context, url string, conns int32, customize func(*pgx.C
 			return err
 		}
 		if customize != nil {
-			customize(config.ConnConfig)
+			customize(config)
 		}
 	})
 }

@@ -44,6 +44,11 @@ func asRefusal(err error) error {
 	var refused *pgconn.PgError
 	var connect *pgconn.ConnectError
 	switch {
+	case errors.Is(err, errNoConnection):
+		return &refusal{
+			status: http.StatusServiceUnavailable, err: err,
+			sentence: "Too many people use the console at the moment: all of its connections to the store are in use. Try again in a few seconds.",
+		}
 	case errors.Is(err, pgx.ErrNoRows):
 		return &refusal{status: http.StatusNotFound, sentence: "There is no such entry.", err: err}
 	case errors.As(err, &refused):

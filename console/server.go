@@ -35,10 +35,13 @@ type Server struct {
 	logins   *logins
 	stored   storedSessions
 	throttle *throttle
-	pool     *pgxpool.Pool // of the console's own role
-	oidc     *oidcLogin    // nil without LoginOIDC
-	keyUsed  atomic.Bool   // of Config.OneTimeKey
-	stopping chan struct{} // closed when the server begins to stop: live pages end
+	// Both bound what all sessions take together.
+	connections *connections
+	liveParts   chan struct{} // one for each live part that is open
+	pool        *pgxpool.Pool // of the console's own role
+	oidc        *oidcLogin    // nil without LoginOIDC
+	keyUsed     atomic.Bool   // of Config.OneTimeKey
+	stopping    chan struct{} // closed when the server begins to stop: live pages end
 }
 
 // New listens at once, so that an address that is in use is found out before anything else begins.
@@ -56,8 +59,9 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log, listener: listener, pages: pages, logins: newLogins(),
-		throttle: newThrottle(), stopping: make(chan struct{}),
+		throttle: newThrottle(), liveParts: make(chan struct{}, mostLive), stopping: make(chan struct{}),
 	}
+	s.connections = newConnections(mostConnections, s.logins.shed)
 	if cfg.Login == LoginOIDC {
 		if s.oidc, err = newOIDCLogin(cfg.OIDC, cfg.URL.JoinPath("/login/callback").String()); err != nil {
 			_ = listener.Close()

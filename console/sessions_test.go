@@ -109,7 +109,9 @@ func TestSessionsOfManyConsoles(t *testing.T) {
 	thief.get("/settings").want(t, http.StatusSeeOther)
 
 	for name, end := range map[string]func(){
-		"idle":    func() { testenv.Exec(t, s.store, "update walhook.console_session set seen_at = now() - interval '31 minutes'") },
+		"idle": func() {
+			testenv.Exec(t, s.store, "update walhook.console_session set seen_at = now() - interval '31 minutes'")
+		},
 		"too old": func() { testenv.Exec(t, s.store, "update walhook.console_session set expires_at = now()") },
 		"in no group any more": func() {
 			p.set(func(p *provider) { p.groups = []string{"staff"} })
@@ -198,7 +200,7 @@ func TestBegunSignInsAreNotKept(t *testing.T) {
 	b.get(b.toProvider("/settings")).want(t, http.StatusSeeOther)
 	b.get("/settings").want(t, http.StatusOK)
 	b = s.browser()
-	b.get(b.toProvider("/settings?a=" + strings.Repeat("a", 8000))).want(t, http.StatusSeeOther)
+	b.get(b.toProvider("/settings?a="+strings.Repeat("a", 8000))).want(t, http.StatusSeeOther)
 }
 
 // A sign-in that has begun is what a console wrote, and not for long.
@@ -208,9 +210,11 @@ func TestBegunSignInsAreSealed(t *testing.T) {
 	s := newSite(t, withOIDC(p))
 	at := mustURL(t, s.url)
 	for name, forge := range map[string]func(value string) string{
-		"altered": func(value string) string { return strings.Map(func(r rune) rune { return r ^ 1 }, value[:8]) + value[8:] },
-		"cut":     func(value string) string { return value[:len(value)/2] },
-		"empty":   func(string) string { return "x" },
+		"altered": func(value string) string {
+			return strings.Map(func(r rune) rune { return r ^ 1 }, value[:8]) + value[8:]
+		},
+		"cut":   func(value string) string { return value[:len(value)/2] },
+		"empty": func(string) string { return "x" },
 		"another console's secret": func(string) string {
 			other, err := newOIDCLogin(OIDC{ClientSecret: "guessed"}, "")
 			if err != nil {
@@ -218,7 +222,9 @@ func TestBegunSignInsAreSealed(t *testing.T) {
 			}
 			return sealSignIn(t, other, signIn{State: "s", Until: time.Now().Add(time.Hour)})
 		},
-		"too old": func(string) string { return sealSignIn(t, s.server.oidc, signIn{State: "s", Until: time.Now().Add(-time.Second)}) },
+		"too old": func(string) string {
+			return sealSignIn(t, s.server.oidc, signIn{State: "s", Until: time.Now().Add(-time.Second)})
+		},
 	} {
 		b := s.browser()
 		back := b.toProvider("/")
@@ -290,4 +296,63 @@ func TestSessionsOfOnePersonAreBounded(t *testing.T) {
 	if l.get(idOf("0"), false) != nil || l.get(idOf(fmt.Sprint(loginsPerName+1)), false) == nil || len(l.byID) != loginsPerName {
 		t.Errorf("%d sessions are kept", len(l.byID))
 	}
+}
+
+// However many people are signed in, and however many pages they leave open, the console has a bounded number of connections and answers.
+func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	const most = 3
+	s.server.connections = newConnections(most, s.server.logins.shed)
+	s.server.liveParts = make(chan struct{}, 2*most)
+	people := make([]*browser, 4*most)
+	for i := range people {
+		people[i] = s.signIn(s.viewer)
+	}
+	opened := 0
+	for _, b := range people {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/overview/live", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", "text/event-stream")
+		res, err := b.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		switch res.StatusCode {
+		case http.StatusOK:
+			opened++
+		case http.StatusServiceUnavailable:
+		default:
+			t.Errorf("status %d", res.StatusCode)
+		}
+	}
+	if opened != 2*most {
+		t.Errorf("%d live parts are open", opened)
+	}
+	for _, b := range people {
+		b.get("/").want(t, http.StatusOK, "Overview")
+	}
+	if n := testenv.Value[int64](t, s.store, "select count(*) from pg_stat_activity where datname = current_database() and usename = '"+s.viewer+"'"); n > most {
+		t.Errorf("%d connections are open", n)
+	}
+}
+
+// If all connections are in use, a page says so instead of hanging, and a sign-in that fails for it does not count as a failed one.
+func TestNoConnectionIsLeft(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	b := s.signIn(s.viewer)
+	c := newConnections(1, func() {})
+	c.patience = time.Millisecond
+	c.slots <- struct{}{}
+	s.server.connections = c
+	for range 8 {
+		s.browser().post("/login", url.Values{"role": {s.admin}, "password": {s.admin}}).want(t, http.StatusServiceUnavailable, "all of its connections to the store are in use")
+	}
+	<-c.slots
+	s.signIn(s.admin)
+	b.get("/").want(t, http.StatusOK) // the session's own pool is older than the bound of this test
 }

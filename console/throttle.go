@@ -97,8 +97,15 @@ func (t *throttle) forget(now time.Time) {
 // succeeded takes back what begin has counted, and forgets the failures of the role at this address.
 func (a *attempt) succeeded() {
 	a.throttle.mu.Lock()
-	defer a.throttle.mu.Unlock()
 	delete(a.throttle.seen, a.pair)
+	a.throttle.mu.Unlock()
+	a.undo()
+}
+
+// undo takes back what begin has counted.
+func (a *attempt) undo() {
+	a.throttle.mu.Lock()
+	defer a.throttle.mu.Unlock()
 	for _, key := range a.own {
 		if f := a.throttle.seen[key]; f != nil {
 			f.count--

@@ -1,0 +1,77 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	mostConnections    = 40              // of all people who are signed in with a role, together
+	connectionPatience = 3 * time.Second // how long a request waits for one of them
+	mostLive           = 200             // live parts of pages, which ask again and again
+)
+
+var errNoConnection = errors.New("all connections for people who are signed in are in use")
+
+// connections bounds the connections to the store that have the roles of people who are signed in, whatever the number of sessions.
+type connections struct {
+	slots    chan struct{}
+	shed     func() // closes those that no request uses
+	patience time.Duration
+}
+
+func newConnections(most int, shed func()) *connections {
+	return &connections{slots: make(chan struct{}, most), shed: shed, patience: connectionPatience}
+}
+
+// bound makes each connection of a pool take a slot.
+func (c *connections) bound(_ context.Context, config *pgx.ConnConfig) error {
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if err := c.take(ctx); err != nil {
+			return nil, err
+		}
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			<-c.slots
+			return nil, err
+		}
+		return &slotConn{Conn: conn, free: sync.OnceFunc(func() { <-c.slots })}, nil
+	}
+	return nil
+}
+
+func (c *connections) take(ctx context.Context) error {
+	select {
+	case c.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	c.shed()
+	patience := time.NewTimer(c.patience)
+	defer patience.Stop()
+	select {
+	case c.slots <- struct{}{}:
+		return nil
+	case <-patience.C:
+		return errNoConnection
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// slotConn gives its slot back when it is closed.
+type slotConn struct {
+	net.Conn
+	free func()
+}
+
+func (c *slotConn) Close() error {
+	defer c.free()
+	return c.Conn.Close()
+}
