@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -63,6 +64,13 @@ func (p *person) tx(ctx context.Context, do func(pgx.Tx) error) error {
 		if p.group != "" {
 			// As SET LOCAL would: until the transaction ends.
 			if _, err := tx.Exec(ctx, "select set_config('role', $1, true), set_config('walhook.actor', $2, true)", p.group, p.name); err != nil {
+				var refused *pgconn.PgError
+				if errors.As(err, &refused) && (refused.Code == pgerrcode.InsufficientPrivilege || refused.Code == pgerrcode.InvalidParameterValue) {
+					return &refusal{
+						status: http.StatusServiceUnavailable, err: err,
+						sentence: "The console's role may not act for the people who sign in. The console's log names the GRANT; tell whoever runs walhook.",
+					}
+				}
 				return err
 			}
 		}
@@ -77,8 +85,12 @@ var errNoMember = errors.New("the role is a member of neither walhook_admin nor 
 func (p *person) load(ctx context.Context) error {
 	return p.tx(ctx, func(tx pgx.Tx) error {
 		var viewer bool
-		err := tx.QueryRow(ctx, `select coalesce(has_table_privilege(to_regclass('walhook.webhook'), 'insert'), false),
-			coalesce(has_table_privilege(to_regclass('walhook.webhook_overview'), 'select'), false)`).Scan(&p.admin, &viewer)
+		var version int32
+		err := tx.QueryRow(ctx, `select `+sql.InstalledVersion+`, coalesce(has_table_privilege(to_regclass('walhook.webhook'), 'insert'), false),
+			coalesce(has_table_privilege(to_regclass('walhook.webhook_overview'), 'select'), false)`).Scan(&version, &p.admin, &viewer)
+		if err == nil {
+			err = sql.CheckInstalled(version)
+		}
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"walhook/sql"
 )
 
 // refusal is an error that a person can understand and often mend: PostgreSQL's, or a page's own.
@@ -43,7 +45,10 @@ func asRefusal(err error) error {
 	}
 	var refused *pgconn.PgError
 	var connect *pgconn.ConnectError
+	var version *sql.VersionError
 	switch {
+	case errors.As(err, &version):
+		return &refusal{status: http.StatusServiceUnavailable, sentence: asMessage(version.Error()), err: err}
 	case errors.Is(err, errNoConnection):
 		return &refusal{
 			status: http.StatusServiceUnavailable, err: err,
@@ -92,8 +97,14 @@ func asSentence(status int, message string) string {
 		return "Your role may not do this. Only members of walhook_admin can change anything."
 	case status == http.StatusServiceUnavailable:
 		return "The store took too long, or does not accept changes at the moment. Try again, or ask for less."
-	case message == "":
-		return message
+	}
+	return asMessage(message)
+}
+
+// asMessage makes a sentence of a message.
+func asMessage(message string) string {
+	if message == "" {
+		return ""
 	}
 	message = strings.ToUpper(message[:1]) + message[1:]
 	if !strings.HasSuffix(message, ".") {

@@ -50,6 +50,7 @@ func (s *Server) routesHandler(apiHandler http.Handler) http.Handler {
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /static/", http.HandlerFunc(s.pages.static))
 	mux.Handle("/api/", apiHandler)
 	mux.Handle("/", s.sameOrigin(pages))

@@ -8,15 +8,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"walhook/console/api"
-	"walhook/session"
 )
 
 // How long a session lives, and how long without a request of the person.
@@ -27,14 +24,15 @@ const (
 
 // Server is the console.
 type Server struct {
-	cfg      Config
-	log      *slog.Logger
-	listener net.Listener
-	handler  http.Handler
-	pages    *pages
-	logins   *logins
-	stored   storedSessions
-	throttle *throttle
+	cfg       Config
+	log       *slog.Logger
+	listener  net.Listener
+	handler   http.Handler
+	pages     *pages
+	logins    *logins
+	stored    storedSessions
+	readiness readiness
+	throttle  *throttle
 	// Both bound what all sessions take together.
 	connections *connections
 	liveParts   chan struct{} // one for each live part that is open
@@ -71,9 +69,9 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if s.pool, err = newPool(ctx, cfg.StoreURL, poolConns, nil); err == nil {
 		s.stored = storedSessions{s.pool}
 		var apiHandler http.Handler
-		if apiHandler, err = api.New(api.Config{Pool: s.pool, URL: cfg.URL.String(), Log: cfg.Log}); err == nil {
+		if apiHandler, err = api.New(api.Config{Pool: s.pool, URL: cfg.URL.String(), Log: cfg.Log, Unavailable: s.unavailable}); err == nil {
 			s.handler = s.routesHandler(apiHandler)
-			err = s.checkRole(ctx)
+			err = s.checkStore(ctx)
 		}
 		if err == nil {
 			return s, nil
@@ -82,28 +80,6 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	_ = listener.Close()
 	s.close()
 	return nil, err
-}
-
-// checkRole returns an error if people sign in elsewhere and the console's role may not act for them. A store that does not answer yet is
-// waited for by whoever opens a page.
-func (s *Server) checkRole(ctx context.Context) error {
-	if s.cfg.Login == LoginDatabase {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, session.DialTimeout)
-	defer cancel()
-	var role string
-	var missing []string
-	err := s.pool.QueryRow(ctx, `select current_user::text, array(select g.name from unnest($1::text[]) as g (name)
-		where not coalesce(pg_has_role(to_regrole(g.name), 'member'), false))`, []string{roleAdmin, roleViewer}).Scan(&role, &missing)
-	switch {
-	case err != nil:
-		s.log.Warn("store does not answer; pages report it until it does", "error", err)
-	case len(missing) > 0:
-		return fmt.Errorf("role %s may not act for the people who sign in: it is not a member of %s; GRANT %s TO %s", role, strings.Join(missing, " and "),
-			strings.Join(missing, ", "), pgx.Identifier{role}.Sanitize())
-	}
-	return nil
 }
 
 // localURL is the address of a server on this machine.
@@ -142,6 +118,7 @@ func (s *Server) Run(ctx context.Context) error {
 	reaping, stopReaping := context.WithCancel(ctx)
 	defer stopReaping()
 	go s.reapSessions(reaping)
+	go s.watchStore(reaping)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(s.listener) }()
 	s.log.Info("serving the console", "address", s.listener.Addr().String(), "url", s.cfg.URL.String(), "login", s.cfg.Login)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -179,6 +180,16 @@ func CheckVersion(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
+	return CheckInstalled(have)
+}
+
+// InstalledVersion is an expression for the version of a schema that is completely installed, 0 if there is none. It needs no right in the
+// schema: it reads the comment. CheckInstalled judges it.
+const InstalledVersion = `coalesce((select coalesce(substring(pg_catalog.obj_description(c.oid, 'pg_class') from '^` + versionComment + `([0-9]{1,4})')::int4, 1)
+	from pg_catalog.pg_class c where c.relnamespace = pg_catalog.to_regnamespace('walhook') and c.relname = 'schema_version'), 0)`
+
+// CheckInstalled returns a *VersionError unless this is exactly this binary's version.
+func CheckInstalled(have int32) error {
 	migrations, err := loadMigrations()
 	if err != nil {
 		return err
@@ -243,13 +254,14 @@ func installSteps(have int32) ([]installStep, error) {
 	if have < int32(len(migrations)) {
 		restore += identifyVersion + ";\n"
 	}
-	steps = append(steps, installStep{versionTable, restore + fmt.Sprintf(commentVersion, len(migrations)) + ";"})
+	steps = append(steps, installStep{versionTable, restore})
 	for _, m := range migrations {
 		if m.Sequence > have {
 			steps = append(steps, installStep{m.Name, fmt.Sprintf("%s\nupdate %s set version = %d;", m.UpSQL, versionTable, m.Sequence)})
 		}
 	}
 	code, err := codeText()
+	code += fmt.Sprintf(commentVersion, len(migrations)) + ";" // once it is complete
 	return append(steps, installStep{"functions, views and grants", code}), err
 }
 
@@ -324,7 +336,7 @@ func sourceText(name string) (string, error) {
 	return string(text), nil
 }
 
-func loadMigrations() ([]*migrate.Migration, error) {
+var loadMigrations = sync.OnceValues(func() ([]*migrate.Migration, error) {
 	dir, err := fs.Sub(schemaFiles, "migrations")
 	if err != nil {
 		return nil, fmt.Errorf("open the embedded migrations: %w", err)
@@ -337,7 +349,7 @@ func loadMigrations() ([]*migrate.Migration, error) {
 		return nil, fmt.Errorf("read the embedded migrations: %w", err)
 	}
 	return migrator.Migrations, nil
-}
+})
 
 func codeText() (string, error) {
 	entries, err := schemaFiles.ReadDir("code")

@@ -28,6 +28,9 @@ type Config struct {
 	Pool *pgxpool.Pool // of the store, as a member of walhook_admin
 	URL  string        // public address of the console, without /api
 	Log  *slog.Logger
+
+	// Unavailable, if not nil, returns why the store cannot be used at the moment, in a sentence; "" if it may.
+	Unavailable func(context.Context) string
 }
 
 type api struct {
@@ -136,6 +139,11 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, endpoint endpoint) 
 	}
 	if err := a.limits.take(credential.hash); err != nil {
 		return reply{}, err
+	}
+	if a.Unavailable != nil {
+		if reason := a.Unavailable(r.Context()); reason != "" {
+			return reply{}, retryAfter(http.StatusServiceUnavailable, 5*time.Second, reason)
+		}
 	}
 	// Before a connection is taken: a client may send slowly.
 	body, err := readBody(w, r)

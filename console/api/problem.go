@@ -85,6 +85,9 @@ func (a *api) problem(err error) problem {
 		pgerrcode.InvalidParameterValue:            http.StatusUnprocessableEntity,
 		pgerrcode.NullValueNotAllowedDataException: http.StatusUnprocessableEntity,
 	}[raised.Code]
+	if raised.Code == pgerrcode.InsufficientPrivilege && raised.Routine != "exec_stmt_raise" {
+		return retryAfter(http.StatusServiceUnavailable, 30*time.Second, "The console's role may not serve the API. The console's log says why; tell whoever runs walhook.")
+	}
 	if status == 0 || raised.Routine != "exec_stmt_raise" {
 		return problem{Status: http.StatusInternalServerError, Detail: "The request failed. The console's log has the reason; tell whoever runs walhook."}
 	}

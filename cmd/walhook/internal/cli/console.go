@@ -27,8 +27,8 @@ them without URLs, headers and secrets. Nobody else can sign in. WALHOOK_CONSOLE
 With oidc and proxy, and for the API, the role in the store's URL must be a member of walhook_admin: GRANT walhook_admin TO ...;
 
 It listens on WALHOOK_CONSOLE_LISTEN, 127.0.0.1:8464 by default. Behind a proxy that serves https, set WALHOOK_CONSOLE_URL to
-the public address. /healthz answers as long as the process is alive. To try the console without a database:
-walhook demo --console.`,
+the public address. /healthz answers as long as the process is alive, and /readyz with status 503 and the reason while no page
+can be served. To try the console without a database: walhook demo --console.`,
 		Example: "  WALHOOK_STORE_URL=postgres://walhook_console@db/app walhook console",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
