@@ -63,8 +63,8 @@ type Config struct {
 	ProxyNetworks       Networks   `split_words:"true"`
 	ProxyUserHeader     string     `split_words:"true" default:"X-Forwarded-User"`
 	ProxyGroupsHeader   string     `split_words:"true" default:"X-Forwarded-Groups"`
-	AdminGroups         []string   `split_words:"true"`
-	ViewerGroups        []string   `split_words:"true"`
+	AdminGroups         list       `split_words:"true"`
+	ViewerGroups        list       `split_words:"true"`
 	LogLevel            slog.Level `split_words:"true" default:"info"`
 	LogFormat           string     `split_words:"true" default:"text"`
 

@@ -3,10 +3,12 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -27,28 +29,54 @@ func readSecretFiles() error {
 			continue
 		}
 		bad := func(accepted string) error {
-			return &ConfigError{Variable: name + fileSuffix, Value: quoted(file), Accepted: accepted}
+			return &ConfigError{Variable: name + fileSuffix, Value: shownPath(file), Accepted: accepted}
 		}
 		if os.Getenv(Prefix+"_"+name) != "" {
 			return bad("only without WALHOOK_" + name)
 		}
-		content, err := os.ReadFile(file)
-		var path *os.PathError
-		if errors.As(err, &path) {
-			err = path.Err
-		}
+		content, err := readSecret(file)
 		if err != nil {
 			return bad("a file that can be read: " + err.Error())
 		}
-		value := strings.TrimRight(string(content), "\r\n")
-		if value == "" || strings.ContainsAny(value, "\x00") {
-			return bad("a file that holds the value of WALHOOK_" + name)
+		value := strings.TrimRight(content, "\r\n")
+		if strings.TrimSpace(value) == "" || strings.ContainsAny(value, "\x00\r\n") {
+			return bad("a file that holds the value of WALHOOK_" + name + " in one line")
 		}
 		if err := os.Setenv(Prefix+"_"+name, value); err != nil {
 			return fmt.Errorf("set WALHOOK_%s from its file: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// longestSecret bounds the size of a file with a secret, in bytes.
+const longestSecret = 64 << 10
+
+// readSecret returns what the file holds. Its error does not repeat the path.
+func readSecret(path string) (string, error) {
+	file, err := os.Open(path)
+	var content []byte
+	if err == nil {
+		defer file.Close()
+		content, err = io.ReadAll(io.LimitReader(file, longestSecret+1))
+	}
+	var failed *os.PathError
+	switch {
+	case errors.As(err, &failed):
+		return "", failed.Err
+	case err == nil && len(content) > longestSecret:
+		return "", fmt.Errorf("it has more than %d bytes", longestSecret)
+	}
+	return string(content), err
+}
+
+// shownPath is a path as it may be shown: somebody may have set the secret itself.
+func shownPath(path string) string {
+	_, err := os.Stat(filepath.Dir(path))
+	if err != nil || !strings.ContainsRune(path, os.PathSeparator) || strings.ContainsAny(path, "@:") {
+		return "(hidden, since it may be the secret itself)"
+	}
+	return quoted(path)
 }
 
 const consoleURLAccepted = "an address such as https://walhook.example.com, with no path"
@@ -132,7 +160,7 @@ func (c *Config) checkForConsole() error {
 // console is the configuration of package console.
 func (c *Config) console() console.Config {
 	cfg := console.Config{
-		Listen: c.ConsoleListen, StoreURL: c.storeURL(), Login: c.ConsoleLogin, AdminGroups: trimmed(c.AdminGroups), ViewerGroups: trimmed(c.ViewerGroups),
+		Listen: c.ConsoleListen, StoreURL: c.storeURL(), Login: c.ConsoleLogin, AdminGroups: c.AdminGroups, ViewerGroups: c.ViewerGroups,
 		OIDC:    console.OIDC{Issuer: c.OIDCIssuer, ClientID: c.OIDCClientID, ClientSecret: c.OIDCClientSecret, GroupsClaim: strings.TrimSpace(c.OIDCGroupsClaim)},
 		Proxy:   console.Proxy{Networks: c.ProxyNetworks, UserHeader: c.ProxyUserHeader, GroupsHeader: c.ProxyGroupsHeader},
 		Version: Version(),
@@ -141,13 +169,4 @@ func (c *Config) console() console.Config {
 		cfg.URL, _ = url.Parse(strings.TrimRight(c.ConsoleURL, "/")) // checkConsole has parsed it
 	}
 	return cfg
-}
-
-func trimmed(list []string) (names []string) {
-	for _, name := range list {
-		if name = strings.TrimSpace(name); name != "" {
-			names = append(names, name)
-		}
-	}
-	return names
 }

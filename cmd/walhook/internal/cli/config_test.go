@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -278,6 +279,149 @@ func TestConfigRefusesInOneLine(t *testing.T) {
 		if !tested[v.Name] {
 			t.Errorf("no bad value of %s is tested", v.Name)
 		}
+	}
+}
+
+// Every list may have blanks around its commas, as people write it.
+func TestListsMayHaveBlanks(t *testing.T) {
+	lists := map[string]struct {
+		items []string
+		read  func(*Config) any
+	}{
+		"FINISH_STAMP":   {[]string{"finished_at", `"a, b"`}, func(c *Config) any { return c.mapped.StampColumns() }},
+		"ALLOW_NETWORKS": {[]string{"10.0.0.0/8", "127.0.0.0/8"}, func(c *Config) any { return c.AllowNetworks }},
+		"PROXY_NETWORKS": {[]string{"10.0.0.0/8", "::1/128"}, func(c *Config) any { return c.ProxyNetworks }},
+		"ADMIN_GROUPS":   {[]string{"platform admins", "root"}, func(c *Config) any { return c.AdminGroups }},
+		"VIEWER_GROUPS":  {[]string{"sales", "Customer support"}, func(c *Config) any { return c.ViewerGroups }},
+	}
+	for name, l := range lists {
+		want, err := configured(t, name, strings.Join(l.items, ","))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if n := reflect.ValueOf(l.read(want)).Len(); n != len(l.items) {
+			t.Errorf("%s has %d items", name, n)
+		}
+		for _, between := range []string{", ", " ,", " , ", ",\t", ",\n  "} {
+			for _, around := range []string{"", " ", "\t", "\n"} {
+				got, err := configured(t, name, around+strings.Join(l.items, between)+around)
+				if err != nil || !reflect.DeepEqual(l.read(got), l.read(want)) {
+					t.Errorf("%s with %q and %q: %v", name, between, around, err)
+				}
+			}
+		}
+	}
+	for _, v := range Variables {
+		isList := strings.Contains(v.meaning, "separated by commas") || strings.Contains(v.meaning, "CIDRs")
+		if _, tested := lists[v.Name]; isList && !tested && v.Name != "PROXY_GROUPS_HEADER" {
+			t.Errorf("%s is a list, and not tested", v.Name)
+		}
+	}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+		switch field.Type {
+		case reflect.TypeFor[list](), reflect.TypeFor[Networks]():
+		default:
+			if field.Type.Kind() == reflect.Slice {
+				t.Errorf("%s is a list that envconfig splits, with the blanks", field.Name)
+			}
+		}
+	}
+}
+
+// A secret may be in a file. What is wrong with the file is one line with status 2, which never shows the secret.
+func TestSecretFiles(t *testing.T) {
+	const url, hunter = "postgres://app:hunter2@db/app", "hunter2"
+	folder := t.TempDir()
+	file := func(content string) string {
+		t.Helper()
+		f, err := os.CreateTemp(folder, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteString(content); err != nil {
+			t.Fatal(err)
+		}
+		return f.Name()
+	}
+	names := []string{}
+	for _, v := range Variables {
+		names = append(names, v.Name)
+	}
+	for _, name := range secretVariables {
+		names = append(names, name+fileSuffix)
+	}
+	secrets := map[string]struct {
+		value string
+		read  func(*Config) string
+	}{
+		"DATABASE_URL":       {url, (*Config).sourceURL},
+		"STORE_URL":          {"postgres://store:hunter2@db/store", (*Config).storeURL},
+		"OIDC_CLIENT_SECRET": {" hunter2 ", func(c *Config) string { return c.OIDCClientSecret }},
+	}
+	for _, name := range secretVariables {
+		secret, tested := secrets[name]
+		if !tested {
+			t.Errorf("%s_FILE is not tested", name)
+			continue
+		}
+		others := func(pairs ...string) []string {
+			if name != "DATABASE_URL" {
+				pairs = append(pairs, "DATABASE_URL", url)
+			}
+			return pairs
+		}
+		for _, end := range []string{"", "\n", "\r\n", "\n\n"} {
+			harness.SetOnly(t, names, others(name+fileSuffix, file(secret.value+end))...)
+			cfg, err := ReadConfig()
+			if err != nil || secret.read(cfg) != secret.value {
+				t.Errorf("%s with %q at its end: %v", name, end, err)
+			}
+		}
+		harness.SetOnly(t, names, others(name+fileSuffix, "", name, secret.value)...) // as Compose files leave it
+		if cfg, err := ReadConfig(); err != nil || secret.read(cfg) != secret.value {
+			t.Errorf("%s with an empty %s_FILE: %v", name, name, err)
+		}
+		harness.SetOnly(t, names, others(name+fileSuffix, file(secret.value), name, "")...)
+		if cfg, err := ReadConfig(); err != nil || secret.read(cfg) != secret.value {
+			t.Errorf("%s_FILE with an empty %s: %v", name, name, err)
+		}
+		good := file(secret.value)
+		locked := filepath.Join(folder, "locked-"+name)
+		if err := os.Symlink("locked-"+name, locked); err != nil { // root may read whatever its mode is
+			t.Fatal(err)
+		}
+		for what, c := range map[string]struct {
+			pairs          []string
+			shown, because string
+		}{
+			"both":                  {[]string{name + fileSuffix, good, name, secret.value}, good, "only without WALHOOK_" + name},
+			"missing":               {[]string{name + fileSuffix, folder + "/nothing"}, folder + "/nothing", "no such file"},
+			"unreadable":            {[]string{name + fileSuffix, locked}, locked, "a file that can be read"},
+			"directory":             {[]string{name + fileSuffix, folder}, folder, "is a directory"},
+			"empty":                 {[]string{name + fileSuffix, file("")}, folder, "holds the value of WALHOOK_" + name},
+			"newline alone":         {[]string{name + fileSuffix, file("\n")}, folder, "holds the value of WALHOOK_" + name},
+			"blank":                 {[]string{name + fileSuffix, file(" \t\n")}, folder, "holds the value of WALHOOK_" + name},
+			"several lines":         {[]string{name + fileSuffix, file(secret.value + "\n" + secret.value)}, folder, "in one line"},
+			"NUL":                   {[]string{name + fileSuffix, file("hunter2\x00")}, folder, "in one line"},
+			"huge":                  {[]string{name + fileSuffix, file(strings.Repeat("hunter2", 10_000))}, folder, "more than 65536 bytes"},
+			"endless":               {[]string{name + fileSuffix, "/dev/zero"}, "/dev/zero", "more than 65536 bytes"},
+			"the secret itself":     {[]string{name + fileSuffix, secret.value}, "hidden", "no such file"},
+			"the secret, as a path": {[]string{name + fileSuffix, "/hunter2/" + secret.value}, "hidden", "no such file"},
+		} {
+			harness.SetOnly(t, names, others(c.pairs...)...)
+			var out, errOut bytes.Buffer
+			status := run(t.Context(), []string{"status"}, os.LookupEnv, &out, &errOut)
+			line := errOut.String()
+			if status != ExitUsage || strings.Count(line, "\n") != 1 || strings.Contains(line, hunter) || out.Len() != 0 ||
+				!strings.Contains(line, "WALHOOK_"+name+fileSuffix) || !strings.Contains(line, c.shown) || !strings.Contains(line, c.because) {
+				t.Errorf("%s, %s: status %d: %s", name, what, status, line)
+			}
+		}
+	}
+	harness.SetOnly(t, names, "DATABASE_URL_FILE", file("postgres://app:hunter2@db:notaport/app\n"))
+	if _, err := ReadConfig(); err == nil || strings.Contains(err.Error(), hunter) || !strings.Contains(err.Error(), "WALHOOK_DATABASE_URL") {
+		t.Errorf("a bad URL in a file: %v", err)
 	}
 }
 

@@ -67,9 +67,25 @@ func maskURL(value string) string {
 	return u.Scheme + "://" + u.Hostname() + "/..."
 }
 
+// list is a list of names, separated by commas. Blanks around a name are not part of it.
+type list []string
+
+// Decode reads the list.
+func (l *list) Decode(value string) error {
+	*l = nil
+	for name := range strings.SplitSeq(value, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			*l = append(*l, name)
+		}
+	}
+	return nil
+}
+
 // Decode reads CIDRs separated by commas or blanks.
 func (n *Networks) Decode(value string) error {
-	for _, text := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' }) {
+	var texts list
+	_ = texts.Decode(strings.Join(strings.Fields(value), ","))
+	for _, text := range texts {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
 			accepted := "CIDRs separated by commas, such as 127.0.0.0/8,10.1.0.0/16"
