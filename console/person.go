@@ -57,25 +57,43 @@ func newPool(ctx context.Context, url string, conns int32, customize func(*pgxpo
 
 // tx runs a transaction under the person's role. Its errors are refusals, as far as asRefusal knows them.
 func (p *person) tx(ctx context.Context, do func(pgx.Tx) error) error {
-	return asRefusal(pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+	acts := true
+	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
 		data := tx.Conn().PgConn().CustomData()
 		data["notices"] = &p.notices
 		defer delete(data, "notices")
 		if p.group != "" {
 			// As SET LOCAL would: until the transaction ends.
 			if _, err := tx.Exec(ctx, "select set_config('role', $1, true), set_config('walhook.actor', $2, true)", p.group, p.name); err != nil {
-				var refused *pgconn.PgError
-				if errors.As(err, &refused) && (refused.Code == pgerrcode.InsufficientPrivilege || refused.Code == pgerrcode.InvalidParameterValue) {
-					return &refusal{
-						status: http.StatusServiceUnavailable, err: err,
-						sentence: "The console's role may not act for the people who sign in. The console's log names the GRANT; tell whoever runs walhook.",
-					}
-				}
+				acts = false
 				return err
 			}
 		}
 		return do(tx)
-	}))
+	})
+	if !acts {
+		err = p.notActing(ctx, err)
+	}
+	return asRefusal(err)
+}
+
+// notActing says why the console's role may not act as the group role, which does not even exist before walhook attach.
+func (p *person) notActing(ctx context.Context, err error) error {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || refused.Code != pgerrcode.InsufficientPrivilege && refused.Code != pgerrcode.InvalidParameterValue {
+		return err
+	}
+	var version int32
+	if err := p.pool.QueryRow(ctx, "select "+sql.InstalledVersion).Scan(&version); err != nil {
+		return err
+	}
+	if err := sql.CheckInstalled(version); err != nil {
+		return err
+	}
+	return &refusal{
+		status: http.StatusServiceUnavailable, err: err,
+		sentence: "The console's role may not act for the people who sign in. The console's log names the GRANT; tell whoever runs walhook.",
+	}
 }
 
 // errNoMember reports a role that may sign in to the database, and not here.

@@ -61,7 +61,7 @@ func TestStoreOfAnotherVersion(t *testing.T) {
 // A console may start before walhook attach, and says what is missing until it has run.
 func TestStoreWithoutSchema(t *testing.T) {
 	t.Parallel()
-	store := testenv.Database(t, testenv.Postgres(t), "")
+	store := testenv.Database(t, testenv.NewServer(t, nil), "") // which has no group roles
 	s := &site{t: t, store: store, log: &logBuffer{}}
 	s.start(func(c *Config) {
 		c.Login, c.AdminGroups = LoginProxy, []string{"admins"}
