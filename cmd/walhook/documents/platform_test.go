@@ -58,7 +58,7 @@ func newPlatformSite(t *testing.T, key string) *platformSite {
 }
 
 // npmPatience bounds the installation of packages, and a run of tests.
-const npmPatience = 5 * time.Minute
+const npmPatience = 10 * time.Minute
 
 // TestZapier runs the tests of examples/zapier, in Zapier's own core.
 func TestZapier(t *testing.T) {
