@@ -14,7 +14,7 @@ func Program(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		Missing(t, name+", which is not installed")
+		missing(t, name)
 	}
 	return path
 }
@@ -24,7 +24,7 @@ func PsqlProgram(t testing.TB) string {
 	t.Helper()
 	path, err := findPsql(os.Getenv("PGBIN"))
 	if err != nil {
-		Missing(t, "psql, which is not installed")
+		missing(t, "psql")
 	}
 	return path
 }
@@ -37,11 +37,10 @@ func NeedsVersion(t testing.TB, server *pgserver.Server, since int, what string)
 	}
 }
 
-// Missing skips a test that needs what this machine does not have. In CI, which must have everything, it fails the test.
-func Missing(t testing.TB, what string) {
+func missing(t testing.TB, name string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
-		t.Fatalf("needs %s, and CI runs every test", what)
+		t.Fatalf("%s is not installed, and CI runs every test", name)
 	}
-	t.Skipf("needs %s", what)
+	t.Skipf("needs %s, which is not installed", name)
 }
