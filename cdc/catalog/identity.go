@@ -165,7 +165,7 @@ type Original struct {
 }
 
 // OpenOriginal reads the attachment. It returns a *CopyError if source or store is a copy, a *sql.VersionError, or a
-// *FatalError if the configuration differs from the attached one.
+// *FatalError if the configuration differs from the attached one, or a *MappingError if it does not fit the tables.
 func OpenOriginal(ctx context.Context, sourceURL, storeURL string, target Target) (*Original, error) {
 	store, err := ConnectStore(ctx, storeURL)
 	if err != nil {
@@ -182,7 +182,7 @@ func OpenOriginal(ctx context.Context, sourceURL, storeURL string, target Target
 		return nil, err
 	}
 	if err := a.Check(target); err != nil {
-		return nil, cmp.Or(attachUnderWay(ctx, store, target), err)
+		return nil, cmp.Or(attachUnderWay(ctx, store, target), CheckMapping(ctx, source, target), err)
 	}
 	moved := id.AttachedTo != id.Source.withoutAddress() || id.installedIn != id.Store.withoutAddress()
 	return &Original{Attachment: a, Source: id.Source, Store: id.Store, Moved: moved}, nil

@@ -36,22 +36,22 @@ type Preflight struct {
 	PublicationSpec PublicationSpec
 	Publication     *Publication
 
-	misfit *ConditionError // the first expression that does not fit the table
+	misfit *MappingError // the first variable that does not fit the table
 }
 
-// ConditionError reports an expression that does not fit the table: a column that does not exist, or a comparison that is
-// impossible. That is a mistake in the configuration, as one in the expression's grammar is.
-type ConditionError struct {
+// MappingError reports a variable that does not fit the table: a column that does not exist, or a comparison that is
+// impossible. That is a mistake in the configuration, as one in a condition's grammar is.
+type MappingError struct {
 	Variable string
-	Mistake  *condition.Error
+	Mistake  *condition.Error // in the variable's value, which need not be a condition
 }
 
-func (e *ConditionError) Error() string {
+func (e *MappingError) Error() string {
 	return fmt.Sprintf("%s=%q is not accepted: %s", e.Variable, e.Mistake.Text, e.Mistake.Error())
 }
 
-// CheckConditions returns a *ConditionError if an expression does not fit the table.
-func (p *Preflight) CheckConditions() error {
+// CheckMapping returns a *MappingError if a variable does not fit the table.
+func (p *Preflight) CheckMapping() error {
 	if p.misfit == nil {
 		return nil
 	}
@@ -60,7 +60,7 @@ func (p *Preflight) CheckConditions() error {
 
 func (p *Preflight) noteMisfit(variable string, mistake *condition.Error) {
 	if p.misfit == nil {
-		p.misfit = &ConditionError{variable, mistake}
+		p.misfit = &MappingError{variable, mistake}
 	}
 }
 
@@ -107,6 +107,15 @@ func InspectTables(ctx context.Context, source *pgx.Conn, target Target) (*Prefl
 		return nil, fmt.Errorf("inspect the source: %w", err)
 	}
 	return p, p.checkTables(ctx, source, target)
+}
+
+// CheckMapping returns a *MappingError if a variable does not fit the tables.
+func CheckMapping(ctx context.Context, source *pgx.Conn, target Target) error {
+	p, err := InspectTables(ctx, source, target)
+	if err != nil {
+		return err
+	}
+	return p.CheckMapping()
 }
 
 func (p *Preflight) checkTables(ctx context.Context, source *pgx.Conn, target Target) (err error) {
@@ -193,27 +202,32 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 // Variable is an environment variable and the column that it maps.
 type Variable struct {
 	Name, Column string
-	absence      *condition.Error // of an expression: the error if there is no such column
+
+	absence    *condition.Error // the mistake if there is no such column
+	expression bool             // the column is part of an expression
+}
+
+// columnVariable is a variable that names columns.
+func columnVariable(name, column, value string) Variable {
+	return Variable{Name: name, Column: column, absence: condition.MissingColumn(value, column)}
 }
 
 // RespondentVariables returns the variables that map columns of the respondent table.
 func RespondentVariables(m cdc.Mapping) []Variable {
 	variables := []Variable{
-		{Name: "WALHOOK_RESPONDENT_ID", Column: m.ID},
-		{Name: "WALHOOK_RESPONDENT_ASSESSMENT", Column: m.Assessment},
-		{Name: "WALHOOK_RESPONDENT_ORGANIZATION", Column: m.Organization},
+		columnVariable("WALHOOK_RESPONDENT_ID", m.ID, m.ID),
+		columnVariable("WALHOOK_RESPONDENT_ASSESSMENT", m.Assessment, m.Assessment),
+		columnVariable("WALHOOK_RESPONDENT_ORGANIZATION", m.Organization, m.Organization),
 	}
 	for _, marker := range m.Markers() {
 		for _, column := range marker.Columns() {
-			v := Variable{Name: marker.Variable, Column: column}
-			if marker.Expression != "" {
-				v.absence = marker.Missing(column)
-			}
-			variables = append(variables, v)
+			variables = append(variables, Variable{
+				Name: marker.Variable, Column: column, absence: marker.Missing(column), expression: marker.Expression != "",
+			})
 		}
 	}
 	for _, column := range m.Stamp {
-		variables = append(variables, Variable{Name: "WALHOOK_FINISH_STAMP", Column: column})
+		variables = append(variables, columnVariable("WALHOOK_FINISH_STAMP", column, strings.Join(m.Stamp, ",")))
 	}
 	return variables
 }
@@ -221,11 +235,11 @@ func RespondentVariables(m cdc.Mapping) []Variable {
 // AssessmentVariables returns the variables that map columns of the assessment table.
 func AssessmentVariables(m cdc.Mapping) []Variable {
 	return []Variable{
-		{Name: "WALHOOK_ASSESSMENT_ID", Column: m.AssessmentID},
-		{Name: "WALHOOK_ASSESSMENT_EXTERNAL_ID", Column: m.ExternalID},
-		{Name: "WALHOOK_ASSESSMENT_COPIED_FROM", Column: m.CopiedFrom},
-		{Name: "WALHOOK_ASSESSMENT_ORGANIZATION", Column: m.AssessmentOrganization},
-		{Name: "WALHOOK_ASSESSMENT_NAME", Column: m.AssessmentName},
+		columnVariable("WALHOOK_ASSESSMENT_ID", m.AssessmentID, m.AssessmentID),
+		columnVariable("WALHOOK_ASSESSMENT_EXTERNAL_ID", m.ExternalID, m.ExternalID),
+		columnVariable("WALHOOK_ASSESSMENT_COPIED_FROM", m.CopiedFrom, m.CopiedFrom),
+		columnVariable("WALHOOK_ASSESSMENT_ORGANIZATION", m.AssessmentOrganization, m.AssessmentOrganization),
+		columnVariable("WALHOOK_ASSESSMENT_NAME", m.AssessmentName, m.AssessmentName),
 	}
 }
 
@@ -280,22 +294,20 @@ func (p *Preflight) checkTable(
 		if _, exists := t.Columns[v.Column]; !exists {
 			complete = false
 			found, remedy := fmt.Sprintf("table %s has no column %q", shown, v.Column), fmt.Sprintf("set %s to one of its columns", v.Name)
-			if v.absence != nil {
+			if v.expression {
 				found, remedy = fmt.Sprintf("%s, at %s", found, v.absence.Near()), "correct "+v.Name
-				v.absence.Reason += " in " + shown
 			}
+			v.absence.Reason += " in " + shown
 			if close := closest(v.Column, t.Columns); close != "" {
 				suggestion := fmt.Sprintf("; did you mean %q?", close)
-				found += suggestion
-				if v.absence != nil {
-					v.absence.Reason += suggestion
-				} else {
+				found, v.absence.Reason = found+suggestion, v.absence.Reason+suggestion
+				if !v.expression {
 					remedy = fmt.Sprintf("set %s to the column's name", v.Name)
 				}
+			} else {
+				v.absence.Reason += "; it has " + strings.Join(slices.Sorted(maps.Keys(t.Columns)), ", ")
 			}
-			if v.absence != nil {
-				p.noteMisfit(v.Name, v.absence)
-			}
+			p.noteMisfit(v.Name, v.absence)
 			p.noteAbsent("columns", found, remedy)
 		}
 		if t.Generated[v.Column] {

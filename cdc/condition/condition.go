@@ -106,6 +106,11 @@ func (c Condition) Missing(column string) *Error {
 	return missing(text, token{tokenColumn, column, 0})
 }
 
+// MissingColumn returns the error for a list of columns that names one that does not exist.
+func MissingColumn(list, column string) *Error {
+	return missing(list, token{tokenColumn, column, max(strings.Index(list, column), 0)})
+}
+
 func missing(text string, column token) *Error {
 	return &Error{Text: text, At: column.at, Column: column.text, Reason: fmt.Sprintf("there is no column %q", column.text)}
 }

@@ -52,7 +52,7 @@ func (e *RefusedError) Error() string { return "attach refuses: " + catalog.Form
 // Attach creates schema, publication and slot, and records the state of the existing rows at the slot's snapshot. It
 // may be repeated, and starts over after an interrupted attempt. It reports whether it attached anything: false if it
 // was attached already. In a copy it returns a *CopyError, unless a CopyMode is given. It returns a
-// *catalog.ConditionError if a condition does not fit the table.
+// *catalog.MappingError if a variable does not fit the table.
 func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	store, err := catalog.ConnectLocking(ctx, cfg.StoreURL)
 	if err != nil {
@@ -91,9 +91,6 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	}
 	preflight, err := catalog.InspectSource(ctx, source, cfg.Target, replication)
 	if err != nil {
-		return false, err
-	}
-	if err := preflight.CheckConditions(); err != nil {
 		return false, err
 	}
 	view, refusals, err := inspectForAttach(ctx, source, store, cfg.Target, preflight, cfg.CopyMode)
@@ -224,6 +221,11 @@ func inspectForAttach(
 	view, err := inspectStore(ctx, source, store)
 	if err != nil {
 		return nil, nil, err
+	}
+	if view.attachment.Check(target) != nil { // once attached with this mapping, it is the application that has changed
+		if err := preflight.CheckMapping(); err != nil {
+			return nil, nil, err
+		}
 	}
 	refusals, err := view.refusals(ctx, source, target, preflight, mode)
 	return view, append(preflight.Refusals(), refusals...), err

@@ -54,7 +54,7 @@ type PlanConfig struct {
 	Role                string // the daemon's; "": the connected role
 }
 
-// MakePlan inspects source and store and changes nothing. It returns a *catalog.ConditionError if a condition does not fit
+// MakePlan inspects source and store and changes nothing. It returns a *catalog.MappingError if a variable does not fit
 // the table.
 func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
 	source, err := catalog.ConnectSource(ctx, cfg.SourceURL)
@@ -69,9 +69,6 @@ func MakePlan(ctx context.Context, cfg PlanConfig) (*Plan, error) {
 	defer catalog.CloseQuietly(store)
 	preflight, err := catalog.InspectSource(ctx, source, cfg.Target)
 	if err != nil {
-		return nil, err
-	}
-	if err := preflight.CheckConditions(); err != nil {
 		return nil, err
 	}
 	view, refusals, err := inspectForAttach(ctx, source, store, cfg.Target, preflight, "")

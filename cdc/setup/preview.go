@@ -149,7 +149,7 @@ func MakePreview(ctx context.Context, cfg PreviewConfig) (*Preview, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := preflight.CheckConditions(); err != nil {
+	if err := preflight.CheckMapping(); err != nil {
 		return nil, err
 	}
 	if unreadable := slices.DeleteFunc(preflight.Refusals(), isAboutChanges); len(unreadable) > 0 {

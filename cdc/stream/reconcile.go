@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func Reconcile(ctx context.Context, cfg ReconcileConfig) (ReconcileResult, error
 		return ReconcileResult{}, err
 	}
 	if err := attachment.CheckTarget(cfg.Target); err != nil {
-		return ReconcileResult{}, err
+		return ReconcileResult{}, cmp.Or(r.checkMapping(ctx), err)
 	}
 	r.attachment = attachment
 	if cfg.Gap != nil {
@@ -164,6 +165,16 @@ func (r *reconciler) checkOriginal(ctx context.Context) error {
 	return catalog.CheckOriginal(ctx, source, r.store)
 }
 
+// checkMapping returns a *catalog.MappingError if a variable does not fit the table.
+func (r *reconciler) checkMapping(ctx context.Context) error {
+	source, err := catalog.ConnectSource(ctx, r.cfg.SourceURL)
+	if err != nil {
+		return err
+	}
+	defer catalog.CloseQuietly(source)
+	return catalog.CheckMapping(ctx, source, r.cfg.Target)
+}
+
 // lockReader acquires the reader lock, and reports whether it did. If somebody asked for the reconciliation, it waits
 // for the daemon that reads the slot, which steps aside once it notices. If a gap was found, it only waits for the
 // session that found it, which the server may take a moment to end: any other holder is another daemon.
@@ -212,7 +223,7 @@ func (r *reconciler) reconcileInPlace(
 	if err != nil {
 		return ReconcileResult{}, err
 	}
-	if err := preflight.CheckConditions(); err != nil {
+	if err := preflight.CheckMapping(); err != nil && r.remap != nil {
 		return ReconcileResult{}, err
 	}
 	if refusals := slices.DeleteFunc(preflight.Refusals(), func(f catalog.Finding) bool { return f.Check == "publication" }); len(refusals) > 0 {

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"strconv"
 	"strings"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"walhook/cdc"
+	"walhook/cdc/catalog"
 	"walhook/cmd/walhook/internal/cli"
 	"walhook/cmd/walhook/internal/harness"
 	"walhook/testenv"
@@ -78,9 +81,6 @@ func TestAttachRefuses(t *testing.T) {
 			`"id"`, "forbids rows that share", "which the primary key (id, assessment_id) permits",
 		}},
 		{"missing table", []string{"RESPONDENT_TABLE", "public.nowhere"}, []string{"public.nowhere does not exist", "WALHOOK_RESPONDENT_TABLE"}},
-		{"missing column", []string{"STARTED", "begun_at"}, []string{`"begun_at"`, "WALHOOK_STARTED"}},
-		{"column in other case", []string{"FINISHED", "Finished_At"}, []string{`"Finished_At"`, "WALHOOK_FINISHED", `did you mean "finished_at"?`}},
-		{"mistyped column", []string{"FINISHED", "finished_ta"}, []string{`no column "finished_ta"; did you mean "finished_at"?`, "WALHOOK_FINISHED"}},
 		{"missing assessment table", []string{"ASSESSMENT_TABLE", "public.nowhere"}, []string{"public.nowhere does not exist", "WALHOOK_ASSESSMENT_TABLE"}},
 		{"view", []string{"RESPONDENT_TABLE", "public.seen"}, []string{"public.seen is a view", "table behind it"}},
 		{"materialized view", []string{"RESPONDENT_TABLE", "public.matter"}, []string{"public.matter is a materialized view"}},
@@ -116,8 +116,12 @@ func TestConditionsThatDoNotFit(t *testing.T) {
 			`no column "finished_ta", at character 12 (finished_ta is not null); did you mean "finished_at"?`,
 		},
 		{
+			"FINISHED", "Finished_At", `there is no column "Finished_At" in public.respondent; did you mean "finished_at"?` + "\n",
+			`no column "Finished_At"; did you mean "finished_at"?`,
+		},
+		{
 			"RESPONDENT_WHERE", "(page=nowhere)",
-			`there is no column "nowhere" in public.respondent` + "\n    (page=nowhere)\n          ^\n", `no column "nowhere", at character 7 (nowhere))`,
+			`there is no column "nowhere" in public.respondent; it has assessment_id, essay, finished_at, id, name, organization_id, page, started_at` + "\n    (page=nowhere)\n          ^\n", `no column "nowhere", at character 7 (nowhere))`,
 		},
 		{
 			"STARTED", "started_at > 17",
@@ -141,6 +145,46 @@ func TestConditionsThatDoNotFit(t *testing.T) {
 			}
 			mustFail(s, "doctor", c.near, "WALHOOK_"+c.variable)
 		})
+	}
+}
+
+// A variable that names a column which does not exist is a configuration error of every command that reads the mapping,
+// before attach and afterwards.
+func TestColumnsThatDoNotExist(t *testing.T) {
+	t.Parallel()
+	site := harness.NewSite(t, harness.SampleSchema)
+	site.With("ASSESSMENT_TABLE", "public.assessment")
+	values := map[string]string{"STARTED": "nope", "FINISHED": "nope=a|b", "RESPONDENT_WHERE": "page > 0 and nope", "FINISH_STAMP": "page,nope"}
+	says := map[string]string{"RESPONDENT_WHERE": "\n    page > 0 and nope\n                 ^"}
+	every := cdc.Mapping{
+		Where: cdc.Marker{Column: "x"}, Started: cdc.Marker{Column: "x"}, Finished: cdc.Marker{Column: "x"}, Stamp: cdc.Columns{"x"},
+	}
+	check := func(t *testing.T, name string, commands ...string) {
+		s := &harness.Site{T: t, DB: site.DB, Store: site.Store, Env: maps.Clone(site.Env)}
+		variable := strings.TrimPrefix(name, "WALHOOK_")
+		value, special := values[variable]
+		if !special {
+			value = "nope"
+		}
+		s.With(variable, value, "AUTO_ATTACH", "true")
+		for _, command := range commands {
+			out, errOut, status := s.Walhook(strings.Fields(command)...)
+			want := fmt.Sprintf(`walhook: WALHOOK_%s=%q is not accepted: there is no column "nope" in public.`, variable, value)
+			at := strings.LastIndex(errOut, want)
+			if status != cli.ExitUsage || at < 0 || !strings.HasSuffix(errOut[at:], says[variable]+"\n") || out != "" ||
+				says[variable] == "" && strings.Count(errOut[at:], "\n") > 1 {
+				t.Errorf("walhook %s: status %d\n%s%s\nwhich does not end with\n%s", command, status, out, errOut, want)
+			}
+		}
+	}
+	variables := append(catalog.RespondentVariables(every), catalog.AssessmentVariables(every)...)
+	check(t, "WALHOOK_STARTED", "plan", "run")
+	for _, v := range variables {
+		check(t, v.Name, "preview", "attach")
+	}
+	site.Attach()
+	for _, name := range []string{"WALHOOK_STARTED", "WALHOOK_ASSESSMENT_NAME"} {
+		check(t, name, "plan", "attach", "run", "reconcile", "attach --remap")
 	}
 }
 

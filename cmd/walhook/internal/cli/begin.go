@@ -66,7 +66,7 @@ func waitable(err error, guard *stream.Guard, ready *readiness, log *slog.Logger
 	var (
 		copied  *catalog.CopyError
 		refused *setup.RefusedError
-		misfit  *catalog.ConditionError
+		misfit  *catalog.MappingError
 		fatal   *cdc.FatalError
 		version *sql.VersionError
 		owner   *sql.OwnerError

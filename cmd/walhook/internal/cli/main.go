@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	err := root.ExecuteContext(ctx)
 	var usage *usageError
 	var config *ConfigError
-	var misfit *catalog.ConditionError
+	var misfit *catalog.MappingError
 	if errors.As(err, &misfit) {
 		variable := strings.TrimPrefix(misfit.Variable, Prefix+"_")
 		err = badCondition(variable, misfit.Mistake.Text, misfit.Mistake)
