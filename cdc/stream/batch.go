@@ -178,6 +178,7 @@ func (b *batch) applyRespondent(it *item) {
 	prev := r.state
 	next, fired := cdc.Classify(prev, *c)
 	if c.KeyChanged {
+		b.endSegment() // it may contain events of the response under its former key
 		if prev != nil && next != nil && next.FirstID == nil {
 			next.FirstID = new(c.OldID)
 		}
@@ -185,7 +186,7 @@ func (b *batch) applyRespondent(it *item) {
 		*r = response{id: c.OldID}
 		b.setState(r, nil)
 		r, _ = b.responses.get(c.New.ID)
-		r.storedAs, r.created, r.history, r.keyChanged = moved.storedAs, moved.created, moved.history, true
+		r.storedAs, r.created, r.history = moved.storedAs, moved.created, moved.history
 		b.setState(r, next)
 	} else if c.Kind == cdc.Insert || prev == nil || next == nil || !next.Equal(*prev) {
 		b.setState(r, next)
@@ -201,10 +202,6 @@ func (b *batch) applyRespondent(it *item) {
 	}
 	if it.silenced || next == nil {
 		return
-	}
-	if fired != 0 && r.keyChanged {
-		b.endSegment() // it may contain events of the response under another key
-		r.keyChanged = false
 	}
 	for _, event := range fired.Types() {
 		b.assessments.flush(b.work) // earlier changes of assessments apply to this event
@@ -245,7 +242,7 @@ func (b *batch) writeStates() {
 		switch {
 		case r.state != nil:
 			states = append(states, newStateRow(r.id, r.state, r.created, r.history))
-			if r.created == 0 && r.storedAs != r.id {
+			if r.storedAs != r.id {
 				movedFrom, movedTo = append(movedFrom, r.storedAs), append(movedTo, r.id)
 			}
 		case !b.truncated:
@@ -291,13 +288,12 @@ type responseSet struct {
 
 // response is a response and its state after the changes so far.
 type response struct {
-	id         string
-	storedAs   string        // its key in earlier batches, if it is older than this one
-	state      *cdc.State    // nil: it has none
-	dirty      bool          // to be written
-	keyChanged bool          // its key changed after its last event in this batch
-	created    pglogrepl.LSN // commit LSN of its insert, if that is in this batch
-	history    eventHistory
+	id       string
+	storedAs string        // its key in earlier batches, if it is older than this one
+	state    *cdc.State    // nil: it has none
+	dirty    bool          // to be written
+	created  pglogrepl.LSN // commit LSN of its insert, if that is in this batch
+	history  eventHistory
 }
 
 func (k *responseSet) clear() {

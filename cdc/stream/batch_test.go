@@ -1,6 +1,8 @@
 package stream
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -9,6 +11,7 @@ import (
 
 	"walhook/cdc"
 	"walhook/cdc/catalog"
+	"walhook/sql"
 )
 
 // The server may report its progress before it sends a partially consumed transaction again. The partial count is
@@ -47,9 +50,9 @@ func TestIdlePositionKeepsThePartialTransaction(t *testing.T) {
 // A requested reply is written soon; progress without changes of mapped tables is not urgent.
 func TestProgressIsWrittenWhenItIsWorthIt(t *testing.T) {
 	t.Parallel()
-	handled := func(messages ...wire) *writer {
+	handled := func(from cdc.Position, messages ...wire) *writer {
 		cfg := Config{Mapping: testMapping, Status: &Status{}}
-		r := newReader(cfg, &catalog.Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, cdc.Position{LSN: 0x20})
+		r := newReader(cfg, &catalog.Attachment{RespondentOID: respondentOID, AssessmentOID: assessmentOID}, from)
 		w := newWriter(cfg, nil, r, 1)
 		for _, m := range messages {
 			if _, _, err := r.handle(m); err != nil {
@@ -67,17 +70,23 @@ func TestProgressIsWrittenWhenItIsWorthIt(t *testing.T) {
 	report := func(reply byte) wire { return wire("k").uint64(0x30).uint64(0).uint8(reply) }
 	empty := []wire{wal(beginMessage(0x28, time.Now(), 7)), wal(commitMessage(0x28, 0x30))}
 	updated := []wire{empty[0], wal(respondentRelation), wal(updateMessage(respondentOID, "1", "somebody", "10", nil, nil, "open", nil)), empty[1]}
+	start := cdc.Position{LSN: 0x20}
+	partial, end := cdc.Position{LSN: 0x20, Partial: 0x28, PartialChanges: 1}, cdc.Position{LSN: 0x30}
 	for name, tt := range map[string]struct {
+		from        cdc.Position
 		messages    []wire
+		to          cdc.Position
 		idle, hurry bool
 	}{
-		"a report":                    {[]wire{report(0)}, true, false},
-		"a report that asks":          {[]wire{report(1)}, true, true},
-		"a transaction without ours":  {empty, true, false},
-		"a change that moves nothing": {updated, false, false},
+		"a report":                                 {start, []wire{report(0)}, end, true, false},
+		"a report that asks":                       {start, []wire{report(1)}, end, true, true},
+		"a transaction without ours":               {start, empty, end, true, false},
+		"a change that moves nothing":              {start, updated, end, false, false},
+		"one whose transaction goes on":            {start, updated[:3], partial, false, false},
+		"the end of a partly consumed transaction": {partial, updated, end, false, false},
 	} {
-		w := handled(tt.messages...)
-		if w.consumed != (cdc.Position{LSN: 0x30}) || w.idle != tt.idle || w.replyRequested != tt.hurry {
+		w := handled(tt.from, tt.messages...)
+		if w.consumed != tt.to || w.idle != tt.idle || w.replyRequested != tt.hurry {
 			t.Errorf("%s: at %s, idle: %t, in a hurry: %t", name, w.consumed, w.idle, w.replyRequested)
 		}
 		for after, want := range map[time.Duration]bool{
@@ -266,5 +275,75 @@ func TestBatchAsksAndWritesOnlyWhatItNeeds(t *testing.T) {
 	}
 	if b.seal(); b.changed || b.work.Len() > 0 {
 		t.Errorf("an update that moves nothing makes %d statements", b.work.Len())
+	}
+}
+
+// After a delete without its key, an insert is a new response even if its row is the same: its state is written.
+func TestInsertIsWrittenWhateverWasThere(t *testing.T) {
+	t.Parallel()
+	w := &writer{states: newStateCache(), queue: cdc.Queue{Add: func(*pgx.Batch, []cdc.Event) {}}}
+	row := cdc.Row{ID: "1", Assessment: text("10"), Organization: null}
+	state := cdc.InitialState(row)
+	w.states.put("1", &state)
+	b := newBatch(w)
+	for _, kind := range []cdc.Kind{cdc.Update, cdc.Insert} {
+		it := item{kind: itemChange, ordinal: 1, tx: cdc.Tx{CommitLSN: 0x30}, change: cdc.Change{Kind: kind, Table: cdc.Respondent, New: row}}
+		if err := b.add(t.Context(), []item{it}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.seal()
+	written := b.work.QueuedQueries
+	if len(written) != 1 || written[0].SQL != sql.WriteStates.SQL {
+		t.Fatalf("%d statements, not one that writes the state", len(written))
+	}
+	if states := written[0].Arguments[0].(sql.Rows[stateRow]); len(states) != 1 || states[0].CreatedLSN != 0x30 {
+		t.Errorf("the state is written as %+v", states)
+	}
+}
+
+// Whether its key changes in one batch or in several, a response keeps its first key, and events under different keys
+// are queued by different statements.
+func TestKeyThatChangesRepeatedly(t *testing.T) {
+	t.Parallel()
+	row := func(id string, stamp string) cdc.Row {
+		return withStamp(cdc.Row{ID: id, Assessment: text("10"), Organization: null, Finished: cdc.MarkSet}, stamp)
+	}
+	items := []item{
+		{change: cdc.Change{Kind: cdc.Insert, New: row("1", "a")}},
+		{change: cdc.Change{Kind: cdc.Update, New: row("2", "b"), KeyChanged: true, OldID: "1"}},
+		{change: cdc.Change{Kind: cdc.Update, New: row("3", "b"), KeyChanged: true, OldID: "2"}, silenced: true},
+		{change: cdc.Change{Kind: cdc.Update, New: row("3", "c")}},
+	}
+	for i := range items {
+		items[i].kind, items[i].change.Table, items[i].ordinal = itemChange, cdc.Respondent, int64(i+1)
+	}
+	for _, batches := range [][][]item{{items}, {items[:1], items[1:2], items[2:3], items[3:]}} {
+		var queued []string
+		w := &writer{states: newStateCache(), queue: cdc.Queue{Add: func(_ *pgx.Batch, events []cdc.Event) {
+			statement := ""
+			for _, e := range events {
+				statement += fmt.Sprintf("%s %s", e.Type, e.ResponseID)
+				if e.FirstID != nil {
+					statement += " first " + *e.FirstID
+				}
+				statement += "; "
+			}
+			queued = append(queued, statement)
+		}}}
+		for _, id := range []string{"1", "2", "3"} {
+			w.states.put(id, nil)
+		}
+		for _, some := range batches {
+			b := newBatch(w)
+			if err := b.add(t.Context(), some); err != nil {
+				t.Fatal(err)
+			}
+			b.seal()
+		}
+		want := []string{"response.created 1; response.completed 1; ", "response.changed 2 first 1; ", "response.changed 3 first 1; "}
+		if !slices.Equal(queued, want) {
+			t.Errorf("in %d batches %q is queued", len(batches), queued)
+		}
 	}
 }
