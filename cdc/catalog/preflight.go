@@ -190,7 +190,11 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 	}
 	grade(slots-ours < maxSlots, "free_slots", fmt.Sprintf("%d of %d replication slots are taken", slots, maxSlots),
 		"drop a slot that nobody uses, or raise max_replication_slots and restart the server")
-	grade(senders < maxSenders, "free_senders", fmt.Sprintf("%d of %d WAL senders are busy", senders, maxSenders),
+	ours = 0
+	if p.Slot.IsRead() {
+		ours = 1
+	}
+	grade(senders-ours < maxSenders, "free_senders", fmt.Sprintf("%d of %d WAL senders are busy", senders, maxSenders),
 		"raise max_wal_senders and restart the server")
 	if target.Publish == PublishMapped {
 		grade(p.Version >= columnListVersion, "publish", "WALHOOK_PUBLISH=mapped needs column lists",

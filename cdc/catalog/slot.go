@@ -223,6 +223,9 @@ func InspectSlot(ctx context.Context, conn *pgx.Conn, name string) (*Slot, error
 	return s, nil
 }
 
+// IsRead reports whether a daemon reads the slot.
+func (s *Slot) IsRead() bool { return s.Exists && !s.IsForeign() && s.ActivePID != nil }
+
 // IsForeign reports whether the slot exists but cannot be walhook's: it is not a pgoutput slot of this database. Slot
 // names are shared by the whole server.
 func (s *Slot) IsForeign() bool {

@@ -94,13 +94,7 @@ func (e *examiner) run(ctx context.Context) {
 	e.settings(ctx, e.source, "the application's database")
 	e.markerValues(ctx)
 	e.sourceHazards(ctx)
-	if replication, err := stream.ConnectReplication(ctx, e.cfg.SourceURL); err != nil {
-		e.note(catalog.Fail, "replication_connection", err.Error(),
-			replicationRemedy(err, e.preflight.User))
-	} else {
-		catalog.CloseQuietly(replication)
-		e.note(catalog.OK, "replication_connection", "a replication connection can be opened", "")
-	}
+	e.replicationConnection(ctx)
 	if e.store, err = catalog.ConnectStore(ctx, e.cfg.StoreURL); err != nil {
 		e.note(catalog.Fail, "store_connection", err.Error(), "check WALHOOK_STORE_URL (or WALHOOK_DATABASE_URL)")
 		return
@@ -128,6 +122,22 @@ func (e *examiner) run(ctx context.Context) {
 	e.webhooks(ctx)
 	e.stamps(ctx)
 	e.sizes(ctx)
+}
+
+// replicationConnection opens one. If the daemon uses the last WAL sender, that is no failure.
+func (e *examiner) replicationConnection(ctx context.Context) {
+	const check = "replication_connection"
+	replication, err := stream.ConnectReplication(ctx, e.cfg.SourceURL)
+	switch {
+	case err == nil:
+		catalog.CloseQuietly(replication)
+		e.note(catalog.OK, check, "a replication connection can be opened", "")
+	case cdc.SQLState(err) == pgerrcode.TooManyConnections && e.preflight.Slot.IsRead():
+		e.note(catalog.Warn, check, "the daemon's replication connection is the last one that the server allows: "+err.Error(),
+			"to be able to open another one beside it, "+replicationRemedy(err, e.preflight.User))
+	default:
+		e.note(catalog.Fail, check, err.Error(), replicationRemedy(err, e.preflight.User))
+	}
 }
 
 // replicationRemedy is what lets the role open a replication connection.

@@ -189,6 +189,7 @@ func TestColumnsThatDoNotExist(t *testing.T) {
 }
 
 // One free WAL sender is enough for an attach and for a comparison: walhook does not count its own.
+// One WAL sender is enough for an attach, a comparison and the daemon: walhook does not count its own.
 func TestLastFreeSenderIsEnough(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSiteOn(t, testenv.NewServer(t, map[string]string{"max_wal_senders": "1"}), harness.SampleSchema)
@@ -200,6 +201,14 @@ func TestLastFreeSenderIsEnough(t *testing.T) {
 	if out, errOut, status := s.Walhook("reconcile"); status != cli.ExitOK {
 		t.Errorf("reconcile without the slot exits with %d:\n%s%s", status, out, errOut)
 	}
+	d := s.Start().Ready()
+	newDoctor(t, s).finds("replication_connection", catalog.Warn, "max_wal_senders")
+	for _, command := range []string{"doctor", "plan"} {
+		if out, errOut, status := s.Walhook(command); status != cli.ExitOK {
+			t.Errorf("%s exits with %d while the daemon has the only WAL sender:\n%s%s", command, status, out, errOut)
+		}
+	}
+	d.Stop()
 }
 
 func TestAttachRefusesWithoutLogicalWAL(t *testing.T) {
