@@ -42,7 +42,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusUnprocessableEntity, "Enter the role and its password.")
 		return
 	}
-	attempt := s.throttle.begin(role, s.clientAddress(r))
+	attempt := s.throttle.begin(role, s.clientNetwork(r).String())
 	if attempt.wait > 0 {
 		w.Header().Set("Retry-After", seconds(attempt.wait))
 		refuse(http.StatusTooManyRequests, "Too many failed attempts. Try again in "+age(attempt.wait)+".")

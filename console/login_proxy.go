@@ -34,7 +34,7 @@ func (s *Server) fromProxy(addr netip.Addr) bool {
 }
 
 // clientAddress returns the browser's address, as far as a trusted proxy or the connection shows it.
-func (s *Server) clientAddress(r *http.Request) string {
+func (s *Server) clientAddress(r *http.Request) netip.Addr {
 	addr := peer(r)
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0 && s.fromProxy(addr); i-- {
@@ -44,7 +44,18 @@ func (s *Server) clientAddress(r *http.Request) string {
 		}
 		addr = hop.Unmap()
 	}
-	return addr.String()
+	return addr
+}
+
+// clientNetwork returns the addresses that the client has for itself: those of a /64 of IPv6 belong to one host.
+func (s *Server) clientNetwork(r *http.Request) netip.Prefix {
+	addr := s.clientAddress(r).WithZone("")
+	bits := addr.BitLen()
+	if addr.Is6() {
+		bits = 64
+	}
+	network, _ := addr.Prefix(bits)
+	return network
 }
 
 // proxyPerson returns whom the proxy's headers name. A header that comes twice may be the browser's beside the proxy's, and is refused.

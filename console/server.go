@@ -69,7 +69,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if s.pool, err = newPool(ctx, cfg.StoreURL, poolConns, nil); err == nil {
 		s.stored = storedSessions{s.pool}
 		var apiHandler http.Handler
-		if apiHandler, err = api.New(api.Config{Pool: s.pool, URL: cfg.URL.String(), Log: cfg.Log, Unavailable: s.unavailable}); err == nil {
+		if apiHandler, err = api.New(api.Config{Pool: s.pool, URL: cfg.URL.String(), Log: cfg.Log, Client: s.clientNetwork, Unavailable: s.unavailable}); err == nil {
 			s.handler = s.routesHandler(apiHandler)
 			err = s.checkStore(ctx)
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -29,13 +30,15 @@ type Config struct {
 	URL  string        // public address of the console, without /api
 	Log  *slog.Logger
 
+	// Client returns the addresses that the client has for itself.
+	Client func(*http.Request) netip.Prefix
 	// Unavailable, if not nil, returns why the store cannot be used at the moment, in a sentence; "" if it may.
 	Unavailable func(context.Context) string
 }
 
 type api struct {
 	Config
-	limits  limits
+	limits  *limits
 	openAPI []byte
 }
 
@@ -74,7 +77,7 @@ func New(config Config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &api{Config: config, openAPI: bytes.Replace(openAPI, []byte(`"/api/v1"`), server, 1)}
+	a := &api{Config: config, limits: newLimits(), openAPI: bytes.Replace(openAPI, []byte(`"/api/v1"`), server, 1)}
 	mux := http.NewServeMux()
 	for path, methods := range map[string]map[string]endpoint{
 		"/me":                             {"GET": me},
@@ -137,7 +140,7 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, endpoint endpoint) 
 	if err != nil {
 		return reply{}, err
 	}
-	if err := a.limits.take(credential.hash); err != nil {
+	if err := a.limits.take(credential.hash, a.Client(r)); err != nil {
 		return reply{}, err
 	}
 	if a.Unavailable != nil {
@@ -165,6 +168,9 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, endpoint endpoint) 
 	}()
 	key, err := credential.use(ctx, tx)
 	if err != nil {
+		if errors.As(err, &problem{}) {
+			a.limits.revoked(credential.hash)
+		}
 		return reply{}, err
 	}
 	a.limits.know(credential.hash)

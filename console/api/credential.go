@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"strings"
 	"sync"
@@ -64,43 +65,96 @@ func (c credential) use(ctx context.Context, tx pgx.Tx) (key, error) {
 	return k, nil
 }
 
-// A key may make 30 requests a second in the long run, which is less than 10,000 in five minutes.
+// perSecond is how many requests a key may make in any second, which is less than 10,000 in five minutes.
 const perSecond = 30
 
-// limits limits the requests of each key in this process. Only keys that were in force once have an entry, so that
-// guesses cost no memory, and a key that asks too much costs the store nothing.
-type limits struct {
-	mu    sync.Mutex
-	known map[[sha256.Size]byte]*rate.Limiter
+// window holds the times of a key's last requests.
+type window struct {
+	times [perSecond]time.Time
+	next  int // the oldest
 }
 
-func (l *limits) take(hash [sha256.Size]byte) error {
+// take returns how long the request has to wait.
+func (w *window) take(now time.Time) time.Duration {
+	if wait := w.times[w.next].Add(time.Second).Sub(now); wait > 0 {
+		return wait
+	}
+	w.times[w.next] = now
+	w.next = (w.next + 1) % perSecond
+	return 0
+}
+
+// What a client's address may send of keys that this process does not know, each of which costs the store a lookup.
+const (
+	unknownAtOnce    = 50
+	unknownPerSecond = 10
+	mostAddresses    = 10_000
+)
+
+// limits limits the requests of each key in this process, and those with unknown keys of each address. Only keys that were in force once have
+// an entry, so that guesses cost no memory, and a key that asks too much costs the store nothing.
+type limits struct {
+	mu      sync.Mutex
+	known   map[[sha256.Size]byte]*window
+	unknown map[netip.Prefix]*rate.Limiter
+	now     func() time.Time
+}
+
+func newLimits() *limits {
+	return &limits{known: map[[sha256.Size]byte]*window{}, unknown: map[netip.Prefix]*rate.Limiter{}, now: time.Now}
+}
+
+func (l *limits) take(hash [sha256.Size]byte, client netip.Prefix) error {
 	l.mu.Lock()
-	limiter := l.known[hash]
-	l.mu.Unlock()
-	if limiter == nil {
+	defer l.mu.Unlock()
+	now := l.now()
+	if known := l.known[hash]; known != nil {
+		if wait := known.take(now); wait > 0 {
+			return retryAfter(http.StatusTooManyRequests, wait,
+				fmt.Sprintf("The key has made more than %d requests a second. Wait as long as Retry-After says.", perSecond))
+		}
 		return nil
 	}
-	reservation := limiter.Reserve()
-	if wait := reservation.Delay(); wait > 0 {
-		reservation.Cancel()
-		return retryAfter(http.StatusTooManyRequests, wait,
-			fmt.Sprintf("The key has made more than %d requests a second. Wait as long as Retry-After says.", perSecond))
+	limiter := l.unknown[client]
+	if limiter == nil {
+		if len(l.unknown) >= mostAddresses {
+			l.forget(now)
+		}
+		limiter = rate.NewLimiter(unknownPerSecond, unknownAtOnce)
+		l.unknown[client] = limiter
+	}
+	if !limiter.AllowN(now, 1) {
+		return retryAfter(http.StatusTooManyRequests, time.Second,
+			"This address has sent many keys that are not known here. Wait as long as Retry-After says, and check the key.")
 	}
 	return nil
 }
 
-// know starts to limit a key. Its first request is the first of its second.
+// forget makes room: addresses that have waited long enough go, and all of them if there is none.
+func (l *limits) forget(now time.Time) {
+	for client, limiter := range l.unknown {
+		if limiter.TokensAt(now) >= unknownAtOnce {
+			delete(l.unknown, client)
+		}
+	}
+	if len(l.unknown) >= mostAddresses {
+		clear(l.unknown)
+	}
+}
+
+// know starts to limit a key that was in force. The request is its first.
 func (l *limits) know(hash [sha256.Size]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.known[hash] != nil {
-		return
+	if l.known[hash] == nil {
+		l.known[hash] = &window{}
+		l.known[hash].take(l.now())
 	}
-	if l.known == nil {
-		l.known = map[[sha256.Size]byte]*rate.Limiter{}
-	}
-	limiter := rate.NewLimiter(perSecond, perSecond)
-	limiter.AllowN(time.Now(), 1)
-	l.known[hash] = limiter
+}
+
+// revoked forgets a key that is not in force any more: it counts as unknown.
+func (l *limits) revoked(hash [sha256.Size]byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.known, hash)
 }

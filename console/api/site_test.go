@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -67,7 +68,7 @@ func newSite(t *testing.T) *site {
 	s := &site{T: t, store: store, log: &bytes.Buffer{}}
 	server := httptest.NewUnstartedServer(nil)
 	address := "http://" + server.Listener.Addr().String()
-	handler, err := New(Config{Pool: pool, URL: address + "/", Log: slog.New(slog.NewTextHandler(s.log, nil))})
+	handler, err := New(Config{Pool: pool, URL: address + "/", Log: slog.New(slog.NewTextHandler(s.log, nil)), Client: loopback})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,6 +96,8 @@ func newSite(t *testing.T) *site {
 	}
 	return s
 }
+
+func loopback(*http.Request) netip.Prefix { return netip.MustParsePrefix("127.0.0.1/32") }
 
 // key creates an API key.
 func (s *site) key(arguments string) string {
