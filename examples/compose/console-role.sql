@@ -1,0 +1,4 @@
+-- The console's role, and one to sign in with. The group role is made here, so that it can be granted before attach gives it its rights.
+create role walhook_admin nologin;
+create role walhook_console login password 'walhook' in role walhook_admin;
+create role administrator login password 'walhook' in role walhook_admin;
