@@ -303,6 +303,17 @@ func TestFailedSignInsAreSlowedDown(t *testing.T) {
 	}
 }
 
+// The server cuts the name of a role that is too long: it is no other name for the role, with attempts of its own.
+func TestLongNamesOfARole(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	name := strings.Repeat("r", 63)
+	testenv.Exec(t, s.store, `do $$ begin if not exists (select from pg_roles where rolname = '`+name+`') then create role `+name+` login in role walhook_viewer; end if; end $$`)
+	t.Cleanup(func() { testenv.Exec(t, s.store, "drop role "+name) })
+	s.browser().post("/login", url.Values{"role": {name}, "password": {"x"}}).want(t, http.StatusSeeOther)
+	s.browser().post("/login", url.Values{"role": {name + "r"}, "password": {"x"}}).want(t, http.StatusUnauthorized, wrongPassword)
+}
+
 // The proxy's headers are believed from its networks alone, and only once each.
 func TestProxyLogin(t *testing.T) {
 	t.Parallel()

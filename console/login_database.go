@@ -21,13 +21,19 @@ import (
 // personConns bounds the connections of one session.
 const personConns = 3
 
+// longestRole is that of PostgreSQL, in bytes.
+const longestRole = 63
+
 const wrongPassword = "Role or password is wrong."
 
 // login signs in a PostgreSQL role with its password.
 func (s *Server) login(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if s.cfg.Login != LoginDatabase {
 		s.fail(w, r, nil, notFound("There is no such page."))
+		return
+	}
+	if err := parseForm(w, r); err != nil {
+		s.fail(w, r, nil, err)
 		return
 	}
 	role, password := strings.TrimSpace(r.PostFormValue("role")), r.PostFormValue("password")
@@ -40,6 +46,10 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	}
 	if role == "" || password == "" || strings.ContainsRune(role+password, 0) {
 		refuse(http.StatusUnprocessableEntity, "Enter the role and its password.")
+		return
+	}
+	if len(role) > longestRole { // the server would cut it, and each would have attempts of its own
+		refuse(http.StatusUnauthorized, wrongPassword)
 		return
 	}
 	attempt := s.throttle.begin(role, s.clientNetwork(r).String())

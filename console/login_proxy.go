@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // The group roles, one of which a person's groups give.
@@ -13,6 +14,9 @@ const (
 	roleAdmin  = "walhook_admin"
 	roleViewer = "walhook_viewer"
 )
+
+// longestName bounds what the change log calls a person, in bytes.
+const longestName = 255
 
 // peer returns the address that the connection comes from.
 func peer(r *http.Request) netip.Addr {
@@ -70,6 +74,10 @@ func (s *Server) proxyPerson(r *http.Request) (*person, error) {
 	if len(users) == 0 || strings.TrimSpace(users[0]) == "" {
 		return nil, &refusal{status: http.StatusForbidden, sentence: "The proxy did not say who you are: it sent no " + s.cfg.Proxy.UserHeader + "."}
 	}
+	name := strings.TrimSpace(users[0])
+	if len(name) > longestName || !utf8.ValidString(name) {
+		return nil, &refusal{status: http.StatusForbidden, sentence: "The proxy sent a name that is too long, or not in UTF-8, in " + s.cfg.Proxy.UserHeader + "."}
+	}
 	group := ""
 	if len(groups) == 1 {
 		group = s.groupRole(strings.FieldsFunc(groups[0], func(c rune) bool { return c == ',' || c == ';' || c == '|' }))
@@ -77,7 +85,7 @@ func (s *Server) proxyPerson(r *http.Request) (*person, error) {
 	if group == "" {
 		return nil, errNoMember
 	}
-	return &person{name: strings.TrimSpace(users[0]), pool: s.pool, group: group}, nil
+	return &person{name: name, pool: s.pool, group: group}, nil
 }
 
 // groupRole returns the group role that the groups give, "" for none.

@@ -1,7 +1,9 @@
 package console
 
 import (
+	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"slices"
 )
@@ -60,14 +62,33 @@ func (s *Server) routesHandler(apiHandler http.Handler) http.Handler {
 // signedIn runs the page for whoever is signed in, and sends others to /login.
 func (s *Server) signedIn(page page) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		p, err := s.identify(r)
 		if err != nil {
 			s.refuseEntry(w, r, err)
 			return
 		}
-		if err := page(w, r, p); err != nil {
+		if err = parseForm(w, r); err == nil {
+			err = page(w, r, p)
+		}
+		if err != nil {
 			s.fail(w, r, p, err)
 		}
 	})
+}
+
+// parseForm reads the form of a POST. What cannot be read completely is refused: a field that is left out means something.
+func parseForm(w http.ResponseWriter, r *http.Request) error {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if r.Method != http.MethodPost || r.ContentLength == 0 {
+		return nil
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+		return &refusal{status: http.StatusUnsupportedMediaType, sentence: "The request is no form of this console (application/x-www-form-urlencoded).", err: err}
+	}
+	err := r.ParseForm()
+	var tooLarge *http.MaxBytesError
+	if err != nil && !errors.As(err, &tooLarge) {
+		return &refusal{status: http.StatusBadRequest, sentence: "The form cannot be read.", err: err}
+	}
+	return err
 }
