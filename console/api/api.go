@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,8 +95,7 @@ func New(config Config) (http.Handler, error) {
 		mux.HandleFunc(prefix+path, func(w http.ResponseWriter, r *http.Request) { a.serve(w, r, methods) })
 	}
 	mux.HandleFunc(prefix+"/openapi.json", func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			write(w, notAllowed("GET").reply())
+		if !accepts(w, r, http.MethodGet) {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -109,22 +110,14 @@ func New(config Config) (http.Handler, error) {
 }
 
 func (a *api) serve(w http.ResponseWriter, r *http.Request, methods map[string]endpoint) {
+	if !accepts(w, r, slices.Collect(maps.Keys(methods))...) {
+		return
+	}
 	method := r.Method
 	if method == http.MethodHead {
 		method = http.MethodGet // the server leaves out the body
 	}
-	answer, ok := methods[method]
-	if !ok {
-		var allowed []string
-		for _, method := range []string{"GET", "POST", "PATCH", "DELETE"} {
-			if methods[method] != nil {
-				allowed = append(allowed, method)
-			}
-		}
-		write(w, notAllowed(allowed...).reply())
-		return
-	}
-	result, err := a.answer(w, r, answer)
+	result, err := a.answer(w, r, methods[method])
 	if err != nil {
 		failure := a.problem(err)
 		if failure.Status >= http.StatusInternalServerError {
@@ -133,6 +126,28 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request, methods map[string]e
 		result = failure.reply()
 	}
 	write(w, result)
+}
+
+// accepts reports whether a path with these methods accepts that of the request. If not, it answers: OPTIONS with what
+// the path accepts, and other methods with 405.
+func accepts(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+	if slices.Contains(methods, http.MethodGet) {
+		methods = append(methods, http.MethodHead)
+	}
+	if slices.Contains(methods, r.Method) {
+		return true
+	}
+	methods = append(methods, http.MethodOptions)
+	order := []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPatch, http.MethodDelete, http.MethodOptions}
+	slices.SortFunc(methods, func(a, b string) int { return slices.Index(order, a) - slices.Index(order, b) })
+	allow := strings.Join(methods, ", ")
+	result := problem{Status: http.StatusMethodNotAllowed, Detail: "This path accepts only " + allow + "."}.reply()
+	if r.Method == http.MethodOptions {
+		result = reply{status: http.StatusNoContent, header: http.Header{}}
+	}
+	result.header.Set("Allow", allow)
+	write(w, result)
+	return false
 }
 
 func (a *api) answer(w http.ResponseWriter, r *http.Request, endpoint endpoint) (reply, error) {

@@ -310,7 +310,7 @@ func TestRefusals(t *testing.T) {
 	s.refused(422, "either true or false", key, "PATCH", "/webhooks/1", `{"enabled": null}`)
 	s.refused(422, "needs a url", key, "PATCH", "/webhooks/1", `{"url": null}`)
 	s.refused(400, `"id" is not known`, key, "PATCH", "/webhooks/1", `{"id": 7}`)
-	if got := s.refused(405, "only GET, POST", key, "PUT", "/webhooks", `{}`); got.header.Get("Allow") != "GET, POST" {
+	if got := s.refused(405, "only GET, HEAD, POST", key, "PUT", "/webhooks", `{}`); got.header.Get("Allow") != "GET, HEAD, POST, OPTIONS" {
 		t.Errorf("Allow is %q", got.header.Get("Allow"))
 	}
 	s.refused(405, "only GET", "", "POST", "/openapi.json", "")

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,11 @@ const (
 	object       // whatever the store accepts
 )
 
+// String says what a field of the kind must be.
+func (k kind) String() string {
+	return [...]string{text: "a string", id: "a string or an integer", boolean: "true or false", object: "an object of strings"}[k]
+}
+
 var integer = regexp.MustCompile(`^(0|-?[1-9][0-9]*)$`)
 
 // fields reads the body, a JSON object, into the fields that are known: other names are refused, because a misspelled
@@ -52,6 +58,9 @@ func (r *request) fields(known map[string]kind, aliases map[string]string) (map[
 	if err != nil || mediaType != "application/json" && mediaType != "application/merge-patch+json" {
 		return nil, problem{Status: http.StatusUnsupportedMediaType, Detail: "Send the body as JSON, with Content-Type: application/json."}
 	}
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return nil, problem{Status: http.StatusUnsupportedMediaType, Detail: "Send the body as it is, not compressed."}
+	}
 	var raw map[string]json.RawMessage
 	switch err := json.Unmarshal(r.body, &raw); {
 	case !utf8.Valid(r.body):
@@ -60,6 +69,9 @@ func (r *request) fields(known map[string]kind, aliases map[string]string) (map[
 		return nil, badRequest("The body is not a JSON object: " + strings.TrimPrefix(err.Error(), "json: ") + ".")
 	case raw == nil:
 		return nil, badRequest("The body is not a JSON object: it is null.")
+	}
+	if name, twice := duplicate(r.body); twice {
+		return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The body has %q twice. Send it once.", name)}
 	}
 	for sent, value := range raw {
 		name := sent
@@ -82,6 +94,22 @@ func (r *request) fields(known map[string]kind, aliases map[string]string) (map[
 	return fields, nil
 }
 
+// duplicate returns the first name that a JSON object has twice: readers differ in which of the two counts.
+func duplicate(body []byte) (name string, twice bool) {
+	decoder, seen := json.NewDecoder(bytes.NewReader(body)), map[string]bool{}
+	_, _ = decoder.Token() // the brace
+	for decoder.More() {
+		token, _ := decoder.Token()
+		name, _ := token.(string)
+		var value json.RawMessage
+		if err := decoder.Decode(&value); err != nil || seen[name] {
+			return name, seen[name]
+		}
+		seen[name] = true
+	}
+	return "", false
+}
+
 func names[V any](known map[string]V) string {
 	var all []string
 	for name := range known {
@@ -92,39 +120,29 @@ func names[V any](known map[string]V) string {
 }
 
 func readField(name string, raw json.RawMessage, as kind) (any, error) {
+	wrong := problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The field %q must be %v.", name, as)}
 	var value any
-	wrong := func(must string) error {
-		return problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The field %q must be %s.", name, must)}
-	}
 	if err := json.Unmarshal(raw, &value); err != nil {
-		return nil, wrong("a JSON value")
+		return nil, wrong // a number that is too large
 	}
-	if value == nil {
-		return nil, nil
+	if value == nil || as == object {
+		return value, nil
 	}
-	switch as {
-	case text:
-		if _, ok := value.(string); !ok {
-			return nil, wrong("a string")
+	switch value.(type) {
+	case string:
+		if as == text || as == id {
+			return value, nil
 		}
-	case id:
-		switch value.(type) {
-		case string:
-		case float64: // has not all digits of the number
-			if !integer.Match(raw) {
-				return nil, wrong("a string or an integer")
-			}
+	case float64: // has not all digits of the number
+		if as == id && integer.Match(raw) {
 			return string(raw), nil
-		default:
-			return nil, wrong("a string or an integer")
 		}
-	case boolean:
-		if _, ok := value.(bool); !ok {
-			return nil, wrong("true or false")
+	case bool:
+		if as == boolean {
+			return value, nil
 		}
-	case object:
 	}
-	return value, nil
+	return nil, wrong
 }
 
 // query reads the query of the address. Parameters that are empty count as left out.

@@ -41,13 +41,6 @@ func notFound(what string) problem {
 	return problem{Status: http.StatusNotFound, Detail: "There is no such " + what + ", or the key may not see it. Check the id."}
 }
 
-func notAllowed(methods ...string) problem {
-	allowed := strings.Join(methods, ", ")
-	return problem{
-		Status: http.StatusMethodNotAllowed, Detail: "This path accepts only " + allowed + ".", header: http.Header{"Allow": {allowed}},
-	}
-}
-
 func unauthorized(detail string) problem {
 	return problem{Status: http.StatusUnauthorized, Detail: detail, header: http.Header{"Www-Authenticate": {`Bearer realm="walhook"`}}}
 }

@@ -55,7 +55,7 @@ func listWebhooks(r *request) (reply, error) {
 		 where w.id > $1 and ($2 = '' or w.url = $2) and ($3 = '' or w.event_type = $3)
 		   and ($4 = '' or w.assessment_id = $4)
 		 order by w.id limit $5`,
-		after, query.Get("url"), event, query.Get("assessment_id"), limit+1)
+		after, strings.TrimSpace(query.Get("url")), event, query.Get("assessment_id"), limit+1)
 	if err != nil {
 		return reply{}, fmt.Errorf("list webhooks: %w", err)
 	}
