@@ -107,3 +107,18 @@ func TestFilterByURL(t *testing.T) {
 		}
 	}
 }
+
+// A subscription that is repeated under another spelling of the same ids is the same one.
+func TestCreatedAgainUnderAnotherSpelling(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	key := s.key("'Zapier'")
+	testenv.Psql(t, s.store, `update walhook.attachment set column_types = '{"assessment": {"oid": 20, "modifier": -1}, "assessment_organization": {"oid": 20, "modifier": -1}}'`)
+	const body = `{"url": "https://example.com/", "event": "response.created", "assessment_id": "017", "organization_id": "042"}`
+	s.want(201, key, "POST", "/webhooks", body)
+	for _, again := range []string{body, strings.NewReplacer(`"017"`, "17", `"042"`, "42").Replace(body)} {
+		if got := s.want(200, key, "POST", "/webhooks", again).object(t); got["id"] != 1.0 || got["assessment_id"] != "17" || got["organization_id"] != "42" {
+			t.Errorf("%s creates %v", again, got)
+		}
+	}
+}

@@ -45,7 +45,7 @@ begin
      and w.event_type = lower(btrim(create_webhook.event_type))
      and w.assessment_id is not distinct from coalesce(walhook.column_id('assessment', create_webhook.assessment_id), create_webhook.assessment_id)
      and w.organization_id is not distinct from
-         coalesce(key.organization_id, walhook.column_id('organization', create_webhook.organization_id), create_webhook.organization_id)
+         coalesce(key.organization_id, walhook.organization_id(create_webhook.organization_id), create_webhook.organization_id)
    order by w.id limit 1;
   if not found then
     insert into walhook.webhook as w (url, event_type, assessment_id, organization_id, description, headers, ordered, secret)
