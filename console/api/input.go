@@ -71,7 +71,9 @@ func (r *request) fields(known map[string]kind, aliases map[string]string) (map[
 		return nil, badRequest("The body is not a JSON object: it is null.")
 	}
 	if name, twice := duplicate(r.body); twice {
-		return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The body has %q twice. Send it once.", name)}
+		return nil, problem{
+			Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The body has %q twice. Send it once.", name),
+		}
 	}
 	for sent, value := range raw {
 		name := sent

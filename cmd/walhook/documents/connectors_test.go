@@ -24,7 +24,8 @@ import (
 // finish lets the application record that a response is finished.
 func (s *platformSite) finish(id int) {
 	s.T.Helper()
-	if status, _, body := s.send("POST", fmt.Sprintf("%s/responses/%d", s.application, id), nil, nil); status != http.StatusNoContent {
+	status, _, body := s.send("POST", fmt.Sprintf("%s/responses/%d", s.application, id), nil, nil)
+	if status != http.StatusNoContent {
 		s.T.Fatalf("finish response %d: %d %v", id, status, body)
 	}
 }
@@ -101,7 +102,8 @@ func TestPowerAutomate(t *testing.T) {
 	}
 	document := readJSON(t, text)
 	compiler := jsonschema.NewCompiler()
-	for name, resource := range map[string]any{"connector.json": document, "swagger.json": readJSON(t, []byte(datamodel.OpenAPI2SchemaData))} {
+	swagger := readJSON(t, []byte(datamodel.OpenAPI2SchemaData))
+	for name, resource := range map[string]any{"connector.json": document, "swagger.json": swagger} {
 		if err := compiler.AddResource(name, resource); err != nil {
 			t.Fatal(err)
 		}
@@ -287,11 +289,14 @@ func TestMake(t *testing.T) {
 	}
 
 	status, _, values := call("Connection communication", map[string]any{"parameters": connection})
-	if label := evaluate(t, at[string](t, parts["Connection communication"], "response", "metadata", "value"), values); status != 200 || label != "Make" {
+	label := evaluate(t, at[string](t, parts["Connection communication"], "response", "metadata", "value"), values)
+	if status != 200 || label != "Make" {
 		t.Errorf("the connection is labelled %v: %d", label, status)
 	}
-	_, _, values = call("Connection communication", map[string]any{"parameters": map[string]any{"address": s.address, "apiKey": "whk_x"}})
-	if message := evaluate(t, at[string](t, parts["Base"], "response", "error", "message"), values); !strings.HasPrefix(fmt.Sprint(message), "[401] This is not an API key of walhook.") {
+	wrong := map[string]any{"address": s.address, "apiKey": "whk_x"}
+	_, _, values = call("Connection communication", map[string]any{"parameters": wrong})
+	message := evaluate(t, at[string](t, parts["Base"], "response", "error", "message"), values).(string)
+	if !strings.HasPrefix(message, "[401] This is not an API key of walhook.") {
 		t.Errorf("a wrong key: %v", message)
 	}
 
