@@ -26,7 +26,7 @@ const get = (path) => fetch(`${address}/api/v1${path}`, { headers: { 'X-API-Key'
 const finish = async (id) => assert.equal((await fetch(`${application}/responses/${id}`, { method: 'POST' })).status, 204)
 
 const eventually = async (what, check) => {
-  for (const end = Date.now() + 60_000; Date.now() < end; await setTimeout(50)) {
+  for (const end = Date.now() + 120_000; Date.now() < end; await setTimeout(100)) {
     const found = await check()
     if (found) return found
   }
