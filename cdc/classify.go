@@ -1,5 +1,7 @@
 package cdc
 
+import "slices"
+
 // EventSet is the set of events that one row change fires.
 type EventSet uint8
 
@@ -71,13 +73,17 @@ func firstSeen(row *Row) (*State, EventSet) {
 }
 
 // Missed returns the events that are missing from the recorded state of a row, and the row's new state. A
-// reconciliation fires them.
+// reconciliation fires them. Its stamps are Unchanged if no change of the row was missed.
 func Missed(prev *State, row Row) (State, EventSet) {
 	if prev == nil {
 		state, fired := firstSeen(&row)
 		return *state, fired
 	}
 	state, fired := follow(prev, &row)
+	omitted := func(s Stamp) bool { return s.Stored.Unchanged }
+	if !state.FinishedNow && !slices.ContainsFunc(row.Stamps, omitted) {
+		state.Stamp = row.storedStamp() // as in firstSeen: it was finished and reopened meanwhile
+	}
 	return *state, fired
 }
 

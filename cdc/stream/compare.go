@@ -138,6 +138,9 @@ func (c *comparison) reconcileDifferences(ctx context.Context, result *compariso
 	c.report("comparing the table with the recorded state")
 	differs := fmt.Sprintf("(r.flags & %[1]d) <> (s.flags & %[1]d) or s.flags & %[2]d <> 0 and s.stamp is not null and s.stamp is distinct from r.stamp",
 		cdc.RowFlags, cdc.FlagFinishedNow)
+	if !c.caughtUp { // they may have been finished and reopened: see cdc.Missed
+		differs += fmt.Sprintf(" or s.flags & %d = 0 and s.stamp is distinct from r.stamp", cdc.FlagFinishedNow)
+	}
 	if c.remap {
 		differs = "s.flags <> r.flags or s.stamp is distinct from r.stamp"
 	}
@@ -295,10 +298,10 @@ func (c *comparison) fetch(ctx context.Context) ([]difference, error) {
 		if d.recorded != nil && c.replaced && c.isDifferentResponse(d) {
 			d.recorded = nil
 		}
-		if d.recorded != nil && !c.remap && d.row.Finished == cdc.MarkUnset {
+		if d.recorded != nil && !c.remap && c.caughtUp && d.row.Finished == cdc.MarkUnset {
 			d.row.Stamps = make([]cdc.Stamp, len(stampRoles))
 			for i := range d.row.Stamps {
-				d.row.Stamps[i].Stored.Unchanged = true // nobody knows whether the response was finished with it
+				d.row.Stamps[i].Stored.Unchanged = true // the recorded one is that of the last finish
 			}
 		}
 		if d.recorded != nil && !c.remap {

@@ -309,6 +309,26 @@ func TestMissingColumnStopsTheStream(t *testing.T) {
 	s.Expect("/hook", "completed 1")
 }
 
+// A response that was finished and reopened in a gap finishes once afterwards, though its new stamp follows later.
+func TestReopenedInAGap(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema+"alter table respondent add state text")
+	s.With("FINISHED", "state=done", "FINISH_STAMP", "finished_at")
+	s.Exec("insert into respondent (id, assessment_id, started_at) values (1, 1, now())")
+	d := s.Run()
+	s.Hooks()
+	d.Stop()
+	s.DropSlot()
+	s.Exec("update respondent set state = 'done', finished_at = '2026-01-01'; update respondent set state = 'open'")
+	s.Start().Ready()
+	s.WaitStored()
+	s.Exec("update respondent set state = 'done' where id = 1")
+	s.Exec("update respondent set finished_at = '2026-01-02' where id = 1")
+	s.Expect("/hook", "completed 1")
+	s.Exec("update respondent set finished_at = '2026-01-03' where id = 1")
+	s.Expect("/hook", "completed 1", "changed 1")
+}
+
 func TestReconcileCommand(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t, harness.SampleSchema)
