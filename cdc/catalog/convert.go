@@ -139,11 +139,37 @@ const AssessmentColumns = "(assessment_id, external_id, organization_id, name)"
 func AssessmentConverter(
 	m cdc.Mapping, t *Table, storeEncoding string, copies bool,
 ) func([]byte, []cdc.Text) ([]byte, error) {
+	read := NewAssessmentReader(m, t)
+	return func(dst []byte, fields []cdc.Text) ([]byte, error) {
+		row, identified := read(fields)
+		if !identified {
+			return dst, nil
+		}
+		dst = AppendCopyField(dst, row.ID)
+		values := []cdc.Text{row.ExternalID, row.Organization, row.Name.DisplayName(storeEncoding)}
+		if copies {
+			values = append(values, row.CopiedFrom)
+		}
+		for _, value := range values {
+			dst = append(dst, '\t')
+			if value.Null {
+				dst = appendCopyNull(dst)
+			} else {
+				dst = AppendCopyField(dst, value.Value)
+			}
+		}
+		return dst, nil
+	}
+}
+
+// NewAssessmentReader returns a function that converts the fields of AssessmentColumns to the Row that the decoder would
+// return, and reports whether it has a key.
+func NewAssessmentReader(m cdc.Mapping, t *Table) func(fields []cdc.Text) (row cdc.Row, identified bool) {
 	at := map[string]int{}
 	for i, column := range m.AssessmentColumns() {
 		at[column] = i
 	}
-	return func(dst []byte, fields []cdc.Text) ([]byte, error) {
+	return func(fields []cdc.Text) (cdc.Row, bool) {
 		text := func(column string) cdc.Text {
 			if column == "" {
 				return cdc.Text{Null: true}
@@ -156,25 +182,10 @@ func AssessmentConverter(
 			return value
 		}
 		key := id(m.AssessmentID)
-		if key.Null {
-			return dst, nil
-		}
-		dst = AppendCopyField(dst, key.Value)
-		values := []cdc.Text{
-			text(m.ExternalID).Trimmed(), id(m.AssessmentOrganization), text(m.AssessmentName).DisplayName(storeEncoding),
-		}
-		if copies {
-			values = append(values, id(m.CopiedFrom).Trimmed())
-		}
-		for _, value := range values {
-			dst = append(dst, '\t')
-			if value.Null {
-				dst = appendCopyNull(dst)
-			} else {
-				dst = AppendCopyField(dst, value.Value)
-			}
-		}
-		return dst, nil
+		return cdc.Row{
+			ID: key.Value, ExternalID: text(m.ExternalID).Trimmed(), Organization: id(m.AssessmentOrganization),
+			Name: text(m.AssessmentName), CopiedFrom: id(m.CopiedFrom).Trimmed(),
+		}, !key.Null
 	}
 }
 

@@ -28,8 +28,8 @@ func (e *examiner) markerValues(ctx context.Context) {
 		return
 	}
 	defer catalog.CloseQuietly(source)
-	t, _, err := readSample(ctx, source, m, e.preflight.Respondent, valuesTime, func(int64, int64) {})
-	if err != nil {
+	t := newTally(m, e.preflight.Respondent)
+	if _, err := readSample(ctx, source, t, valuesTime, func(int64, int64) {}); err != nil {
 		e.cannotCheck(check, err)
 		return
 	}

@@ -55,7 +55,7 @@ func (e *examiner) stamps(ctx context.Context) {
 // judgeStamps says whether finish stamps tell one finish from the next, of so many responses that are finished, have a
 // stamp, and share the most frequent one. of begins the sentence.
 func judgeStamps(of string, finished, stamped, shared int64, columns []string) (level catalog.Level, found, remedy string) {
-	remedy = "set WALHOOK_FINISH_STAMP to a column that changes with each finish (detach and attach)"
+	remedy = "set WALHOOK_FINISH_STAMP to a column that changes with each finish (walhook attach --remap)"
 	column := strings.Join(columns, ", ")
 	switch {
 	case finished < minStamps:

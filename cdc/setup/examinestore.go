@@ -214,7 +214,7 @@ func (e *examiner) webhooks(ctx context.Context) {
 			where:   "w.organization_id is not null",
 			none:    "no webhook names an organization, and no organization column is mapped",
 			some:    "they name an organization, but no organization column is mapped, so they match nothing: webhooks ",
-			remedy: "set WALHOOK_RESPONDENT_ORGANIZATION or WALHOOK_ASSESSMENT_ORGANIZATION (detach and attach), " +
+			remedy: "set WALHOOK_RESPONDENT_ORGANIZATION or WALHOOK_ASSESSMENT_ORGANIZATION (walhook attach --remap), " +
 				"or set organization_id to NULL",
 		},
 		{
@@ -232,7 +232,7 @@ func (e *examiner) webhooks(ctx context.Context) {
 			where:   "w.event_type = 'response.changed'",
 			none:    "no webhook is for response.changed, which this finish stamp cannot tell",
 			some:    "they are for response.changed, which cannot be told as long as the finished marker stays set: webhooks ",
-			remedy:  "set WALHOOK_FINISH_STAMP to a column that changes with each finish (detach and attach)",
+			remedy:  "set WALHOOK_FINISH_STAMP to a column that changes with each finish (walhook attach --remap)",
 		},
 	} {
 		if !c.applies {

@@ -34,10 +34,14 @@ type PreviewConfig struct {
 
 // Preview is what a mapping makes of the rows that exist. Its JSON form is documented in docs/reference/preview.md.
 type Preview struct {
-	Table    string            `json:"table"`
-	Read     PreviewRead       `json:"read"`
-	Counts   PreviewCounts     `json:"counts"`
-	Markers  []PreviewMarker   `json:"markers"`
+	Table   string          `json:"table"`
+	Read    PreviewRead     `json:"read"`
+	Counts  PreviewCounts   `json:"counts"`
+	Markers []PreviewMarker `json:"markers"`
+
+	Assessments   PreviewAssessments   `json:"assessments"`
+	Organizations PreviewOrganizations `json:"organizations"`
+
 	Stamp    PreviewStamp      `json:"stamp"`
 	Odd      []PreviewOdd      `json:"odd"`
 	Examples []PreviewExample  `json:"examples"`
@@ -64,6 +68,23 @@ type PreviewCounts struct {
 
 // Responses returns how many rows are responses.
 func (c PreviewCounts) Responses() int64 { return c.CreatedOnly + c.Started + c.Finished }
+
+// PreviewAssessments counts the responses whose assessment lacks something. Everything but Table is 0 if there is none.
+type PreviewAssessments struct {
+	Table        string `json:"table"` // "" if none is mapped
+	Rows         int64  `json:"rows"`  // of the table, as far as they were read
+	Unknown      int64  `json:"unknown"`
+	NoExternalID int64  `json:"no_external_id"`
+	NoName       int64  `json:"no_name"`
+}
+
+// PreviewOrganizations counts the responses by where their organization comes from.
+type PreviewOrganizations struct {
+	Mapped       bool  `json:"mapped"`
+	Own          int64 `json:"own"`
+	OfAssessment int64 `json:"of_assessment"`
+	None         int64 `json:"none"`
+}
 
 // PreviewMarker shows the values of a marker's columns.
 type PreviewMarker struct {
@@ -112,6 +133,9 @@ type PreviewExample struct {
 	Kind    string        `json:"kind"` // a name of PreviewCounts
 	ID      string        `json:"id"`
 	Columns []PreviewCell `json:"columns"` // the mapped ones
+
+	Organization   *string `json:"organization"`    // nil: none
+	AssessmentName *string `json:"assessment_name"` // nil: none, or none is mapped
 }
 
 // PreviewCell is a value of an example.
@@ -155,7 +179,13 @@ func MakePreview(ctx context.Context, cfg PreviewConfig) (*Preview, error) {
 	if unreadable := slices.DeleteFunc(preflight.Refusals(), isAboutChanges); len(unreadable) > 0 {
 		return nil, &UnreadableError{unreadable}
 	}
-	t, read, err := readSample(ctx, source, cfg.Target.Mapping, preflight.Respondent, previewTime, cfg.Progress)
+	t := newTally(cfg.Target.Mapping, preflight.Respondent)
+	if preflight.Assessment != nil {
+		if t.assessments, err = readAssessments(ctx, cfg, preflight.Assessment); err != nil {
+			return nil, err
+		}
+	}
+	read, err := readSample(ctx, source, t, previewTime, cfg.Progress)
 	if err != nil {
 		return nil, err
 	}
@@ -166,23 +196,53 @@ func MakePreview(ctx context.Context, cfg PreviewConfig) (*Preview, error) {
 	return p, nil
 }
 
-// readSample reads a bounded number of rows for no longer than limit. The connection cannot be used afterwards.
-func readSample(
-	ctx context.Context, source *pgx.Conn, m cdc.Mapping, table *catalog.Table, limit time.Duration, progress func(rows, total int64),
-) (*tally, PreviewRead, error) {
-	if err := beginReading(ctx, source, limit); err != nil {
-		return nil, PreviewRead{}, err
-	}
-	columns := m.RespondentColumns()
-	sample, err := catalog.SampleSQL(ctx, source, table, columns, previewRows)
+// readAssessments reads a bounded number of assessments, on a connection of its own.
+func readAssessments(ctx context.Context, cfg PreviewConfig, table *catalog.Table) (map[string]cdc.Row, error) {
+	source, err := catalog.ConnectSource(ctx, cfg.SourceURL)
 	if err != nil {
-		return nil, PreviewRead{}, explainTimeout(err)
+		return nil, err
 	}
-	t := newTally(m, table)
+	defer catalog.CloseQuietly(source)
+	if err := beginReading(ctx, source, previewTime); err != nil {
+		return nil, err
+	}
+	m := cfg.Target.Mapping
+	statements, err := catalog.CopyOutSQL(ctx, source, m.AssessmentTable, m.AssessmentColumns())
+	if err != nil {
+		return nil, explainTimeout(err)
+	}
+	read, assessments := catalog.NewAssessmentReader(m, table), map[string]cdc.Row{}
+	err = catalog.ScanRows(ctx, source, m.AssessmentTable, m.AssessmentColumns(), statements, func(fields []cdc.Text) error {
+		if len(assessments) >= previewRows {
+			return errEnough
+		}
+		if row, identified := read(fields); identified {
+			row.Name = row.Name.DisplayName("UTF8")
+			assessments[row.ID] = row
+		}
+		return nil
+	}, func(int64) {})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, explainTimeout(err)
+	}
+	return assessments, nil
+}
+
+// readSample counts a bounded number of rows for no longer than limit. The connection cannot be used afterwards.
+func readSample(
+	ctx context.Context, source *pgx.Conn, t *tally, limit time.Duration, progress func(rows, total int64),
+) (PreviewRead, error) {
+	if err := beginReading(ctx, source, limit); err != nil {
+		return PreviewRead{}, err
+	}
+	sample, err := catalog.SampleSQL(ctx, source, t.table, t.columns, previewRows)
+	if err != nil {
+		return PreviewRead{}, explainTimeout(err)
+	}
 	read := PreviewRead{EstimatedRows: int64(sample.Rows), Method: sample.Method}
 	total := int64(min(sample.Rows, previewRows))
 	began := time.Now()
-	err = catalog.ScanRows(ctx, source, m.Respondent, columns, sample.Statements, func(fields []cdc.Text) error {
+	err = catalog.ScanRows(ctx, source, t.mapping.Respondent, t.columns, sample.Statements, func(fields []cdc.Text) error {
 		switch {
 		case sample.Method == catalog.SampleBeginning && t.rows >= previewRows, t.rows >= 2*previewRows:
 			read.Stopped = fmt.Sprintf("after %d rows", t.rows)
@@ -194,12 +254,12 @@ func readSample(
 		return t.add(fields)
 	}, func(rows int64) { progress(rows, total) })
 	if err != nil && !errors.Is(err, errEnough) {
-		return nil, PreviewRead{}, explainTimeout(err)
+		return PreviewRead{}, explainTimeout(err)
 	}
 	if read.Rows, read.Seconds = t.rows, time.Since(began).Seconds(); read.Method == catalog.SampleAll && read.Stopped == "" {
 		read.EstimatedRows = t.rows // which is exact
 	}
-	return t, read, nil
+	return read, nil
 }
 
 // explainTimeout says what to do if a timeout of beginReading has expired.

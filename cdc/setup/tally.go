@@ -42,8 +42,12 @@ type tally struct {
 	read     func([]cdc.Text) (cdc.Row, error)
 	backward *condition.Bound // finished before it was started; nil: both markers are not times
 
+	assessments map[string]cdc.Row // by id; nil: none are mapped
+
 	rows     int64
 	counts   map[string]int64
+	lacking  PreviewAssessments
+	sources  PreviewOrganizations
 	values   map[cdc.MarkerKind][]*valueCounts
 	stamps   map[string]int64 // of finished responses
 	odd      []PreviewOdd
@@ -114,8 +118,9 @@ func (t *tally) add(fields []cdc.Text) error {
 	if err := t.addOdd(fields, row, state); err != nil {
 		return err
 	}
+	organization, name := t.addAssessment(row, state)
 	if len(t.examples[kind]) < shownRows {
-		example := PreviewExample{Kind: kind, ID: shorten(row.ID)}
+		example := PreviewExample{Kind: kind, ID: shorten(row.ID), Organization: shown(organization), AssessmentName: shown(name)}
 		for i, column := range t.columns {
 			if column != t.mapping.ID {
 				example.Columns = append(example.Columns, PreviewCell{column, shown(fields[i])})
@@ -127,6 +132,36 @@ func (t *tally) add(fields []cdc.Text) error {
 		}
 	}
 	return nil
+}
+
+// addAssessment returns the organization of a row and its assessment's name, and counts what a response lacks.
+func (t *tally) addAssessment(row cdc.Row, state cdc.State) (organization, name cdc.Text) {
+	assessment, known := t.assessments[row.Assessment.Value]
+	if known = known && !row.Assessment.Null; !known {
+		null := cdc.Text{Null: true}
+		assessment = cdc.Row{ExternalID: null, Organization: null, Name: null}
+	}
+	own := !row.Organization.Null
+	if organization = assessment.Organization; own {
+		organization = row.Organization
+	}
+	if state.Excluded {
+		return organization, assessment.Name
+	}
+	count := func(n *int64, counts bool) {
+		if counts {
+			*n++
+		}
+	}
+	count(&t.sources.Own, own)
+	count(&t.sources.OfAssessment, !own && !organization.Null)
+	count(&t.sources.None, organization.Null)
+	if t.assessments != nil {
+		count(&t.lacking.Unknown, !known && !row.Assessment.Null)
+		count(&t.lacking.NoExternalID, known && assessment.ExternalID.Null)
+		count(&t.lacking.NoName, known && t.mapping.AssessmentName != "" && assessment.Name.Null)
+	}
+	return organization, assessment.Name
 }
 
 func kindOf(s cdc.State) string {
@@ -183,6 +218,11 @@ func (t *tally) preview() *Preview {
 	p := &Preview{
 		Counts: PreviewCounts{t.counts[kindNoResponse], t.counts[kindCreatedOnly], t.counts[kindStarted], t.counts[kindFinished]},
 		Stamp:  t.stamp(), Odd: append([]PreviewOdd{}, t.odd...), Examples: []PreviewExample{}, Next: t.next(),
+		Assessments: t.lacking, Organizations: t.sources,
+	}
+	p.Organizations.Mapped = t.mapping.Organization != "" || t.mapping.AssessmentOrganization != ""
+	if t.assessments != nil {
+		p.Assessments.Table, p.Assessments.Rows = t.mapping.AssessmentTable.Display(), int64(len(t.assessments))
 	}
 	slices.SortFunc(p.Odd, func(a, b PreviewOdd) int { return strings.Compare(a.What, b.What) })
 	for _, marker := range t.mapping.Markers() {

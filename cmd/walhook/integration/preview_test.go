@@ -101,6 +101,31 @@ func TestPreviewCountsWhatAttachRecords(t *testing.T) {
 	}
 }
 
+// preview shows where organizations and names of assessments come from, and how many responses have none.
+func TestPreviewOfAssessments(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema)
+	s.With("ASSESSMENT_TABLE", "public.assessment", "ASSESSMENT_NAME", "title", "ASSESSMENT_ORGANIZATION", "external_id", "RESPONDENT_ORGANIZATION", "organization_id")
+	if out, _, _ := s.Walhook("preview"); out != "Table public.respondent: it has no rows.\n" {
+		t.Errorf("of an empty table preview prints\n%s", out)
+	}
+	s.Exec(`insert into assessment values (3, ' ', 'EXT-3');
+		insert into respondent (id, assessment_id, organization_id) values (1, 1, 'own'), (2, 1, null), (3, 2, null), (4, 3, null), (5, 99, null), (6, null, 'x')`)
+	p := previewOf(s)
+	if want := (setup.PreviewAssessments{Table: "public.assessment", Rows: 3, Unknown: 1, NoExternalID: 1, NoName: 1}); p.Assessments != want {
+		t.Errorf("of the assessments: %+v", p.Assessments)
+	}
+	if want := (setup.PreviewOrganizations{Mapped: true, Own: 2, OfAssessment: 2, None: 2}); p.Organizations != want {
+		t.Errorf("of the organizations: %+v", p.Organizations)
+	}
+	out, _, _ := s.Walhook("preview")
+	for _, text := range []string{`1: assessment_id '1', organization_id 'own', started_at NULL, finished_at NULL, organization 'own', assessment's name 'one'`, "organization 'EXT-1'"} {
+		if !strings.Contains(out, text) {
+			t.Errorf("preview lacks %q:\n%s", text, out)
+		}
+	}
+}
+
 // A role that may only read the mapped columns can preview, without a store.
 func TestPreviewNeedsOnlySelect(t *testing.T) {
 	t.Parallel()

@@ -68,10 +68,10 @@ var kindNames = map[string]string{
 
 // oddNames say what is odd about rows.
 var oddNames = map[string]string{
-	"finished_before_started": "are finished before they were started",
-	"finished_not_started":    "are finished but not started: response.completed fires without response.started",
-	"no_assessment":           "have no assessment, so only webhooks for any assessment could match",
-	"stamp_without_finish":    "have a finish stamp but are not finished: they were reopened, or other writes set the stamp too",
+	"finished_before_started": "finished before started",
+	"finished_not_started":    "finished but not started: response.completed fires without response.started",
+	"no_assessment":           "without an assessment: only webhooks for any assessment could match",
+	"stamp_without_finish":    "with a finish stamp but not finished: reopened, or other writes set the stamp too",
 }
 
 type previewPrinter struct {
@@ -92,8 +92,12 @@ func (p *previewPrinter) table(rows [][]string) error {
 
 func (p *previewPrinter) print() error {
 	p.line("%s", p.source())
+	if p.preview.Read.Rows == 0 {
+		p.findings()
+		return nil
+	}
 	p.line("")
-	for _, print := range []func() error{p.counts, p.markers, p.stamp, p.odd, p.examples, p.next} {
+	for _, print := range []func() error{p.counts, p.markers, p.stamp, p.assessments, p.organizations, p.odd, p.examples, p.next} {
 		if err := print(); err != nil {
 			return err
 		}
@@ -115,6 +119,10 @@ func (p *previewPrinter) source() string {
 			"or an operator that is not PostgreSQL's own, which choosing pages at random would run", read.EstimatedRows, read.Rows)
 	case read.Stopped != "":
 		how = fmt.Sprintf("%d of about %d rows were read", read.Rows, read.EstimatedRows)
+	case read.Rows == 0:
+		how = "it has no rows"
+	case read.Rows == 1:
+		how = "its only row was read"
 	default:
 		how = fmt.Sprintf("all %d rows were read", read.Rows)
 	}
@@ -122,6 +130,14 @@ func (p *previewPrinter) source() string {
 		how += "; reading stopped " + read.Stopped
 	}
 	return fmt.Sprintf("Table %s: %s.", p.preview.Table, how)
+}
+
+// counted returns a number with its unit.
+func counted(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // of returns a share of the rows that were read.
@@ -181,7 +197,7 @@ func (p *previewPrinter) markers() error {
 			}
 			if column.OtherRows > 0 {
 				rows = append(rows, []string{
-					fmt.Sprintf("%d other values", column.OtherValues), fmt.Sprint(column.OtherRows),
+					counted(column.OtherValues, "other value", "other values"), fmt.Sprint(column.OtherRows),
 					verdict(column.OtherRows, column.OtherSet),
 				})
 			}
@@ -208,7 +224,11 @@ func (p *previewPrinter) stamp() error {
 		p.line("Finish stamp: none.")
 		return nil
 	}
-	p.line("Finish stamp %s, of %d finished responses:", strings.Join(s.Columns, ", "), s.Finished)
+	if s.Finished == 0 {
+		p.line("Finish stamp %s: no response is finished.", strings.Join(s.Columns, ", "))
+		return nil
+	}
+	p.line("Finish stamp %s, of %s:", strings.Join(s.Columns, ", "), counted(s.Finished, "finished response", "finished responses"))
 	err := p.table([][]string{
 		{"NULL", fmt.Sprint(s.Null)},
 		{"different stamps", fmt.Sprint(s.Distinct)},
@@ -221,6 +241,32 @@ func (p *previewPrinter) stamp() error {
 	return err
 }
 
+func (p *previewPrinter) assessments() error {
+	a := p.preview.Assessments
+	if a.Table == "" {
+		return nil
+	}
+	p.line("")
+	p.line("Assessments in %s, %s; of the responses:", a.Table, counted(a.Rows, "row", "rows"))
+	return p.table([][]string{
+		{"no such assessment", fmt.Sprint(a.Unknown)},
+		{"no external id, so only webhooks for their assessment match", fmt.Sprint(a.NoExternalID)},
+		{"no name in WALHOOK_ASSESSMENT_NAME", fmt.Sprint(a.NoName)},
+	})
+}
+
+func (p *previewPrinter) organizations() error {
+	o := p.preview.Organizations
+	if !o.Mapped {
+		return nil
+	}
+	p.line("")
+	p.line("Organization of the responses:")
+	return p.table([][]string{
+		{"their own", fmt.Sprint(o.Own)}, {"that of their assessment", fmt.Sprint(o.OfAssessment)}, {"none", fmt.Sprint(o.None)},
+	})
+}
+
 func (p *previewPrinter) odd() error {
 	if len(p.preview.Odd) == 0 {
 		return nil
@@ -228,7 +274,11 @@ func (p *previewPrinter) odd() error {
 	p.line("")
 	p.line("Odd rows:")
 	for _, odd := range p.preview.Odd {
-		p.line("  %d %s (such as %s)", odd.Rows, oddNames[odd.What], strings.Join(odd.IDs, ", "))
+		ids := strings.Join(odd.IDs, ", ")
+		if int64(len(odd.IDs)) < odd.Rows {
+			ids = "such as " + ids
+		}
+		p.line("  %d %s (%s)", odd.Rows, oddNames[odd.What], ids)
 	}
 	return nil
 }
@@ -243,6 +293,12 @@ func (p *previewPrinter) examples() error {
 		cells := make([]string, len(example.Columns))
 		for i, c := range example.Columns {
 			cells[i] = c.Column + " " + cell(c.Value)
+		}
+		if p.preview.Organizations.Mapped {
+			cells = append(cells, "organization "+cell(example.Organization))
+		}
+		if p.preview.Assessments.Table != "" && example.AssessmentName != nil {
+			cells = append(cells, "assessment's name "+cell(example.AssessmentName))
 		}
 		p.line("  %-12s  %s: %s", kindNames[example.Kind], example.ID, strings.Join(cells, ", "))
 	}
