@@ -61,7 +61,8 @@ func TestJSONIsDocumented(t *testing.T) {
 	}
 	d.Stop()
 	s.Exec("insert into respondent (id, assessment_id, started_at, finished_at) select g, 1, '2026-01-01', '2025-01-01' from generate_series(100, 120) g")
-	out, errOut, _ = s.With("FINISH_STAMP", "assessment_id").Walhook("preview", "--json")
+	out, errOut, _ = s.With("FINISH_STAMP", "assessment_id", "ASSESSMENT_TABLE", "public.assessment", "ASSESSMENT_NAME", "title", "ASSESSMENT_ORGANIZATION", "title").
+		Walhook("preview", "--json")
 	if diff := cmp.Diff(documentedFields(harness.TextsOf(t, "../../../docs/reference/preview.md")[""]), harness.Fields(t, out)); diff != "" {
 		t.Errorf("docs/reference/preview.md (-) and preview --json (+):\n%s\n%s%s", diff, out, errOut)
 	}
