@@ -169,7 +169,7 @@ func TestPreviewNeedsOnlySelect(t *testing.T) {
 	out, errOut, status := s.Walhook("preview")
 	for _, text := range []string{
 		"Table public.respondent: all 4 rows were read.\n", "  finished      2  50.0 %\n", "WALHOOK_STARTED=started_at, values of started_at (timestamp with time zone) of the responses:\n",
-		"  NULL                      2  not set\n", "  1 are finished before they were started (such as 3)\n",
+		"  NULL                      2  not set\n", "  1 finished before started (3)\n",
 		"  created only  1: assessment_id '17', started_at NULL, finished_at NULL\n",
 	} {
 		if !strings.Contains(out, text) {
