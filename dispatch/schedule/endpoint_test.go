@@ -1,6 +1,8 @@
 package schedule
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -283,5 +285,117 @@ func TestNoAttemptStarts(t *testing.T) {
 	c.unrecorded = unrecordedLimit
 	if n := c.offer(1); n != 0 {
 		t.Errorf("%d attempts started while too much is unrecorded", n)
+	}
+}
+
+// Tests go first, then retries, then manual redeliveries; never-tried deliveries alternate with all of these. At a
+// failing endpoint they come last, and while it is not to be probed, only tests and retries are attempted.
+func TestPickOrder(t *testing.T) {
+	t.Parallel()
+	names := map[int64]string{1: "fresh 1", 2: "manual 1", 3: "retry 1", 4: "test", 5: "fresh 2", 6: "manual 2", 7: "retry 2"}
+	for _, tt := range []struct {
+		name              string
+		failures, retried int
+		want              []string
+	}{
+		{"healthy", 0, 0, []string{"test", "fresh 1", "retry 1", "fresh 2", "retry 2", "manual 1", "manual 2"}},
+		{"failing", FailingAfter, 0, []string{"test", "retry 1", "retry 2", "manual 1", "manual 2", "fresh 1", "fresh 2"}},
+		{"failing and busy with retries", FailingAfter, 8, []string{"test", "retry 1", "retry 2"}},
+	} {
+		c := newClocked(t, edited(1, 10, 1))
+		c.e.failures, c.e.retrying, c.e.lastAttempt = tt.failures, tt.retried, c.now
+		for id := range int64(len(names)) {
+			d := &Delivery{ID: id + 1}
+			switch name := names[d.ID]; {
+			case name == "test":
+				d.Kind = KindTest
+			case strings.HasPrefix(name, "manual"):
+				d.Kind = KindManual
+			case strings.HasPrefix(name, "retry"):
+				d.Attempts = 1
+			}
+			c.e.makeReady(d)
+		}
+		var got []string
+		for d := c.e.pick(c.now, 8); d != nil; d = c.e.pick(c.now, 8) {
+			got = append(got, names[d.ID])
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: picked in the order %q", tt.name, got)
+		}
+	}
+}
+
+// A webhook is blocked until its last locked result is recorded.
+func TestLastLockedResultUnblocks(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	c.e.lockedResults = map[int64]int{1: 3}
+	for left := 2; left >= 0; left-- {
+		if last := c.e.lockedResultRecorded(1); last != (left == 0) || c.e.blocked(c.webhooks.ByID[1]) != (left > 0) {
+			t.Errorf("with %d locked results left, the last was recorded: %t", left, last)
+		}
+	}
+}
+
+// Only enabled webhooks that keep the order have to be asked for earlier deliveries.
+func TestOrderedWebhooks(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1), edited(2, 10, 1), edited(3, 10, 1), edited(4, 10, 1))
+	for id, h := range c.webhooks.ByID {
+		h.Ordered, h.Enabled = id != 2, id != 3
+	}
+	if ids := slices.Sorted(slices.Values(c.e.ordered())); !slices.Equal(ids, []int64{1, 4}) {
+		t.Errorf("webhooks %v keep the order", ids)
+	}
+}
+
+// Once stopped, no attempt starts.
+func TestStoppedScheduleStartsNothing(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	c.Stop()
+	if n := c.offer(2); n != 0 {
+		t.Errorf("%d attempts started after the stop", n)
+	}
+}
+
+// A webhook without a failed attempt does not fail, whether it has had other attempts or none.
+func TestFailingNeedsAFailure(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(1_800_000_000, 0)
+	var none *latestAttempts
+	for name, tt := range map[string]struct {
+		of   *latestAttempts
+		want bool
+	}{
+		"no attempt":                       {none, false},
+		"none that has ended":              {&latestAttempts{}, false},
+		"a success":                        {&latestAttempts{succeeded: at}, false},
+		"a failure":                        {&latestAttempts{failed: at}, true},
+		"a failure, then a success":        {&latestAttempts{failed: at, succeeded: at.Add(1)}, false},
+		"a success, then a failure":        {&latestAttempts{failed: at.Add(1), succeeded: at}, true},
+		"both, which began simultaneously": {&latestAttempts{failed: at, succeeded: at}, true},
+	} {
+		if got := tt.of.failing(); got != tt.want {
+			t.Errorf("%s: failing: %t", name, got)
+		}
+	}
+}
+
+// If memory does not match the store, the endpoint is loaded soon, and webhooks are refreshed before.
+func TestMismatchIsLoadedLater(t *testing.T) {
+	t.Parallel()
+	c := newClocked(t, edited(1, 10, 1))
+	armed := time.Duration(-1)
+	c.actions.Arm = func(_ *Endpoint, after time.Duration) { armed = after }
+	c.e.state = loading
+	if c.awaitRefresh(c.e); c.e.state != deferred || armed != time.Second {
+		t.Errorf("in state %d the next load is due after %s", c.e.state, armed)
+	}
+	select {
+	case <-c.RefreshWanted:
+	default:
+		t.Error("no refresh is requested")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,12 +38,12 @@ type chaos struct {
 	done          map[string]int // faults, by name
 	checked       struct{ ledger, delivery int64 }
 	sent, again   int // requests, and how many of them were repeats
+	evident       int // responses about which a failure has shown what is known
 }
 
 // Whatever is killed, disconnected or stalled at any instant, each event is queued once for each webhook and arrives at
-// least once with the same webhook-id, and ordered deliveries arrive in order. To run it for a long time:
-//
-//	go test ./cmd/walhook/chaos -run TestChaos -chaos.rounds 500 -timeout 2h -v
+// least once with the same webhook-id, and ordered deliveries arrive in order. CONTRIBUTING.md says how to run it for a
+// long time.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	seed := *chaosSeed
@@ -85,7 +86,7 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	testenv.Exec(t, c.DB, "create role keeper superuser login")
 	testenv.Exec(t, c.Store, "create role keeper superuser login")
 	c.With("DATABASE_URL", harness.UserOf(t, strings.Replace(c.DB, direct(c.DB), c.toSource.Addr(), 1), "keeper"),
-		"STORE_URL", harness.UserOf(t, strings.Replace(c.Store, direct(c.Store), c.toStore.Addr(), 1), "keeper"), "DISABLE_AFTER", "30s")
+		"STORE_URL", harness.UserOf(t, strings.Replace(c.Store, direct(c.Store), c.toStore.Addr(), 1), "keeper"), "DISABLE_AFTER", "30s", "MAX_ATTEMPTS", "1000")
 	c.Attach()
 	for i := range c.daemons {
 		c.daemons[i] = c.startOne().Ready()
@@ -93,9 +94,14 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	c.Hooks()
 	c.Hook("/loose", "completed", "ordered", "false")
 	c.Hook("/loose", "changed", "ordered", "false")
+	c.Hook("/gone", "created", "assessment_id", "null") // disabled again and again, so the ledger ignores it
+	c.Receiver.Respond("/gone", gone)
 	c.Receiver.Respond("/hook", c.moody(rand.New(rand.NewPCG(seed, 2<<32))))
 	return c
 }
+
+// gone answers that the receiver no longer exists.
+var gone = testenv.Always(testenv.Reply{Status: 410})
 
 // moody answers like a receiver on a bad day, at random. The receiver calls it from many goroutines.
 func (c *chaos) moody(r *rand.Rand) func(testenv.Request) testenv.Reply {
@@ -129,7 +135,7 @@ func (c *chaos) moody(r *rand.Rand) func(testenv.Request) testenv.Reply {
 		case n < 200:
 			return testenv.Reply{Delay: time.Duration(n) * 100 * time.Microsecond}
 		}
-		return testenv.Reply{}
+		return testenv.Reply{Status: []int{200, 201, 202, 204}[n%4]}
 	}
 }
 
@@ -139,7 +145,7 @@ func (c *chaos) instant() { time.Sleep(time.Duration(c.rand.IntN(600)) * time.Mi
 // fault causes one kind of failure, and does what people then do about it.
 func (c *chaos) fault() string {
 	one := c.rand.IntN(2)
-	switch c.rand.IntN(16) {
+	switch c.rand.IntN(17) {
 	case 0, 1:
 		c.restart(one)
 		return "a daemon killed"
@@ -193,6 +199,9 @@ func (c *chaos) fault() string {
 		signal(c.daemons[one], syscall.SIGCONT)
 		return "a daemon frozen"
 	case 14:
+		c.upgrade()
+		return "store upgraded"
+	case 15:
 		wire := c.wire()
 		wire.Cut()
 		c.instant()
@@ -207,7 +216,7 @@ func (c *chaos) fault() string {
 	}
 }
 
-// startOne starts a daemon with its own limits, backoff and retention.
+// startOne starts a daemon of its own version, with its own limits, backoff and retention.
 func (c *chaos) startOne() *harness.Daemon {
 	c.T.Helper()
 	one := *c.Site
@@ -218,7 +227,26 @@ func (c *chaos) startOne() *harness.Daemon {
 		"RETRY_BASE", either("50ms", "100ms"), "RETRY_CAP", either("400ms", "1s"),
 		"RETENTION", either("0", "24h", "90d"), "MAX_SLOT_LAG", either("0", "1TB"),
 	)
+	one.Extra = append(slices.Clone(c.Extra), releaseVariable+"="+either("1.0.0", "1.1.0", ""))
 	return one.Start()
+}
+
+// upgrade does what a newer walhook does that upgrades the store: the running daemons must end by themselves. Then the
+// older version is restored.
+func (c *chaos) upgrade() {
+	c.T.Helper()
+	testenv.Exec(c.T, c.Store, "update walhook.schema_version set version = version + 1")
+	if c.rand.IntN(2) == 0 {
+		c.instant()
+		c.restart(0) // one that starts beside the newer schema ends as well
+	}
+	for _, d := range c.daemons {
+		if status := d.Wait(); status != 1 {
+			c.T.Errorf("a daemon whose store was upgraded exited with status %d", status)
+		}
+	}
+	testenv.Exec(c.T, c.Store, "update walhook.schema_version set version = version - 1")
+	c.daemons[0], c.daemons[1] = c.startOne(), c.startOne()
 }
 
 // stopInTime stops a daemon with SIGTERM. Whatever hangs, that takes at most one attempt plus ten seconds.

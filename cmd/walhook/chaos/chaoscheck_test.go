@@ -30,9 +30,13 @@ func (c *chaos) compare() {
 	})
 }
 
-// settle waits until everything committed has been queued, and all deliveries have ended.
+// settle waits until everything committed has been queued, and all deliveries have ended. Meanwhile no receiver is gone,
+// because deliveries of a disabled webhook stay pending.
 func (c *chaos) settle() {
 	c.T.Helper()
+	c.Receiver.Respond("/gone", nil)
+	defer c.Receiver.Respond("/gone", gone)
+	testenv.Exec(c.T, c.Store, "update walhook.webhook set enabled = true where assessment_id is null")
 	c.Fences++
 	statement, id := c.Sentinel(c.Fences)
 	c.Exec(statement)
@@ -82,10 +86,34 @@ func (c *chaos) compareLog() {
 	for response := range merged(want, got) {
 		// Deliveries of the same event to several webhooks are not ordered.
 		if w, g := byEventThenHook(want[response]), byEventThenHook(got[response]); !slices.Equal(w, g) {
-			c.T.Errorf("response %s\n should have fired %v\n the log has       %v\n row: %s", response, w, g,
-				testenv.Psql(c.T, c.DB, "select * from respondent where id = "+response))
+			c.T.Errorf("response %s\n should have fired %v\n the log has       %v%s", response, w, g, c.evidence(response))
 		}
 	}
+}
+
+// evidence returns what source and store have about a response, for the first few that are asked for.
+func (c *chaos) evidence(response string) string {
+	c.T.Helper()
+	if c.evident++; c.evident > 5 {
+		return ""
+	}
+	var b strings.Builder
+	for _, of := range []struct{ what, url, query string }{
+		{"its row", c.DB, "select * from respondent where id = $1"},
+		{"the ledger (number, event)", c.DB, "select seq, event from ledger where response_id = $1 order by seq"},
+		{"its state", c.Store, "select * from walhook.response_state where response_id = '$1'"},
+		{"the queue", c.Store, "select * from walhook.queue where response_id = '$1' order by delivery_id"},
+		{"the log", c.Store, `select delivery_id, webhook_id, happened_at, delivered_at, event_type, status, attempts, message_id, recovered, error
+			from walhook.delivery_log where response_id = '$1' order by delivery_id`},
+		{"incidents", c.Store, "select at, kind, detail from walhook.incident order by at desc limit 5"},
+	} {
+		out, err := testenv.TryPsql(c.T, of.url, strings.ReplaceAll(of.query, "$1", response))
+		if err != nil {
+			out = err.Error() + " " + out
+		}
+		fmt.Fprintf(&b, "\n %s:\n  %s", of.what, strings.ReplaceAll(out, "\n", "\n  "))
+	}
+	return b.String()
 }
 
 // byEventThenHook sorts adjacent deliveries of the same event by webhook.
@@ -120,7 +148,9 @@ func (c *chaos) compareReceiver() {
 	bodies := map[string]string{}     // by webhook-id
 	arrivals := map[string][]string{} // webhook-ids in order of first arrival at the ordered path, by response
 	for _, r := range c.Receiver.Requests() {
-		c.sent++
+		if c.sent++; r.Path == "/gone" {
+			continue
+		}
 		id := r.Header.Get("Webhook-Id")
 		match := harness.EventOf.FindStringSubmatch(r.Body)
 		if match == nil {
@@ -148,7 +178,7 @@ func (c *chaos) compareReceiver() {
 			continue
 		}
 		if !came {
-			c.T.Errorf("delivery %d (%s of response %s) never arrived, but the log says %s", d.id, d.event, d.response, d.status)
+			c.T.Errorf("delivery %d (%s of response %s) never arrived, but the log says %s%s", d.id, d.event, d.response, d.status, c.evidence(d.response))
 			continue
 		}
 		delete(bodies, d.message)
@@ -165,7 +195,7 @@ func (c *chaos) compareReceiver() {
 	for response, want := range logged {
 		got := slices.DeleteFunc(arrivals[response], func(id string) bool { return asked[id] && !slices.Contains(want, id) })
 		if !slices.Equal(got, want) {
-			c.T.Errorf("response %s: deliveries first arrived in the order %v, not %v", response, got, want)
+			c.T.Errorf("response %s: deliveries first arrived in the order %v, not %v%s", response, got, want, c.evidence(response))
 		}
 	}
 }
@@ -186,7 +216,7 @@ func (c *chaos) deliveries() []chaosDelivery {
 	defer conn.Close(ctx)
 	rows, err := conn.Query(ctx, `select l.delivery_id, l.webhook_id::text, l.response_id, replace(l.event_type, 'response.', ''), l.status,
 			l.message_id, l.recovered, w.ordered, l.test or l.redelivery_of is not null
-		from walhook.delivery_log l join walhook.webhook w on w.id = l.webhook_id where l.delivery_id > $1 order by l.delivery_id`, c.checked.delivery)
+		from walhook.delivery_log l join walhook.webhook w on w.id = l.webhook_id and w.assessment_id = '1' where l.delivery_id > $1 order by l.delivery_id`, c.checked.delivery)
 	if err != nil {
 		c.T.Fatal(err)
 	}
@@ -199,6 +229,19 @@ func (c *chaos) deliveries() []chaosDelivery {
 	return all
 }
 
+// pendingHasItsReason checks that a delivery to a receiver that does not listen is pending, and says so.
+func (c *chaos) pendingHasItsReason() {
+	c.T.Helper()
+	id := testenv.Value[int64](c.T, c.Store, "insert into walhook.webhook (assessment_id, url, event_type) values ('1', $1, 'response.created') returning id",
+		"http://"+harness.ClosedPort(c.T)+"/hook")
+	c.Exec("insert into respondent (id) values (-1000001)")
+	testenv.Eventually(c.T, harness.Patience, "the reason why it is pending", func() (bool, string) {
+		got := testenv.Psql(c.T, c.Store, fmt.Sprintf("select waits_for, error from walhook.pending where webhook_id = %d", id))
+		return strings.Contains(got, "backing off") && strings.Contains(got, "refused"), got
+	})
+	testenv.Exec(c.T, c.Store, "delete from walhook.webhook where id = $1", id)
+}
+
 // leaveNothing checks what must be true once everything is quiet: no webhook that answered is disabled or in trouble,
 // and no table has leftover rows. Then it stops the daemons and detaches, which must leave nothing behind.
 func (c *chaos) leaveNothing() {
@@ -206,7 +249,8 @@ func (c *chaos) leaveNothing() {
 	if got := testenv.Psql(c.T, c.Store, "select id, disabled_reason from walhook.webhook where assessment_id = '1' and not enabled"); got != "" {
 		c.T.Errorf("webhooks with a working receiver are disabled: %s", got)
 	}
-	testenv.Exec(c.T, c.Store, "delete from walhook.webhook where assessment_id <> '1'")
+	testenv.Exec(c.T, c.Store, "delete from walhook.webhook where assessment_id is distinct from '1'")
+	c.pendingHasItsReason()
 	c.Receiver.Respond("/hook", nil)
 	c.Exec("insert into respondent (id, started_at, finished_at) values (-1000000, now(), now())")
 	c.Exec("update respondent set finished_at = now() + interval '1 day' where id = -1000000")
@@ -214,9 +258,10 @@ func (c *chaos) leaveNothing() {
 	for what, query := range map[string]string{
 		"pending deliveries": "select count(*) from walhook.queue",
 		"webhooks in trouble, though their last attempt succeeded": "select count(*) from walhook.webhook_trouble",
-		"endpoints in trouble": "select count(*) from walhook.endpoint_health where failures > 0",
-		"webhooks on the move": "select count(*) from walhook.webhook_move",
-		"other daemons":        "select count(*) - 2 from walhook.daemon",
+		"endpoints in trouble":             "select count(*) from walhook.endpoint_health where failures > 0",
+		"webhooks on the move":             "select count(*) from walhook.webhook_move",
+		"rows that the log could not take": "select count(*) from walhook.log_overflow",
+		"other daemons":                    "select count(*) - 2 from walhook.daemon",
 	} {
 		testenv.Eventually(c.T, harness.Patience, "no "+what, func() (bool, string) {
 			n := testenv.Value[int64](c.T, c.Store, query)

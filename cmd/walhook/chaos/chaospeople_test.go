@@ -132,6 +132,7 @@ var administration = map[string]func(context.Context, *chaosPerson) error{
 	"time zone":        statement("update walhook.settings set time_zone = case time_zone when 'UTC' then 'Europe/Berlin' else 'UTC' end"),
 	"move": statement(`update walhook.webhook set url = case when url like '%?moved' then replace(url, '?moved', '') else url || '?moved' end
 		where assessment_id = '1' and url like '%/hook%'`),
+	"enable":  statement("update walhook.webhook set enabled = true where assessment_id is null"),
 	"explain": statement("select * from walhook.explain('1'); select count(*) from walhook.pending"),
 }
 

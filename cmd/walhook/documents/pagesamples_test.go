@@ -2,6 +2,9 @@ package documents
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"net/url"
@@ -24,16 +27,29 @@ import (
 
 const requestPage = "../../../docs/reference/request.md"
 
-// The recipe that computes a signature prints the one that the page shows.
+// The request that the page shows has the signature of the recipe's secret, and the recipe prints it.
 func TestPagesShowASignature(t *testing.T) {
 	t.Parallel()
-	testenv.Program(t, "openssl")
-	text := harness.TextsOf(t, requestPage)
+	text, recipe := harness.TextsOf(t, requestPage), openPage(t, requestPage).script()
 	shown := regexp.MustCompile(`(?m)^    webhook-signature: (v1,\S+)$`).FindStringSubmatch(text[""])
 	if shown == nil {
 		t.Fatal("the page shows no signature")
 	}
-	out, err := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", openPage(t, requestPage).script()).CombinedOutput()
+	given := map[string]string{}
+	for _, assignment := range regexp.MustCompile(`(?m)^(\w+)='?([^'$\n]+)'?$`).FindAllStringSubmatch(recipe, -1) {
+		given[assignment[1]] = assignment[2]
+	}
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(given["secret"], "whsec_"))
+	if err != nil || len(key) == 0 {
+		t.Fatalf("the recipe's secret is %q: %v", given["secret"], err)
+	}
+	mac := hmac.New(sha256.New, key)
+	fmt.Fprintf(mac, "%s.%s.%s", given["id"], given["timestamp"], given["body"])
+	if want := "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil)); shown[1] != want {
+		t.Errorf("the page shows the signature %s instead of %s", shown[1], want)
+	}
+	testenv.Program(t, "openssl")
+	out, err := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", recipe).CombinedOutput()
 	if got := strings.TrimSpace(string(out)); err != nil || got != shown[1] {
 		t.Errorf("the recipe prints %s instead of %s: %v", got, shown[1], err)
 	}
