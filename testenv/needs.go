@@ -3,6 +3,7 @@ package testenv
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"walhook/testenv/pgserver"
@@ -27,6 +28,12 @@ func PsqlProgram(t testing.TB) string {
 		missing(t, "psql")
 	}
 	return path
+}
+
+// PathWithPsql returns an assignment of PATH that includes the folder of psql, for scripts that run it.
+func PathWithPsql(t testing.TB) string {
+	t.Helper()
+	return "PATH=" + os.Getenv("PATH") + string(os.PathListSeparator) + filepath.Dir(PsqlProgram(t))
 }
 
 // NeedsVersion skips a test of a feature that the server's version of PostgreSQL does not have.

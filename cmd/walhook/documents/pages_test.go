@@ -128,7 +128,7 @@ trap 'for job in $(jobs -p); do kill "$job" || true; done' EXIT
 // must occur in the script. It returns the script's output.
 func walk(t *testing.T, server *pgserver.Server, dir, script string, replace [][2]string, env ...string) string {
 	t.Helper()
-	testenv.PsqlProgram(t)
+	path := testenv.PathWithPsql(t)
 	for _, r := range replace {
 		if !strings.Contains(script, r[0]) {
 			t.Fatalf("the commands no longer contain %q", r[0])
@@ -144,7 +144,7 @@ func walk(t *testing.T, server *pgserver.Server, dir, script string, replace [][
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", walkPrelude+script)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "WALHOOK_TEST_EXEC=1", "PGHOST="+at.Hostname(), "PGPORT="+at.Port(), "PGUSER="+at.User.Username(), "PGPASSWORD="+password, "PGDATABASE=app")
+	cmd.Env = append(os.Environ(), "WALHOOK_TEST_EXEC=1", path, "PGHOST="+at.Hostname(), "PGPORT="+at.Port(), "PGUSER="+at.User.Username(), "PGPASSWORD="+password, "PGDATABASE=app")
 	cmd.Env = append(cmd.Env, env...)
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()

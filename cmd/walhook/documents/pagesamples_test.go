@@ -191,7 +191,7 @@ func likenessOf(text string) string {
 // The commands in the samples, run in order on one installation, print what the page shows.
 func TestPagesShowWhatCommandsPrint(t *testing.T) {
 	t.Parallel()
-	testenv.PsqlProgram(t)
+	path := testenv.PathWithPsql(t)
 	server, receiver := testenv.NewServer(t, nil), testenv.NewReceiver(t)
 	testenv.Exec(t, server.URL("postgres"), "create database app")
 	testenv.Exec(t, server.URL("app"), `create table respondent (id bigint generated always as identity primary key, assessment_id bigint not null,
@@ -212,7 +212,7 @@ func TestPagesShowWhatCommandsPrint(t *testing.T) {
 		defer cancel()
 		cmd := exec.CommandContext(ctx, "bash", "-c", here.Replace(command))
 		cmd.Dir, cmd.WaitDelay = dir, 5*time.Second
-		cmd.Env = append(s.Command().Env, "PATH="+dir+":"+os.Getenv("PATH"), "PGHOST="+at.Hostname(), "PGPORT="+at.Port(), "PGUSER="+at.User.Username(), "PGDATABASE=app")
+		cmd.Env = append(s.Command().Env, "PATH="+dir+":"+strings.TrimPrefix(path, "PATH="), "PGHOST="+at.Hostname(), "PGPORT="+at.Port(), "PGUSER="+at.User.Username(), "PGDATABASE=app")
 		out, _ := cmd.CombinedOutput() // doctor and status may exit with 1
 		return asShown.Replace(string(out))
 	}

@@ -56,7 +56,7 @@ func TestRunbook(t *testing.T) {
 		}
 	}
 
-	testenv.PsqlProgram(t)
+	path := testenv.PathWithPsql(t)
 	s := harness.NewSite(t, harness.SampleSchema).With("LISTEN", harness.FreePort(t))
 	d := s.Run()
 	s.Hooks()
@@ -78,7 +78,7 @@ func TestRunbook(t *testing.T) {
 	cmd := exec.CommandContext(ctx, "bash", "-c", walkPrelude+strings.ReplaceAll(script.String(), "127.0.0.1:9464", s.Env["LISTEN"]))
 	cmd.Dir = dir
 	password, _ := at.User.Password()
-	cmd.Env = append(s.Command().Env, "PGHOST="+at.Hostname(), "PGPORT="+at.Port(), "PGUSER="+at.User.Username(), "PGPASSWORD="+password,
+	cmd.Env = append(s.Command().Env, path, "PGHOST="+at.Hostname(), "PGPORT="+at.Port(), "PGUSER="+at.User.Username(), "PGPASSWORD="+password,
 		"PGDATABASE="+strings.Trim(at.Path, "/"))
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()

@@ -33,7 +33,7 @@ func TestUpgradePage(t *testing.T) {
 			script.WriteString(block)
 		}
 	}
-	testenv.PsqlProgram(t)
+	path := testenv.PathWithPsql(t)
 	const here = "# now upgrade the server\n"
 	if strings.Count(script.String(), here) != 1 {
 		t.Fatalf("docs/how-to/upgrade.md does not mark the server's upgrade:\n%s", script.String())
@@ -55,7 +55,7 @@ func TestUpgradePage(t *testing.T) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", walkPrelude+"psql() { command psql -X -A -t \"$@\" \"$WALHOOK_DATABASE_URL\"; }\n./walhook run & daemon=$!\n"+strings.ReplaceAll(wait+adapted, "127.0.0.1:9464", s.Env["LISTEN"])+"\nkill $daemon; wait $daemon")
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "WALHOOK_TEST_EXEC=1", "owner="+owner)
+	cmd.Env = append(os.Environ(), "WALHOOK_TEST_EXEC=1", path, "owner="+owner)
 	for name, value := range s.Env {
 		cmd.Env = append(cmd.Env, "WALHOOK_"+name+"="+value)
 	}
