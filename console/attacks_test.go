@@ -414,7 +414,7 @@ func TestOverview(t *testing.T) {
 		insert into walhook.incident_log (kind, detail) values ('slot_lost', 'the slot is gone');
 		insert into walhook.log (delivery_id, webhook_id, ordinal, committed_at, finished_at, attempts, event_type, kind, succeeded, response_id)
 		select nextval('walhook.delivery_id'), 1, g, now(), now(), 1, 3, 0, g % 4 <> 0, g::text from generate_series(1, 1000) g`)
-	b.get("/").want(t, http.StatusOK, "https://hunter2.example.com", "7 failed in a row", "2 hours", "connection refused", "slot_lost", "the slot is gone",
+	b.get("/").want(t, http.StatusOK, "https://hunter2.example.com", "7 failed in a row", "2 hours", "connection refused", "Slot lost", "the slot is gone",
 		"1,000 deliveries", "250 failed", `<svg class="graph"`).lacks(t, "hunter3", "/secret")
 	req, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/overview/live", nil)
 	if err != nil {

@@ -39,13 +39,19 @@ func (d day) Failures() string { return d.total(func(h dayHour) int64 { return h
 // Empty reports a day without deliveries.
 func (d day) Empty() bool { return d.total(func(h dayHour) int64 { return h.Deliveries }) == "0" }
 
-// Graph draws a bar for each hour, with its failures at the foot. The page stretches it to its width.
-func (d day) Graph() template.HTML {
-	const width, height, step = 720, 120, 30
-	most := int64(1)
+// Most is the number of deliveries in the busiest hour: the height of the graph.
+func (d day) Most() int64 {
+	most := int64(0)
 	for _, h := range d.hours {
 		most = max(most, h.Deliveries)
 	}
+	return most
+}
+
+// Graph draws a bar for each hour, with its failures at the foot. The page stretches it to its width.
+func (d day) Graph() template.HTML {
+	const width, height, step = 720, 120, 30
+	most := max(d.Most(), 1)
 	scaled := func(n int64) int64 {
 		if n == 0 {
 			return 0

@@ -33,6 +33,7 @@ func (s *Server) deliveryRoutes() []route {
 		{"GET", "/deliveries/{id}", s.delivery},
 		{"GET", "/deliveries/{id}/live", s.deliveryLive},
 		{"POST", "/deliveries/{id}/redeliver", s.redeliver},
+		{"POST", "/deliveries/{id}/reveal", s.revealDelivery},
 		{"GET", "/responses", s.findResponse},
 		{"GET", "/responses/{id}", s.response},
 	}

@@ -33,6 +33,8 @@ type deliveryData struct {
 	Waits       *string // what a pending delivery waits for
 	CommittedAt time.Time
 	Headers     []header
+	Own         []header // of the webhook, as it is now; for administrators
+	URL         string   // "": URL and values of Own are hidden
 	Body        string
 	Attempts    []attemptRow
 	Redelivered []int64 // deliveries that repeat this one
@@ -49,7 +51,8 @@ func readDelivery(ctx context.Context, tx pgx.Tx, id int64) (*deliveryRow, error
 	})
 }
 
-func readDeliveryPage(ctx context.Context, p *person, id int64) (*deliveryData, error) {
+// readDeliveryPage reads a delivery, and with reveal what is secret of its request: PostgreSQL refuses that to viewers.
+func readDeliveryPage(ctx context.Context, p *person, id int64, reveal bool) (*deliveryData, error) {
 	data := &deliveryData{}
 	return data, p.tx(ctx, func(tx pgx.Tx) error {
 		var err error
@@ -65,8 +68,15 @@ func readDeliveryPage(ctx context.Context, p *person, id int64) (*deliveryData, 
 		if err != nil {
 			return err
 		}
-		for _, name := range slices.Sorted(maps.Keys(headers)) {
-			data.Headers = append(data.Headers, header{name, headers[name]})
+		data.Headers = sortedHeaders(headers)
+		if data.D.Host != nil && (p.admin || reveal) {
+			var own map[string]string
+			if err := tx.QueryRow(ctx, "select url, headers from walhook.webhook where id = $1", data.D.WebhookID).Scan(&data.URL, &own); err != nil {
+				return err
+			}
+			if data.Own = sortedHeaders(own); !reveal {
+				data.URL = ""
+			}
 		}
 		rows, err := tx.Query(ctx, `select attempt, attempted_at_tz, duration_ms, http_status, error, succeeded
 			from walhook.delivery_attempt where delivery_id = $1 order by attempt desc limit 200`, id)
@@ -82,12 +92,28 @@ func readDeliveryPage(ctx context.Context, p *person, id int64) (*deliveryData, 
 	})
 }
 
+func sortedHeaders(headers map[string]string) (sorted []header) {
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		sorted = append(sorted, header{name, headers[name]})
+	}
+	return sorted
+}
+
 func (s *Server) delivery(w http.ResponseWriter, r *http.Request, p *person) error {
+	return s.showDelivery(w, r, p, false)
+}
+
+// revealDelivery shows what is hidden of the request. It is a POST, so that no address reveals it by itself.
+func (s *Server) revealDelivery(w http.ResponseWriter, r *http.Request, p *person) error {
+	return s.showDelivery(w, r, p, true)
+}
+
+func (s *Server) showDelivery(w http.ResponseWriter, r *http.Request, p *person, reveal bool) error {
 	id, err := pathID(r, "delivery")
 	if err != nil {
 		return err
 	}
-	data, err := readDeliveryPage(r.Context(), p, id)
+	data, err := readDeliveryPage(r.Context(), p, id, reveal)
 	if err != nil {
 		return err
 	}
@@ -100,7 +126,7 @@ func (s *Server) deliveryLive(w http.ResponseWriter, r *http.Request, p *person)
 	if err != nil {
 		return err
 	}
-	return s.live(w, r, p, "delivery.html", "state", func(ctx context.Context, p *person) (any, error) { return readDeliveryPage(ctx, p, id) })
+	return s.live(w, r, p, "delivery.html", "state", func(ctx context.Context, p *person) (any, error) { return readDeliveryPage(ctx, p, id, false) })
 }
 
 func (s *Server) redeliver(w http.ResponseWriter, r *http.Request, p *person) error {

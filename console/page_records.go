@@ -38,9 +38,14 @@ type incidentRow struct {
 }
 
 // Title is the kind in words.
-func (i *incidentRow) Title() string {
-	words := strings.ReplaceAll(i.Kind, "_", " ")
-	return strings.ToUpper(words[:1]) + words[1:]
+func (i *incidentRow) Title() string { return words(i.Kind) }
+
+// words shows a name such as slot_lost to people.
+func words(name string) string {
+	if name == "" {
+		return ""
+	}
+	return strings.ToUpper(name[:1]) + strings.ReplaceAll(name[1:], "_", " ")
 }
 
 // incidentsData is what incidents.html shows.

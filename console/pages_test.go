@@ -198,7 +198,7 @@ func TestViewersRequestsByHand(t *testing.T) {
 	for path, form := range map[string]url.Values{
 		"/webhooks": {"url": {"https://example.com"}, "event_type": {"response.created"}}, "/webhooks/1": {"event_type": {"response.created"}}, "/webhooks/1/reveal": nil,
 		"/webhooks/1/test": nil, "/webhooks/1/enable": nil, "/webhooks/1/disable": nil, "/webhooks/1/rotate": nil, "/webhooks/1/copy": {"to": {"18"}}, "/webhooks/1/delete": nil,
-		"/deliveries/4/redeliver": nil, "/deliveries/redeliver": nil, "/keys": {"name": {"mine"}, "scope": {"admin"}}, "/keys/1/revoke": nil,
+		"/deliveries/4/redeliver": nil, "/deliveries/4/reveal": nil, "/deliveries/redeliver": nil, "/keys": {"name": {"mine"}, "scope": {"admin"}}, "/keys/1/revoke": nil,
 	} {
 		b.post(path, form).want(t, http.StatusForbidden, "Your role may not do this").lacks(t, "hunter2", "whsec_")
 	}
@@ -208,6 +208,18 @@ func TestViewersRequestsByHand(t *testing.T) {
 	if got != "3|2|4|0" {
 		t.Errorf("after a viewer's requests: %s", got)
 	}
+}
+
+// The request of a delivery names the webhook's own headers. Administrators see URL and values when they ask, and viewers see nothing of them.
+func TestRequestOfADelivery(t *testing.T) {
+	t.Parallel()
+	s := filled(t)
+	admin := s.signIn(s.admin)
+	admin.get("/deliveries/5").want(t, http.StatusOK, "X-Api-Key", "https://example.com/…").lacks(t, "hunter2")
+	admin.post("/deliveries/5/reveal", nil).want(t, http.StatusOK, "X-Api-Key", "<code>hunter2</code>", "https://hunter2:pw@example.com/hook/hunter2")
+	s.signIn(s.viewer).get("/deliveries/5").want(t, http.StatusOK, "https://example.com/…").lacks(t, "hunter2", "X-Api-Key", "Show URL")
+	testenv.Exec(t, s.store, "delete from walhook.webhook where id = 1")
+	admin.post("/deliveries/5/reveal", nil).want(t, http.StatusOK, "the webhook was deleted").lacks(t, "X-Api-Key")
 }
 
 // Pages of the log follow one another by key, and the CSV file has them all.

@@ -55,6 +55,7 @@ func readPages() (*pages, error) {
 			}{path, label, v.Current(path)}
 		},
 		"count": count,
+		"words": words,
 		"ago":   func(seconds float64) string { return age(time.Duration(seconds * float64(time.Second))) },
 	}).ParseFS(files, "templates/layout.html")
 	if err != nil {
@@ -128,6 +129,14 @@ func (v *view) Time(t any) template.HTML {
 		}
 	}
 	return z.At(time.Time{})
+}
+
+// Since says how long something has lasted.
+func (v *view) Since(t *time.Time) string {
+	if t == nil {
+		return "an unknown time"
+	}
+	return age(time.Since(*t))
 }
 
 // Zone is the name of the site's time zone.

@@ -19,19 +19,28 @@ for (const part of document.querySelectorAll("[data-live]")) {
     text.lastChild.data = label;
     button.textContent = source ? "Pause" : "Resume";
   };
-  // Nothing is replaced under somebody who is typing or has opened something there.
-  const busy = () => part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea, summary") ||
-    part.querySelector("details[open]") !== null || !getSelection().isCollapsed && part.contains(getSelection().anchorNode);
+  // Nothing is replaced under somebody whose focus is there, or who has opened or selected something; what came meanwhile is shown afterwards.
+  let latest = null;
+  const busy = () => part.contains(document.activeElement) || part.querySelector("details[open]") !== null ||
+    !getSelection().isCollapsed && part.contains(getSelection().anchorNode);
+  const refresh = () => {
+    if (latest === null || busy()) return;
+    part.innerHTML = latest;
+    latest = null;
+  };
+  part.addEventListener("focusout", () => setTimeout(refresh));
+  part.addEventListener("toggle", refresh, true);
+  document.addEventListener("selectionchange", refresh);
   const connect = () => {
     source = new EventSource(part.dataset.live);
     source.onopen = () => show("", "Live");
-    source.onmessage = (event) => { if (!busy()) part.innerHTML = event.data; };
+    source.onmessage = (event) => { latest = event.data; refresh(); };
     source.onerror = () => show("warn", source && source.readyState === EventSource.CLOSED ? "Not live: reload the page" : "Connecting");
     show("", "Live");
   };
   const pause = () => {
     if (source) source.close();
-    source = null;
+    source = latest = null;
     show("off", "Paused");
   };
   let paused = false;
