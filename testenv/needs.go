@@ -36,6 +36,25 @@ func PathWithPsql(t testing.TB) string {
 	return "PATH=" + os.Getenv("PATH") + string(os.PathListSeparator) + filepath.Dir(PsqlProgram(t))
 }
 
+// Browser returns the path of a browser of the Chromium family: the one in WALHOOK_TEST_BROWSER, or one on PATH.
+func Browser(t testing.TB) string {
+	t.Helper()
+	if path := os.Getenv("WALHOOK_TEST_BROWSER"); path != "" {
+		found, err := exec.LookPath(path)
+		if err != nil {
+			t.Fatalf("WALHOOK_TEST_BROWSER is %s: %v", path, err)
+		}
+		return found
+	}
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome-headless-shell", "headless_shell"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	missing(t, "Chromium or Chrome (on PATH, or its path in WALHOOK_TEST_BROWSER)")
+	return ""
+}
+
 // NeedsVersion skips a test of a feature that the server's version of PostgreSQL does not have.
 func NeedsVersion(t testing.TB, server *pgserver.Server, since int, what string) {
 	t.Helper()
