@@ -2,6 +2,7 @@ package documents
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -107,11 +108,17 @@ func installNode(t *testing.T, folder string) string {
 		t.Fatal(err)
 	}
 	// Whoever installs it uses the registry that npm is configured for.
-	if lock, err := os.ReadFile(filepath.Join(project, "package-lock.json")); err != nil || strings.Contains(string(lock), `"resolved"`) {
+	lock, err := os.ReadFile(filepath.Join(project, "package-lock.json"))
+	if err != nil || strings.Contains(string(lock), `"resolved"`) {
 		t.Errorf("package-lock.json names a registry; see .npmrc: %v", err)
 	}
-	if out, err := npm(t, project, nil, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"); err != nil {
-		lacks(t, "needs packages from npm: "+err.Error()+" "+strings.Join(strings.Fields(out), " "))
+	if out, err := npm(t, project, nil, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline",
+		"--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=10000"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Log(out)
+		}
+		first, _, _ := strings.Cut(strings.TrimSpace(out), "\n")
+		lacks(t, fmt.Sprintf("needs packages from npm: %v, %s", err, first))
 	}
 	return project
 }
@@ -128,7 +135,7 @@ func lacks(t *testing.T, reason string) {
 // npmTest runs the tests of a project, which find the site in their environment.
 func npmTest(t *testing.T, project string, s *platformSite) {
 	t.Helper()
-	env := []string{"WALHOOK_ADDRESS=" + s.address, "WALHOOK_API_KEY=" + s.key, "APPLICATION=" + s.application, "NODE_ENV=test"}
+	env := []string{"WALHOOK_ADDRESS=" + s.address, "WALHOOK_API_KEY=" + s.key, "APPLICATION=" + s.application}
 	if out, err := npm(t, project, env, "test"); err != nil {
 		t.Errorf("npm test: %v\n%s", err, out)
 	} else if !strings.Contains(out, "# fail 0") || strings.Contains(out, "# tests 0") {
