@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (
@@ -16,7 +17,27 @@ const (
 	mostLive           = 200             // live parts of pages, which ask again and again
 )
 
-var errNoConnection = errors.New("all connections for people who are signed in are in use")
+// errNoConnection reports that all connections are in use, and stay so.
+var errNoConnection = errors.New("all connections to the store are in use")
+
+// withConnection lends a connection of the pool. If all are in use, it does not wait for ever.
+func withConnection(ctx context.Context, pool *pgxpool.Pool, do func(*pgxpool.Conn) error) error {
+	waiting, exhausted := ctx, pool.Stat().AcquiredConns() >= pool.Stat().MaxConns()
+	if exhausted {
+		bounded, cancel := context.WithTimeout(ctx, connectionPatience)
+		defer cancel()
+		waiting = bounded
+	}
+	conn, err := pool.Acquire(waiting)
+	if err != nil {
+		if exhausted && ctx.Err() == nil && waiting.Err() != nil {
+			return errNoConnection
+		}
+		return err
+	}
+	defer conn.Release()
+	return do(conn)
+}
 
 // connections bounds the connections to the store that have the roles of people who are signed in, whatever the number of sessions.
 type connections struct {

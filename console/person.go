@@ -58,18 +58,20 @@ func newPool(ctx context.Context, url string, conns int32, customize func(*pgxpo
 // tx runs a transaction under the person's role. Its errors are refusals, as far as asRefusal knows them.
 func (p *person) tx(ctx context.Context, do func(pgx.Tx) error) error {
 	acts := true
-	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
-		data := tx.Conn().PgConn().CustomData()
-		data["notices"] = &p.notices
-		defer delete(data, "notices")
-		if p.group != "" {
-			// As SET LOCAL would: until the transaction ends.
-			if _, err := tx.Exec(ctx, "select set_config('role', $1, true), set_config('walhook.actor', $2, true)", p.group, p.name); err != nil {
-				acts = false
-				return err
+	err := withConnection(ctx, p.pool, func(conn *pgxpool.Conn) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			data := tx.Conn().PgConn().CustomData()
+			data["notices"] = &p.notices
+			defer delete(data, "notices")
+			if p.group != "" {
+				// As SET LOCAL would: until the transaction ends.
+				if _, err := tx.Exec(ctx, "select set_config('role', $1, true), set_config('walhook.actor', $2, true)", p.group, p.name); err != nil {
+					acts = false
+					return err
+				}
 			}
-		}
-		return do(tx)
+			return do(tx)
+		})
 	})
 	if !acts {
 		err = p.notActing(ctx, err)

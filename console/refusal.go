@@ -52,7 +52,7 @@ func asRefusal(err error) error {
 	case errors.Is(err, errNoConnection):
 		return &refusal{
 			status: http.StatusServiceUnavailable, err: err,
-			sentence: "Too many people use the console at the moment: all of its connections to the store are in use. Try again in a few seconds.",
+			sentence: "All connections of the console to the store are in use at the moment. Try again in a few seconds.",
 		}
 	case errors.Is(err, pgx.ErrNoRows):
 		return &refusal{status: http.StatusNotFound, sentence: "There is no such entry.", err: err}

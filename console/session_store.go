@@ -64,8 +64,10 @@ func (s storedSessions) use(ctx context.Context, token string, live bool, rechec
 	found := &storedSession{}
 	var groups []string
 	var sealed []byte
-	err := s.pool.QueryRow(ctx, "select person, groups, sealed, named_at, ask from walhook.use_session($1, $2, $3, $4)", id[:], live, sessionIdle, recheck).
-		Scan(&found.name, &groups, &sealed, &found.namedAt, &found.ask)
+	err := withConnection(ctx, s.pool, func(conn *pgxpool.Conn) error {
+		return conn.QueryRow(ctx, "select person, groups, sealed, named_at, ask from walhook.use_session($1, $2, $3, $4)", id[:], live, sessionIdle, recheck).
+			Scan(&found.name, &groups, &sealed, &found.namedAt, &found.ask)
+	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, errSignedOut
 	}
@@ -98,7 +100,11 @@ func (s storedSessions) reap(ctx context.Context) error {
 }
 
 func (s storedSessions) exec(ctx context.Context, doing, statement string, args ...any) error {
-	if _, err := s.pool.Exec(ctx, statement, args...); err != nil {
+	err := withConnection(ctx, s.pool, func(conn *pgxpool.Conn) error {
+		_, err := conn.Exec(ctx, statement, args...)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	return nil

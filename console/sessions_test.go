@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"walhook/testenv"
 )
@@ -101,11 +104,24 @@ func TestSessionsOfManyConsoles(t *testing.T) {
 	}
 	s.url = lb.url
 
-	// One of them ends the session.
+	// One of them ends the session, also for a live part of a page that another one serves.
 	thief := &browser{t: t, url: fourth, client: &http.Client{CheckRedirect: b.client.CheckRedirect}, header: http.Header{"Cookie": {"walhook=" + token}}}
 	thief.get("/settings").want(t, http.StatusOK)
+	req, err := http.NewRequestWithContext(t.Context(), "GET", fourth+"/overview/live", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = http.Header{"Cookie": thief.header["Cookie"], "Accept": {"text/event-stream"}}
+	live, err := thief.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Body.Close()
 	b.url = third
 	b.post("/logout", nil).want(t, http.StatusSeeOther)
+	if text, err := io.ReadAll(live.Body); err != nil || live.StatusCode != http.StatusOK {
+		t.Errorf("the live part: %d %v %s", live.StatusCode, err, text)
+	}
 	thief.get("/settings").want(t, http.StatusSeeOther)
 
 	for name, end := range map[string]func(){
@@ -350,9 +366,31 @@ func TestNoConnectionIsLeft(t *testing.T) {
 	c.slots <- struct{}{}
 	s.server.connections = c
 	for range 8 {
-		s.browser().post("/login", url.Values{"role": {s.admin}, "password": {s.admin}}).want(t, http.StatusServiceUnavailable, "all of its connections to the store are in use")
+		s.browser().post("/login", url.Values{"role": {s.admin}, "password": {s.admin}}).want(t, http.StatusServiceUnavailable, "All connections of the console to the store are in use")
 	}
 	<-c.slots
 	s.signIn(s.admin)
 	b.get("/").want(t, http.StatusOK) // the session's own pool is older than the bound of this test
+}
+
+// A console that acts for everybody with a role of its own says so, too, if its connections stay in use.
+func TestOwnConnectionsAreInUse(t *testing.T) {
+	t.Parallel()
+	p := newProvider(t)
+	s := newSite(t, withOIDC(p))
+	b := s.browser()
+	b.get(b.toProvider("/")).want(t, http.StatusSeeOther)
+	var held []*pgxpool.Conn
+	for range poolConns {
+		conn, err := s.server.pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, conn)
+	}
+	b.get("/settings").want(t, http.StatusServiceUnavailable, "All connections of the console to the store are in use")
+	for _, conn := range held {
+		conn.Release()
+	}
+	b.get("/settings").want(t, http.StatusOK)
 }
