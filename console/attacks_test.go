@@ -44,7 +44,12 @@ func TestCrossSiteRequests(t *testing.T) {
 	b := s.signIn(s.admin)
 	off := url.Values{"time_zone": {"Europe/Berlin"}}
 	for _, from := range []map[string]string{
-		{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "", "Origin": "https://evil.example"}, {"Sec-Fetch-Site": "", "Origin": "null"},
+		{"Sec-Fetch-Site": "cross-site"},
+		{"Sec-Fetch-Site": "same-site"},
+		{"Sec-Fetch-Site": "", "Origin": "https://evil.example"},
+		{"Sec-Fetch-Site": "", "Origin": "null"},
+		{"Sec-Fetch-Site": "", "Referer": "https://evil.example/" + mustURL(t, s.url).Host},
+		{"Sec-Fetch-Site": "", "Referer": "null"},
 	} {
 		b.header = http.Header{}
 		for name, value := range from {
@@ -58,6 +63,11 @@ func TestCrossSiteRequests(t *testing.T) {
 	if got := testenv.Value[string](t, s.store, "select time_zone from walhook.settings"); got != "UTC" {
 		t.Errorf("the time zone is %s", got)
 	}
+	b.header = http.Header{"Sec-Fetch-Site": {""}, "Referer": {s.url + "/settings"}} // an old browser, and a program
+	b.post("/settings", url.Values{"enabled": {"on"}, "time_zone": {"UTC"}}).want(t, http.StatusSeeOther)
+	b.header = http.Header{"Sec-Fetch-Site": {""}}
+	b.post("/settings", url.Values{"enabled": {"on"}, "time_zone": {"UTC"}}).want(t, http.StatusSeeOther)
+	b.header = nil
 	b.post("/settings", off).want(t, http.StatusSeeOther)
 	b.get("/settings").want(t, http.StatusOK, "Settings saved.")
 	if got := testenv.Value[string](t, s.store, "select actor || ' ' || (changes -> 'time_zone' ->> 'new') from walhook.change_log order by change_id desc limit 1"); got != s.admin+" Europe/Berlin" {

@@ -25,8 +25,8 @@ func (l *login) expired() bool {
 	return time.Since(l.used) > sessionIdle || time.Since(l.begun) > sessionLife
 }
 
-// loginsPerName bounds the sessions of one person. The oldest ends.
-const loginsPerName = 20
+// loginsPerName bounds the sessions of one person, whose connections are fewer than those of all people together. The oldest ends.
+const loginsPerName = 12
 
 // logins are those of the sessions that are kept in memory.
 type logins struct {
@@ -201,7 +201,7 @@ func (s *Server) refuseEntry(w http.ResponseWriter, r *http.Request, err error) 
 		s.say(w, s.endedSentence())
 	}
 	to := "/login"
-	if next := pageOf(r); next != "/" {
+	if next := s.pageOf(r); next != "/" {
 		to += "?" + url.Values{"next": {next}}.Encode()
 	}
 	http.Redirect(w, r, to, http.StatusSeeOther)
@@ -216,12 +216,12 @@ func (s *Server) endedSentence() string {
 }
 
 // pageOf returns the page that the person wants: that of the request, or the one whose form sent it.
-func pageOf(r *http.Request) string {
+func (s *Server) pageOf(r *http.Request) string {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return localPath(r.URL.RequestURI())
 	}
 	from, err := url.Parse(r.Referer())
-	if err != nil || from.Host != r.Host {
+	if err != nil || from.Host != r.Host && from.Host != s.cfg.URL.Host {
 		return "/"
 	}
 	return localPath(from.RequestURI())

@@ -1,6 +1,9 @@
 package console
 
-import "net/http"
+import (
+	"net/http"
+	"net/url"
+)
 
 // contentSecurityPolicy lets a page load only what the console itself serves, and nobody put it into a frame.
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
@@ -29,8 +32,26 @@ func (s *Server) sameOrigin(next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	// Behind a proxy that changes the Host header, the browser's Origin is that of the public address.
 	_ = protection.AddTrustedOrigin(s.cfg.URL.Scheme + "://" + s.cfg.URL.Host)
-	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	deny := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, nil, &refusal{status: http.StatusForbidden, sentence: "Another site sent this request. Nothing was changed."})
-	}))
-	return protection.Handler(next)
+	})
+	protection.SetDenyHandler(deny)
+	protected := protection.Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The protection takes a request without these headers for one of no browser. Old browsers and some proxies leave them out.
+		if r.Method == http.MethodPost && r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" && !s.refersHere(r) {
+			deny.ServeHTTP(w, r)
+			return
+		}
+		protected.ServeHTTP(w, r)
+	})
+}
+
+// refersHere reports whether the request names no page that it comes from, or one of the console.
+func (s *Server) refersHere(r *http.Request) bool {
+	if r.Referer() == "" {
+		return true
+	}
+	from, err := url.Parse(r.Referer())
+	return err == nil && (from.Host == r.Host || from.Host == s.cfg.URL.Host)
 }

@@ -11,7 +11,7 @@ begin
   -- Whoever signs in again and again keeps the newest.
   delete from walhook.console_session s
    where s.token_hash in (select o.token_hash from walhook.console_session o where o.person = begin_session.person
-                           order by o.created_at desc, o.token_hash offset 20);
+                           order by o.created_at desc, o.token_hash offset 12);
 end
 $$;
 comment on function walhook.begin_session(bytea, text, text[], bytea, interval) is 'Internal: begins a session of the console.';
