@@ -90,6 +90,32 @@ func TestMovingToAnotherMapping(t *testing.T) {
 	mustFail(s, "attach --remap", "cannot move to another WALHOOK_RESPONDENT_ID")
 }
 
+// While the application writes, each change fires by the former mapping or by the new one, and never by both.
+func TestMovingUnderLoad(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t, harness.SampleSchema).With("FINISH_STAMP", "finished_at")
+	s.Exec("insert into respondent (id, assessment_id, finished_at) values (0, 1, now())")
+	s.Run()
+	s.Hooks()
+	endInserts := s.Meanwhile(s.DB, "insert into respondent (id, assessment_id, finished_at) select $1, 1, now() from pg_sleep(0.02)")
+	endUpdates := s.Meanwhile(s.DB, "update respondent set finished_at = clock_timestamp(), page = $1 from pg_sleep(0.02) where id = 0")
+	for _, equivalent := range []string{"(finished_at is not null)", "finished_at", "(id >= 0 and finished_at is not null)"} {
+		s.With("FINISHED", equivalent)
+		remap(s)
+		s.Start().Ready()
+	}
+	endInserts()
+	endUpdates()
+	s.WaitStored()
+	want := testenv.Value[string](t, s.DB, `select format('%1$s created, %1$s completed, %2$s changed', (select count(*) from respondent where id > 0 and assessment_id = 1),
+		(select page from respondent where id = 0))`)
+	testenv.Eventually(t, harness.Patience, want, func() (bool, string) {
+		got := testenv.Value[string](t, s.Store, `select format('%s created, %s completed, %s changed', count(*) filter (where event_type = 'response.created'),
+			count(*) filter (where event_type = 'response.completed'), count(*) filter (where event_type = 'response.changed')) from walhook.delivery_log`)
+		return got == want, got
+	})
+}
+
 // With WALHOOK_PUBLISH=mapped, the column lists follow the mapping, which is no gap for any daemon.
 func TestMovingColumnLists(t *testing.T) {
 	t.Parallel()
