@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 
 	"walhook/cdc"
 	"walhook/cdc/catalog"
+	"walhook/testenv"
 )
 
 // partitionedIf returns the respondent table, or none.
@@ -48,6 +50,7 @@ func TestHeldDeleteIsReleased(t *testing.T) {
 		"the row is inserted again":     {[]wire{remove, insert("1")}, []cdc.Kind{cdc.Update}, 0},
 		"another row is inserted":       {[]wire{remove, insert("2")}, []cdc.Kind{cdc.Delete, cdc.Insert}, 0},
 		"another row is deleted":        {[]wire{remove, deleteMessage(respondentOID, 'K', "2", nil, nil, nil, nil, nil, nil), insert("1")}, []cdc.Kind{cdc.Delete, cdc.Delete, cdc.Insert}, 0},
+		"the row is deleted again":      {[]wire{remove, remove, commitMessage(0x30, 0x38)}, []cdc.Kind{cdc.Delete, cdc.Delete, 0}, 0},
 		"the transaction ends":          {[]wire{remove, commitMessage(0x30, 0x38)}, []cdc.Kind{cdc.Delete, 0}, 0},
 		"what follows is silenced":      {[]wire{remove, logicalMessage(1, "walhook", "silence"), insert("1")}, []cdc.Kind{cdc.Delete, cdc.Insert}, 1},
 		"an assessment has the same id": {[]wire{remove, insertMessage(assessmentOID, "1", "x", "title", nil)}, []cdc.Kind{cdc.Delete, cdc.Insert}, 0},
@@ -180,6 +183,34 @@ func TestReaderKeepsInTouch(t *testing.T) {
 		if tt.sends && (len(sent) != 1 || sent[0].at != tt.durable || sent[0].asks != tt.asks || r.acknowledged != tt.durable || r.lastStatus.Before(now)) {
 			t.Errorf("%s: %v was sent, %s noted, last at %s", name, sent, r.acknowledged, r.lastStatus)
 		}
+	}
+}
+
+// While the reader waits for the store or for room in the inbox, it does not listen, so the server is not silent.
+func TestWaitingIsNoSilence(t *testing.T) {
+	t.Parallel()
+	waiting := func() *reader {
+		r, _ := wired(t)
+		r.inbox, r.silence, r.replyPending = newInbox(), time.Second, true
+		r.lastReceived, r.lastStatus = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+		for range inboxItems {
+			r.inbox.put(item{kind: itemChange})
+		}
+		return r
+	}
+	r, ended := waiting(), make(chan error, 1)
+	r.inbox.room <- struct{}{} // of an item that was put since
+	go func() { ended <- r.waitForRoom(t.Context()) }()
+	testenv.Eventually(t, time.Minute, "the reader to look for room", func() (bool, string) { return len(r.inbox.room) == 0, "" })
+	r.inbox.take(nil)
+	if err := <-ended; err != nil {
+		t.Errorf("waiting for room ends with %v", err)
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 2*tick)
+	defer cancel()
+	if err := waiting().waitForStore(ctx); err != nil {
+		t.Errorf("waiting for the store ends with %v", err)
 	}
 }
 
