@@ -36,9 +36,9 @@ func newBrowser(t *testing.T) *chromium {
 		options = append(options, chromedp.NoSandbox)
 	}
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
-	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(t.Logf))
+	ctx, _ := chromedp.NewContext(allocator, chromedp.WithErrorf(t.Logf))
 	t.Cleanup(func() {
-		cancel()
+		_ = chromedp.Cancel(ctx) // asks it to end, so that it leaves no files behind
 		stop()
 	})
 	if err := chromedp.Do(ctx); err != nil {
