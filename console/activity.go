@@ -12,20 +12,21 @@ import (
 // activity is the last day of a webhook by the hour, oldest first.
 type activity struct {
 	deliveries, failures []int64
-	atMost               int64 // where counting stopped
+	estimated            bool
 }
 
 // readActivity returns the last day of some webhooks.
 func readActivity(ctx context.Context, tx pgx.Tx, ids []int64, atMost int64) (map[int64]activity, error) {
-	rows, err := tx.Query(ctx, "select webhook_id, deliveries, failures from walhook.webhook_activity($1, $2)", ids, atMost)
+	rows, err := tx.Query(ctx, "select webhook_id, deliveries, failures, estimated from walhook.webhook_activity($1, $2)", ids, atMost)
 	if err != nil {
 		return nil, err
 	}
 	days := map[int64]activity{}
 	var id, deliveries, failures int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &deliveries, &failures}, func() error {
+	var estimated bool
+	_, err = pgx.ForEachRow(rows, []any{&id, &deliveries, &failures, &estimated}, func() error {
 		day := days[id]
-		day.atMost = atMost
+		day.estimated = day.estimated || estimated
 		day.deliveries, day.failures = append(day.deliveries, deliveries), append(day.failures, failures)
 		days[id] = day
 		return nil
@@ -33,16 +34,16 @@ func readActivity(ctx context.Context, tx pgx.Tx, ids []int64, atMost int64) (ma
 	return days, err
 }
 
-// total returns the sum, with a plus sign where counting stopped.
+// total returns the sum, and says so if it is an estimate.
 func (a activity) total(hours []int64) string {
-	sum, more := int64(0), ""
+	sum := int64(0)
 	for _, n := range hours {
 		sum += n
-		if n >= a.atMost {
-			more = "+"
-		}
 	}
-	return count(sum) + more
+	if a.estimated && sum > 0 {
+		return "about " + count(sum)
+	}
+	return count(sum)
 }
 
 // Deliveries and Failures of the whole day are for templates.

@@ -63,8 +63,8 @@ func readDeliveryPage(ctx context.Context, p *person, id int64, reveal bool) (*d
 		}
 		var headers map[string]string
 		err = tx.QueryRow(ctx, `select r.committed_at_tz, r.headers, r.body, (select x.waits_for from walhook.pending x where x.delivery_id = r.delivery_id),
-				(select array_agg(l.delivery_id order by l.delivery_id) from walhook.delivery_log l where l.redelivery_of = r.delivery_id)
-			from walhook.delivery_request r where r.delivery_id = $1`, id).Scan(&data.CommittedAt, &headers, &data.Body, &data.Waits, &data.Redelivered)
+				(select array_agg(l.delivery_id order by l.delivery_id) from walhook.delivery_log l where l.response_id = $2 and l.redelivery_of = $1)
+			from walhook.delivery_request r where r.delivery_id = $1`, id, data.D.ResponseID).Scan(&data.CommittedAt, &headers, &data.Body, &data.Waits, &data.Redelivered)
 		if err != nil {
 			return err
 		}

@@ -14,25 +14,31 @@ type settingsData struct {
 }
 
 func (s *Server) settings(w http.ResponseWriter, r *http.Request, p *person) error {
-	data, err := readSettings(r, p)
+	data, err := s.readSettings(r, p)
 	if err != nil {
 		return err
 	}
 	return s.render(w, r, p, http.StatusOK, "settings.html", "Settings", data)
 }
 
-func readSettings(r *http.Request, p *person) (*settingsData, error) {
+func (s *Server) readSettings(r *http.Request, p *person) (*settingsData, error) {
 	data := &settingsData{}
 	return data, p.tx(r.Context(), func(tx pgx.Tx) error {
 		if err := tx.QueryRow(r.Context(), "select enabled, time_zone from walhook.settings").Scan(&data.Enabled, &data.Zone); err != nil {
 			return err
+		}
+		if zones := s.zones.Load(); zones != nil {
+			data.Zones = *zones
+			return nil
 		}
 		rows, err := tx.Query(r.Context(), `select name from pg_catalog.pg_timezone_names
 			where name !~ '^(posix|right)/' and name !~ '^(Etc|SystemV)/' and name <> 'localtime' order by name`)
 		if err != nil {
 			return err
 		}
-		data.Zones, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		if data.Zones, err = pgx.CollectRows(rows, pgx.RowTo[string]); err == nil {
+			s.zones.Store(&data.Zones)
+		}
 		return err
 	})
 }
@@ -46,7 +52,7 @@ func (s *Server) saveSettings(w http.ResponseWriter, r *http.Request, p *person)
 	if err == nil {
 		return s.redirect(w, r, "/settings", "Settings saved.")
 	}
-	data, readErr := readSettings(r, p)
+	data, readErr := s.readSettings(r, p)
 	if readErr != nil {
 		return readErr
 	}

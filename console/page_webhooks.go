@@ -89,16 +89,19 @@ func (d *webhooksData) read(ctx context.Context, tx pgx.Tx, trouble, id *int64) 
 		"trouble": "($1::bigint is null or (h.trouble, h.id) > ($1, $2)) order by h.trouble, h.id",
 		"newest":  "($1::bigint is null or h.id < $2) order by h.id desc",
 	}[d.Sort]
+	_, sorted, _ := strings.Cut(order, " order by ")
 	url := "null::text"
 	if d.ShowURLs {
 		url = "(select w.url from walhook.webhook w where w.id = h.id)"
 	}
-	rows, err := tx.Query(ctx, `select h.id, h.assessment_id, h.assessment_name, h.host, h.event_type, h.state, h.organization_id, h.description,
+	rows, err := tx.Query(ctx, `with found as materialized (
+			select h.id from walhook.webhook_health h
+			where ($3 = '' or h.state = $3)
+			  and ($4 = '' or concat_ws(' ', h.id, h.assessment_id, h.assessment_name, h.host, h.event_type, h.organization_id, h.description) ilike $5)
+			  and `+order+` limit $6)
+		select h.id, h.assessment_id, h.assessment_name, h.host, h.event_type, h.state, h.organization_id, h.description,
 			h.disabled_reason, `+url+`, h.last_error, h.trouble, h.failing_since_tz, h.disabled_at_tz
-		from walhook.webhook_health h
-		where ($3 = '' or h.state = $3)
-		  and ($4 = '' or concat_ws(' ', h.id, h.assessment_id, h.assessment_name, h.host, h.event_type, h.organization_id, h.description) ilike $5)
-		  and `+order+` limit $6`,
+		from found f join walhook.webhook_health h on h.id = f.id order by `+sorted,
 		trouble, id, d.State, d.Search, "%"+likeEscaper.Replace(d.Search)+"%", webhooksPerPage+1)
 	if err != nil {
 		return err

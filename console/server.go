@@ -39,6 +39,7 @@ type Server struct {
 	pool        *pgxpool.Pool // of the console's own role
 	oidc        *oidcLogin    // nil without LoginOIDC
 	keyUsed     atomic.Bool   // of Config.OneTimeKey
+	zones       atomic.Pointer[[]string] // that the store's server knows: it reads a file for each
 	stopping    chan struct{} // closed when the server begins to stop: live pages end
 }
 

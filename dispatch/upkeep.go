@@ -20,7 +20,8 @@ const (
 	upkeepShort = 24 * time.Hour
 )
 
-// upkeepLoop creates the log's partitions ahead, drops expired ones, and moves results from the overflow to the log.
+// upkeepLoop creates the log's partitions ahead, drops expired ones, moves results from the overflow to the log, and
+// counts the deliveries of each hour for the console.
 func (s *Scheduler) upkeepLoop(ctx context.Context) {
 	step, every := partitionUnit(s.cfg.Retention)
 	for {
@@ -40,6 +41,9 @@ func (s *Scheduler) upkeepLoop(ctx context.Context) {
 				"error", err, "in", pause, "partitions_reach", covered.Round(time.Second).String())
 		default:
 			s.health.note(Upkeep, nil)
+		}
+		if err := s.countHours(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Log.Warn("deliveries could not be counted for the console; retrying", "error", err, "in", every)
 		}
 		if at := s.refusedAt.Load(); at != nil {
 			if pause = upkeepRetry; time.Since(*at) > 3*upkeepRetry && err == nil {
@@ -81,6 +85,20 @@ func (s *Scheduler) upkeep(ctx context.Context, unit string) (covered time.Durat
 		covered = *ahead
 	}
 	return covered, errors.Join(errs...)
+}
+
+// countHours counts the deliveries of the hours that have passed. It takes none of them twice, so that it costs one read
+// of each result.
+func (s *Scheduler) countHours(ctx context.Context) error {
+	for {
+		ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
+		var counted int
+		err := s.pool.QueryRow(ctx, sql.CountHours.SQL).Scan(&counted)
+		cancel()
+		if err != nil || counted == 0 {
+			return err
+		}
+	}
 }
 
 // drainOverflow moves results in transactions of bounded size.

@@ -40,6 +40,7 @@ var (
 	ForgetTrouble       = mustQuery("ForgetTrouble")
 	ForgetEndpoints     = mustQuery("ForgetEndpoints")
 	EnsurePartitions    = mustQuery("EnsurePartitions")
+	CountHours          = mustQuery("CountHours")
 	DropPartitions      = mustQuery("DropPartitions")
 	EnsureTimeIndexes   = mustQuery("EnsureTimeIndexes")
 	DrainOverflow       = mustQuery("DrainOverflow")

@@ -15,26 +15,33 @@ import (
 	"time"
 )
 
-// daemon is a running walhook run.
+// daemon is a running walhook run or walhook console.
 type daemon struct {
-	cmd       *exec.Cmd
-	streaming chan struct{} // closed when it streams
-	exited    chan struct{}
+	cmd    *exec.Cmd
+	sign   string        // what its log says once it works
+	works  chan struct{} // closed then
+	exited chan struct{}
 
 	mu   sync.Mutex
+	said string   // the line with the sign
 	tail []string // of its log
 }
 
 // start starts walhook run. The site stops it.
 func (s *site) start(ctx context.Context, env ...string) (*daemon, error) {
-	d := &daemon{cmd: exec.CommandContext(ctx, s.b.walhook, "run"), streaming: make(chan struct{}), exited: make(chan struct{})}
+	return s.launch(ctx, "run", "msg=streaming", env...)
+}
+
+// launch starts a command of walhook that runs until the site stops it.
+func (s *site) launch(ctx context.Context, command, sign string, env ...string) (*daemon, error) {
+	d := &daemon{cmd: exec.CommandContext(ctx, s.b.walhook, command), sign: sign, works: make(chan struct{}), exited: make(chan struct{})}
 	d.cmd.Env = slices.Concat(s.env, s.b.profileOf(), env)
 	logs, err := d.cmd.StderrPipe()
 	if err != nil {
-		return nil, fmt.Errorf("start walhook run: %w", err)
+		return nil, fmt.Errorf("start walhook %s: %w", command, err)
 	}
 	if err := d.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start walhook run: %w", err)
+		return nil, fmt.Errorf("start walhook %s: %w", command, err)
 	}
 	go func() {
 		d.follow(logs)
@@ -50,8 +57,13 @@ func (d *daemon) follow(logs io.Reader) {
 	var once sync.Once
 	for scanner := bufio.NewScanner(logs); scanner.Scan(); {
 		line := scanner.Text()
-		if strings.Contains(line, "msg=streaming") {
-			once.Do(func() { close(d.streaming) })
+		if strings.Contains(line, d.sign) {
+			once.Do(func() {
+				d.mu.Lock()
+				d.said = line
+				d.mu.Unlock()
+				close(d.works)
+			})
 		}
 		d.mu.Lock()
 		d.tail = append(d.tail[max(len(d.tail)-20, 0):], line)
@@ -59,10 +71,10 @@ func (d *daemon) follow(logs io.Reader) {
 	}
 }
 
-// ready waits until it streams.
+// ready waits until it works.
 func (d *daemon) ready(ctx context.Context) error {
 	select {
-	case <-d.streaming:
+	case <-d.works:
 		return nil
 	case <-d.exited:
 		d.mu.Lock()

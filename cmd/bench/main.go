@@ -128,6 +128,7 @@ var measurements = []measurement{
 	{name: "memory", what: "resident memory: live, in one large transaction, with a backlog, with many webhooks", run: measureMemory},
 	{name: "attach", what: "attach and reconcile, against COPY piped to COPY", run: measureAttach},
 	{name: "harm", what: "the application's commits, and WAL retained while an endpoint is dead", run: measureHarm},
+	{name: "pages", what: "the pages of the console and the requests of the API on a full store, and its memory", run: measurePages},
 	{name: "curves", what: "how queueing and delivery grow with log, webhooks, URLs and daemons", run: measureCurves, extra: true},
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"walhook/dispatch/post"
-	"walhook/sql"
 )
 
 // delivery is a row d of the log as the API returns it.
@@ -35,59 +34,71 @@ func listDeliveries(r *request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	filter := sql.DeliveryFilter{
-		EventType: event, Status: sql.DeliveryStatus(query.Get("status")), ResponseID: query.Get("response_id"), OfFew: r.key.OrganizationID != nil,
-	}
+	var webhook *int64
 	if sent := query.Get("webhook_id"); sent != "" {
-		var ok bool
-		if filter.WebhookID, ok = readID(sent); !ok {
+		id, ok := readID(sent)
+		if !ok {
 			return reply{}, problem{Status: http.StatusBadRequest, Field: "webhook_id", Detail: "webhook_id must be the id of a webhook, a number."}
 		}
+		webhook = &id
 	}
-	switch filter.Status {
-	case "", sql.Pending, sql.Succeeded, sql.Failed:
+	switch query.Get("status") {
+	case "", "pending", "success", "failed":
 	default:
 		return reply{}, problem{Status: http.StatusBadRequest, Field: "status", Detail: "status must be pending, success or failed."}
 	}
-	if filter.Since, err = instant("since", query.Get("since")); err != nil {
+	since, err := instant("since", query.Get("since"))
+	if err != nil {
 		return reply{}, err
 	}
-	if filter.Until, err = instant("until", query.Get("until")); err != nil {
+	until, err := instant("until", query.Get("until"))
+	if err != nil {
 		return reply{}, err
 	}
 	limit, err := limit(query, 50)
 	if err != nil {
 		return reply{}, err
 	}
-	filter.Limit = limit + 1
+	var before place
 	if cursor := query.Get("cursor"); cursor != "" {
-		var after place
-		if err := readCursor(cursor, &after); err != nil {
+		if err := readCursor(cursor, &before); err != nil {
 			return reply{}, err
 		}
-		filter.After = &sql.DeliveryPlace{DeliveredAt: after.DeliveredAt, DeliveryID: after.DeliveryID}
 	}
 
-	statement, args := filter.Statement()
-	rows, err := r.tx.Query(r.Context(), "select d.delivered_at_tz, d.delivery_id, "+delivery+" from ("+statement+") d", args...)
+	rows, err := r.tx.Query(r.Context(), "select d.delivered_at_tz, d.delivery_id, d.status is not null, "+delivery+`
+		from walhook.delivery_page($1, nullif($2, ''), nullif($3, ''), null, nullif($4, ''), $5, $6, walhook.local_time($7), nullif($8, 0), $9) d`,
+		webhook, event, query.Get("status"), query.Get("response_id"), given(since), given(until), before.DeliveredAt, before.DeliveryID, limit+1)
 	if err != nil {
 		return reply{}, fmt.Errorf("list deliveries: %w", err)
 	}
 	var places []place
 	var data []json.RawMessage
 	var at place
+	var found bool
 	var one json.RawMessage
-	if _, err := pgx.ForEachRow(rows, []any{&at.DeliveredAt, &at.DeliveryID, &one}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&at.DeliveredAt, &at.DeliveryID, &found, &one}, func() error {
 		places, data = append(places, at), append(data, one)
 		at, one = place{}, nil
 		return nil
 	}); err != nil {
 		return reply{}, fmt.Errorf("list deliveries: %w", err)
 	}
-	if len(data) > limit {
+	switch n := len(data); {
+	case n > 0 && !found: // the last row shows how far the search went
+		return r.list(data[:n-1], query, places[n-1]), nil
+	case n > limit:
 		return r.list(data[:limit], query, places[limit-1]), nil
 	}
 	return r.list(data, query, nil), nil
+}
+
+// given returns nil for no time.
+func given(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }
 
 func getDelivery(r *request) (reply, error) {

@@ -280,7 +280,9 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case when count(*) > 10000 then 'more than 10000' else count(*)::text end
-    from (select from walhook.queue q where webhook_ids is null or q.webhook_id = any(webhook_ids) limit 10001) p
+    from ((select from walhook.queue q where webhook_ids is null limit 10001)
+          union all (select from walhook.queue q where q.webhook_id = any(webhook_ids) and q.next_attempt_at is null limit 10001)
+          union all (select from walhook.queue q where q.webhook_id = any(webhook_ids) and q.next_attempt_at is not null limit 10001)) p
 $$;
 comment on function walhook.count_pending(bigint[]) is 'Internal: the number of pending deliveries, of some webhooks or of all, for a notice.';
 

@@ -81,31 +81,46 @@ end
 $$;
 comment on function walhook.delete_webhook(bigint) is 'Internal: deletes a webhook; nothing happens if it was deleted before.';
 
--- Which responses a webhook would be sent, the newest first. Without an event, whatever has happened to them.
+-- Which responses a webhook would be sent, the newest first. Without an event, whatever has happened to them. Events, and assessments
+-- without an external id, are looked for among the newest 10,000 responses of their assessment, organization or site: no index has them.
 create or replace function walhook.newest_responses(assessment_id text, organization_id text, event_type smallint, at_most integer)
 returns setof walhook.response_state
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select s.*
-    from walhook.response_state s
-   where not walhook.has_flag(s.flags, 'excluded')
-     and (newest_responses.organization_id is null or newest_responses.organization_id = coalesce(s.organization_id, -- as in organization_of
-            (select a.organization_id from walhook.assessment a where a.assessment_id = s.assessment_id)))
-     and case
-           when newest_responses.assessment_id is not null then s.assessment_id = newest_responses.assessment_id
-           when (select a.assessment_oid <> 0 from walhook.attachment a)
-             then exists (select from walhook.assessment a where a.assessment_id = s.assessment_id and a.external_id is not null)
-           else true
-         end
-     and case newest_responses.event_type
-           when 2 then walhook.has_flag(s.flags, 'started')
-           when 3 then walhook.has_flag(s.flags, 'completed')
-           when 4 then walhook.fate_has(s.fate, 'fired', 4)
-           else true
-         end
-   order by s.created_lsn desc nulls last, length(s.response_id) desc, s.response_id desc
-   limit at_most
+#variable_conflict use_column
+declare
+  scanned    constant integer := 10000;
+  newest     constant text := '(select s.* from walhook.response_state s where %s order by s.created_lsn desc nulls last limit %s)';
+  external   constant boolean := assessment_id is null and coalesce((select a.assessment_oid <> 0 from walhook.attachment a), false);
+  candidates text;
+  matching   text;
+begin
+  if newest_responses.organization_id is not null then -- as in organization_of
+    candidates := format(newest, format('s.organization_id = %L', newest_responses.organization_id), scanned) || format('
+      union all
+      select s.* from walhook.assessment a
+       cross join lateral %s s
+       where a.organization_id = %L %s', format(newest, 's.assessment_id = a.assessment_id and s.organization_id is null', at_most * 20), newest_responses.organization_id,
+      case when assessment_id is not null then format('and a.assessment_id = %L', assessment_id) end);
+  else
+    candidates := format(newest, case when assessment_id is null then 'true' else format('s.assessment_id = %L', newest_responses.assessment_id) end, scanned);
+  end if;
+  matching := format('select s.* from (%%s) s where %s order by s.created_lsn desc nulls last, length(s.response_id) desc, s.response_id desc limit %s',
+    concat_ws(' and ', 'not walhook.has_flag(s.flags, ''excluded'')',
+      case when newest_responses.assessment_id is not null then format('s.assessment_id = %L', newest_responses.assessment_id) end,
+      case when external then 'exists (select from walhook.assessment a where a.assessment_id = s.assessment_id and a.external_id is not null)' end,
+      case newest_responses.event_type
+        when 2 then 'walhook.has_flag(s.flags, ''started'')'
+        when 3 then 'walhook.has_flag(s.flags, ''completed'')'
+        when 4 then 'walhook.fate_has(s.fate, ''fired'', 4)'
+      end), at_most);
+  return query execute format(matching, candidates);
+  if external and organization_id is null and not found then
+    return query execute format(matching, 'select s.* from walhook.assessment a cross join lateral '
+      || format(newest, 's.assessment_id = a.assessment_id', at_most) || ' s where a.external_id is not null');
+  end if;
+end
 $$;
 comment on function walhook.newest_responses(text, text, smallint, integer) is 'Internal: the newest responses that a webhook matches.';
 

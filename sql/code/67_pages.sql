@@ -45,39 +45,104 @@ comment on column walhook.webhook_health.disabled_reason is 'Who or what disable
 comment on column walhook.webhook_health.failing_since_tz is 'failing_since with its zone.';
 comment on column walhook.webhook_health.disabled_at_tz is 'disabled_at with its zone.';
 
--- The hours are those of UTC, in which no zone's clock moves. Each hour of a webhook is counted by index, up to a bound: the log may have
--- millions of entries for it. Times are literals, so that the plan has no partition of another day.
-create or replace function walhook.webhook_activity(webhook_ids bigint[], at_most integer default 200)
-returns table (webhook_id bigint, hour timestamptz, deliveries bigint, failures bigint)
-language plpgsql stable
+-- Hours that have passed are counted once, in the background, one at each call; a few minutes later, so that results that are still being recorded are
+-- counted with them. Hours are those of UTC, in which no zone's clock moves.
+create or replace function walhook.count_hours() returns integer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  latest  constant timestamptz := date_trunc('hour', now(), 'UTC');
-  counted constant text := format(
-    'from walhook.delivery_log l
-      where l.webhook_id = w.id and l.delivered_at >= h.local and l.delivered_at < h.local + interval ''1 hour''
-        and l.delivered_at_tz >= h.hour and l.delivered_at_tz < h.hour + interval ''1 hour'' and l.delivered_at_tz >= %L and l.delivered_at_tz < %L',
-    latest - interval '23 hours', latest + interval '1 hour');
+  latest  constant timestamptz := date_trunc('hour', now() - interval '3 minutes', 'UTC');
+  passed  timestamptz;
+  counted integer := 0;
 begin
+  if not pg_try_advisory_xact_lock(hashtextextended('walhook.count_hours', 0)) then
+    return 0; -- another daemon counts them
+  end if;
+  delete from walhook.hourly t where t.hour not between latest - interval '24 hours' and latest;
+  for passed in
+    select h from generate_series(latest - interval '23 hours', latest - interval '1 hour', interval '1 hour') h
+     where not exists (select from walhook.hourly t where t.webhook_id = 0 and t.hour = h)
+     order by h desc limit 1
+  loop
+    execute format('
+      insert into walhook.hourly (webhook_id, hour, deliveries, failures)
+      select coalesce(l.webhook_id, 0), %1$L, count(*), count(*) filter (where not l.succeeded)
+        from walhook.log_entry l
+       where l.finished_at >= %1$L and l.finished_at < %2$L and walhook.local_time(l.finished_at) >= %3$L and walhook.local_time(l.finished_at) < %4$L
+       group by grouping sets ((l.webhook_id), ())',
+      passed, passed + interval '1 hour', walhook.local_time(passed), walhook.local_time(passed) + interval '1 hour');
+    counted := counted + 1;
+  end loop;
+  return counted;
+end
+$$;
+comment on function walhook.count_hours() is 'Internal: counts the deliveries of an hour that has passed, and returns 0 if none is left.';
+
+-- Hours that are not counted yet, such as the present one, are counted by index up to a bound; beyond it, the time that the newest entries
+-- took gives the rest. Times are literals, so that the plan has no partition of another day.
+create or replace function walhook.webhook_activity(webhook_ids bigint[], at_most integer default 200)
+returns table (webhook_id bigint, hour timestamptz, deliveries bigint, failures bigint, estimated boolean)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  latest constant timestamptz := date_trunc('hour', now(), 'UTC');
+  first  constant timestamptz := latest - interval '23 hours';
+  newest text; -- entries of an hour
+  live   text := '';
+  h      timestamptz;
+begin
+  for h in
+    select g from generate_series(first, latest, interval '1 hour') g
+     where not exists (select from walhook.hourly t where t.webhook_id = 0 and t.hour = g)
+  loop
+    newest := format('select l.finished_at as at from walhook.log_entry l
+                       where %s l.finished_at >= %L and l.finished_at < %L and walhook.local_time(l.finished_at) >= %L and walhook.local_time(l.finished_at) < %L',
+                     case when webhook_ids is not null then 'l.webhook_id = w.id and' end, h, h + interval '1 hour', walhook.local_time(h), walhook.local_time(h) + interval '1 hour');
+    live := live || format('
+        union all
+        select w.id, %1$L, e.kind, count(e.at), case when count(e.at) >= $2 then extract(epoch from least(now(), %2$L) - %1$L) / greatest(extract(epoch from least(now(), %2$L) - min(e.at)), 0.001) end
+          from unnest($1) w (id)
+          left join lateral (
+            (select 1 as kind, n.at from (%3$s) n order by walhook.local_time(n.at) desc limit $2)
+            union all
+            (select 2 as kind, n.at from (%3$s and case when l.succeeded then ''success'' else ''failed'' end <> ''success'') n order by walhook.local_time(n.at) desc limit $2)) e on true
+         group by w.id, e.kind', h, h + interval '1 hour', newest);
+  end loop;
   return query execute format('
-    select w.id, h.hour, d.n, case when d.n < $2 then d.failed else f.n end
-      from unnest($1) as w (id)
-     cross join (select t, walhook.local_time(t) from generate_series(%L::timestamptz, %L, interval ''1 hour'') t) h (hour, local)
-     cross join lateral (select count(*) as n, count(*) filter (where e.status <> ''success'') as failed from (select l.status %s limit $2) e) d
-     cross join lateral (select count(*) as n from (select %3$s and l.status <> ''success'' and d.n >= $2 limit $2) e) f
-     order by w.id, h.hour', latest - interval '23 hours', latest, counted)
-  using webhook_ids, at_most;
+    with counted (webhook_id, hour, kind, n, factor) as ( -- kind 1: deliveries; 2: failures
+        select t.webhook_id, t.hour, k.kind, case k.kind when 1 then t.deliveries else t.failures end, null::numeric
+          from walhook.hourly t cross join (values (1), (2)) k (kind) where t.webhook_id = any($1) and t.hour >= %1$L
+        union all
+        select r.id, r.hour, k.kind, r.n, case when r.n >= $2 then 1 end
+          from (select w.id, date_trunc(''hour'', q.at, ''UTC'') as hour, count(*) as n
+                  from unnest($1) w (id)
+                 cross join lateral (
+                   select q.last_attempt_at as at from walhook.queue q
+                    where q.webhook_id - 0 = w.id and q.last_attempt_at >= %1$L and walhook.local_time(q.last_attempt_at) >= %3$L
+                    order by walhook.local_time(q.last_attempt_at) desc limit $2) q
+                 group by 1, 2) r
+         cross join (values (1), (2)) k (kind)
+        %4$s)
+    select w.id, h.hour, coalesce(sum(round(c.n * coalesce(c.factor, 1))) filter (where c.kind = 1), 0)::bigint,
+           coalesce(sum(round(c.n * coalesce(c.factor, 1))) filter (where c.kind = 2), 0)::bigint, coalesce(bool_or(c.factor is not null), false)
+      from unnest($1) w (id)
+     cross join generate_series(%1$L::timestamptz, %2$L, interval ''1 hour'') h (hour)
+      left join counted c on c.webhook_id = w.id and c.hour = h.hour
+     group by w.id, h.hour order by w.id, h.hour', first, latest, walhook.local_time(first), live)
+  using coalesce(webhook_ids, '{0}'), at_most;
 end
 $$;
 comment on function walhook.webhook_activity(bigint[], integer) is
-  'Returns for each webhook and each of the last 24 hours how many deliveries had their last attempt then, and how many of those failed or await a retry. '
-  'Counting stops at the given number per hour.';
+  'Returns for each webhook and each of the last 24 hours, which are those of UTC, how many deliveries had their last attempt then, and how many of those '
+  'failed or await a retry. NULL: of all webhooks together, without those that await a retry. Beyond at_most, the numbers of the present hour, and of retries, are estimates.';
 
 -- A condition on walhook.delivery_log for each filter that is given: one statement for all filters would be planned for none. The second
--- condition is what no index answers.
+-- condition is what no index answers. An API key of an organization sees the deliveries of its webhooks alone: if they are few, few has
+-- them, and the newest are looked for in each.
 create or replace function walhook.delivery_filter(webhook_id bigint, event_type text, status text, http_status integer, response_id text,
-  since timestamptz, until timestamptz, out indexed text, out other text)
+  since timestamptz, until timestamptz, out indexed text, out other text, out few bigint[])
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -88,9 +153,17 @@ declare
   -- Where the clock is set back within these hours, the time of day repeats.
   earliest constant timestamp := walhook.local_time(since) - case when walhook.local_time(since + hours) = walhook.local_time(since) + hours then interval '0' else hours end;
   latest   constant timestamp := walhook.local_time(until) + case when walhook.local_time(until) = walhook.local_time(until - hours) + hours then interval '0' else hours end;
+  visible  bigint[];
 begin
+  if (walhook.api_key_in_force()).organization_id is not null then
+    visible := array(select v.id from walhook.visible_webhook v where delivery_filter.webhook_id is null or v.id = delivery_filter.webhook_id);
+    if webhook_id is null and response_id is null and event_type is null and cardinality(visible) <= 50 then
+      few := visible;
+    end if;
+  end if;
   indexed := concat_ws(' and ', 'true',
     case when webhook_id is not null then format('d.webhook_id = %s', webhook_id) end,
+    case when few is null and visible is not null and (webhook_id is not null or response_id is not null) then format('d.webhook_id = any(%L)', visible) end,
     case when status is not null then format('d.status = %L', status) end,
     case when not usual then 'd.status <> ''success''' end,
     case when by_reply then format('d.http_status = %s', http_status) end,
@@ -98,7 +171,8 @@ begin
     case when since is not null then format('d.delivered_at >= %L and d.delivered_at_tz >= %L', earliest, since) end,
     case when until is not null then format('d.delivered_at < %L and d.delivered_at_tz < %L', latest, until) end);
   other := concat_ws(' and ', case when event_type is not null then format('d.event_type = %L', event_type) end,
-    case when http_status is not null and by_reply is distinct from true then format('d.http_status = %s', http_status) end);
+    case when http_status is not null and by_reply is distinct from true then format('d.http_status = %s', http_status) end,
+    case when few is null and visible is not null and webhook_id is null and response_id is null then format('d.webhook_id = any(%L)', visible) end);
 end
 $$;
 comment on function walhook.delivery_filter(bigint, text, text, integer, text, timestamptz, timestamptz) is
@@ -114,43 +188,53 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   filter  record := walhook.delivery_filter(webhook_id, event_type, status, http_status, response_id, since, until);
-  waiting integer := 0;
-  scanned text;
+  parts   text[]; -- of the log, in this order
+  part    text;
+  source  text;   -- entries of a part, newest first, as far as indexes find them
+  wanted  integer := page_size;
   keys    bigint[];
-  oldest  timestamptz;
+  oldest  timestamptz; -- of these
   newest  timestamptz;
   stop    walhook.delivery_log;
+  -- Only what is found is read whole.
+  whole   constant text := 'select d.* from walhook.delivery_log d where d.delivery_id = any(%L) and (%2$L is null and d.delivered_at is null '
+                           'or d.delivered_at_tz between %2$L and %3$L) order by d.delivered_at desc, d.delivery_id desc';
 begin
   if before_time is null and coalesce(status, 'pending') = 'pending' and since is null and until is null and http_status is null then
-    return query execute format('select d.* from walhook.delivery_log d where d.status = ''pending'' and d.delivered_at is null and %s order by d.delivery_id desc limit %s',
-      concat_ws(' and ', filter.indexed, nullif(filter.other, ''), case when before_id is not null then format('d.delivery_id < %s', before_id) end), page_size);
-    get diagnostics waiting = row_count;
+    parts := array['d.status = ''pending'' and d.delivered_at is null' || coalesce(' and d.delivery_id < ' || before_id, '')];
   end if;
-  if waiting >= page_size then
-    return;
-  end if;
-  scanned := format('from walhook.delivery_log d where d.delivered_at is not null and %s order by d.delivered_at desc, d.delivery_id desc',
-    concat_ws(' and ', filter.indexed,
-              case when before_time is not null then format('d.delivered_at <= %L and (d.delivered_at < %1$L or d.delivery_id < %s)', before_time, before_id) end));
-  if filter.other = '' then
-    return query execute format('select d.* %s limit %s', scanned, page_size - waiting);
-    return;
-  end if;
-  -- Only what is found is read whole.
-  execute format('select array_agg(k.delivery_id), min(k.delivered_at_tz), max(k.delivered_at_tz) from (
-      select * from (select d.delivery_id, d.delivered_at_tz, d.event_type, d.http_status %s limit %s) d where %s limit %s) k', scanned, at_most, filter.other, page_size - waiting)
-    into keys, oldest, newest;
-  return query execute format('select d.* from walhook.delivery_log d where d.delivery_id = any(%L) and d.delivered_at_tz between %L and %L '
-    'order by d.delivered_at desc, d.delivery_id desc', keys, oldest, newest);
-  if coalesce(cardinality(keys), 0) < page_size - waiting then
-    execute format('with scanned as (select d.delivery_id, d.delivered_at %s limit %s) select s.delivery_id from scanned s where (select count(*) from scanned) = %2$s order by s.delivered_at, s.delivery_id limit 1',
-      scanned, at_most) into before_id;
-    select d.* into stop from walhook.delivery_log d where d.delivery_id = before_id and d.delivered_at is not null;
-    if found then
-      stop.status := null;
-      return next stop;
+  parts := parts || ('d.delivered_at is not null' || case when before_time is null then ''
+    else format(' and d.delivered_at <= %L and (d.delivered_at < %1$L or d.delivery_id < %s)', before_time, before_id) end);
+  foreach part in array parts loop
+    source := format('select d.* from walhook.delivery_log d where %s and %s', part, filter.indexed);
+    if filter.few is not null then
+      source := format('select d.* from unnest(%L::bigint[]) v (id) cross join lateral (%s and d.webhook_id = v.id order by d.delivered_at desc, d.delivery_id desc limit %s) d',
+                       filter.few, source, wanted);
     end if;
-  end if;
+    source := source || ' order by d.delivered_at desc, d.delivery_id desc limit ';
+    if filter.other = '' then
+      return query execute source || wanted;
+      get diagnostics wanted = row_count;
+      wanted := page_size - wanted;
+    else
+      execute format('select array_agg(k.delivery_id), min(k.delivered_at_tz), max(k.delivered_at_tz) from (select d.* from (%s%s) d where %s limit %s) k',
+                     source, at_most, filter.other, wanted) into keys, oldest, newest;
+      if keys is not null then
+        return query execute format(whole, keys, oldest, newest);
+      end if;
+      wanted := wanted - coalesce(cardinality(keys), 0);
+      if wanted > 0 then
+        execute format('select array[d.delivery_id], d.delivered_at_tz from (%s%s) d offset %s', source, at_most, at_most - 1) into keys, oldest;
+        if keys is not null then
+          execute format(whole, keys, oldest, oldest) into stop;
+          stop.status := null;
+          return next stop;
+          return;
+        end if;
+      end if;
+    end if;
+    exit when wanted <= 0;
+  end loop;
 end
 $$;
 comment on function walhook.delivery_page(bigint, text, text, integer, text, timestamptz, timestamptz, timestamp, bigint, integer, integer) is
@@ -175,7 +259,7 @@ begin
              where %s and not d.test and exists (select from walhook.webhook w where w.id = d.webhook_id) limit %s) d
      where not exists (select from walhook.log_entry l where l.redelivery_of = d.origin and l.succeeded)
        and not exists (select from walhook.queue q where q.response_id = d.response_id and q.redelivery_of = d.origin)
-     group by d.origin', concat_ws(' and ', filter.indexed, nullif(filter.other, '')), coalesce(at_most::text, 'all'));
+     group by d.origin', concat_ws(' and ', filter.indexed, nullif(filter.other, ''), case when filter.few is not null then format('d.webhook_id = any(%L)', filter.few) end), coalesce(at_most::text, 'all'));
 end
 $$;
 comment on function walhook.failed_matching(bigint, text, integer, text, timestamptz, timestamptz, integer) is

@@ -54,30 +54,10 @@ comment on column walhook.troubled_endpoint.failures is 'Failed attempts in a ro
 comment on column walhook.troubled_endpoint.last_error is 'Error of the last attempt.';
 comment on column walhook.troubled_endpoint.failing_since is 'When the first of them ended.';
 
--- Each hour is counted by index up to a bound; beyond it, the time that the entries up to there took gives the rest.
 create or replace function walhook.hourly_deliveries(at_most integer default 2000)
 returns table (hour timestamptz, deliveries bigint, failures bigint, estimated boolean)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
-as $$
-  select h.hour,
-         case when d.n < at_most then d.n else greatest(d.n, round(d.n * least(3600, extract(epoch from now() - h.hour)) / greatest(d.took, 0.001)))::bigint end,
-         case when f.n < at_most then f.n else greatest(f.n, round(f.n * least(3600, extract(epoch from now() - h.hour)) / greatest(f.took, 0.001)))::bigint end,
-         d.n >= at_most or f.n >= at_most
-    from (select date_trunc('hour', now(), 'UTC') - i * interval '1 hour' as hour from generate_series(0, 23) i) h
-   cross join lateral (
-     select count(*) as n, extract(epoch from max(e.at) - h.hour) as took from (
-       select l.delivered_at_tz as at from walhook.delivery_log l
-        where l.delivered_at_tz >= h.hour and l.delivered_at_tz < h.hour + interval '1 hour' and l.status <> 'pending'
-          and l.delivered_at >= walhook.local_time(h.hour) and l.delivered_at < walhook.local_time(h.hour) + interval '1 hour'
-        order by l.delivered_at limit at_most) e) d
-   cross join lateral (
-     select count(*) as n, extract(epoch from max(e.at) - h.hour) as took from (
-       select l.delivered_at_tz as at from walhook.delivery_log l
-        where l.delivered_at_tz >= h.hour and l.delivered_at_tz < h.hour + interval '1 hour' and l.status <> 'success' and l.status <> 'pending'
-          and l.delivered_at >= walhook.local_time(h.hour) and l.delivered_at < walhook.local_time(h.hour) + interval '1 hour'
-        order by l.delivered_at limit at_most) e) f
-   order by h.hour
-$$;
+as $$ select a.hour, a.deliveries, a.failures, a.estimated from walhook.webhook_activity(null, at_most) a order by a.hour $$;
 comment on function walhook.hourly_deliveries(integer) is
-  'Returns for each of the last 24 hours, which are those of UTC, how many deliveries ended and how many of them failed. Beyond at_most per hour, the numbers are estimates.';
+  'Returns for each of the last 24 hours, which are those of UTC, how many deliveries ended and how many of them failed. Beyond at_most, the numbers of the present hour are estimates.';

@@ -111,7 +111,7 @@ begin
       walhook.column_id(text, text), walhook.organization_id(text), walhook.respell_webhooks(), walhook.delete_gone(), walhook.fate(smallint, smallint, smallint), walhook.fired(smallint),
       walhook.merge_fate(smallint, smallint),
       walhook.bury(bigint), walhook.forget_endpoints(integer), walhook.ensure_partitions(text), walhook.drop_partitions(interval), walhook.drain_overflow(integer), walhook.trim_overflow(interval, integer),
-      walhook.partition_refusal(), walhook.log_covered_until(), walhook.ensure_time_indexes(integer),
+      walhook.count_hours(), walhook.partition_refusal(), walhook.log_covered_until(), walhook.ensure_time_indexes(integer),
       walhook.event_names(), walhook.event_name(smallint), walhook.display_url(text), walhook.local_time(timestamptz), walhook.message_id(smallint, bigint, pg_lsn, bigint, smallint, bigint) to walhook_daemon;
     if exists (select from pg_proc p where p.oid = to_regprocedure('walhook.unpublish(name, regclass)') and pg_has_role(p.proowner, 'usage')) then
       grant execute on function walhook.unpublish(name, regclass) to walhook_daemon; -- attach creates it in the application's database

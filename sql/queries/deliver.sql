@@ -439,6 +439,9 @@ delete from walhook.webhook_trouble t where not exists (select from walhook.webh
 -- name: ForgetEndpoints
 select walhook.forget_endpoints(@at_most);
 
+-- name: CountHours
+select walhook.count_hours();
+
 -- name: EnsurePartitions
 select walhook.ensure_partitions(@unit);
 
