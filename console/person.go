@@ -46,8 +46,8 @@ func newPool(ctx context.Context, url string, conns int32, customize func(*pgxpo
 			if err := sql.CheckOwners(ctx, conn); err != nil {
 				return err
 			}
-			_, err := conn.Exec(ctx, // Compiling a statement of a large log takes longer than running it.
-				"set jit = off; set statement_timeout = '"+statementTimeout+"'; set lock_timeout = '4s'; set idle_in_transaction_session_timeout = '20s'")
+			_, err := conn.Exec(ctx, // Compiling a statement of a large log takes longer than running it, and the server has more to do than pages.
+				"set jit = off; set max_parallel_workers_per_gather = 0; set statement_timeout = '"+statementTimeout+"'; set lock_timeout = '4s'; set idle_in_transaction_session_timeout = '20s'")
 			return err
 		}
 		if customize != nil {

@@ -50,11 +50,12 @@ func listWebhooks(r *request) (reply, error) {
 		}
 	}
 	rows, err := r.tx.Query(r.Context(), `
-		select w.id, row_to_json(w)
-		  from walhook.api_webhook w
-		 where w.id > $1 and ($2 = '' or w.url = $2) and ($3 = '' or w.event_type = $3)
-		   and ($4 = '' or w.assessment_id = $4)
-		 order by w.id limit $5`,
+		select p.id, row_to_json(p)
+		  from (select w.* from walhook.api_webhook w
+		         where w.id > $1 and ($2 = '' or w.url = $2) and ($3 = '' or w.event_type = $3)
+		           and ($4 = '' or w.assessment_id = $4)
+		         order by w.id limit $5) p
+		 order by p.id`,
 		after, strings.TrimSpace(query.Get("url")), event, query.Get("assessment_id"), limit+1)
 	if err != nil {
 		return reply{}, fmt.Errorf("list webhooks: %w", err)

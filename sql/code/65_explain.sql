@@ -91,10 +91,12 @@ as $$
             select q.event_type, q.committed_at, q.response_id, q.kind from walhook.queue q) e
      where e.response_id = coalesce(walhook.column_id('key', $1), $1) and e.kind = 0
      group by e.event_type
-  ), others as ( -- webhooks for other assessments, of which there may be thousands
-    select w.id, w.event_type, row_number() over (partition by w.event_type order by w.id) as n
-      from walhook.webhook w left join about a on true
-     where (a.r is null or w.assessment_id is not null and w.assessment_id is distinct from (a.r).assessment_id)
+  ), others as ( -- webhooks for other assessments and organizations, of which there may be thousands
+    select w.id, w.event_type, row_number() over (partition by w.event_type order by w.id) as n,
+           a.r is null or w.assessment_id is not null and w.assessment_id is distinct from (a.r).assessment_id as elsewhere
+      from walhook.webhook w left join (select a.r, walhook.organization_of(a.r) as organization_id from about a) a on true
+     where (a.r is null or w.assessment_id is not null and w.assessment_id is distinct from (a.r).assessment_id
+            or w.organization_id is not null and w.organization_id is distinct from a.organization_id)
        and not exists (select from delivered d where d.webhook_id = w.id and d.event_type = w.event_type)
   ), answer as (
     select t.event_type as number, e.name, case when d.delivery_id is not null then 'yes' else t.happened end as happened,
@@ -121,7 +123,8 @@ as $$
                  full join delivered d on d.webhook_id = (w.hook).id and d.event_type = (w.hook).event_type)
              on coalesce(d.event_type, (w.hook).event_type) = e.name
   ), rest as (
-    select x.event_type, count(*) as n from others x where x.n > 10 group by x.event_type
+    select x.event_type, count(*) as n, case when bool_and(x.elsewhere) then 'assessment differs' else 'assessment or organization differs' end as why
+      from others x where x.n > 10 group by x.event_type
   ), known as (
     select exists (select from about) or exists (select from delivered) as once
   )
@@ -134,7 +137,7 @@ as $$
         from known join walhook.story($1) s on s.event_type = 1 where not known.once
       union all
       select walhook.event_number(r.event_type), r.event_type, s.happened, null, null, false,
-             coalesce(s.misfit, 'assessment differs') || format(': the same for %s more webhooks', r.n), null, null, null, null, null, null
+             coalesce(s.misfit, r.why) || format(': the same for %s more webhooks', r.n), null, null, null, null, null, null
         from known join rest r on known.once
         join walhook.story(coalesce(walhook.column_id('key', $1), $1)) s on s.event_type = walhook.event_number(r.event_type)
     ) t
@@ -142,4 +145,4 @@ as $$
 $$;
 comment on function walhook.explain(text) is
   'Explains why an event did or did not arrive. One row per event and webhook of that event: whether the event happened, whether the webhook '
-  'matched and if not why, and the state of its last delivery. Ten webhooks of other assessments are listed, the rest are counted. An unknown response has one row that says so. A row says so if something cannot be known for certain.';
+  'matched and if not why, and the state of its last delivery. Ten webhooks of other assessments and organizations are listed, the rest are counted. An unknown response has one row that says so. A row says so if something cannot be known for certain.';

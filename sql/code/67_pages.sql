@@ -270,11 +270,11 @@ create or replace function walhook.count_failed(webhook_id bigint default null, 
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when count(*) > 10000 then 'more than 10000' else count(*)::text end
-    from walhook.failed_matching($1, $2, $3, $4, $5, $6, 10001)
+  select case when count(*) > 1000 then 'more than 1000' else count(*)::text end
+    from walhook.failed_matching($1, $2, $3, $4, $5, $6, 1001)
 $$;
 comment on function walhook.count_failed(bigint, text, integer, text, timestamptz, timestamptz) is
-  'Returns how many deliveries walhook.redeliver_matching would send again, counting up to 10000.';
+  'Returns how many deliveries walhook.redeliver_matching would send again, counting up to 1000.';
 
 create or replace function walhook.redeliver_matching(webhook_id bigint default null, event_type text default null, http_status integer default null,
   response_id text default null, since timestamptz default null, until timestamptz default null) returns bigint
