@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // The ways to sign in.
@@ -30,6 +32,8 @@ type Config struct {
 
 	Version string
 	Log     *slog.Logger
+
+	tracer pgx.QueryTracer // of all statements; for tests
 }
 
 // OIDC configures LoginOIDC.

@@ -95,7 +95,7 @@ func (s *Server) databaseLogin(r *http.Request, role, password string) (*login, 
 	pool, err := newPool(context.WithoutCancel(r.Context()), s.cfg.StoreURL, personConns, func(pool *pgxpool.Config) {
 		pool.BeforeConnect = s.connections.bound
 		config := pool.ConnConfig
-		config.User, config.Password = role, password
+		config.User, config.Password, config.Tracer = role, password, s.cfg.tracer
 		vouched = knowsConsole(&config.Config)
 		config.BuildFrontend = func(from io.Reader, to io.Writer) *pgproto3.Frontend {
 			return pgproto3.NewFrontend(&passwordWatch{from: from, asked: &asked}, to)

@@ -50,9 +50,7 @@ func newPool(ctx context.Context, url string, conns int32, customize func(*pgxpo
 				"set jit = off; set max_parallel_workers_per_gather = 0; set statement_timeout = '"+statementTimeout+"'; set lock_timeout = '4s'; set idle_in_transaction_session_timeout = '20s'")
 			return err
 		}
-		if customize != nil {
-			customize(config)
-		}
+		customize(config)
 	})
 }
 

@@ -67,7 +67,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 			return nil, err
 		}
 	}
-	if s.pool, err = newPool(ctx, cfg.StoreURL, poolConns, nil); err == nil {
+	if s.pool, err = newPool(ctx, cfg.StoreURL, poolConns, func(pool *pgxpool.Config) { pool.ConnConfig.Tracer = cfg.tracer }); err == nil {
 		s.stored = storedSessions{s.pool}
 		var apiHandler http.Handler
 		if apiHandler, err = api.New(api.Config{Pool: s.pool, URL: cfg.URL.String(), Log: cfg.Log, Client: s.clientNetwork, Unavailable: s.unavailable}); err == nil {

@@ -278,6 +278,7 @@ comment on function walhook.bury(bigint) is 'Internal: ends the pending deliveri
 create or replace function walhook.count_pending(webhook_ids bigint[] default null) returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- whoever has most of the queue, others have little
 as $$
   select case when count(*) > 10000 then 'more than 10000' else count(*)::text end
     from ((select from walhook.queue q where webhook_ids is null limit 10001)
