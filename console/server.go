@@ -35,12 +35,12 @@ type Server struct {
 	throttle  *throttle
 	// Both bound what all sessions take together.
 	connections *connections
-	liveParts   chan struct{} // one for each live part that is open
-	pool        *pgxpool.Pool // of the console's own role
-	oidc        *oidcLogin    // nil without LoginOIDC
-	keyUsed     atomic.Bool   // of Config.OneTimeKey
+	liveParts   chan struct{}            // one for each live part that is open
+	pool        *pgxpool.Pool            // of the console's own role
+	oidc        *oidcLogin               // nil without LoginOIDC
+	keyUsed     atomic.Bool              // of Config.OneTimeKey
 	zones       atomic.Pointer[[]string] // that the store's server knows: it reads a file for each
-	stopping    chan struct{} // closed when the server begins to stop: live pages end
+	stopping    chan struct{}            // closed when the server begins to stop: live pages end
 }
 
 // New listens at once, so that an address that is in use is found out before anything else begins.
