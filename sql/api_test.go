@@ -101,3 +101,22 @@ func TestDeleteWebhookTwice(t *testing.T) {
 		t.Errorf("left are %s", got)
 	}
 }
+
+// A test finds the newest response that its webhook matches, even behind many that it does not match.
+func TestNewestResponseBehindMany(t *testing.T) {
+	t.Parallel()
+	url := storeWithSecrets(t)
+	testenv.Exec(t, url, `
+		update walhook.attachment set assessment_oid = 1;
+		insert into walhook.assessment (assessment_id, external_id, organization_id) values ('a', 'external', '1'), ('b', null, '2');
+		insert into walhook.response_state (response_id, assessment_id, flags, created_lsn) select g, 'b', 0, '1/0'::pg_lsn + g from generate_series(1001, 12000) g on conflict do nothing;
+		insert into walhook.response_state (response_id, assessment_id, flags, created_lsn) select g, 'a', 0, '0/100'::pg_lsn + g from generate_series(21, 25) g;
+		insert into walhook.response_state (response_id, assessment_id, flags) select g, 'a', 0 from generate_series(900, 910) g`)
+	for filter, want := range map[string]string{
+		"null, null": "25", "'b', null": "12000", "null, '1'": "25", "null, '2'": "", "'b', '2'": "12000", "'a', '2'": "", "'nobody', null": "",
+	} {
+		if got := testenv.Psql(t, url, "select response_id from walhook.newest_responses("+filter+", null, 1)"); got != want {
+			t.Errorf("the newest response for %s is %q, want %q", filter, got, want)
+		}
+	}
+}

@@ -84,6 +84,30 @@ func TestDeliveryPages(t *testing.T) {
 	}
 }
 
+// An API key of an organization sees the deliveries of its webhooks alone, however many webhooks it has and whatever else it asks for.
+func TestDeliveryPagesOfAKey(t *testing.T) {
+	t.Parallel()
+	url := installed(t)
+	pageLog(t, url, 200)
+	testenv.Exec(t, url, `
+		insert into walhook.queue (delivery_id, webhook_id, committed_at, event_type, response_id) select g, 1 + g % 2, now(), 1, '8' from generate_series(301, 312) g;
+		update walhook.webhook set organization_id = '42' where id = 2;
+		select walhook.create_api_key('partner', '42')`)
+	for _, webhooks := range []string{"few", "many"} {
+		for filter, where := range map[string]string{
+			"": "true", "status => 'failed'": "status = 'failed'", "response_id => '3'": "response_id = '3'", "response_id => '8'": "response_id = '8'",
+			"webhook_id => 2": "true", "webhook_id => 1": "false", "event_type => 'response.started'": "event_type = 'response.started'",
+		} {
+			want := testenv.Psql(t, url, "select delivery_id from walhook.delivery_log where webhook_id = 2 and "+where+" order by delivered_at_tz desc nulls first, delivery_id desc")
+			got := testenv.Psql(t, url, "select set_config('walhook.api_key', '1', false) is null; select delivery_id from walhook.delivery_page(page_size => 100"+strings.TrimSuffix(", "+filter, ", ")+")")
+			if diff := cmp.Diff(want, strings.TrimPrefix(strings.TrimPrefix(got, "f"), "\n")); diff != "" {
+				t.Errorf("%s webhooks, %q (-all +page):\n%s", webhooks, filter, diff)
+			}
+		}
+		testenv.Exec(t, url, "insert into walhook.webhook (url, event_type, organization_id) select 'https://example.com/more', 'response.created', '42' from generate_series(1, 60)")
+	}
+}
+
 // What no index answers is looked for in a part of the log, and the page says how far it came.
 func TestDeliveryPagesThatStop(t *testing.T) {
 	t.Parallel()

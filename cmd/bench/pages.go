@@ -8,46 +8,29 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // measurePages measures every page of the console and every request of the API on a filled store, and the console's
 // memory while many people watch live pages and one exports a CSV file.
 func measurePages(ctx context.Context, b *bench) ([]Result, error) {
-	// DEVHACK
-	s := &site{b: b}
-	defer s.close()
-	devURL := os.Getenv("BENCH_URL")
-	conn, err := pgx.Connect(ctx, devURL)
+	s, err := b.newSite(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.conn, s.store = conn, conn
-	s.env = append(os.Environ(), "WALHOOK_DATABASE_URL="+devURL, "WALHOOK_LISTEN=127.0.0.1:0")
-	var f filled
-	if os.Getenv("BENCH_FILL") != "" {
-		if err := s.exec(ctx, schema); err != nil {
-			return nil, err
-		}
-		if err := s.attach(ctx); err != nil {
-			return nil, err
-		}
-		f, err = s.fill(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return nil, exec1(ctx, conn, "create role administrator login; grant walhook_admin to administrator")
+	defer s.close()
+	if err := s.attach(ctx); err != nil {
+		return nil, err
 	}
-	f = filled{log: b.n(10_000_000), pending: b.n(1_000_000), webhooks: max(b.n(10_000), 100)}
-	f.urls, f.assessments = f.webhooks/3, f.webhooks/5
+	f, err := s.fill(ctx)
+	if err != nil {
+		return nil, err
+	}
 	c, err := s.startConsole(ctx)
 	if err != nil {
 		return nil, err
@@ -58,9 +41,6 @@ func measurePages(ctx context.Context, b *bench) ([]Result, error) {
 	}
 	times := map[string][]float64{}
 	rounds := max(b.n(50), 3)
-	if r := os.Getenv("BENCH_ROUNDS"); r != "" {
-		rounds, _ = strconv.Atoi(r)
-	}
 	for range rounds {
 		for i := range requests {
 			took, err := c.send(ctx, &requests[i])
@@ -78,7 +58,7 @@ func measurePages(ctx context.Context, b *bench) ([]Result, error) {
 		results = append(results, result)
 	}
 	if err := c.watch(ctx, b.n(1_000_000)); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w\n%s", err, strings.Join(c.process.tail, "\n"))
 	}
 	_, peak, err := c.process.resident()
 	return append(results, ceiling(fmt.Sprintf("peak of the console, %d live pages and a CSV of %d rows", watchers, b.n(1_000_000)), peak, 64)), err
@@ -99,6 +79,9 @@ type consoleClient struct {
 const requestsPerKey = 25
 
 func (s *site) startConsole(ctx context.Context) (*consoleClient, error) {
+	if err := exec1(ctx, s.store, "create role administrator login; grant walhook_admin to administrator"); err != nil {
+		return nil, err
+	}
 	d, err := s.launch(ctx, "console", "serving the console", "WALHOOK_CONSOLE_LISTEN=127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -316,11 +299,19 @@ func (c *consoleClient) watch(ctx context.Context, rows int) error {
 	if err != nil {
 		return err
 	}
-	response, err := c.browser.Do(request)
+	exporter, err := c.signIn(ctx)
+	if err != nil {
+		return err
+	}
+	response, err := exporter.Do(request)
 	if err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
 	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(response.Body)
+		return fmt.Errorf("export: HTTP %d: %.300s", response.StatusCode, body)
+	}
 	lines := bufio.NewScanner(response.Body)
 	read := 0
 	for read <= rows && lines.Scan() {
