@@ -152,7 +152,7 @@ func replay(t *testing.T, conn *pgx.Conn, request string, statements []pgx.Trace
 			return // as it did for the console
 		}
 		wholeAfter, touchedAfter := read()
-		if wholeAfter > whole || touchedAfter-touched > 25_000 {
+		if wholeAfter > whole || touchedAfter-touched > 30_000 {
 			t.Errorf("%s reads %d rows, %d of them without an index:\n%s", request, touchedAfter-touched, wholeAfter-whole, s.SQL)
 		}
 	}

@@ -22,8 +22,8 @@ as $$
      values
        ('walhook.attempt'::regclass, 'attempt_newest', '(local(attempted_at))'),
        ('walhook.attempt_overflow', 'attempt_overflow_newest', '(local(attempted_at))'),
+       ('walhook.queue', 'queue_newest', '(local(last_attempt_at))'),
        -- With the id, which orders those that were never tried.
-       ('walhook.queue', 'queue_newest', '(local(last_attempt_at), delivery_id)'),
        ('walhook.queue', 'queue_webhook', '((webhook_id - 0), local(last_attempt_at), delivery_id)'),
        ('walhook.queue', 'queue_http_status', '(http_status, local(last_attempt_at)) where http_status < 200 or http_status > 299'),
        ('walhook.queue', 'queue_kind', '(kind, local(last_attempt_at)) where kind <> 0')) as d (parent, kind, columns)

@@ -213,7 +213,9 @@ begin
       source := format('select d.* from unnest(%L::bigint[]) v (id) cross join lateral (%s and d.webhook_id >= v.id and d.webhook_id <= v.id order by d.webhook_id desc, d.delivered_at desc, d.delivery_id desc limit %s) d',
                        filter.few, source, wanted);
     end if;
-    source := source || ' order by ' || case when webhook_id is not null and response_id is null then 'd.webhook_id desc, ' else '' end || 'd.delivered_at desc, d.delivery_id desc limit ';
+    source := source || case when webhook_id is not null and response_id is null then ' order by d.webhook_id desc, d.delivered_at desc, d.delivery_id desc limit '
+                             when part like '% is null%' and filter.few is null then ' order by d.delivery_id desc limit '
+                             else ' order by d.delivered_at desc, d.delivery_id desc limit ' end;
     if filter.other = '' then
       return query execute source || wanted;
       get diagnostics wanted = row_count;
