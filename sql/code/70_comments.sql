@@ -44,6 +44,7 @@ comment on table walhook.daemon is 'Internal: the live daemons.';
 comment on table walhook.queue is 'Internal: pending deliveries. Read walhook.delivery_log instead.';
 comment on table walhook.log is 'Internal: ended deliveries, partitioned by time. Read walhook.delivery_log instead.';
 comment on table walhook.attempt is 'Internal: attempts, partitioned by time. Read walhook.delivery_attempt instead.';
+comment on table walhook.hourly is 'Internal: deliveries by webhook and hour, of the last day.';
 comment on table walhook.incident_log is 'Internal: read walhook.incident instead.';
 comment on table walhook.change is 'Internal: read walhook.change_log instead.';
 comment on table walhook.console_session is 'Internal: who is signed in to the console with OpenID Connect.';
