@@ -118,7 +118,7 @@ func (c *consoleClient) signIn(ctx context.Context) (*http.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign in: %w", err)
 	}
-	response.Body.Close()
+	_ = response.Body.Close()
 	if response.StatusCode != http.StatusSeeOther {
 		return nil, fmt.Errorf("sign in: HTTP %d", response.StatusCode)
 	}

@@ -92,11 +92,10 @@ as $$
      where e.response_id = coalesce(walhook.column_id('key', $1), $1) and e.kind = 0
      group by e.event_type
   ), others as ( -- webhooks for other assessments and organizations, of which there may be thousands
-    select w.id, w.event_type, row_number() over (partition by w.event_type order by w.id) as n,
-           a.r is null or w.assessment_id is not null and w.assessment_id is distinct from (a.r).assessment_id as elsewhere
+    select w.id, w.event_type, x.elsewhere, row_number() over (partition by w.event_type, x.elsewhere order by w.id) as n
       from walhook.webhook w left join (select a.r, walhook.organization_of(a.r) as organization_id from about a) a on true
-     where (a.r is null or w.assessment_id is not null and w.assessment_id is distinct from (a.r).assessment_id
-            or w.organization_id is not null and w.organization_id is distinct from a.organization_id)
+     cross join lateral (select a.r is null or w.assessment_id is not null and w.assessment_id is distinct from (a.r).assessment_id) x (elsewhere)
+     where (x.elsewhere or w.organization_id is not null and w.organization_id is distinct from a.organization_id)
        and not exists (select from delivered d where d.webhook_id = w.id and d.event_type = w.event_type)
   ), answer as (
     select t.event_type as number, e.name, case when d.delivery_id is not null then 'yes' else t.happened end as happened,
@@ -123,8 +122,8 @@ as $$
                  full join delivered d on d.webhook_id = (w.hook).id and d.event_type = (w.hook).event_type)
              on coalesce(d.event_type, (w.hook).event_type) = e.name
   ), rest as (
-    select x.event_type, count(*) as n, case when bool_and(x.elsewhere) then 'assessment differs' else 'assessment or organization differs' end as why
-      from others x where x.n > 10 group by x.event_type
+    select x.event_type, count(*) as n, case when x.elsewhere then 'assessment differs' else 'other organization' end as why
+      from others x where x.n > 10 group by x.event_type, x.elsewhere
   ), known as (
     select exists (select from about) or exists (select from delivered) as once
   )
