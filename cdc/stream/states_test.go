@@ -3,6 +3,7 @@ package stream
 import (
 	"strconv"
 	"testing"
+	"time"
 
 	"walhook/cdc"
 )
@@ -46,5 +47,31 @@ func TestStateCacheKeepsWhatWasUsedLast(t *testing.T) {
 	c.purge()
 	if _, cached := c.get(hot); cached {
 		t.Error("something is left after purge")
+	}
+}
+
+// The history has each event that fired, and whether its last occurrence was silenced.
+func TestHistoryOfEvents(t *testing.T) {
+	t.Parallel()
+	set := func(types ...cdc.EventType) (events cdc.EventSet) {
+		for _, of := range types {
+			events |= 1 << of
+		}
+		return events
+	}
+	first, second := time.Unix(100, 0), time.Unix(200, 0)
+	h := eventHistory{}.add(set(cdc.Created, cdc.Started), false, first)
+	if want := (eventHistory{fired: 0b11, at: first}); h != want {
+		t.Errorf("after created and started: %+v", h)
+	}
+	h = h.add(set(cdc.Completed), true, second)
+	if want := (eventHistory{fired: 0b111, silenced: 0b100, at: second}); h != want {
+		t.Errorf("after a silenced finish: %+v", h)
+	}
+	if again := h.add(0, true, first); again != h {
+		t.Errorf("after a change that fires nothing: %+v", again)
+	}
+	if h = h.add(set(cdc.Completed), false, first); h.silenced != 0 || h.fired != 0b111 {
+		t.Errorf("after a finish that is not silenced: %+v", h)
 	}
 }
