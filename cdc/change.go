@@ -150,6 +150,18 @@ func (r *Row) SetMark(k MarkerKind, to Mark) {
 	}
 }
 
+// Mark returns the state of a marker.
+func (r *Row) Mark(k MarkerKind) Mark {
+	switch k {
+	case WhereMarker:
+		return r.Excluded.not()
+	case StartedMarker:
+		return r.Started
+	default:
+		return r.Finished
+	}
+}
+
 // SetFlags sets the markers from the flags of the row's state.
 func (r *Row) SetFlags(flags int16) {
 	mark := func(flag int16) Mark {

@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// NormalizeWebhookIDs rewrites the assessment and organization ids of webhooks into the form that
+// NormalizeWebhookIDs rewrites the assessment and organization ids that webhooks and API keys name into the form that
 // ColumnType.CanonicalID returns.
 const NormalizeWebhookIDs = "select walhook.respell_webhooks()"
 

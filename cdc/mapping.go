@@ -112,20 +112,21 @@ const (
 	FinishedMarker
 )
 
-// MappedMarker is a marker, and where it is found elsewhere.
+// MappedMarker describes a marker: all that other code knows of it.
 type MappedMarker struct {
 	Kind     MarkerKind
 	Role     string // in walhook.attachment.column_types
 	Variable string
-	Marker   // zero: not mapped
+	Fires    EventType // fires when the marker is set for the first time; 0: none
+	Marker             // zero: not mapped
 }
 
 // Markers returns all markers.
 func (m Mapping) Markers() []MappedMarker {
 	return []MappedMarker{
-		{WhereMarker, "where", "WALHOOK_RESPONDENT_WHERE", m.Where},
-		{StartedMarker, "started", "WALHOOK_STARTED", m.Started},
-		{FinishedMarker, "finished", "WALHOOK_FINISHED", m.Finished},
+		{WhereMarker, "where", "WALHOOK_RESPONDENT_WHERE", 0, m.Where},
+		{StartedMarker, "started", "WALHOOK_STARTED", Started, m.Started},
+		{FinishedMarker, "finished", "WALHOOK_FINISHED", Completed, m.Finished},
 	}
 }
 

@@ -9,13 +9,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// activity is the last day of a webhook by the hour, oldest first.
+// activity has the deliveries of a webhook in each hour of the last day, oldest first.
 type activity struct {
 	deliveries, failures []int64
 	estimated            bool
 }
 
-// readActivity returns the last day of some webhooks.
+// readActivity returns the activity of some webhooks by id.
 func readActivity(ctx context.Context, tx pgx.Tx, ids []int64, atMost int64) (map[int64]activity, error) {
 	rows, err := tx.Query(ctx, "select webhook_id, deliveries, failures, estimated from walhook.webhook_activity($1, $2)", ids, atMost)
 	if err != nil {
@@ -50,7 +50,7 @@ func (a activity) total(hours []int64) string {
 func (a activity) Deliveries() string { return a.total(a.deliveries) }
 func (a activity) Failures() string   { return a.total(a.failures) }
 
-// Failed reports whether any delivery did.
+// Failed reports whether any delivery failed.
 func (a activity) Failed() bool { return a.Failures() != "0" }
 
 // Graph draws a bar for each hour, its failures on top in another colour.

@@ -24,10 +24,10 @@ type Config struct {
 	OIDC     OIDC
 	Proxy    Proxy
 
-	// For LoginOIDC and LoginProxy: whoever is in one of these groups is an administrator, or a viewer.
+	// For LoginOIDC and LoginProxy: members of one of these groups are administrators, or viewers.
 	AdminGroups, ViewerGroups []string
 
-	// OneTimeKey, if not empty, is a way in that works once: /login?key=KEY enters as the role of StoreURL.
+	// OneTimeKey, if not empty, signs somebody in once, as the role of StoreURL: /login?key=KEY.
 	OneTimeKey string
 
 	Version string

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// count shows a number with its thousands apart.
+// count formats a number with commas between thousands.
 func count(n int64) string {
 	digits := strconv.FormatInt(n, 10)
 	var b strings.Builder
@@ -19,7 +19,7 @@ func count(n int64) string {
 	return b.String()
 }
 
-// age shows a duration in its largest unit.
+// age formats a duration in its largest unit.
 func age(d time.Duration) string {
 	switch {
 	case d < time.Second:

@@ -5,7 +5,7 @@ import (
 	"net/url"
 )
 
-// contentSecurityPolicy lets a page load only what the console itself serves, and nobody put it into a frame.
+// contentSecurityPolicy lets a page load only what the console itself serves. No site may put it into a frame.
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 

@@ -13,7 +13,7 @@ import (
 	"walhook/sql"
 )
 
-// refusal is an error that a person can understand and often mend: PostgreSQL's, or a page's own.
+// refusal is an error that people can understand and often correct: PostgreSQL's, or a page's own.
 type refusal struct {
 	status             int    // of HTTP
 	sentence           string // what was refused and why
@@ -37,7 +37,7 @@ func invalid(column, sentence string) error {
 	return &refusal{status: http.StatusUnprocessableEntity, sentence: sentence, column: column}
 }
 
-// asRefusal returns the error as a refusal if a person can do something about it, and otherwise as it is.
+// asRefusal returns the error as a refusal if people can do something about it, and otherwise unchanged.
 func asRefusal(err error) error {
 	var already *refusal
 	if err == nil || errors.As(err, &already) {
@@ -71,7 +71,7 @@ func asRefusal(err error) error {
 	return err
 }
 
-// statusOf returns the HTTP status for an SQLSTATE; 0 if the error is nobody's fault but ours.
+// statusOf returns the HTTP status for an SQLSTATE; 0 if the error is a bug of ours.
 func statusOf(code string) int {
 	switch {
 	case code == pgerrcode.InsufficientPrivilege:
@@ -90,7 +90,7 @@ func statusOf(code string) int {
 	return 0
 }
 
-// asSentence makes of PostgreSQL's message what the page says.
+// asSentence turns PostgreSQL's message into the sentence that the page shows.
 func asSentence(status int, message string) string {
 	switch {
 	case status == http.StatusForbidden && strings.HasPrefix(message, "permission denied"):

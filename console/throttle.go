@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// throttle slows down failed sign-ins: each failure beyond a few doubles the wait of the role at that address, more slowly that of the
-// role and that of the address. A role's own wait is short, since others can cause it.
+// throttle delays sign-ins after failures. Each failure beyond a few doubles the wait of the role at that address; many
+// failures also delay the role everywhere, and the address for every role. A role's own wait is short, since others can
+// cause it.
 type throttle struct {
 	mu   sync.Mutex
 	seen map[throttleKey]*failures
@@ -34,10 +35,10 @@ const (
 
 func newThrottle() *throttle { return &throttle{seen: map[throttleKey]*failures{}, now: time.Now} }
 
-// attempt is one sign-in. It counts as failed until it has succeeded, so that many at once gain nothing.
+// attempt is one sign-in. It counts as failed until it has succeeded, so concurrent attempts gain nothing.
 type attempt struct {
 	throttle *throttle
-	wait     time.Duration // if it may not even begin
+	wait     time.Duration // if not 0, the attempt is refused and may be repeated after it
 	pair     throttleKey
 	own      []throttleKey
 }
@@ -82,7 +83,7 @@ func (t *throttle) begin(role, address string) *attempt {
 	return a
 }
 
-// forget makes room: old entries go, and all of them if none is old.
+// forget removes old entries, and all of them if too many remain.
 func (t *throttle) forget(now time.Time) {
 	for key, f := range t.seen {
 		if now.Sub(f.last) > throttleForget {
@@ -94,7 +95,7 @@ func (t *throttle) forget(now time.Time) {
 	}
 }
 
-// succeeded takes back what begin has counted, and forgets the failures of the role at this address.
+// succeeded undoes what begin counted, and forgets the failures of the role at this address.
 func (a *attempt) succeeded() {
 	a.throttle.mu.Lock()
 	delete(a.throttle.seen, a.pair)
@@ -114,5 +115,5 @@ func (a *attempt) undo() {
 	}
 }
 
-// seconds is a duration as Retry-After has it.
+// seconds formats a duration for Retry-After, rounded up.
 func seconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }

@@ -4,7 +4,7 @@ import (
 	"html/template"
 	"strings"
 	"time"
-	_ "time/tzdata" // images without a zone database know all zones, too
+	_ "time/tzdata" // for images without a zone database
 )
 
 // zone is the site's time zone.
@@ -13,7 +13,7 @@ type zone struct {
 	loc  *time.Location
 }
 
-// loadZone returns UTC for a zone that PostgreSQL knows and Go does not.
+// loadZone returns the zone of this name, or UTC if Go does not know it.
 func loadZone(name string) zone {
 	loc, err := time.LoadLocation(strings.TrimPrefix(name, "posix/"))
 	if err != nil {
@@ -22,7 +22,7 @@ func loadZone(name string) zone {
 	return zone{name, loc}
 }
 
-// At shows a moment in the site's time, with UTC beside it unless that is the same. A page calls it as {{$.Time .At}}.
+// At formats a time in the site's zone, with UTC beside it unless that is the same. A page calls it as {{$.Time .At}}.
 func (z zone) At(t time.Time) template.HTML {
 	if t.IsZero() {
 		return `<span class="none">–</span>`

@@ -13,7 +13,7 @@ import (
 	"walhook/cdc/condition"
 )
 
-// checkLists warns of a value that looks like several values, or like a column.
+// checkLists warns of a value that looks like several values, or that is the name of a column.
 func (p *Preflight) checkLists(marker cdc.MappedMarker) {
 	for _, v := range marker.Values {
 		first, rest, several := strings.Cut(v, ",")
@@ -42,11 +42,9 @@ func (p *Preflight) checkLists(marker cdc.MappedMarker) {
 	}
 }
 
-// checkDefault warns of a marker that is set as soon as a row is inserted without naming the marker's columns.
+// checkDefault warns of a marker that the defaults of its columns set in each new row.
 func (p *Preflight) checkDefault(marker cdc.MappedMarker, bound *condition.Bound, defaults map[string]string) error {
-	event := map[cdc.MarkerKind]cdc.EventType{cdc.StartedMarker: cdc.Started, cdc.FinishedMarker: cdc.Completed}
-	fires, exists := event[marker.Kind]
-	if !exists {
+	if marker.Fires == 0 {
 		return nil
 	}
 	var set []string
@@ -64,14 +62,14 @@ func (p *Preflight) checkDefault(marker cdc.MappedMarker, bound *condition.Bound
 	}
 	if met, _ := truth.Met(); met && len(set) > 0 {
 		p.note(Warn, "marker_default", fmt.Sprintf("%s is already set by default in a new row (%s), so %s fires with response.created",
-			marker.Variable, strings.Join(set, ", "), fires),
+			marker.Variable, strings.Join(set, ", "), marker.Fires),
 			fmt.Sprintf("map what changes later, such as other values of the column; if nothing does and this is meant, leave %s",
 				marker.Variable))
 	}
 	return nil
 }
 
-// defaultValue returns the value of a default expression, or an unknown one if only the server can evaluate it.
+// defaultValue returns the value of a default expression. If only the server can evaluate it, the value is unknown (Unchanged).
 func defaultValue(expression string, t condition.Type, alone bool) condition.Text {
 	literal := withoutCasts(expression)
 	switch {
@@ -83,7 +81,7 @@ func defaultValue(expression string, t condition.Type, alone bool) condition.Tex
 		return condition.Text{Value: strings.ReplaceAll(literal[1:len(literal)-1], "''", "'")}
 	case numberLiteral.MatchString(literal):
 		return condition.Text{Value: strings.Trim(literal, "()")}
-	case alone && condition.AlwaysSet(t.OID): // now(), whatever it is by then
+	case alone && condition.AlwaysSet(t.OID): // such as now(), whose value does not matter
 		return condition.Text{Value: "set"}
 	}
 	return condition.Text{Unchanged: true}
@@ -145,8 +143,8 @@ type valueChecks []struct {
 	bound *condition.Bound
 }
 
-// readValueChecks reads the constraints of a column and of its domain. Nothing is evaluated on the server, since that
-// would run functions of other people.
+// readValueChecks reads the constraints of a column and of its domain. The server evaluates none of them, since that would run
+// other people's functions.
 func readValueChecks(ctx context.Context, source *pgx.Conn, t *Table, column string) (checks valueChecks, err error) {
 	var name, expression string
 	var ofDomain bool
@@ -164,7 +162,7 @@ func readValueChecks(ctx context.Context, source *pgx.Conn, t *Table, column str
 		}
 		parsed, err := condition.Parse(asCondition(expression, shown))
 		if err != nil || parsed.Expression == "" {
-			return nil // the constraint says more than a condition can
+			return nil // a condition cannot express the constraint
 		}
 		columns := parsed.Columns()
 		if len(columns) != 1 {
@@ -186,7 +184,7 @@ var (
 	noneOf = regexp.MustCompile(`<> ALL (?:\(\(ARRAY\[([^\]]*)\]\)\)|\(ARRAY\[([^\]]*)\]\))`)
 )
 
-// asCondition writes an expression of the server in the grammar of conditions, as far as it can be.
+// asCondition translates an expression of the server into the grammar of conditions, as far as possible.
 func asCondition(expression, column string) string {
 	text := withoutCasts(expression)
 	quoted := pgx.Identifier{column}.Sanitize()
@@ -196,7 +194,7 @@ func asCondition(expression, column string) string {
 	return noneOf.ReplaceAllString(oneOf.ReplaceAllString(text, "in ($1$2)"), "not in ($1$2)")
 }
 
-// forbidding returns the constraint that forbids a value, or "". A value that is not one of the type is left to others.
+// forbidding returns the constraint that forbids a value, or "". Other checks report values that the type does not have.
 func (c valueChecks) forbidding(value string) string {
 	for _, check := range c {
 		truth, err := check.bound.Eval(func(int) condition.Text { return condition.Text{Value: value} })

@@ -49,7 +49,7 @@ type Preview struct {
 	Findings []catalog.Finding `json:"findings"` // warnings, and what attach would refuse
 }
 
-// PreviewRead says which rows were read.
+// PreviewRead describes which rows were read.
 type PreviewRead struct {
 	Rows          int64   `json:"rows"`
 	EstimatedRows int64   `json:"estimated_rows"` // of the table
@@ -99,13 +99,13 @@ type PreviewColumn struct {
 	Type        string         `json:"type"`
 	Values      []PreviewValue `json:"values"`
 	OtherValues int64          `json:"other_values"` // how many further values there are
-	OtherRows   int64          `json:"other_rows"`   // and how many rows have them
-	OtherSet    int64          `json:"other_set"`    // and for how many of these the condition is true
+	OtherRows   int64          `json:"other_rows"`   // how many rows have them
+	OtherSet    int64          `json:"other_set"`    // for how many of these rows the condition is true
 }
 
 // PreviewValue is a column's value.
 type PreviewValue struct {
-	Value *string `json:"value"` // nil: NULL; long ones are cut
+	Value *string `json:"value"` // nil: NULL; long ones are truncated
 	Rows  int64   `json:"rows"`
 	Set   int64   `json:"set"` // for how many of them the condition is true
 }
@@ -121,14 +121,14 @@ type PreviewStamp struct {
 	Warning  string   `json:"warning"`
 }
 
-// PreviewOdd counts rows that a mapping rarely means.
+// PreviewOdd counts responses that a mapping is rarely meant to have.
 type PreviewOdd struct {
-	What string   `json:"what"` // a stable name
+	What string   `json:"what"` // a name that does not change between versions
 	Rows int64    `json:"rows"`
 	IDs  []string `json:"ids"` // some of them
 }
 
-// PreviewExample is a row.
+// PreviewExample is a row of a kind.
 type PreviewExample struct {
 	Kind    string        `json:"kind"` // a name of PreviewCounts
 	ID      string        `json:"id"`
@@ -141,7 +141,7 @@ type PreviewExample struct {
 // PreviewCell is a value of an example.
 type PreviewCell struct {
 	Column string  `json:"column"`
-	Value  *string `json:"value"` // nil: NULL; long ones are cut
+	Value  *string `json:"value"` // nil: NULL; long ones are truncated
 }
 
 // PreviewNext is what a write to a row of a kind would fire.
@@ -151,14 +151,14 @@ type PreviewNext struct {
 	Fires []string `json:"fires"`
 }
 
-// UnreadableError says why the rows cannot be read with the mapping.
+// UnreadableError reports why the rows cannot be read with the mapping.
 type UnreadableError struct{ Findings []catalog.Finding }
 
 func (e *UnreadableError) Error() string {
 	return "the rows cannot be read with this mapping: " + catalog.FormatFindings(e.Findings)
 }
 
-// errEnough ends the reading of a sample.
+// errEnough ends reading early, without an error.
 var errEnough = errors.New("enough rows were read")
 
 // MakePreview reads a bounded number of the existing rows and evaluates the mapping on them, as attach does. It changes
@@ -262,7 +262,7 @@ func readSample(
 	return read, nil
 }
 
-// explainTimeout says what to do if a timeout of beginReading has expired.
+// explainTimeout adds what to do if a timeout of beginReading has expired.
 func explainTimeout(err error) error {
 	switch cdc.SQLState(err) {
 	case pgerrcode.LockNotAvailable:
@@ -273,12 +273,12 @@ func explainTimeout(err error) error {
 	return err
 }
 
-// isAboutChanges reports whether a finding does not keep anybody from reading the rows.
+// isAboutChanges reports whether a finding only matters for the stream, so that the rows can be read nevertheless.
 func isAboutChanges(f catalog.Finding) bool {
 	return f.Check == "primary_key" || f.Check == "replica_identity"
 }
 
-// beginReading begins a transaction whose statements end by themselves.
+// beginReading begins a transaction whose statements time out.
 func beginReading(ctx context.Context, source *pgx.Conn, limit time.Duration) error {
 	for _, statement := range []string{
 		fmt.Sprintf("set statement_timeout = %d", (limit + previewLockTimeout).Milliseconds()),

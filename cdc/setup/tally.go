@@ -40,7 +40,7 @@ type tally struct {
 	columns  []string
 	at       map[string]int // the columns' indexes
 	read     func([]cdc.Text) (cdc.Row, error)
-	backward *condition.Bound // finished before it was started; nil: both markers are not times
+	backward *condition.Bound // finished before started; nil: not both markers are times
 
 	assessments map[string]cdc.Row // by id; nil: none are mapped
 
@@ -52,8 +52,8 @@ type tally struct {
 	stamps   map[string]int64 // of finished responses
 	odd      []PreviewOdd
 	examples map[string][]PreviewExample
-	likeness map[string]cdc.Row        // a row of each kind
-	seen     map[cdc.MarkerKind][]bool // which of the values that a marker names some row has
+	typical  map[string]cdc.Row        // a row of each kind, for next; of finished rows one with a stamp, if any
+	seen     map[cdc.MarkerKind][]bool // whether some row has each value that a marker names
 }
 
 func newTally(m cdc.Mapping, table *catalog.Table) *tally {
@@ -61,7 +61,7 @@ func newTally(m cdc.Mapping, table *catalog.Table) *tally {
 		mapping: m, table: table, columns: m.RespondentColumns(), at: map[string]int{},
 		read:   catalog.NewRowReader(m, table, new(cdc.StampKey)),
 		counts: map[string]int64{}, values: map[cdc.MarkerKind][]*valueCounts{}, stamps: map[string]int64{},
-		examples: map[string][]PreviewExample{}, likeness: map[string]cdc.Row{},
+		examples: map[string][]PreviewExample{}, typical: map[string]cdc.Row{},
 		seen: map[cdc.MarkerKind][]bool{},
 	}
 	for i, column := range t.columns {
@@ -105,9 +105,7 @@ func (t *tally) add(fields []cdc.Text) error {
 		if state.Excluded && marker.Kind != cdc.WhereMarker {
 			continue
 		}
-		set := map[cdc.MarkerKind]bool{
-			cdc.WhereMarker: !state.Excluded, cdc.StartedMarker: state.StartedNow, cdc.FinishedMarker: state.FinishedNow,
-		}[marker.Kind]
+		set := row.Mark(marker.Kind) == cdc.MarkSet
 		for i, column := range marker.Columns() {
 			t.values[marker.Kind][i].add(fields[t.at[column]], set)
 		}
@@ -127,9 +125,9 @@ func (t *tally) add(fields []cdc.Text) error {
 			}
 		}
 		t.examples[kind] = append(t.examples[kind], example)
-		if _, known := t.likeness[kind]; !known {
-			t.likeness[kind] = row
-		}
+	}
+	if typical, known := t.typical[kind]; !known || isStamped(state) && !isStamped(cdc.InitialState(typical)) {
+		t.typical[kind] = row
 	}
 	return nil
 }
@@ -164,6 +162,9 @@ func (t *tally) addAssessment(row cdc.Row, state cdc.State) (organization, name 
 	return organization, assessment.Name
 }
 
+// isStamped reports whether a response is finished and has its stamp: the next stamp then belongs to a further finish.
+func isStamped(s cdc.State) bool { return s.FinishedNow && !s.AwaitsStamp }
+
 func kindOf(s cdc.State) string {
 	switch {
 	case s.Excluded:
@@ -176,7 +177,7 @@ func kindOf(s cdc.State) string {
 	return kindCreatedOnly
 }
 
-// addOdd counts what a mapping rarely means.
+// addOdd counts responses that a mapping is rarely meant to have.
 func (t *tally) addOdd(fields []cdc.Text, row cdc.Row, state cdc.State) error {
 	if state.Excluded {
 		return nil
@@ -241,7 +242,7 @@ func (t *tally) preview() *Preview {
 	return p
 }
 
-// missingValues warns of values that a marker names and no row has, which is mostly a typo.
+// missingValues warns of values that a marker names and no row has. Most are typos.
 func (t *tally) missingValues() (findings []catalog.Finding) {
 	if t.rows < minStamps {
 		return nil
@@ -253,7 +254,7 @@ func (t *tally) missingValues() (findings []catalog.Finding) {
 					Check: "marker_values", Level: catalog.Warn,
 					Found: fmt.Sprintf("%s names %q, and none of the %d rows that were read has it in column %q",
 						marker.Variable, marker.Values[i], t.rows, marker.Column),
-					Remedy: "compare it with the values that walhook preview shows; if no response has come so far yet, all is well",
+					Remedy: "compare it with the values that walhook preview shows; if no response is that far yet, nothing is wrong",
 				})
 			}
 		}
@@ -281,7 +282,7 @@ func (t *tally) stamp() PreviewStamp {
 	return s
 }
 
-// next returns what writes would fire, for the kinds that exist and for new rows.
+// next returns what the next writes to the existing kinds of rows would fire.
 func (t *tally) next() []PreviewNext {
 	next := []PreviewNext{}
 	add := func(kind, write string, fired cdc.EventSet) {
@@ -292,7 +293,7 @@ func (t *tally) next() []PreviewNext {
 		next = append(next, n)
 	}
 	for _, kind := range []string{kindNoResponse, kindCreatedOnly, kindStarted, kindFinished} {
-		row, exists := t.likeness[kind]
+		row, exists := t.typical[kind]
 		if !exists {
 			continue
 		}
@@ -312,7 +313,7 @@ func (t *tally) next() []PreviewNext {
 		}
 		finish := func(r *cdc.Row) {
 			r.SetMark(cdc.FinishedMarker, cdc.MarkSet)
-			t.stampAnew(r)
+			t.setNewStamp(r)
 		}
 		write("moves no marker and no stamp", func(*cdc.Row) {})
 		switch kind {
@@ -325,7 +326,7 @@ func (t *tally) next() []PreviewNext {
 			write("the finished marker is set", finish)
 		case kindFinished:
 			if len(t.mapping.StampColumns()) > 0 {
-				write("the finish stamp changes", t.stampAnew)
+				write("the finish stamp changes", t.setNewStamp)
 			}
 			write("the finished marker is cleared", set(cdc.FinishedMarker, cdc.MarkUnset))
 			write("the finished marker is cleared, then set again", set(cdc.FinishedMarker, cdc.MarkUnset), finish)
@@ -334,8 +335,8 @@ func (t *tally) next() []PreviewNext {
 	return next
 }
 
-// stampAnew gives a row a stamp that it never had.
-func (t *tally) stampAnew(r *cdc.Row) {
+// setNewStamp gives a row a stamp that it never had.
+func (t *tally) setNewStamp(r *cdc.Row) {
 	types, roles := catalog.ColumnTypesOf(t.mapping, t.table, nil), catalog.StampRoles(t.mapping)
 	r.Stamps = cdc.NewStamps(len(roles), new(cdc.StampKey), func(i int) (cdc.Text, cdc.ColumnType) {
 		return cdc.Text{Value: "a new value"}, types[roles[i]]
@@ -369,7 +370,7 @@ func (c *valueCounts) add(value cdc.Text, set bool) {
 	}
 }
 
-// column returns the most frequent values. Of many values, those that one row alone has say nothing.
+// column returns the most frequent values. If there are many, it leaves out those that only one row has.
 func (c *valueCounts) column(name, typeName string) PreviewColumn {
 	column := PreviewColumn{
 		Column: name, Type: typeName, Values: []PreviewValue{}, OtherRows: c.other.Rows, OtherSet: c.other.Set, OtherValues: c.other.Rows,
@@ -392,7 +393,7 @@ func (c *valueCounts) column(name, typeName string) PreviewColumn {
 	return column
 }
 
-// shown returns a value as it is shown, nil if it is NULL.
+// shown returns the value for display; nil is NULL.
 func shown(value cdc.Text) *string {
 	if value.Null {
 		return nil
@@ -400,7 +401,7 @@ func shown(value cdc.Text) *string {
 	return new(shorten(value.Value))
 }
 
-// shorten cuts a value, and replaces what a terminal would obey.
+// shorten truncates a value, and replaces control characters, which a terminal would obey.
 func shorten(value string) string {
 	var b strings.Builder
 	n := 0

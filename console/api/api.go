@@ -22,7 +22,7 @@ import (
 
 const (
 	prefix = "/api/v1"
-	// Larger than any webhook may be: 2 kB of URL, 4 kB of headers, and a description.
+	// maxBody is more than any webhook needs: 2 kB of URL, 4 kB of headers, and a description.
 	maxBody = 64 << 10
 )
 
@@ -44,7 +44,7 @@ type api struct {
 	openAPI []byte
 }
 
-// endpoint answers a request in its transaction. An error that is no problem becomes one.
+// endpoint answers a request in its transaction. serve turns any error that is not a problem into one.
 type endpoint func(*request) (reply, error)
 
 // request is one request, with its key in force.
@@ -68,7 +68,7 @@ type reply struct {
 //go:embed openapi.json
 var openAPI []byte
 
-// New returns the handler of /api/v1 and what lies below. Other paths are not its own.
+// New returns the handler of every path below /api/v1.
 func New(config Config) (http.Handler, error) {
 	address, err := url.Parse(config.URL)
 	if err != nil || address.Host == "" || address.Scheme != "http" && address.Scheme != "https" {
@@ -163,7 +163,7 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, endpoint endpoint) 
 			return reply{}, retryAfter(http.StatusServiceUnavailable, 5*time.Second, reason)
 		}
 	}
-	// Before a connection is taken: a client may send slowly.
+	// The body is read before a connection is taken, since a client may send slowly.
 	body, err := readBody(w, r)
 	if err != nil {
 		return reply{}, err
@@ -171,15 +171,15 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, endpoint endpoint) 
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
 	r = r.WithContext(ctx)
-	// The server ends a statement by itself before the client would have to cancel it.
+	// The timeouts of beginQuery are shorter than requestTimeout, so the server ends a statement before the client must cancel it.
 	tx, err := a.Pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: beginQuery})
 	if err != nil {
 		return reply{}, fmt.Errorf("begin transaction: %w", err)
 	}
 	defer func() {
-		ended, end := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer end()
-		_ = tx.Rollback(ended)
+		rollbackCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = tx.Rollback(rollbackCtx)
 	}()
 	key, err := credential.use(ctx, tx)
 	if err != nil {
@@ -204,7 +204,7 @@ const (
 	requestTimeout = 15 * time.Second
 )
 
-// write sends an answer. Nothing keeps a copy of it: it may have secrets.
+// write sends a reply. Caches must not keep it, since it may contain secrets.
 func write(w http.ResponseWriter, result reply) {
 	header := w.Header()
 	for name, values := range result.header {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// credential is an API key as a client sent it, which may be none that is known.
+// credential is an API key as a client sent it, known or not.
 type credential struct {
 	prefix string
 	hash   [sha256.Size]byte

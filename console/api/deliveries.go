@@ -13,13 +13,13 @@ import (
 	"walhook/dispatch/post"
 )
 
-// delivery is a row d of the log as the API returns it.
+// delivery is the JSON of a row d of the log.
 const delivery = `json_build_object(
 	'delivery_id', d.delivery_id, 'webhook_id', d.webhook_id, 'event_type', d.event_type, 'response_id', d.response_id, 'status', d.status,
 	'attempts', d.attempts, 'delivered_at', d.delivered_at_tz, 'http_status', d.http_status, 'error', d.error, 'next_attempt_at', d.next_attempt_at_tz,
 	'test', d.test, 'recovered', d.recovered, 'redelivery_of', d.redelivery_of, 'message_id', d.message_id)`
 
-// place is a delivery's place in the list, as a cursor has it.
+// place is a delivery's place in the list. A cursor contains it.
 type place struct {
 	DeliveredAt *time.Time `json:"t,omitempty"`
 	DeliveryID  int64      `json:"d"`

@@ -30,12 +30,12 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// kind is how a field of a body is written.
+// kind is the type of a field of a body.
 type kind int
 
 const (
 	text    kind = iota
-	id           // a text, or an integer, which is taken as text
+	id           // a string, or an integer, which becomes a string
 	boolean      // true or false
 	object       // whatever the store accepts
 )
@@ -47,8 +47,8 @@ func (k kind) String() string {
 
 var integer = regexp.MustCompile(`^(0|-?[1-9][0-9]*)$`)
 
-// fields reads the body, a JSON object, into the fields that are known: other names are refused, because a misspelled
-// filter would match everything. Aliases are names that a field has as well.
+// fields reads the known fields of the body, a JSON object. It refuses other names, because a misspelled filter would match
+// everything. aliases are other names of fields.
 func (r *request) fields(known map[string]kind, aliases map[string]string) (map[string]any, error) {
 	fields := map[string]any{}
 	if len(r.body) == 0 {
@@ -147,7 +147,7 @@ func readField(name string, raw json.RawMessage, as kind) (any, error) {
 	return nil, wrong
 }
 
-// query reads the query of the address. Parameters that are empty count as left out.
+// query reads the known parameters of the query string. Empty parameters count as left out.
 func (r *request) query(known ...string) (url.Values, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -171,11 +171,11 @@ func (r *request) query(known ...string) (url.Values, error) {
 
 const maxLimit = 1000
 
-// limit reads how many items are asked for.
-func limit(values url.Values, otherwise int) (int, error) {
+// limit returns how many items to return.
+func limit(values url.Values, fallback int) (int, error) {
 	sent := values.Get("limit")
 	if sent == "" {
-		return otherwise, nil
+		return fallback, nil
 	}
 	n, err := strconv.Atoi(sent)
 	if err != nil || n < 1 || n > maxLimit {
@@ -184,7 +184,7 @@ func limit(values url.Values, otherwise int) (int, error) {
 	return n, nil
 }
 
-// event reads the event that is asked for; "" for any. One that is not known would look as if nothing had happened.
+// event returns the name of the event to filter by; "" is any. It refuses an unknown one, which would match nothing.
 func (r *request) event(values url.Values) (event string, err error) {
 	if sent := values.Get("event_type"); sent != "" {
 		err = r.tx.QueryRow(r.Context(), "select walhook.event_name(walhook.known_event($1))", sent).Scan(&event)
@@ -192,13 +192,13 @@ func (r *request) event(values url.Values) (event string, err error) {
 	return event, err
 }
 
-// readID reads the id of a row; ok is false for what cannot be one.
+// readID parses the id of a row. ok is false if it cannot be one.
 func readID(sent string) (n int64, ok bool) {
 	n, err := strconv.ParseInt(sent, 10, 64)
 	return n, err == nil && n > 0 && strconv.FormatInt(n, 10) == sent
 }
 
-// pathID reads the id in the path.
+// pathID returns the id in the path.
 func (r *request) pathID(what string) (int64, error) {
 	n, ok := readID(r.PathValue("id"))
 	if !ok {
@@ -207,8 +207,8 @@ func (r *request) pathID(what string) (int64, error) {
 	return n, nil
 }
 
-// instant reads a time. The store knows none before the year 1 or after 9999.
-func instant(name, sent string) (time.Time, error) {
+// readTime parses a time. RFC 3339 has none before the year 1 or after 9999, and the zero time stands for none.
+func readTime(name, sent string) (time.Time, error) {
 	if sent == "" {
 		return time.Time{}, nil
 	}
@@ -221,7 +221,7 @@ func instant(name, sent string) (time.Time, error) {
 	return at, nil
 }
 
-// A cursor is the place of the last item in the order of the list. Clients send it back as it is.
+// writeCursor returns a cursor: the place of the last item in the order of the list. Clients send it back unchanged.
 func writeCursor(place any) string {
 	plain, err := json.Marshal(place)
 	if err != nil {
@@ -247,7 +247,7 @@ type page struct {
 	NextCursor *string           `json:"next_cursor"`
 }
 
-// list answers with a page. Next is the place of its last item, or nil at the end.
+// list answers with a page. next is the place of its last item, or nil on the last page.
 func (r *request) list(data []json.RawMessage, query url.Values, next any) reply {
 	result := reply{status: http.StatusOK, header: http.Header{}}
 	answer := page{Data: data}

@@ -18,7 +18,7 @@ type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
-	Field  string `json:"field,omitempty"` // that is wrong
+	Field  string `json:"field,omitempty"` // the one that is wrong
 
 	header http.Header
 }
@@ -50,8 +50,8 @@ func retryAfter(status int, wait time.Duration, detail string) problem {
 	return problem{Status: status, Detail: detail, header: http.Header{"Retry-After": {strconv.FormatInt(max(seconds, 1), 10)}}}
 }
 
-// problem returns the problem details of an error. What the store's functions and triggers raise is written for
-// people. Other errors of the server may show a row, and are not shown.
+// problem returns the problem details of an error. Messages that the store's functions and triggers raise are written for
+// people. Other errors of the server may contain a row, so clients do not see them.
 func (a *api) problem(err error) problem {
 	var known problem
 	if errors.As(err, &known) {
@@ -85,13 +85,13 @@ func (a *api) problem(err error) problem {
 		return problem{Status: http.StatusInternalServerError, Detail: "The request failed. The console's log has the reason; tell whoever runs walhook."}
 	}
 	if status == http.StatusNotFound && raised.ColumnName != "" {
-		status = http.StatusConflict // the thing is there, but lacks what is named
+		status = http.StatusConflict // the object exists, but lacks what the column names
 	}
 	return problem{Status: status, Detail: raised.Message + ". " + advice(status, raised), Field: raised.ColumnName}
 }
 
-// advice is the hint of an error. Hints that are SQL are of no use here, and that of what is not found would tell what belongs to another
-// organization from what does not exist.
+// advice returns the hint of an error. Clients of the API cannot run hints in SQL. The hint of a missing object would reveal
+// whether it belongs to another organization or does not exist.
 func advice(status int, raised *pgconn.PgError) string {
 	if status != http.StatusNotFound && raised.Hint != "" && !strings.Contains(raised.Hint, "walhook.") && !strings.Contains(raised.Hint, "SELECT ") {
 		return raised.Hint

@@ -12,14 +12,14 @@ import (
 )
 
 var (
-	created = map[string]kind{
+	createFields = map[string]kind{
 		"url": text, "event_type": text, "assessment_id": id, "organization_id": id, "description": text, "headers": object, "ordered": boolean,
 	}
-	changed = map[string]kind{
+	changeFields = map[string]kind{
 		"url": text, "event_type": text, "assessment_id": id, "organization_id": id, "description": text, "headers": object, "ordered": boolean,
 		"enabled": boolean, "log_successes": boolean,
 	}
-	// What services call these fields.
+	// What automation platforms call these fields.
 	aliases = map[string]string{"target_url": "url", "targetUrl": "url", "hookUrl": "url", "event": "event_type"}
 )
 
@@ -77,7 +77,7 @@ func listWebhooks(r *request) (reply, error) {
 	return r.list(data, query, nil), nil
 }
 
-// webhook reads a webhook as the key may see it.
+// webhook returns the webhook as JSON, as far as the key may see it, and a header with its ETag.
 func (r *request) webhook(id int64) (webhook json.RawMessage, header http.Header, err error) {
 	err = r.tx.QueryRow(r.Context(), "select row_to_json(w) from walhook.api_webhook w where w.id = $1", id).Scan(&webhook)
 	switch {
@@ -90,7 +90,7 @@ func (r *request) webhook(id int64) (webhook json.RawMessage, header http.Header
 }
 
 func createWebhook(r *request) (reply, error) {
-	fields, err := r.fields(created, aliases)
+	fields, err := r.fields(createFields, aliases)
 	if err != nil {
 		return reply{}, err
 	}
@@ -136,7 +136,7 @@ func changeWebhook(r *request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	fields, err := r.fields(changed, aliases)
+	fields, err := r.fields(changeFields, aliases)
 	if err != nil {
 		return reply{}, err
 	}
@@ -155,8 +155,8 @@ func changeWebhook(r *request) (reply, error) {
 	return reply{status: http.StatusOK, header: header, body: webhook}, err
 }
 
-// checkMatch refuses to edit another state of the webhook than If-Match names, and keeps others from editing it until
-// the transaction ends.
+// checkMatch refuses an edit if the webhook's ETag is not in If-Match. Until the transaction ends, nobody else can edit the
+// webhook.
 func (r *request) checkMatch(id int64) error {
 	match := r.Header.Get("If-Match")
 	if match == "" {
@@ -167,7 +167,7 @@ func (r *request) checkMatch(id int64) error {
 		return fmt.Errorf("lock webhook: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
-		return nil // the edit itself says so
+		return nil // the edit reports that there is none
 	}
 	_, header, err := r.webhook(id)
 	if err == nil && !matches(match, header.Get("ETag")) {
@@ -225,7 +225,7 @@ func redeliverFailed(r *request) (reply, error) {
 		return reply{}, err
 	}
 	sent, _ := fields["since"].(string)
-	since, err := instant("since", sent)
+	since, err := readTime("since", sent)
 	if err != nil {
 		return reply{}, err
 	}

@@ -1,4 +1,4 @@
--- The rows that every store has. Those of a schema that was restored without its data are missing.
+-- The rows that every store has. They are missing in a schema that was restored without its data.
 insert into walhook.settings select where not exists (select from walhook.settings);
 insert into walhook.installation (system_identifier, database, database_oid)
 select s.system_identifier, d.datname, d.oid

@@ -1,6 +1,6 @@
 -- Small functions that views, triggers and queries share. Each pins its search_path and qualifies what it names.
 
--- Rows move between queue, log and overflow by the names of their columns: a new one needs no mention, wherever it stands.
+-- Rows move between queue, log and overflow by the names of their columns, so a new column needs no change here.
 create or replace function walhook.shared_columns(one regclass, other regclass, without text[] default '{}') returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -38,8 +38,8 @@ set search_path = pg_catalog, pg_temp
 as $$ select to_char(walhook.local_time(moment), 'YYYY-MM-DD HH24:MI:SS ') || s.time_zone from walhook.settings s $$;
 comment on function walhook.time_text(timestamptz) is 'Internal: a time as sentences name it, with the zone.';
 
--- Blanks and what else shows as nothing (Unicode's blanks, control and format characters, and all that it calls default ignorable), as they
--- come along from documents and mails.
+-- Invisible characters, which are easily copied from documents and mails: Unicode's blanks, control and format characters, and those that are
+-- default ignorable.
 create or replace function walhook.unseen_character(url text) returns text
 language plpgsql stable strict
 set search_path = pg_catalog, pg_temp
@@ -75,9 +75,9 @@ begin
     else '' end, position(unseen in url));
 end
 $$;
-comment on function walhook.unseen_character(text) is 'Internal: names the first character of a URL that nobody sees; NULL where there is none.';
+comment on function walhook.unseen_character(text) is 'Internal: names the first invisible character of a URL; NULL if there is none.';
 
--- What senders take and people seldom mean.
+-- URLs that are valid, but rarely what somebody means.
 create or replace function walhook.url_doubt(url text) returns text
 language plpgsql stable strict
 set search_path = pg_catalog, pg_temp
@@ -91,9 +91,9 @@ begin
   return null;
 end
 $$;
-comment on function walhook.url_doubt(text) is 'Internal: what is probably a slip in a URL that can be that of a webhook; NULL where nothing is.';
+comment on function walhook.url_doubt(text) is 'Internal: what is probably a mistake in a valid URL; NULL if nothing is.';
 
--- Refuses what the senders would refuse, while the administrator is still there to hear it. No sentence repeats any of the URL.
+-- Refuses at once what the senders would refuse later. No message repeats any part of the URL.
 create or replace function walhook.url_fault(url text) returns text
 language plpgsql stable strict
 set search_path = pg_catalog, pg_temp
@@ -110,7 +110,7 @@ begin
   if authority ~ '[^\x01-\x7f]' then
     return 'must have its host name in ASCII, such as xn--r8jz45g.jp for an international one';
   end if;
-  -- As strict as the table's constraints, whose own message repeats the whole row, URL and secret included, and lands in the server's log.
+  -- As strict as the table's constraints, whose message would write the whole row, with URL and secret, to the server's log.
   if length(url) > 2048 or url !~*
     '^https?://([^/?#@[:space:][:cntrl:]]*@)?([a-z0-9._~%!$&''()*+,;=-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?#][^[:space:][:cntrl:]]*)?$' then
     return 'must be an absolute http or https URL';
@@ -138,10 +138,9 @@ begin
   return null;
 end
 $$;
-comment on function walhook.url_fault(text) is 'Internal: why a URL cannot be that of a webhook; NULL where it can.';
+comment on function walhook.url_fault(text) is 'Internal: why a URL is refused; NULL if it is accepted.';
 
--- Why headers cannot be those of a webhook. No sentence repeats a value, or a name but for a reserved one. The pattern of a name is that of a
--- token in HTTP (RFC 9110, section 5.6.2).
+-- No message repeats a value, or a name that is not reserved. The pattern of a name is that of a token in HTTP (RFC 9110, section 5.6.2).
 create or replace function walhook.headers_fault(headers jsonb) returns text
 language plpgsql stable strict
 set search_path = pg_catalog, pg_temp
@@ -179,7 +178,7 @@ begin
   return null;
 end
 $$;
-comment on function walhook.headers_fault(jsonb) is 'Internal: why headers cannot be those of a webhook; NULL where they can.';
+comment on function walhook.headers_fault(jsonb) is 'Internal: why headers are refused; NULL if they are accepted.';
 
 create or replace function walhook.message_id(kind smallint, delivery_id bigint, lsn pg_lsn, ordinal bigint, event_type smallint, webhook_id bigint)
 returns text
@@ -226,9 +225,9 @@ begin
 end
 $$;
 comment on function walhook.advance(bigint, pg_lsn, pg_lsn, bigint) is
-  'Moves the stored position of the stream, or fails with WH001 when it is not where the caller left it.';
+  'Moves the stored position of the stream. Fails with WH001 if somebody else has moved it.';
 
--- TRUNCATE waits for every open transaction that has read the table, such as that of pg_dump, and blocks everybody else meanwhile.
+-- TRUNCATE waits for every open transaction that has read the table, such as that of pg_dump, and blocks all other sessions meanwhile.
 create or replace function walhook.clear_table(what regclass) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -241,4 +240,4 @@ exception
     execute format('delete from %s', what);
 end
 $$;
-comment on function walhook.clear_table(regclass) is 'Internal: empties a table without waiting for those who read it.';
+comment on function walhook.clear_table(regclass) is 'Internal: empties a table without waiting for its readers.';

@@ -17,9 +17,9 @@ language sql immutable strict parallel safe
 return array_position(walhook.event_names(), event_type)::smallint;
 comment on function walhook.event_number(text) is 'The stored number of an event type''s public name.';
 
--- response_state.fate is three sets of events, each with a bit for every event: those that fired since attach, those of
--- them that were silenced the last time, and those that happened last while webhooks were switched off. If there is an
--- event more, each set is a bit wider, and a migration must convert what is stored. A smallint has room for five events.
+-- response_state.fate is three sets of events, each with a bit for every event: those that fired since attach, those that were silenced the
+-- last time that they fired, and those that last fired while webhooks were switched off. A new event makes each set a bit wider, and a migration
+-- must convert what is stored. A smallint has room for five events.
 create or replace function walhook.fate(fired smallint, silenced smallint, switched_off smallint) returns smallint
 language sql immutable parallel safe
 return fired | (silenced << cardinality(walhook.event_names())) | (switched_off << 2 * cardinality(walhook.event_names()));
@@ -35,11 +35,11 @@ language sql immutable parallel safe
 return fate & ~(-1::smallint << cardinality(walhook.event_names()));
 comment on function walhook.fired(smallint) is 'Internal: the first of these sets.';
 
--- What fired again replaces what the three sets knew of it.
+-- An event that fired again replaces what the three sets had for it.
 create or replace function walhook.merge_fate(before smallint, now smallint) returns smallint
 language sql immutable parallel safe
 return before & ~walhook.fate(walhook.fired(now), walhook.fired(now), walhook.fired(now)) | now;
-comment on function walhook.merge_fate(smallint, smallint) is 'Internal: adds what became of the latest events of a response to what became of the earlier ones.';
+comment on function walhook.merge_fate(smallint, smallint) is 'Internal: adds the fate of a response''s latest events to that of the earlier ones.';
 
 create or replace function walhook.has_flag(flags smallint, flag text) returns boolean
 language sql immutable parallel safe

@@ -1,7 +1,7 @@
--- All that walhook needs inside the application's database besides slot and publication; part of the store's schema when both are one.
+-- What walhook needs in the application's database besides slot and publication. If that is the store too, it is part of the store's schema.
 
--- Twice, because decoding gives a message the LSN at which it ends, which is where the change after it begins. Where only one of
--- the two lies in a savepoint, which comes first in the stream is then a matter of chance; the first message is before both.
+-- Twice, because decoding gives a message the LSN at which it ends, where the next change begins. If only one of the two is in a savepoint,
+-- their order in the stream is not defined. The first message comes before both.
 create or replace function walhook.silence() returns void
 language sql volatile
 set search_path = pg_catalog, pg_temp

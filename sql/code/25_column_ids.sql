@@ -1,7 +1,7 @@
--- Ids that people write: a column may compare as equal what is spelled differently.
+-- Ids that people write: a column may treat different spellings as equal.
 
--- Takes the column's role in walhook.attachment.column_types. Ids of assessments and organizations are stored without what their types do not
--- tell apart (ColumnType.id in Go does the same with those of the application); that of a response as its column has it.
+-- role is the column's in walhook.attachment.column_types. Ids of assessments and organizations are stored without what their types ignore,
+-- such as scale (ColumnType.CanonicalID in Go does the same with those of the application). The id of a response is stored as in its column.
 create or replace function walhook.column_id(role text, id text) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -49,7 +49,7 @@ begin
       end if;
       return case when oid = 1042 and role = 'key' and modifier >= 0 then rpad(id, modifier) else id end;
     else
-      return id; -- a text as it is, and what this server may not know
+      return id; -- text, and types that this server may not know
   end case;
 exception
   when data_exception then
@@ -75,11 +75,15 @@ $$;
 comment on function walhook.organization_id(text) is
   'Internal: how walhook stores an organization that is equal to this one; NULL where no mapped column''s type has such a value.';
 
--- Webhooks may be older than what is attached, or than the type of a column. No row that somebody has locked is waited for.
+-- Webhooks and API keys may be older than what is attached, or than the type of a column. This waits for no row that somebody has locked.
 create or replace function walhook.respell_webhooks() returns void
 language sql security definer
 set search_path = pg_catalog, pg_temp
 as $$
+  update walhook.api_credential k
+     set organization_id = walhook.organization_id(k.organization_id)
+   where k.id in (
+     select c.id from walhook.api_credential c where c.organization_id <> walhook.organization_id(c.organization_id) for update skip locked);
   update walhook.webhook w
      set assessment_id = coalesce(walhook.column_id('assessment', w.assessment_id), w.assessment_id),
          organization_id = coalesce(walhook.organization_id(w.organization_id), w.organization_id)
@@ -88,4 +92,4 @@ as $$
       where h.assessment_id <> walhook.column_id('assessment', h.assessment_id) or h.organization_id <> walhook.organization_id(h.organization_id)
         for update skip locked)
 $$;
-comment on function walhook.respell_webhooks() is 'Internal: gives webhooks the ids that they name as their columns have them now.';
+comment on function walhook.respell_webhooks() is 'Internal: rewrites the ids that webhooks and API keys name as their columns store them now.';

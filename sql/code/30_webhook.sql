@@ -94,7 +94,7 @@ begin
       using errcode = 'check_violation', constraint = 'webhook_event_type_known', schema = 'walhook', table = 'webhook', column = 'event_type',
             hint = format('Use %s; a webhook has one of them.', regexp_replace(array_to_string(walhook.event_names(), ', '), ', ([^,]*)$', ' or \1'));
   end if;
-  -- Checked only when it is written: a URL that was accepted once must not keep the daemon from disabling its webhook.
+  -- Checked only when it changes: the daemon must be able to disable a webhook whose URL an earlier version accepted.
   fault := case when tg_op = 'INSERT' or new.url is distinct from old.url then walhook.url_fault(new.url) end;
   if fault is not null then
     raise exception 'webhook.url %', fault
@@ -147,7 +147,7 @@ begin
       using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = 'id',
             hint = 'Leave id out; RETURNING id returns it.';
   end if;
-  if new.id not between 1 and 9007199254740991 then -- beyond it the server could soon give no more
+  if new.id not between 1 and 9007199254740991 then -- beyond it the server would soon run out of ids
     raise exception 'the id of a webhook must be between 1 and 9007199254740991'
       using errcode = 'check_violation', schema = 'walhook', table = 'webhook', column = 'id',
             hint = 'Leave id out; RETURNING id returns it.';

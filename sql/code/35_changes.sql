@@ -6,7 +6,7 @@ set search_path = pg_catalog, pg_temp
 as $$ select coalesce(nullif(left(btrim(current_setting('walhook.actor', true)), 200), ''), session_user::text) $$;
 comment on function walhook.actor() is 'Internal: the person whom the page or the API acts for, otherwise the role that logged in.';
 
--- Leaves out columns that nobody sees, and those that only say when.
+-- Leaves out internal columns and those that only contain a time.
 create or replace function walhook.edits(before jsonb, after jsonb) returns jsonb
 language sql immutable
 set search_path = pg_catalog, pg_temp

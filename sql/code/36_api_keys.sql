@@ -1,5 +1,5 @@
--- Keys of the HTTP API. After walhook.use_api_key, the key is in force until the transaction ends: the triggers and functions here hold all
--- that is done to its scope and its organization.
+-- Keys of the HTTP API. After walhook.use_api_key, the key is in force until the transaction ends. The triggers and functions here restrict
+-- whatever the transaction does to the key's scope and organization.
 
 create or replace function walhook.api_key_in_force() returns walhook.api_credential
 language plpgsql stable security definer
@@ -21,7 +21,7 @@ end
 $$;
 comment on function walhook.api_key_in_force() is 'Internal: the API key under which the transaction runs; NULL where it runs under none.';
 
--- A key without the scope is told so. Of what belongs to another organization it is told that there is no such thing.
+-- The error names a scope that the key lacks. An object of another organization is reported as missing.
 create or replace function walhook.check_api_key(scopes text[], organization_id text, missing text) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -63,7 +63,7 @@ begin
   return new;
 end
 $$;
--- Comes before webhook_prepare by its name.
+-- Its name makes it fire before webhook_prepare.
 create or replace trigger webhook_api_key before insert or update or delete on walhook.webhook
   for each row when (current_setting('walhook.api_key', true) <> '') execute function walhook.check_webhook_key();
 
@@ -144,7 +144,7 @@ end
 $$;
 comment on function walhook.revoke_api_key(bigint) is 'Ends the validity of an API key. The webhooks that it created stay.';
 
--- Takes as long whatever the hashes are.
+-- Takes the same time whatever the hashes are.
 create or replace function walhook.equal_hashes(one bytea, other bytea) returns boolean
 language sql immutable strict parallel safe
 set search_path = pg_catalog, pg_temp
@@ -165,7 +165,7 @@ declare
   key walhook.api_credential;
 begin
   select * into key from walhook.api_credential k where k.prefix = use_api_key.prefix;
-  -- A key that is unknown costs as much as one that is known.
+  -- An unknown key takes as long as a known one.
   if not coalesce(walhook.equal_hashes(coalesce(key.hash, sha256('')), use_api_key.hash), false) or key.id is null
      or key.revoked_at is not null or key.expires_at <= now() then
     return;
@@ -200,8 +200,8 @@ comment on column walhook.api_key.expires_at is 'When it expires; NULL: never.';
 comment on column walhook.api_key.last_used_at is 'When it was last used, to the minute; NULL: never.';
 comment on column walhook.api_key.revoked_at is 'When it was revoked; NULL: it was not.';
 
--- Webhooks whose receiver answered 410 are deleted once that is recorded, if a key created them. One whose pending deliveries are locked is
--- deleted by upkeep.
+-- If a key created a webhook, it is deleted as soon as an answer of 410 is recorded. If somebody locks its pending deliveries, upkeep
+-- deletes it later.
 create or replace function walhook.delete_gone() returns setof text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp

@@ -186,14 +186,14 @@ $$;
 comment on function walhook.duplicate_webhooks(text, text) is
   'Internal: copies an assessment''s webhooks to another and leaves out those that it has already.';
 
--- What the stream does by itself for an assessment that was copied: it must not fail on one that nobody knows, nor wait until an
--- administrator who copies the same one ends their transaction. Their copies give way at their commit, under the lock that is taken here.
+-- The stream calls it for an assessment that was copied. It must not fail on an unknown assessment, nor wait for the open transaction of an
+-- administrator who copies the same one: walhook.drop_double deletes their copies when they commit, under the lock that is taken here.
 create or replace function walhook.inherit_webhooks(from_assessment text, to_assessment text) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  for try in 1 .. 20 loop -- nobody has it but for the end of a transaction, unless they ask for that end early
+  for try in 1 .. 20 loop -- others hold it only while they commit, unless they SET CONSTRAINTS early
     exit when pg_try_advisory_xact_lock(hashtextextended('walhook.copying', 0));
     perform pg_sleep(0.05);
   end loop;
@@ -203,7 +203,7 @@ $$;
 comment on function walhook.inherit_webhooks(text, text) is
   'Internal: gives an assessment that was copied the webhooks of its original.';
 
--- Drops a copy made by hand where the stream has made the same one since the transaction began.
+-- Deletes a copy made by hand if the stream has created the same one since the transaction began.
 create or replace function walhook.drop_double() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -237,7 +237,7 @@ declare
   mapped boolean := coalesce((select a.assessment_oid <> 0 from walhook.attachment a), false);
   copied integer;
 begin
-  -- What cannot be an id is known to nobody, and refused as that.
+  -- What cannot be an id is treated as an unknown one.
   from_assessment := coalesce(walhook.column_id('assessment', from_assessment), from_assessment);
   to_assessment := coalesce(walhook.column_id('assessment', to_assessment), to_assessment);
   if from_assessment is null or to_assessment is null or from_assessment = '' or to_assessment = '' then
@@ -254,12 +254,12 @@ begin
   if mapped and not exists (select from walhook.assessment a where a.assessment_id = to_assessment) then
     raise notice 'there is no assessment "%" yet: its webhooks match once there is', to_assessment;
   end if;
-  -- Two at once would each see the other's copies too late, and double them.
+  -- Concurrent calls would not see each other's copies, and would duplicate them.
   perform pg_advisory_xact_lock(hashtextextended('walhook.copy_webhooks ' || to_assessment, 0));
   perform set_config('walhook.copying', 'on', true);
   copied := walhook.duplicate_webhooks(from_assessment, to_assessment);
   perform set_config('walhook.copying', 'off', true);
-  -- That of an assessment to which the stream could not copy them.
+  -- The incident of the assessment to which the stream could not copy them.
   update walhook.incident_log i set resolved_at = clock_timestamp()
    where i.kind = 'set_aside' and i.resolved_at is null and position(format('walhook.copy_webhooks(%L, %L)', from_assessment, to_assessment) in i.detail) > 0;
   return copied;

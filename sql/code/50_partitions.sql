@@ -24,8 +24,8 @@ as $$
 $$;
 comment on function walhook.partition_begin(text, timestamptz) is 'Internal: where the partition of a moment begins.';
 
--- A table of its own that is then attached: that stops nobody from reading or writing the log, as CREATE TABLE PARTITION OF would. A
--- partition that somebody detached keeps its name.
+-- Creates a table and attaches it. Unlike CREATE TABLE PARTITION OF, that does not block readers and writers of the log. A partition that
+-- somebody detached keeps its name, so a new one for the same time gets another name.
 create or replace function walhook.make_partition(parent regclass, lower timestamptz, upper timestamptz) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -53,7 +53,7 @@ end
 $$;
 comment on function walhook.make_partition(regclass, timestamptz, timestamptz) is 'Internal: creates one partition.';
 
--- Where the unit has become finer: what lies ahead is empty and goes, and the partition of now ends at the unit's next boundary.
+-- Called if the unit has become finer: drops future partitions, which are empty, and ends the current one at the unit's next boundary.
 create or replace function walhook.cut_partitions(parent regclass, unit text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -74,16 +74,16 @@ begin
       execute format('alter table %s detach partition %s', parent, p.part);
       execute format('alter table %s attach partition %s for values from (%L) to (%L)', parent, p.part, p.lower, next);
     end if;
-    perform set_config('lock_timeout', '1ms', true); -- whoever holds locks on the log waits for no other
+    perform set_config('lock_timeout', '1ms', true); -- whoever already holds locks on the log must not wait
   end loop;
 exception
   when lock_not_available or check_violation then
-    null; -- somebody reads the log for long, or a clock went back: the partitions stay as they are until the next time
+    null; -- a long reader of the log, or a clock that was set back: the partitions stay as they are until the next call
 end
 $$;
 comment on function walhook.cut_partitions(regclass, text) is 'Internal: makes room for partitions of a finer unit.';
 
--- What a failing CREATE TABLE would say, or NULL: rights and event triggers change without notice. All of it is rolled back.
+-- The error of a CREATE TABLE that would fail, or NULL: rights and event triggers can change at any time. Everything is rolled back.
 create or replace function walhook.partition_refusal() returns text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -98,9 +98,9 @@ exception
   when others then return sqlerrm;
 end
 $$;
-comment on function walhook.partition_refusal() is 'Internal: why the log could get no partition; NULL where it could. It changes nothing.';
+comment on function walhook.partition_refusal() is 'Internal: why no partition of the log can be created; NULL if one can. It changes nothing.';
 
--- How far from now on there is a partition for whatever ends; NULL where there is none for now.
+-- The end of the contiguous partitions from now on; NULL if there is none for now.
 create or replace function walhook.log_covered_until() returns timestamptz
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp

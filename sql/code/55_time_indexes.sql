@@ -1,6 +1,6 @@
--- The indexes that the questions of people are answered by: those about time, in the site's time zone.
+-- The indexes on local times, which the queries of people use.
 
--- Their definitions. Each zone needs its own, so its name is part of theirs.
+-- Their definitions. The name of the zone is part of each name, since each zone needs its own indexes.
 create or replace function walhook.time_indexes(out parent regclass, out kind text, out name name, out columns text) returns setof record
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -13,7 +13,7 @@ as $$
       cross join (values
         ('newest', '(local(finished_at))'),
         ('webhook', '(webhook_id, local(finished_at))'),
-        -- The newest of what is not as usual lies far apart.
+        -- Rows that are not as usual are far apart.
         ('failed_newest', $q$(local(finished_at)) where case when succeeded then 'success' else 'failed' end <> 'success'$q$),
         ('failed_webhook', $q$(webhook_id, local(finished_at)) where case when succeeded then 'success' else 'failed' end <> 'success'$q$),
         ('http_status', '(http_status, local(finished_at)) where http_status < 200 or http_status > 299'),
@@ -76,7 +76,7 @@ begin
   return built;
 exception
   when lock_not_available then
-    return 0; -- the next time
+    return 0; -- the next call builds them
 end
 $$;
 comment on function walhook.ensure_time_indexes(integer) is

@@ -6,11 +6,11 @@ begin
                  walhook.shared_columns('walhook.log', 'walhook.log_overflow'));
 end
 $$;
-comment on view walhook.log_entry is 'Internal: ended deliveries, those that the log has not taken yet among them. Read walhook.delivery_log instead.';
+comment on view walhook.log_entry is 'Internal: ended deliveries, including those that the log has not taken yet. Read walhook.delivery_log instead.';
 
--- The planner must be able to merge what the indexes of queue and partitions give in the order that is asked for: no part may have a join or
--- a condition, and what is not needed to order and filter is computed above.
--- walhook.time_indexes has the expressions that it orders and filters by. The difference keeps the senders' statements from these indexes.
+-- The planner must be able to merge the indexes of queue and partitions in the order of a query. So no part of the union may have a join or a
+-- condition, and columns that no query sorts or filters by are computed above it. walhook.time_indexes has the expressions of the others. The
+-- difference webhook_id - 0 keeps the senders' statements away from these indexes.
 create or replace view walhook.delivery_log as
   select d.delivery_id, d.webhook_id, walhook.local_time(d.ended_at) as delivered_at, d.response_id,
          walhook.event_name(d.event_type) as event_type, d.status, d.attempts, d.http_status, d.error, d.kind = 2 as test, d.kind = 1 as recovered,
@@ -96,7 +96,7 @@ comment on column walhook.webhook_overview.disabled_at is 'When it was disabled;
 comment on column walhook.webhook_overview.disabled_reason is 'Who or what disabled it.';
 comment on column walhook.webhook_overview.assessment_name is 'Name of that assessment; NULL if none is known.';
 
--- What the HTTP API reads and writes: that which the API key in force may see. Without one, all; with one that is not known, nothing.
+-- What the HTTP API reads and writes: what the API key in force may see. Without a key it is everything, with an unknown key nothing.
 create or replace view walhook.visible_webhook with (security_barrier) as
   select w.*
     from walhook.webhook w

@@ -1,6 +1,6 @@
 -- Why did it not arrive? The answer comes from state, webhooks, queue and log, and says where it is uncertain.
 
--- What became of each event of a response, before any webhook is considered. misfit: why it reached none.
+-- What became of each event of a response, before any webhook is considered. misfit: why no webhook got it.
 create or replace function walhook.story(response_id text) returns table (event_type smallint, happened text, misfit text)
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -28,7 +28,7 @@ as $$
 $$;
 comment on function walhook.story(text) is 'Internal: what became of the events of a response, for walhook.explain.';
 
--- An assessment as administrators see it.
+-- An assessment as administrators see it: id and name.
 create or replace function walhook.assessment_label(id text) returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -109,7 +109,7 @@ as $$
              when d.status = 'pending' then 'waits: ' || (select p.waits_for from walhook.pending p where p.delivery_id = d.delivery_id) || coalesce(m.missed, '')
              when t.misfit is not null then t.misfit
              when (w.hook).id is null then format('there is no webhook for %s', e.name)
-             -- Nothing follows response.changed, and nothing followed an event that alone has fired.
+             -- fired_at is the time of the last event: response.changed, or the only one that has fired.
              else walhook.mismatch(w.hook, a.r, case when t.event_type = 4 or walhook.fired((a.r).fate) = 1 << t.event_type - 1 then (a.r).fired_at
                                                      else (select s.at from seen s where s.event_type = t.event_type) end)
            end as reason,

@@ -1,5 +1,5 @@
--- Functions that take ids of the application as text take them in the type of the key as well: explain(1), explain(r.id). A literal in quotes
--- is text. These run with the caller's rights: a cast that a user has created must not run with the owner's.
+-- Overloads that take ids of the application in the type of the key: explain(1), explain(r.id). A literal in quotes is text. They run with the
+-- caller's rights, since a cast that a user created must not run with the owner's.
 
 create or replace function walhook.test_webhook(webhook_id bigint, response_id anyelement) returns bigint
 language sql volatile

@@ -1,6 +1,6 @@
--- What the HTTP API answers with, and what it does beyond what people do with the tables. All of it obeys the API key in force.
+-- Views and functions of the HTTP API. All of them obey the API key in force.
 
--- A key that may only read sees of URLs what viewers see.
+-- A key with scope read sees only scheme and host of URLs, as viewers do.
 create or replace view walhook.api_webhook with (security_barrier) as
   select v.id,
          case when (select k.scope = 'read' from walhook.api_credential k where k.id::text = current_setting('walhook.api_key', true))
@@ -25,7 +25,7 @@ begin
   return number;
 end
 $$;
-comment on function walhook.known_event(text) is 'Internal: the number of an event, or the error that there is none of this name.';
+comment on function walhook.known_event(text) is 'Internal: the number of an event; fails for an unknown name.';
 
 create or replace function walhook.create_webhook(url text, event_type text, assessment_id text default null, organization_id text default null,
   description text default null, headers jsonb default null, ordered boolean default true, out id bigint, out new_secret text) returns record
@@ -37,7 +37,7 @@ declare
   key walhook.api_credential := walhook.api_key_in_force();
 begin
   perform walhook.check_api_key('{webhooks, admin}', key.organization_id, null);
-  -- Of two at once, the second one finds what the first one created.
+  -- Of two concurrent calls, the second one finds what the first one created.
   perform pg_advisory_xact_lock(hashtextextended(concat_ws(' ', 'walhook.create_webhook', key.id, btrim(create_webhook.url, E' \t\r\n')), 0));
   select w.id into create_webhook.id
     from walhook.webhook w
@@ -59,7 +59,7 @@ comment on function walhook.create_webhook(text, text, text, text, text, jsonb, 
   'Creates a webhook with a new signing secret, and returns its id and the secret. If the same API key (or, without a key, a person) has already created one with '
   'the same URL, event, assessment and organization, returns its id and no secret, and changes nothing.';
 
--- Whoever deletes a webhook twice wants it gone. That it was there, the change log says.
+-- Deleting a webhook again is no error. The change log shows that it existed.
 create or replace function walhook.delete_webhook(id bigint) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -124,7 +124,7 @@ end
 $$;
 comment on function walhook.newest_responses(text, text, smallint, integer) is 'Internal: the newest responses that a webhook matches.';
 
--- The time is that of the delivery in the log. If there is none, it is the latest that the state knows of.
+-- The time is that of the delivery in the log or, if there is none, the latest that the state has.
 create or replace function walhook.samples(event_type text, assessment_id text, at_most integer)
 returns table (event text, happened_at timestamptz, response_id text, numeric_id boolean)
 language plpgsql stable security definer
@@ -152,4 +152,4 @@ begin
 end
 $$;
 comment on function walhook.samples(text, text, integer) is
-  'Internal: what bodies of a webhook would say, of the newest responses that it matches; without an event, of the latest that has happened to each.';
+  'Internal: what the bodies of a webhook contain, for the newest responses that it matches; without an event, for the latest event of each.';

@@ -1,4 +1,4 @@
--- What the administrators' pages read, and what their buttons do. People may use all of it with psql.
+-- What the console's pages read, and what their buttons do. People can use all of it in psql.
 
 create or replace view walhook.known_assessment as
   select a.assessment_id, a.name, a.external_id
@@ -12,7 +12,7 @@ comment on column walhook.known_assessment.assessment_id is 'Id of the assessmen
 comment on column walhook.known_assessment.name is 'Its name; NULL if no column with names is mapped.';
 comment on column walhook.known_assessment.external_id is 'Its external id; NULL if it has none, or no assessment table is mapped.';
 
--- Small tables alone: ten thousand webhooks are read and sorted in a few milliseconds.
+-- It reads only small tables: ten thousand webhooks take a few milliseconds.
 create or replace view walhook.webhook_health as
   select w.id, w.assessment_id, a.name as assessment_name, walhook.display_url(w.url) as host, w.event_type, w.organization_id,
          w.description, w.enabled, case when not w.enabled then 'disabled' when t.failing_since is not null then 'failing' else 'active' end as state,
@@ -291,7 +291,7 @@ declare
   hook   walhook.webhook;
   queued bigint;
 begin
-  -- Two at once would each queue the same.
+  -- Two concurrent calls would queue the same deliveries.
   if redeliver_matching.webhook_id is null then
     perform walhook.check_api_key('{webhooks, admin}', null, 'deliveries of all webhooks cannot be redelivered with an API key of one organization');
     perform pg_advisory_xact_lock(hashtextextended('walhook.redeliver_failed', 0));
@@ -352,7 +352,7 @@ comment on column walhook.delivery_request.headers is 'Headers of the request, n
 comment on column walhook.delivery_request.body is 'Body of the request.';
 comment on column walhook.delivery_request.committed_at_tz is 'committed_at with its zone.';
 
--- What buttons say before they do it. Counting stops where it would take long.
+-- What a button shows before it acts. Counting stops at a bound.
 create or replace function walhook.pending_of(webhook_id bigint) returns text
 language sql stable security definer
 set search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
--- Queries of attach, and of the ways on in a copy.
+-- Queries of attach, also in a copy.
 
 -- name: BeginAttachment
 insert into walhook.attachment (phase, system_identifier, database, database_oid, slot, publication, publication_created, publish, mapping,
@@ -15,7 +15,7 @@ on conflict (one) do update
 -- name: RecordNextSlot
 update walhook.attachment set next_slot = @slot;
 
--- What a comparison at a new slot's snapshot makes of the attachment.
+-- Updates the attachment in the transaction of a comparison at a new slot's snapshot.
 -- name: RenewAttachment
 update walhook.attachment
    set system_identifier = @system_identifier, database = @database, database_oid = @database_oid, slot = @slot, publication = @publication,

@@ -1,6 +1,6 @@
 -- Queries of the senders: leases, claims and results.
 --
--- None of them waits for a row that an administrator's open transaction may have locked: each skips such rows, and is repeated later.
+-- None of them waits for a row that an administrator's open transaction may have locked. Each skips such rows, and the daemon repeats it.
 
 -- name: RegisterDaemon
 insert into walhook.daemon (name, version, expires_at, unready)
@@ -13,7 +13,7 @@ update walhook.daemon
        draining = @draining, lag_bytes = @lag_bytes, lag_seconds = @lag_seconds
  where id = @id and name = @name;
 
--- Another daemon that reads the slot, as it reports itself, and for how many seconds it has not reported.
+-- Another daemon that reports that it reads the slot, and the seconds since its last report.
 -- name: SlotReader
 select d.name, coalesce(d.unready, '') as unready, extract(epoch from now() - d.heartbeat_at)::float8 as silent
   from walhook.live_daemon d where d.reads and d.id <> @self order by d.heartbeat_at desc limit 1;
@@ -21,8 +21,8 @@ select d.name, coalesce(d.unready, '') as unready, extract(epoch from now() - d.
 -- name: RemoveDaemon
 delete from walhook.daemon where id = @id;
 
--- A heartbeat in the future comes from before the clock was set back, and counts as one of now. A daemon that could not reach the store
--- may be alive. Its death is recorded only if this session, or this daemon's whole life, shows that the store could be reached meanwhile.
+-- A heartbeat in the future was written before the clock was set back, and counts as one of now. A daemon that could not reach the store may be
+-- alive, so an incident is recorded only if this session or this daemon is older than the last heartbeat: then the store could be reached.
 -- name: ReapDaemons
 with ahead as (
   update walhook.daemon d
@@ -45,8 +45,8 @@ with ahead as (
 )
 select d.id, d.name from dead d;
 
--- Ends the session that still has a daemon's lock, though the daemon has lost it. One row tells that the daemon is registered; where the
--- store was restored its id may be another's.
+-- Terminates the session that still holds a daemon's lock although the daemon has lost the session. It returns a row if the daemon is
+-- registered; after a restore of the store its id may belong to another daemon.
 -- name: EndLostSession
 select pg_terminate_backend(l.pid)
   from walhook.daemon d
@@ -54,11 +54,11 @@ select pg_terminate_backend(l.pid)
    and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
  where d.id = @id and d.name = @name;
 
--- The daemons that endpoints are divided among: a daemon that is being stopped takes no more of them.
+-- The daemons among which endpoints are divided. A daemon that is stopping takes no more of them.
 -- name: LiveDaemons
 select id from walhook.daemon where expires_at >= now() and not draining order by id;
 
--- The state of each webhook. left_at are the endpoints of URLs that it had before and where attempts of daemons that live may be in flight.
+-- The version of each webhook. left_at are the endpoints of its former URLs where attempts of live daemons may be in flight.
 -- name: WebhookVersions
 select w.id, w.xmin::text::bigint as version, m.left_at
 from walhook.webhook w
@@ -81,8 +81,8 @@ left join (
 ) m on m.webhook_id = w.id
 where w.id = any(@webhook_ids::bigint[]);
 
--- Any insert, update or delete of a webhook or of the settings changes it, and the end of what a webhook waits for. moves are
--- the URLs that webhooks have left.
+-- version changes with any insert, update or delete of a webhook, of the settings, or of a move that a webhook waits for. moves is the number
+-- of URLs that webhooks have left.
 -- name: WebhooksVersion
 select (select count(*) || ':' || coalesce(sum(hashint8extended(id, xmin::text::bigint)), 0) from walhook.webhook) || ':' ||
        (select s.xmin::text || ':' || s.enabled from walhook.settings s) || ':' ||
@@ -92,8 +92,7 @@ select (select count(*) || ':' || coalesce(sum(hashint8extended(id, xmin::text::
        (select count(*) from walhook.webhook_move) as moves,
        coalesce((select a.numeric_id from walhook.attachment a), false) as numeric_id;
 
--- Forgets that webhooks have left these endpoints, where nothing of theirs is in flight any more, and those that no living daemon
--- sends to.
+-- Deletes moves away from these endpoints, where the webhooks have nothing in flight any more, and from endpoints that no live daemon owns.
 -- name: SettleMoves
 delete from walhook.webhook_move
  where (webhook_id, endpoint_id) in (
@@ -102,7 +101,7 @@ delete from walhook.webhook_move
        or not exists (select from walhook.endpoint e join walhook.daemon d on d.id = e.owner where e.id = m.endpoint_id)
       for update skip locked);
 
--- Of an endpoint's trouble only that counts which one of its webhooks still has: to enable a webhook ends it.
+-- An endpoint's failures count only while one of its webhooks is still in trouble. Enabling a webhook again ends its trouble.
 -- name: ClaimEndpoints
 update walhook.endpoint e
    set owner = @self, failures = case when t.troubled then e.failures else 0 end, not_before = case when t.troubled then e.not_before end,
@@ -129,11 +128,11 @@ update walhook.endpoint
    set owner = null
  where id in (select e.id from walhook.endpoint e where e.owner = @self for no key update skip locked);
 
--- Never-tried deliveries of endpoints after a cursor each, in order. n is the place of the endpoint in what is asked for: so below.
--- others, at the first of an ordered webhook about a response, is what else is pending about it at the same URL, through ordered
--- webhooks, and is not among these: the last one up to the cursor, and those after it that were tried or whose webhook is moving. A URL
--- that few webhooks have looks for those of each; one that many have looks at all about the response. The sums keep the planner from other
--- indexes: by the primary key, where it takes responses for few, it would read the whole queue before it. So below.
+-- The never-tried deliveries of each endpoint after its cursor, in order. n is the endpoint's place in the parameter, as in the queries below.
+-- others is set at the first delivery of an ordered webhook about a response: the deliveries about it that are pending at the same URL through
+-- ordered webhooks and are not in this result. They are the last one up to the cursor, and those after it that were tried or whose webhook is
+-- moving. If a URL has few webhooks, the query searches for each of them; otherwise it reads all that is pending about the response. The sums
+-- (+ 0) keep the planner away from other indexes: if it expects few rows of a response, it would read the whole queue by the primary key.
 -- name: FetchFresh
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version, q.message_id,
@@ -177,8 +176,8 @@ cross join lateral (
 ) as q
 order by l.n, q.delivery_id;
 
--- Deliveries that are due again, heads of their response's line only: what comes first may be pending under another key of the response.
--- Events and redeliveries take turns, and redeliveries leave half of the room, so that neither waits behind a backlog of the other.
+-- Deliveries that are due for a retry, if nothing earlier about their response is pending, under any of its keys. Events and redeliveries
+-- alternate, and redeliveries get at most half of the room, so that neither waits behind a backlog of the other.
 -- name: FetchDue
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version, q.message_id,
@@ -230,7 +229,7 @@ cross join lateral (
 ) as q
 order by l.n, q.next_attempt_at;
 
--- The head of a response's line, after another one ended and is gone. stale is as in WaitingSummary, about the response.
+-- The next delivery about a response, after the one before it ended and left the queue. stale is as in WaitingSummary, for this response.
 -- name: FetchSuccessor
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.attempts, q.event_type, q.kind, q.response_id,
        (select h.xmin::text::bigint from walhook.webhook h where h.id = q.webhook_id) as version, q.message_id,
@@ -257,9 +256,9 @@ where q.delivery_id = case when cardinality(@ordered_ids::bigint[]) <= 8 then
       where b.response_id = @response_id and b.webhook_id + 0 in (select unnest(@ordered_ids::bigint[])) and b.kind <> 2)
   end;
 
--- What waits for a retry at endpoints: how many (counted up to a bound), and in how long the first is due. stale tells that what was found
--- before may stand behind something of a webhook that has come to the URL, was enabled or keeps the order since those that are known
--- were loaded. It is asked last, so that it tells of all that could be found.
+-- Deliveries that wait for a retry at each endpoint: how many (counted up to a bound), and when the first is due. stale reports that a webhook
+-- with pending deliveries has got this URL, was enabled or became ordered since the known webhooks were loaded, so deliveries that were loaded
+-- before may have to wait behind its own. The query runs last, so that stale covers everything that the others returned.
 -- name: WaitingSummary
 select l.n,
        (select count(*) from (
@@ -277,7 +276,7 @@ select l.n,
 from unnest(@looks::walhook.look_in[], @endpoint_ids::bigint[]) with ordinality
   as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, endpoint_id, n);
 
--- Waits that began in the future, before the clock was set back, begin now.
+-- Restarts waits that began in the future, because the clock was set back.
 -- name: RestartWaits
 update walhook.queue q
    set next_attempt_at = now() + (q.next_attempt_at - coalesce(q.last_attempt_at, q.next_attempt_at)),
@@ -288,14 +287,14 @@ update walhook.queue q
     order by coalesce(w.last_attempt_at, w.next_attempt_at) desc limit @max
     for update skip locked);
 
--- Webhooks that have something pending: never tried after the cursor, or tried and waiting.
+-- Webhooks with pending deliveries: never tried and after the cursor, or waiting for a retry.
 -- name: FindWork
 select w.id
 from unnest(@webhook_ids::bigint[], @cursors::bigint[]) as w (id, after)
 where exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is null and q.delivery_id + 0 > w.after)
    or exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is not null);
 
--- Ended deliveries leave the queue for the log.
+-- Moves ended deliveries from the queue to the log.
 -- name: RecordEnded
 with r as (
   select * from unnest(@results::walhook.result_in[])
@@ -315,8 +314,8 @@ select g.delivery_id, g.webhook_id, g.lsn, g.ordinal, g.committed_at, g.finished
        g.http_status, g.event_type, g.kind, g.succeeded, g.response_id, g.message_id, g.error
   from gone g where g.logged;
 
--- Failed attempts that will be repeated. The attempts made before are told, so that recording
--- the same result once more, after a commit whose outcome was unknown, changes nothing.
+-- Failed attempts that will be retried. Each result has the number of earlier attempts, so recording it again, after a commit with an unknown
+-- outcome, changes nothing.
 -- name: RecordRetries
 with r as (
   select * from unnest(@results::walhook.result_in[])
@@ -331,13 +330,13 @@ with r as (
 insert into walhook.attempt (delivery_id, attempt, attempted_at, duration_ms, http_status, succeeded, error)
 select a.delivery_id, a.attempts, a.last_attempt_at, a.duration, a.http_status, false, a.error from again a;
 
--- Deliveries whose webhook has another activation by now than the one in which the attempt was made.
+-- Deliveries whose webhook has got another activation since the attempt was made.
 -- name: Superseded
 select u.delivery_id
   from unnest(@delivery_ids::bigint[], @webhook_ids::bigint[], @activations::bigint[]) as u (delivery_id, webhook_id, activation)
   join walhook.webhook w on w.id = u.webhook_id and w.activation <> u.activation;
 
--- Which deliveries are locked by somebody's open transaction. This one has locked the others then.
+-- Locks deliveries, and returns those that another session's open transaction has locked.
 -- name: LockDeliveries
 with free as (
   select q.delivery_id from walhook.queue q where q.delivery_id = any(@delivery_ids::bigint[]) for update skip locked
@@ -351,7 +350,7 @@ delete from walhook.webhook_trouble t
  using unnest(@webhook_ids::bigint[], @activations::bigint[]) as u (id, activation)
  where t.webhook_id = u.id and t.activation <= u.activation;
 
--- A start in the future comes from before the clock was set back.
+-- A start in the future was written before the clock was set back, and is replaced.
 -- name: MarkTrouble
 insert into walhook.webhook_trouble as t (webhook_id, activation, failing_since)
 select w.id, w.activation, now()
@@ -361,7 +360,7 @@ select w.id, w.activation, now()
 on conflict (webhook_id) do update set activation = excluded.activation, failing_since = excluded.failing_since
  where t.activation < excluded.activation or t.failing_since > excluded.failing_since;
 
--- Disables the webhooks whose every attempt failed for the given time. One that is locked is disabled at its next failure.
+-- Disables webhooks whose every attempt has failed for the given time. A locked webhook is disabled at its next failure.
 -- name: DisableTroubled
 with disabled as (
   update walhook.webhook w
@@ -375,7 +374,7 @@ with disabled as (
   returning w.id, w.url, w.disabled_reason
 )
 insert into walhook.incident_log (kind, detail, resolved_at)
-select 'webhook_disabled', format('webhook %s to %s was disabled: %s; what is pending for it waits', d.id, walhook.display_url(d.url), d.disabled_reason), now()
+select 'webhook_disabled', format('webhook %s to %s was disabled: %s; its pending deliveries wait', d.id, walhook.display_url(d.url), d.disabled_reason), now()
 from disabled d
 returning detail;
 
@@ -386,7 +385,7 @@ select w.id
   join walhook.webhook w on w.id = u.id and w.activation = u.activation
  where w.enabled;
 
--- One that an API key created is deleted afterwards (DeleteGone), so that the log has its last result.
+-- A webhook that an API key created is deleted afterwards (DeleteGone), so that the log contains its last result.
 -- name: DisableGone
 with disabled as (
   update walhook.webhook w
@@ -399,7 +398,7 @@ with disabled as (
   returning w.id, w.url, w.disabled_reason, w.api_key_id
 )
 insert into walhook.incident_log (kind, detail, resolved_at)
-select 'webhook_disabled', format('webhook %s to %s was disabled: %s; what is pending for it waits', d.id, walhook.display_url(d.url), d.disabled_reason), now()
+select 'webhook_disabled', format('webhook %s to %s was disabled: %s; its pending deliveries wait', d.id, walhook.display_url(d.url), d.disabled_reason), now()
 from disabled d where d.api_key_id is null
 returning detail;
 
@@ -415,8 +414,8 @@ update walhook.endpoint e
   from unnest(@endpoint_ids::bigint[], @failures::int[], @pauses::bigint[], @errors::text[]) as u (id, failures, pause, error)
  where e.id = u.id and e.id in (select l.id from walhook.endpoint l where l.id = any(@endpoint_ids::bigint[]) for no key update skip locked);
 
--- Deliveries that a transaction of the stream queued while their webhook was being deleted. Each step of the recursion is one
--- look into an index, whatever the backlog.
+-- Ends deliveries that a transaction of the stream queued while their webhook was being deleted. Each step of the recursion is one index
+-- lookup, whatever the backlog.
 -- name: BuryOrphans
 with recursive fresh as (
   (select q.webhook_id as id from walhook.queue q where q.next_attempt_at is null order by q.webhook_id limit 1)
@@ -457,11 +456,11 @@ select o.moved, o.remain from walhook.drain_overflow() as o;
 -- name: TrimOverflow
 select walhook.trim_overflow(@older_than::interval);
 
--- How far ahead the log has partitions; NULL where it has none for now.
+-- How far ahead the log has partitions; NULL if it has none for now.
 -- name: LogCovered
 select walhook.log_covered_until() - now() as ahead;
 
--- Opens a kind's incident, or gives the one that this daemon has opened its present reason.
+-- Opens a kind's incident, or updates the reason of the one that this daemon has opened.
 -- name: OpenOwnIncident
 with own as (
   update walhook.incident_log i set detail = @detail
@@ -471,7 +470,7 @@ insert into walhook.incident_log (kind, detail)
 select @kind, @detail
 where not exists (select from walhook.incident_log i where i.kind = @kind and i.resolved_at is null);
 
--- Resolves a kind's incident where no other living daemon has opened it.
+-- Resolves a kind's incident unless another live daemon has opened it.
 -- name: ResolveOwnIncident
 update walhook.incident_log i set resolved_at = clock_timestamp()
  where i.kind = @kind and i.resolved_at is null

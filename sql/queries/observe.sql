@@ -1,4 +1,4 @@
--- Queries of those who look: metrics and status. Their cost does not grow with the queue.
+-- Queries of metrics and status. Their cost does not grow with the queue.
 
 -- How many deliveries are pending, and the age in seconds of the oldest that does not wait for a disabled webhook. Up to 10,000
 -- are counted. Beyond that the number is what the server's statistics say, and the age is that of the oldest among the 10,000
@@ -61,8 +61,8 @@ select d.name, case when d.connected and not d.draining then coalesce(d.unready,
        case when d.connected then extract(epoch from now() - d.heartbeat_at)::float8 else 0 end as silent
 from walhook.live_daemon d order by d.id limit @max;
 
--- Whether attach, detach or reconcile holds its lock, whose key has eight bytes, or a daemon is about to read the slot: a standby reports
--- that it is ready, or one that it starts.
+-- Whether the slot is about to get another reader: attach, detach or reconcile holds its lock (a key of eight bytes), or a daemon that does
+-- not read reports that it is ready or starting.
 -- name: SlotHandover
 select exists (select from walhook.live_daemon d where d.connected and not d.reads and not d.draining
                  and (d.unready is null or d.unready ~ '^starting(:|$)'))
@@ -72,8 +72,8 @@ select exists (select from walhook.live_daemon d where d.connected and not d.rea
      and l.classid = (@key::bigint >> 32)::int::oid and l.objid = ((@key::bigint << 32) >> 32)::int::oid
      and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())) as handover;
 
--- Whether the schema exists, who besides the owner and the group roles has rights in it, and what takes them away. Everybody may call
--- walhook.silence, and a daemon's role walhook.unpublish.
+-- Whether the schema exists, who besides the owner and the group roles has rights in it, and the statements that revoke them. Everybody may
+-- call walhook.silence, and a daemon's role walhook.unpublish.
 -- name: OthersRights
 with object as (
   select case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass as name, c.relowner as owner, c.relacl as acl

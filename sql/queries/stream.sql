@@ -24,7 +24,7 @@ select turn, lsn, partial_lsn, partial_changes from walhook.position;
 -- name: AdvancePosition
 select walhook.advance(@from_turn::bigint, @to_lsn::pg_lsn, @to_partial_lsn::pg_lsn, @to_partial_changes::bigint);
 
--- Sets the position whatever it was: who left it there finds another turn.
+-- Sets the position whatever it was. The daemon that stored the former one then fails in AdvancePosition.
 -- name: SetPosition
 with gone as (delete from walhook.position returning turn)
 insert into walhook.position (turn, lsn) select coalesce(max(g.turn), 0) + 1, @lsn::pg_lsn from gone g;
@@ -46,7 +46,8 @@ on conflict (response_id) do update
        flags = excluded.flags, first_id = excluded.first_id, created_lsn = coalesce(excluded.created_lsn, s.created_lsn), fired_at = coalesce(excluded.fired_at, s.fired_at),
        fate = case when excluded.created_lsn is null then walhook.merge_fate(s.fate, excluded.fate) else excluded.fate end;
 
--- What WriteStates keeps of a response, it finds under the response's present key. Keys may have been swapped: each is read as it was before.
+-- WriteStates keeps some columns of a row, so they must be under the response's present key. Keys may have been swapped: each row is read as
+-- it was before.
 -- name: MoveStates
 insert into walhook.response_state (response_id, assessment_id, organization_id, stamp, flags, first_id, created_lsn, fate, fired_at)
 select u.to_id, s.assessment_id, s.organization_id, s.stamp, s.flags, s.first_id, s.created_lsn, s.fate, s.fired_at
@@ -81,12 +82,12 @@ select walhook.inherit_webhooks(u.original, u.copy)
 from unnest(@originals::text[], @copies::text[]) with ordinality as u (original, copy, n)
 order by u.n;
 
--- The one matching statement: the batch's events against webhooks, settings and assessments as they stand. First comes what is queued, in the order of the events, then the URLs that it is for, each as the
--- endpoint's id with the version of its webhooks, which is another after every change of one. The factor keeps changes apart whose
--- transactions move the xmin of several as much up as down.
+-- The one matching statement: the batch's events against the current webhooks, settings and assessments. It returns the queued deliveries in
+-- the order of the events, then the endpoints of their URLs, each with the version of its webhooks. Every change of a webhook changes that
+-- version; the factor keeps it from cancelling out if several webhooks change their xmin in opposite directions.
 --
--- Where deliveries about the response are pending under another of its keys, it is queued as one that is due: FetchDue keeps the order across
--- keys. Otherwise none is to come either, since ids only grow.
+-- If deliveries about the response are pending under another of its keys, the delivery is queued as a retry that is due now, since FetchDue
+-- keeps the order across keys. Otherwise no earlier delivery can appear later, since ids only grow.
 -- name: Enqueue
 with queued as (
   insert into walhook.queue (webhook_id, response_id, first_id, event_type, lsn, ordinal, xid, committed_at, kind, next_attempt_at)
@@ -122,11 +123,11 @@ select null, null, null, null, null, null, h.endpoint_id, sum(h.xmin::text::bigi
  where h.endpoint_id in (select w.endpoint_id from walhook.webhook w where w.id in (select q.webhook_id from queued q))
  group by h.endpoint_id;
 
--- What the webhook-ids of the events that are queued now are made from.
+-- The input of the webhook-ids of events that are queued from now on.
 -- name: ReadOrigin
 select o.events from walhook.origin o order by o.from_delivery_id desc limit 1;
 
--- What is queued from here on has another origin. Nobody else queues what the stream brings meanwhile.
+-- Gives later deliveries another origin. The caller reads the slot, so nobody else queues events meanwhile.
 -- name: RecordOrigin
 insert into walhook.origin (from_delivery_id, events, manual)
 select case when exists (select from walhook.origin) then nextval('walhook.delivery_id') else 0 end, u.id, u.id from gen_random_uuid() as u (id);
@@ -137,7 +138,7 @@ select @kind, @detail
 where not exists (select from walhook.incident_log i where i.kind = @kind and i.resolved_at is null)
 returning id;
 
--- Opens a kind's incident, or gives the one that is open its present detail.
+-- Opens a kind's incident, or updates the detail of the open one.
 -- name: KeepIncident
 with kept as (
   update walhook.incident_log i set detail = @detail where i.kind = @kind and i.resolved_at is null and i.detail <> @detail
@@ -146,8 +147,8 @@ insert into walhook.incident_log (kind, detail)
 select @kind, @detail
 where not exists (select from walhook.incident_log i where i.kind = @kind and i.resolved_at is null);
 
--- Each row that the store refused is named, with what it did so the last time, up to a hundred; beyond that the latest stands for those that
--- came after.
+-- One incident for each row that the store refused, with the latest error, up to a hundred. Beyond that, the last incident stands for all
+-- further rows.
 -- name: NoteSetAside
 with before as (
   select coalesce(max(i.id) filter (where starts_with(i.detail, @row)), case when count(*) >= 100 then max(i.id) end) as id
@@ -165,7 +166,7 @@ select i.detail from walhook.incident_log i where i.kind = 'set_aside' and i.res
 -- name: ResolveSetAside
 update walhook.incident_log i set resolved_at = clock_timestamp() where i.kind = 'set_aside' and i.resolved_at is null and i.detail = any(@details::text[]);
 
--- A comparison takes every row anew, but copies no webhooks for assessments that it knows.
+-- A comparison reads every row again, but copies no webhooks for assessments that are already recorded.
 -- name: ResolveRowsSetAside
 update walhook.incident_log i set resolved_at = clock_timestamp()
  where i.kind = 'set_aside' and i.resolved_at is null and i.detail not like '%SELECT walhook.copy_webhooks(%';
@@ -176,7 +177,7 @@ update walhook.incident_log set hindrance = @hindrance where kind = @kind and re
 -- name: OpenGap
 select kind, detail from walhook.incident_log where kind = any(@kinds::text[]) and resolved_at is null order by at, id limit 1;
 
--- Whether a gap of these kinds was closed not longer ago than that.
+-- Whether a gap of these kinds was closed within the interval.
 -- name: GapClosed
 select exists (select from walhook.incident_log where kind = any(@kinds::text[]) and resolved_at >= clock_timestamp() - @within::interval);
 
@@ -187,13 +188,13 @@ insert into walhook.incident_log (kind, detail, resolved_at) values (@kind, @det
 -- name: ResolveIncidents
 update walhook.incident_log set resolved_at = clock_timestamp() where kind = any(@kinds::text[]) and resolved_at is null;
 
--- How far the store's WAL has been written and how far it is on disk.
+-- The end of the store's WAL, and the end of what is on disk.
 -- name: StoreWAL
 select pg_catalog.pg_current_wal_insert_lsn() as inserted, pg_catalog.pg_current_wal_flush_lsn() as flushed;
 
--- What the commit of this transaction waits for: the standbys, since the store would be behind the acknowledged position after a failover to
--- one; without any, the disk, or nothing. If the server counts the daemon as a standby, the commit waits for none, since the daemon waits for
--- the commit.
+-- Sets what the commit of this transaction waits for: the synchronous standbys, since after a failover the store would otherwise be behind the
+-- acknowledged position; without standbys, the disk if it must be durable, or nothing. If the server counts the daemon itself as a synchronous
+-- standby, the commit must not wait for it, since the daemon waits for the commit.
 -- name: RelaxCommit
 select pg_catalog.set_config('synchronous_commit', case
          when n.names <> '' and not s.awaited then 'on' when @durable::boolean then 'local' else 'off' end, true) as setting, s.awaited
@@ -201,8 +202,8 @@ select pg_catalog.set_config('synchronous_commit', case
  cross join lateral (select n.names ~* ('(^|[(,])\s*"?(\*|' || regexp_replace(n.ours, '(\W)', '\\\1', 'g') || ')"?\s*($|[),])')
                         and exists (select from walhook.attachment a join pg_catalog.pg_replication_slots r on r.slot_name = a.slot)) s (awaited);
 
--- Ids that were given shortly before the store's server crashed are not given again: senders may still hold them. The mark is
--- empty then, since it is unlogged.
+-- After a crash of the store's server, skips ids that it may have assigned just before: senders may still hold them. The mark is unlogged, so
+-- it is empty after a crash.
 -- name: SkipLostIds
 with marked as (insert into walhook.crash_mark default values on conflict do nothing returning one)
 select setval('walhook.delivery_id', nextval('walhook.delivery_id') + 1000000) from marked;

@@ -44,7 +44,7 @@ that runs with the attached mapping stops.`,
 			if err != nil {
 				return err
 			}
-			var way setup.CopyMode
+			var mode setup.CopyMode
 			switch {
 			case remap && (adopt || fresh):
 				return &usageError{errors.New("--remap excludes --adopt and --fresh; see walhook attach --help")}
@@ -53,11 +53,11 @@ that runs with the attached mapping stops.`,
 			case adopt && fresh:
 				return &usageError{errors.New("--adopt and --fresh exclude each other; see walhook attach --help")}
 			case adopt:
-				way = setup.CopyAdopt
+				mode = setup.CopyAdopt
 			case fresh:
-				way = setup.CopyFresh
+				mode = setup.CopyFresh
 			}
-			return attach(cmd.Context(), cfg, env, way, cmd.ErrOrStderr())
+			return attach(cmd.Context(), cfg, env, mode, cmd.ErrOrStderr())
 		},
 	}
 	cmd.Flags().BoolVar(&adopt, "adopt", false, "in a copy: this is the original now")
@@ -66,13 +66,13 @@ that runs with the attached mapping stops.`,
 	return cmd
 }
 
-func attach(ctx context.Context, cfg *Config, env *Environment, way setup.CopyMode, out io.Writer) error {
+func attach(ctx context.Context, cfg *Config, env *Environment, mode setup.CopyMode, out io.Writer) error {
 	log := env.logger(cfg)
 	queue, horizon := queueOnly(cfg, log)
 	defer horizon.Close(context.WithoutCancel(ctx))
 	var bar *progress
 	attached, err := setup.Attach(ctx, setup.AttachConfig{
-		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), CopyMode: way, Queue: queue, Horizon: horizon, Log: log,
+		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), CopyMode: mode, Queue: queue, Horizon: horizon, Log: log,
 		Note: func(text string) {
 			if bar != nil {
 				bar.Done()

@@ -17,7 +17,7 @@ import (
 	"walhook/sql"
 )
 
-// readiness is the answer of /readyz: at first what the daemon waits for, later what its parts report.
+// readiness is the answer of /readyz: first what the daemon waits for, later what its parts report.
 type readiness struct {
 	mu  sync.Mutex
 	ask func() (bool, string)
@@ -40,10 +40,10 @@ func (r *readiness) wait(reason string) {
 	r.follow(func() (bool, string) { return false, reason })
 }
 
-// begin attaches if the configuration says so, and reads the attachment. It waits for databases that cannot be reached,
-// since a sidecar often starts before them, and in a copy until somebody has adopted it or started over. It returns
-// errors that no retry cures, such as a configuration that differs from the attached one: a standby must not find that
-// out when it is needed.
+// begin attaches if AutoAttach is set, and reads the attachment. It waits for databases that cannot be reached, since a
+// sidecar often starts before them. In a copy it waits until somebody runs attach --adopt or --fresh. It returns errors that
+// no retry cures, such as a configuration that differs from the attached one: a standby must report that now, and not when
+// it has to take over.
 func begin(
 	ctx context.Context, cfg *Config, guard *stream.Guard, ready *readiness, log *slog.Logger,
 ) (original *catalog.Original, err error) {
@@ -82,16 +82,17 @@ func waitable(err error, guard *stream.Guard, ready *readiness, log *slog.Logger
 		ready.wait("copy: " + err.Error())
 		log.Error("database is a copy; waiting", "error", err)
 		return retry.RetryableError(err)
-	case errors.As(err, &server) && !errors.As(err, &connect) && !passing(server.Code):
-		return err // the server answered, and would answer the same again
+	case errors.As(err, &server) && !errors.As(err, &connect) && !transient(server.Code):
+		return err // the server would answer the same again
 	}
 	ready.wait("waiting: " + err.Error())
 	log.Warn("cannot start yet; retrying", "error", err)
 	return retry.RetryableError(err)
 }
 
-// passing reports whether a retry may cure the SQLSTATE, by its class: connection, rollback, resources, in use, intervention.
-func passing(code string) bool {
+// transient reports whether a retry may cure an error, by the class of its SQLSTATE: connection, rollback, resources, in use,
+// intervention.
+func transient(code string) bool {
 	switch code[:2] {
 	case "08", "40", "53", "55", "57":
 		return true

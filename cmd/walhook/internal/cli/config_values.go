@@ -19,7 +19,7 @@ import (
 	"walhook/session"
 )
 
-// valueError is what a Decode method returns: the value as it may be shown, and what is accepted.
+// valueError is the error of a Decode method: the value as it may be shown, and what is accepted.
 type valueError struct{ value, accepted string }
 
 func (e *valueError) Error() string { return e.accepted }
@@ -29,8 +29,8 @@ type databaseURL string
 
 const databaseURLAccepted = "a connection string such as postgres://user:password@host:5432/database?sslmode=require"
 
-// ambiguous reports whether a URL has more than one @. What follows the first may be part of the password, and would be
-// shown as the host or the database.
+// ambiguous reports whether a URL has more than one @. The part after the first may belong to the password, and must not be shown
+// as host or database.
 func ambiguous(value string) bool {
 	address, isURL := strings.CutPrefix(value, "postgres://")
 	if !isURL {
@@ -42,7 +42,7 @@ func ambiguous(value string) bool {
 
 // Decode checks the connection string without connecting.
 func (u *databaseURL) Decode(value string) error {
-	if strings.TrimSpace(value) == "" { // pgx would take its own defaults
+	if strings.TrimSpace(value) == "" { // pgx would use its own defaults
 		return &valueError{quoted(value), databaseURLAccepted}
 	}
 	if ambiguous(value) {
@@ -58,7 +58,7 @@ func (u *databaseURL) Decode(value string) error {
 	return nil
 }
 
-// maskURL shows of a connection string only what is surely no secret.
+// maskURL returns the parts of a connection string that are certainly no secret.
 func maskURL(value string) string {
 	u, err := url.Parse(value)
 	if err != nil || u.Host == "" || u.Scheme == "" {
@@ -99,7 +99,7 @@ func (n *Networks) Decode(value string) error {
 	return nil
 }
 
-// duration is a time.Duration that is written with days and weeks, too.
+// duration is a time.Duration that may be written with days and weeks.
 type duration time.Duration
 
 const durationAccepted = "a duration such as 500ms, 15s, 10m, 12h, 90d or 2w"
@@ -159,7 +159,7 @@ type byteSize int64
 
 var byteUnits = map[string]float64{"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 
-// leastSlotLag is two segments of WAL. A slot keeps some back whatever is done.
+// leastSlotLag is two segments of WAL. A slot always retains some.
 const leastSlotLag = 32 << 20
 
 var byteText = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)$`)
@@ -186,7 +186,7 @@ func (b *byteSize) Decode(value string) error {
 
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
-// check finds contradictions between values, in the order of the documentation.
+// check validates the values and their combinations, in the order of the documentation.
 func (c *Config) check() error {
 	if c.DatabaseURL == "" {
 		return &ConfigError{Variable: "DATABASE_URL", Accepted: databaseURLAccepted}
@@ -359,7 +359,7 @@ func badCondition(variable, value string, err error) error {
 	return configError
 }
 
-// asSet is a value as it was written, which may be 90m where it reads 1h30m0s.
+// asSet returns the variable's text as it was set, such as 90m, or else the value.
 func asSet(variable, value string) string {
 	if text, set := os.LookupEnv(Prefix + "_" + variable); set {
 		return text
@@ -367,7 +367,7 @@ func asSet(variable, value string) string {
 	return value
 }
 
-// quoted shows a value that is no secret; one that is empty shows as such, so that it does not read as missing.
+// quoted formats a value that is no secret, so that an empty one can be seen.
 func quoted(value string) string { return strconv.Quote(value) }
 
 func validPort(port string) bool {

@@ -131,7 +131,7 @@ func demo(ctx context.Context, out, errOut io.Writer, withConsole bool) error {
 		defer close(ended)
 		daemon <- runDaemon(daemonCtx, cfg, log)
 	}()
-	// Interrupted or not: the server stays until the daemon has given everything back.
+	// Also after an interrupt, the server must run until the daemon has stopped.
 	defer func() {
 		stop()
 		<-ended
@@ -159,7 +159,7 @@ func demo(ctx context.Context, out, errOut io.Writer, withConsole bool) error {
 	return printDemoLog(ctx, app, out)
 }
 
-// demoConfig configures the daemon for the demonstration alone, whatever the environment says.
+// demoConfig returns the daemon's configuration. It ignores the variables that the user has set.
 func demoConfig(url string) (*Config, error) {
 	for _, v := range Variables {
 		if err := os.Unsetenv(Prefix + "_" + v.Name); err != nil {
@@ -208,7 +208,7 @@ type demoReceiver struct {
 	silent atomic.Bool
 }
 
-// hush ends the printing, and the counting of POSTs.
+// hush stops the printing and counting of POSTs.
 func (r *demoReceiver) hush() { r.silent.Store(true) }
 
 func newDemoReceiver(out io.Writer) (*demoReceiver, error) {
@@ -235,7 +235,7 @@ func newDemoReceiver(out io.Writer) (*demoReceiver, error) {
 	return r, nil
 }
 
-// wait waits for n POSTs, and then a moment in which none may come.
+// wait waits for n POSTs, and then for a moment to see that no further one comes.
 func (r *demoReceiver) wait(ctx context.Context, n int, daemon <-chan error) error {
 	for range n {
 		select {
@@ -243,14 +243,14 @@ func (r *demoReceiver) wait(ctx context.Context, n int, daemon <-chan error) err
 		case err := <-daemon:
 			return fmt.Errorf("the daemon ended early: %w", err)
 		case <-time.After(15 * time.Second):
-			return errors.New("no POST came within 15 s")
+			return errors.New("no POST arrived within 15 s")
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 	select {
 	case <-r.got:
-		return errors.New("a POST came that was not expected")
+		return errors.New("an unexpected POST arrived")
 	case <-time.After(500 * time.Millisecond):
 	case <-ctx.Done():
 		return ctx.Err()

@@ -12,15 +12,15 @@ import (
 	"walhook/console"
 )
 
-// demoPace is the time between two respondents while the demonstration stays.
+// demoPace is the time between two respondents while the console of the demo runs.
 const demoPace = 4 * time.Second
 
-// demoRespondent is one more respondent, who starts, and most of whom finish.
+// demoRespondent inserts a respondent who has started; 70 % of them have also finished.
 const demoRespondent = `
 insert into respondent (assessment_id, name, started_at, finished_at)
 select 17, 'Respondent ' || currval(pg_get_serial_sequence('respondent', 'id')) + 1, now(), case when random() < 0.7 then now() end`
 
-// demoConsole serves the page until the context ends or the daemon does.
+// demoConsole serves the console until the context or the daemon ends.
 func demoConsole(
 	ctx context.Context, cfg *Config, app *pgx.Conn, receiver *demoReceiver, daemon <-chan error, say func(string, ...any), log *slog.Logger,
 ) error {

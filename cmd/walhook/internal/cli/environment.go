@@ -58,7 +58,7 @@ var Variables = []setting{
 	{"LOG_FORMAT", "`text`", "`text`, or `json` for machines"},
 }
 
-// EnvironmentTable is the table of the README.
+// EnvironmentTable is the table of docs/reference/environment.md.
 func EnvironmentTable() string {
 	var b strings.Builder
 	b.WriteString("| variable | default | meaning |\n| --- | --- | --- |\n")

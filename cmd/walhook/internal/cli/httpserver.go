@@ -22,7 +22,7 @@ type httpServer struct {
 // longestReason bounds what /readyz says, in bytes: what was found and its remedy.
 const longestReason = 2000
 
-// NewHTTPServer listens at once, so that an address that is taken is found out before anything else begins.
+// NewHTTPServer listens at once, so that an address in use is reported before anything else starts.
 func NewHTTPServer(listen string, ready func() (bool, string), registry *prometheus.Registry, log *slog.Logger) (*httpServer, error) {
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", listen)
 	if err != nil {

@@ -13,8 +13,8 @@ const (
 	logFlush = time.Second
 )
 
-// logWriter is an io.Writer that never keeps the one who logs waiting: lines go to a bounded buffer, and from there to the reader of the
-// log. What does not fit while nobody reads is dropped and counted.
+// logWriter is an io.Writer that never blocks. Lines go to a bounded buffer, and from there to the reader of the log. While nobody
+// reads, lines that do not fit are dropped and counted.
 type logWriter struct {
 	out    io.Writer
 	report func(dropped int)
@@ -25,11 +25,11 @@ type logWriter struct {
 	dropped int
 	closed  bool
 
-	filled chan struct{} // capacity 1: there are lines, or it was closed
+	filled chan struct{} // capacity 1: lines were added, or the writer was closed
 	done   chan struct{}
 }
 
-// newLogWriter returns a writer that close ends. report is called where lines were dropped, and writes to out.
+// newLogWriter starts a writer, which must be closed. report is called after lines were dropped; it may write to out.
 func newLogWriter(out io.Writer, report func(dropped int)) *logWriter {
 	w := &logWriter{out: out, report: report, filled: make(chan struct{}, 1), done: make(chan struct{})}
 	go w.run()
@@ -57,7 +57,7 @@ func (w *logWriter) wake() {
 	}
 }
 
-// run writes what is in the buffer until the writer is closed. A reader that has gone ends nothing: its lines are lost.
+// run writes the buffered lines until the writer is closed. Errors are ignored: if the reader has gone, its lines are lost.
 func (w *logWriter) run() {
 	defer close(w.done)
 	for range w.filled {
@@ -85,7 +85,7 @@ func (w *logWriter) run() {
 	}
 }
 
-// close writes what is left, as far as somebody reads.
+// close writes the remaining lines, for at most logFlush.
 func (w *logWriter) close() {
 	w.mu.Lock()
 	w.closed = true

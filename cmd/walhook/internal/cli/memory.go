@@ -6,17 +6,17 @@ import (
 )
 
 const (
-	// memoryGoal is how much memory the Go runtime tries to do with: beyond it the garbage collector works harder. Each webhook
-	// adds a part of what it and its endpoint take.
+	// memoryGoal is the Go runtime's soft memory limit: above it the garbage collector runs more often. Each webhook adds
+	// part of the memory that it and its endpoint take.
 	memoryGoal       = 40 << 20
 	memoryPerWebhook = 1 << 8
 
-	// Beyond this number of webhooks each adds all of it, and room for the collector.
+	// Beyond this number, each webhook adds all of its memory, and room for the collector.
 	memoryWebhooks   = 10_000
 	memoryPerFurther = 3 << 9
 )
 
-// boundMemory sets the goal for a number of webhooks. GOMEMLIMIT, Go's own variable, goes before it.
+// boundMemory sets the limit for a number of webhooks. Go's own variable GOMEMLIMIT has precedence.
 func boundMemory(webhooks int) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return

@@ -63,7 +63,7 @@ Exit status 1, with the reasons on stderr, if attach as the role in WALHOOK_DATA
 	return cmd
 }
 
-// wouldRefuse is the error of a plan whose attach would refuse. Remedies are in what was printed, which often goes to a file.
+// wouldRefuse returns the error of a plan whose attach would refuse. The remedies are in the script, which often goes to a file.
 func wouldRefuse(p *setup.Plan) error {
 	if len(p.Refusals) == 0 {
 		return nil
@@ -143,7 +143,7 @@ func (p *planPrinter) print() error {
 	return nil
 }
 
-// separateSchema writes part 2 to a file of its own, if there is to be one, and returns what the script has in its place.
+// separateSchema writes part 2 to schemaFile, if set, and returns the part of the script that includes it.
 func (p *planPrinter) separateSchema() ([]setup.PlanPart, error) {
 	if p.schemaFile == "" || len(p.plan.Daemon) == 0 {
 		return p.plan.Daemon, nil
@@ -162,7 +162,7 @@ func (p *planPrinter) separateSchema() ([]setup.PlanPart, error) {
 	return []setup.PlanPart{part}, nil
 }
 
-// summary is the head of the script in plain words.
+// summary prints what the script does, in plain words.
 func (p *planPrinter) summary() {
 	if p.plan.Copy {
 		p.copySummary()
@@ -257,7 +257,7 @@ func (p *planPrinter) refusals() {
 	}
 }
 
-// stop ends a script that is not to be run.
+// stop makes a script fail that must not be run.
 func (p *planPrinter) stop() {
 	blockers := p.plan.Blockers()
 	if len(blockers) == 0 {
@@ -275,7 +275,7 @@ func (p *planPrinter) stop() {
 	})
 }
 
-// about says what leaves the database, and how long it takes.
+// about prints which columns leave the database, and how long the snapshot takes.
 func (p *planPrinter) about() {
 	m := p.cfg.mapping()
 	p.blank()
@@ -334,8 +334,7 @@ func (p *planPrinter) parts(title string, parts []setup.PlanPart) {
 	}
 }
 
-// onlyHere is the head of a script: names in it mean what they mean in walhook's own sessions, and it stops in a database that it is not
-// for.
+// onlyHere returns the head of a script. It pins the settings as walhook's own sessions do, and fails in any other database.
 func (p *planPrinter) onlyHere() []string {
 	places := []catalog.Place{p.plan.Source}
 	if p.plan.Elsewhere {
@@ -354,12 +353,12 @@ func (p *planPrinter) onlyHere() []string {
 	})
 }
 
-// in is the condition that a session is in a database, of a row of pg_control_system().
+// in returns the condition that a session is in this database, for a query of pg_control_system().
 func in(place catalog.Place) string {
 	return fmt.Sprintf("system_identifier = %s and current_database() = %s", place.System, session.QuoteLiteral(place.Database))
 }
 
-// here is the beginning of what is for one database alone.
+// here begins a part of the script for one database only.
 func here(place catalog.Place, variable string) []string {
 	return []string{
 		fmt.Sprintf("select %s as %s from pg_control_system() \\gset", in(place), variable),

@@ -61,12 +61,12 @@ The output contains ids and values of the mapped columns; long values are trunca
 	return cmd
 }
 
-// kindNames are what people call the kinds of rows.
+// kindNames are the printed names of the kinds of rows.
 var kindNames = map[string]string{
 	"no_response": "no response", "created_only": "created only", "started": "started", "finished": "finished",
 }
 
-// oddNames say what is odd about rows.
+// oddNames describe the kinds of odd rows.
 var oddNames = map[string]string{
 	"finished_before_started": "finished before started",
 	"finished_not_started":    "finished but not started: response.completed fires without response.started",
@@ -106,7 +106,7 @@ func (p *previewPrinter) print() error {
 	return nil
 }
 
-// source says which rows were read.
+// source describes which rows were read.
 func (p *previewPrinter) source() string {
 	read := p.preview.Read
 	var how string
@@ -209,7 +209,7 @@ func (p *previewPrinter) markers() error {
 	return nil
 }
 
-// cell shows a value: text in quotes, so that NULL and the empty string differ.
+// cell formats a value: text in quotes, so that NULL and the empty string differ.
 func cell(value *string) string {
 	if value == nil {
 		return "NULL"

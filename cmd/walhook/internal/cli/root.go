@@ -13,7 +13,7 @@ import (
 	"walhook/cdc"
 )
 
-// Environment holds what commands take from outside: variables and streams.
+// Environment holds the inputs of commands: variables and streams.
 type Environment struct {
 	lookup         func(string) (string, bool)
 	stdout, stderr io.Writer
@@ -24,7 +24,7 @@ type Environment struct {
 // config reads the configuration. Its error is a *ConfigError.
 func (e *Environment) config() (*Config, error) { return e.configFor((*Config).check) }
 
-// configFor is config for a command that needs other variables than most.
+// configFor is config with a check of its own, for commands that need other variables.
 func (e *Environment) configFor(check func(*Config) error) (*Config, error) {
 	e.warnOnce.Do(func() {
 		for _, warning := range unknownVariables() {
@@ -108,7 +108,7 @@ func NewRoot(env *Environment) *cobra.Command {
 		newDoctorCommand(env), newStatusCommand(env), newConsoleCommand(env), newDemoCommand(env), newVersionCommand(env), newEnvironmentTopic(),
 	)
 	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd() // it captures the output that is set by now
+	root.InitDefaultCompletionCmd() // keeps the output that is set now
 	for _, cmd := range everyCommand(root)[1:] {
 		switch {
 		case cmd.Name() == "help":
@@ -132,7 +132,7 @@ func NewRoot(env *Environment) *cobra.Command {
 	return root
 }
 
-// everyCommand returns a command and all below it, topics too.
+// everyCommand returns a command and all its subcommands and topics.
 func everyCommand(cmd *cobra.Command) []*cobra.Command {
 	all := []*cobra.Command{cmd}
 	for _, below := range cmd.Commands() {

@@ -46,7 +46,7 @@ docs/reference/traces.md lists them. Under systemd, the unit may have Type=notif
 			if err != nil {
 				return err
 			}
-			// A reader of the log that is stuck or gone must neither end nor block the daemon.
+			// A reader of the log that hangs or has gone must neither end nor block the daemon.
 			signal.Ignore(syscall.SIGPIPE)
 			direct := slog.New(newLogHandler(env.stderr, cfg.LogLevel, cfg.LogFormat))
 			out := newLogWriter(env.stderr, func(dropped int) { direct.Warn("dropped log lines that nobody read", "lines", dropped) })
@@ -130,8 +130,8 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	}
 }
 
-// work streams and sends for the original until the context ends, a part fails for good, or the databases are others: then the error is a
-// *catalog.CopyError.
+// work streams and sends until the context ends, a part fails for good, or source or store turn out to be a copy or another database: then
+// the error is a *catalog.CopyError.
 func (p *process) work(ctx context.Context, original *catalog.Original) error {
 	cfg, log, status := p.cfg, p.log, p.status
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -179,7 +179,7 @@ func (p *process) work(ctx context.Context, original *catalog.Original) error {
 		return false, "starting: ready, and about to report so to the store" // where status and other daemons read it
 	})
 
-	// The senders stop after the stream, so that what it queued last is handed over.
+	// The senders stop after the stream, so that its last deliveries are handed over.
 	sendersCtx, stopSenders := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSenders()
 	senders := make(chan struct{})
@@ -207,14 +207,14 @@ func stopped(cause error, log *slog.Logger) error {
 	return nil
 }
 
-// storePatience is how long the store may be at one transaction of the stream before /readyz says that it does not answer.
+// storePatience is how long one transaction of the stream may take before /readyz reports that the store does not answer.
 const storePatience = 10 * time.Second
 
-// reportPatience is how long a daemon that reads the slot may be silent before a standby says that it does not work:
-// two heartbeats and a bit.
+// reportPatience is how long a daemon that reads the slot may be silent before a standby reports that it does not work: a bit
+// more than two heartbeats.
 const reportPatience = 5 * time.Second
 
-// standing is what /readyz says of a standby: whether the daemon that reads the slot works, as that one reports.
+// standing returns the answer of /readyz for a standby: whether the daemon that reads the slot works, by its own report.
 func standing(reader *dispatch.Reader) (bool, string) {
 	switch {
 	case reader == nil:
@@ -228,7 +228,7 @@ func standing(reader *dispatch.Reader) (bool, string) {
 	return true, fmt.Sprintf("standing by: %s (%s)", stream.ReasonOtherDaemon, reader.Name)
 }
 
-// report is what this daemon reports of itself to others.
+// report returns what this daemon reports to the others.
 func report(status *stream.Status, scheduler *dispatch.Scheduler) dispatch.Report {
 	view := status.View()
 	r := dispatch.Report{Reads: view.Phase == stream.PhaseStreaming || view.Phase == stream.PhaseReconciling}
