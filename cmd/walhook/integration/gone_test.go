@@ -31,7 +31,7 @@ func TestGoneReceiver(t *testing.T) {
 	host := s.Receiver.URL("")
 	s.WaitLog("select kind, detail, resolved_at is not null from walhook.incident where kind like 'webhook_%' order by kind",
 		fmt.Sprintf("webhook_deleted|webhook %d to %s was deleted: the endpoint answered 410 Gone, and the API key Zapier had created it|t\n", made, host)+
-			fmt.Sprintf("webhook_disabled|webhook %d to %s was disabled: the endpoint answered 410 Gone; what is pending for it waits|t", person, host))
+			fmt.Sprintf("webhook_disabled|webhook %d to %s was disabled: the endpoint answered 410 Gone; its pending deliveries wait|t", person, host))
 	s.WaitLog(fmt.Sprintf("select action, actor = session_user from walhook.change_log where object = 'webhook' and object_id = %d order by change_id", made),
 		"insert|f\nupdate|t\ndelete|t")
 
