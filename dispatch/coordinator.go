@@ -68,7 +68,7 @@ func (c *coordinator) run(ctx context.Context) error {
 	})
 }
 
-// retrySession runs a session again and again until the context ends. It returns errors that a retry cannot heal: a
+// retrySession runs sessions until the context ends. It returns errors that no retry cures: a
 // *catalog.CopyError or a *sql.VersionError. A session that worked resets the backoff.
 func (s *Scheduler) retrySession(ctx context.Context, concern Concern, session func() (worked bool, err error)) error {
 	backoff := newStoreBackoff()
@@ -170,13 +170,13 @@ func (c *coordinator) runSession(ctx context.Context) (err error) {
 	return ctx.Err()
 }
 
-// nextNotifiedRefresh is when a notification may lead to a refresh again. While webhooks are edited all the time, the
-// loads that one refresh has requested are to end before the next one invalidates them.
+// nextNotifiedRefresh returns when a notification may cause the next refresh. While webhooks are edited constantly, the
+// loads that one refresh requests must be able to end before the next one invalidates them.
 func (c *coordinator) nextNotifiedRefresh() time.Time {
 	return c.lastNotified.Add(max(notificationPause, 4*c.refreshTook))
 }
 
-// wait waits for a notification or a request of the schedule, for a while. It reports whether to refresh at once.
+// wait waits up to refreshPause for a notification or a request of the schedule. It reports whether to refresh at once.
 func (c *coordinator) wait(ctx context.Context) (bool, error) {
 	until := time.Now().Add(refreshPause)
 	if at := c.nextNotifiedRefresh(); c.notified && at.Before(until) {
@@ -310,35 +310,35 @@ func (c *coordinator) claimAndRelease(ctx context.Context) (claimed bool, err er
 	defer cancel()
 	rows, err := c.conn.Query(ctx, sql.ReapDaemons.SQL, c.id)
 	if err != nil {
-		return false, fmt.Errorf("look for dead daemons: %w", err)
+		return false, fmt.Errorf("find dead daemons: %w", err)
 	}
 	var dead int64
 	var name string
 	if _, err := pgx.ForEachRow(rows, []any{&dead, &name}, func() error {
-		c.s.cfg.Log.Warn("a daemon's lease ended; taking over its endpoints", "daemon_id", dead, "name", name)
+		c.s.cfg.Log.Warn("another daemon's lease expired; taking over its endpoints", "daemon_id", dead, "name", name)
 		return nil
 	}); err != nil {
-		return false, fmt.Errorf("look for dead daemons: %w", err)
+		return false, fmt.Errorf("find dead daemons: %w", err)
 	}
 	rows, err = c.conn.Query(ctx, sql.LiveDaemons.SQL)
 	if err != nil {
-		return false, fmt.Errorf("look for other daemons: %w", err)
+		return false, fmt.Errorf("list live daemons: %w", err)
 	}
 	if c.liveDaemons, err = pgx.CollectRows(rows, pgx.RowTo[int64]); err != nil {
-		return false, fmt.Errorf("look for other daemons: %w", err)
+		return false, fmt.Errorf("list live daemons: %w", err)
 	}
 	claim, release := c.s.schedule.Rebalance(func(endpoint int64) bool { return c.owns(endpoint) })
 	if len(release) > 0 {
 		args := sql.ReleaseEndpoints.Bind(sql.Args{"self": c.id, "endpoint_ids": release})
 		rows, err := c.conn.Query(ctx, sql.ReleaseEndpoints.SQL, args...)
 		if err != nil {
-			return false, fmt.Errorf("give endpoints back: %w", err)
+			return false, fmt.Errorf("release endpoints: %w", err)
 		}
 		if release, err = pgx.CollectRows(rows, pgx.RowTo[int64]); err != nil {
-			return false, fmt.Errorf("give endpoints back: %w", err)
+			return false, fmt.Errorf("release endpoints: %w", err)
 		}
 		if _, err := c.conn.Exec(ctx, "select pg_notify('walhook', '')"); err != nil {
-			return false, fmt.Errorf("give endpoints back: %w", err)
+			return false, fmt.Errorf("release endpoints: %w", err)
 		}
 		c.s.schedule.MarkReleased(c.id, release)
 	}
@@ -379,13 +379,13 @@ func (c *coordinator) settleMoves(ctx context.Context) error {
 		_, err = c.conn.Exec(ctx, "select pg_notify('walhook', '')")
 	}
 	if err != nil {
-		return fmt.Errorf("let webhooks go on whose URL has changed: %w", err)
+		return fmt.Errorf("settle moves of webhooks: %w", err)
 	}
 	return nil
 }
 
-// owns picks the owner by rendezvous hashing, so that every daemon comes to the same answer and a change in their
-// number moves as few endpoints as possible.
+// owns reports whether rendezvous hashing makes this daemon the owner. Every daemon gets the same answer, and a change in
+// their number moves as few endpoints as possible.
 func (c *coordinator) owns(endpoint int64) bool {
 	var best uint64
 	var owner int64

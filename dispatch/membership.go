@@ -15,7 +15,7 @@ import (
 const (
 	heartbeatInterval = 1500 * time.Millisecond
 
-	// heartbeatTimeout bounds each heartbeat. If it is over, the session is replaced.
+	// heartbeatTimeout bounds each heartbeat. When it expires, the session is replaced.
 	heartbeatTimeout = 2500 * time.Millisecond
 
 	// leaseMargin is how much longer a lease lasts than an attempt that started as late as allowed.
@@ -23,8 +23,8 @@ const (
 )
 
 // membership registers this daemon among the live ones and renews its lease with heartbeats. One goroutine runs it, on
-// a session of its own, so that nothing else that is asked of the store delays a heartbeat. Attempts start for no
-// longer than startsAfterHeartbeat after one.
+// a session of its own, so that no other query delays a heartbeat. Attempts may start for startsAfterHeartbeat after a
+// heartbeat.
 type membership struct {
 	s    *Scheduler
 	conn *pgx.Conn
@@ -135,7 +135,7 @@ func (m *membership) heartbeat(ctx context.Context) error {
 	return nil
 }
 
-// renew writes a heartbeat, and reads what another daemon reports that reads the slot.
+// renew writes a heartbeat, and reads the report of the daemon that reads the slot, if that is another one.
 func (m *membership) renew(ctx context.Context, stopping bool) error {
 	report := m.s.cfg.Report()
 	if report.Unready != "" {
@@ -179,7 +179,7 @@ func (m *membership) renew(ctx context.Context, stopping bool) error {
 	m.reset()
 	// If ids repeat, after a restore, the lock would be another daemon's.
 	if _, err := m.conn.Exec(ctx, "select pg_advisory_unlock_all()"); err != nil {
-		return fmt.Errorf("give the lock of a daemon up: %w", err)
+		return fmt.Errorf("release the lock of the former daemon id: %w", err)
 	}
 	return nil
 }
@@ -197,7 +197,7 @@ func (m *membership) register(ctx context.Context) error {
 	}
 	if !locked {
 		_, err := m.conn.Exec(ctx, sql.RemoveDaemon.SQL, id)
-		return errors.Join(fmt.Errorf("lock daemon %d: the session of another daemon has it; registering again", id), err)
+		return errors.Join(fmt.Errorf("lock daemon %d: another daemon's session holds the lock; registering again", id), err)
 	}
 	m.id, m.lockHeld, m.reportedUnready = id, true, true
 	m.s.schedule.Register(id)
@@ -222,14 +222,14 @@ func (m *membership) relock(ctx context.Context) (err error) {
 	tag, err := m.conn.Exec(ctx, sql.EndLostSession.SQL, args...)
 	var refusal *pgconn.PgError
 	if errors.As(err, &refusal) {
-		m.s.cfg.Log.Debug("the session that was lost still has the lock of this daemon", "daemon_id", m.id, "error", err)
+		m.s.cfg.Log.Debug("the lost session still holds the lock of this daemon", "daemon_id", m.id, "error", err)
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("end the session that was lost and still has the lock of daemon %d: %w", m.id, err)
+		return fmt.Errorf("terminate the lost session that still holds the lock of daemon %d: %w", m.id, err)
 	}
 	if tag.RowsAffected() == 0 {
-		err := fmt.Errorf("lock daemon %d: another daemon has that number now; registering again", m.id)
+		err := fmt.Errorf("lock daemon %d: the id belongs to another daemon now; registering again", m.id)
 		m.reset()
 		return err
 	}
@@ -260,6 +260,6 @@ func (m *membership) close(ctx context.Context) {
 	batch.Queue(sql.RemoveDaemon.SQL, m.id)
 	batch.Queue("select pg_notify('walhook', '')")
 	if err := errors.Join(m.conn.SendBatch(ctx, batch).Close(), m.conn.Close(ctx)); err != nil {
-		m.s.cfg.Log.Warn("could not give endpoints back; others take them over when the lease runs out", "error", err)
+		m.s.cfg.Log.Warn("could not release endpoints; other daemons take over when the lease expires", "error", err)
 	}
 }

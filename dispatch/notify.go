@@ -23,7 +23,7 @@ const (
 	notifyLimit = 400
 )
 
-// notifyLoop notifies other daemons of what was queued for their endpoints. A daemon that misses a notification finds
+// notifyLoop notifies other daemons of deliveries queued for their endpoints. A daemon that misses a notification finds
 // the deliveries within findWorkInterval.
 func (s *Scheduler) notifyLoop(ctx context.Context) {
 	for {
@@ -72,7 +72,7 @@ func (s *Scheduler) queuedNotification(payload string) {
 	}
 }
 
-// parseIDs returns the ids in a payload, and leaves out what is none.
+// parseIDs returns the ids in a payload, and skips everything else.
 func parseIDs(payload string) (ids []int64) {
 	for field := range strings.FieldsSeq(payload) {
 		if id, err := strconv.ParseInt(field, 10, 64); err == nil {

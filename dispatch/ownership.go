@@ -24,13 +24,13 @@ func (s *Scheduler) forgetEndpoints(ctx context.Context) error {
 	const batch = 1000
 	for deleted := int64(batch); deleted == batch; {
 		if err := s.pool.QueryRow(ctx, sql.ForgetEndpoints.SQL, batch).Scan(&deleted); err != nil {
-			return fmt.Errorf("forget URLs that no webhook has: %w", err)
+			return fmt.Errorf("delete URLs that no webhook has: %w", err)
 		}
 	}
 	return nil
 }
 
-// findWork asks the store which of the endpoints that seem to have nothing to do have something pending.
+// findWork queries which of the seemingly idle endpoints have pending deliveries.
 func (s *Scheduler) findWork(ctx context.Context) error {
 	for restarted := int64(restartBatch); restarted == restartBatch; {
 		tag, err := s.pool.Exec(ctx, sql.RestartWaits.SQL, restartBatch)
@@ -45,11 +45,11 @@ func (s *Scheduler) findWork(ctx context.Context) error {
 	}
 	rows, err := s.pool.Query(ctx, sql.FindWork.SQL, sql.FindWork.Bind(sql.Args{"webhook_ids": ids, "cursors": cursors})...)
 	if err != nil {
-		return fmt.Errorf("look for pending deliveries: %w", err)
+		return fmt.Errorf("find pending deliveries: %w", err)
 	}
 	pending, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
-		return fmt.Errorf("look for pending deliveries: %w", err)
+		return fmt.Errorf("find pending deliveries: %w", err)
 	}
 	s.schedule.WorkFound(asked, pending)
 	return nil
@@ -70,7 +70,7 @@ func (s *Scheduler) Ready() (bool, string) {
 	return true, ""
 }
 
-// ReportedReady reports whether the store has it from the last heartbeat that this daemon is ready.
+// ReportedReady reports whether the last heartbeat stored that this daemon is ready.
 func (s *Scheduler) ReportedReady() bool { return s.reportedReady.Load() }
 
 // Reader is another daemon, as it reports itself.

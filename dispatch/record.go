@@ -183,8 +183,8 @@ func (s *Scheduler) disable(ctx context.Context, results []schedule.Result) (res
 	return rest, waiting, nil
 }
 
-// supersede keeps deliveries that were answered with 410 pending if their webhook has got another URL since, or was
-// enabled again.
+// supersede keeps deliveries pending that were answered with 410, if their webhook has got another URL since or was enabled
+// again.
 func (s *Scheduler) supersede(ctx context.Context, results []schedule.Result) error {
 	gone := map[int64]*schedule.Result{}
 	var deliveries, webhooks, activations []int64
@@ -203,14 +203,14 @@ func (s *Scheduler) supersede(ctx context.Context, results []schedule.Result) er
 		"delivery_ids": deliveries, "webhook_ids": webhooks, "activations": activations,
 	})...)
 	if err != nil {
-		return fmt.Errorf("look for webhooks with another URL: %w", err)
+		return fmt.Errorf("find webhooks with another activation: %w", err)
 	}
 	var id int64
 	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error {
 		gone[id].Final = false
 		return nil
 	}); err != nil {
-		return fmt.Errorf("look for webhooks with another URL: %w", err)
+		return fmt.Errorf("find webhooks with another activation: %w", err)
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func (s *Scheduler) upkeep(ctx context.Context, unit string) (covered time.Durat
 		}
 		return nil
 	}
-	errs := []error{do("make the log's partitions", sql.EnsurePartitions.SQL, unit), s.drainOverflow(ctx)}
+	errs := []error{do("create the log's partitions", sql.EnsurePartitions.SQL, unit), s.drainOverflow(ctx)}
 	if s.cfg.Retention > 0 {
 		errs = append(errs, do("drop old log entries", sql.DropPartitions.SQL, s.cfg.Retention),
 			do("delete old entries of the log's overflow", sql.TrimOverflow.SQL, s.cfg.Retention))
@@ -79,7 +79,7 @@ func (s *Scheduler) upkeep(ctx context.Context, unit string) (covered time.Durat
 	defer cancel()
 	var ahead *time.Duration
 	if e := s.pool.QueryRow(ctx, sql.LogCovered.SQL).Scan(&ahead); e != nil {
-		errs = append(errs, fmt.Errorf("look how far ahead the log has partitions: %w", e))
+		errs = append(errs, fmt.Errorf("find how far ahead the log has partitions: %w", e))
 	}
 	if ahead != nil {
 		covered = *ahead

@@ -45,8 +45,8 @@ type guardTarget struct {
 func NewGuard(cfg GuardConfig) *Guard { return &Guard{cfg: cfg} }
 
 // Watch makes the guard protect the original, and call onCopy with a *CopyError when the source is another database.
-func (g *Guard) Watch(original *catalog.Original, moved func(error)) {
-	g.target.Store(&guardTarget{original: original, onCopy: moved})
+func (g *Guard) Watch(original *catalog.Original, onCopy func(error)) {
+	g.target.Store(&guardTarget{original: original, onCopy: onCopy})
 }
 
 // Pause makes the guard leave the source alone, because it is a copy.

@@ -112,7 +112,7 @@ func (w *writer) storeSync(ctx context.Context, items []item, refused *RejectedR
 func readSetAside(ctx context.Context, store *pgx.Conn) ([]string, error) {
 	rows, err := store.Query(ctx, sql.RowsSetAside.SQL)
 	if err != nil {
-		return nil, fmt.Errorf("look for rows that are set aside: %w", err)
+		return nil, fmt.Errorf("read the rows that are set aside: %w", err)
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
@@ -164,7 +164,7 @@ func (r *RejectedRow) queue(work *pgx.Batch) { work.Queue(sql.NoteSetAside.SQL, 
 // Record records the row in the store's current transaction.
 func (r *RejectedRow) Record(ctx context.Context, store *pgx.Conn) error {
 	if _, err := store.Exec(ctx, sql.NoteSetAside.SQL, r.args()...); err != nil {
-		return fmt.Errorf("record a row that the store cannot take: %w", err)
+		return fmt.Errorf("record a row that the store rejected: %w", err)
 	}
 	return nil
 }
@@ -188,7 +188,7 @@ func (r *RejectedRow) String() string {
 			r.subject(), r.LSN, reason, quoteLiteral(r.original), quoteLiteral(r.Key))
 	}
 	return fmt.Sprintf("%s%s, as of %s: the store refuses it (%s); everything else continues; %s; "+
-		"the row's next change then makes up for it, or `walhook reconcile` does", r.subject(), setAsideWhole, r.LSN, reason, remedy)
+		"then the row's next change or `walhook reconcile` stores it", r.subject(), setAsideWhole, r.LSN, reason, remedy)
 }
 
 // quoteLiteral quotes as PostgreSQL's quote_literal does.

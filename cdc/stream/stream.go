@@ -449,7 +449,7 @@ func (s *Stream) classifyError(err error) error {
 	case cdc.SQLState(err) == pgerrcode.UndefinedObject:
 		return &cdc.GapError{
 			Kind:   cdc.PublicationChanged,
-			Detail: fmt.Sprintf("publication %q does not exist where the stream stands: %s", s.cfg.Publication, err),
+			Detail: fmt.Sprintf("publication %q does not exist at the stream's position: %s", s.cfg.Publication, err),
 		}
 	case cdc.SQLState(err) == pgerrcode.ObjectNotInPrerequisiteState:
 		return &cdc.GapError{Kind: cdc.SlotLost, Detail: fmt.Sprintf("slot %q was invalidated: %s", s.cfg.Slot, err)}

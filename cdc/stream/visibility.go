@@ -143,12 +143,12 @@ func (s snapshot) visible(xid int64) bool {
 func parseSnapshot(text string) (snapshot, error) {
 	parts := strings.Split(text, ":")
 	if len(parts) != 3 {
-		return snapshot{}, fmt.Errorf("parse the snapshot %q: it has not three parts", text)
+		return snapshot{}, fmt.Errorf("parse the snapshot %q: it does not have three parts", text)
 	}
 	xmin, errMin := strconv.ParseInt(parts[0], 10, 64)
 	xmax, errMax := strconv.ParseInt(parts[1], 10, 64)
 	if errMin != nil || errMax != nil {
-		return snapshot{}, fmt.Errorf("parse the snapshot %q: its bounds are no numbers", text)
+		return snapshot{}, fmt.Errorf("parse the snapshot %q: its bounds are not numbers", text)
 	}
 	s := snapshot{xmin: xmin, xmax: xmax}
 	if parts[2] != "" {
@@ -156,7 +156,7 @@ func parseSnapshot(text string) (snapshot, error) {
 		for _, item := range strings.Split(parts[2], ",") {
 			xid, err := strconv.ParseInt(item, 10, 64)
 			if err != nil {
-				return snapshot{}, fmt.Errorf("parse the snapshot %q: %q is no transaction id", text, item)
+				return snapshot{}, fmt.Errorf("parse the snapshot %q: %q is not a transaction id", text, item)
 			}
 			s.xip[xid] = struct{}{}
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// watchInterval is how often the catalog is inspected: a change there sends no signal through the stream.
+	// watchInterval is how often the catalog is inspected: the stream does not show changes there.
 	watchInterval = 3 * time.Second
 
 	// preconditionEvery is how many inspections there are for each check of attach's preconditions.
@@ -31,7 +31,7 @@ func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
 			catalog.CloseQuietly(source)
 		}
 	}()
-	for looks := 0; ; looks++ {
+	for checks := 0; ; checks++ {
 		select {
 		case <-time.After(watchInterval):
 		case <-ctx.Done():
@@ -55,7 +55,7 @@ func (s *Stream) watch(ctx context.Context, a *catalog.Attachment) error {
 		if err == nil && gap == nil {
 			gap = cmp.Or(s.checkPartitions(tables), s.checkColumnTypes(a, tables))
 		}
-		if err == nil && gap == nil && looks%preconditionEvery == 0 {
+		if err == nil && gap == nil && checks%preconditionEvery == 0 {
 			err = s.watchPreconditions(ctx, source, a)
 		}
 		if err != nil {
@@ -122,7 +122,7 @@ func (s *Stream) inspect(
 		}
 		return nil, &cdc.GapError{
 			Kind: cdc.PublicationChanged,
-			Detail: fmt.Sprintf("publication %q was changed or made again%s; as it is now it publishes what it should",
+			Detail: fmt.Sprintf("publication %q was changed or created again%s; it now publishes what it should",
 				s.cfg.Publication, partition),
 		}, nil
 	}
@@ -160,6 +160,6 @@ func (s *Stream) checkPartitions(tables []*catalog.Table) *cdc.GapError {
 
 func tableReplacedGap(name cdc.Name) *cdc.GapError {
 	return &cdc.GapError{
-		Kind: cdc.TableReplaced, Detail: "table " + name.Display() + " is gone or another one stands under its name",
+		Kind: cdc.TableReplaced, Detail: "table " + name.Display() + " is gone, or another table has its name",
 	}
 }

@@ -35,7 +35,7 @@ const (
 
 var (
 	errEndReached = errors.New("everything before the given point has been consumed")
-	errYielded    = errors.New("somebody else waits for the slot")
+	errYielded    = errors.New("another session waits for the slot")
 )
 
 // batchItems is the maximum number of items of a store transaction, not counting the rest of an inbox.
@@ -100,8 +100,8 @@ func newWriter(cfg Config, store *pgx.Conn, r *reader, fence int64) *writer {
 }
 
 func (w *writer) run(ctx context.Context) error {
-	look := time.NewTicker(storeCheckInterval)
-	defer look.Stop()
+	check := time.NewTicker(storeCheckInterval)
+	defer check.Stop()
 	var items []item
 	var woken wakeups
 	for {
@@ -129,7 +129,7 @@ func (w *writer) run(ctx context.Context) error {
 				return err
 			}
 			clear(items) // free the strings
-		case <-look.C:
+		case <-check.C:
 		}
 		if err := w.proceed(w.storeCtx); err != nil { // a stop does not cancel statements in flight
 			return err
@@ -247,7 +247,7 @@ func (w *writer) reportLag(next *batch) {
 	}
 }
 
-// persistLazily writes a position that is ahead of the stored one only because of changes without effect.
+// persistLazily writes a position from time to time that is ahead of the stored one only because of changes without effect.
 func (w *writer) persistLazily(ctx context.Context) error {
 	if w.consumed == w.stored {
 		w.replyRequested = false
@@ -327,7 +327,7 @@ func (w *writer) checkStore(ctx context.Context) error {
 	defer cancel()
 	var inserted, flushed uint64
 	if err := w.store.QueryRow(ctx, sql.StoreWAL.SQL).Scan(&inserted, &flushed); err != nil {
-		return fmt.Errorf("look how far the store's commits are on disk: %w", err)
+		return fmt.Errorf("check which of the store's commits are on disk: %w", err)
 	}
 	w.acknowledge(w.ledger.observe(inserted, flushed))
 	if w.reader.endLSN != 0 {
@@ -358,7 +358,7 @@ func acquireFence(ctx context.Context, store *pgx.Conn) (position cdc.Position, 
 	batch.Queue(sql.AdvancePosition.SQL, advanceArgs(fence, position)...)
 	batch.Queue(sql.SkipLostIds.SQL)
 	if err := store.SendBatch(ctx, batch).Close(); err != nil {
-		return position, 0, fmt.Errorf("take the turn to write the position: %w", err)
+		return position, 0, fmt.Errorf("acquire the fencing token: %w", err)
 	}
 	return position, fence + 1, nil
 }

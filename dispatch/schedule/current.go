@@ -29,5 +29,5 @@ func (s *Schedule) awaitRefresh(e *Endpoint) {
 	s.RequestRefresh()
 }
 
-// RequestRefresh lets the coordinator look for changed webhooks and pending deliveries in the store.
+// RequestRefresh makes the coordinator reload changed webhooks and find pending deliveries in the store.
 func (s *Schedule) RequestRefresh() { s.RefreshWanted.Signal() }

@@ -268,7 +268,7 @@ func (e *Endpoint) pickFresh(admit bool) *Delivery {
 	return d
 }
 
-// AttemptEnded takes the outcome of an attempt, before it is recorded.
+// attemptEnded takes the outcome of an attempt, before it is recorded.
 func (e *Endpoint) attemptEnded(d *Delivery, o post.Outcome, now time.Time, of int) {
 	if o.Kind == post.Aborted {
 		return

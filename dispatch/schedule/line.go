@@ -75,7 +75,7 @@ func (e *Endpoint) advance(d *Delivery, final bool) (next *Delivery, query *line
 	}
 }
 
-// SuccessorFound takes the answer to a query for the successor: nil if there is none, or none that is due. It reports
+// successorFound takes the answer to a query for the successor: nil if there is none, or none that is due. It reports
 // whether next may be sent, and whether to query again.
 func (e *Endpoint) successorFound(l *line, next *Delivery) (ready, again bool) {
 	switch {

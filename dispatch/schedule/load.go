@@ -27,7 +27,7 @@ type Load struct {
 	Fresh      []FreshDelivery
 	Retrying   int
 	DueAt      time.Time
-	Stale      bool // the store has webhooks of the URL that were not asked for, and whose deliveries may come first
+	Stale      bool // webhooks that this process does not know have the URL, and their deliveries may come first
 }
 
 // deliveries yields all deliveries that were found.
@@ -51,7 +51,7 @@ type FreshDelivery struct {
 	*Delivery
 	KeepsOrder bool
 
-	// others is set with the first delivery about a response: the ids of other pending deliveries about it that are not
+	// Others is set with the first delivery about a response: the ids of other pending deliveries about it that are not
 	// among those that this load has found.
 	Others []int64
 }

@@ -16,7 +16,7 @@ type Limits struct {
 	Backoff             post.Backoff
 }
 
-// Actions are a schedule's only ways out. None may block or call back, because the schedule's mutex is held.
+// Actions are the only functions that a schedule calls. None may block or call back, because the schedule's mutex is held.
 type Actions struct {
 	Now            func() time.Time
 	Visible        func(xid int64) bool                // reports whether the source shows the transaction
@@ -186,7 +186,7 @@ func (s *Schedule) startAttempt(d *Delivery, now time.Time) {
 	s.actions.Send(d, unhealthy)
 }
 
-// AttemptEnded takes the outcome of an attempt and queues its result to be recorded. unhealthy is as in send. It
+// AttemptEnded takes the outcome of an attempt and queues its result to be recorded. unhealthy is as in Actions.Send. It
 // reports whether the endpoint was failing before and is failing now.
 func (s *Schedule) AttemptEnded(d *Delivery, o post.Outcome, unhealthy bool) (r Result, was, is bool) {
 	s.mu.Lock()

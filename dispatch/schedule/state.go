@@ -2,7 +2,7 @@ package schedule
 
 import "time"
 
-// state says whether this process may send to an endpoint, and whether its memory of it matches the store:
+// state is whether this process may send to an endpoint, and whether the endpoint's memory matches the store:
 //
 //	           claim            loadWanted          loadBegun           foundAll
 //	notOwned --------> claimed ------------> queued ----------> loading ----------> complete
