@@ -106,7 +106,7 @@ func (e *ConfigError) Error() string {
 	return message
 }
 
-// shortLine bounds what is repeated of a value, in bytes.
+// shortLine bounds how much of a value an error repeats, in bytes.
 const shortLine = 200
 
 // oneLine keeps control characters from breaking the line, and the line from growing beyond the limit in bytes.
@@ -158,7 +158,7 @@ func unsetEmpty() error {
 	return nil
 }
 
-// asConfigError says of envconfig's error what a person needs: envconfig repeats the value, which may hold a password.
+// asConfigError returns envconfig's error without the value, which may contain a password.
 func asConfigError(err error) error {
 	var parse *envconfig.ParseError
 	if !errors.As(err, &parse) {
@@ -180,9 +180,9 @@ func asConfigError(err error) error {
 	return &ConfigError{Variable: name, Value: parse.Value, Accepted: accepted}
 }
 
-// unknownVariables warns of variables that begin with WALHOOK_ and mean nothing, such as a misspelt one.
+// unknownVariables returns warnings of unknown variables that begin with WALHOOK_, such as misspelled ones.
 func unknownVariables() []string {
-	// The completion of shells has these two of its own.
+	// cobra reads these two for shell completion.
 	known := map[string]bool{"ACTIVE_HELP": true, "COMPLETION_DESCRIPTIONS": true}
 	for _, v := range Variables {
 		known[v.Name] = true

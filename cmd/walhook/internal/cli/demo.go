@@ -23,7 +23,7 @@ func newDemoCommand(_ *Environment) *cobra.Command {
 	var withConsole bool
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Show it all at once on a throwaway PostgreSQL",
+		Short: "Demonstrate walhook on a temporary PostgreSQL",
 		Long: `Starts a throwaway PostgreSQL (one found on this machine, else one that is downloaded), a sample assessment application, a
 receiver and the daemon, and plays respondents through created, started, completed and changed. Prints each change, the POST
 that it became, and the delivery log. Takes about ten seconds and leaves nothing behind. It reads no WALHOOK_ variable; PGBIN,
@@ -41,11 +41,11 @@ It prints a link to the page that signs you in once.`,
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&withConsole, "console", false, "stay, with the administrators' page")
+	cmd.Flags().BoolVar(&withConsole, "console", false, "keep running, and serve the administrators' page")
 	return cmd
 }
 
-// demoSchema is the sample application's: walhook adds nothing to it.
+// demoSchema is the schema of the sample application. walhook adds nothing to its tables.
 const demoSchema = `
 create table assessment (id bigint primary key, title text not null, external_id text);
 create table respondent (
@@ -62,7 +62,7 @@ insert into assessment values (17, 'Safety at work', 'LMS-17'), (18, 'Draft', nu
 type demoStep struct {
 	what  string
 	sql   string
-	posts int // POSTs that it becomes
+	posts int // how many POSTs it causes
 }
 
 var demoSteps = []demoStep{
@@ -110,7 +110,7 @@ func demo(ctx context.Context, out, errOut io.Writer, withConsole bool) error {
 	}
 	defer app.Close(context.WithoutCancel(ctx))
 	if _, err := app.Exec(ctx, demoSchema); err != nil {
-		return fmt.Errorf("make the sample application's tables: %w", err)
+		return fmt.Errorf("create the sample application's tables: %w", err)
 	}
 
 	log := newLogger(errOut, cfg.LogLevel, cfg.LogFormat)
