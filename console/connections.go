@@ -14,7 +14,7 @@ import (
 const (
 	mostConnections    = 40              // of all people who are signed in with a role, together
 	connectionPatience = 3 * time.Second // how long a request waits for one of them
-	mostLive           = 200             // live parts of pages, which ask again and again
+	mostLive           = 200             // live parts of pages, each of which queries repeatedly
 )
 
 // errNoConnection reports that all connections are in use, and stay so.
@@ -39,10 +39,10 @@ func withConnection(ctx context.Context, pool *pgxpool.Pool, do func(*pgxpool.Co
 	return do(conn)
 }
 
-// connections bounds the connections to the store that have the roles of people who are signed in, whatever the number of sessions.
+// connections bounds the connections to the store under the roles of people, however many sessions there are.
 type connections struct {
 	slots    chan struct{}
-	shed     func() // closes those that no request uses
+	shed     func() // closes idle ones
 	patience time.Duration
 }
 
@@ -86,7 +86,7 @@ func (c *connections) take(ctx context.Context) error {
 	}
 }
 
-// slotConn gives its slot back when it is closed.
+// slotConn frees its slot when it is closed.
 type slotConn struct {
 	net.Conn
 	free func()

@@ -14,7 +14,7 @@ import (
 // The cookies, by the end of their names.
 const (
 	sessionCookie = ""        // the token of the session
-	saidCookie    = "-said"   // what the next page says
+	saidCookie    = "-said"   // a sentence for the next page
 	signInCookie  = "-signin" // a sign-in at the provider that has begun
 )
 
@@ -43,10 +43,10 @@ func (s *Server) readCookie(r *http.Request, end string) string {
 	return cookie.Value
 }
 
-// saidSeconds is how long a sentence waits for the next page.
+// saidSeconds is how long a sentence for the next page is kept.
 const saidSeconds = 60
 
-// say lets the next page show a sentence. A cookie reaches it whichever console serves it.
+// say makes the next page show a sentence. It is kept in a cookie, since another console may serve that page.
 func (s *Server) say(w http.ResponseWriter, sentence string) {
 	for len(sentence) > longestCookie/2 {
 		_, size := utf8.DecodeLastRuneInString(sentence)
@@ -55,7 +55,7 @@ func (s *Server) say(w http.ResponseWriter, sentence string) {
 	s.setCookie(w, saidCookie, base64.RawURLEncoding.EncodeToString([]byte(sentence)), saidSeconds)
 }
 
-// said returns the sentence, this once.
+// said returns the sentence, and deletes it.
 func (s *Server) said(w http.ResponseWriter, r *http.Request) string {
 	value := s.readCookie(r, saidCookie)
 	if value == "" {
@@ -69,14 +69,14 @@ func (s *Server) said(w http.ResponseWriter, r *http.Request) string {
 	return string(sentence)
 }
 
-// sessionID is the hash of a session's token. Whoever reads it cannot make the token.
+// sessionID is the hash of a session's token, from which the token cannot be derived.
 type sessionID [sha256.Size]byte
 
 func newToken() string { return rand.Text() }
 
 func idOf(token string) sessionID { return sha256.Sum256([]byte(token)) }
 
-// sealer encrypts and authenticates with a key that a secret gives. The purpose keeps what is sealed for one thing from being taken for
+// sealer encrypts and authenticates with a key derived from a secret and a purpose, so text sealed for one purpose cannot be opened for
 // another.
 type sealer struct{ aead cipher.AEAD }
 

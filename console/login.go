@@ -12,13 +12,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// login is whom a session stands for that this console alone knows: it may hold a connection with somebody's password.
+// login is a signed-in person whose session only this console knows, because its pool may hold a password.
 type login struct {
 	name  string
 	pool  *pgxpool.Pool
-	own   bool // the pool is that of the login alone, and is closed with it
+	own   bool // only this login uses the pool, which is closed with it
 	begun time.Time
-	used  time.Time // by the person: live parts of a page ask by themselves
+	used  time.Time // by the person; requests of live parts of a page do not count
 }
 
 func (l *login) expired() bool {
@@ -28,7 +28,7 @@ func (l *login) expired() bool {
 // loginsPerName bounds the sessions of one person, whose connections are fewer than those of all people together. The oldest ends.
 const loginsPerName = 12
 
-// logins are those of the sessions that are kept in memory.
+// logins are the sessions that are kept in memory.
 type logins struct {
 	mu   sync.Mutex
 	byID map[sessionID]*login
@@ -67,7 +67,7 @@ func (l *logins) get(id sessionID, live bool) *login {
 	return entry
 }
 
-// end ends a login; the mutex is locked.
+// end ends a login. The mutex must be held.
 func (l *logins) end(id sessionID) {
 	if entry := l.byID[id]; entry != nil && entry.own {
 		go entry.pool.Close() // waits for the transactions that still run
@@ -92,7 +92,7 @@ func (l *logins) reap() {
 	}
 }
 
-// shed closes the connections that no request uses at the moment.
+// shed closes idle connections.
 func (l *logins) shed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -121,7 +121,7 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request, entry *login) {
 	s.log.Info("signed in", "actor", entry.name, "address", s.clientAddress(r))
 }
 
-// newSession gives the browser a new token. The session of before, which somebody may have planted there, ends.
+// newSession gives the browser a new token, and ends the former session, which somebody may have planted there.
 func (s *Server) newSession(w http.ResponseWriter, r *http.Request) (token string) {
 	s.endSession(r)
 	token = newToken()
@@ -143,7 +143,7 @@ func (s *Server) endSession(r *http.Request) {
 	}
 }
 
-// sessionPerson returns whom the session stands for, or errSignedOut.
+// sessionPerson returns the person of the session, or errSignedOut.
 func (s *Server) sessionPerson(r *http.Request) (*person, error) {
 	token := s.readCookie(r, sessionCookie)
 	if token == "" {
@@ -158,7 +158,7 @@ func (s *Server) sessionPerson(r *http.Request) (*person, error) {
 	return s.oidcPerson(r.Context(), token, isLive(r))
 }
 
-// reapSessions ends sessions that are over.
+// reapSessions deletes sessions that have ended.
 func (s *Server) reapSessions(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
@@ -177,7 +177,7 @@ func (s *Server) reapSessions(ctx context.Context) {
 	}
 }
 
-// refuseEntry answers a request of nobody who may enter.
+// refuseEntry answers a request without a person who may enter.
 func (s *Server) refuseEntry(w http.ResponseWriter, r *http.Request, err error) {
 	revoked := errors.Is(err, errNoMember) || isLoginRefused(err)
 	switch {
@@ -207,7 +207,7 @@ func (s *Server) refuseEntry(w http.ResponseWriter, r *http.Request, err error) 
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
-// endedSentence says why somebody has to sign in again.
+// endedSentence explains why the person has to sign in again.
 func (s *Server) endedSentence() string {
 	if s.cfg.Login == LoginDatabase {
 		return "Your session has ended: nothing was requested for 30 minutes, it was 12 hours old, or the console was restarted, which forgets passwords. Sign in again."

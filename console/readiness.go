@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	readinessHolds = time.Second
-	readinessEvery = 5 * time.Second // how often it is looked up, for the log
+	readinessHolds = time.Second     // how long an answer is reused
+	readinessEvery = 5 * time.Second // how often it is checked for the log
 )
 
 // readiness is whether the console's own role can work on the store.
@@ -45,7 +45,7 @@ func (s *Server) ready(ctx context.Context) error {
 	if time.Since(s.readiness.at) < readinessHolds {
 		return s.readiness.err
 	}
-	// Others wait for the answer, so that it does not depend on whose request comes first.
+	// Other requests wait for the answer, so it must not end with the request that asked.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), session.DialTimeout)
 	defer cancel()
 	var version int32
@@ -62,7 +62,7 @@ func (s *Server) ready(ctx context.Context) error {
 	return err
 }
 
-// neededRoles are the group roles that the console acts as. People who sign in with their own role need none of it, and the API does.
+// neededRoles returns the group roles that the console acts as. The API needs one, even if people sign in with their own roles.
 func (s *Server) neededRoles() []string {
 	if s.cfg.Login == LoginDatabase {
 		return []string{roleAdmin}
@@ -70,8 +70,8 @@ func (s *Server) neededRoles() []string {
 	return []string{roleAdmin, roleViewer}
 }
 
-// checkStore returns an error if people sign in elsewhere and the console's role may not act for them. What can come right by itself is
-// waited for, and pages say so.
+// checkStore returns an error if people do not sign in with their own roles and the console's role may not act for them. Other problems may
+// end without a restart, so they are only logged, and pages report them.
 func (s *Server) checkStore(ctx context.Context) error {
 	err := s.ready(ctx)
 	var role *roleError
@@ -102,7 +102,7 @@ func (s *Server) report(err error) {
 	}
 }
 
-// watchStore reports what changes.
+// watchStore logs when the store becomes ready, or the reason why it is not ready changes.
 func (s *Server) watchStore(ctx context.Context) {
 	tick := time.NewTicker(readinessEvery)
 	defer tick.Stop()
@@ -121,7 +121,7 @@ func (s *Server) watchStore(ctx context.Context) {
 	}
 }
 
-// unavailable says to clients of the API why it cannot work, "" if it may.
+// unavailable returns why the API cannot work, for its clients; "" if it can.
 func (s *Server) unavailable(ctx context.Context) string {
 	err := s.ready(ctx)
 	var version *sql.VersionError
@@ -140,16 +140,16 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	err := s.ready(r.Context())
 	reason := s.unavailable(r.Context())
 	var role *roleError
-	byThemselves := s.cfg.Login == LoginDatabase && (errors.As(err, &role) || isLoginRefused(err))
+	ownRolesWork := s.cfg.Login == LoginDatabase && (errors.As(err, &role) || isLoginRefused(err))
 	switch {
 	case err == nil:
 		reason = "ready"
-	case byThemselves && reason == "":
+	case ownRolesWork && reason == "":
 		reason = "The console's own role cannot connect, so the API cannot be used."
 	case reason == "":
 		reason = "The store does not answer."
 	}
-	if err != nil && !byThemselves {
+	if err != nil && !ownRolesWork {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	fmt.Fprintln(w, reason)

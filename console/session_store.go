@@ -11,15 +11,15 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// storedSessions are the sessions in the store, which outlive a console and are those of all consoles. What could be used at the provider is
-// encrypted with a key that only the token in the browser's cookie gives.
+// storedSessions are the sessions in the store. They outlive a console, and all consoles share them. The provider's tokens are encrypted with
+// a key derived from the token in the browser's cookie.
 type storedSessions struct{ pool *pgxpool.Pool }
 
 type storedSession struct {
 	name    string
 	session *oidcSession
 	namedAt time.Time // when the provider last named the groups
-	ask     bool      // it is to be asked again, by this request alone
+	ask     bool      // this request, and no other, is to ask the provider for the groups again
 }
 
 func sealerOf(token string) (sealer, error) { return newSealer(token, "session") }
@@ -81,7 +81,7 @@ func (s storedSessions) use(ctx context.Context, token string, live bool, rechec
 	return found, nil
 }
 
-// renew stores what the provider answered. named is whether it named the groups.
+// renew stores the provider's answer. named reports whether it named the groups.
 func (s storedSessions) renew(ctx context.Context, token string, session *oidcSession, named bool) error {
 	sealed, err := sealSession(token, session)
 	if err != nil {

@@ -21,7 +21,7 @@ func loadVersion(ctx context.Context, pool *pgxpool.Pool) (*schedule.Webhooks, e
 	w := &schedule.Webhooks{ByID: map[int64]*schedule.Webhook{}}
 	var moves int64
 	if err := pool.QueryRow(ctx, sql.WebhooksVersion.SQL).Scan(&w.Version, &w.Enabled, &moves, &w.NumericID); err != nil {
-		return nil, fmt.Errorf("look whether webhooks changed: %w", err)
+		return nil, fmt.Errorf("check whether webhooks changed: %w", err)
 	}
 	w.HasMoves = moves > 0
 	return w, nil

@@ -48,7 +48,7 @@ var GroupRoles = []string{"walhook_admin", "walhook_viewer", "walhook_daemon"}
 // GroupRoleMark is the comment on group roles that walhook created. Others are an administrator's, and not dropped.
 const GroupRoleMark = "walhook: created by attach"
 
-// VersionError tells that the store's schema is not the one that this binary knows.
+// VersionError reports that the store's schema is not the one that this binary knows.
 type VersionError struct {
 	Have, Want int32 // Have is 0 where there is no schema
 }

@@ -1,4 +1,4 @@
--- Sessions of the console. No role reads the table: a console comes with the hash of a token that a browser sent. Idle is how long a session
+-- Sessions of the console. No role reads the table; a console passes the hash of the token that a browser sent. idle is how long a session
 -- lasts without a request of its person.
 
 create or replace function walhook.begin_session(token_hash bytea, person text, groups text[], sealed bytea, life interval) returns void
@@ -8,7 +8,7 @@ as $$
 begin
   insert into walhook.console_session (token_hash, person, groups, sealed, expires_at)
   values (begin_session.token_hash, begin_session.person, begin_session.groups, begin_session.sealed, now() + life);
-  -- Whoever signs in again and again keeps the newest.
+  -- A person keeps the newest 20 sessions.
   delete from walhook.console_session s
    where s.token_hash in (select o.token_hash from walhook.console_session o where o.person = begin_session.person
                            order by o.created_at desc, o.token_hash offset 12);
@@ -16,7 +16,7 @@ end
 $$;
 comment on function walhook.begin_session(bytea, text, text[], bytea, interval) is 'Internal: begins a session of the console.';
 
--- Of all consoles and requests, one is told to ask the provider: a token that renews the session may work only once.
+-- Only one request of all consoles gets ask = true, since a refresh token may work only once.
 create or replace function walhook.use_session(token_hash bytea, live boolean, idle interval, recheck interval)
 returns table (person text, groups text[], sealed bytea, named_at timestamptz, ask boolean)
 language plpgsql security definer
