@@ -15,10 +15,10 @@ import (
 func (s *Scheduler) load(ctx context.Context, loads []*schedule.Load) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	asked := make(sql.Rows[sql.Look], len(loads))
+	asked := make(sql.Rows[sql.LoadRequest], len(loads))
 	endpoints := make([]int64, len(loads))
 	for i, l := range loads {
-		asked[i] = sql.Look(l.Asked)
+		asked[i] = sql.LoadRequest(l.Asked)
 		endpoints[i] = l.EndpointID
 	}
 	batch := &pgx.Batch{}
@@ -33,7 +33,7 @@ func (s *Scheduler) load(ctx context.Context, loads []*schedule.Load) error {
 		f.Delivery = d
 		l.Fresh = append(l.Fresh, f)
 	}, &f.KeepsOrder, &f.Others))
-	args := sql.WaitingSummary.Bind(sql.Args{"looks": asked, "endpoint_ids": endpoints})
+	args := sql.WaitingSummary.Bind(sql.Args{"requests": asked, "endpoint_ids": endpoints})
 	batch.Queue(sql.WaitingSummary.SQL, args...).Query(func(rows pgx.Rows) error {
 		var (
 			n       int

@@ -60,7 +60,7 @@ func loadWebhooks(ctx context.Context, pool *pgxpool.Pool, before *schedule.Webh
 func reuseUnchanged(ctx context.Context, pool *pgxpool.Pool, loaded, before *schedule.Webhooks) (changed []int64, err error) {
 	rows, err := pool.Query(ctx, sql.WebhookVersions.SQL)
 	if err != nil {
-		return nil, fmt.Errorf("look which webhooks changed: %w", err)
+		return nil, fmt.Errorf("find which webhooks changed: %w", err)
 	}
 	var id, version int64
 	var left []int64
@@ -72,7 +72,7 @@ func reuseUnchanged(ctx context.Context, pool *pgxpool.Pool, loaded, before *sch
 		changed = append(changed, id)
 		return nil
 	}); err != nil {
-		return nil, fmt.Errorf("look which webhooks changed: %w", err)
+		return nil, fmt.Errorf("find which webhooks changed: %w", err)
 	}
 	return changed, nil
 }

@@ -15,11 +15,11 @@ func MissingGroups(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 		select g from unnest($1::text[]) with ordinality as u (g, n)
 		 where not exists (select from pg_catalog.pg_roles where rolname = g) order by n`, GroupRoles)
 	if err != nil {
-		return nil, fmt.Errorf("look for the group roles: %w", err)
+		return nil, fmt.Errorf("check for the group roles: %w", err)
 	}
 	missing, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, fmt.Errorf("look for the group roles: %w", err)
+		return nil, fmt.Errorf("check for the group roles: %w", err)
 	}
 	return missing, nil
 }

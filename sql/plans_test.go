@@ -77,11 +77,11 @@ func TestPlans(t *testing.T) {
 	}{
 		"Enqueue":                        {Enqueue.SQL, enqueueArgs(0, nil)},
 		"Enqueue after key changes":      {Enqueue.SQL, enqueueArgs(0, new("4711"))},
-		"FetchFresh":                     {FetchFresh.SQL, []any{looks(all, all, ids[50], 256, ids)}},
-		"FetchDue":                       {FetchDue.SQL, []any{looks(all, all, 0, 16, ids)}},
-		"FetchTests":                     {FetchTests.SQL, []any{looks(all, all, 0, 16, ids)}},
+		"FetchFresh":                     {FetchFresh.SQL, []any{requests(all, all, ids[50], 256, ids)}},
+		"FetchDue":                       {FetchDue.SQL, []any{requests(all, all, 0, 16, ids)}},
+		"FetchTests":                     {FetchTests.SQL, []any{requests(all, all, 0, 16, ids)}},
 		"FetchSuccessor":                 {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"endpoint_id": 1, "response_id": "4711", "ordered_ids": all})},
-		"WaitingSummary":                 {WaitingSummary.SQL, WaitingSummary.Bind(Args{"looks": looks(all[:1], all[:1], 0, 16, ids), "endpoint_ids": all[:1]})},
+		"WaitingSummary":                 {WaitingSummary.SQL, WaitingSummary.Bind(Args{"requests": requests(all[:1], all[:1], 0, 16, ids), "endpoint_ids": all[:1]})},
 		"FindWork":                       {FindWork.SQL, FindWork.Bind(Args{"webhook_ids": all, "cursors": all})},
 		"RestartWaits":                   {RestartWaits.SQL, []any{100}},
 		"ReadStates":                     {ReadStates.SQL, ReadStates.Bind(Args{"response_ids": []string{"1", "2", "3"}})},
@@ -188,12 +188,12 @@ func TestPlansWithFewResponses(t *testing.T) {
 		args []any
 		most float64 // rows touched
 	}{
-		"FetchFresh":     {FetchFresh.SQL, []any{looks(last, last, 0, responses, nil)}, 5 * responses},
-		"FetchDue":       {FetchDue.SQL, []any{looks(due, due, 0, responses, nil)}, 5 * responses},
+		"FetchFresh":     {FetchFresh.SQL, []any{requests(last, last, 0, responses, nil)}, 5 * responses},
+		"FetchDue":       {FetchDue.SQL, []any{requests(due, due, 0, responses, nil)}, 5 * responses},
 		"FetchSuccessor": {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"endpoint_id": 1, "response_id": "20", "ordered_ids": last}), 5},
 
-		"FetchFresh of many":     {FetchFresh.SQL, []any{looks(last, many, 0, responses, nil)}, 1.5 * responses * webhooks},
-		"FetchDue of many":       {FetchDue.SQL, []any{looks(due, many, 0, responses, nil)}, 1.5 * responses * webhooks},
+		"FetchFresh of many":     {FetchFresh.SQL, []any{requests(last, many, 0, responses, nil)}, 1.5 * responses * webhooks},
+		"FetchDue of many":       {FetchDue.SQL, []any{requests(due, many, 0, responses, nil)}, 1.5 * responses * webhooks},
 		"FetchSuccessor of many": {FetchSuccessor.SQL, FetchSuccessor.Bind(Args{"endpoint_id": 1, "response_id": "20", "ordered_ids": many}), 1.5 * webhooks},
 	} {
 		if text, touched := explain(t, conn, c.sql, c.args); touched > c.most {

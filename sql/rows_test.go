@@ -74,7 +74,7 @@ func TestRowsArriveAsTheyWereMeant(t *testing.T) {
 		t.Errorf("no rows are %q, %v", got, err)
 	}
 
-	for _, wrong := range []any{Rows[struct{}]{}, Rows[Look]{}} {
+	for _, wrong := range []any{Rows[struct{}]{}, Rows[LoadRequest]{}} {
 		if err := conn.QueryRow(t.Context(), "select cardinality($1::walhook.result_in[])", wrong).Scan(&got); err == nil || !strings.Contains(err.Error(), "has no field for walhook.result_in.") {
 			t.Errorf("sending %T as results ends with %v", wrong, err)
 		}

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// look is what a load asks for, as sql.Look has it.
-type look struct {
+// request is what a load asks for. It converts to sql.LoadRequest.
+type request struct {
 	Tests, Enabled []int64
 	Keeps          []bool
 	Ordered        []int64
@@ -20,7 +20,7 @@ type look struct {
 type Load struct {
 	EndpointID int64
 	endpoint   *Endpoint
-	Asked      look
+	Asked      request
 	recorded   map[int64]bool // deliveries whose results were recorded meanwhile: whether they have ended
 
 	Tests, Due []*Delivery
@@ -58,7 +58,7 @@ type FreshDelivery struct {
 
 // newLoad returns a load that asks for what the endpoint has room for.
 func (e *Endpoint) newLoad() *Load {
-	l := &Load{EndpointID: e.id, endpoint: e, Asked: look{
+	l := &Load{EndpointID: e.id, endpoint: e, Asked: request{
 		Ordered: e.ordered(), Held: slices.Collect(maps.Keys(e.held)), After: e.cursor,
 		Room: int32(e.room()), RoomDue: int32(e.roomDue()),
 	}}

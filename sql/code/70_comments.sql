@@ -3,7 +3,7 @@ comment on type walhook.event_in is 'Internal: the form in which the daemon send
 comment on type walhook.state_in is 'Internal: the form in which the daemon sends the states of responses.';
 comment on type walhook.assessment_in is 'Internal: the form in which the daemon sends assessments.';
 comment on type walhook.result_in is 'Internal: the form in which the daemon sends the results of attempts.';
-comment on type walhook.look_in is 'Internal: the form in which the daemon asks what is pending.';
+comment on type walhook.look_in is 'Internal: the form in which the daemon requests pending deliveries.';
 comment on table walhook.settings is 'Settings of the site; always exactly one row.';
 comment on column walhook.settings.one is 'Internal: keeps it one row.';
 comment on column walhook.settings.enabled is 'The switch of the whole site (Use Webhooks). While it is false, nothing is sent, and events are recorded as having happened and never sent later.';

@@ -160,7 +160,7 @@ select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.a
             where b.response_id = q.response_id and b.delivery_id + 0 > l.after and b.kind <> 2
               and (b.next_attempt_at is not null or b.webhook_id = any(l.moving)) and b.webhook_id + 0 = any(l.ordered))
          end, '{}') as others
-from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, n)
+from unnest(@requests::walhook.look_in[]) with ordinality as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, n)
 cross join lateral (
   select f.*, f.keeps and row_number() over (partition by f.keeps, f.response_id order by f.delivery_id) = 1 as first
   from (
@@ -184,7 +184,7 @@ select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.a
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n
-from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, n)
+from unnest(@requests::walhook.look_in[]) with ordinality as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, n)
 cross join lateral (
   select f.*, row_number() over (partition by f.kind = 3 order by f.next_attempt_at, f.delivery_id) as turn
   from unnest(l.enabled, l.keeps) as w (id, keeps)
@@ -221,7 +221,7 @@ select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.xid, q.committed_at, q.a
        (select case when q.kind < 2 then o.events else o.manual end from walhook.origin o
          where o.from_delivery_id <= q.delivery_id order by o.from_delivery_id desc limit 1) as origin,
        l.n
-from unnest(@looks::walhook.look_in[]) with ordinality as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, n)
+from unnest(@requests::walhook.look_in[]) with ordinality as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, n)
 cross join lateral (
   select * from walhook.queue f
    where f.kind = 2 and f.webhook_id = any(l.tests) and f.next_attempt_at <= now() and f.delivery_id <> all(l.held)
@@ -273,7 +273,7 @@ select l.n,
                             except select unnest(l.ordered)) as w
                 where exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is null)
                    or exists (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is not null)) as stale
-from unnest(@looks::walhook.look_in[], @endpoint_ids::bigint[]) with ordinality
+from unnest(@requests::walhook.look_in[], @endpoint_ids::bigint[]) with ordinality
   as l (tests, enabled, keeps, ordered, moving, held, after, room, room_due, endpoint_id, n);
 
 -- Restarts waits that began in the future, because the clock was set back.

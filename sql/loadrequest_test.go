@@ -37,17 +37,17 @@ func TestLookAtSeveralURLs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var asked Rows[Look]
-	asked = append(asked, look(Look{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, Room: 100, RoomDue: 100}))
-	asked = append(asked, look(Look{Tests: []int64{3}, Enabled: []int64{3}, Held: []int64{12}, After: 3, Room: 100, RoomDue: 100}))
-	asked = append(asked, look(Look{Tests: []int64{4}, Enabled: []int64{4}, Ordered: []int64{4}, Room: 100, RoomDue: 100}))
-	asked = append(asked, look(Look{Tests: []int64{5}, Room: 100, RoomDue: 100}))
-	asked = append(asked, look(Look{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, Held: []int64{13}, Room: 2, RoomDue: 1}))
-	asked = append(asked, look(Look{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, After: 5, Room: 100}))
-	asked = append(asked, look(Look{Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, After: 7, Room: 100, RoomDue: 100}))
-	asked = append(asked, look(Look{Enabled: []int64{1, 2}, Ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, After: 7, Room: 100, RoomDue: 100}))
-	asked = append(asked, look(Look{Enabled: []int64{1}, Ordered: []int64{1, 2}, Moving: []int64{2}, Room: 100, RoomDue: 100}))
-	asked = append(asked, look(Look{Enabled: []int64{1}, Ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, Moving: []int64{2}, Room: 100}))
+	var asked Rows[LoadRequest]
+	asked = append(asked, request(LoadRequest{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, Room: 100, RoomDue: 100}))
+	asked = append(asked, request(LoadRequest{Tests: []int64{3}, Enabled: []int64{3}, Held: []int64{12}, After: 3, Room: 100, RoomDue: 100}))
+	asked = append(asked, request(LoadRequest{Tests: []int64{4}, Enabled: []int64{4}, Ordered: []int64{4}, Room: 100, RoomDue: 100}))
+	asked = append(asked, request(LoadRequest{Tests: []int64{5}, Room: 100, RoomDue: 100}))
+	asked = append(asked, request(LoadRequest{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, Held: []int64{13}, Room: 2, RoomDue: 1}))
+	asked = append(asked, request(LoadRequest{Tests: []int64{1, 2}, Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, After: 5, Room: 100}))
+	asked = append(asked, request(LoadRequest{Enabled: []int64{1, 2}, Ordered: []int64{1, 2}, After: 7, Room: 100, RoomDue: 100}))
+	asked = append(asked, request(LoadRequest{Enabled: []int64{1, 2}, Ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, After: 7, Room: 100, RoomDue: 100}))
+	asked = append(asked, request(LoadRequest{Enabled: []int64{1}, Ordered: []int64{1, 2}, Moving: []int64{2}, Room: 100, RoomDue: 100}))
+	asked = append(asked, request(LoadRequest{Enabled: []int64{1}, Ordered: []int64{1, 2, 101, 102, 103, 104, 105, 106, 107}, Moving: []int64{2}, Room: 100}))
 	for _, c := range []struct {
 		query Query
 		show  func(pgx.CollectableRow) (string, error)
@@ -77,7 +77,7 @@ func TestLookAtSeveralURLs(t *testing.T) {
 			return fmt.Sprintf("%d: %d due in %s", look, waiting, in.Round(time.Minute)), err
 		}, []string{"1: 3 due in -4m0s", "2: 2 due in 10m0s", "3: 0", "4: 0 due in 0s", "5: 3 due in -4m0s", "6: 3 due in -4m0s", "7: 3", "8: 3", "9: 1", "10: 1"}},
 	} {
-		args := Args{"looks": asked}
+		args := Args{"requests": asked}
 		if c.query.Name == WaitingSummary.Name {
 			args["endpoint_ids"] = make([]int64, len(asked))
 		}
@@ -179,10 +179,10 @@ func TestLookIsStale(t *testing.T) {
 				`+c.edit); err != nil {
 				t.Fatal(err)
 			}
-			var asked Rows[Look]
-			asked = append(asked, look(Look{Tests: []int64{1, 5, 6}, Enabled: []int64{1, 6}, Ordered: []int64{1}}))
+			var asked Rows[LoadRequest]
+			asked = append(asked, request(LoadRequest{Tests: []int64{1, 5, 6}, Enabled: []int64{1, 6}, Ordered: []int64{1}}))
 			var looked, followed bool
-			if err := conn.QueryRow(t.Context(), WaitingSummary.SQL, WaitingSummary.Bind(Args{"looks": asked, "endpoint_ids": []int64{1}})...).Scan(nil, nil, nil, &looked); err != nil {
+			if err := conn.QueryRow(t.Context(), WaitingSummary.SQL, WaitingSummary.Bind(Args{"requests": asked, "endpoint_ids": []int64{1}})...).Scan(nil, nil, nil, &looked); err != nil {
 				t.Fatal(err)
 			}
 			found := make([]any, 15)
@@ -204,12 +204,12 @@ func idAndLook(row pgx.CollectableRow) (string, error) {
 }
 
 // looks asks what is pending at one URL.
-func looks(enabled, ordered []int64, after int64, room int32, held []int64) Rows[Look] {
-	return Rows[Look]{look(Look{Tests: enabled, Enabled: enabled, Ordered: ordered, Held: held, After: after, Room: room, RoomDue: room})}
+func requests(enabled, ordered []int64, after int64, room int32, held []int64) Rows[LoadRequest] {
+	return Rows[LoadRequest]{request(LoadRequest{Tests: enabled, Enabled: enabled, Ordered: ordered, Held: held, After: after, Room: room, RoomDue: room})}
 }
 
 // look asks about webhooks that keep the order where they are among those that do.
-func look(l Look) Look {
+func request(l LoadRequest) LoadRequest {
 	for _, id := range l.Enabled {
 		l.Keeps = append(l.Keeps, slices.Contains(l.Ordered, id))
 	}

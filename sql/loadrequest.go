@@ -1,7 +1,7 @@
 package sql
 
-// Look is what is asked for at one URL, as walhook.look_in has it.
-type Look struct {
+// LoadRequest asks for pending deliveries of one URL. Its SQL type is walhook.look_in.
+type LoadRequest struct {
 	Tests   []int64 `sql:"tests"`
 	Enabled []int64 `sql:"enabled"`
 	Keeps   []bool  `sql:"keeps"`
