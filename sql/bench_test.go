@@ -150,7 +150,7 @@ func BenchmarkFetchFresh(b *testing.B) {
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
-		asked := looks([]int64{1}, []int64{1}, ids[n%(backlog-1)*bulk]-1, bulk, nil)
+		asked := requests([]int64{1}, []int64{1}, ids[n%(backlog-1)*bulk]-1, bulk, nil)
 		rows, err := conn.Query(b.Context(), FetchFresh.SQL, asked)
 		if err != nil {
 			b.Fatal(err)

@@ -47,11 +47,11 @@ func listDeliveries(r *request) (reply, error) {
 	default:
 		return reply{}, problem{Status: http.StatusBadRequest, Field: "status", Detail: "status must be pending, success or failed."}
 	}
-	since, err := instant("since", query.Get("since"))
+	since, err := readTime("since", query.Get("since"))
 	if err != nil {
 		return reply{}, err
 	}
-	until, err := instant("until", query.Get("until"))
+	until, err := readTime("until", query.Get("until"))
 	if err != nil {
 		return reply{}, err
 	}
