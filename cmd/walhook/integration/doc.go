@@ -1,2 +1,0 @@
-// Package integration tests the whole program with real servers, daemons as processes, and a real receiver.
-package integration
