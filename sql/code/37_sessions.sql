@@ -8,7 +8,7 @@ as $$
 begin
   insert into walhook.console_session (token_hash, person, groups, sealed, expires_at)
   values (begin_session.token_hash, begin_session.person, begin_session.groups, begin_session.sealed, now() + life);
-  -- A person keeps the newest 20 sessions.
+  -- A person keeps the newest 12 sessions.
   delete from walhook.console_session s
    where s.token_hash in (select o.token_hash from walhook.console_session o where o.person = begin_session.person
                            order by o.created_at desc, o.token_hash offset 12);
