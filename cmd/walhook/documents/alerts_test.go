@@ -76,7 +76,7 @@ func checkExpr(t *testing.T, where, text string, documented map[string]string) {
 // Every alert parses, uses existing metrics, and has a severity and a runbook link.
 func TestAlerts(t *testing.T) {
 	t.Parallel()
-	documented := harness.DocumentedMetrics(t)
+	documented := harness.DocumentedMetrics(t, "../../..")
 	for _, rule := range readAlerts(t) {
 		checkExpr(t, rule.Alert, rule.Expr, documented)
 		if s := rule.Labels["severity"]; s != "critical" && s != "warning" && s != "info" {
@@ -284,7 +284,7 @@ func TestDashboard(t *testing.T) {
 	if err := json.Unmarshal(text, &dashboard); err != nil {
 		t.Fatal(err)
 	}
-	documented := harness.DocumentedMetrics(t)
+	documented := harness.DocumentedMetrics(t, "../../..")
 	shown := map[string]bool{}
 	ids := map[int]bool{}
 	taken := map[string]string{}

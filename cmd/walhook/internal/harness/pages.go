@@ -3,6 +3,7 @@ package harness
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -72,9 +73,9 @@ func fieldsOf(seen map[string]string, path string, value any) {
 
 // DocumentedMetrics returns the metrics in docs/reference/metrics.md with their types, which TestMetricsMove compares
 // with /metrics.
-func DocumentedMetrics(t *testing.T) map[string]string {
+func DocumentedMetrics(t *testing.T, repository string) map[string]string {
 	t.Helper()
-	text, err := os.ReadFile("../../../docs/reference/metrics.md")
+	text, err := os.ReadFile(filepath.Join(repository, "docs/reference/metrics.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
