@@ -202,6 +202,60 @@ func TestPlansWithFewResponses(t *testing.T) {
 	}
 }
 
+// Where one webhook has all that waits, it is found without a look at that, for each of the others, that they have nothing.
+func TestPlansWithOneBacklog(t *testing.T) {
+	t.Parallel()
+	conn := testenv.Connect(t, installed(t))
+	if err := RegisterTypes(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		"insert into walhook.webhook (event_type, url) select 'response.created', 'https://example.com/' from generate_series(1, 100)",
+		`insert into walhook.queue (webhook_id, lsn, committed_at, next_attempt_at, last_attempt_at, attempts, event_type, response_id)
+			select 1, '0/1', now(), now(), now(), 1, 1, g from generate_series(1, 20000) g`,
+		"analyze",
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ByIndex(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	idle := make([]int64, 50)
+	for i := range idle {
+		idle[i] = int64(i + 2)
+	}
+	for name, c := range map[string]struct {
+		sql  string
+		args []any
+	}{
+		"FindWork":             {FindWork.SQL, FindWork.Bind(Args{"webhook_ids": idle, "cursors": make([]int64, len(idle))})},
+		"WaitingSummary":       {WaitingSummary.SQL, WaitingSummary.Bind(Args{"requests": requests(idle[:1], idle[:1], 0, 16, nil), "endpoint_ids": []int64{1}})},
+		"deletion of webhooks": {"delete from walhook.webhook where id = any($1)", []any{idle}},
+	} {
+		tx, err := conn.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := func() (rows int64) {
+			const sum = "select coalesce(sum(idx_tup_fetch + seq_tup_read), 0)::bigint from pg_stat_xact_user_tables where relname = 'queue'"
+			if err := tx.QueryRow(t.Context(), sum).Scan(&rows); err != nil {
+				t.Fatal(err)
+			}
+			return rows
+		}
+		before := read()
+		if _, err := tx.Exec(t.Context(), c.sql, c.args...); err != nil {
+			t.Fatal(err)
+		}
+		if touched := read() - before; touched > 1000 {
+			t.Errorf("%s reads %d rows of the queue", name, touched)
+		}
+		_ = tx.Rollback(t.Context())
+	}
+}
+
 // explain runs a statement in a transaction that is rolled back, and refuses whole tables read and backlogs sorted. It returns
 // how many rows the statement touched. The statement is planned as the session plans those that it prepares.
 func explain(t *testing.T, conn *pgx.Conn, statement string, args []any) (text string, touched float64) {

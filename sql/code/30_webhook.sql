@@ -239,7 +239,8 @@ create or replace trigger webhook_prepare before insert or update on walhook.web
 create or replace trigger webhook_wake after insert or update or delete on walhook.webhook
   for each statement execute function walhook.wake();
 
--- Pending deliveries of deleted webhooks end as failed, so that the log has them. Most webhooks have none.
+-- Pending deliveries of deleted webhooks end as failed, so that the log has them. Most webhooks have none. The order has only the index that
+-- finds those of a webhook: where few webhooks have the queue, the planner would read all that is due by another one.
 create or replace function walhook.bury_webhook() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -250,7 +251,7 @@ begin
   select sum(walhook.bury(g.id)) into ended
     from gone g
    where exists (select from walhook.queue q where q.webhook_id = g.id and q.next_attempt_at is null)
-      or exists (select from walhook.queue q where q.webhook_id = g.id and q.next_attempt_at is not null);
+      or (select true from walhook.queue q where q.webhook_id = g.id and q.next_attempt_at is not null order by q.kind, q.next_attempt_at limit 1);
   delete from walhook.webhook_move m using gone g where m.webhook_id = g.id;
   if ended > 0 then
     raise notice 'pending deliveries of deleted webhooks ended as failed: %', ended
@@ -282,8 +283,10 @@ set enable_seqscan = off -- whoever has most of the queue, others have little
 as $$
   select case when count(*) > 10000 then 'more than 10000' else count(*)::text end
     from ((select from walhook.queue q where webhook_ids is null limit 10001)
-          union all (select from walhook.queue q where q.webhook_id = any(webhook_ids) and q.next_attempt_at is null limit 10001)
-          union all (select from walhook.queue q where q.webhook_id = any(webhook_ids) and q.next_attempt_at is not null limit 10001)) p
+          union all (select from unnest(webhook_ids) w (id) cross join lateral (
+            (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is null order by q.delivery_id + 0 limit 10001)
+            union all
+            (select from walhook.queue q where q.webhook_id = w.id and q.next_attempt_at is not null order by q.kind, q.next_attempt_at limit 10001)) q limit 10001)) p
 $$;
 comment on function walhook.count_pending(bigint[]) is 'Internal: the number of pending deliveries, of some webhooks or of all, for a notice.';
 

@@ -76,8 +76,8 @@ returns table (event_type text, happened text, webhook_id bigint, host text, mat
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  with about as (
-    select r from walhook.response_state r
+  with about as materialized (
+    select r, walhook.organization_of(r) as organization_id from walhook.response_state r
      where r.response_id = coalesce(walhook.column_id('key', $1), $1) and not walhook.has_flag(r.flags, 'excluded')
   ), delivered as ( -- the last delivery of each event and webhook, tests left out
     select distinct on (l.event_type, l.webhook_id) l.*
@@ -93,7 +93,7 @@ as $$
      group by e.event_type
   ), others as ( -- webhooks for other assessments and organizations, of which there may be thousands
     select w.id, w.event_type, x.elsewhere, row_number() over (partition by w.event_type, x.elsewhere order by w.id) as n
-      from walhook.webhook w left join (select a.r, walhook.organization_of(a.r) as organization_id from about a) a on true
+      from walhook.webhook w left join about a on true
      cross join lateral (select a.r is null or w.assessment_id is not null and w.assessment_id is distinct from (a.r).assessment_id) x (elsewhere)
      where (x.elsewhere or w.organization_id is not null and w.organization_id is distinct from a.organization_id)
        and not exists (select from delivered d where d.webhook_id = w.id and d.event_type = w.event_type)

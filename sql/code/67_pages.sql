@@ -86,6 +86,7 @@ create or replace function walhook.webhook_activity(webhook_ids bigint[], at_mos
 returns table (webhook_id bigint, hour timestamptz, deliveries bigint, failures bigint, estimated boolean)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set enable_bitmapscan = off -- it would collect and sort what an index has in order
 as $$
 declare
   latest constant timestamptz := date_trunc('hour', now(), 'UTC');
