@@ -84,6 +84,7 @@ func TestKeyIsNeeded(t *testing.T) {
 		t.Errorf("me is %s", got.body)
 	}
 	s.want(200, "", "GET", "/me", "", "Authorization", "bearer  "+key)
+	s.want(200, "", "GET", "/me", "", "X-API-Key", key, "Authorization", "Basic cHJveHk6cHJveHk=")
 	s.want(200, key, "HEAD", "/me", "")
 	if got := s.want(200, s.key("'all', scope => 'read'"), "GET", "/me", ""); got.body != `{"name":"all","organization_id":null,"scope":"read"}`+"\n" {
 		t.Errorf("me is %s", got.body)

@@ -35,12 +35,11 @@ const sendKey = "Send an API key as Authorization: Bearer whk_..., or as X-API-K
 
 func credentialOf(r *http.Request) (credential, error) {
 	sent := r.Header.Get("X-API-Key")
-	if authorization := r.Header.Get("Authorization"); authorization != "" {
-		scheme, token, _ := strings.Cut(authorization, " ")
-		if !strings.EqualFold(scheme, "Bearer") {
-			return credential{}, unauthorized("The Authorization header must use the scheme Bearer. " + sendKey)
-		}
+	switch scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); {
+	case strings.EqualFold(scheme, "Bearer"):
 		sent = strings.TrimSpace(token)
+	case scheme != "" && sent == "": // beside an X-API-Key it belongs to a proxy in between
+		return credential{}, unauthorized("The Authorization header must use the scheme Bearer. " + sendKey)
 	}
 	if sent == "" {
 		return credential{}, unauthorized("The request has no API key. " + sendKey)
