@@ -38,19 +38,33 @@ type shape struct {
 	n, each int // changes, and changes in a transaction
 	do      string
 	target  float64
+	env     []string
 }
 
 // measureDrain creates one backlog after the other, and reads each with pg_recvlogical and with walhook.
 func measureDrain(ctx context.Context, b *bench) ([]Result, error) {
 	return b.drainAll(ctx,
-		shape{"page saves, 100 in a transaction", b.n(1_000_000), 100, savePage, 0.80},
-		shape{"page saves, one in a transaction", b.n(300_000), 1, savePage, 0.80},
-		shape{"page saves, all in one transaction", b.n(1_000_000), 1 << 30, savePage, 0.80})
+		shape{name: "page saves, 100 in a transaction", n: b.n(1_000_000), each: 100, do: savePage, target: 0.80},
+		shape{name: "page saves, one in a transaction", n: b.n(300_000), each: 1, do: savePage, target: 0.80},
+		shape{name: "page saves, all in one transaction", n: b.n(1_000_000), each: 1 << 30, do: savePage, target: 0.80},
+		shape{
+			name: "page saves, three conditions on other columns", n: b.n(1_000_000), each: 100, do: savePage, target: 0.80,
+			env: []string{
+				"WALHOOK_RESPONDENT_WHERE=assessment_id > 0", "WALHOOK_STARTED=started_at is not null",
+				"WALHOOK_FINISHED=finished_at is not null and finished_at > started_at", "WALHOOK_FINISH_STAMP=finished_at",
+			},
+		},
+		shape{
+			name: "page saves, a condition on the saved page", n: b.n(1_000_000), each: 100, do: savePage, target: 0.80,
+			env: []string{"WALHOOK_FINISHED=finished_at is not null and page > 0", "WALHOOK_FINISH_STAMP=finished_at"},
+		})
 }
 
 // measureQueue does the same with a backlog of events.
 func measureQueue(ctx context.Context, b *bench) ([]Result, error) {
-	return b.drainAll(ctx, shape{"events queued, 100 changes in a transaction", b.n(300_000), 100, insertRow, 0.35})
+	return b.drainAll(ctx, shape{
+		name: "events queued, 100 changes in a transaction", n: b.n(300_000), each: 100, do: insertRow, target: 0.35,
+	})
 }
 
 func (b *bench) drainAll(ctx context.Context, shapes ...shape) ([]Result, error) {
@@ -71,6 +85,7 @@ func (b *bench) drain(ctx context.Context, shape shape) (Result, error) {
 		return Result{}, err
 	}
 	defer s.close()
+	s.env = append(s.env, shape.env...)
 	if shape.do == savePage {
 		if err := s.exec(ctx, "insert into respondent (id, assessment_id) select g, 1 from generate_series(1, 20000) g"); err != nil {
 			return Result{}, err

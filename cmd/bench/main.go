@@ -19,7 +19,7 @@ import (
 
 const usage = `Compares walhook with baselines measured on the same machine in the same run, and prints a table of ratios.
 
-  go run ./cmd/bench                      all measurements but curves; takes some minutes
+  go run ./cmd/bench                      all measurements but pages and curves; takes some minutes
   go run ./cmd/bench -only deliver,drain  some measurements
   go run ./cmd/bench -scale 0.01          a short run, to see that it works
   go run ./cmd/bench -json > run.json     as JSON
@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		}
 	}
 	scale := flags.Float64("scale", 1, "multiplies the sizes of all measurements")
-	only := flags.String("only", "", "measurements to run, separated by commas; empty: all but curves")
+	only := flags.String("only", "", "measurements to run, separated by commas; empty: all but pages and curves")
 	curve := flags.String("curve", "", "run only the first curve and those with this text in their name")
 	asJSON := flags.Bool("json", false, "print JSON instead of a table")
 	binary := flags.String("walhook", "", "the walhook binary to measure; empty: build it from this source")
@@ -128,7 +128,7 @@ var measurements = []measurement{
 	{name: "memory", what: "resident memory: live, in one large transaction, with a backlog, with many webhooks", run: measureMemory},
 	{name: "attach", what: "attach and reconcile, against COPY piped to COPY", run: measureAttach},
 	{name: "harm", what: "the application's commits, and WAL retained while an endpoint is dead", run: measureHarm},
-	{name: "pages", what: "the pages of the console and the requests of the API on a full store, and its memory", run: measurePages},
+	{name: "pages", what: "the pages of the console and the requests of the API on a full store, and its memory", run: measurePages, extra: true},
 	{name: "curves", what: "how queueing and delivery grow with log, webhooks, URLs and daemons", run: measureCurves, extra: true},
 }
 
