@@ -103,7 +103,7 @@ func liveThrough(s *harness.Site, t *testing.T, super, role string, look func(st
 	look("events")
 	testenv.Psql(t, clerk, `update walhook.webhook set description = 'edited', url = '`+s.Receiver.URL("/edited")+`'; update walhook.settings set enabled = false;
 		update walhook.settings set enabled = true, time_zone = 'Europe/Berlin';
-		select walhook.test_webhook(id) from walhook.webhook limit 1; select walhook.rotate_secret(id, '24 hours') from walhook.webhook limit 1;
+		select walhook.test_webhook(id) from walhook.webhook order by id limit 1; select walhook.rotate_secret(id, '24 hours') from walhook.webhook limit 1;
 		select walhook.copy_webhooks('1', '2'); select * from walhook.explain('61'); select * from walhook.delivery_log; select * from walhook.delivery_attempt;
 		select * from walhook.incident; select * from walhook.webhook_overview; select * from walhook.pending; select * from walhook.endpoint_health;
 		select walhook.redeliver(delivery_id) from walhook.delivery_log limit 1; select walhook.redeliver_failed(id, '-infinity') from walhook.webhook;

@@ -360,7 +360,7 @@ func TestEditedWebhookKeepsItsPlace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const rounds, first = 12, 100
-			s := harness.NewSite(t, harness.SampleSchema).With("RETRY_BASE", "5s", "RETRY_CAP", "5s")
+			s := harness.NewSite(t, harness.SampleSchema).With("RETRY_BASE", "1h", "RETRY_CAP", "1h")
 			s.Run()
 			s.Exec("insert into assessment (id, external_id) select g, 'EXT' from generate_series($1::int, $2::int) g", first, first+rounds-1)
 			// Loading these takes a while.
@@ -388,6 +388,7 @@ func TestEditedWebhookKeepsItsPlace(t *testing.T) {
 				testenv.Exec(t, s.Store, "update walhook.webhook set "+strings.ReplaceAll(c.edit, "%s", s.Receiver.URL(fmt.Sprintf("/hook%d", i)))+" where id = $1", id)
 				s.Exec("update respondent set started_at = now() where id = $1", first+i)
 			}
+			testenv.Exec(t, s.Store, "select walhook.retry_now(w) from unnest($1::bigint[]) w", edited[:])
 			s.WaitLog("select count(*) from walhook.delivery_log where status = 'pending'", "0")
 			for i := range rounds {
 				want := []string{"created", "started"}
