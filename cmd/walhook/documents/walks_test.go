@@ -39,9 +39,11 @@ func TestQuickstart(t *testing.T) {
 		{"127.0.0.1:9465", harness.FreePort(t)},
 		{"127.0.0.1:8080", harness.FreePort(t)},
 		{"127.0.0.1:8081", harness.ClosedPort(t)},
+		{"./walhook console & console", "WALHOOK_CONSOLE_LISTEN=127.0.0.1:8464 ./walhook console & console"},
+		{"127.0.0.1:8464", harness.FreePort(t)},
 	})
 	saysInOrder(t, out, "attached: slot", "streaming", "walhook_streaming 1", "standing by", "exit status 0", "streaming",
-		"response.completed", "success", "success", "pending", "connection refused", "webhook was deleted", "pg_drop_replication_slot", "DROP PUBLICATION", "DROP ROLE", "ALTER SYSTEM")
+		"response.completed", "success", "success", "pending", "connection refused", "webhook was deleted", "Sign in", "pg_drop_replication_slot", "DROP PUBLICATION", "DROP ROLE", "ALTER SYSTEM")
 	if files, err := filepath.Glob(filepath.Join(dir, "*.sql")); err != nil || len(files) > 0 {
 		t.Errorf("files left: %v %v", files, err)
 	}
