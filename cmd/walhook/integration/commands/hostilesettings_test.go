@@ -9,10 +9,11 @@ import (
 	"walhook/testenv"
 )
 
-// hostileSettings are settings that roles, databases and servers have in practice, and worse.
+// hostileSettings are settings that roles, databases and servers have in practice, and worse. A session needs the time to
+// reset the timeouts, on a busy machine too.
 var hostileSettings = map[string]string{
-	"statement_timeout": "30ms", "lock_timeout": "10ms", "idle_in_transaction_session_timeout": "10ms", "idle_session_timeout": "200ms",
-	"transaction_timeout": "20ms", "default_transaction_isolation": "serializable", "default_transaction_read_only": "on",
+	"statement_timeout": "150ms", "lock_timeout": "10ms", "idle_in_transaction_session_timeout": "10ms", "idle_session_timeout": "200ms",
+	"transaction_timeout": "250ms", "default_transaction_isolation": "serializable", "default_transaction_read_only": "on",
 	"default_transaction_deferrable": "on", "client_encoding": "LATIN1", "standard_conforming_strings": "off", "escape_string_warning": "on",
 	"backslash_quote": "off", "row_security": "on", "datestyle": "SQL, DMY", "intervalstyle": "sql_standard", "timezone": "America/St_Johns",
 	"bytea_output": "escape", "extra_float_digits": "-15", "xmloption": "document", "lc_monetary": "C.UTF-8", "lc_numeric": "C.UTF-8",
