@@ -84,5 +84,15 @@ func (s *site) fill(ctx context.Context) (filled, error) {
 			return f, fmt.Errorf("fill the store: %w", err)
 		}
 	}
-	return f, nil
+	return f, s.countHours(ctx)
+}
+
+// countHours counts the hours that have passed, as a daemon does.
+func (s *site) countHours(ctx context.Context) error {
+	for counted := 1; counted > 0; {
+		if err := s.store.QueryRow(ctx, "select walhook.count_hours()").Scan(&counted); err != nil {
+			return fmt.Errorf("count the deliveries of each hour: %w", err)
+		}
+	}
+	return nil
 }
