@@ -97,7 +97,8 @@ func (d *webhooksData) read(ctx context.Context, tx pgx.Tx, trouble, id *int64) 
 	rows, err := tx.Query(ctx, `with found as materialized (
 			select h.id from walhook.webhook_health h
 			where ($3 = '' or h.state = $3)
-			  and ($4 = '' or concat_ws(' ', h.id, h.assessment_id, h.assessment_name, h.host, h.event_type, h.organization_id, h.description) ilike $5)
+			  and ($4 = '' or concat_ws(' ', h.id, h.assessment_id, h.assessment_name, h.event_type, h.organization_id, h.description) ilike $5
+			       or h.host ilike $5) -- which takes longer than all the others
 			  and `+order+` limit $6)
 		select h.id, h.assessment_id, h.assessment_name, h.host, h.event_type, h.state, h.organization_id, h.description,
 			h.disabled_reason, `+url+`, h.last_error, h.trouble, h.failing_since_tz, h.disabled_at_tz

@@ -87,7 +87,6 @@ create or replace function walhook.newest_responses(assessment_id text, organiza
 returns setof walhook.response_state
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set enable_bitmapscan = off -- it would collect and sort what an index has in order
 as $$
 #variable_conflict use_column
 declare
