@@ -239,6 +239,10 @@ func (c *consoleClient) send(ctx context.Context, r *pageRequest) (float64, erro
 		return 0, err
 	}
 	took := float64(time.Since(began)) / 1e6
+	if response.StatusCode == http.StatusTooManyRequests {
+		time.Sleep(time.Second) // as its Retry-After says
+		return c.send(ctx, r)
+	}
 	// A webhook may be gone: another round deleted it.
 	if response.StatusCode >= 400 && response.StatusCode != http.StatusNotFound {
 		return 0, fmt.Errorf("%s %s: HTTP %d: %.300s", r.method, request.URL, response.StatusCode, body)
@@ -246,7 +250,7 @@ func (c *consoleClient) send(ctx context.Context, r *pageRequest) (float64, erro
 	return took, nil
 }
 
-// key returns an API key that is not throttled.
+// key returns an API key that has not been used for long.
 func (c *consoleClient) key(ctx context.Context, one bool) (string, error) {
 	keys, organization := &c.keys, ""
 	if one {
