@@ -14,7 +14,7 @@ import (
 	"walhook/testenv"
 )
 
-// A console whose store has another schema says so instead of serving broken pages, and goes on once the schema is its own.
+// A console whose store has another schema says so instead of serving broken pages, and recovers once the schema has its own version.
 func TestStoreOfAnotherVersion(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)

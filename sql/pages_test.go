@@ -134,7 +134,7 @@ func TestWebhookActivity(t *testing.T) {
 			t.Errorf("activity in %s:\n%s\nwant\n%s", zone, got, want)
 		}
 	}
-	// Beyond the bound the newest entries tell how many there are.
+	// Beyond the bound, the number is estimated from the newest entries.
 	if got := testenv.Psql(t, url, "select max(deliveries) between 50 and 65, max(failures) between 15 and 25, bool_or(estimated) from walhook.webhook_activity('{1}', 10)"); got != "t|t|t" {
 		t.Errorf("estimates from 10: %s", got)
 	}

@@ -82,7 +82,7 @@ func TestProgressIsWrittenWhenItIsWorthIt(t *testing.T) {
 		"a report that asks":                       {start, []wire{report(1)}, end, true, true},
 		"a transaction without ours":               {start, empty, end, true, false},
 		"a change that moves nothing":              {start, updated, end, false, false},
-		"one whose transaction goes on":            {start, updated[:3], partial, false, false},
+		"one within a transaction that continues":  {start, updated[:3], partial, false, false},
 		"the end of a partly consumed transaction": {partial, updated, end, false, false},
 	} {
 		w := handled(tt.from, tt.messages...)

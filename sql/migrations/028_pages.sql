@@ -17,7 +17,7 @@ create index response_newest on walhook.response_state (created_lsn nulls first)
 create index response_newest_of_assessment on walhook.response_state (assessment_id, created_lsn nulls first);
 create index response_newest_of_organization on walhook.response_state (organization_id, created_lsn nulls first) where organization_id is not null;
 
--- Code creates it anew, with the order of deliveries that were never tried, and the functions with other results.
+-- Code creates it again, with the order of deliveries that were never tried, and the functions with other results.
 do $$
 declare
   stale regclass;
