@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // Condition says when something is so. Exactly one of its three forms applies:
@@ -63,8 +62,12 @@ func Parse(text string) (Condition, error) {
 	if at := strings.IndexByte(text, 0); at >= 0 {
 		return Condition{}, &Error{Text: text[:at], At: at, Reason: "a condition cannot contain a NUL character"}
 	}
-	if !utf8.ValidString(text) {
-		return Condition{}, &Error{Text: strings.ToValidUTF8(text, "?"), Reason: "it is not valid UTF-8"}
+	if valid := strings.ToValidUTF8(text, "?"); valid != text {
+		at := 0
+		for text[at] == valid[at] {
+			at++
+		}
+		return Condition{}, &Error{Text: valid, At: at, Reason: "it is not valid UTF-8"}
 	}
 	trimmed := strings.TrimSpace(text)
 	if trimmed == "" {

@@ -93,6 +93,7 @@ func TestMistakesAreShownInTheirPlace(t *testing.T) {
 		{"fields->'a' <> 'b'", "      ^", "look inside no document"},
 		{"id::text <> '1'", "  ^", "there are no casts"},
 		{"id + 1 > 2", "   ^", "unexpected +"},
+		{"state <> 'ä\xd9'", "           ^", "not valid UTF-8"},
 
 		{"stat", "^", `there is no column "stat"`},
 		{"stat=a", "^", `there is no column "stat"`},

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -428,6 +430,8 @@ func TestSecretFiles(t *testing.T) {
 func FuzzConfig(f *testing.F) {
 	f.Add("postgres://app:hunter2@db/app", "public.respondent", "status=done|closed", "10.0.0.0/8", "5s", "10GB")
 	f.Add("host=db password=hunter2 \n", `"a"."b`, `"x"=`, "::1", "-1", "1e9TB")
+	f.Add("", "public.respondent", "state in ('done'\r\n'closed')", "", "", "")
+	f.Add("", "public.respondent", "status=done\xd9 \xb5`w|closed", "", "", "")
 	f.Fuzz(func(t *testing.T, url, table, marker, networks, duration, size string) {
 		for _, value := range []string{url, table, marker, networks, duration, size} {
 			if strings.ContainsRune(value, 0) {
@@ -442,8 +446,24 @@ func FuzzConfig(f *testing.F) {
 		}
 		_, err := configured(t, "DATABASE_URL", url, "RESPONDENT_TABLE", table, "FINISHED", marker, "ALLOW_NETWORKS", networks,
 			"RETRY_BASE", duration, "MAX_SLOT_LAG", size)
-		if err != nil && (strings.ContainsAny(err.Error(), "\n\r") || strings.Contains(err.Error(), secret)) {
-			t.Errorf("the error has several lines, or the password: %q", err)
+		if err == nil {
+			return
+		}
+		message := err.Error()
+		if strings.Contains(message, secret) {
+			t.Errorf("the error has the password: %q", message)
+		}
+		var mistake *ConfigError
+		if errors.As(err, &mistake) && mistake.Place != "" { // two lines: the text, and a caret below it
+			message = strings.TrimSuffix(message, "\n"+mistake.Place)
+			text, caret, _ := strings.Cut(mistake.Place, "\n")
+			if message == err.Error() || strings.TrimLeft(caret, " ") != "^" || utf8.RuneCountInString(caret) > utf8.RuneCountInString(text)+1 {
+				t.Errorf("the place is not two lines at the end of the error: %q", err)
+			}
+			message += text
+		}
+		if strings.ContainsAny(message, "\n\r") {
+			t.Errorf("the error has several lines: %q", err)
 		}
 	})
 }
