@@ -19,7 +19,7 @@ func init() {
 	name := os.Getenv(profileVariable)
 	if name == "" {
 		fmt.Fprintf(os.Stderr, "walhook: this build writes profiles; set %s to a name for their files\n", profileVariable)
-		os.Exit(exitUsage)
+		os.Exit(ExitUsage)
 	}
 	cpu, err := os.Create(name + cpuProfile)
 	if err == nil {
@@ -29,7 +29,7 @@ func init() {
 	for _, err := range []error{err, err2} {
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "walhook: write the profiles that %s names: %v\n", profileVariable, err)
-			os.Exit(exitUsage)
+			os.Exit(ExitUsage)
 		}
 	}
 	atExit = func() {
