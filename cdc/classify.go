@@ -25,7 +25,8 @@ func (f EventSet) Types() []EventType {
 func (f *EventSet) add(t EventType) { *f |= 1 << t }
 
 // Classify returns a response's next state and the events that a change of its row fires. It is a pure function and
-// accepts any input. A nil prev is a response that was never seen; a nil next is one to forget.
+// accepts any input. A nil prev is a response that was never seen; a nil next is one to forget. If nothing changes,
+// next is prev itself, so nobody may modify it.
 //
 // Classify ignores a change of the key (KeyChanged): the caller passes the state under the old key and stores the
 // result under the new one.
@@ -79,12 +80,13 @@ func Missed(prev *State, row Row) (State, EventSet) {
 		state, fired := firstSeen(&row)
 		return *state, fired
 	}
-	state, fired := follow(prev, &row)
+	followed, fired := follow(prev, &row)
+	next := *followed
 	omitted := func(s Stamp) bool { return s.Stored.Unchanged }
-	if !state.FinishedNow && !slices.ContainsFunc(row.Stamps, omitted) {
-		state.Stamp = row.storedStamp() // as in firstSeen: it was finished and reopened meanwhile
+	if !next.FinishedNow && !slices.ContainsFunc(row.Stamps, omitted) {
+		next.Stamp = row.storedStamp() // as in firstSeen: it was finished and reopened meanwhile
 	}
-	return *state, fired
+	return next, fired
 }
 
 // follow applies a row image to a state. It is the one rule that attach, stream and reconciliation share. A row that
@@ -178,5 +180,9 @@ func advance(prev *State, row *Row) (*State, EventSet) {
 	case clears:
 		next.Stamp = ""
 	}
-	return &next, fired
+	if prev != nil && next.Equal(*prev) {
+		return prev, fired // without memory for what most changes are
+	}
+	changed := next
+	return &changed, fired
 }

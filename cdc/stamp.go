@@ -30,8 +30,10 @@ func NewStamp(value Text, t ColumnType, key *StampKey) Stamp {
 	if value.Null || value.Unchanged {
 		return Stamp{Stored: value}
 	}
+	stored := append(t.appendTo(make([]byte, 0, 40)), ':')
+	stored = key.appendHash(stored, t.canonical(value.Value))
 	return Stamp{
-		Stored: Text{Value: t.String() + ":" + key.hash(t.canonical(value.Value))},
+		Stored: Text{Value: string(stored)},
 		Value:  StampValue{Text: value.Value, Type: t, Key: key},
 	}
 }
@@ -71,15 +73,18 @@ func (k *StampKey) UnmarshalText(text []byte) error {
 // storedHash is how many bytes of a hash are stored.
 const storedHash = 12
 
-// hash hashes a value, and then that hash with the key. The inner hash is what older versions stored, so a migration
-// could convert it.
-func (k *StampKey) hash(value string) string {
+// hash returns the keyed hash of a value as it is stored.
+func (k *StampKey) hash(value string) string { return string(k.appendHash(nil, value)) }
+
+// appendHash hashes a value, and then that hash with the key. The inner hash is what older versions stored, so a
+// migration could convert it.
+func (k *StampKey) appendHash(dst []byte, value string) []byte {
 	inner := sha256.Sum256([]byte(value))
 	var keyed [len(k) + storedHash]byte
 	copy(keyed[:], k[:])
 	copy(keyed[len(k):], inner[:storedHash])
 	outer := sha256.Sum256(keyed[:])
-	return base64.StdEncoding.EncodeToString(outer[:storedHash])
+	return base64.StdEncoding.AppendEncode(dst, outer[:storedHash])
 }
 
 // legacyType marks stamps that were stored without a type. They hash the value's text as it was sent.

@@ -20,13 +20,13 @@ type ColumnType struct {
 	Modifier int32  `json:"modifier"`
 }
 
-// String returns the type in the form that prefixes a stored stamp.
-func (t ColumnType) String() string {
-	s := strconv.FormatUint(uint64(t.OID), 10)
+// appendTo appends the type in the form that prefixes a stored stamp.
+func (t ColumnType) appendTo(dst []byte) []byte {
+	dst = strconv.AppendUint(dst, uint64(t.OID), 10)
 	if t.Modifier >= 0 {
-		s += "." + strconv.FormatInt(int64(t.Modifier), 10)
+		dst = strconv.AppendInt(append(dst, '.'), int64(t.Modifier), 10)
 	}
-	return s
+	return dst
 }
 
 func parseColumnType(s string) ColumnType {
@@ -81,7 +81,8 @@ func (t ColumnType) canonical(text string) string {
 	case FamilyNumber:
 		return canonicalNumber(text)
 	case FamilyTime:
-		local := strings.Replace(text, "+00", "", 1) // sessions are in UTC
+		local, rest, _ := strings.Cut(text, "+00") // sessions are in UTC
+		local += rest
 		if t.OID == pgtype.DateOID && !strings.HasSuffix(text, "infinity") {
 			day, era, _ := strings.Cut(local, " ")
 			local = strings.TrimSpace(day + " 00:00:00 " + era)

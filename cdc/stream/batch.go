@@ -180,7 +180,9 @@ func (b *batch) applyRespondent(it *item) {
 	if c.KeyChanged {
 		b.endSegment() // it may contain events of the response under its former key
 		if prev != nil && next != nil && next.FirstID == nil {
-			next.FirstID = new(c.OldID)
+			renamed := *next
+			renamed.FirstID = new(c.OldID)
+			next = &renamed
 		}
 		moved := *r
 		*r = response{id: c.OldID}
@@ -188,7 +190,7 @@ func (b *batch) applyRespondent(it *item) {
 		r, _ = b.responses.get(c.New.ID)
 		r.storedAs, r.created, r.history = moved.storedAs, moved.created, moved.history
 		b.setState(r, next)
-	} else if c.Kind == cdc.Insert || prev == nil || next == nil || !next.Equal(*prev) {
+	} else if c.Kind == cdc.Insert || prev == nil || next != prev {
 		b.setState(r, next)
 	}
 	if fired.Has(cdc.Created) {

@@ -200,31 +200,34 @@ func (r *reader) enqueue(m Message) (full bool) {
 		full = r.releaseHeld()
 		r.silenced = true
 	case MessageChange:
-		for _, change := range m.Changes {
-			full = r.enqueueChange(item{kind: itemChange, change: change})
+		for i := range m.Changes {
+			full = r.enqueueChange(itemChange, &m.Changes[i])
 		}
 	case MessageUnidentifiedDelete:
-		full = r.enqueueChange(item{kind: itemUnidentifiedDelete})
+		full = r.enqueueChange(itemUnidentifiedDelete, &cdc.Change{})
 	case MessageIgnored:
 	}
 	return full
 }
 
-func (r *reader) enqueueChange(it item) (full bool) {
+// enqueueChange passes on a change of the given kind of item.
+func (r *reader) enqueueChange(kind itemKind, change *cdc.Change) (full bool) {
 	r.ordinal++
-	it.tx, it.ordinal, it.silenced, it.keyType = r.tx, r.ordinal, r.silenced, r.decoder.keyType
 	if r.skipAll || r.ordinal <= r.skip {
 		return false
 	}
-	if held := r.heldDelete; held != nil && it.change.Kind == cdc.Insert &&
-		it.change.Table == held.change.Table && it.change.New.ID == held.change.New.ID {
+	it := item{
+		kind: kind, silenced: r.silenced, tx: r.tx, ordinal: r.ordinal, change: *change, keyType: r.decoder.keyType,
+	}
+	if held := r.heldDelete; held != nil && change.Kind == cdc.Insert &&
+		change.Table == held.change.Table && change.New.ID == held.change.New.ID {
 		r.heldDelete = nil
 		it.change.Kind = cdc.Update
 		return r.inbox.put(it)
 	}
 	full = r.releaseHeld()
-	if it.change.Kind == cdc.Delete && slices.Contains(r.partitioned, it.change.Table) {
-		r.heldDelete = &it
+	if change.Kind == cdc.Delete && slices.Contains(r.partitioned, change.Table) {
+		r.heldDelete = new(it) // not &it, which would move every item to the heap
 		return full
 	}
 	return r.inbox.put(it)
