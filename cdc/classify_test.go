@@ -530,8 +530,12 @@ func TestClassifyTakesAnyState(t *testing.T) {
 			},
 		}
 		next, fired := Classify(&before, c)
+		Missed(&before, c.New)
 		if !before.Equal(kept) {
 			t.Fatalf("the state before was changed from %+v to %+v", kept, before)
+		}
+		if same := next == &before; c.Kind == Update && same != next.Equal(kept) || same && fired != 0 {
+			t.Fatalf("the state before is returned: %t, for %+v, which fires %v", same, next, fired.Types())
 		}
 		if next == nil {
 			return
