@@ -8,7 +8,7 @@ import (
 // that wakes up often, each time for little work, sleeps for a moment and lets messages accumulate. A single change
 // is never delayed.
 const (
-	coalesceDelay  = 200 * time.Microsecond // how long to sleep
+	coalesceDelay  = 500 * time.Microsecond // how long to sleep
 	coalesceWindow = time.Millisecond       // wakeups this close together form a series
 	coalesceAfter  = 32                     // wakeups in a series before the first sleep
 )
