@@ -104,6 +104,7 @@ func (s *Site) Command(args ...string) *exec.Cmd {
 		cmd.Env = append(cmd.Env, "WALHOOK_"+name+"="+value)
 	}
 	cmd.Env = append(cmd.Env, s.Extra...)
+	ownLifeline().tie(cmd)
 	return cmd
 }
 
