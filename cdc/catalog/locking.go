@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgerrcode"
@@ -40,6 +42,10 @@ func ConnectLocking(ctx context.Context, url string) (*pgx.Conn, error) {
 			return nil, fmt.Errorf("set up the store's session: %w", err)
 		}
 	}
+	if err := lost.end(ctx, store); err != nil {
+		CloseQuietly(store)
+		return nil, err
+	}
 	return store, nil
 }
 
@@ -48,8 +54,51 @@ func ConnectLocking(ctx context.Context, url string) (*pgx.Conn, error) {
 func CloseLocking(store *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_, _ = store.Exec(ctx, "select pg_catalog.pg_advisory_unlock_all()")
+	if _, err := store.Exec(ctx, "select pg_catalog.pg_advisory_unlock_all()"); err != nil {
+		lost.add(store.PgConn().PID())
+	}
 	CloseQuietly(store)
+}
+
+// lost are the sessions of this process whose connections broke before their locks were released.
+var lost lostSessions
+
+// lostSessions are server processes of the store. A balancer that keeps the connection to the server open hides from the
+// server that the client is gone, and the session holds its locks for ever.
+type lostSessions struct {
+	mu   sync.Mutex
+	pids []uint32
+}
+
+func (l *lostSessions) add(pid uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pids = append(l.pids, pid)
+}
+
+// end terminates those that still hold a lock. The store's server may take a moment to end them.
+func (l *lostSessions) end(ctx context.Context, store *pgx.Conn) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.pids) == 0 {
+		return nil
+	}
+	var holding []uint32
+	for _, key := range []int64{ReaderLock, AttachLock} {
+		pids, err := LockSessions(ctx, store, key, true)
+		if err != nil {
+			return err
+		}
+		holding = append(holding, pids...)
+	}
+	l.pids = slices.DeleteFunc(l.pids, func(pid uint32) bool { return !slices.Contains(holding, pid) })
+	for _, pid := range l.pids {
+		_, err := store.Exec(ctx, "select pg_catalog.pg_terminate_backend($1)", int32(pid))
+		if err != nil && cdc.SQLState(err) != pgerrcode.InsufficientPrivilege {
+			return fmt.Errorf("terminate the lost session %d: %w", pid, err)
+		}
+	}
+	return nil
 }
 
 // ReaderLock is the key of the advisory lock on the store that the one daemon holds which reads the slot.

@@ -99,19 +99,62 @@ func TestIDsMatchAsTheirColumnsCompareThem(t *testing.T) {
 	}
 }
 
-// When a column's type changes, webhooks spell their assessments according to the new type.
+// When a column's type changes, webhooks for an assessment, an organization or all assessments match as before, in the
+// stream and in a comparison, and spell their ids according to the new type.
 func TestWebhooksFollowARetypedColumn(t *testing.T) {
 	t.Parallel()
-	s := harness.WithSentinel(harness.NewSite(t, `create table respondent (id bigint primary key, assessment_id text, page int default 0, started_at timestamptz, finished_at timestamptz);`), "insert into respondent (id) values (9%06d)", "9%06d")
-	s.Run()
-	s.Hook("/hook", "created", "assessment_id", "'017'")
-	s.Exec("insert into respondent (id, assessment_id) values (1, '017')")
-	s.Expect("/hook", "created 1")
-	s.Exec("alter table respondent alter assessment_id type bigint using assessment_id::bigint")
-	testenv.Eventually(t, harness.Patience, "the webhook to name its assessment as the column does", func() (bool, string) {
-		id := testenv.Value[string](t, s.Store, "select assessment_id from walhook.webhook")
-		return id == "17", id
-	})
-	s.Exec("insert into respondent (id, assessment_id) values (2, 17)")
-	s.Expect("/hook", "created 1", "created 2")
+	for _, c := range []struct {
+		name                  string
+		alter                 string
+		before, after         string // the assessment's id, as a webhook spells it
+		organization, renamed string // likewise
+	}{
+		{"respondent's assessment becomes an integer", "alter table respondent alter assessment_id type bigint using assessment_id::bigint", "017", "17", "07", "07"},
+		{"assessment's key becomes a numeric with a scale", "alter table assessment alter id type numeric(10,2) using id::numeric", "017", "017", "07", "07"},
+		{
+			"both become numerics with a scale",
+			"alter table assessment alter id type numeric(10,2) using id::numeric; alter table respondent alter assessment_id type numeric(10,2) using assessment_id::numeric",
+			"017", "17", "07", "07",
+		},
+		{"organization becomes a number", "alter table respondent alter organization_id type numeric(6,1) using organization_id::numeric", "017", "017", "07", "7"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := harness.WithSentinel(harness.NewSite(t, `create table assessment (id text primary key, external_id text, copied_from text);
+				create table respondent (id bigint primary key, assessment_id text, organization_id text, page int default 0, started_at timestamptz, finished_at timestamptz);
+				insert into assessment values ('017', 'EXT', null)`).With("ASSESSMENT_TABLE", "assessment", "ASSESSMENT_COPIED_FROM", "copied_from", "RESPONDENT_ORGANIZATION", "organization_id"),
+				"insert into respondent (id) values (9%06d)", "9%06d")
+			d := s.Run()
+			s.Hook("/assessment", "created", "assessment_id", "'"+c.before+"'")
+			s.Hook("/organization", "created", "assessment_id", "'"+c.before+"'", "organization_id", "'"+c.organization+"'")
+			s.Hook("/all", "created", "assessment_id", "null")
+			var want []string
+			insert := func(id int) {
+				t.Helper()
+				s.Exec(fmt.Sprintf("insert into respondent (id, assessment_id, organization_id) values (%d, '017', '07')", id))
+				want = append(want, fmt.Sprint("created ", id))
+			}
+			all := func() {
+				t.Helper()
+				for _, path := range []string{"/assessment", "/organization", "/all"} {
+					s.Expect(path, want...)
+				}
+			}
+			insert(1)
+			all()
+			s.Exec(c.alter)
+			harness.WaitResolved(s, "column_retyped")
+			if got := testenv.Psql(t, s.Store, "select distinct assessment_id, organization_id from walhook.webhook where organization_id is not null"); got != c.after+"|"+c.renamed {
+				t.Errorf("the webhook is for %s, not %s|%s", got, c.after, c.renamed)
+			}
+			insert(2)
+			all()
+			s.Exec("update respondent set page = 1")
+			d.Kill()
+			s.DropSlot()
+			insert(3)
+			s.Start().Ready()
+			all()
+		})
+	}
 }

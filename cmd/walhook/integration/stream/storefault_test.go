@@ -2,7 +2,10 @@ package stream
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -273,4 +276,101 @@ func TestStopWhileCommitFails(t *testing.T) {
 	testenv.Exec(t, s.Store, "drop trigger refuse on walhook.queue")
 	s.Start().Ready()
 	harness.CheckExactlyOnce(s, 1, "created")
+}
+
+// A balancer drops the daemon's connections to a database and keeps those to the server open, so that the server never
+// learns of it. The daemon ends the sessions that it has lost, and continues.
+func TestBalancerKeepsLostSessions(t *testing.T) {
+	t.Parallel()
+	for name, database := range map[string]func(*harness.Site) (variable, url string){
+		"store":  func(s *harness.Site) (string, string) { return "STORE_URL", s.Store },
+		"source": func(s *harness.Site) (string, string) { return "DATABASE_URL", s.DB },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := harness.NewSite(t, harness.SampleSchema).WithStore(testenv.Postgres(t)).Attach()
+			variable, address := database(s)
+			var drop func()
+			harness.Detour(s, variable, address, func(upstream string) (addr string) {
+				addr, drop = balancer(t, upstream)
+				return addr
+			})
+			d := s.Start().Ready()
+			s.Hook("/hook", "created")
+			for id := 1; id <= 3; id++ {
+				s.Exec("insert into respondent (id, assessment_id) values ($1, 1)", id)
+				s.WaitRequests("/hook", id)
+				drop()
+			}
+			s.Expect("/hook", "created 1", "created 2", "created 3")
+			d.Readyz(200, "streaming")
+			if got := testenv.Psql(t, s.Store, "select kind, detail from walhook.incident"); got != "" {
+				t.Errorf("incidents are %q", got)
+			}
+			if name != "store" {
+				return
+			}
+
+			// The session of a comparison holds its locks as well.
+			alters := testenv.Connect(t, s.DB)
+			if _, err := alters.Exec(t.Context(), "begin; lock table respondent in access exclusive mode"); err != nil {
+				t.Fatal(err)
+			}
+			s.Exec("alter publication walhook set (publish = 'insert')")
+			testenv.Eventually(t, harness.Patience, "the comparison to wait for the table", func() (bool, string) {
+				got := testenv.Psql(t, s.DB, "select query from pg_stat_activity where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0")
+				return got != "", got
+			})
+			drop()
+			if _, err := alters.Exec(t.Context(), "commit"); err != nil {
+				t.Fatal(err)
+			}
+			harness.WaitResolved(s, "publication_changed")
+			s.Exec("insert into respondent (id, assessment_id) values (4, 1)")
+			s.Expect("/hook", "created 1", "created 2", "created 3", "created 4")
+		})
+	}
+}
+
+// balancer forwards connections to a server. When it drops them, it closes the clients' side alone.
+func balancer(t *testing.T, upstream string) (addr string, drop func()) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	var mu sync.Mutex
+	var clients []net.Conn
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", upstream)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			mu.Lock()
+			clients = append(clients, client)
+			mu.Unlock()
+			t.Cleanup(func() { _ = server.Close() })
+			go func() { _, _ = io.Copy(server, client) }()
+			go func() {
+				_, _ = io.Copy(client, server)
+				_, _ = io.Copy(io.Discard, server) // the client is gone
+				_ = client.Close()
+			}()
+		}
+	}()
+	return listener.Addr().String(), func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, client := range clients {
+			_ = client.Close()
+		}
+		clients = nil
+	}
 }
