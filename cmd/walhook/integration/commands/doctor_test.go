@@ -363,8 +363,16 @@ func (d *doctor) ofRights() {
 	d.while("alter role d set session_replication_role = replica", "alter role d reset session_replication_role",
 		"session_settings", catalog.Warn, "session_replication_role = replica", d.lookAs("d")...)
 	d.finds("others_rights", catalog.OK, "")
-	d.while("create role reporting; grant select on walhook.webhook to reporting", "drop owned by reporting; drop role reporting",
-		"others_rights", catalog.Warn, "store: reporting may select on table walhook.webhook")
+	for right, says := range map[string]string{
+		"select on walhook.webhook":                                  "store: reporting may select on table walhook.webhook",
+		"select (secret), update (url) on walhook.webhook":           "store: reporting may select, update on table walhook.webhook",
+		"select on walhook.delivery_log":                             "store: reporting may select on table walhook.delivery_log",
+		"usage on sequence walhook.delivery_id":                      "store: reporting may usage on sequence walhook.delivery_id",
+		"execute on function walhook.rotate_secret(bigint,interval)": "store: reporting may execute on routine walhook.rotate_secret(bigint,interval)",
+		"create on schema walhook":                                   "store: reporting may create on schema walhook",
+	} {
+		d.while("create role reporting; grant "+right+" to reporting", "drop owned by reporting; drop role reporting", "others_rights", catalog.Warn, says)
+	}
 	d.while("do $$ begin execute format('revoke temporary on database %I from public', current_database()); end $$",
 		"do $$ begin execute format('grant temporary on database %I to public', current_database()); end $$", "temporary_right", catalog.Fail, "may not make temporary tables", d.lookAs("d")...)
 }

@@ -104,34 +104,33 @@ func TestIDsMatchAsTheirColumnsCompareThem(t *testing.T) {
 func TestWebhooksFollowARetypedColumn(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name                  string
-		alter                 string
-		before, after         string // the assessment's id, as a webhook spells it
-		organization, renamed string // likewise
+		name, alter                     string
+		assessment, organization        string // ids before, in the rows and in the webhooks
+		assessmentAfter, organizedAfter string // as the webhooks spell them afterwards
 	}{
-		{"respondent's assessment becomes an integer", "alter table respondent alter assessment_id type bigint using assessment_id::bigint", "017", "17", "07", "07"},
-		{"assessment's key becomes a numeric with a scale", "alter table assessment alter id type numeric(10,2) using id::numeric", "017", "017", "07", "07"},
+		{"the respondent's assessment becomes an integer", "alter table respondent alter assessment_id type bigint using assessment_id::bigint", "17", "07", "17", "07"},
+		{"the assessment's key becomes an integer", "alter table assessment alter id type bigint using id::bigint", "17", "07", "17", "07"},
 		{
-			"both become numerics with a scale",
-			"alter table assessment alter id type numeric(10,2) using id::numeric; alter table respondent alter assessment_id type numeric(10,2) using assessment_id::numeric",
-			"017", "17", "07", "07",
+			"both become numerics with a scale", `alter table assessment alter id type numeric(10,2) using id::numeric;
+				alter table respondent alter assessment_id type numeric(10,2) using assessment_id::numeric`, "017", "07", "17", "07",
 		},
-		{"organization becomes a number", "alter table respondent alter organization_id type numeric(6,1) using organization_id::numeric", "017", "017", "07", "7"},
+		{"the organization becomes a numeric", "alter table respondent alter organization_id type numeric(6,1) using organization_id::numeric", "017", "07", "017", "7"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := harness.WithSentinel(harness.NewSite(t, `create table assessment (id text primary key, external_id text, copied_from text);
 				create table respondent (id bigint primary key, assessment_id text, organization_id text, page int default 0, started_at timestamptz, finished_at timestamptz);
-				insert into assessment values ('017', 'EXT', null)`).With("ASSESSMENT_TABLE", "assessment", "ASSESSMENT_COPIED_FROM", "copied_from", "RESPONDENT_ORGANIZATION", "organization_id"),
+				insert into assessment values ('`+c.assessment+`', 'EXT', null)`).
+				With("ASSESSMENT_TABLE", "assessment", "ASSESSMENT_COPIED_FROM", "copied_from", "RESPONDENT_ORGANIZATION", "organization_id"),
 				"insert into respondent (id) values (9%06d)", "9%06d")
 			d := s.Run()
-			s.Hook("/assessment", "created", "assessment_id", "'"+c.before+"'")
-			s.Hook("/organization", "created", "assessment_id", "'"+c.before+"'", "organization_id", "'"+c.organization+"'")
+			s.Hook("/assessment", "created", "assessment_id", "'"+c.assessment+"'")
+			s.Hook("/organization", "created", "assessment_id", "'"+c.assessment+"'", "organization_id", "'"+c.organization+"'")
 			s.Hook("/all", "created", "assessment_id", "null")
 			var want []string
 			insert := func(id int) {
 				t.Helper()
-				s.Exec(fmt.Sprintf("insert into respondent (id, assessment_id, organization_id) values (%d, '017', '07')", id))
+				s.Exec(fmt.Sprintf("insert into respondent (id, assessment_id, organization_id) values (%d, '%s', '%s')", id, c.assessment, c.organization))
 				want = append(want, fmt.Sprint("created ", id))
 			}
 			all := func() {
@@ -144,8 +143,8 @@ func TestWebhooksFollowARetypedColumn(t *testing.T) {
 			all()
 			s.Exec(c.alter)
 			harness.WaitResolved(s, "column_retyped")
-			if got := testenv.Psql(t, s.Store, "select distinct assessment_id, organization_id from walhook.webhook where organization_id is not null"); got != c.after+"|"+c.renamed {
-				t.Errorf("the webhook is for %s, not %s|%s", got, c.after, c.renamed)
+			if got := testenv.Psql(t, s.Store, "select distinct assessment_id, organization_id from walhook.webhook where organization_id is not null"); got != c.assessmentAfter+"|"+c.organizedAfter {
+				t.Errorf("the webhook is for %s, not %s|%s", got, c.assessmentAfter, c.organizedAfter)
 			}
 			insert(2)
 			all()

@@ -453,14 +453,32 @@ func TestWatchWaitsForNoLock(t *testing.T) {
 	s.Expect("/hook", "created 1")
 }
 
-// A table with inheritance children can no longer be compared. The daemon reports that while it can still be repaired.
+// What attach would refuse is reported while it can still be repaired, and the stream goes on meanwhile.
 func TestPreconditionLost(t *testing.T) {
 	t.Parallel()
-	s := harness.NewSite(t, harness.SampleSchema)
-	d := s.Run()
-	s.Exec("create table heir () inherits (respondent)")
-	harness.WaitIncident(s, "precondition_lost", "other tables inherit from.*NO INHERIT")
-	s.Exec("drop table heir")
-	harness.WaitResolved(s, "precondition_lost")
-	d.Ready()
+	const full = "alter table respondent replica identity full; alter table respondent drop constraint respondent_pkey"
+	for name, c := range map[string]struct{ lose, giveBack, says string }{
+		"inheritance":                {"create table heir () inherits (respondent)", "drop table heir", "other tables inherit from public.respondent.*NO INHERIT"},
+		"inheritance of assessments": {"create table heir () inherits (assessment)", "drop table heir", "other tables inherit from public.assessment.*NO INHERIT"},
+		"no key":                     {full, "alter table respondent add primary key (id)", "does not identify a row"},
+		"no key of assessments": {
+			strings.ReplaceAll(full, "respondent", "assessment"), "alter table assessment add primary key (id)", `"id" of public.assessment is not a primary key`,
+		},
+		"deferrable key": {full + ", add primary key (id) deferrable", "alter table respondent drop constraint respondent_pkey, add primary key (id)", "deferrable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := harness.NewSite(t, harness.SampleSchema).With("ASSESSMENT_TABLE", "assessment")
+			d := s.Run()
+			s.Hook("/hook", "created")
+			s.Exec(c.lose)
+			harness.WaitIncident(s, "precondition_lost", c.says)
+			s.Exec("insert into respondent (id, assessment_id) values (1, 1)")
+			s.Exec("update respondent set page = 1")
+			s.Exec(c.giveBack)
+			harness.WaitResolved(s, "precondition_lost")
+			d.Ready()
+			s.Expect("/hook", "created 1")
+		})
+	}
 }
