@@ -46,8 +46,20 @@ func ConnectLocking(ctx context.Context, url string) (*pgx.Conn, error) {
 		CloseQuietly(store)
 		return nil, err
 	}
+	var began time.Time
+	if err := store.QueryRow(ctx, sessionBeganSQL).Scan(&began); err != nil {
+		CloseQuietly(store)
+		return nil, fmt.Errorf("set up the store's session: %w", err)
+	}
+	store.PgConn().CustomData()[sessionBegan] = began
 	return store, nil
 }
+
+// sessionBegan is the key of the time at which a locking session began, as the server tells it.
+const (
+	sessionBegan    = "began"
+	sessionBeganSQL = "select backend_start from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid()"
+)
 
 // CloseLocking releases the session's locks before it closes the connection: the server may take a moment to end a
 // session.
@@ -55,7 +67,7 @@ func CloseLocking(store *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if _, err := store.Exec(ctx, "select pg_catalog.pg_advisory_unlock_all()"); err != nil {
-		lost.add(store.PgConn().PID())
+		lost.add(lostSession{store.PgConn().PID(), store.PgConn().CustomData()[sessionBegan]})
 	}
 	CloseQuietly(store)
 }
@@ -66,21 +78,27 @@ var lost lostSessions
 // lostSessions are server processes of the store. A balancer that keeps the connection to the server open hides from the
 // server that the client is gone, and the session holds its locks for ever.
 type lostSessions struct {
-	mu   sync.Mutex
-	pids []uint32
+	mu  sync.Mutex
+	all []lostSession
 }
 
-func (l *lostSessions) add(pid uint32) {
+// lostSession is a server process. After a restart of the server, another one may have its pid.
+type lostSession struct {
+	pid   uint32
+	began any
+}
+
+func (l *lostSessions) add(session lostSession) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.pids = append(l.pids, pid)
+	l.all = append(l.all, session)
 }
 
 // end terminates those that still hold a lock. The store's server may take a moment to end them.
 func (l *lostSessions) end(ctx context.Context, store *pgx.Conn) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.pids) == 0 {
+	if len(l.all) == 0 {
 		return nil
 	}
 	var holding []uint32
@@ -91,11 +109,12 @@ func (l *lostSessions) end(ctx context.Context, store *pgx.Conn) error {
 		}
 		holding = append(holding, pids...)
 	}
-	l.pids = slices.DeleteFunc(l.pids, func(pid uint32) bool { return !slices.Contains(holding, pid) })
-	for _, pid := range l.pids {
-		_, err := store.Exec(ctx, "select pg_catalog.pg_terminate_backend($1)", int32(pid))
+	l.all = slices.DeleteFunc(l.all, func(s lostSession) bool { return !slices.Contains(holding, s.pid) })
+	for _, s := range l.all {
+		_, err := store.Exec(ctx, "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity "+
+			"where pid = $1 and backend_start = $2", int32(s.pid), s.began)
 		if err != nil && cdc.SQLState(err) != pgerrcode.InsufficientPrivilege {
-			return fmt.Errorf("terminate the lost session %d: %w", pid, err)
+			return fmt.Errorf("terminate the lost session %d: %w", s.pid, err)
 		}
 	}
 	return nil
