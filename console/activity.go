@@ -34,7 +34,7 @@ func readActivity(ctx context.Context, tx pgx.Tx, ids []int64, atMost int64) (ma
 	return days, err
 }
 
-// total returns the sum, and says so if it is an estimate.
+// total returns the sum, with "about" before an estimate.
 func (a activity) total(hours []int64) string {
 	sum := int64(0)
 	for _, n := range hours {
@@ -68,8 +68,8 @@ func (a activity) Graph() template.HTML {
 	}
 	var b strings.Builder
 	width := len(a.deliveries)*(barWidth+gap) - gap
-	fmt.Fprintf(&b, `<svg class="spark" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="Last day: deliveries %s, failures %s">`,
-		width, height, width, height, a.Deliveries(), a.Failures())
+	fmt.Fprintf(&b, `<svg class="spark" viewBox="0 0 %d %d" width="%d" height="%d" role="img" `+
+		`aria-label="Last day: deliveries %s, failures %s">`, width, height, width, height, a.Deliveries(), a.Failures())
 	for i, n := range a.deliveries {
 		x := i * (barWidth + gap)
 		bar := scaled(n)

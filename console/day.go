@@ -59,7 +59,8 @@ func (d day) Graph() template.HTML {
 		return max(2, n*height/most)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg class="graph" viewBox="0 0 %d %d" preserveAspectRatio="none" role="img" aria-label="The last day by the hour: %s deliveries, %s of them failed">`,
+	fmt.Fprintf(&b, `<svg class="graph" viewBox="0 0 %d %d" preserveAspectRatio="none" role="img" `+
+		`aria-label="The last day by the hour: %s deliveries, %s of them failed">`,
 		width, height+1, d.Deliveries(), d.Failures())
 	for i, h := range d.hours {
 		about := ""
@@ -69,8 +70,10 @@ func (d day) Graph() template.HTML {
 		bar := scaled(h.Deliveries)
 		failed := min(bar, scaled(h.Failures))
 		x, wide := i*step+3, step-6
-		fmt.Fprintf(&b, `<g><title>%s: %s%s deliveries, %s failed</title><rect class="room" x="%d" y="0" width="%d" height="%d"/><rect class="rest" x="%d" y="%d" width="%d" height="1"/>`,
-			h.Hour.In(d.zone.loc).Format("Mon 15:04"), about, count(h.Deliveries), count(h.Failures), i*step, step, height, x, height, wide)
+		fmt.Fprintf(&b, `<g><title>%s: %s%s deliveries, %s failed</title>`,
+			h.Hour.In(d.zone.loc).Format("Mon 15:04"), about, count(h.Deliveries), count(h.Failures))
+		fmt.Fprintf(&b, `<rect class="room" x="%d" y="0" width="%d" height="%d"/>`, i*step, step, height)
+		fmt.Fprintf(&b, `<rect class="rest" x="%d" y="%d" width="%d" height="1"/>`, x, height, wide)
 		if bar > failed {
 			fmt.Fprintf(&b, `<rect class="ok" x="%d" y="%d" width="%d" height="%d"/>`, x, height-bar, wide, bar-failed)
 		}

@@ -11,14 +11,15 @@ import (
 const (
 	liveEvery = 3 * time.Second  // how often a live part is looked up
 	liveWrite = 10 * time.Second // how long a browser may take to read it
-	liveProxy = time.Minute      // how long what a proxy said of the person holds; the browser then asks again
+	liveProxy = time.Minute      // how long a proxy's headers are believed; the browser then connects again
 )
 
 // isLive reports whether an EventSource makes the request, by itself.
 func isLive(r *http.Request) bool { return r.Header.Get("Accept") == "text/event-stream" }
 
-// live answers an EventSource: it renders the block of the template with what data returns, at once and then every few seconds, and sends
-// what has changed. It ends with the session, with the server, or with an error; the browser then connects again.
+// live answers an EventSource: it renders the block of the template with what data returns, immediately and then every few
+// seconds, and sends it if it has changed. It ends with the session, with the server, or with an error; the browser then
+// connects again.
 //
 // The page has <div data-live="/path">…</div>, whose content the script replaces with what comes.
 func (s *Server) live(

@@ -25,7 +25,7 @@ func (l *login) expired() bool {
 	return time.Since(l.used) > sessionIdle || time.Since(l.begun) > sessionLife
 }
 
-// loginsPerName bounds the sessions of one person, whose connections are fewer than those of all people together. The oldest ends.
+// loginsPerName bounds the sessions of one person, so that nobody can take all connections. Beyond it the oldest ends.
 const loginsPerName = 12
 
 // logins are the sessions that are kept in memory.
@@ -121,7 +121,7 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request, entry *login) {
 	s.log.Info("signed in", "actor", entry.name, "address", s.clientAddress(r))
 }
 
-// newSession gives the browser a new token, and ends the former session, which somebody may have planted there.
+// newSession gives the browser a new token, and ends the former session, whose cookie somebody else may have set.
 func (s *Server) newSession(w http.ResponseWriter, r *http.Request) (token string) {
 	s.endSession(r)
 	token = newToken()
@@ -177,12 +177,12 @@ func (s *Server) reapSessions(ctx context.Context) {
 	}
 }
 
-// refuseEntry answers a request without a person who may enter.
+// refuseEntry answers a request whose person may not enter, or is not signed in.
 func (s *Server) refuseEntry(w http.ResponseWriter, r *http.Request, err error) {
 	revoked := errors.Is(err, errNoMember) || isLoginRefused(err)
 	switch {
 	case s.cfg.Login == LoginProxy && revoked:
-		s.fail(w, r, nil, &refusal{status: http.StatusForbidden, sentence: "You may not sign in: you are in no group that WALHOOK_ADMIN_GROUPS or WALHOOK_VIEWER_GROUPS lists.", err: err})
+		s.fail(w, r, nil, &refusal{status: http.StatusForbidden, sentence: inNoGroup, err: err})
 		return
 	case s.cfg.Login == LoginProxy:
 		s.fail(w, r, nil, err)
@@ -209,10 +209,12 @@ func (s *Server) refuseEntry(w http.ResponseWriter, r *http.Request, err error) 
 
 // endedSentence explains why the person has to sign in again.
 func (s *Server) endedSentence() string {
+	reason := "the provider ended it"
 	if s.cfg.Login == LoginDatabase {
-		return "Your session has ended: nothing was requested for 30 minutes, it was 12 hours old, or the console was restarted, which forgets passwords. Sign in again."
+		reason = "the console was restarted, which forgets passwords"
 	}
-	return "Your session has ended: nothing was requested for 30 minutes, it was 12 hours old, or the provider ended it. Sign in again."
+	return "Your session has ended: nothing was requested for 30 minutes, it was 12 hours old, or " + reason +
+		". Sign in again."
 }
 
 // pageOf returns the page that the person wants: that of the request, or the one whose form sent it.

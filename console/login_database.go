@@ -48,7 +48,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusUnprocessableEntity, "Enter the role and its password.")
 		return
 	}
-	if len(role) > longestRole { // the server would cut it, and each would have attempts of its own
+	if len(role) > longestRole { // the server would truncate it, while the throttle counts each as another role
 		refuse(http.StatusUnauthorized, wrongPassword)
 		return
 	}
@@ -68,17 +68,19 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		return
 	case errors.Is(err, errNoMember):
 		attempt.succeeded()
-		refuse(http.StatusForbidden, "This role is a member of neither walhook_admin nor walhook_viewer. Ask a database administrator to grant one of them.")
+		refuse(http.StatusForbidden, "This role is a member of neither walhook_admin nor walhook_viewer. "+
+			"Ask a database administrator to grant one of them.")
 		return
 	case errors.Is(err, errNoPasswordAsked):
-		refuse(http.StatusForbidden, "The database asks this role for no password (pg_hba.conf), so anybody could sign in with it. Require one, for example by scram-sha-256.")
+		refuse(http.StatusForbidden, "The database asks this role for no password (pg_hba.conf), "+
+			"so anybody could sign in with it. Require one, for example by scram-sha-256.")
 		return
 	default:
 		attempt.undo() // no password was compared
 		s.log.Error("sign-in failed", "role", role, "error", err)
 		var refused *refusal
 		if !errors.As(asRefusal(err), &refused) || refused.status != http.StatusServiceUnavailable {
-			refused = &refusal{sentence: "The store does not answer at the moment. Try again soon."}
+			_ = errors.As(noAnswer("store", err), &refused)
 		}
 		refuse(http.StatusServiceUnavailable, refused.sentence)
 		return
@@ -115,7 +117,7 @@ func (s *Server) databaseLogin(r *http.Request, role, password string) (*login, 
 	return &login{name: role, pool: pool, own: true}, nil
 }
 
-// enterByKey lets in whoever has the key that works once, as the role of the store's URL.
+// enterByKey signs in whoever has the one-time key, as the role of the store's URL.
 func (s *Server) enterByKey(w http.ResponseWriter, r *http.Request, key string) {
 	if subtle.ConstantTimeCompare([]byte(key), []byte(s.cfg.OneTimeKey)) == 0 || !s.keyUsed.CompareAndSwap(false, true) {
 		s.say(w, "This link has already been used, or is not valid.")
@@ -129,8 +131,8 @@ func (s *Server) enterByKey(w http.ResponseWriter, r *http.Request, key string) 
 // errNoPasswordAsked reports a server that let the role in without its password, as trust and peer in pg_hba.conf do.
 var errNoPasswordAsked = errors.New("the server did not ask for a password")
 
-// knowsConsole reports whether the server may let in the console for what it is itself, by its operating-system user (peer) or its certificate.
-// That says nothing of who signs in, even on this machine.
+// knowsConsole reports whether the server may accept the console itself, by its operating-system user (peer) or its
+// certificate. That says nothing about the person who signs in, even on this machine.
 func knowsConsole(config *pgconn.Config) bool {
 	network, _ := pgconn.NetworkAddress(config.Host, config.Port)
 	return network == "unix" || config.TLSConfig != nil && len(config.TLSConfig.Certificates) > 0 ||
@@ -139,8 +141,8 @@ func knowsConsole(config *pgconn.Config) bool {
 		})
 }
 
-// onThisMachine reports whether the browser runs on this machine, with nothing in between that would show: whoever works here may connect
-// to a server that asks for no password, with the console or without.
+// onThisMachine reports whether the browser runs on this machine, and no proxy is seen in between. Whoever works here may
+// connect to a server that asks for no password, with or without the console.
 func (s *Server) onThisMachine(r *http.Request) bool {
 	for _, header := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"} {
 		if r.Header.Get(header) != "" {
@@ -165,8 +167,8 @@ func isLoginRefused(err error) bool {
 	return false
 }
 
-// passwordWatch looks for the server's request for a password: its first message is an authentication request, whose number is 0 if the
-// server is content already.
+// passwordWatch notices whether the server asks for a password. Its first message is an authentication request, with code
+// 0 if it requires nothing.
 type passwordWatch struct {
 	from  io.Reader
 	asked *atomic.Bool

@@ -17,6 +17,9 @@ import (
 	"golang.org/x/oauth2"
 )
 
+// signInProvider is what people know the OpenID Connect provider as.
+const signInProvider = "sign-in provider"
+
 // oidcLogin signs in by OpenID Connect: the code flow with PKCE and a nonce.
 type oidcLogin struct {
 	cfg         OIDC
@@ -29,17 +32,17 @@ type oidcLogin struct {
 }
 
 const (
-	oidcPatience = 5 * time.Second  // for one request to the provider
-	oidcRecheck  = 45 * time.Second // how long the groups that it named hold
-	oidcGrace    = 5 * time.Minute  // how long they hold while it does not answer
+	oidcTimeout = 5 * time.Second  // of a request to the provider
+	oidcRecheck = 45 * time.Second // how long the groups that it sent are valid
+	oidcGrace   = 5 * time.Minute  // how long they are valid while it does not answer
 )
 
 // oidcClient bounds requests to the provider, whose context may be that of a session.
-var oidcClient = &http.Client{Timeout: oidcPatience}
+var oidcClient = &http.Client{Timeout: oidcTimeout}
 
 func oidcContext(ctx context.Context) context.Context { return oidc.ClientContext(ctx, oidcClient) }
 
-// newOIDCLogin seals with a key that the client secret gives: every console has it, and nobody else.
+// newOIDCLogin derives the key of the sign-in cookie from the client secret, which all consoles share and nobody else has.
 func newOIDCLogin(cfg OIDC, redirectURL string) (*oidcLogin, error) {
 	sealer, err := newSealer(cfg.ClientSecret, "sign-in")
 	return &oidcLogin{cfg: cfg, redirectURL: redirectURL, sealer: sealer, recheck: oidcRecheck}, err
@@ -53,10 +56,8 @@ func (o *oidcLogin) discover(ctx context.Context) (*oidc.Provider, *oauth2.Confi
 		// The keys are fetched later with this context.
 		provider, err := oidc.NewProvider(oidcContext(context.WithoutCancel(ctx)), o.cfg.Issuer)
 		if err != nil {
-			return nil, nil, &refusal{
-				status: http.StatusServiceUnavailable, sentence: "The sign-in provider does not answer at the moment. Try again soon.",
-				err: fmt.Errorf("discover the OpenID Connect provider %s: %w", o.cfg.Issuer, err),
-			}
+			err = fmt.Errorf("discover the OpenID Connect provider %s: %w", o.cfg.Issuer, err)
+			return nil, nil, noAnswer(signInProvider, err)
 		}
 		o.provider = provider
 	}
@@ -66,8 +67,8 @@ func (o *oidcLogin) discover(ctx context.Context) (*oidc.Provider, *oauth2.Confi
 	}, nil
 }
 
-// signIn is a sign-in that has begun. The browser keeps it in a cookie that only consoles can read and write, so that whoever begins many
-// costs nothing, and any console may take the browser back.
+// signIn is a sign-in that has begun. The browser keeps it in a cookie that only consoles can read and write, so that
+// sign-ins that nobody finishes cost nothing, and any console can finish one that another has begun.
 type signIn struct {
 	State, Nonce, Verifier, Next string
 	Until                        time.Time
@@ -95,7 +96,8 @@ func (s *Server) oidcStart(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.setCookie(w, signInCookie, value, int(signInLife.Seconds()))
-	http.Redirect(w, r, config.AuthCodeURL(begun.State, oidc.Nonce(begun.Nonce), oauth2.S256ChallengeOption(begun.Verifier)), http.StatusSeeOther)
+	to := config.AuthCodeURL(begun.State, oidc.Nonce(begun.Nonce), oauth2.S256ChallengeOption(begun.Verifier))
+	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
 func (o *oidcLogin) seal(begun signIn) (string, error) {
@@ -129,11 +131,12 @@ func (s *Server) oidcCallback(w http.ResponseWriter, r *http.Request) {
 	}
 	query := r.URL.Query()
 	if begun.State == "" || subtle.ConstantTimeCompare([]byte(begun.State), []byte(query.Get("state"))) == 0 {
-		refuse("This sign-in was not begun here, or took too long. Sign in again.", errors.New("the state is another"))
+		refuse("This sign-in was not begun here, or took too long. Sign in again.", errors.New("the state differs"))
 		return
 	}
 	if code := query.Get("error"); code != "" {
-		refuse("The sign-in provider refused the request.", fmt.Errorf("the provider answered %q: %.200q", code, query.Get("error_description")))
+		refuse("The sign-in provider refused the request.",
+			fmt.Errorf("the provider answered %q: %.200q", code, query.Get("error_description")))
 		return
 	}
 	name, session, err := s.oidc.exchange(r.Context(), query.Get("code"), begun)
@@ -143,7 +146,7 @@ func (s *Server) oidcCallback(w http.ResponseWriter, r *http.Request) {
 	var refused *refusal
 	switch {
 	case errors.Is(err, errNoMember):
-		refuse("You may not sign in: you are in no group that WALHOOK_ADMIN_GROUPS or WALHOOK_VIEWER_GROUPS lists.", err)
+		refuse(inNoGroup, err)
 		return
 	case errors.As(err, &refused):
 		s.fail(w, r, nil, err)
@@ -162,7 +165,7 @@ func (s *Server) oidcCallback(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, localPath(begun.Next), http.StatusSeeOther)
 }
 
-// exchange turns the code into whom it names.
+// exchange redeems the code for the person's name and session.
 func (o *oidcLogin) exchange(ctx context.Context, code string, begun signIn) (name string, session *oidcSession, err error) {
 	provider, config, err := o.discover(ctx)
 	if err != nil {
@@ -181,16 +184,18 @@ func (o *oidcLogin) exchange(ctx context.Context, code string, begun signIn) (na
 		return "", nil, fmt.Errorf("verify the ID token: %w", err)
 	}
 	if begun.Nonce == "" || subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(begun.Nonce)) == 0 {
-		return "", nil, errors.New("the nonce of the ID token is another")
+		return "", nil, errors.New("the nonce of the ID token differs")
 	}
 	claims := map[string]any{}
 	if err := id.Claims(&claims); err != nil {
 		return "", nil, fmt.Errorf("read the ID token: %w", err)
 	}
 	groups, found := o.groups(claims)
-	session = &oidcSession{Subject: id.Subject, Token: token, Until: id.Expiry, Asks: provider.UserInfoEndpoint() != "", groups: groups}
+	session = &oidcSession{
+		Subject: id.Subject, Token: token, Until: id.Expiry, Asks: provider.UserInfoEndpoint() != "", groups: groups,
+	}
 	if session.Asks {
-		// Some providers name the groups here alone.
+		// Some providers send the groups only here.
 		switch err := o.ask(ctx, session); {
 		case err != nil && !found:
 			return "", nil, err
@@ -217,7 +222,7 @@ func (o *oidcLogin) groups(claims map[string]any) (groups []string, found bool) 
 	return nil, false
 }
 
-// nameOf returns what the change log calls the person. An address that the provider has not verified may be anybody's.
+// nameOf returns the name for the change log. An email address counts unless the provider says that it is not verified.
 func nameOf(claims map[string]any, subject string) string {
 	verified := claims["email_verified"]
 	if email, _ := claims["email"].(string); email != "" && (verified == nil || verified == true || verified == "true") {
@@ -229,13 +234,13 @@ func nameOf(claims map[string]any, subject string) string {
 	return subject
 }
 
-// oidcSession is what the provider said of a person who is signed in, and what it takes to ask it again.
+// oidcSession is what the provider sent about a person, and what a later request to it needs.
 type oidcSession struct {
 	Subject string
 	Token   *oauth2.Token
-	Asks    bool      // the provider names the groups at its userinfo endpoint
-	Told    bool      // it has done so
-	Until   time.Time // the end of the ID token
+	Asks    bool      // the groups are read at the userinfo endpoint
+	Told    bool      // that endpoint has sent groups
+	Until   time.Time // when the ID token expires
 
 	groups []string
 }
@@ -252,13 +257,10 @@ func (o *oidcLogin) ask(ctx context.Context, session *oidcSession) error {
 		session.Token = token
 		info, err = provider.UserInfo(oidcContext(ctx), oauth2.StaticTokenSource(token))
 	}
-	var refused *oauth2.RetrieveError
-	var network *url.Error
-	if errors.As(err, &network) || errors.As(err, &refused) && refused.Response.StatusCode >= http.StatusInternalServerError ||
-		err != nil && strings.HasPrefix(err.Error(), "5") { // the status of the userinfo endpoint
-		return &refusal{status: http.StatusServiceUnavailable, sentence: "The sign-in provider does not answer at the moment. Try again soon.", err: err}
-	}
-	if err != nil {
+	switch {
+	case isProviderDown(err):
+		return noAnswer(signInProvider, err)
+	case err != nil:
 		return fmt.Errorf("request the person's claims from the provider: %w", err)
 	}
 	claims := map[string]any{}
@@ -273,12 +275,22 @@ func (o *oidcLogin) ask(ctx context.Context, session *oidcSession) error {
 		session.Asks = false // the groups are in the ID token alone
 		return nil
 	}
-	// Some providers leave the claim out for somebody who is in no group any more.
+	// Some providers leave the claim out once somebody is in no group.
 	session.groups, session.Told = groups, true
 	return nil
 }
 
-// oidcPerson returns whom a session in the store stands for, or errSignedOut. From time to time it asks the provider for the groups.
+// isProviderDown reports whether a request failed because the provider does not answer, or answered with status 5xx.
+func isProviderDown(err error) bool {
+	var network *url.Error
+	var refused *oauth2.RetrieveError
+	return errors.As(err, &network) ||
+		errors.As(err, &refused) && refused.Response.StatusCode >= http.StatusInternalServerError ||
+		err != nil && strings.HasPrefix(err.Error(), "5") // go-oidc's error of the userinfo endpoint begins with the status
+}
+
+// oidcPerson returns the person of a session in the store, or errSignedOut. From time to time it asks the provider for
+// the groups.
 func (s *Server) oidcPerson(ctx context.Context, token string, live bool) (*person, error) {
 	found, err := s.stored.use(ctx, token, live, s.oidc.recheck)
 	if err != nil {
@@ -291,7 +303,7 @@ func (s *Server) oidcPerson(ctx context.Context, token string, live bool) (*pers
 			return nil, errSignedOut
 		}
 	case found.ask:
-		// Whoever leaves before the answer comes is asked for all the same.
+		// The answer is needed even if the browser leaves before it comes: no other request asks.
 		ctx := context.WithoutCancel(ctx)
 		err := s.oidc.ask(ctx, session)
 		var refused *refusal

@@ -9,11 +9,14 @@ import (
 	"unicode/utf8"
 )
 
-// The group roles, one of which a person's groups give.
+// The roles that a person's groups map to.
 const (
 	roleAdmin  = "walhook_admin"
 	roleViewer = "walhook_viewer"
 )
+
+// inNoGroup is for people whose groups give them no role.
+const inNoGroup = "You may not sign in: you are in no group that WALHOOK_ADMIN_GROUPS or WALHOOK_VIEWER_GROUPS lists."
 
 // longestName bounds what the change log calls a person, in bytes.
 const longestName = 255
@@ -34,7 +37,8 @@ func isLoopback(host string) bool {
 
 // fromProxy reports whether the connection comes from one of the networks whose headers are believed.
 func (s *Server) fromProxy(addr netip.Addr) bool {
-	return addr.IsValid() && slices.ContainsFunc(s.cfg.Proxy.Networks, func(n netip.Prefix) bool { return n.Contains(addr.WithZone("")) })
+	contains := func(n netip.Prefix) bool { return n.Contains(addr.WithZone("")) }
+	return addr.IsValid() && slices.ContainsFunc(s.cfg.Proxy.Networks, contains)
 }
 
 // clientAddress returns the browser's address, as far as a trusted proxy or the connection shows it.
@@ -51,7 +55,7 @@ func (s *Server) clientAddress(r *http.Request) netip.Addr {
 	return addr
 }
 
-// clientNetwork returns the addresses that the client has for itself: those of a /64 of IPv6 belong to one host.
+// clientNetwork returns the network whose addresses all belong to the client: with IPv6, a host has a /64 of its own.
 func (s *Server) clientNetwork(r *http.Request) netip.Prefix {
 	addr := s.clientAddress(r).WithZone("")
 	bits := addr.BitLen()
@@ -62,21 +66,25 @@ func (s *Server) clientNetwork(r *http.Request) netip.Prefix {
 	return network
 }
 
-// proxyPerson returns whom the proxy's headers name. A header that comes twice may be the browser's beside the proxy's, and is refused.
+// proxyPerson returns the person that the proxy's headers name. It refuses a header that comes twice, because one of them
+// may be the browser's.
 func (s *Server) proxyPerson(r *http.Request) (*person, error) {
 	if !s.fromProxy(peer(r)) {
-		return nil, &refusal{status: http.StatusForbidden, sentence: "This console can only be entered through its proxy: your address is not in WALHOOK_PROXY_NETWORKS."}
+		return nil, forbidden("This console can only be entered through its proxy: " +
+			"your address is not in WALHOOK_PROXY_NETWORKS.")
 	}
-	users, groups := r.Header.Values(s.cfg.Proxy.UserHeader), r.Header.Values(s.cfg.Proxy.GroupsHeader)
+	userHeader, groupsHeader := s.cfg.Proxy.UserHeader, s.cfg.Proxy.GroupsHeader
+	users, groups := r.Header.Values(userHeader), r.Header.Values(groupsHeader)
 	if len(users) > 1 || len(groups) > 1 {
-		return nil, &refusal{status: http.StatusForbidden, sentence: "The proxy sent " + s.cfg.Proxy.UserHeader + " or " + s.cfg.Proxy.GroupsHeader + " twice. It must replace those that the browser sends."}
+		return nil, forbidden("The proxy sent " + userHeader + " or " + groupsHeader + " twice. " +
+			"It must replace those that the browser sends.")
 	}
 	if len(users) == 0 || strings.TrimSpace(users[0]) == "" {
-		return nil, &refusal{status: http.StatusForbidden, sentence: "The proxy did not say who you are: it sent no " + s.cfg.Proxy.UserHeader + "."}
+		return nil, forbidden("The proxy did not say who you are: it sent no " + userHeader + ".")
 	}
 	name := strings.TrimSpace(users[0])
 	if len(name) > longestName || !utf8.ValidString(name) {
-		return nil, &refusal{status: http.StatusForbidden, sentence: "The proxy sent a name that is too long, or not in UTF-8, in " + s.cfg.Proxy.UserHeader + "."}
+		return nil, forbidden("The proxy sent a name that is too long, or not in UTF-8, in " + userHeader + ".")
 	}
 	group := ""
 	if len(groups) == 1 {
@@ -88,7 +96,7 @@ func (s *Server) proxyPerson(r *http.Request) (*person, error) {
 	return &person{name: name, pool: s.pool, group: group}, nil
 }
 
-// groupRole returns the group role that the groups give, "" for none.
+// groupRole returns the role that the groups map to, "" for none.
 func (s *Server) groupRole(groups []string) string {
 	in := func(names []string) bool {
 		return slices.ContainsFunc(groups, func(g string) bool {

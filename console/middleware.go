@@ -27,19 +27,21 @@ func (s *Server) secureHeaders(next http.Handler) http.Handler {
 	})
 }
 
-// sameOrigin refuses requests that another site makes the browser send, unless they only read.
+// sameOrigin refuses requests that another site makes the browser send, except those that only read.
 func (s *Server) sameOrigin(next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	// Behind a proxy that changes the Host header, the browser's Origin is that of the public address.
 	_ = protection.AddTrustedOrigin(s.cfg.URL.Scheme + "://" + s.cfg.URL.Host)
 	deny := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, nil, &refusal{status: http.StatusForbidden, sentence: "Another site sent this request. Nothing was changed."})
+		s.fail(w, r, nil, forbidden("Another site sent this request. Nothing was changed."))
 	})
 	protection.SetDenyHandler(deny)
 	protected := protection.Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// The protection takes a request without these headers for one of no browser. Old browsers and some proxies leave them out.
-		if r.Method == http.MethodPost && r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" && !s.refersHere(r) {
+		// The protection assumes that a request without these headers does not come from a browser. Old browsers and some
+		// proxies leave them out.
+		bare := r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == ""
+		if r.Method == http.MethodPost && bare && !s.refersHere(r) {
 			deny.ServeHTTP(w, r)
 			return
 		}
@@ -47,7 +49,7 @@ func (s *Server) sameOrigin(next http.Handler) http.Handler {
 	})
 }
 
-// refersHere reports whether the request names no page that it comes from, or one of the console.
+// refersHere reports whether the request has no referrer, or one of the console's pages.
 func (s *Server) refersHere(r *http.Request) bool {
 	if r.Referer() == "" {
 		return true

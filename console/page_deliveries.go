@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/csv"
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -30,10 +29,10 @@ func (s *Server) deliveryRoutes() []route {
 		{"GET", "/deliveries/csv", s.deliveriesCSV},
 		{"GET", "/deliveries/redeliver", s.askRedeliverAll},
 		{"POST", "/deliveries/redeliver", s.redeliverAll},
-		{"GET", "/deliveries/{id}", s.delivery},
-		{"GET", "/deliveries/{id}/live", s.deliveryLive},
-		{"POST", "/deliveries/{id}/redeliver", s.redeliver},
-		{"POST", "/deliveries/{id}/reveal", s.revealDelivery},
+		{"GET", "/deliveries/{id}", withID("delivery", s.delivery)},
+		{"GET", "/deliveries/{id}/live", withID("delivery", s.deliveryLive)},
+		{"POST", "/deliveries/{id}/redeliver", withID("delivery", s.redeliver)},
+		{"POST", "/deliveries/{id}/reveal", withID("delivery", s.revealDelivery)},
 		{"GET", "/responses", s.findResponse},
 		{"GET", "/responses/{id}", s.response},
 	}
@@ -55,15 +54,15 @@ type deliveryRow struct {
 }
 
 // deliveryColumns are those of deliveryRow; d is walhook.delivery_log, or a page of it.
-const deliveryColumns = `d.delivery_id, d.webhook_id, o.host, d.response_id, d.event_type, d.status, d.attempts, d.http_status, d.error, d.test, d.recovered,
-	d.redelivery_of, d.delivered_at, d.delivered_at_tz, d.next_attempt_at_tz`
+const deliveryColumns = `d.delivery_id, d.webhook_id, o.host, d.response_id, d.event_type, d.status, d.attempts,
+	d.http_status, d.error, d.test, d.recovered, d.redelivery_of, d.delivered_at, d.delivered_at_tz, d.next_attempt_at_tz`
 
 func (d *deliveryRow) scan(row pgx.CollectableRow) error {
-	return row.Scan(&d.ID, &d.WebhookID, &d.Host, &d.ResponseID, &d.EventType, &d.Status, &d.Attempts, &d.HTTPStatus, &d.Error, &d.Test, &d.Recovered,
-		&d.RedeliveryOf, &d.DeliveredAtLocal, &d.DeliveredAt, &d.NextAttemptAt)
+	return row.Scan(&d.ID, &d.WebhookID, &d.Host, &d.ResponseID, &d.EventType, &d.Status, &d.Attempts,
+		&d.HTTPStatus, &d.Error, &d.Test, &d.Recovered, &d.RedeliveryOf, &d.DeliveredAtLocal, &d.DeliveredAt, &d.NextAttemptAt)
 }
 
-// Pending reports whether the delivery is still to be tried, or to be retried.
+// Pending reports whether the delivery awaits its first attempt or a retry.
 func (d *deliveryRow) Pending() bool { return text(d.Status) == "pending" }
 
 // State is the status in a word that says whether an attempt has failed.
@@ -88,7 +87,8 @@ func (d *deliveryRow) Answer() string {
 	return ""
 }
 
-// responsePath escapes an id that may be any text. Browsers resolve a path's dots by themselves.
+// responsePath returns the address of the page about a response, whose id may be any text. Browsers resolve the paths .
+// and .. themselves, so these ids become a parameter.
 func responsePath(id string) string {
 	if id == "" || id == "." || id == ".." {
 		return "/responses?id=" + url.QueryEscape(id)
@@ -96,7 +96,7 @@ func responsePath(id string) string {
 	return "/responses/" + url.PathEscape(id)
 }
 
-// filter is what the log is filtered by, as it stands in the address.
+// filter has what the log is filtered by, as it appears in the address.
 type filter struct {
 	Webhook, Event, Status, HTTPStatus, Response, Since, Until string
 }
@@ -128,7 +128,7 @@ type filterArgs struct {
 	since, until  *time.Time
 }
 
-// args reads what was typed. Times are the site's.
+// args parses what was typed. Times are in the site's zone.
 func (f *filter) args(p *person) (a filterArgs, err error) {
 	optional := func(t string) *string {
 		if t == "" {
@@ -289,7 +289,7 @@ func (s *Server) deliveriesLive(w http.ResponseWriter, r *http.Request, p *perso
 	})
 }
 
-// cell keeps a spreadsheet from taking what somebody else wrote for a formula.
+// cell quotes text from outside that a spreadsheet would run as a formula.
 func cell(text string) string {
 	if text != "" && strings.ContainsRune("=+-@\t\r\n|", rune(text[0])) && number(text) == nil {
 		return "'" + text
@@ -297,7 +297,7 @@ func cell(text string) string {
 	return text
 }
 
-// deliveriesCSV sends all that is filtered, page by page, so that no transaction is long.
+// deliveriesCSV sends every delivery that matches the filters, page by page, so that no transaction takes long.
 func (s *Server) deliveriesCSV(w http.ResponseWriter, r *http.Request, p *person) error {
 	f := filterOf(r.URL.Query())
 	args, err := f.args(p)
@@ -322,7 +322,8 @@ func (s *Server) deliveriesCSV(w http.ResponseWriter, r *http.Request, p *person
 			w.Header().Set("Content-Disposition", `attachment; filename="deliveries.csv"`)
 			out = csv.NewWriter(w)
 			_ = out.Write([]string{
-				"delivery_id", "webhook_id", "host", "delivered_at", "delivered_at_utc", "response_id", "event_type", "status", "attempts", "http_status", "error", "test",
+				"delivery_id", "webhook_id", "host", "delivered_at", "delivered_at_utc", "response_id", "event_type",
+				"status", "attempts", "http_status", "error", "test",
 			})
 		}
 		for _, d := range rows {
@@ -331,7 +332,8 @@ func (s *Server) deliveriesCSV(w http.ResponseWriter, r *http.Request, p *person
 			}
 		}
 		out.Flush()
-		if out.Error() != nil || len(rows) == 0 || len(rows) < deliveriesPerRead && rows[len(rows)-1].Status != nil {
+		// A short page is the last one, unless its last row shows how far the search went.
+		if n := len(rows); out.Error() != nil || n == 0 || n < deliveriesPerRead && rows[n-1].Status != nil {
 			return nil
 		}
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute))
@@ -349,8 +351,8 @@ func (d *deliveryRow) record() []string {
 		status = strconv.Itoa(*d.HTTPStatus)
 	}
 	return []string{
-		strconv.FormatInt(d.ID, 10), strconv.FormatInt(d.WebhookID, 10), cell(text(d.Host)), local, utc, cell(d.ResponseID), d.EventType, text(d.Status),
-		strconv.Itoa(d.Attempts), status, cell(text(d.Error)), strconv.FormatBool(d.Test),
+		strconv.FormatInt(d.ID, 10), strconv.FormatInt(d.WebhookID, 10), cell(text(d.Host)), local, utc,
+		cell(d.ResponseID), d.EventType, text(d.Status), strconv.Itoa(d.Attempts), status, cell(text(d.Error)), strconv.FormatBool(d.Test),
 	}
 }
 
@@ -361,23 +363,23 @@ func (s *Server) askRedeliverAll(w http.ResponseWriter, r *http.Request, p *pers
 		return err
 	}
 	var failed string
-	err = p.tx(r.Context(), func(tx pgx.Tx) error {
-		return tx.QueryRow(r.Context(), "select walhook.count_failed($1, $2, $3::integer, $4, $5, $6)",
-			args.webhook, args.event, args.httpStatus, args.response, args.since, args.until).Scan(&failed)
-	})
+	err = p.scan(r.Context(), []any{&failed}, "select walhook.count_failed($1, $2, $3::integer, $4, $5, $6)",
+		args.webhook, args.event, args.httpStatus, args.response, args.since, args.until)
 	if err != nil {
 		return err
 	}
-	what := failed + " failed deliveries are sent again, as new deliveries with their original webhook-id."
+	what := "Nothing that matches the filters has failed, or all of it has been redelivered already."
 	switch failed {
 	case "0":
-		what = "Nothing that matches the filters has failed, or all of it has been redelivered already."
 	case "1":
 		what = "1 failed delivery is sent again, as a new delivery with its original webhook-id."
+	default:
+		what = failed + " failed deliveries are sent again, as new deliveries with their original webhook-id."
 	}
 	q := &question{
-		Sentences: []string{what, "Tests, deliveries of deleted webhooks, and deliveries whose redelivery has succeeded or is pending are left out."},
-		Button:    "Redeliver all that failed", Action: "/deliveries/redeliver", Back: "/deliveries?" + f.query().Encode(),
+		Sentences: []string{what, "Tests, deliveries of deleted webhooks, and deliveries whose redelivery " +
+			"has succeeded or is pending are left out."},
+		Button: "Redeliver all that failed", Action: "/deliveries/redeliver", Back: "/deliveries?" + f.query().Encode(),
 	}
 	if failed == "0" {
 		q.Button = ""
@@ -398,19 +400,11 @@ func (s *Server) redeliverAll(w http.ResponseWriter, r *http.Request, p *person)
 		return err
 	}
 	var queued int64
-	err = p.tx(r.Context(), func(tx pgx.Tx) error {
-		return tx.QueryRow(r.Context(), "select walhook.redeliver_matching($1, $2, $3::integer, $4, $5, $6)",
-			args.webhook, args.event, args.httpStatus, args.response, args.since, args.until).Scan(&queued)
-	})
+	err = p.scan(r.Context(), []any{&queued}, "select walhook.redeliver_matching($1, $2, $3::integer, $4, $5, $6)",
+		args.webhook, args.event, args.httpStatus, args.response, args.since, args.until)
 	if err != nil {
 		return err
 	}
-	return s.redirect(w, r, "/deliveries?"+f.query().Encode(), p.said(fmt.Sprintf("%s queued again.", deliveriesCounted(queued))))
-}
-
-func deliveriesCounted(n int64) string {
-	if n == 1 {
-		return "1 delivery is"
-	}
-	return count(n) + " deliveries are"
+	flash := counted(count(queued), "delivery is", "deliveries are") + " queued again."
+	return s.redirect(w, r, "/deliveries?"+f.query().Encode(), p.said(flash))
 }

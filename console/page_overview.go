@@ -49,25 +49,27 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request, p *person) err
 }
 
 func (s *Server) overviewLive(w http.ResponseWriter, r *http.Request, p *person) error {
-	return s.live(w, r, p, "overview.html", "live", func(ctx context.Context, p *person) (any, error) { return readOverview(ctx, p) })
+	return s.live(w, r, p, "overview.html", "live", func(ctx context.Context, p *person) (any, error) {
+		return readOverview(ctx, p)
+	})
 }
 
 func readOverview(ctx context.Context, p *person) (*overviewData, error) {
 	d := &overviewData{}
 	return d, p.tx(ctx, func(tx pgx.Tx) error {
 		var reason *string
-		err := tx.QueryRow(ctx, `select switched_on, streams, reason, lag_bytes, lag_seconds, daemons, pending, pending_more, oldest_pending_at,
-			endpoints_in_trouble, open_incidents, webhooks_enabled, webhooks_disabled, now() from walhook.overview`).
-			Scan(&d.SwitchedOn, &d.Streams, &reason, &d.LagBytes, &d.LagSeconds, &d.Daemons, &d.Pending, &d.PendingMore, &d.OldestPending,
-				&d.InTrouble, &d.OpenIncidents, &d.Enabled, &d.Disabled, &d.At)
+		err := tx.QueryRow(ctx, `select switched_on, streams, reason, lag_bytes, lag_seconds, daemons,
+				pending, pending_more, oldest_pending_at, endpoints_in_trouble, open_incidents,
+				webhooks_enabled, webhooks_disabled, now() from walhook.overview`).
+			Scan(&d.SwitchedOn, &d.Streams, &reason, &d.LagBytes, &d.LagSeconds, &d.Daemons,
+				&d.Pending, &d.PendingMore, &d.OldestPending, &d.InTrouble, &d.OpenIncidents,
+				&d.Enabled, &d.Disabled, &d.At)
 		if err != nil {
 			return err
 		}
-		if reason != nil {
-			d.Reason = *reason
-		}
-		rows, err := tx.Query(ctx, `select host, webhook_ids, failures, last_error, failing_since from walhook.troubled_endpoint
-			order by failures desc, endpoint_id limit $1`, listed)
+		d.Reason = text(reason)
+		rows, err := tx.Query(ctx, `select host, webhook_ids, failures, last_error, failing_since
+			from walhook.troubled_endpoint order by failures desc, endpoint_id limit $1`, listed)
 		if err != nil {
 			return err
 		}

@@ -23,8 +23,8 @@ func (s *Server) recordRoutes() []route {
 		{"GET", "/changes", s.changes},
 		{"GET", "/keys", s.keys},
 		{"POST", "/keys", s.createKey},
-		{"GET", "/keys/{id}/revoke", s.askRevoke},
-		{"POST", "/keys/{id}/revoke", s.revokeKey},
+		{"GET", "/keys/{id}/revoke", withID("API key", s.askRevoke)},
+		{"POST", "/keys/{id}/revoke", withID("API key", s.revokeKey)},
 	}
 }
 
@@ -69,7 +69,8 @@ func (s *Server) incidents(w http.ResponseWriter, r *http.Request, p *person) er
 				return err
 			}
 		}
-		rows, err := tx.Query(r.Context(), read+"where resolved_at is not null and ($1::bigint is null or incident_id < $1) order by incident_id desc limit $2", before, recordsPerPage+1)
+		rows, err := tx.Query(r.Context(), read+`where resolved_at is not null and ($1::bigint is null or incident_id < $1)
+			order by incident_id desc limit $2`, before, recordsPerPage+1)
 		if err != nil {
 			return err
 		}
@@ -178,7 +179,8 @@ func (s *Server) changes(w http.ResponseWriter, r *http.Request, p *person) erro
 	data := &changesData{Object: query.Get("object"), ObjectID: query.Get("id")}
 	before := number(query.Get("before"))
 	err := p.tx(r.Context(), func(tx pgx.Tx) error {
-		rows, err := tx.Query(r.Context(), `select at, actor, action, object, object_id, changes, login, change_id from walhook.change_log
+		rows, err := tx.Query(r.Context(), `select at, actor, action, object, object_id, changes, login, change_id
+			from walhook.change_log
 			where ($1::bigint is null or change_id < $1) and ($2 = '' or object = $2) and ($3::bigint is null or object_id = $3)
 			order by change_id desc limit $4`, before, data.Object, number(data.ObjectID), recordsPerPage+1)
 		if err != nil {
@@ -247,10 +249,13 @@ func (s *Server) keys(w http.ResponseWriter, r *http.Request, p *person) error {
 func (s *Server) showKeys(w http.ResponseWriter, r *http.Request, p *person, refused error, data *keysData) error {
 	data.Zone = p.zone.name
 	data.Scopes = []choice{
-		{"webhooks", "webhooks: reads everything, changes webhooks"}, {"read", "read: changes nothing"}, {"admin", "admin: changes webhooks of all organizations, and settings"},
+		{"webhooks", "webhooks: reads everything, changes webhooks"},
+		{"read", "read: changes nothing"},
+		{"admin", "admin: changes webhooks of all organizations, and settings"},
 	}
 	err := p.tx(r.Context(), func(tx pgx.Tx) error {
-		rows, err := tx.Query(r.Context(), `select id, name, prefix, organization_id, scope, created_at, created_by, expires_at, last_used_at, revoked_at
+		rows, err := tx.Query(r.Context(), `select id, name, prefix, organization_id, scope, created_at, created_by,
+				expires_at, last_used_at, revoked_at
 			from walhook.api_key order by revoked_at is not null, id desc limit 500`)
 		if err != nil {
 			return err
@@ -269,14 +274,15 @@ func (s *Server) showKeys(w http.ResponseWriter, r *http.Request, p *person, ref
 
 func (s *Server) createKey(w http.ResponseWriter, r *http.Request, p *person) error {
 	data := &keysData{
-		Name: strings.TrimSpace(r.PostFormValue("name")), Organization: strings.TrimSpace(r.PostFormValue("organization_id")), Scope: r.PostFormValue("scope"),
-		ExpiresAt: strings.TrimSpace(r.PostFormValue("expires_at")),
+		Name:         strings.TrimSpace(r.PostFormValue("name")),
+		Organization: strings.TrimSpace(r.PostFormValue("organization_id")),
+		Scope:        r.PostFormValue("scope"),
+		ExpiresAt:    strings.TrimSpace(r.PostFormValue("expires_at")),
 	}
 	expires, err := p.moment("expires_at", data.ExpiresAt)
 	if err == nil {
-		err = p.tx(r.Context(), func(tx pgx.Tx) error {
-			return tx.QueryRow(r.Context(), "select walhook.create_api_key($1, nullif($2, ''), $3, $4)", data.Name, data.Organization, data.Scope, expires).Scan(&data.Created)
-		})
+		err = p.scan(r.Context(), []any{&data.Created}, "select walhook.create_api_key($1, nullif($2, ''), $3, $4)",
+			data.Name, data.Organization, data.Scope, expires)
 	}
 	if err == nil {
 		data.Name, data.Organization, data.Scope, data.ExpiresAt = "", "", "webhooks", ""
@@ -284,30 +290,23 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request, p *person) er
 	return s.showKeys(w, r, p, err, data)
 }
 
-func (s *Server) askRevoke(w http.ResponseWriter, r *http.Request, p *person) error {
-	id, err := pathID(r, "API key")
-	if err != nil {
-		return err
-	}
+func (s *Server) askRevoke(w http.ResponseWriter, r *http.Request, p *person, id int64) error {
 	var name, prefix string
-	err = p.tx(r.Context(), func(tx pgx.Tx) error {
-		return tx.QueryRow(r.Context(), "select name, prefix from walhook.api_key where id = $1", id).Scan(&name, &prefix)
-	})
+	err := p.scan(r.Context(), []any{&name, &prefix}, "select name, prefix from walhook.api_key where id = $1", id)
 	if err != nil {
 		return err
 	}
 	return s.ask(w, r, p, "Revoke "+name+"?", &question{
-		Sentences: []string{"Requests with the key " + prefix + "… are refused from now on.", "Webhooks that were created with it stay.", "A revoked key cannot be restored."},
-		Button:    "Revoke key", Action: r.URL.Path, Back: "/keys", Danger: true,
+		Sentences: []string{
+			"Requests with the key " + prefix + "… are refused from now on.",
+			"Webhooks that were created with it stay.", "A revoked key cannot be restored.",
+		},
+		Button: "Revoke key", Action: r.URL.Path, Back: "/keys", Danger: true,
 	})
 }
 
-func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request, p *person) error {
-	id, err := pathID(r, "API key")
-	if err != nil {
-		return err
-	}
-	err = p.tx(r.Context(), func(tx pgx.Tx) error {
+func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request, p *person, id int64) error {
+	err := p.tx(r.Context(), func(tx pgx.Tx) error {
 		_, err := tx.Exec(r.Context(), "select walhook.revoke_api_key($1)", id)
 		return err
 	})

@@ -22,19 +22,19 @@ func (s *Server) webhookRoutes() []route {
 		{"GET", "/webhooks", s.webhooks},
 		{"POST", "/webhooks", s.createWebhook},
 		{"GET", "/webhooks/new", s.newWebhook},
-		{"GET", "/webhooks/{id}", s.webhook},
-		{"POST", "/webhooks/{id}", s.saveWebhook},
-		{"POST", "/webhooks/{id}/reveal", s.revealWebhook},
-		{"POST", "/webhooks/{id}/test", s.testWebhook},
+		{"GET", "/webhooks/{id}", withID("webhook", s.webhook)},
+		{"POST", "/webhooks/{id}", withID("webhook", s.saveWebhook)},
+		{"POST", "/webhooks/{id}/reveal", withID("webhook", s.revealWebhook)},
+		{"POST", "/webhooks/{id}/test", withID("webhook", s.testWebhook)},
 		{"GET", "/webhooks/{id}/test/{delivery}/live", s.testLive},
-		{"POST", "/webhooks/{id}/enable", s.enableWebhook},
-		{"GET", "/webhooks/{id}/disable", s.askDisable},
-		{"POST", "/webhooks/{id}/disable", s.disableWebhook},
-		{"GET", "/webhooks/{id}/rotate", s.askRotate},
-		{"POST", "/webhooks/{id}/rotate", s.rotateSecret},
-		{"POST", "/webhooks/{id}/copy", s.copyWebhooks},
-		{"GET", "/webhooks/{id}/delete", s.askDelete},
-		{"POST", "/webhooks/{id}/delete", s.deleteWebhook},
+		{"POST", "/webhooks/{id}/enable", withID("webhook", s.enableWebhook)},
+		{"GET", "/webhooks/{id}/disable", withID("webhook", s.askDisable)},
+		{"POST", "/webhooks/{id}/disable", withID("webhook", s.disableWebhook)},
+		{"GET", "/webhooks/{id}/rotate", withID("webhook", s.askRotate)},
+		{"POST", "/webhooks/{id}/rotate", withID("webhook", s.rotateSecret)},
+		{"POST", "/webhooks/{id}/copy", withID("webhook", s.copyWebhooks)},
+		{"GET", "/webhooks/{id}/delete", withID("webhook", s.askDelete)},
+		{"POST", "/webhooks/{id}/delete", withID("webhook", s.deleteWebhook)},
 	}
 }
 
@@ -97,8 +97,9 @@ func (d *webhooksData) read(ctx context.Context, tx pgx.Tx, trouble, id *int64) 
 	rows, err := tx.Query(ctx, `with found as materialized (
 			select h.id from walhook.webhook_health h
 			where ($3 = '' or h.state = $3)
-			  and ($4 = '' or concat_ws(' ', h.id, h.assessment_id, h.assessment_name, h.event_type, h.organization_id, h.description) ilike $5
-			       or h.host ilike $5) -- which takes longer than all the others
+			  and ($4 = '' or concat_ws(' ', h.id, h.assessment_id, h.assessment_name, h.event_type, h.organization_id,
+			                           h.description) ilike $5
+			       or h.host ilike $5) -- last, because it takes longer than all the others
 			  and `+order+` limit $6)
 		select h.id, h.assessment_id, h.assessment_name, h.host, h.event_type, h.state, h.organization_id, h.description,
 			h.disabled_reason, `+url+`, h.last_error, h.trouble, h.failing_since_tz, h.disabled_at_tz
@@ -109,8 +110,8 @@ func (d *webhooksData) read(ctx context.Context, tx pgx.Tx, trouble, id *int64) 
 	}
 	d.Rows, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (webhookRow, error) {
 		var w webhookRow
-		return w, row.Scan(&w.ID, &w.AssessmentID, &w.AssessmentName, &w.Host, &w.EventType, &w.State, &w.Organization, &w.Description, &w.Reason, &w.URL,
-			&w.LastError, &w.Trouble, &w.FailingSince, &w.DisabledAt)
+		return w, row.Scan(&w.ID, &w.AssessmentID, &w.AssessmentName, &w.Host, &w.EventType, &w.State, &w.Organization,
+			&w.Description, &w.Reason, &w.URL, &w.LastError, &w.Trouble, &w.FailingSince, &w.DisabledAt)
 	})
 	if err != nil {
 		return err
@@ -132,7 +133,7 @@ func (d *webhooksData) read(ctx context.Context, tx pgx.Tx, trouble, id *int64) 
 
 var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
-// addresses cuts the row that is on the next page only, and sets the links.
+// addresses removes the row that only shows that there is a next page, and sets the links.
 func (d *webhooksData) addresses(query url.Values) {
 	with := func(key, value string) string {
 		changed := url.Values{}
@@ -160,7 +161,7 @@ func (d *webhooksData) addresses(query url.Values) {
 	}
 }
 
-// number returns nil for what is no number.
+// number returns nil if the text is not a number.
 func number(text string) *int64 {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {

@@ -34,8 +34,8 @@ type roleError struct {
 }
 
 func (e *roleError) Error() string {
-	return fmt.Sprintf("role %s may not act for the people who sign in, or for API keys: it is not a member of %s; GRANT %s TO %s", e.role,
-		strings.Join(e.missing, " and "), strings.Join(e.missing, ", "), pgx.Identifier{e.role}.Sanitize())
+	return fmt.Sprintf("role %s may not act for the people who sign in, or for API keys: "+
+		"it is not a member of %s; GRANT %s TO %s", e.role, strings.Join(e.missing, " and "), strings.Join(e.missing, ", "), pgx.Identifier{e.role}.Sanitize())
 }
 
 // ready returns a *sql.VersionError, a *roleError, or why the store does not answer.
@@ -50,8 +50,10 @@ func (s *Server) ready(ctx context.Context) error {
 	defer cancel()
 	var version int32
 	found := &roleError{}
-	err := s.pool.QueryRow(ctx, `select current_user::text, `+sql.InstalledVersion+`, array(select g.name from unnest($1::text[]) as g (name)
-		where not coalesce(pg_has_role(to_regrole(g.name), 'member'), false))`, s.neededRoles()).Scan(&found.role, &version, &found.missing)
+	err := s.pool.QueryRow(ctx, `select current_user::text, `+sql.InstalledVersion+`,
+			array(select g.name from unnest($1::text[]) as g (name)
+			      where not coalesce(pg_has_role(to_regrole(g.name), 'member'), false))`, s.neededRoles()).
+		Scan(&found.role, &version, &found.missing)
 	if err == nil {
 		err = sql.CheckInstalled(version)
 	}
@@ -70,8 +72,8 @@ func (s *Server) neededRoles() []string {
 	return []string{roleAdmin, roleViewer}
 }
 
-// checkStore returns an error if people do not sign in with their own roles and the console's role may not act for them. Other problems may
-// end without a restart, so they are only logged, and pages report them.
+// checkStore returns an error if people do not sign in with their own roles and the console's role may not act for them.
+// Other problems may end without a restart, so they are only logged, and pages report them.
 func (s *Server) checkStore(ctx context.Context) error {
 	err := s.ready(ctx)
 	var role *roleError
@@ -130,7 +132,8 @@ func (s *Server) unavailable(ctx context.Context) string {
 	case errors.As(err, &version):
 		return asMessage(version.Error())
 	case errors.As(err, &role):
-		return "The console's role is not a member of walhook_admin, so the API cannot be used. The console's log names the GRANT; tell whoever runs walhook."
+		return "The console's role is not a member of walhook_admin, so the API cannot be used. " +
+			"The console's log names the GRANT; tell whoever runs walhook."
 	}
 	return ""
 }

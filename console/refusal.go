@@ -32,6 +32,18 @@ func notFound(sentence string) error {
 	return &refusal{status: http.StatusNotFound, sentence: sentence}
 }
 
+func forbidden(sentence string) error {
+	return &refusal{status: http.StatusForbidden, sentence: sentence}
+}
+
+// noAnswer returns the refusal of a page while the server that it needs does not answer.
+func noAnswer(server string, err error) error {
+	return &refusal{
+		status: http.StatusServiceUnavailable, err: err,
+		sentence: "The " + server + " does not answer at the moment. Try again soon.",
+	}
+}
+
 // invalid refuses what was typed into the field that is named like the column.
 func invalid(column, sentence string) error {
 	return &refusal{status: http.StatusUnprocessableEntity, sentence: sentence, column: column}
@@ -59,14 +71,12 @@ func asRefusal(err error) error {
 	case errors.As(err, &refused):
 		if status := statusOf(refused.Code); status != 0 {
 			return &refusal{
-				status: status, sentence: asSentence(status, refused.Message), hint: refused.Hint, column: refused.ColumnName,
-				constraint: refused.ConstraintName, err: err,
+				status: status, sentence: asSentence(status, refused.Message), hint: refused.Hint,
+				column: refused.ColumnName, constraint: refused.ConstraintName, err: err,
 			}
 		}
 	case errors.As(err, &connect), errors.Is(err, context.DeadlineExceeded):
-		return &refusal{
-			status: http.StatusServiceUnavailable, sentence: "The store does not answer at the moment. Try again soon.", err: err,
-		}
+		return noAnswer("store", err)
 	}
 	return err
 }
@@ -78,7 +88,8 @@ func statusOf(code string) int {
 		return http.StatusForbidden
 	case code == pgerrcode.NoDataFound:
 		return http.StatusNotFound
-	case code == pgerrcode.UniqueViolation, code == pgerrcode.SerializationFailure, code == pgerrcode.DeadlockDetected, code == pgerrcode.LockNotAvailable:
+	case code == pgerrcode.UniqueViolation, code == pgerrcode.SerializationFailure,
+		code == pgerrcode.DeadlockDetected, code == pgerrcode.LockNotAvailable:
 		return http.StatusConflict
 	case code == pgerrcode.QueryCanceled, code == pgerrcode.ReadOnlySQLTransaction, pgerrcode.IsConnectionException(code),
 		pgerrcode.IsOperatorIntervention(code), pgerrcode.IsInsufficientResources(code):

@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -30,8 +31,8 @@ type asset struct {
 	tag     string // of its content, in its address: a browser keeps it for ever
 }
 
-// readPages parses every template. templates/layout.html has the frame and the blocks that pages share; every other file defines the blocks
-// title (optional) and main.
+// readPages parses every template. templates/layout.html has the frame and the blocks that pages share; every other file
+// defines the block main.
 func readPages() (*pages, error) {
 	p := &pages{templates: map[string]*template.Template{}, assets: map[string]asset{}}
 	static, err := fs.Glob(files, "static/*")
@@ -99,7 +100,6 @@ func (p *pages) static(w http.ResponseWriter, r *http.Request) {
 type view struct {
 	Title   string
 	Path    string // of the request
-	Query   string
 	Person  *person // nil: nobody is signed in
 	Flash   string  // what the request before did
 	Refused *refusal
@@ -157,41 +157,62 @@ func (s *Server) render(w http.ResponseWriter, r *http.Request, p *person, statu
 	return s.renderView(w, r, status, name, &view{Title: title, Person: p, Data: data})
 }
 
-// renderRefused is render for a form that was refused: it shows the sentence, beside the field if the refusal names one. The template
-// finds it as $.Refused, and for a field as {{template "refusal" ($.For "url")}}.
+// renderRefused is render for a form that was refused: it shows the sentence, beside the field if the refusal names one.
+// The template has it as $.Refused, and for a field as {{template "refusal" ($.Field "url")}}.
 func (s *Server) renderRefused(
 	w http.ResponseWriter, r *http.Request, p *person, err error, name, title string, data any,
 ) error {
 	var refused *refusal
-	if !errors.As(asRefusal(err), &refused) || refused.status != http.StatusUnprocessableEntity && refused.status != http.StatusConflict {
+	if !errors.As(asRefusal(err), &refused) ||
+		refused.status != http.StatusUnprocessableEntity && refused.status != http.StatusConflict {
 		return err
 	}
 	return s.renderView(w, r, refused.status, name, &view{Title: title, Person: p, Data: data, Refused: refused})
 }
 
-// For returns the sentence for the field that is named like the column; "" if it was not refused.
-func (v *view) For(column string) string {
+// field is an input of a form, which is named like a column.
+type field struct {
+	ID      string
+	Refused string // why its value was refused; "": it was not
+}
+
+// Field returns the input that is named like the column.
+func (v *view) Field(column string) field {
+	f := field{ID: column}
 	if v.Refused != nil && v.Refused.column == column {
-		return v.Refused.sentence
+		f.Refused = v.Refused.sentence
 	}
-	return ""
+	return f
+}
+
+// Aria returns the attributes that connect the input with its refusal, and with the hint below it if it has one.
+func (v *view) Aria(column string, hint bool) template.HTMLAttr {
+	refused := v.Field(column).Refused != ""
+	var ids []string
+	if hint {
+		ids = append(ids, column+"-hint")
+	}
+	attributes := ""
+	if refused {
+		ids = append(ids, column+"-refusal")
+		attributes = `aria-invalid="true" `
+	}
+	if len(ids) == 0 {
+		return ""
+	}
+	return template.HTMLAttr(attributes + `aria-describedby="` + strings.Join(ids, " ") + `"`)
 }
 
 // Elsewhere returns the sentence of a refusal that belongs to none of the fields.
 func (v *view) Elsewhere(columns ...string) string {
-	if v.Refused == nil {
+	if v.Refused == nil || slices.Contains(columns, v.Refused.column) {
 		return ""
-	}
-	for _, column := range columns {
-		if v.Refused.column == column {
-			return ""
-		}
 	}
 	return v.Refused.sentence
 }
 
 func (s *Server) renderView(w http.ResponseWriter, r *http.Request, status int, name string, v *view) error {
-	v.Path, v.Query, v.Version, v.Login = r.URL.Path, r.URL.RawQuery, s.cfg.Version, s.cfg.Login
+	v.Path, v.Version, v.Login = r.URL.Path, s.cfg.Version, s.cfg.Login
 	if v.Person != nil {
 		v.Flash = s.said(w, r)
 	}
@@ -217,7 +238,7 @@ func (s *Server) fragment(r *http.Request, p *person, name, block string, data a
 	return out.String(), err
 }
 
-// redirect sends the browser to a path of the console, whose page shows the flash. What PostgreSQL had to say about the change follows it.
+// redirect sends the browser to a path of the console, whose page shows the flash.
 func (s *Server) redirect(w http.ResponseWriter, r *http.Request, to, flash string) error {
 	if flash != "" {
 		s.say(w, flash)
@@ -226,8 +247,8 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request, to, flash stri
 	return nil
 }
 
-// localPath returns the address if it is one of the console itself, and otherwise that of the overview: a link to the console never leads
-// to another site.
+// localPath returns the address if it is one of the console itself, and otherwise that of the overview, so that a link to
+// the console never leads to another site.
 func localPath(to string) string {
 	if !strings.HasPrefix(to, "/") || strings.HasPrefix(to, "//") || strings.ContainsAny(to, "\\\r\n\t") {
 		return "/"
@@ -237,7 +258,9 @@ func localPath(to string) string {
 
 // fail answers with an error as a page.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, p *person, err error) {
-	refused := &refusal{status: http.StatusInternalServerError, sentence: "Something went wrong. The console's log has the reason.", err: err}
+	refused := &refusal{
+		status: http.StatusInternalServerError, sentence: "Something went wrong. The console's log has the reason.", err: err,
+	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
 		refused = &refusal{status: http.StatusRequestEntityTooLarge, sentence: "The form is too large."}
@@ -246,7 +269,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, p *person, err err
 			s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		}
 	}
-	if err := s.renderView(w, r, refused.status, "error.html", &view{Title: http.StatusText(refused.status), Person: p, Data: refused.sentence}); err != nil {
+	v := &view{Title: http.StatusText(refused.status), Person: p, Data: refused.sentence}
+	if err := s.renderView(w, r, refused.status, "error.html", v); err != nil {
 		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		http.Error(w, refused.sentence, refused.status)
 	}

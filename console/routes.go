@@ -12,6 +12,19 @@ import (
 // and sentence, anything else with status 500.
 type page func(w http.ResponseWriter, r *http.Request, p *person) error
 
+// withID returns the page about the entry whose id is in the path. what names the kind of entry.
+func withID(
+	what string, about func(w http.ResponseWriter, r *http.Request, p *person, id int64) error,
+) page {
+	return func(w http.ResponseWriter, r *http.Request, p *person) error {
+		id := number(r.PathValue("id"))
+		if id == nil {
+			return notFound("There is no such " + what + ".")
+		}
+		return about(w, r, p, *id)
+	}
+}
+
 // route is one line of the table of routes.
 type route struct {
 	method, pattern string
@@ -35,8 +48,8 @@ func (s *Server) routes() []route {
 // maxForm bounds the size of a form, in bytes.
 const maxForm = 1 << 20
 
-// routesHandler returns everything that the console serves. The API has keys instead of sessions, and its clients are no browsers: it is
-// beside the pages and not behind their middleware.
+// routesHandler returns everything that the console serves. The API has keys instead of sessions, and its clients are
+// not browsers, so it is beside the pages and not behind their middleware.
 func (s *Server) routesHandler(apiHandler http.Handler) http.Handler {
 	pages := http.NewServeMux()
 	for _, route := range s.routes() {
@@ -48,7 +61,9 @@ func (s *Server) routesHandler(apiHandler http.Handler) http.Handler {
 		pages.HandleFunc("GET /login/start", s.oidcStart)
 		pages.HandleFunc("GET /login/callback", s.oidcCallback)
 	}
-	pages.Handle("/", s.signedIn(func(http.ResponseWriter, *http.Request, *person) error { return notFound("There is no such page.") }))
+	pages.Handle("/", s.signedIn(func(http.ResponseWriter, *http.Request, *person) error {
+		return notFound("There is no such page.")
+	}))
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -76,16 +91,21 @@ func (s *Server) signedIn(page page) http.Handler {
 	})
 }
 
-// parseForm reads the form of a POST. What cannot be read completely is refused: a field that is left out means something.
+// parseForm reads the form of a POST. A form that cannot be read completely is refused, because a missing field means
+// something: a checkbox that is not checked, for example.
 func parseForm(w http.ResponseWriter, r *http.Request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if r.Method != http.MethodPost || r.ContentLength == 0 {
 		return nil
 	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
-		return &refusal{status: http.StatusUnsupportedMediaType, sentence: "The request is no form of this console (application/x-www-form-urlencoded).", err: err}
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "application/x-www-form-urlencoded" {
+		return &refusal{
+			status: http.StatusUnsupportedMediaType, err: err,
+			sentence: "The request is not a form of this console (application/x-www-form-urlencoded).",
+		}
 	}
-	err := r.ParseForm()
+	err = r.ParseForm()
 	var tooLarge *http.MaxBytesError
 	if err != nil && !errors.As(err, &tooLarge) {
 		return &refusal{status: http.StatusBadRequest, sentence: "The form cannot be read.", err: err}

@@ -33,17 +33,17 @@ type Server struct {
 	stored    storedSessions
 	readiness readiness
 	throttle  *throttle
-	// Both bound what all sessions take together.
+	// These two bound what all sessions use together.
 	connections *connections
 	liveParts   chan struct{}            // one for each live part that is open
 	pool        *pgxpool.Pool            // of the console's own role
 	oidc        *oidcLogin               // nil without LoginOIDC
 	keyUsed     atomic.Bool              // of Config.OneTimeKey
 	zones       atomic.Pointer[[]string] // that the store's server knows: it reads a file for each
-	stopping    chan struct{}            // closed when the server begins to stop: live pages end
+	stopping    chan struct{}            // closed when the server begins to stop, so that live pages end
 }
 
-// New listens at once, so that an address that is in use is found out before anything else begins.
+// New listens immediately, so that an address that is in use is reported before anything else begins.
 func New(ctx context.Context, cfg Config) (*Server, error) {
 	pages, err := readPages()
 	if err != nil {
@@ -67,20 +67,29 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 			return nil, err
 		}
 	}
-	if s.pool, err = newPool(ctx, cfg.StoreURL, poolConns, func(pool *pgxpool.Config) { pool.ConnConfig.Tracer = cfg.tracer }); err == nil {
-		s.stored = storedSessions{s.pool}
-		var apiHandler http.Handler
-		if apiHandler, err = api.New(api.Config{Pool: s.pool, URL: cfg.URL.String(), Log: cfg.Log, Client: s.clientNetwork, Unavailable: s.unavailable}); err == nil {
-			s.handler = s.routesHandler(apiHandler)
-			err = s.checkStore(ctx)
-		}
-		if err == nil {
-			return s, nil
-		}
+	if err := s.connect(ctx); err != nil {
+		_ = listener.Close()
+		s.close()
+		return nil, err
 	}
-	_ = listener.Close()
-	s.close()
-	return nil, err
+	return s, nil
+}
+
+// connect creates the pool of the console's own role, and everything that works with it.
+func (s *Server) connect(ctx context.Context) (err error) {
+	trace := func(pool *pgxpool.Config) { pool.ConnConfig.Tracer = s.cfg.tracer }
+	if s.pool, err = newPool(ctx, s.cfg.StoreURL, poolConns, trace); err != nil {
+		return err
+	}
+	s.stored = storedSessions{s.pool}
+	apiHandler, err := api.New(api.Config{
+		Pool: s.pool, URL: s.cfg.URL.String(), Log: s.log, Client: s.clientNetwork, Unavailable: s.unavailable,
+	})
+	if err != nil {
+		return err
+	}
+	s.handler = s.routesHandler(apiHandler)
+	return s.checkStore(ctx)
 }
 
 // localURL is the address of a server on this machine.
@@ -122,7 +131,8 @@ func (s *Server) Run(ctx context.Context) error {
 	go s.watchStore(reaping)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(s.listener) }()
-	s.log.Info("serving the console", "address", s.listener.Addr().String(), "url", s.cfg.URL.String(), "login", s.cfg.Login)
+	s.log.Info("serving the console",
+		"address", s.listener.Addr().String(), "url", s.cfg.URL.String(), "login", s.cfg.Login)
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve the console: %w", err)

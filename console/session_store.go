@@ -11,15 +11,15 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// storedSessions are the sessions in the store. They outlive a console, and all consoles share them. The provider's tokens are encrypted with
-// a key derived from the token in the browser's cookie.
+// storedSessions are the sessions in the store. They outlive a console, and all consoles share them. The provider's tokens
+// are encrypted with a key derived from the token in the browser's cookie.
 type storedSessions struct{ pool *pgxpool.Pool }
 
 type storedSession struct {
 	name    string
 	session *oidcSession
 	namedAt time.Time // when the provider last named the groups
-	ask     bool      // this request, and no other, is to ask the provider for the groups again
+	ask     bool      // this request, and no other, must ask the provider for the groups
 }
 
 func sealerOf(token string) (sealer, error) { return newSealer(token, "session") }
@@ -55,7 +55,8 @@ func (s storedSessions) begin(ctx context.Context, token, name string, session *
 		return fmt.Errorf("seal the session: %w", err)
 	}
 	id := idOf(token)
-	return s.exec(ctx, "begin the session", "select walhook.begin_session($1, $2, $3, $4, $5)", id[:], name, notNil(session.groups), sealed, sessionLife)
+	return s.exec(ctx, "begin the session", "select walhook.begin_session($1, $2, $3, $4, $5)",
+		id[:], name, notNil(session.groups), sealed, sessionLife)
 }
 
 // use returns errSignedOut for a session that has ended.
@@ -65,7 +66,8 @@ func (s storedSessions) use(ctx context.Context, token string, live bool, rechec
 	var groups []string
 	var sealed []byte
 	err := withConnection(ctx, s.pool, func(conn *pgxpool.Conn) error {
-		return conn.QueryRow(ctx, "select person, groups, sealed, named_at, ask from walhook.use_session($1, $2, $3, $4)", id[:], live, sessionIdle, recheck).
+		return conn.QueryRow(ctx, `select person, groups, sealed, named_at, ask
+				from walhook.use_session($1, $2, $3, $4)`, id[:], live, sessionIdle, recheck).
 			Scan(&found.name, &groups, &sealed, &found.namedAt, &found.ask)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -88,7 +90,8 @@ func (s storedSessions) renew(ctx context.Context, token string, session *oidcSe
 		return fmt.Errorf("seal the session: %w", err)
 	}
 	id := idOf(token)
-	return s.exec(ctx, "renew the session", "select walhook.renew_session($1, $2, $3, $4)", id[:], notNil(session.groups), sealed, named)
+	return s.exec(ctx, "renew the session", "select walhook.renew_session($1, $2, $3, $4)",
+		id[:], notNil(session.groups), sealed, named)
 }
 
 func (s storedSessions) end(ctx context.Context, id sessionID) error {
