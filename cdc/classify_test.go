@@ -494,7 +494,8 @@ func TestClassifyAgreesWithTheWholeHistory(t *testing.T) {
 	})
 }
 
-func drawState(t *rapid.T) State {
+// anyState draws a state with random flags and ids, including combinations that Classify never returns.
+func anyState(t *rapid.T) State {
 	s := State{
 		Started: rapid.Bool().Draw(t, "started"), Completed: rapid.Bool().Draw(t, "completed"),
 		StartedNow: rapid.Bool().Draw(t, "started now"), FinishedNow: rapid.Bool().Draw(t, "finished now"),
@@ -515,7 +516,7 @@ func TestClassifyTakesAnyState(t *testing.T) {
 	t.Parallel()
 	texts := rapid.SampledFrom([]Text{unchanged, null, text(""), text("x"), text("y")})
 	rapid.Check(t, func(t *rapid.T) {
-		before := drawState(t)
+		before := anyState(t)
 		kept := before
 		c := Change{
 			Kind: Kind(rapid.IntRange(0, 5).Draw(t, "kind")),

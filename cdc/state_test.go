@@ -72,7 +72,7 @@ func TestReplayFromAStoredStateFiresTheSame(t *testing.T) {
 	marks := rapid.SampledFrom([]string{"s", "-", "?"})
 	stamps := rapid.SampledFrom([]Text{unchanged, null, text("x"), text("y")})
 	rapid.Check(t, func(t *rapid.T) {
-		before := drawState(t)
+		before := anyState(t)
 		var changes []Change
 		for range rapid.IntRange(1, 12).Draw(t, "changes") {
 			c := updated(marks.Draw(t, "started"), marks.Draw(t, "finished"), stamps.Draw(t, "stamp"))

@@ -99,7 +99,7 @@ func (p *pages) static(w http.ResponseWriter, r *http.Request) {
 // view is what a template gets as its dot. The page's own data is in Data.
 type view struct {
 	Title   string
-	Path    string // of the request
+	Path    string  // of the request
 	Person  *person // nil: nobody is signed in
 	Flash   string  // what the request before did
 	Refused *refusal

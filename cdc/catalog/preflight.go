@@ -96,7 +96,8 @@ func InspectSource(ctx context.Context, source *pgx.Conn, target Target, open ..
 	if p.Respondent == nil || target.Mapping.HasAssessmentTable() && p.Assessment == nil {
 		return p, nil
 	}
-	p.PublicationSpec = NewPublicationSpec(target.Publication, target.Slot, target.Publish, target.Mapping, p.Respondent, p.Assessment)
+	p.PublicationSpec = NewPublicationSpec(
+		target.Publication, target.Slot, target.Publish, target.Mapping, p.Respondent, p.Assessment)
 	return p, p.checkPublication(ctx, source)
 }
 
@@ -150,12 +151,14 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 		slots, maxSlots, senders, maxSenders int
 	)
 	err := source.QueryRow(ctx, `
-		select current_setting('server_version_num')::int, pg_is_in_recovery(), current_setting('wal_level'), current_user::text,
+		select current_setting('server_version_num')::int, pg_is_in_recovery(), current_setting('wal_level'),
+		       current_user::text,
 		       r.rolsuper, r.rolreplication or exists (
 		         select from pg_catalog.pg_roles m where m.rolname = any($1)
 		            and pg_catalog.pg_has_role(current_user, m.oid, 'member')),
 		       (select count(*) from pg_catalog.pg_replication_slots), current_setting('max_replication_slots')::int,
-		       (select count(*) from pg_catalog.pg_stat_replication where pid <> all($2::int[])), current_setting('max_wal_senders')::int
+		       (select count(*) from pg_catalog.pg_stat_replication where pid <> all($2::int[])),
+		       current_setting('max_wal_senders')::int
 		  from pg_catalog.pg_roles r where r.rolname = current_user`, sql.CloudReplicators, own).
 		Scan(&p.Version, &recovery, &walLevel, &p.User, &p.Superuser, &replication, &slots, &maxSlots, &senders, &maxSenders)
 	if err != nil {
@@ -177,7 +180,8 @@ func (p *Preflight) checkServer(ctx context.Context, source *pgx.Conn, target Ta
 		map[bool]string{false: "the source is a primary", true: "the source is a standby"}[recovery],
 		"let WALHOOK_DATABASE_URL name the primary: publications can only be created there")
 	grade(walLevel == "logical", "wal_level", "wal_level is "+walLevel,
-		"ALTER SYSTEM SET wal_level = 'logical'; then restart the server (on managed services: the parameter for logical replication)")
+		"ALTER SYSTEM SET wal_level = 'logical'; then restart the server "+
+			"(on managed services: the parameter for logical replication)")
 	if p.Superuser || replication {
 		p.note(OK, "replication_right", fmt.Sprintf("role %s may replicate", p.User), "")
 	} else {
@@ -256,10 +260,9 @@ func (p *Preflight) checkTable(
 	}
 	shown := name.Display()
 	if t == nil {
-		p.noteAbsent("table", fmt.Sprintf("table %s does not exist", shown), fmt.Sprintf(
-			"set %s to schema.table exactly as the catalog spells it, with double quotes around a name that holds a dot",
-			variableName,
-		))
+		p.noteAbsent("table", fmt.Sprintf("table %s does not exist", shown),
+			fmt.Sprintf("set %s to schema.table exactly as the catalog spells it, with double quotes around a name that "+
+				"contains a dot", variableName))
 		return nil, nil
 	}
 	switch {
@@ -274,10 +277,9 @@ func (p *Preflight) checkTable(
 			fmt.Sprintf("ALTER TABLE %s SET LOGGED;", name.String()))
 		return nil, nil
 	case t.Inherited:
-		p.note(Fail, "table", fmt.Sprintf(
-			"other tables inherit from %s: their rows are seen in it, but each is published as a table of its own",
-			shown,
-		),
+		p.note(Fail, "table",
+			fmt.Sprintf("other tables inherit from %s: their rows are seen in it, but each is published as a table of its own",
+				shown),
 			"ALTER TABLE ... NO INHERIT for each of them, or make it a partitioned table")
 		return nil, nil
 	case name.Schema == "walhook" || name.Schema == "information_schema" || strings.HasPrefix(name.Schema, "pg_"):
@@ -290,14 +292,33 @@ func (p *Preflight) checkTable(
 	}
 	p.note(OK, "table", fmt.Sprintf("table %s, %s, %s", shown, FormatRows(t.Rows), t.Size()), "")
 
-	complete := true
+	if !p.checkColumns(t, columns) {
+		return nil, nil
+	}
+	if err := p.checkSelect(ctx, source, t, columns); err != nil {
+		return nil, err
+	}
+	p.checkIdentity(t, columns[0], publish)
+	if t.RowSecurity {
+		p.noteRight("row_security",
+			fmt.Sprintf("row-level security hides rows of %s from this role, so its snapshot would be incomplete", shown),
+			rowSecurityRemedy(p.User))
+	}
+	return t, nil
+}
+
+// checkColumns reports whether the table has all mapped columns, and none of them is generated.
+func (p *Preflight) checkColumns(t *Table, columns []Variable) (complete bool) {
+	shown := t.Name.Display()
+	complete = true
 	for _, v := range columns {
 		if v.Column == "" {
 			continue
 		}
 		if _, exists := t.Columns[v.Column]; !exists {
 			complete = false
-			found, remedy := fmt.Sprintf("table %s has no column %q", shown, v.Column), fmt.Sprintf("set %s to one of its columns", v.Name)
+			found := fmt.Sprintf("table %s has no column %q", shown, v.Column)
+			remedy := fmt.Sprintf("set %s to one of its columns", v.Name)
 			if v.expression {
 				found, remedy = fmt.Sprintf("%s, at %s", found, v.absence.Near()), "correct "+v.Name
 			}
@@ -318,25 +339,11 @@ func (p *Preflight) checkTable(
 			complete = false
 			p.note(Fail, "columns",
 				fmt.Sprintf("column %q of %s is generated, and generated columns are not in the stream", v.Column, shown),
-				fmt.Sprintf(
-					"set %s to a column that it is generated from, or to a plain one that a trigger of the application fills",
-					v.Name,
-				))
+				fmt.Sprintf("set %s to a column that it is generated from, or to a plain one that a trigger of the "+
+					"application fills", v.Name))
 		}
 	}
-	if !complete {
-		return nil, nil
-	}
-	if err := p.checkSelect(ctx, source, t, columns); err != nil {
-		return nil, err
-	}
-	p.checkIdentity(t, columns[0], publish)
-	if t.RowSecurity {
-		p.noteRight("row_security",
-			fmt.Sprintf("row-level security hides rows of %s from this role, so its snapshot would be incomplete", shown),
-			rowSecurityRemedy(p.User))
-	}
-	return t, nil
+	return complete
 }
 
 // checkSelect checks that the role may read the mapped columns, which the snapshot needs.
@@ -348,8 +355,8 @@ func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *Table,
 		}
 		var may bool
 		err := source.QueryRow(ctx, `select has_schema_privilege(n.oid, 'usage') and has_column_privilege(c.oid, $2, 'select')
-			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1`, t.OID, v.Column).
-			Scan(&may)
+			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1`,
+			t.OID, v.Column).Scan(&may)
 		if err != nil {
 			return fmt.Errorf("look up the rights on %s: %w", t.Name.Display(), err)
 		}
@@ -362,13 +369,9 @@ func (p *Preflight) checkSelect(ctx context.Context, source *pgx.Conn, t *Table,
 		p.noteRight(
 			"select_right",
 			fmt.Sprintf("this role may not read %s of %s", strings.Join(lacking, ", "), t.Name.Display()),
-			fmt.Sprintf(
-				"GRANT USAGE ON SCHEMA %[1]s TO %[4]s; GRANT SELECT (%[2]s) ON %[3]s TO %[4]s;",
-				pgx.Identifier{
-					t.Name.Schema,
-				}.Sanitize(),
-				strings.Join(quoted, ", "), t.Name.String(), pgx.Identifier{p.User}.Sanitize(),
-			),
+			fmt.Sprintf("GRANT USAGE ON SCHEMA %[1]s TO %[4]s; GRANT SELECT (%[2]s) ON %[3]s TO %[4]s;",
+				pgx.Identifier{t.Name.Schema}.Sanitize(), strings.Join(quoted, ", "), t.Name.String(),
+				pgx.Identifier{p.User}.Sanitize()),
 		)
 		return nil
 	}
@@ -404,7 +407,8 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 		switch {
 		case identity.Setting == "n":
 			refuse(
-				"has REPLICA IDENTITY NOTHING: PostgreSQL would refuse the application's updates and deletes once it is published",
+				"has REPLICA IDENTITY NOTHING: "+
+					"PostgreSQL would refuse the application's updates and deletes once it is published",
 				identityAdvice(&identity, i, id),
 			)
 		case len(identity.Columns) == 0 && deferrable:
@@ -425,7 +429,8 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 				identityAdvice(&identity, i, id))
 		case identity.Setting == "f" && publish == PublishMapped:
 			refuse(
-				"has REPLICA IDENTITY FULL: PostgreSQL would refuse the application's updates when only some columns are published",
+				"has REPLICA IDENTITY FULL: "+
+					"PostgreSQL would refuse the application's updates when only some columns are published",
 				identityAdvice(&identity, i, id)+" or use WALHOOK_PUBLISH=all",
 			)
 		}
@@ -435,8 +440,7 @@ func (p *Preflight) checkIdentity(t *Table, key Variable, publish string) {
 	}
 }
 
-// checkMarkers refuses comparisons that the columns' types do not allow, and warns of values that the column's type does
-// not have, which is mostly a typo.
+// checkMarkers refuses comparisons that the columns' types do not allow, and warns of values that no row can have.
 func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Mapping, publish string) error {
 	shown := p.Respondent.Name.Display()
 	defaults, err := readDefaults(ctx, source, p.Respondent)
@@ -452,7 +456,8 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 		if errors.As(err, &mistake) {
 			p.noteMisfit(marker.Variable, mistake)
 			p.note(Fail, "condition",
-				fmt.Sprintf("%s cannot be evaluated on %s, at %s: %s", marker.Variable, shown, mistake.Near(), mistake.Reason),
+				fmt.Sprintf("%s cannot be evaluated on %s, at %s: %s",
+					marker.Variable, shown, mistake.Near(), mistake.Reason),
 				fmt.Sprintf("correct %s", marker.Variable))
 			continue
 		}
@@ -461,8 +466,9 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 		}
 		if long := bound.Omittable(); len(long) > 0 {
 			p.note(Warn, "condition_values", fmt.Sprintf(
-				"%s compares several columns, and PostgreSQL omits a long value of %s from the WAL of an update that does not change it: "+
-					"where the outcome depends on such a value, it stays as it was", marker.Variable, strings.Join(long, ", ")),
+				"%s compares several columns, and PostgreSQL omits a long value of %s from the WAL of an update that does not "+
+					"change it: if the outcome depends on such a value, it stays as it was",
+				marker.Variable, strings.Join(long, ", ")),
 				fullIdentityAdvice(p.Respondent, publish))
 		}
 		if err := p.checkDefault(marker, bound, defaults); err != nil {
@@ -472,27 +478,36 @@ func (p *Preflight) checkMarkers(ctx context.Context, source *pgx.Conn, m cdc.Ma
 			continue
 		}
 		p.checkLists(marker)
-		checks, err := readValueChecks(ctx, source, p.Respondent, marker.Column)
-		if err != nil {
+		if err := p.checkValues(ctx, source, marker); err != nil {
 			return err
 		}
-		for _, v := range marker.Values {
-			if forbids := checks.forbidding(v); forbids != "" {
-				p.note(Warn, "marker_values",
-					fmt.Sprintf("%s names %q, which %s of column %q of %s forbids", marker.Variable, v, forbids, marker.Column, shown),
-					"name a value that it allows")
-			}
+	}
+	return nil
+}
+
+// checkValues warns of values that the column's type or a CHECK constraint does not allow. Most are typos.
+func (p *Preflight) checkValues(ctx context.Context, source *pgx.Conn, marker cdc.MappedMarker) error {
+	shown := p.Respondent.Name.Display()
+	checks, err := readValueChecks(ctx, source, p.Respondent, marker.Column)
+	if err != nil {
+		return err
+	}
+	for _, v := range marker.Values {
+		if forbids := checks.forbidding(v); forbids != "" {
+			p.note(Warn, "marker_values",
+				fmt.Sprintf("%s names %q, which %s of column %q of %s forbids", marker.Variable, v, forbids, marker.Column, shown),
+				"name a value that it allows")
 		}
-		values, err := possibleValues(ctx, source, p.Respondent.Columns[marker.Column])
-		if err != nil {
-			return fmt.Errorf("look up the values of column %q: %w", marker.Column, err)
-		}
-		for _, v := range marker.Values {
-			if len(values) > 0 && !slices.Contains(values, v) {
-				p.note(Warn, "marker_values",
-					fmt.Sprintf("%s names %q, which column %q of %s cannot hold", marker.Variable, v, marker.Column, shown),
-					fmt.Sprintf("name values of it: %s", strings.Join(values, ", ")))
-			}
+	}
+	values, err := possibleValues(ctx, source, p.Respondent.Columns[marker.Column])
+	if err != nil {
+		return fmt.Errorf("look up the values of column %q: %w", marker.Column, err)
+	}
+	for _, v := range marker.Values {
+		if len(values) > 0 && !slices.Contains(values, v) {
+			p.note(Warn, "marker_values",
+				fmt.Sprintf("%s names %q, which column %q of %s cannot hold", marker.Variable, v, marker.Column, shown),
+				fmt.Sprintf("name values of it: %s", strings.Join(values, ", ")))
 		}
 	}
 	return nil
@@ -503,7 +518,8 @@ func possibleValues(ctx context.Context, source *pgx.Conn, typeOID uint32) ([]st
 	if typeOID == pgtype.BoolOID {
 		return []string{"true", "false", "t", "f"}, nil
 	}
-	rows, err := source.Query(ctx, "select enumlabel::text from pg_catalog.pg_enum where enumtypid = $1 order by enumsortorder", typeOID)
+	rows, err := source.Query(ctx,
+		"select enumlabel::text from pg_catalog.pg_enum where enumtypid = $1 order by enumsortorder", typeOID)
 	return CollectStrings(rows, err)
 }
 
@@ -533,7 +549,7 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 	byHand := "let the owner run: " + strings.Join(p.PublicationSpec.RepairSQL(p.Publication), "; ") + ";"
 	if p.Publication == nil {
 		byHand += fmt.Sprintf(
-			" (walhook plan --role %s prints this and all else that the role lacks: docs/how-to/roles.md)",
+			" (walhook plan --role %s prints this and everything else that the role lacks: docs/how-to/roles.md)",
 			shellWord(p.User),
 		)
 	}
@@ -542,13 +558,15 @@ func (p *Preflight) checkPublication(ctx context.Context, source *pgx.Conn) erro
 		p.note(Warn, "publication", strings.Join(drift, "; "),
 			"walhook attach repairs it, as its owner, if walhook created it")
 	} else if mayCreate {
-		p.note(OK, "publication", fmt.Sprintf("publication %q does not exist, and can be created", p.PublicationSpec.Name), "")
+		p.note(OK, "publication",
+			fmt.Sprintf("publication %q does not exist, and can be created", p.PublicationSpec.Name), "")
 	} else {
 		refusals = append(refusals, "the publication does not exist, and this role may not create one in this database")
 	}
 	for _, table := range p.PublicationSpec.tables {
 		if !table.info.IsOwner {
-			refusals = append(refusals, fmt.Sprintf("this role does not own %s, so it cannot publish it", table.info.Name.Display()))
+			refusals = append(refusals,
+				fmt.Sprintf("this role does not own %s, so it cannot publish it", table.info.Name.Display()))
 		}
 	}
 	if len(refusals) > 0 {

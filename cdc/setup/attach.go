@@ -121,37 +121,11 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 	if err := reportMissingGroups(ctx, cfg, store, view); err != nil {
 		return false, err
 	}
-	if before.Complete() && !copied {
-		if err := catalog.RecordPlaces(ctx, store, view.Source, view.Store); err != nil {
-			return false, err
-		}
-		if err := markPublication(ctx, source, preflight, before); err != nil {
-			return false, err
-		}
-		lost := checkAttached(cfg, preflight)
-		if lost == nil || cfg.CopyMode != CopyAdopt {
-			return false, lost
-		}
-		if err := requireNoDaemon(ctx, store); err != nil {
-			return false, err
-		}
-		return true, adopt(ctx, cfg, store, view.Provenance, &cdc.GapError{Kind: cdc.SlotLost, Detail: lost.Error()})
-	}
-	if before.Complete() && cfg.CopyMode == CopyAdopt {
-		gap := &cdc.GapError{
-			Kind:   cdc.ServerRestored,
-			Detail: fmt.Sprintf("%s was adopted as the original; walhook was attached to %s", view.Source, view.AttachedTo),
-		}
-		if err := adopt(ctx, cfg, store, view.Provenance, gap); err != nil {
-			return false, err
-		}
-		if view.SourceCopied {
-			cfg.Note(
-				fmt.Sprintf("if %s still exists, its slot %q keeps WAL there until it is dropped there", view.AttachedTo,
-					before.Slot),
-			)
-		}
-		return true, nil
+	switch {
+	case before.Complete() && !copied:
+		return attachAgain(ctx, cfg, source, store, preflight, view)
+	case before.Complete() && cfg.CopyMode == CopyAdopt:
+		return true, adoptCopy(ctx, cfg, store, view)
 	}
 	a := &attacher{
 		cfg: cfg, source: source, store: store, replication: replication, preflight: preflight, provenance: view.Provenance,
@@ -164,6 +138,42 @@ func Attach(ctx context.Context, cfg AttachConfig) (attached bool, err error) {
 		before = nil // its slot is the original's
 	}
 	return true, a.run(ctx, before)
+}
+
+// attachAgain checks an existing attachment. With CopyAdopt it replaces a lost slot.
+func attachAgain(
+	ctx context.Context, cfg AttachConfig, source, store *pgx.Conn, preflight *catalog.Preflight, view *storeView,
+) (attached bool, err error) {
+	if err := catalog.RecordPlaces(ctx, store, view.Source, view.Store); err != nil {
+		return false, err
+	}
+	if err := markPublication(ctx, source, preflight, view.attachment); err != nil {
+		return false, err
+	}
+	lost := checkAttached(cfg, preflight)
+	if lost == nil || cfg.CopyMode != CopyAdopt {
+		return false, lost
+	}
+	if err := requireNoDaemon(ctx, store); err != nil {
+		return false, err
+	}
+	return true, adopt(ctx, cfg, store, view.Provenance, &cdc.GapError{Kind: cdc.SlotLost, Detail: lost.Error()})
+}
+
+// adoptCopy makes a copy the original.
+func adoptCopy(ctx context.Context, cfg AttachConfig, store *pgx.Conn, view *storeView) error {
+	gap := &cdc.GapError{
+		Kind:   cdc.ServerRestored,
+		Detail: fmt.Sprintf("%s was adopted as the original; walhook was attached to %s", view.Source, view.AttachedTo),
+	}
+	if err := adopt(ctx, cfg, store, view.Provenance, gap); err != nil {
+		return err
+	}
+	if view.SourceCopied {
+		cfg.Note(fmt.Sprintf("if %s still exists, its slot %q keeps WAL there until it is dropped there",
+			view.AttachedTo, view.attachment.Slot))
+	}
+	return nil
 }
 
 // requireNoDaemon returns an error if a daemon works on this store. It holds the reader lock, so that no daemon
@@ -208,9 +218,9 @@ func reportMissingGroups(ctx context.Context, cfg AttachConfig, store *pgx.Conn,
 		return err
 	}
 	cfg.Note(fmt.Sprintf(
-		"group roles are missing (%s) and role %s may not create them, so nobody else can be given rights in the schema walhook yet; %s",
-		strings.Join(missing, ", "), view.user, sql.GroupsRemedy(missing, view.user),
-	))
+		"group roles are missing (%s) and role %s may not create them, "+
+			"so nobody else can be given rights in the schema walhook yet; %s",
+		strings.Join(missing, ", "), view.user, sql.GroupsRemedy(missing, view.user)))
 	return nil
 }
 
@@ -247,8 +257,8 @@ func upgrade(ctx context.Context, store *pgx.Conn) error {
 func checkAttached(cfg AttachConfig, preflight *catalog.Preflight) error {
 	if !preflight.Slot.Exists || preflight.Slot.WALStatus == "lost" {
 		return fmt.Errorf(
-			"slot %q is gone or was invalidated; `walhook run` or `walhook reconcile` makes a new one and fires what was missed",
-			cfg.Target.Slot,
+			"slot %q is gone or was invalidated; `walhook run` or `walhook reconcile` creates a new one "+
+				"and fires what was missed", cfg.Target.Slot,
 		)
 	}
 	if drift := preflight.PublicationSpec.Drift(preflight.Publication); len(drift) > 0 {
@@ -320,7 +330,8 @@ func (a *attacher) run(ctx context.Context, before *catalog.Attachment) error {
 	}
 	a.publicationRows = published.CatalogRows(a.preflight.Respondent, a.preflight.Assessment)
 	a.cfg.Note(fmt.Sprintf("creating slot %q", slot))
-	created, err := catalog.CreateSlot(ctx, a.replication, a.source, catalog.PermanentSlot(slot, a.preflight.Version), a.cfg.Note)
+	permanent := catalog.PermanentSlot(slot, a.preflight.Version)
+	created, err := catalog.CreateSlot(ctx, a.replication, a.source, permanent, a.cfg.Note)
 	if err != nil {
 		if cdc.SQLState(err) != "" { // the server refused to create it
 			err = errors.Join(err, a.undoBegin(ctx))
@@ -383,8 +394,9 @@ func (a *attacher) begin(ctx context.Context) error {
 	have := a.preflight.Publication
 	created := have == nil || a.recorded.OwnsPublication(have, target.Slot)
 	_, err = a.store.Exec(ctx, sql.BeginAttachment.SQL, sql.BeginAttachment.Bind(sql.Args{
-		"system_identifier": source.System, "database": source.Database, "database_oid": int64(source.OID), "slot": target.Slot,
-		"publication": target.Publication, "publication_created": created, "publish": target.Publish, "mapping": mapping,
+		"system_identifier": source.System, "database": source.Database, "database_oid": int64(source.OID),
+		"slot": target.Slot, "publication": target.Publication, "publication_created": created,
+		"publish": target.Publish, "mapping": mapping,
 		"respondent_oid": int64(a.preflight.Respondent.OID), "assessment_oid": int64(assessmentOID),
 		"numeric_id": types[catalog.RoleKey].IsInteger(), "column_types": typesJSON,
 	})...)
@@ -404,8 +416,8 @@ func (a *attacher) resetCopy(ctx context.Context) error {
 	if err := a.store.QueryRow(ctx, sql.StartFresh.SQL).Scan(&pending, &webhooks); err != nil {
 		return fmt.Errorf("drop what is pending and disable the webhooks: %w", err)
 	}
-	detail := fmt.Sprintf("this copy of %s was attached from scratch: %d pending deliveries were dropped and %d webhooks disabled",
-		a.provenance.Original(), pending, webhooks)
+	detail := fmt.Sprintf("this copy of %s was attached from scratch: "+
+		"%d pending deliveries were dropped and %d webhooks disabled", a.provenance.Original(), pending, webhooks)
 	args := sql.NoteIncident.Bind(sql.Args{"kind": stream.IncidentCopy, "detail": detail})
 	if _, err := a.store.Exec(ctx, sql.NoteIncident.SQL, args...); err != nil {
 		return fmt.Errorf("note what was dropped: %w", err)

@@ -23,13 +23,14 @@ type daemonReport struct {
 	sinceHeartbeat float64 // seconds since the last heartbeat
 }
 
-// judge says what keeps the daemon from working; "" if nothing does. A daemon that starts, or opens its stream again
-// after a comparison, is no failure: if it cannot, it reports another phase.
+// judge returns what keeps the daemon from working; "" if nothing does. A daemon that starts, or reopens its stream after
+// a comparison, has not failed: if it cannot start, it reports another phase.
 func (r daemonReport) judge() (catalog.Level, string) {
 	phase, _, _ := strings.Cut(r.unready, ":")
 	switch {
 	case r.sinceHeartbeat > staleAfter:
-		return catalog.Fail, fmt.Sprintf("%s has not reported for %.0f s: it is stuck, or its host is", r.name, r.sinceHeartbeat)
+		return catalog.Fail, fmt.Sprintf("%s has not reported for %.0f s: it is stuck, or its host is",
+			r.name, r.sinceHeartbeat)
 	case phase == string(stream.PhaseStarting):
 		return catalog.Warn, fmt.Sprintf("%s is %s", r.name, r.unready)
 	case r.unready != "":

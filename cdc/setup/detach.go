@@ -87,8 +87,16 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 		}
 		return nil
 	}
+	return dropSchemas(ctx, cfg, source, store, version == nil, respondentOID)
+}
+
+// dropSchemas drops the schema in the store, and in the application's database if the store is elsewhere. current
+// reports whether the schema's version is known, so that its rows can be counted.
+func dropSchemas(
+	ctx context.Context, cfg DetachConfig, source, store *pgx.Conn, current bool, respondentOID uint32,
+) error {
 	var webhooks, pending int64
-	if version == nil {
+	if current {
 		err := store.QueryRow(ctx, "select (select count(*) from walhook.webhook), (select count(*) from walhook.queue)").
 			Scan(&webhooks, &pending)
 		if err != nil {
@@ -111,13 +119,10 @@ func Detach(ctx context.Context, cfg DetachConfig) error {
 			return err
 		}
 	}
-	if version != nil {
-		return nil
+	if current {
+		cfg.Note(fmt.Sprintf("dropped schema walhook with its log, %d webhooks and their secrets, and %d pending deliveries",
+			webhooks, pending))
 	}
-	cfg.Note(fmt.Sprintf(
-		"dropped schema walhook with its log, %d webhooks and their secrets, and %d pending deliveries", webhooks,
-		pending,
-	))
 	return nil
 }
 
@@ -168,7 +173,8 @@ func detachAdvice(ctx context.Context, source *pgx.Conn, publication string) str
 		Scan(&owner); err != nil {
 		owner = "the publication's owner"
 	}
-	return fmt.Sprintf("detach as %s, or, where a script of walhook plan made it, let its undo be run (docs/how-to/roles.md)", owner)
+	return fmt.Sprintf("detach as %s or, if a script of walhook plan created it, have its undo run (docs/how-to/roles.md)",
+		owner)
 }
 
 // checkSchemaOwned returns an error if schema walhook belongs to another role, or is not walhook's.
@@ -190,8 +196,9 @@ func checkSchemaOwned(ctx context.Context, conn *pgx.Conn) error {
 // schemaOwner returns the owner of schema walhook, and whether the connected role has the owner's rights. owned is
 // true if there is no schema.
 func schemaOwner(ctx context.Context, conn *pgx.Conn) (owner string, owned bool, err error) {
-	err = conn.QueryRow(ctx, `select pg_catalog.pg_get_userbyid(n.nspowner), pg_catalog.pg_has_role(n.nspowner, 'usage') from pg_catalog.pg_namespace n
-		where n.nspname = 'walhook'`).
+	err = conn.QueryRow(ctx, `
+		select pg_catalog.pg_get_userbyid(n.nspowner), pg_catalog.pg_has_role(n.nspowner, 'usage')
+		  from pg_catalog.pg_namespace n where n.nspname = 'walhook'`).
 		Scan(&owner, &owned)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", true, nil
@@ -236,7 +243,8 @@ func dropSchema(ctx context.Context, cfg DetachConfig, conn *pgx.Conn, ours bool
 	return dropGroupRoles(ctx, cfg, conn)
 }
 
-// dropGroupRoles drops the group roles that walhook created, unless they are in use elsewhere. An administrator's stay.
+// dropGroupRoles drops the group roles that walhook created, unless they are in use elsewhere. Those that an
+// administrator created stay.
 func dropGroupRoles(ctx context.Context, cfg DetachConfig, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `
 		select r.rolname::text, coalesce(pg_catalog.shobj_description(r.oid, 'pg_authid') = $2, false)

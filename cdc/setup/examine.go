@@ -59,7 +59,7 @@ func (e *examiner) warnIf(bad bool, check, fine, wrong, remedy string) {
 // cannotCheck adds a finding that a check failed to run.
 func (e *examiner) cannotCheck(check string, err error) {
 	e.note(catalog.Warn, check, fmt.Sprintf("this could not be checked: %v", err),
-		remedyFor(err, "grant the role what the message names, or look as a superuser"))
+		remedyFor(err, "grant the role what the message names, or run doctor as a superuser"))
 }
 
 // remedyFor returns a remedy, except for errors caused by a pooler that assigns a server process per transaction.
@@ -133,7 +133,8 @@ func (e *examiner) replicationConnection(ctx context.Context) {
 		catalog.CloseQuietly(replication)
 		e.note(catalog.OK, check, "a replication connection can be opened", "")
 	case cdc.SQLState(err) == pgerrcode.TooManyConnections && e.preflight.Slot.IsRead():
-		e.note(catalog.Warn, check, "the daemon's replication connection is the last one that the server allows: "+err.Error(),
+		e.note(catalog.Warn, check,
+			"the daemon's replication connection is the last one that the server allows: "+err.Error(),
 			"to be able to open another one beside it, "+replicationRemedy(err, e.preflight.User))
 	default:
 		e.note(catalog.Fail, check, err.Error(), replicationRemedy(err, e.preflight.User))
@@ -249,10 +250,11 @@ func (e *examiner) slot(ctx context.Context) {
 		e.note(catalog.Fail, "slot", err.Error(), remedy)
 		return
 	}
-	const stuck = "start walhook run, or look in its log for why it makes no progress"
+	const stuck = "start walhook run, or see its log for why it makes no progress"
 	lag := fmt.Sprintf("slot %q retains %s of WAL", e.cfg.Target.Slot, catalog.FormatBytes(e.preflight.Slot.Retained))
 	var maxWAL int64
-	if err := e.source.QueryRow(ctx, "select pg_size_bytes(current_setting('max_wal_size'))").Scan(&maxWAL); err != nil {
+	err = e.source.QueryRow(ctx, "select pg_size_bytes(current_setting('max_wal_size'))").Scan(&maxWAL)
+	if err != nil {
 		e.cannotCheck("slot", err)
 		return
 	}
@@ -288,8 +290,8 @@ func (e *examiner) publication() {
 		)+";")
 }
 
-// detachAdvice is the command, and the role that it takes: a publication that a DBA's script has created is not the
-// daemon's to drop.
+// detachAdvice returns the command, and the role that must run it: a publication that a DBA's script created belongs to
+// the DBA.
 func (e *examiner) detachAdvice() string {
 	if p := e.preflight.Publication; p != nil && !p.Owner {
 		return fmt.Sprintf("walhook detach as the owner of publication %q", e.cfg.Target.Publication)

@@ -30,7 +30,7 @@ func (e *examiner) settings(ctx context.Context, conn *pgx.Conn, what string) {
 		fmt.Sprintf("role %s may not change settings that its sessions of %s need otherwise: %s", conn.Config().User, what,
 			strings.Join(others, ", ")),
 		fmt.Sprintf(
-			"as a superuser: ALTER ROLE %s RESET %s; and so for the database and the server, where the setting comes from there",
+			"as a superuser: ALTER ROLE %s RESET %s; if the setting comes from the database or the server, reset it there",
 			pgx.Identifier{conn.Config().User}.Sanitize(), name,
 		))
 }

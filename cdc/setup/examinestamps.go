@@ -17,7 +17,8 @@ const (
 	minStamps = 10
 )
 
-// stamps checks the recorded finish stamps: one that is NULL, constant or shared does not tell one finish from the next.
+// stamps checks the recorded finish stamps: one that is NULL, constant or shared does not distinguish
+// one finish from the next.
 func (e *examiner) stamps(ctx context.Context) {
 	columns := e.cfg.Target.Mapping.StampColumns()
 	if len(columns) == 0 {
@@ -38,8 +39,10 @@ func (e *examiner) stamps(ctx context.Context) {
 		  select s.stamp from walhook.response_state s tablesample system ($1) where s.flags & $2 = $3
 		)
 		select count(*), count(f.stamp),
-		       coalesce((select count(*) from finished g where g.stamp is not null group by g.stamp order by 1 desc limit 1), 0)
-		  from finished f`, percent, cdc.FlagFinishedNow|cdc.FlagExcluded, cdc.FlagFinishedNow).Scan(&finished, &stamped, &shared)
+		       coalesce((select count(*) from finished g where g.stamp is not null
+		                  group by g.stamp order by 1 desc limit 1), 0)
+		  from finished f`, percent, cdc.FlagFinishedNow|cdc.FlagExcluded, cdc.FlagFinishedNow).
+		Scan(&finished, &stamped, &shared)
 	if err != nil {
 		e.cannotCheck(check, err)
 		return
@@ -52,9 +55,11 @@ func (e *examiner) stamps(ctx context.Context) {
 	e.note(level, check, found, remedy)
 }
 
-// judgeStamps says whether finish stamps tell one finish from the next, of so many responses that are finished, have a
-// stamp, and share the most frequent one. of begins the sentence.
-func judgeStamps(of string, finished, stamped, shared int64, columns []string) (level catalog.Level, found, remedy string) {
+// judgeStamps reports whether finish stamps distinguish one finish from the next. Of the finished responses, stamped have
+// a stamp, and shared have the most frequent one. The sentence begins with of.
+func judgeStamps(
+	of string, finished, stamped, shared int64, columns []string,
+) (level catalog.Level, found, remedy string) {
 	remedy = "set WALHOOK_FINISH_STAMP to a column that changes with each finish (walhook attach --remap)"
 	column := strings.Join(columns, ", ")
 	switch {
@@ -65,10 +70,11 @@ func judgeStamps(of string, finished, stamped, shared int64, columns []string) (
 			"%s%d have no finish stamp: %s is NULL, and the first value after that counts as the stamp of the same finish",
 			of, finished-stamped, column), remedy
 	case shared == stamped:
-		return catalog.Warn, fmt.Sprintf("%sall with a finish stamp have the same: %s does not tell one finish from the next",
+		return catalog.Warn, fmt.Sprintf("%sall with a finish stamp have the same one: %s does not distinguish one finish from the next",
 			of, column), remedy
 	case shared >= minStamps && shared*10 > stamped:
-		return catalog.Warn, fmt.Sprintf("%s%d share one finish stamp: a further finish is only seen if it changes %s", of, shared, column),
+		return catalog.Warn, fmt.Sprintf("%s%d share one finish stamp: a further finish is only seen if it changes %s",
+				of, shared, column),
 			remedy + "; one import or bulk update that finished all of them is no problem"
 	}
 	return catalog.OK, of + "few share a finish stamp", ""

@@ -24,15 +24,15 @@ func (e *examiner) rights(ctx context.Context) {
 	e.grade(len(lacking) > 0, catalog.Fail, "store_rights",
 		listOrNone(fmt.Sprintf("role %s has the rights in the store that a daemon needs", e.view.user),
 			fmt.Sprintf("role %s lacks ", e.view.user), lacking),
-		fmt.Sprintf("%s Where that does not help, walhook attach as %s restores the grants", e.view.grantDaemon,
-			e.view.schemaOwner))
+		fmt.Sprintf("%s If that does not help, walhook attach as %s restores the grants",
+			e.view.grantDaemon, e.view.schemaOwner))
 	e.grade(len(e.view.missingGroups) > 0, catalog.Warn, "group_roles",
 		listOrNone("the group roles for administrators, viewers and daemons exist",
 			fmt.Sprintf("group roles are missing, so %s can give nobody rights in the schema walhook: ", e.view.schemaOwner),
 			e.view.missingGroups),
 		sql.GroupsRemedy(e.view.missingGroups, e.view.schemaOwner))
 	e.grade(!e.view.temporary, catalog.Fail, "temporary_right",
-		fmt.Sprintf("role %s may%s make temporary tables in the store, which a comparison needs", e.view.user,
+		fmt.Sprintf("role %s may%s create temporary tables in the store, which a comparison needs", e.view.user,
 			map[bool]string{true: "", false: " not"}[e.view.temporary]),
 		fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", pgx.Identifier{e.store.Config().Database}.Sanitize(),
 			pgx.Identifier{e.view.user}.Sanitize()))
@@ -90,7 +90,7 @@ func (e *examiner) partitions(ctx context.Context) {
 			pgx.Identifier{e.view.schemaOwner}.Sanitize()))
 		return
 	}
-	e.grade(ahead == nil, catalog.Warn, "log_partitions", reach, "start walhook run, which makes some")
+	e.grade(ahead == nil, catalog.Warn, "log_partitions", reach, "start walhook run, which creates them")
 }
 
 // administration checks switch, queue, endpoints and incidents.
@@ -128,7 +128,8 @@ func (e *examiner) administration(ctx context.Context) {
 			"SELECT * FROM walhook.endpoint_health WHERE failures > 0;")
 	}
 	var stopped bool
-	err = e.store.QueryRow(ctx, "select exists (select from walhook.incident where resolved_at is null and kind = any($1))",
+	err = e.store.QueryRow(ctx,
+		"select exists (select from walhook.incident where resolved_at is null and kind = any($1))",
 		[]string{cdc.DeliveriesStopped, cdc.LogUpkeep}).Scan(&stopped)
 	if err != nil {
 		e.cannotCheck("incidents", err)
@@ -154,7 +155,8 @@ func (e *examiner) administration(ctx context.Context) {
 // webhooks finds webhooks that can never match.
 func (e *examiner) webhooks(ctx context.Context) {
 	var all, disabled int64
-	err := e.store.QueryRow(ctx, "select count(*), count(*) filter (where not enabled) from walhook.webhook").Scan(&all, &disabled)
+	err := e.store.QueryRow(ctx, "select count(*), count(*) filter (where not enabled) from walhook.webhook").
+		Scan(&all, &disabled)
 	if err != nil {
 		e.cannotCheck("webhooks", err)
 		return
@@ -230,9 +232,10 @@ func (e *examiner) webhooks(ctx context.Context) {
 			applies: !repeats,
 			check:   "webhooks_changed",
 			where:   "w.event_type = 'response.changed'",
-			none:    "no webhook is for response.changed, which this finish stamp cannot tell",
-			some:    "they are for response.changed, which cannot be told as long as the finished marker stays set: webhooks ",
-			remedy:  "set WALHOOK_FINISH_STAMP to a column that changes with each finish (walhook attach --remap)",
+			none:    "no webhook is for response.changed, which this finish stamp cannot detect",
+			some: "they are for response.changed, which cannot be detected as long as the finished marker stays set: " +
+				"webhooks ",
+			remedy: "set WALHOOK_FINISH_STAMP to a column that changes with each finish (walhook attach --remap)",
 		},
 	} {
 		if !c.applies {
@@ -265,13 +268,14 @@ const (
 func (e *examiner) sizes(ctx context.Context) {
 	rows, err := e.store.Query(ctx, `
 		select c.relname::text, pg_catalog.pg_total_relation_size(c.oid),
-		       -- What a crash forgot of the statistics, the catalog still knows as of the last VACUUM or ANALYZE.
+		       -- A crash loses the statistics. The catalog still has the count of the last VACUUM or ANALYZE.
 		       case when coalesce(s.last_vacuum, s.last_autovacuum, s.last_analyze, s.last_autoanalyze) is null
 		            then greatest(s.n_live_tup, c.reltuples::bigint, 0) else s.n_live_tup end, coalesce(s.n_dead_tup, 0)
 		  from pg_catalog.pg_class c
 		  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		  left join pg_catalog.pg_stat_all_tables s on s.relid = c.oid
-		 where n.nspname = 'walhook' and c.relname in ('queue', 'response_state', 'endpoint', 'position', 'daemon') order by 1`)
+		 where n.nspname = 'walhook' and c.relname in ('queue', 'response_state', 'endpoint', 'position', 'daemon')
+		 order by 1`)
 	if err != nil {
 		e.cannotCheck("bloat", err)
 		return
@@ -285,10 +289,8 @@ func (e *examiner) sizes(ctx context.Context) {
 			e.grade(bloated, catalog.Warn, "bloat",
 				fmt.Sprintf("walhook.%s takes %s, with about %d rows and %d dead ones",
 					name, catalog.FormatBytes(size), live, dead),
-				fmt.Sprintf(
-					"end what holds VACUUM back (old transactions, slots with an xmin, prepared transactions), then VACUUM walhook.%s;",
-					name,
-				))
+				fmt.Sprintf("end what holds VACUUM back (old transactions, slots with an xmin, prepared transactions), "+
+					"then VACUUM walhook.%s;", name))
 		}
 		return nil
 	})
@@ -319,10 +321,10 @@ func (e *examiner) log(ctx context.Context) {
 	case e.cfg.Retention == 0:
 		e.grade(size > largeLog, catalog.Warn, "retention",
 			fmt.Sprintf("log and attempts take %s and are kept for ever", catalog.FormatBytes(size)),
-			"set WALHOOK_RETENTION, such as 2160h for 90 days")
+			"set WALHOOK_RETENTION, for example to 90d")
 	case overdue != nil:
-		e.note(catalog.Warn, "retention", text+", but the oldest entry is of "+overdue.UTC().Format(time.RFC3339),
-			"SELECT * FROM walhook.incident WHERE kind = 'retention'; a daemon drops old partitions, while one runs")
+		e.note(catalog.Warn, "retention", text+", but the oldest entry is from "+overdue.UTC().Format(time.RFC3339),
+			"SELECT * FROM walhook.incident WHERE kind = 'retention'; while a daemon runs, it drops old partitions")
 	default:
 		e.note(catalog.OK, "retention", text, "")
 	}

@@ -44,7 +44,7 @@ func (e *examiner) transactions(ctx context.Context) {
 		return
 	}
 	e.grade(len(prepared) > 0, catalog.Warn, "prepared_transactions", listOrNone("no transaction is prepared",
-		"prepared transactions keep a new slot from being made, and the slot from releasing WAL: ", prepared),
+		"prepared transactions prevent a new slot from being created, and keep the slot from releasing WAL: ", prepared),
 		"in the database named, COMMIT PREPARED or ROLLBACK PREPARED each one that nobody is going to finish")
 }
 
@@ -60,7 +60,8 @@ func listOrNone(none, some string, things []string) string {
 func (e *examiner) walSettings(ctx context.Context) {
 	var keep, idle string
 	err := e.source.QueryRow(ctx, `
-		select current_setting('max_slot_wal_keep_size'), coalesce(current_setting('idle_replication_slot_timeout', true), '0')`).
+		select current_setting('max_slot_wal_keep_size'),
+		       coalesce(current_setting('idle_replication_slot_timeout', true), '0')`).
 		Scan(&keep, &idle)
 	if err != nil {
 		e.cannotCheck("slot_limit", err)
@@ -71,7 +72,7 @@ func (e *examiner) walSettings(ctx context.Context) {
 		e.note(catalog.OK, "slot_limit", "a slot that nobody reads retains at most max_slot_wal_keep_size, "+keep, "")
 	case e.cfg.MaxSlotLag > 0:
 		e.note(catalog.Warn, "slot_limit", fmt.Sprintf(
-			"the daemon gives the slot up beyond %s, but while no daemon runs nothing keeps it from filling the server's disk with WAL",
+			"the daemon drops the slot beyond %s, but while no daemon runs nothing keeps it from filling the server's disk with WAL",
 			catalog.FormatBytes(e.cfg.MaxSlotLag)), slotLimitRemedy)
 	default:
 		e.note(catalog.Warn, "slot_limit",
@@ -111,8 +112,10 @@ func (e *examiner) nextStart(ctx context.Context) {
 		e.note(catalog.OK, check, "the configuration files let the server start again with the slot", "")
 	case len(found) > 0 && e.preflight.Slot.Exists:
 		e.note(catalog.Fail, check,
-			fmt.Sprintf("the server will not start again while slot %q exists: %s", e.cfg.Target.Slot, strings.Join(found, "; ")),
-			"set it back before the server stops; to lower it for good, stop the daemons and walhook detach first (docs/how-to/recover.md)")
+			fmt.Sprintf("the server will not start again while slot %q exists: %s",
+				e.cfg.Target.Slot, strings.Join(found, "; ")),
+			"set it back before the server stops; to lower it for good, stop the daemons and walhook detach first "+
+				"(docs/how-to/recover.md)")
 	case len(found) > 0:
 		e.note(catalog.Warn, check, "after the next start of the server walhook cannot work: "+strings.Join(found, "; "),
 			"set it back before you attach: the server would not start again while the slot exists")
@@ -132,7 +135,8 @@ const (
 		 where s.source <> 'command line'
 		   and case s.name when 'wal_level' then s.setting = 'logical' and lower(n.setting) <> 'logical'
 		                   when 'max_replication_slots' then n.setting ~ '^[0-9]{1,9}$'
-		                    and n.setting::int < (select count(*) from pg_catalog.pg_replication_slots r where not r.temporary) end
+		                    and n.setting::int < (select count(*) from pg_catalog.pg_replication_slots r
+		                                           where not r.temporary) end
 		 order by s.name desc`
 )
 
@@ -157,38 +161,40 @@ func (e *examiner) failover(ctx context.Context) {
 	err := e.source.QueryRow(ctx, `
 		select count(*) from pg_catalog.pg_stat_replication r
 		 where coalesce(r.state, 'streaming') in ('streaming', 'catchup')
-		   and not exists (select from pg_catalog.pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')`).
+		   and not exists (select from pg_catalog.pg_replication_slots s
+		                    where s.active_pid = r.pid and s.slot_type = 'logical')`).
 		Scan(&standbys)
 	if err != nil {
 		e.cannotCheck(check, err)
 		return
 	}
-	const compares = "; after a failover the daemon makes a new slot and compares the whole table"
+	const compares = "; after a failover the daemon creates a new slot and compares the whole table"
 	if e.preflight.Version < catalog.FailoverVersion {
 		e.warnIf(standbys > 0, check,
 			"no standby streams from this server", "a standby does not get the slot before PostgreSQL 17"+compares,
 			"nothing needs to be done; from 17 on slots can be synchronised")
 		return
 	}
-	var made bool
+	var synchronised bool
 	var waits string
 	err = e.source.QueryRow(ctx, `
 		select coalesce((select failover from pg_catalog.pg_replication_slots where slot_name = $1), true),
 		       current_setting('synchronized_standby_slots')`, e.cfg.Target.Slot).
-		Scan(&made, &waits)
+		Scan(&synchronised, &waits)
 	switch {
 	case err != nil:
 		e.cannotCheck(check, err)
-	case !made:
+	case !synchronised:
 		e.note(catalog.Warn, check,
-			fmt.Sprintf("slot %q was made without failover, so no standby gets it%s", e.cfg.Target.Slot, compares),
+			fmt.Sprintf("slot %q was created without failover, so no standby gets it%s", e.cfg.Target.Slot, compares),
 			fmt.Sprintf(
 				"with the daemons stopped, over a replication connection: ALTER_REPLICATION_SLOT %s (FAILOVER true)",
 				e.cfg.Target.Slot,
 			))
 	case standbys > 0 && waits == "":
 		e.note(catalog.Warn, check,
-			"a standby streams and synchronized_standby_slots is empty: the daemon may be ahead of the standby that takes over"+compares,
+			"a standby streams and synchronized_standby_slots is empty: "+
+				"the daemon may be ahead of the standby that takes over"+compares,
 			"on the standby: sync_replication_slots = on, hot_standby_feedback = on, primary_slot_name and a dbname in "+
 				"primary_conninfo; here: synchronized_standby_slots = 'the standby''s slot'")
 	default:
@@ -216,9 +222,10 @@ func (e *examiner) unpublishRight(ctx context.Context) {
 	}
 	e.warnIf(!may, "unpublish_right",
 		"if a table loses its replica identity, the daemon can take it out of the publication",
-		"if a table loses its replica identity, the application's updates fail until somebody else takes it out of the publication",
-		fmt.Sprintf("as the publication's owner: GRANT EXECUTE ON FUNCTION walhook.unpublish(name, regclass) TO %s; the function, "+
-			"which walhook plan prints, must belong to that owner, and the publication be one that walhook created",
+		"if a table loses its replica identity, the application's updates fail until somebody else takes it out of "+
+			"the publication",
+		fmt.Sprintf("as the publication's owner: GRANT EXECUTE ON FUNCTION walhook.unpublish(name, regclass) TO %s; "+
+			"the function, which walhook plan prints, must belong to that owner, and walhook must have created the publication",
 			pgx.Identifier{e.preflight.User}.Sanitize()))
 }
 
@@ -242,12 +249,13 @@ func (e *examiner) clocks(ctx context.Context) {
 		skew := theirs.Sub(before.Add(took / 2))
 		e.grade(skew.Abs() > maxSkew+took/2, catalog.Warn, "clock",
 			fmt.Sprintf("the clock of %s differs from this host's by %s", c.name, skew.Round(time.Millisecond)),
-			"synchronise the clocks (NTP): receivers refuse signatures that are minutes off, and times in the log are the servers'")
+			"synchronise the clocks (NTP): receivers refuse signatures that are minutes off, "+
+				"and times in the log are the servers'")
 	}
 }
 
-// pooler detects a connection pooler: PostgreSQL tells each session the id of its server process, and a pooler, which
-// changes server processes behind the session's back, reports another one.
+// pooler detects a connection pooler: PostgreSQL sends each session the id of its server process, while a pooler, which may
+// switch server processes, sends another number.
 func (e *examiner) pooler(ctx context.Context, conn *pgx.Conn, what, variable string) {
 	var pid uint32
 	// Use the simple protocol, because a pooler may assign a server process with the prepared statements of others.
@@ -259,7 +267,7 @@ func (e *examiner) pooler(ctx context.Context, conn *pgx.Conn, what, variable st
 		"no connection pooler is in front of "+what,
 		"a connection pooler such as PgBouncer is in front of "+what+
 			": with pool_mode = transaction it breaks session locks, LISTEN and prepared statements",
-		"let "+variable+" name the PostgreSQL server itself; pool_mode = session will do for a store")
+		"let "+variable+" name the PostgreSQL server itself; for a store, pool_mode = session suffices")
 }
 
 // storeServer checks the durability settings of the store's server.
@@ -273,6 +281,6 @@ func (e *examiner) storeServer(ctx context.Context) {
 	}
 	e.grade(fsync == "off" || pages == "off", catalog.Warn, "store_durability",
 		fmt.Sprintf("the store has fsync = %s, full_page_writes = %s", fsync, pages),
-		"switch both on for the store: what it acknowledged and then loses in a crash of its machine is not sent again by the slot, "+
-			"and only a comparison finds it")
+		"switch both on for the store: the slot does not send again what the store acknowledged and then lost in a crash "+
+			"of its machine, and only a comparison finds it")
 }

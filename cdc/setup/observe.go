@@ -96,9 +96,10 @@ func (o *Observation) line(verdict catalog.Level, name, format string, args ...a
 	o.Lines = append(o.Lines, StatusLine{Name: name, Verdict: verdict, Text: fmt.Sprintf(format, args...)})
 }
 
-// observe checks whichever databases can be reached. If they are not the attached ones, it reports only that.
+// observe checks the databases that can be reached. If they are not the attached ones, it reports only that.
 func (o *Observation) observe(ctx context.Context, sourceURL, storeURL, slot string) {
-	store, source := o.connect(ctx, "store", storeURL, catalog.ConnectStore), o.connect(ctx, "source", sourceURL, catalog.ConnectSource)
+	store := o.connect(ctx, "store", storeURL, catalog.ConnectStore)
+	source := o.connect(ctx, "source", sourceURL, catalog.ConnectSource)
 	for _, conn := range []*pgx.Conn{store, source} {
 		if conn != nil {
 			defer catalog.CloseQuietly(conn)
@@ -161,9 +162,9 @@ func (o *Observation) observeStore(ctx context.Context, store *pgx.Conn, slot st
 			slot)
 	}
 	o.Position = position.String()
-	for _, look := range []struct {
-		name string
-		at   func(context.Context, *pgx.Conn) error
+	for _, part := range []struct {
+		name    string
+		observe func(context.Context, *pgx.Conn) error
 	}{
 		{"daemons", o.observeDaemons},
 		{"log", o.observeLog},
@@ -171,8 +172,8 @@ func (o *Observation) observeStore(ctx context.Context, store *pgx.Conn, slot st
 		{"endpoint", o.observeEndpoints},
 		{"incident", o.observeIncidents},
 	} {
-		if err := look.at(ctx, store); err != nil {
-			o.line(catalog.Fail, look.name, "cannot be read: %v", err)
+		if err := part.observe(ctx, store); err != nil {
+			o.line(catalog.Fail, part.name, "cannot be read: %v", err)
 		}
 	}
 	return &position
@@ -225,7 +226,8 @@ func slotVerdict(s *catalog.Slot, stored *storeReading) (catalog.Level, string) 
 	case !s.Exists && stored == nil:
 		return catalog.Fail, fmt.Sprintf("%q does not exist", s.Name)
 	case !s.Exists:
-		return catalog.Fail, fmt.Sprintf("%q does not exist: walhook run or walhook reconcile makes a new one and fires what was missed", s.Name)
+		return catalog.Fail, fmt.Sprintf(
+			"%q does not exist: walhook run or walhook reconcile creates a new one and fires what was missed", s.Name)
 	case s.IsForeign():
 		return catalog.Fail, s.DescribeForeign() + "; " + catalog.OtherSlotRemedy
 	case stored != nil:
@@ -243,7 +245,8 @@ func slotVerdict(s *catalog.Slot, stored *storeReading) (catalog.Level, string) 
 	case stored == nil:
 		return catalog.OK, fmt.Sprintf("%q is %s and read by process %d of the server", s.Name, stream.SlotStatus(s), *s.ActivePID)
 	case s.ActivePID == nil && stored.daemons == 0:
-		return catalog.Fail, fmt.Sprintf("nobody reads slot %q, which keeps WAL meanwhile: start walhook run, or walhook detach", s.Name)
+		return catalog.Fail, fmt.Sprintf(
+			"nobody reads slot %q, which keeps WAL meanwhile: start walhook run, or walhook detach", s.Name)
 	case s.ActivePID == nil && stored.handover:
 		return catalog.Warn, fmt.Sprintf(
 			"nobody reads slot %q at the moment: the table is being compared, or a daemon is about to read it", s.Name)
@@ -294,14 +297,15 @@ func (o *Observation) observeDaemons(ctx context.Context, store *pgx.Conn) error
 func (o *Observation) observeLog(ctx context.Context, store *pgx.Conn) error {
 	var ahead *time.Duration
 	if err := store.QueryRow(ctx, sql.LogCovered.SQL).Scan(&ahead); err != nil {
-		return fmt.Errorf("look how far ahead the log has partitions: %w", err)
+		return fmt.Errorf("read how far ahead the log has partitions: %w", err)
 	}
 	switch {
 	case ahead == nil && o.Daemons > 0:
 		o.line(catalog.Fail, "log",
-			"it has no partition for now, and results go to walhook.log_overflow: the daemon's log and walhook.incident say why")
+			"it has no partition for now, and results go to walhook.log_overflow: "+
+				"the daemon's log and walhook.incident say why")
 	case ahead == nil:
-		o.line(catalog.OK, "log", "it has no partition for now: a daemon makes some")
+		o.line(catalog.OK, "log", "it has no partition for now: a daemon creates them")
 	default:
 		o.line(catalog.OK, "log", "it has partitions for the next %s", formatAhead(*ahead))
 	}

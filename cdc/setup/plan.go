@@ -163,7 +163,8 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 			return err
 		}
 		if len(p.Refusals) == 0 { // what is refused may also be why the table should not be read
-			p.Snapshot = estimateSnapshot(ctx, m.cfg.SourceURL, m.preflight.Respondent, m.cfg.Target.Mapping.RespondentColumns())
+			columns := m.cfg.Target.Mapping.RespondentColumns()
+			p.Snapshot = estimateSnapshot(ctx, m.cfg.SourceURL, m.preflight.Respondent, columns)
 		}
 	}
 	return m.undo(p)
@@ -175,7 +176,8 @@ func (m *planner) restSteps(ctx context.Context) ([]PlanStep, error) {
 	read := "begin isolation level repeatable read read only; set transaction snapshot '(that of the slot)';\n"
 	write := "truncate walhook.response_state, walhook.assessment; -- what follows is committed every 2 MiB\n"
 	if m.preflight.Assessment != nil {
-		statements, err := catalog.CopyOutSQL(ctx, m.source, target.Mapping.AssessmentTable, target.Mapping.AssessmentColumns())
+		table, columns := target.Mapping.AssessmentTable, target.Mapping.AssessmentColumns()
+		statements, err := catalog.CopyOutSQL(ctx, m.source, table, columns)
 		if err != nil {
 			return nil, err
 		}
@@ -199,7 +201,8 @@ func (m *planner) restSteps(ctx context.Context) ([]PlanStep, error) {
 		{slotNote, catalog.PermanentSlot(target.Slot, m.preflight.Version).SQL()},
 		{snapshotNote, read},
 		{
-			"In the store, meanwhile: the state of the rows. Only the last commit makes the attachment complete. Locks nothing of the application.",
+			"In the store, meanwhile: the state of the rows. Only the last commit makes the attachment complete. " +
+				"Locks nothing of the application.",
 			write,
 		},
 	}, nil

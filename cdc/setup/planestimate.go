@@ -66,21 +66,19 @@ func estimateSnapshot(ctx context.Context, url string, t *catalog.Table, columns
 	took := time.Since(began)
 	switch {
 	case err != nil:
-		return size + fmt.Sprintf(
-			" How long the snapshot will take is not known: reading %d rows to find out failed (%s).", sampleRows,
-			err,
-		)
+		return size + fmt.Sprintf(" How long the snapshot will take is not known: reading %d rows to find out failed (%s).",
+			sampleRows, err)
 	case rows < sampleRows:
 		return fmt.Sprintf(
 			"Table %s: %d rows, %s. The snapshot takes well under a minute: reading all rows took %s just now.",
 			t.Name.Display(), rows, t.Size(), took.Round(time.Millisecond),
 		)
 	case t.Rows < float64(rows):
-		return size + " How long the snapshot will take is not known, because the table has more rows than that: run ANALYZE on it first."
+		return size + " How long the snapshot will take is not known, because the table has more rows than that: " +
+			"run ANALYZE on it first."
 	}
 	total := time.Duration(float64(took) * t.Rows / float64(rows) * (1 + writeShare))
-	return size + fmt.Sprintf(
-		" The snapshot takes about %s, estimated from %d rows that were read just now in %s, and as much again for the store to write them.",
-		total.Round(time.Second), rows, took.Round(time.Millisecond),
-	)
+	return size + fmt.Sprintf(" The snapshot takes about %s, estimated from %d rows that were read just now in %s, "+
+		"and as much again for the store to write them.",
+		total.Round(time.Second), rows, took.Round(time.Millisecond))
 }

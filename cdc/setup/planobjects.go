@@ -20,7 +20,9 @@ func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 	var steps []PlanStep
 	note := "The group roles. Needs CREATEROLE. Locks no table."
 	for _, group := range r.missingGroups {
-		steps = append(steps, PlanStep{note, "create role " + group + " nologin;\ncomment on role " + group + " is '" + sql.GroupRoleMark + "';"})
+		steps = append(steps, PlanStep{
+			note, "create role " + group + " nologin;\ncomment on role " + group + " is '" + sql.GroupRoleMark + "';",
+		})
 		note = ""
 	}
 	switch owner := m.view.schemaOwner; {
@@ -47,7 +49,9 @@ func (m *planner) schemaSteps(r *roleRights, undo *[]PlanStep) []PlanStep {
 // silenceSteps creates schema and function in the application's database if the store is elsewhere.
 func (m *planner) silenceSteps(ctx context.Context) ([]PlanStep, error) {
 	var schema bool
-	if err := m.source.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'walhook')").Scan(&schema); err != nil {
+	err := m.source.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = 'walhook')").
+		Scan(&schema)
+	if err != nil {
 		return nil, fmt.Errorf("look for schema walhook: %w", err)
 	}
 	function, _, err := m.lookUpFunction(ctx, "walhook.silence()", "")
@@ -81,7 +85,9 @@ func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, 
 	}
 	if !may {
 		grantee := pgx.Identifier{role}.Sanitize()
-		steps = append(steps, PlanStep{"", "grant execute on function walhook.unpublish(name, regclass) to " + grantee + ";"})
+		steps = append(steps, PlanStep{
+			"", "grant execute on function walhook.unpublish(name, regclass) to " + grantee + ";",
+		})
 	}
 	return steps, nil
 }
@@ -90,7 +96,8 @@ func (m *planner) unpublishSteps(ctx context.Context, role string) ([]PlanStep, 
 // role may call it.
 func (m *planner) lookUpFunction(ctx context.Context, signature, role string) (exists, may bool, err error) {
 	err = m.source.QueryRow(ctx, `
-		select exists (select from pg_catalog.pg_roles r where r.rolname = $2 and pg_catalog.has_function_privilege(r.oid, p.oid, 'execute'))
+		select exists (select from pg_catalog.pg_roles r
+		                where r.rolname = $2 and pg_catalog.has_function_privilege(r.oid, p.oid, 'execute'))
 		  from pg_catalog.pg_proc p where p.oid = pg_catalog.to_regprocedure($1)`, signature, role).Scan(&may)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -117,10 +124,19 @@ func (m *planner) publicationSteps() []PlanStep {
 func (m *planner) undo(p *Plan) error {
 	target := m.cfg.Target
 	// Dropping a slot needs REPLICATION. A role that lacks it can do so as the daemon's role.
-	gone := []PlanStep{{"", fmt.Sprintf(`do $walhook$ begin if exists (select from pg_roles me, pg_roles d where me.rolname = current_user and not me.rolsuper and not me.rolreplication and d.rolname = %s and %s) then set role %s; end if; end $walhook$;
+	gone := []PlanStep{{"", fmt.Sprintf(`do $walhook$
+begin
+  if exists (select from pg_roles me, pg_roles d
+              where me.rolname = current_user and not me.rolsuper and not me.rolreplication
+                and d.rolname = %s and %s) then
+    set role %s;
+  end if;
+end
+$walhook$;
 select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;
 reset role;`,
-		session.QuoteLiteral(p.Role), MaySetRole("d.oid"), pgx.Identifier{p.Role}.Sanitize(), target.Slot, catalog.OwnSlotCondition,
+		session.QuoteLiteral(p.Role), MaySetRole("d.oid"), pgx.Identifier{p.Role}.Sanitize(), target.Slot,
+		catalog.OwnSlotCondition,
 	)}}
 	if have := m.preflight.Publication; have == nil || m.view.attachment.OwnsPublication(have, target.Slot) {
 		gone = append(gone,
@@ -158,5 +174,6 @@ reset role;`,
 // script that was interrupted may not have created the role.
 func dropGroup(role string) string {
 	return "do $$ begin drop role if exists " + role +
-		"; exception when dependent_objects_still_exist then raise notice 'role " + role + " is used elsewhere, and stays'; end $$;"
+		"; exception when dependent_objects_still_exist then raise notice 'role " + role +
+		" is used elsewhere, and stays'; end $$;"
 }

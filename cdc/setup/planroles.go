@@ -40,10 +40,11 @@ func readRoleRights(ctx context.Context, conn *pgx.Conn, role string) (*roleRigh
 	fail := func(err error) (*roleRights, error) {
 		return nil, fmt.Errorf("look up the rights of role %s: %w", role, err)
 	}
-	if err := conn.QueryRow(ctx, "select exists (select from pg_catalog.pg_roles where rolname = $1)", role).Scan(&r.exists); err != nil {
+	err := conn.QueryRow(ctx, "select exists (select from pg_catalog.pg_roles where rolname = $1)", role).Scan(&r.exists)
+	if err != nil {
 		return fail(err)
 	}
-	err := conn.QueryRow(ctx, `
+	err = conn.QueryRow(ctx, `
 		select pg_catalog.has_database_privilege($1, current_database(), 'connect'),
 		       pg_catalog.has_database_privilege($1, current_database(), 'temporary'),
 		       array(select g from unnest($2::text[]) g where not exists (select from pg_catalog.pg_roles where rolname = g))`,
@@ -67,7 +68,8 @@ func readRoleRights(ctx context.Context, conn *pgx.Conn, role string) (*roleRigh
 		       array(
 		           select g.rolname::text from pg_catalog.pg_auth_members a join pg_catalog.pg_roles g on g.oid = a.member
 		            where a.roleid = r.oid and a.grantor = a.member)
-		  from pg_catalog.pg_roles r where rolname = $1`, role, sql.CloudReplicators).Scan(&r.super, &r.replication, &r.bypassRLS, &r.daemon, &r.selfGranted)
+		  from pg_catalog.pg_roles r where rolname = $1`, role, sql.CloudReplicators).
+		Scan(&r.super, &r.replication, &r.bypassRLS, &r.daemon, &r.selfGranted)
 	if err != nil {
 		return fail(err)
 	}
@@ -131,7 +133,8 @@ func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, e
 		var lacking []string
 		err := m.source.QueryRow(ctx, `
 			select pg_catalog.has_schema_privilege($1, c.relnamespace, 'usage'), c.relrowsecurity,
-			       exists (select from pg_catalog.pg_roles r where r.rolname = $1 and pg_catalog.pg_has_role(r.oid, c.relowner, 'usage')),
+			       exists (select from pg_catalog.pg_roles r
+			                where r.rolname = $1 and pg_catalog.pg_has_role(r.oid, c.relowner, 'usage')),
 			       array(select a from unnest($3::text[]) with ordinality u (a, n)
 			              where not pg_catalog.has_column_privilege($1, c.oid, a, 'select') order by n)
 			  from pg_catalog.pg_class c where c.oid = $2`, r.grantee(), table.info.OID, table.columns).
@@ -165,7 +168,8 @@ func (m *planner) grantTables(ctx context.Context, r *roleRights) ([]PlanStep, e
 // MaySetRole returns the SQL condition that the current role may SET ROLE to a role, given as a literal. From 16 on,
 // membership alone does not allow that.
 func MaySetRole(role string) string {
-	return "pg_has_role(current_user, " + role + ", case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)"
+	return "pg_has_role(current_user, " + role +
+		", case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)"
 }
 
 // setRoleStep lets whoever runs the script create a schema for the role, and drop it again: CREATEROLE alone does not

@@ -191,8 +191,8 @@ func MakePreview(ctx context.Context, cfg PreviewConfig) (*Preview, error) {
 	}
 	p := t.preview()
 	p.Table, p.Read = preflight.Respondent.Name.Display(), read
-	p.Findings = slices.DeleteFunc(slices.Clone(preflight.Findings), func(f catalog.Finding) bool { return f.Level == catalog.OK })
-	p.Findings = append(p.Findings, t.missingValues()...)
+	isOK := func(f catalog.Finding) bool { return f.Level == catalog.OK }
+	p.Findings = append(slices.DeleteFunc(slices.Clone(preflight.Findings), isOK), t.missingValues()...)
 	return p, nil
 }
 
@@ -212,7 +212,7 @@ func readAssessments(ctx context.Context, cfg PreviewConfig, table *catalog.Tabl
 		return nil, explainTimeout(err)
 	}
 	read, assessments := catalog.NewAssessmentReader(m, table), map[string]cdc.Row{}
-	err = catalog.ScanRows(ctx, source, m.AssessmentTable, m.AssessmentColumns(), statements, func(fields []cdc.Text) error {
+	take := func(fields []cdc.Text) error {
 		if len(assessments) >= previewRows {
 			return errEnough
 		}
@@ -221,7 +221,8 @@ func readAssessments(ctx context.Context, cfg PreviewConfig, table *catalog.Tabl
 			assessments[row.ID] = row
 		}
 		return nil
-	}, func(int64) {})
+	}
+	err = catalog.ScanRows(ctx, source, m.AssessmentTable, m.AssessmentColumns(), statements, take, func(int64) {})
 	if err != nil && !errors.Is(err, errEnough) {
 		return nil, explainTimeout(err)
 	}

@@ -46,7 +46,8 @@ func inspectStore(ctx context.Context, source, store *pgx.Conn) (*storeView, err
 		select r.rolname::text, r.rolsuper,
 		       pg_catalog.has_database_privilege(current_database(), 'create'),
 		       pg_catalog.has_database_privilege(current_database(), 'temporary'),
-		       coalesce(pg_catalog.pg_get_userbyid(n.nspowner)::text, ''), coalesce(pg_catalog.pg_has_role(n.nspowner, 'usage'), false)
+		       coalesce(pg_catalog.pg_get_userbyid(n.nspowner)::text, ''),
+		       coalesce(pg_catalog.pg_has_role(n.nspowner, 'usage'), false)
 		  from pg_catalog.pg_roles r left join pg_catalog.pg_namespace n on n.nspname = 'walhook' where r.rolname = current_user`).
 		Scan(&v.user, &v.superuser, &v.mayCreate, &v.temporary, &v.schemaOwner, &v.ownsSchema)
 	if err != nil {
@@ -186,9 +187,7 @@ func (v *storeView) publicationCreator(p *catalog.Preflight, mode CopyMode) *cat
 	case mode == CopyFresh && v.StoreCopied && !v.SourceCopied:
 		return nil // the attachment is the original's
 	case v.restored && p.Publication != nil && !v.separate():
-		return &catalog.Attachment{
-			Slot: p.Publication.Slot,
-		} // the publication was restored too; slots are not part of a dump
+		return &catalog.Attachment{Slot: p.Publication.Slot} // the publication was restored too; a dump has no slots
 	}
 	return v.attachment
 }
@@ -204,7 +203,7 @@ func slotRefusals(slot *catalog.Slot, known []string, copied bool) []catalog.Fin
 	case slot.IsForeign():
 		return refuse(slot.DescribeForeign(), catalog.OtherSlotRemedy)
 	case !slices.Contains(known, slot.Name):
-		return refuse(fmt.Sprintf("slot %q exists already, and this store knows nothing of it", slot.Name),
+		return refuse(fmt.Sprintf("slot %q exists already, and this store did not create it", slot.Name),
 			"choose another WALHOOK_SLOT, or point WALHOOK_STORE_URL at the store that it belongs to")
 	case copied && slot.ActivePID != nil:
 		return refuse(fmt.Sprintf("slot %q is being read by process %d", slot.Name, *slot.ActivePID),
@@ -232,7 +231,8 @@ func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn, role string) ([]
 		select case when n.oid is null then pg_catalog.has_database_privilege(current_database(), 'create')
 		            when not pg_catalog.has_schema_privilege(n.oid, 'usage') then false
 		            else pg_catalog.has_schema_privilege(n.oid, 'create')
-		              or pg_catalog.to_regprocedure('walhook.silence()') is not null and pg_catalog.to_regprocedure($1) is not null end
+		              or pg_catalog.to_regprocedure('walhook.silence()') is not null
+		                 and pg_catalog.to_regprocedure($1) is not null end
 		  from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'walhook'`, sql.UnpublishSignature).Scan(&fine)
 	if err != nil {
 		return nil, fmt.Errorf("look for schema walhook: %w", err)
@@ -242,7 +242,7 @@ func sourceSchemaRefusal(ctx context.Context, source *pgx.Conn, role string) ([]
 	}
 	return []catalog.Finding{{
 		Check: "source_schema", Level: catalog.Fail,
-		Found:  "this role may not make the functions walhook.silence() and walhook.unpublish() in the application's database",
+		Found:  "this role may not create the functions walhook.silence() and walhook.unpublish() in the application's database",
 		Remedy: catalog.PlanAdvice(role), Right: true,
 	}}, nil
 }

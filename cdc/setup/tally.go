@@ -73,7 +73,8 @@ func newTally(m cdc.Mapping, table *catalog.Table) *tally {
 			t.values[marker.Kind] = append(t.values[marker.Kind], &valueCounts{known: map[string]*PreviewValue{}})
 		}
 	}
-	if m.Started.IsColumn() && m.Finished.IsColumn() && isTime(table, m.Started.Column) && isTime(table, m.Finished.Column) {
+	if m.Started.IsColumn() && m.Finished.IsColumn() &&
+		isTime(table, m.Started.Column) && isTime(table, m.Finished.Column) {
 		quote := func(column string) string { return `"` + strings.ReplaceAll(column, `"`, `""`) + `"` }
 		if earlier, err := condition.Parse(quote(m.Finished.Column) + " < " + quote(m.Started.Column)); err == nil {
 			t.backward, _ = earlier.Bind(table.Types)
@@ -118,7 +119,9 @@ func (t *tally) add(fields []cdc.Text) error {
 	}
 	organization, name := t.addAssessment(row, state)
 	if len(t.examples[kind]) < shownRows {
-		example := PreviewExample{Kind: kind, ID: shorten(row.ID), Organization: shown(organization), AssessmentName: shown(name)}
+		example := PreviewExample{
+			Kind: kind, ID: shorten(row.ID), Organization: shown(organization), AssessmentName: shown(name),
+		}
 		for i, column := range t.columns {
 			if column != t.mapping.ID {
 				example.Columns = append(example.Columns, PreviewCell{column, shown(fields[i])})
@@ -217,8 +220,10 @@ func (t *tally) addOdd(fields []cdc.Text, row cdc.Row, state cdc.State) error {
 // preview returns the outcome.
 func (t *tally) preview() *Preview {
 	p := &Preview{
-		Counts: PreviewCounts{t.counts[kindNoResponse], t.counts[kindCreatedOnly], t.counts[kindStarted], t.counts[kindFinished]},
-		Stamp:  t.stamp(), Odd: append([]PreviewOdd{}, t.odd...), Examples: []PreviewExample{}, Next: t.next(),
+		Counts: PreviewCounts{
+			t.counts[kindNoResponse], t.counts[kindCreatedOnly], t.counts[kindStarted], t.counts[kindFinished],
+		},
+		Stamp: t.stamp(), Odd: append([]PreviewOdd{}, t.odd...), Examples: []PreviewExample{}, Next: t.next(),
 		Assessments: t.lacking, Organizations: t.sources,
 	}
 	p.Organizations.Mapped = t.mapping.Organization != "" || t.mapping.AssessmentOrganization != ""
@@ -254,7 +259,8 @@ func (t *tally) missingValues() (findings []catalog.Finding) {
 					Check: "marker_values", Level: catalog.Warn,
 					Found: fmt.Sprintf("%s names %q, and none of the %d rows that were read has it in column %q",
 						marker.Variable, marker.Values[i], t.rows, marker.Column),
-					Remedy: "compare it with the values that walhook preview shows; if no response is that far yet, nothing is wrong",
+					Remedy: "compare it with the values that walhook preview shows; " +
+						"if no response is that far yet, nothing is wrong",
 				})
 			}
 		}
@@ -263,7 +269,9 @@ func (t *tally) missingValues() (findings []catalog.Finding) {
 }
 
 func (t *tally) stamp() PreviewStamp {
-	s := PreviewStamp{Columns: append([]string{}, t.mapping.StampColumns()...), Finished: t.counts[kindFinished], Null: t.stamps[""]}
+	s := PreviewStamp{
+		Columns: append([]string{}, t.mapping.StampColumns()...), Finished: t.counts[kindFinished], Null: t.stamps[""],
+	}
 	if len(s.Columns) == 0 {
 		return s
 	}
@@ -335,7 +343,7 @@ func (t *tally) next() []PreviewNext {
 	return next
 }
 
-// setNewStamp gives a row a stamp that it never had.
+// setNewStamp gives a row a stamp that it has never had.
 func (t *tally) setNewStamp(r *cdc.Row) {
 	types, roles := catalog.ColumnTypesOf(t.mapping, t.table, nil), catalog.StampRoles(t.mapping)
 	r.Stamps = cdc.NewStamps(len(roles), new(cdc.StampKey), func(i int) (cdc.Text, cdc.ColumnType) {
@@ -373,7 +381,8 @@ func (c *valueCounts) add(value cdc.Text, set bool) {
 // column returns the most frequent values. If there are many, it leaves out those that only one row has.
 func (c *valueCounts) column(name, typeName string) PreviewColumn {
 	column := PreviewColumn{
-		Column: name, Type: typeName, Values: []PreviewValue{}, OtherRows: c.other.Rows, OtherSet: c.other.Set, OtherValues: c.other.Rows,
+		Column: name, Type: typeName, Values: []PreviewValue{},
+		OtherRows: c.other.Rows, OtherSet: c.other.Set, OtherValues: c.other.Rows,
 	}
 	frequent := slices.SortedFunc(maps.Values(c.known), func(a, b *PreviewValue) int {
 		return cmp.Or(cmp.Compare(b.Rows, a.Rows), strings.Compare(*a.Value, *b.Value))

@@ -197,16 +197,16 @@ func (d *doctor) beforeAttach(server *pgserver.Server) {
 	}
 	d.finds("store_schema", catalog.Fail, "may not create the schema", d.lookAs("d")...)
 	elsewhere := append([]string{"STORE_URL", testenv.Database(d.T, server, "create role reader")}, d.lookAs("d")...)
-	d.finds("source_schema", catalog.Fail, "may not make the functions", elsewhere...)
+	d.finds("source_schema", catalog.Fail, "may not create the functions", elsewhere...)
 	d.while("create schema walhook; create table walhook.cargo ()", "drop schema walhook cascade", "source_schema", catalog.Fail, "it holds the relation cargo", elsewhere...)
-	d.while("create schema walhook", "drop schema walhook", "source_schema", catalog.Fail, "may not make the functions", elsewhere...)
+	d.while("create schema walhook", "drop schema walhook", "source_schema", catalog.Fail, "may not create the functions", elsewhere...)
 	d.while("create schema walhook; grant create on schema walhook to reader", "drop schema walhook cascade", "others_rights", catalog.Warn, "application's database: reader may create on schema walhook", elsewhere...)
 	d.while("create schema walhook; grant create on schema walhook to reader", "drop schema walhook cascade", "others_rights", catalog.Warn, "store: reader may create on schema walhook")
 	if server.Version() < 150000 {
 		d.finds("publish", catalog.Fail, "column lists", "PUBLISH", "mapped")
 	}
 	d.while("alter table respondent enable row level security", "alter table respondent disable row level security", "row_security", catalog.Fail, "hides rows", d.lookAs("d")...)
-	d.while("select pg_create_logical_replication_slot('"+d.Env["SLOT"]+"', 'pgoutput')", "select pg_drop_replication_slot('"+d.Env["SLOT"]+"')", "slot", catalog.Fail, "knows nothing of it")
+	d.while("select pg_create_logical_replication_slot('"+d.Env["SLOT"]+"', 'pgoutput')", "select pg_drop_replication_slot('"+d.Env["SLOT"]+"')", "slot", catalog.Fail, "this store did not create it")
 
 	d.finds("marker_values", catalog.Warn, "\"no\", which column \"done\"", "FINISHED", "done=no")
 	d.finds("marker_values", catalog.Warn, "\"opne\", which column \"state\"", "STARTED", "state=open|opne")
@@ -374,7 +374,7 @@ func (d *doctor) ofRights() {
 		d.while("create role reporting; grant "+right+" to reporting", "drop owned by reporting; drop role reporting", "others_rights", catalog.Warn, says)
 	}
 	d.while("do $$ begin execute format('revoke temporary on database %I from public', current_database()); end $$",
-		"do $$ begin execute format('grant temporary on database %I to public', current_database()); end $$", "temporary_right", catalog.Fail, "may not make temporary tables", d.lookAs("d")...)
+		"do $$ begin execute format('grant temporary on database %I to public', current_database()); end $$", "temporary_right", catalog.Fail, "may not create temporary tables", d.lookAs("d")...)
 }
 
 func (d *doctor) ofTheStore() {

@@ -52,7 +52,7 @@ func TestInstallationsSideBySide(t *testing.T) {
 				// b cannot take what belongs to a.
 				slot, publication := b.Env["SLOT"], b.Env["PUBLICATION"]
 				harness.MustFail(b.With("PUBLICATION", "walhook"), "attach", `publication "walhook" belongs to another walhook, which reads slot "`+a.Env["SLOT"]+`"`, "WALHOOK_PUBLICATION")
-				harness.MustFail(b.With("PUBLICATION", publication, "SLOT", a.Env["SLOT"]), "attach", "this store knows nothing of it", "another WALHOOK_SLOT")
+				harness.MustFail(b.With("PUBLICATION", publication, "SLOT", a.Env["SLOT"]), "attach", "this store did not create it", "another WALHOOK_SLOT")
 				b.With("SLOT", slot)
 				plan := must(b, "plan")
 				db := b.Run()
@@ -159,7 +159,7 @@ func TestWhatOthersCreatedIsLeftAlone(t *testing.T) {
 		t.Parallel()
 		s := harness.NewSite(t, harness.SampleSchema)
 		s.Exec("select pg_create_logical_replication_slot($1, 'pgoutput')", s.Env["SLOT"])
-		harness.MustFail(s, "attach", "this store knows nothing of it", "another WALHOOK_SLOT")
+		harness.MustFail(s, "attach", "this store did not create it", "another WALHOOK_SLOT")
 		must(s, "detach")
 		if got := testenv.Psql(t, s.DB, "select count(*) from pg_replication_slots where database = current_database()"); got != "1" {
 			t.Errorf("%s slots are left", got)
