@@ -1,2 +1,3 @@
--- Where the store is elsewhere, the application's database has no group role walhook_daemon to be granted this.
+-- If the store is elsewhere, attach creates no group role walhook_daemon on the application's server, so the daemon's role
+-- gets this right itself.
 grant execute on function walhook.unpublish(name, regclass) to walhook;

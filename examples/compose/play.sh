@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# play.sh HOST PORT FILE: waits until walhook is ready there, and runs the file. The image has psql and bash, but no curl.
+# play.sh HOST PORT FILE waits until walhook is ready at HOST:PORT, then runs FILE. The image has psql and bash, but no curl.
 set -euo pipefail
 
 ready() {

@@ -1,4 +1,4 @@
--- What an administrator does once, and then the lives of three respondents, again at each run.
+-- Adds webhooks at the first run, and then three respondents at each run.
 insert into walhook.webhook (url, event_type, description)
 select 'http://receiver:8080/hook', event, 'prints what it gets'
 from unnest(walhook.event_names()) as event
@@ -11,19 +11,20 @@ update respondent set page = 2 where id = :ada; -- another page: nothing
 update respondent set finished_at = now() where id = :ada;
 update respondent set finished_at = now() where id = :ada;
 
--- Grace does all of it at once: created, started, completed.
+-- Grace starts and finishes at once: created, started, completed.
 insert into respondent (assessment_id, name, started_at, finished_at) values (17, 'Grace', now(), now());
 
--- Linus answers a draft. ALL ASSESSMENTS means those with an external id, so this fires nothing.
+-- Linus answers a draft. The webhooks are for all assessments, which means those with an external id, so this fires nothing.
 insert into respondent (assessment_id, name, started_at) values (18, 'Linus', now());
 
--- The log, once it is complete. It waits for half a minute at most.
+-- Show the log once it is complete. Wait at most half a minute.
 do $$
 begin
   for attempt in 1 .. 300 loop
     perform pg_sleep(0.1);
-    commit; -- each look sees what has been committed meanwhile
-    exit when (select count(*) filter (where status = 'success') >= 7 and count(*) filter (where status = 'pending') = 0 from walhook.delivery_log);
+    commit; -- so that the next query sees what has been committed meanwhile
+    exit when (select count(*) filter (where status = 'success') >= 7 and count(*) filter (where status = 'pending') = 0
+                 from walhook.delivery_log);
   end loop;
 end $$;
 select response_id, event_type, status, attempts, http_status from walhook.delivery_log order by delivery_id;

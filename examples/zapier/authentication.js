@@ -46,7 +46,7 @@ const refuse = (response, z) => {
   try {
     problem = JSON.parse(response.content)
   } catch {
-    // not from walhook, but from a proxy before it
+    // not JSON: the answer comes from a proxy in front of the console
   }
   const detail = problem.detail ?? `The console answered with status ${response.status}.`
   switch (response.status) {

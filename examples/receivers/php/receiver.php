@@ -1,9 +1,10 @@
 <?php
-// A receiver for walhook's webhooks that keeps its inbox in a database by PDO, for PHP 8.1 and later. Behind a web server, or to try it:
+// A receiver for walhook's webhooks that keeps its inbox in a database, through PDO, for PHP 8.1 and later. Run it behind a web
+// server or, to try it:
 //
 //   WEBHOOK_SECRETS="whsec_..." INBOX_DSN=sqlite:inbox.db php -S 127.0.0.1:8080 receiver.php
 //
-// With PostgreSQL the DSN is such as pgsql:host=db;dbname=app. A worker (php receiver.php work) does the work.
+// For PostgreSQL, set a DSN such as pgsql:host=db;dbname=app. A worker (php receiver.php work) handles the messages.
 declare(strict_types=1);
 
 // Was a signature made with one of our secrets in the last five minutes? The body is the raw bytes.

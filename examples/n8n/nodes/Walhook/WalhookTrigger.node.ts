@@ -25,8 +25,13 @@ interface Subscription extends IDataObject {
 	secret?: string;
 }
 
-/** Sends a request to the API. Its errors say what is wrong, and what to do (problem details, RFC 9457). */
-async function request<T>(hook: IHookFunctions, method: IHttpRequestMethods, path: string, more: { body?: IDataObject; qs?: IDataObject } = {}) {
+/** Sends a request to the API. Its errors (problem details, RFC 9457) say what is wrong and what to do. */
+async function request<T>(
+	hook: IHookFunctions,
+	method: IHttpRequestMethods,
+	path: string,
+	more: { body?: IDataObject; qs?: IDataObject } = {},
+) {
 	const { address } = await hook.getCredentials<{ address: string }>('walhookApi');
 	const { statusCode, body } = await hook.helpers.httpRequestWithAuthentication.call(hook, 'walhookApi', {
 		method,
