@@ -124,15 +124,8 @@ func (m *planner) publicationSteps() []PlanStep {
 func (m *planner) undo(p *Plan) error {
 	target := m.cfg.Target
 	// Dropping a slot needs REPLICATION. A role that lacks it can do so as the daemon's role.
-	gone := []PlanStep{{"", fmt.Sprintf(`do $walhook$
-begin
-  if exists (select from pg_roles me, pg_roles d
-              where me.rolname = current_user and not me.rolsuper and not me.rolreplication
-                and d.rolname = %s and %s) then
-    set role %s;
-  end if;
-end
-$walhook$;
+	gone := []PlanStep{{"", fmt.Sprintf(`do $walhook$ begin if exists (select from pg_roles me, pg_roles d where me.rolname = current_user
+  and not me.rolsuper and not me.rolreplication and d.rolname = %s and %s) then set role %s; end if; end $walhook$;
 select pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = '%s' and %s;
 reset role;`,
 		session.QuoteLiteral(p.Role), MaySetRole("d.oid"), pgx.Identifier{p.Role}.Sanitize(), target.Slot,

@@ -123,6 +123,10 @@ func (b *tab) accessible(site, path string) {
 			if over := eval[int](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); over > 0 {
 				b.t.Errorf("%s: scrolls sideways by %d pixels", what, over)
 			}
+			const hidden = "[...document.querySelectorAll('.bar nav a')].filter((a) => a.getBoundingClientRect().right > innerWidth).length"
+			if n := eval[int](b, hidden); n > 0 {
+				b.t.Errorf("%s: %d entries of the navigation are out of sight", what, n)
+			}
 			if *screenshots != "" {
 				name := strings.Trim(strings.NewReplacer("/", "-", "?", "_", "&", "_", "=", "-").Replace(path), "-")
 				file := filepath.Join(*screenshots, fmt.Sprintf("%s-%s-%d-%s.png", site, name, width, scheme))

@@ -399,7 +399,7 @@ func (d *doctor) ofTheStore() {
 	d.finds("retention", catalog.OK, "for ever")
 	const entry = `insert into walhook.log (delivery_id, webhook_id, ordinal, committed_at, finished_at, attempts, event_type, kind, succeeded, response_id, error) `
 	d.while("create table walhook.log_of_then partition of walhook.log for values from ('2001-01-01') to ('2001-02-01');"+entry+"values (1, 1, 1, now(), '2001-01-01', 1, 1, 0, true, '1', null)",
-		"drop table walhook.log_of_then", "retention", catalog.Warn, "oldest entry is of 2001-01-01", "RETENTION", "240h")
+		"drop table walhook.log_of_then", "retention", catalog.Warn, "oldest entry is from 2001-01-01", "RETENTION", "240h")
 	d.finds("retention", catalog.OK, "240h", "RETENTION", "240h")
 	d.while(entry+"select g, 1, 1, now(), now(), 1, 1, 0, false, g, repeat('x', 1800) from generate_series(1, 60000) g", "truncate walhook.log", "retention", catalog.Warn, "for ever")
 }
@@ -458,7 +458,7 @@ func (d *doctor) ofWebhooks() {
 	}{
 		{10, "null", catalog.Warn, "of 10 finished responses, 10 have no finish stamp: finished_at is NULL"},
 		{10, "case when n > 6 then '1:' || n end", catalog.Warn, "6 have no finish stamp"},
-		{10, "'1:x'", catalog.Warn, "all with a finish stamp have the same: finished_at"},
+		{10, "'1:x'", catalog.Warn, "all with a finish stamp have the same one: finished_at"},
 		{30, "case when n > 10 then '1:' || n else '1:x' end", catalog.Warn, "10 share one finish stamp"},
 		{10, "case when n > 3 then '1:' || n end", catalog.OK, "of 10 finished responses, few share a finish stamp"},
 		{9, "null", catalog.OK, "fewer than 10"},
