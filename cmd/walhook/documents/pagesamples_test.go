@@ -212,7 +212,10 @@ func TestPagesShowWhatCommandsPrint(t *testing.T) {
 		defer cancel()
 		cmd := exec.CommandContext(ctx, "bash", "-c", here.Replace(command))
 		cmd.Dir, cmd.WaitDelay = dir, 5*time.Second
-		cmd.Env = append(s.Command().Env, "PATH="+dir+":"+strings.TrimPrefix(path, "PATH="), "PGHOST="+at.Hostname(), "PGPORT="+at.Port(), "PGUSER="+at.User.Username(), "PGDATABASE=app")
+		walhook := s.Command()
+		cmd.ExtraFiles = walhook.ExtraFiles
+		cmd.Env = append(walhook.Env, "PATH="+dir+":"+strings.TrimPrefix(path, "PATH="),
+			"PGHOST="+at.Hostname(), "PGPORT="+at.Port(), "PGUSER="+at.User.Username(), "PGDATABASE=app")
 		out, _ := cmd.CombinedOutput() // doctor and status may exit with 1
 		return asShown.Replace(string(out))
 	}

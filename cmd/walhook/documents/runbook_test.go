@@ -78,7 +78,9 @@ func TestRunbook(t *testing.T) {
 	cmd := exec.CommandContext(ctx, "bash", "-c", walkPrelude+strings.ReplaceAll(script.String(), "127.0.0.1:9464", s.Env["LISTEN"]))
 	cmd.Dir = dir
 	password, _ := at.User.Password()
-	cmd.Env = append(s.Command().Env, path, "PGHOST="+at.Hostname(), "PGPORT="+at.Port(), "PGUSER="+at.User.Username(), "PGPASSWORD="+password,
+	walhook := s.Command()
+	cmd.ExtraFiles = walhook.ExtraFiles
+	cmd.Env = append(walhook.Env, path, "PGHOST="+at.Hostname(), "PGPORT="+at.Port(), "PGUSER="+at.User.Username(), "PGPASSWORD="+password,
 		"PGDATABASE="+strings.Trim(at.Path, "/"))
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()
