@@ -310,6 +310,14 @@ func TestBalancerKeepsLostSessions(t *testing.T) {
 			if name != "store" {
 				return
 			}
+			last := testenv.Value[time.Time](t, s.Store, "select now()")
+			drop()
+			testenv.Eventually(t, harness.Patience, "the locks of lost sessions to be released", func() (bool, string) {
+				holding := testenv.Value[int](t, s.Store, `select count(*)::int from pg_locks l join pg_stat_activity a on a.pid = l.pid
+					where l.locktype = 'advisory' and a.datname = current_database() and a.backend_start < $1`, last)
+				return holding == 0, fmt.Sprint(holding)
+			})
+			d.Readyz(200, "streaming")
 
 			// The session of a comparison holds its locks as well.
 			alters := testenv.Connect(t, s.DB)
