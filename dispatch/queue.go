@@ -76,9 +76,39 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 		added.origin = unique.Make(origin).Value()
 		return nil
 	})
+	groups, groupOf := groupMatching(rows)
 	batch.Queue(sql.Enqueue.SQL, sql.Enqueue.Bind(sql.Args{
-		"events": rows, "has_assessments": q.hasAssessments,
+		"events": rows, "groups": groups, "group_of": groupOf, "has_assessments": q.hasAssessments,
 	})...).Query(func(rows pgx.Rows) error { return q.collect(rows, added) })
+}
+
+// groupMatching groups events that the same webhooks match. It returns an event of each group, and the number of each
+// event's group, from 1.
+func groupMatching(rows sql.Rows[eventRow]) (groups sql.Rows[eventRow], groupOf []int32) {
+	type text struct {
+		value string
+		valid bool
+	}
+	textOf := func(s *string) text {
+		if s == nil {
+			return text{}
+		}
+		return text{*s, true}
+	}
+	type key struct {
+		event                    cdc.EventType
+		assessment, organization text
+	}
+	numbers, groupOf := map[key]int32{}, make([]int32, len(rows))
+	for i := range rows {
+		k := key{rows[i].EventType, textOf(rows[i].AssessmentID), textOf(rows[i].OrganizationID)}
+		if numbers[k] == 0 {
+			groups = append(groups, rows[i])
+			numbers[k] = int32(len(groups))
+		}
+		groupOf[i] = numbers[k]
+	}
+	return groups, groupOf
 }
 
 // addedEvents are the events of one call of Add.

@@ -2,6 +2,7 @@ package sql
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -69,7 +70,7 @@ func enqueueArgs(from int, firstID *string) []any {
 			Ordinal: int64(i), XID: 1000, CommittedAt: time.Now(), FirstID: firstID,
 		}
 	}
-	return Enqueue.Bind(Args{"events": events, "has_assessments": false})
+	return Enqueue.Bind(Args{"events": events, "groups": events[:1], "group_of": slices.Repeat([]int32{1}, bulk), "has_assessments": false})
 }
 
 // rate reports rows a second, which is what the others are compared by.

@@ -82,37 +82,43 @@ select walhook.inherit_webhooks(u.original, u.copy)
 from unnest(@originals::text[], @copies::text[]) with ordinality as u (original, copy, n)
 order by u.n;
 
--- The one matching statement: the batch's events against the current webhooks, settings and assessments. It returns the queued deliveries in
--- the order of the events, then the endpoints of their URLs, each with the version of its webhooks. Every change of a webhook changes that
--- version; the factor keeps it from cancelling out if several webhooks change their xmin in opposite directions.
+-- The one matching statement: the batch's events against the current webhooks, settings and assessments. Webhooks are looked up once for each
+-- group of events with the same type, assessment and organization: groups has an event of each, and group_of the number of each event's group.
+--
+-- It returns the queued deliveries in the order of the events, then the endpoints of their URLs, each with the version of its webhooks. Every
+-- change of a webhook changes that version; the factor keeps it from cancelling out if several webhooks change their xmin in opposite directions.
 --
 -- If deliveries about the response are pending under another of its keys, the delivery is queued as a retry that is due now, since FetchDue
 -- keeps the order across keys. Otherwise no earlier delivery can appear later, since ids only grow.
 -- name: Enqueue
-with queued as (
+with matching as materialized (
+  select g.ordinality as n, w.id as webhook_id
+  from unnest(@groups::walhook.event_in[]) with ordinality as g
+  cross join lateral (
+    select h.id
+      from walhook.webhook h
+     where h.enabled and h.event_type = walhook.event_name(g.event_type) and h.assessment_id = g.assessment_id
+       and (h.organization_id is null or h.organization_id = coalesce(g.organization_id,
+             (select a.organization_id from walhook.assessment a where a.assessment_id = g.assessment_id)))
+    union all
+    select h.id
+      from walhook.webhook h
+     where h.enabled and h.event_type = walhook.event_name(g.event_type) and h.assessment_id is null
+       and (h.organization_id is null or h.organization_id = coalesce(g.organization_id,
+             (select a.organization_id from walhook.assessment a where a.assessment_id = g.assessment_id)))
+       and (not @has_assessments::boolean
+            or exists (select from walhook.assessment a where a.assessment_id = g.assessment_id and a.external_id is not null))
+  ) as w
+  where (select s.enabled from walhook.settings s)
+), queued as (
   insert into walhook.queue (webhook_id, response_id, first_id, event_type, lsn, ordinal, xid, committed_at, kind, next_attempt_at)
-  select w.id, e.response_id, e.first_id, e.event_type, e.lsn, e.ordinal, e.xid, e.committed_at, e.kind,
+  select m.webhook_id, e.response_id, e.first_id, e.event_type, e.lsn, e.ordinal, e.xid, e.committed_at, e.kind,
          case when e.first_id is not null
                and (e.response_id <> e.first_id and exists (select from walhook.queue b where b.response_id = e.first_id)
                     or exists (select from walhook.queue b where b.first_id = e.first_id and b.response_id <> e.response_id)) then now() end
   from unnest(@events::walhook.event_in[]) with ordinality as e
-  cross join lateral (
-    select h.id
-      from walhook.webhook h
-     where h.enabled and h.event_type = walhook.event_name(e.event_type) and h.assessment_id = e.assessment_id
-       and (h.organization_id is null or h.organization_id = coalesce(e.organization_id,
-             (select a.organization_id from walhook.assessment a where a.assessment_id = e.assessment_id)))
-    union all
-    select h.id
-      from walhook.webhook h
-     where h.enabled and h.event_type = walhook.event_name(e.event_type) and h.assessment_id is null
-       and (h.organization_id is null or h.organization_id = coalesce(e.organization_id,
-             (select a.organization_id from walhook.assessment a where a.assessment_id = e.assessment_id)))
-       and (not @has_assessments::boolean
-            or exists (select from walhook.assessment a where a.assessment_id = e.assessment_id and a.external_id is not null))
-  ) as w
-  where (select s.enabled from walhook.settings s)
-  order by e.ordinality, w.id
+  join matching m on m.n = (@group_of::integer[])[e.ordinality]
+  order by e.ordinality, m.webhook_id
   returning delivery_id, webhook_id, lsn, ordinal, event_type, next_attempt_at
 )
 select q.delivery_id, q.webhook_id, q.lsn, q.ordinal, q.event_type, q.next_attempt_at is not null as due, null::bigint as endpoint_id, null::bigint as version
