@@ -19,6 +19,12 @@ var shared struct {
 	err    error
 }
 
+// clusters holds a cluster for each size of WAL segments, of which every server is a copy.
+var clusters struct {
+	sync.Mutex
+	bySegment map[int]*pgserver.Server
+}
+
 // Main runs a package's tests, stops the shared server and exits. Call it from TestMain.
 func Main(m *testing.M) {
 	flag.Parse()
@@ -40,6 +46,11 @@ func run(m *testing.M) (status int) {
 			endSessions(shared.server.Port(), "")
 			shared.server.Stop()
 		}
+		clusters.Lock()
+		defer clusters.Unlock()
+		for _, made := range clusters.bySegment {
+			made.Stop()
+		}
 	}()
 	return m.Run()
 }
@@ -50,7 +61,7 @@ func Postgres(t testing.TB) *pgserver.Server {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.server == nil && shared.err == nil {
-		shared.server, shared.err = pgserver.Start(context.Background(), pgserver.Options{Version: wanted(t), Folder: pgserver.MemoryFolder()})
+		shared.server, shared.err = start(t, pgserver.Options{})
 	}
 	if shared.err != nil {
 		t.Fatalf("start the shared PostgreSQL: %v", shared.err)
@@ -68,14 +79,42 @@ func NewServer(t testing.TB, settings map[string]string) *pgserver.Server {
 // NewServerWith is NewServer with other options. WALHOOK_TEST_PG determines the version.
 func NewServerWith(t testing.TB, o pgserver.Options) *pgserver.Server {
 	t.Helper()
-	o.Version, o.Folder = wanted(t), pgserver.MemoryFolder()
-	server, err := pgserver.Start(context.Background(), o)
+	server, err := start(t, o)
 	if err != nil {
 		t.Fatalf("start PostgreSQL: %v", err)
 	}
 	stopAfter(t, server)
 	assertVersion(t, server)
 	return server
+}
+
+// start starts a server on a copy of the process's cluster.
+func start(t testing.TB, o pgserver.Options) (*pgserver.Server, error) {
+	t.Helper()
+	o.Version, o.Folder = wanted(t), pgserver.MemoryFolder()
+	var err error
+	if o.Template, err = cluster(o); err != nil {
+		return nil, err
+	}
+	return pgserver.Start(context.Background(), o)
+}
+
+// cluster returns the cluster to copy for a server with these options. The first call with a segment size creates it.
+func cluster(o pgserver.Options) (*pgserver.Server, error) {
+	clusters.Lock()
+	defer clusters.Unlock()
+	if made := clusters.bySegment[o.SegmentMB]; made != nil {
+		return made, nil
+	}
+	made, err := pgserver.Create(context.Background(), pgserver.Options{Version: o.Version, Folder: o.Folder, SegmentMB: o.SegmentMB})
+	if err != nil {
+		return nil, err
+	}
+	if clusters.bySegment == nil {
+		clusters.bySegment = map[int]*pgserver.Server{}
+	}
+	clusters.bySegment[o.SegmentMB] = made
+	return made, nil
 }
 
 // CopyServer halts a server, starts another one on a copy of its data, and starts the first one again.

@@ -18,6 +18,7 @@ type Options struct {
 	SegmentMB int               // size of a WAL segment; 0: the server's default
 	Env       []string          // environment, in addition to this process's
 	Folder    string            // holds the server's own folder; "": the one for temporary files
+	Template  *Server           // from Create, never started; its data is copied, instead of running initdb; may be nil
 	Log       io.Writer         // receives the server's log as it is written; may be nil
 	Progress  func(string)      // reports slow steps; may be nil
 }
@@ -46,8 +47,21 @@ type Server struct {
 	stop     sync.Once
 }
 
-// Start finds PostgreSQL, creates a cluster and starts it.
+// Start creates a server and starts it.
 func Start(ctx context.Context, o Options) (*Server, error) {
+	s, err := Create(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Restart(ctx); err != nil {
+		s.Stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Create finds PostgreSQL and creates a cluster, which Restart starts.
+func Create(ctx context.Context, o Options) (*Server, error) {
 	if o.Progress == nil {
 		o.Progress = func(string) {}
 	}
@@ -63,8 +77,10 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := s.makeBase(); err != nil {
 		return nil, err
 	}
-	if err = s.init(ctx); err == nil {
-		err = s.Restart(ctx)
+	if o.Template != nil {
+		err = s.copyCluster(ctx, o.Template)
+	} else {
+		err = s.init(ctx)
 	}
 	if err != nil {
 		s.Stop()

@@ -94,6 +94,36 @@ func (b *lockedBuffer) String() string {
 	return b.Buffer.String()
 }
 
+// Servers on copies of one cluster are as different as others: each has its own system identifier, before and after
+// recovery.
+func TestTemplate(t *testing.T) {
+	t.Parallel()
+	for _, megabytes := range []int{0, 1} {
+		version, _ := strconv.Atoi(os.Getenv("WALHOOK_TEST_PG"))
+		template, err := Create(t.Context(), Options{Folder: MemoryFolder(), Version: version, SegmentMB: megabytes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(template.Stop)
+		seen := map[string]bool{}
+		for range 2 {
+			s := start(t, Options{Template: template})
+			identifier := query(t, s, "select system_identifier::text from pg_control_system()")
+			if n, err := strconv.ParseInt(identifier, 10, 64); err != nil || n <= 0 || seen[identifier] {
+				t.Errorf("the system identifier is %s, after %v", identifier, seen)
+			}
+			seen[identifier] = true
+			s.Kill()
+			if err := s.Restart(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if now := query(t, s, "select system_identifier::text from pg_control_system()"); now != identifier {
+				t.Errorf("the system identifier was %s and is %s", identifier, now)
+			}
+		}
+	}
+}
+
 // A server that was killed under load, or halted, restarts on the same port with everything that was committed.
 func TestCrashAndRestart(t *testing.T) {
 	t.Parallel()
