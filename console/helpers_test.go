@@ -11,9 +11,9 @@ import (
 	"sync"
 	"testing"
 
-	"walhook/session"
 	"walhook/sql"
 	"walhook/testenv"
+	"walhook/testenv/pgserver"
 )
 
 // site is a store with walhook's schema, a console on it, and the roles of some people. Every role's password is its name.
@@ -30,21 +30,14 @@ type site struct {
 // newSite starts a console with login database. configure, if not nil, may change its configuration.
 func newSite(t *testing.T, configure func(*Config)) *site {
 	t.Helper()
-	return newSiteAt(t, testenv.Database(t, testenv.Postgres(t), ""), configure)
+	return newSiteOn(t, testenv.Postgres(t), configure)
 }
 
-// newSiteAt is newSite with a store of the test's own, an empty database.
-func newSiteAt(t *testing.T, store string, configure func(*Config)) *site {
+// newSiteOn is newSite with a store on a given server.
+func newSiteOn(t *testing.T, server *pgserver.Server, configure func(*Config)) *site {
 	t.Helper()
+	store := testenv.Clone(t, server, testenv.Template(t, server, "installed", sql.Install))
 	s := &site{t: t, store: store, log: &logBuffer{}}
-	conn, err := session.Connect(t.Context(), store, "the store")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	if err := sql.Install(t.Context(), conn); err != nil {
-		t.Fatal(err)
-	}
 	s.admin, s.viewer, s.nobody = s.role("admin", "walhook_admin"), s.role("viewer", "walhook_viewer"), s.role("nobody", "")
 	s.stop = s.start(configure)
 	return s

@@ -33,7 +33,7 @@ func TestPasswords(t *testing.T) {
 		t.Fatal(err)
 	}
 	testenv.Exec(t, server.URL("postgres"), "select pg_reload_conf()")
-	s := newSiteAt(t, testenv.Database(t, server, ""), nil)
+	s := newSiteOn(t, server, nil)
 	testenv.Eventually(t, 20*time.Second, "the rules to hold", func() (bool, string) {
 		err := testenv.TryExec(strings.Replace(s.store, "postgres@", s.viewer+":wrong@", 1), "select 1")
 		return err != nil, "any password will do"

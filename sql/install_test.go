@@ -12,11 +12,8 @@ import (
 // installed returns the URL of a database with the schema.
 func installed(t testing.TB) string {
 	t.Helper()
-	url := testenv.Database(t, testenv.Postgres(t), "")
-	if err := Install(t.Context(), testenv.Connect(t, url)); err != nil {
-		t.Fatal(err)
-	}
-	return url
+	server := testenv.Postgres(t)
+	return testenv.Clone(t, server, testenv.Template(t, server, "installed", Install))
 }
 
 // Every query can be prepared: none is truncated, and the server knows every name and type.

@@ -62,34 +62,38 @@ type templateKey struct {
 
 var templates struct {
 	sync.Mutex
-	scripts map[templateKey]string
+	filled map[templateKey]bool
 }
 
-// Template creates a database to Clone from and runs the script in it, for the first test that asks. The name then
-// stands for the script as long as the server runs. It returns the database's name.
-func Template(t testing.TB, server *pgserver.Server, name, script string) string {
+// Template creates a database to Clone from and fills it, for the first test that asks. The name then stands for the
+// content as long as the server runs. It returns the database's name.
+func Template(t testing.TB, server *pgserver.Server, name string, fill func(ctx context.Context, conn *pgx.Conn) error) string {
 	t.Helper()
 	templates.Lock()
 	defer templates.Unlock()
 	database := "template_" + name
 	key := templateKey{server: server, name: name}
-	if made, ok := templates.scripts[key]; ok {
-		if made != script {
-			t.Fatalf("template %s was created with another script", name)
-		}
+	if templates.filled[key] {
 		return database
 	}
 	admin := server.URL("postgres")
-	Exec(t, admin, "drop database if exists "+quoted(database)) // left behind by a script that failed
+	Exec(t, admin, "drop database if exists "+quoted(database)) // left behind by a test that could not fill it
 	Exec(t, admin, "create database "+quoted(database))
-	Exec(t, server.URL(database), script)
-	endSessions(server.Port(), database)
+	conn, err := pgx.Connect(t.Context(), server.URL(database))
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	err = fill(t.Context(), conn)
+	_ = conn.Close(t.Context())
+	if err != nil {
+		t.Fatalf("fill template %s: %v", name, err)
+	}
 	// A template with a session in it cannot be copied, so nobody may connect to it.
 	Exec(t, admin, "alter database "+quoted(database)+" allow_connections false")
-	if templates.scripts == nil {
-		templates.scripts = map[templateKey]string{}
+	if templates.filled == nil {
+		templates.filled = map[templateKey]bool{}
 	}
-	templates.scripts[key] = script
+	templates.filled[key] = true
 	return database
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
@@ -60,15 +61,18 @@ func TestDatabaseMayBeDroppedByTheTest(t *testing.T) {
 	Exec(t, server.URL("postgres"), "drop database "+name+" with (force)")
 }
 
-// A template's script runs once, and every clone is a separate database.
+// A template is filled once, and every clone is a separate database.
 func TestTemplate(t *testing.T) {
 	t.Parallel()
 	server := Postgres(t)
-	const script = "create table a (n int); insert into a values (1); select pg_sleep(0.1)"
+	fill := func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "create table a (n int); insert into a values (1); select pg_sleep(0.1)")
+		return err
+	}
 	var urls [4]string
 	var all sync.WaitGroup
 	for i := range urls {
-		all.Go(func() { urls[i] = Clone(t, server, Template(t, server, "of_test", script)) })
+		all.Go(func() { urls[i] = Clone(t, server, Template(t, server, "of_test", fill)) })
 	}
 	all.Wait()
 	Exec(t, urls[0], "insert into a values (2)")

@@ -38,10 +38,8 @@ type site struct {
 // newSite starts an API whose console has the right of a member of walhook_admin and no other.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	store := testenv.Database(t, testenv.Postgres(t), "")
-	if err := sql.Install(t.Context(), testenv.Connect(t, store)); err != nil {
-		t.Fatal(err)
-	}
+	database := testenv.Postgres(t)
+	store := testenv.Clone(t, database, testenv.Template(t, database, "installed", sql.Install))
 	testenv.Psql(t, store, `
 		insert into walhook.attachment (phase, system_identifier, database, slot, publication, publish, mapping, respondent_oid, assessment_oid, numeric_id, attached_at)
 		values ('attached', '1', 'd', 's', 'p', 'all', '{}', 1, 0, true, '2026-03-01 00:00:00Z');
