@@ -19,6 +19,7 @@ import (
 
 var (
 	chaosRounds = flag.Int("chaos.rounds", 12, "rounds of TestChaos: in each something is killed, cut or stalled")
+	chaosPace   = flag.Duration("chaos.pace", 20*time.Millisecond, "time from one transaction of a client in TestChaos to its next")
 	chaosSeed   = flag.Uint64("chaos.seed", 0, "seed of TestChaos; 0: another each time")
 )
 

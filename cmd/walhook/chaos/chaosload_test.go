@@ -74,7 +74,7 @@ type chaosClient struct {
 const idsOfClient = 200
 
 func (c *chaosClient) work(ctx context.Context) {
-	pace := time.NewTicker(5 * time.Millisecond)
+	pace := time.NewTicker(*chaosPace)
 	defer pace.Stop()
 	for {
 		select {
