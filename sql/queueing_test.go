@@ -26,8 +26,8 @@ type stateIn struct {
 	FiredAt        time.Time `sql:"fired_at,null"`
 }
 
-// An event costs the store a row of the queue and one of the states, and an entry in each of their indexes. One index more slows queueing by a
-// twentieth. The server writes a WAL record for each row and each entry; inserting a state takes two, because of its ON CONFLICT.
+// An event costs the store a row of the queue and one of the states, and an entry in each of their indexes. One index more costs the
+// store some 5 to 10 percent. The server writes a WAL record for each row and each entry; inserting a state takes two, because of its ON CONFLICT.
 func TestQueueingWritesFewIndexEntries(t *testing.T) {
 	t.Parallel()
 	conn := testenv.Connect(t, installed(t))
