@@ -85,7 +85,7 @@ func TestStatusIsTrue(t *testing.T) {
 	testenv.Exec(t, s.Store, "update walhook.attachment set phase = 'attached'")
 
 	// While the application writes, slot and stored position advance between the queries.
-	end := s.Meanwhile(s.DB, "insert into respondent (id, assessment_id) values ($1, 1)")
+	end := s.Meanwhile(s.DB, "insert into respondent (id, assessment_id) select $1, 1 from pg_sleep(0.002)")
 	for range 40 {
 		if o := setup.Observe(t.Context(), s.DB, s.Store, slot); !o.OK {
 			t.Errorf("status while the application writes: %v", o.Problems)
