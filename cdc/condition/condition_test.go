@@ -90,7 +90,7 @@ func TestMistakesAreShownInTheirPlace(t *testing.T) {
 		{"r.state <> 'a'", "^", "without its table"},
 		{"state <> E'a'", "         ^", "a text has no prefix"},
 		{"id > 1 -- all", "       ^", "there are no comments"},
-		{"fields->'a' <> 'b'", "      ^", "look inside no document"},
+		{"fields->'a' <> 'b'", "      ^", "cannot look inside a document"},
 		{"id::text <> '1'", "  ^", "there are no casts"},
 		{"id + 1 > 2", "   ^", "unexpected +"},
 		{"state <> 'ä\xd9'", "           ^", "not valid UTF-8"},

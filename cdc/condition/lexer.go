@@ -35,91 +35,98 @@ func isLetter(c byte) bool {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// hints names what is written instead of SQL that an expression does not have.
+// hints says what to write instead of SQL that expressions do not support.
 var hints = map[string]string{
 	"!=": "write <>", "==": "write =", "||": "texts cannot be joined", "&&": "write and", "::": "there are no casts",
-	"--": "there are no comments", "/*": "there are no comments", "~": "there are no patterns", "?": "", "->": "look inside no document",
+	"--": "there are no comments", "/*": "there are no comments", "~": "there are no patterns",
+	"->": "an expression cannot look inside a document",
 }
 
 // lex splits an expression into tokens, the last of which is tokenEnd.
 func lex(text string) ([]token, error) {
 	var tokens []token
-	fail := func(at int, reason string) ([]token, error) { return nil, &Error{Text: text, At: at, Reason: reason} }
-	for i := 0; i < len(text); {
-		c := text[i]
-		begin := i
-		switch {
-		case strings.IndexByte(" \t\n\r\f\v", c) >= 0:
-			i++
+	for at := 0; at < len(text); {
+		if strings.IndexByte(" \t\n\r\f\v", text[at]) >= 0 {
+			at++
 			continue
-		case c == '\'', c == '"':
-			value, length, closed := unquote(text[i:], c)
-			if !closed {
-				return fail(i, "this quote is not closed")
-			}
-			i += length
-			kind := tokenString
-			if c == '"' {
-				kind = tokenColumn
-				if value == "" {
-					return fail(begin, "a column's name is empty")
-				}
-			}
-			tokens = append(tokens, token{kind, value, begin})
-		case isLetter(c):
-			for i < len(text) && (isLetter(text[i]) || isDigit(text[i]) || text[i] == '$') {
-				i++
-			}
-			word := text[begin:i]
-			switch {
-			case i < len(text) && text[i] == '\'':
-				return fail(begin, "a text has no prefix: write 'text'")
-			case i < len(text) && text[i] == '.':
-				return fail(begin, "a column's name stands alone, without its table")
-			case isKeyword(word):
-				tokens = append(tokens, token{tokenKeyword, strings.ToLower(word), begin})
-			default:
-				tokens = append(tokens, token{tokenColumn, word, begin})
-			}
-		case isDigit(c), (c == '.' || c == '-' || c == '+') && numberLength(text[i:]) > 0 && !strings.HasPrefix(text[i:], "--"):
-			n := numberLength(text[i:])
-			i += n
-			if n == 0 || i < len(text) && (isLetter(text[i]) || isDigit(text[i]) || text[i] == '.') {
-				return fail(begin, "this is no number: write digits, such as 3, -0.5 or 1e6")
-			}
-			tokens = append(tokens, token{tokenNumber, strings.Join(strings.Fields(text[begin:i]), ""), begin})
-		default:
-			rest := text[i:]
-			operator := ""
-			for _, o := range []string{"<>", "<=", ">=", "=", "<", ">"} {
-				if strings.HasPrefix(rest, o) {
-					operator = o
-					break
-				}
-			}
-			switch {
-			case operator != "":
-				i += len(operator)
-				if i < len(text) && strings.IndexByte("<>=!", text[i]) >= 0 {
-					return fail(begin, "there is no such comparison: "+comparisons)
-				}
-				tokens = append(tokens, token{tokenOperator, operator, begin})
-			case c == '(', c == ')', c == ',':
-				i++
-				tokens = append(tokens, token{tokenPunctuation, string(c), begin})
-			default:
-				_, size := utf8.DecodeRuneInString(rest)
-				reason := "unexpected " + rest[:size]
-				for sql, hint := range hints {
-					if strings.HasPrefix(rest, sql) && hint != "" {
-						reason = "unexpected " + sql + ": " + hint
-					}
-				}
-				return fail(begin, reason)
-			}
 		}
+		next, length, mistake := lexToken(text[at:])
+		if mistake != "" {
+			return nil, &Error{Text: text, At: at, Reason: mistake}
+		}
+		next.at = at
+		tokens = append(tokens, next)
+		at += length
 	}
 	return append(tokens, token{tokenEnd, "", len(text)}), nil
+}
+
+// lexToken reads the token at the beginning of text, which is not a blank. mistake is why there is none; "": there is one.
+func lexToken(text string) (t token, length int, mistake string) {
+	switch c := text[0]; {
+	case c == '\'', c == '"':
+		return lexQuoted(text)
+	case isLetter(c):
+		return lexWord(text)
+	case isDigit(c), (c == '.' || c == '-' || c == '+') && numberLength(text) > 0 && !strings.HasPrefix(text, "--"):
+		n := numberLength(text)
+		if n == 0 || n < len(text) && (isLetter(text[n]) || isDigit(text[n]) || text[n] == '.') {
+			return t, 0, "this is no number: write digits, such as 3, -0.5 or 1e6"
+		}
+		return token{kind: tokenNumber, text: strings.Join(strings.Fields(text[:n]), "")}, n, ""
+	case c == '(', c == ')', c == ',':
+		return token{kind: tokenPunctuation, text: string(c)}, 1, ""
+	}
+	return lexOperator(text)
+}
+
+func lexQuoted(text string) (t token, length int, mistake string) {
+	value, length, closed := unquote(text, text[0])
+	switch {
+	case !closed:
+		return t, 0, "this quote is not closed"
+	case text[0] == '\'':
+		return token{kind: tokenString, text: value}, length, ""
+	case value == "":
+		return t, 0, "a column's name is empty"
+	}
+	return token{kind: tokenColumn, text: value}, length, ""
+}
+
+func lexWord(text string) (t token, length int, mistake string) {
+	n := 0
+	for n < len(text) && (isLetter(text[n]) || isDigit(text[n]) || text[n] == '$') {
+		n++
+	}
+	word := text[:n]
+	switch {
+	case n < len(text) && text[n] == '\'':
+		return t, 0, "a text has no prefix: write 'text'"
+	case n < len(text) && text[n] == '.':
+		return t, 0, "a column's name stands alone, without its table"
+	case isKeyword(word):
+		return token{kind: tokenKeyword, text: strings.ToLower(word)}, n, ""
+	}
+	return token{kind: tokenColumn, text: word}, n, ""
+}
+
+func lexOperator(text string) (t token, length int, mistake string) {
+	for _, operator := range []string{"<>", "<=", ">=", "=", "<", ">"} {
+		if rest, found := strings.CutPrefix(text, operator); found {
+			if rest != "" && strings.IndexByte("<>=!", rest[0]) >= 0 {
+				return t, 0, "there is no such comparison: " + comparisons
+			}
+			return token{kind: tokenOperator, text: operator}, len(operator), ""
+		}
+	}
+	_, size := utf8.DecodeRuneInString(text)
+	mistake = "unexpected " + text[:size]
+	for sql, hint := range hints {
+		if strings.HasPrefix(text, sql) {
+			mistake = "unexpected " + sql + ": " + hint
+		}
+	}
+	return t, 0, mistake
 }
 
 const comparisons = "write =, <>, <, <=, > or >="

@@ -38,14 +38,14 @@ func listDeliveries(r *request) (reply, error) {
 	if sent := query.Get("webhook_id"); sent != "" {
 		id, ok := readID(sent)
 		if !ok {
-			return reply{}, problem{Status: http.StatusBadRequest, Field: "webhook_id", Detail: "webhook_id must be the id of a webhook, a number."}
+			return reply{}, badField("webhook_id", "webhook_id must be the id of a webhook, a number.")
 		}
 		webhook = &id
 	}
 	switch query.Get("status") {
 	case "", "pending", "success", "failed":
 	default:
-		return reply{}, problem{Status: http.StatusBadRequest, Field: "status", Detail: "status must be pending, success or failed."}
+		return reply{}, badField("status", "status must be pending, success or failed.")
 	}
 	since, err := readTime("since", query.Get("since"))
 	if err != nil {

@@ -23,7 +23,10 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return nil, problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("The body has more than %d bytes. Send less.", maxBody)}
+		return nil, problem{
+			Status: http.StatusRequestEntityTooLarge,
+			Detail: fmt.Sprintf("The body has more than %d bytes. Send less.", maxBody),
+		}
 	case err != nil:
 		return nil, badRequest("The body ended before it was complete. Send it again.")
 	}
@@ -56,7 +59,9 @@ func (r *request) fields(known map[string]kind, aliases map[string]string) (map[
 	}
 	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || mediaType != "application/json" && mediaType != "application/merge-patch+json" {
-		return nil, problem{Status: http.StatusUnsupportedMediaType, Detail: "Send the body as JSON, with Content-Type: application/json."}
+		return nil, problem{
+			Status: http.StatusUnsupportedMediaType, Detail: "Send the body as JSON, with Content-Type: application/json.",
+		}
 	}
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return nil, problem{Status: http.StatusUnsupportedMediaType, Detail: "Send the body as it is, not compressed."}
@@ -71,9 +76,7 @@ func (r *request) fields(known map[string]kind, aliases map[string]string) (map[
 		return nil, badRequest("The body is not a JSON object: it is null.")
 	}
 	if name, twice := duplicate(r.body); twice {
-		return nil, problem{
-			Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The body has %q twice. Send it once.", name),
-		}
+		return nil, badField(name, "The body has %q twice. Send it once.", name)
 	}
 	for sent, value := range raw {
 		name := sent
@@ -82,14 +85,14 @@ func (r *request) fields(known map[string]kind, aliases map[string]string) (map[
 		}
 		as, ok := known[name]
 		if !ok {
-			return nil, problem{Status: http.StatusBadRequest, Field: sent, Detail: fmt.Sprintf("The field %q is not known. Known fields are %s.", sent, names(known))}
+			return nil, badField(sent, "The field %q is not known. Known fields are %s.", sent, names(known))
 		}
 		field, err := readField(sent, value, as)
 		if err != nil {
 			return nil, err
 		}
 		if other, twice := fields[name]; twice && other != field {
-			return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The body has %q twice, under different names. Send only one.", name)}
+			return nil, badField(name, "The body has %q twice, under different names. Send only one.", name)
 		}
 		fields[name] = field
 	}
@@ -122,7 +125,7 @@ func names[V any](known map[string]V) string {
 }
 
 func readField(name string, raw json.RawMessage, as kind) (any, error) {
-	wrong := problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The field %q must be %v.", name, as)}
+	wrong := badField(name, "The field %q must be %v.", name, as)
 	var value any
 	if err := json.Unmarshal(raw, &value); err != nil {
 		return nil, wrong // a number that is too large
@@ -156,14 +159,12 @@ func (r *request) query(known ...string) (url.Values, error) {
 	for name, all := range values {
 		switch {
 		case !slices.Contains(known, name):
-			return nil, problem{
-				Status: http.StatusBadRequest, Field: name,
-				Detail: fmt.Sprintf("The parameter %q is not known. Known parameters are %s.", name, strings.Join(known, ", ")),
-			}
+			return nil, badField(name, "The parameter %q is not known. Known parameters are %s.",
+				name, strings.Join(known, ", "))
 		case len(all) > 1:
-			return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The parameter %q appears twice. Send it once.", name)}
+			return nil, badField(name, "The parameter %q appears twice. Send it once.", name)
 		case !utf8.ValidString(all[0]) || strings.ContainsRune(all[0], 0):
-			return nil, problem{Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("The parameter %q has characters that no value has.", name)}
+			return nil, badField(name, "The parameter %q has characters that no value has.", name)
 		}
 	}
 	return values, nil
@@ -179,7 +180,7 @@ func limit(values url.Values, fallback int) (int, error) {
 	}
 	n, err := strconv.Atoi(sent)
 	if err != nil || n < 1 || n > maxLimit {
-		return 0, problem{Status: http.StatusBadRequest, Field: "limit", Detail: fmt.Sprintf("limit must be a number from 1 to %d.", maxLimit)}
+		return 0, badField("limit", "limit must be a number from 1 to %d.", maxLimit)
 	}
 	return n, nil
 }
@@ -214,9 +215,7 @@ func readTime(name, sent string) (time.Time, error) {
 	}
 	at, err := time.Parse(time.RFC3339, sent)
 	if err != nil || at.UTC().Year() < 1 || at.UTC().Year() > 9999 || at.IsZero() {
-		return time.Time{}, problem{
-			Status: http.StatusBadRequest, Field: name, Detail: fmt.Sprintf("%s must be a time with its zone, such as 2026-03-18T18:44:09Z.", name),
-		}
+		return time.Time{}, badField(name, "%s must be a time with its zone, such as 2026-03-18T18:44:09Z.", name)
 	}
 	return at, nil
 }
@@ -236,7 +235,7 @@ func readCursor(sent string, place any) error {
 		err = json.Unmarshal(plain, place)
 	}
 	if err != nil {
-		return problem{Status: http.StatusBadRequest, Field: "cursor", Detail: "The cursor is not one that this list has returned. Start without one."}
+		return badField("cursor", "The cursor is not one that this list has returned. Start without one.")
 	}
 	return nil
 }

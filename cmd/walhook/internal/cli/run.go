@@ -49,7 +49,9 @@ docs/reference/traces.md lists them. Under systemd, the unit may have Type=notif
 			// A reader of the log that hangs or has gone must neither end nor block the daemon.
 			signal.Ignore(syscall.SIGPIPE)
 			direct := slog.New(newLogHandler(env.stderr, cfg.LogLevel, cfg.LogFormat))
-			out := newLogWriter(env.stderr, func(dropped int) { direct.Warn("dropped log lines that nobody read", "lines", dropped) })
+			out := newLogWriter(env.stderr, func(dropped int) {
+				direct.Warn("dropped log lines that nobody read", "lines", dropped)
+			})
 			defer out.close()
 			return runDaemon(cmd.Context(), cfg, newLogger(out, cfg.LogLevel, cfg.LogFormat))
 		},
@@ -83,10 +85,11 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	status := &stream.Status{}
 	p := &process{
-		cfg: cfg, log: log, tracer: tracer, roots: roots, status: status, metrics: newMetrics(registry, status), ready: &readiness{},
+		cfg: cfg, log: log, tracer: tracer, roots: roots, status: status, metrics: newMetrics(registry, status),
+		ready: &readiness{},
 		guard: stream.NewGuard(stream.GuardConfig{
-			SourceURL: cfg.sourceURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(), Status: status,
-			MaxSlotLag: int64(cfg.MaxSlotLag), Log: log,
+			SourceURL: cfg.sourceURL(), Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
+			Status: status, MaxSlotLag: int64(cfg.MaxSlotLag), Log: log,
 		}),
 	}
 	p.ready.wait("starting")
@@ -130,50 +133,27 @@ func runDaemon(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	}
 }
 
-// work streams and sends until the context ends, a part fails for good, or source or store turn out to be a copy or another database: then
-// the error is a *catalog.CopyError.
+// work streams and sends until the context ends or a part fails for good. Its error is a *catalog.CopyError if source or
+// store turn out to be a copy or another database.
 func (p *process) work(ctx context.Context, original *catalog.Original) error {
-	cfg, log, status := p.cfg, p.log, p.status
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p.guard.Watch(original, cancel)
-	horizon := stream.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) { return original.ConnectSource(ctx, cfg.sourceURL()) })
+	horizon := stream.NewHorizon(func(ctx context.Context) (*pgx.Conn, error) {
+		return original.ConnectSource(ctx, p.cfg.sourceURL())
+	})
 	defer horizon.Close(context.WithoutCancel(ctx))
 	client := post.NewClient(post.ClientConfig{
-		Timeout: time.Duration(cfg.DeliveryTimeout), RetryCap: time.Duration(cfg.RetryCap), Concurrency: cfg.Concurrency, Version: Version(),
-		Guard: post.NewGuard(cfg.AllowNetworks), RootCAs: p.roots,
+		Timeout: time.Duration(p.cfg.DeliveryTimeout), RetryCap: time.Duration(p.cfg.RetryCap),
+		Concurrency: p.cfg.Concurrency, Version: Version(), Guard: post.NewGuard(p.cfg.AllowNetworks), RootCAs: p.roots,
 	})
 	defer client.Close()
-	var scheduler *dispatch.Scheduler
-	scheduler = dispatch.NewScheduler(dispatch.Config{
-		Original: original, StoreURL: cfg.storeURL(), NumericID: original.Attachment.NumericID,
-		Client: client, Horizon: horizon, MaxAttempts: cfg.MaxAttempts,
-		Backoff: post.Backoff{Base: time.Duration(cfg.RetryBase), Cap: time.Duration(cfg.RetryCap)},
-		Timeout: time.Duration(cfg.DeliveryTimeout), Concurrency: cfg.Concurrency, EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
-		DisableAfter: time.Duration(cfg.DisableAfter), Retention: time.Duration(cfg.Retention), Version: Version(),
-		Observe: p.metrics.attempted, Loaded: boundMemory, Log: log,
-		Report: func() dispatch.Report { return report(status, scheduler) },
-		Tracer: p.tracer, Failed: func(err error) { cancel(fmt.Errorf("senders: %w", err)) },
-	})
-	queue := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
+	scheduler := p.newScheduler(original, client, horizon, cancel)
 	p.metrics.senders.Store(scheduler)
 	defer p.metrics.senders.Store(nil)
-	streamQueue := cdc.Queue{
-		Began: queue.Began, Add: queue.Add, Committed: queue.Committed, Discarded: queue.Discarded, SetNumericKey: queue.Keyed,
-	}
-	stream := stream.New(stream.Config{
-		Reconcile: stream.NewReconcileFunc(stream.ReconcileConfig{
-			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(), Queue: streamQueue, Horizon: horizon, Log: log,
-			Note:     func(text string) { log.Info("reconciling", "doing", text) },
-			Progress: func(rows, total int64) { log.Debug("reading rows", "rows", rows, "of_about", total) },
-		}, status),
-		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Original: original,
-		Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
-		Queue:   streamQueue,
-		Horizon: horizon, Guard: p.guard, Status: status, Log: log, Tracer: p.tracer,
-	})
+	reader := p.newStream(original, scheduler, horizon)
 	p.ready.follow(func() (bool, string) {
-		if ok, reason := streaming(status, scheduler); !ok || scheduler.ReportedReady() {
+		if ok, reason := streaming(p.status, scheduler); !ok || scheduler.ReportedReady() {
 			return ok, reason
 		}
 		return false, "starting: ready, and about to report so to the store" // where status and other daemons read it
@@ -189,13 +169,54 @@ func (p *process) work(ctx context.Context, original *catalog.Original) error {
 			cancel(fmt.Errorf("senders: %w", err))
 		}
 	}()
-	err := stream.Run(ctx)
+	err := reader.Run(ctx)
 	stopSenders()
 	<-senders
 	if err != nil {
 		return err
 	}
 	return context.Cause(ctx)
+}
+
+func (p *process) newScheduler(
+	original *catalog.Original, client *post.Client, horizon *stream.Horizon, cancel context.CancelCauseFunc,
+) *dispatch.Scheduler {
+	cfg := p.cfg
+	var scheduler *dispatch.Scheduler
+	scheduler = dispatch.NewScheduler(dispatch.Config{
+		Original: original, StoreURL: cfg.storeURL(), NumericID: original.Attachment.NumericID,
+		Client: client, Horizon: horizon, MaxAttempts: cfg.MaxAttempts,
+		Backoff: post.Backoff{Base: time.Duration(cfg.RetryBase), Cap: time.Duration(cfg.RetryCap)},
+		Timeout: time.Duration(cfg.DeliveryTimeout), Concurrency: cfg.Concurrency,
+		EndpointConcurrency: min(cfg.EndpointConcurrency, cfg.Concurrency),
+		DisableAfter:        time.Duration(cfg.DisableAfter), Retention: time.Duration(cfg.Retention), Version: Version(),
+		Observe: p.metrics.attempted, Loaded: boundMemory, Log: p.log, Tracer: p.tracer,
+		Report: func() dispatch.Report { return report(p.status, scheduler) },
+		Failed: func(err error) { cancel(fmt.Errorf("senders: %w", err)) },
+	})
+	return scheduler
+}
+
+func (p *process) newStream(
+	original *catalog.Original, scheduler *dispatch.Scheduler, horizon *stream.Horizon,
+) *stream.Stream {
+	cfg, log := p.cfg, p.log
+	senders := dispatch.NewQueue(scheduler, horizon, cfg.mapping().HasAssessmentTable())
+	queue := cdc.Queue{
+		Began: senders.Began, Add: senders.Add, Committed: senders.Committed, Discarded: senders.Discarded,
+		SetNumericKey: senders.Keyed,
+	}
+	return stream.New(stream.Config{
+		Reconcile: stream.NewReconcileFunc(stream.ReconcileConfig{
+			SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Target: cfg.target(),
+			Queue: queue, Horizon: horizon, Log: log,
+			Note:     func(text string) { log.Info("reconciling", "doing", text) },
+			Progress: func(rows, total int64) { log.Debug("reading rows", "rows", rows, "of_about", total) },
+		}, p.status),
+		SourceURL: cfg.sourceURL(), StoreURL: cfg.storeURL(), Original: original,
+		Slot: cfg.Slot, Publication: cfg.Publication, Mapping: cfg.mapping(),
+		Queue: queue, Horizon: horizon, Guard: p.guard, Status: p.status, Log: log, Tracer: p.tracer,
+	})
 }
 
 // stopped returns nil after a clean stop, and otherwise the error of the part that failed.
@@ -207,11 +228,11 @@ func stopped(cause error, log *slog.Logger) error {
 	return nil
 }
 
-// storePatience is how long one transaction of the stream may take before /readyz reports that the store does not answer.
+// storePatience is how long a transaction of the stream may take before /readyz reports that the store does not answer.
 const storePatience = 10 * time.Second
 
-// reportPatience is how long a daemon that reads the slot may be silent before a standby reports that it does not work: a bit
-// more than two heartbeats.
+// reportPatience is how long a daemon that reads the slot may be silent before a standby reports that it does not work:
+// slightly more than two heartbeats.
 const reportPatience = 5 * time.Second
 
 // standing returns the answer of /readyz for a standby: whether the daemon that reads the slot works, by its own report.
@@ -223,7 +244,8 @@ func standing(reader *dispatch.Reader) (bool, string) {
 		return false, fmt.Sprintf("standing by, but daemon %s, which reads the slot, has not reported for %s",
 			reader.Name, reader.Silent.Round(time.Second))
 	case reader.Unready != "":
-		return false, fmt.Sprintf("standing by, but daemon %s, which reads the slot, does not work: %s", reader.Name, reader.Unready)
+		return false, fmt.Sprintf("standing by, but daemon %s, which reads the slot, does not work: %s",
+			reader.Name, reader.Unready)
 	}
 	return true, fmt.Sprintf("standing by: %s (%s)", stream.ReasonOtherDaemon, reader.Name)
 }
@@ -246,7 +268,7 @@ func report(status *stream.Status, scheduler *dispatch.Scheduler) dispatch.Repor
 	return r
 }
 
-// streaming is what this daemon reports of itself once all parts run, and what /readyz says once the store has it.
+// streaming returns what this daemon reports about itself once all parts run. /readyz returns it once the store has it.
 func streaming(status *stream.Status, scheduler *dispatch.Scheduler) (bool, string) {
 	if ok, reason := scheduler.Ready(); !ok {
 		return false, reason

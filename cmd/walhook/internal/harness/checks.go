@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"walhook/cdc/catalog"
 	"walhook/testenv"
 )
 
@@ -91,7 +92,7 @@ func FillWAL(s *Site, n int) {
 }
 
 // LockClass is the first key of the advisory lock that each daemon holds in the store. The second is its number.
-const LockClass = 0x77686b64
+const LockClass = catalog.DaemonLock
 
 // MustFail runs a command that must fail with status 1, print the texts, and leave the database unchanged.
 func MustFail(s *Site, command string, says ...string) {
