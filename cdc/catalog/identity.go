@@ -61,8 +61,9 @@ type CopyError struct{ Detail string }
 func (e *CopyError) Error() string { return e.Detail + "; " + CopyRemedy }
 
 // CopyRemedy tells people how to continue in a copy.
-const CopyRemedy = "if this is the original now, run `walhook attach --adopt`: state, webhooks and pending deliveries go on, and what was missed is fired; " +
-	"to start from scratch here, run `walhook attach --fresh`: pending deliveries are dropped and webhooks are kept disabled (docs/how-to/copies.md)"
+const CopyRemedy = "if this is the original now, run `walhook attach --adopt`: state, webhooks and pending deliveries " +
+	"continue, and what was missed is fired; to start from scratch here, run `walhook attach --fresh`: " +
+	"pending deliveries are dropped and webhooks are kept disabled (docs/how-to/copies.md)"
 
 // Provenance compares where source and store are with where the store recorded them.
 type Provenance struct {

@@ -272,12 +272,14 @@ func (t *Table) readIndexes(ctx context.Context, conn *pgx.Conn) error {
 
 // identityColumns are the columns of the replica identity of c, a row of pg_class.
 const identityColumns = `case c.relreplident
-		         when 'f' then array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
+		         when 'f' then array(select a.attname::text from pg_catalog.pg_attribute a
+		                              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
 		         else array(select a.attname::text
 		                      from pg_catalog.pg_index i
 		                      join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey[0:i.indnkeyatts - 1])
 		                     where i.indrelid = c.oid and i.indisvalid
-		                       and (c.relreplident = 'd' and i.indisprimary and i.indimmediate or c.relreplident = 'i' and i.indisreplident))
+		                       and (c.relreplident = 'd' and i.indisprimary and i.indimmediate
+		                            or c.relreplident = 'i' and i.indisreplident))
 		       end`
 
 // readIdentities reads the replica identities that PostgreSQL checks: that of the table, or of each leaf partition.
@@ -287,13 +289,16 @@ func (t *Table) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 		       `+identityColumns+`,
 		       coalesce((select jsonb_object_agg(u.attname, u.setting)
 		          from (select distinct on (a.attname) a.attname,
-		                       case when i.indisprimary then 'DEFAULT' else 'USING INDEX ' || quote_ident(x.relname) end as setting
+		                       case when i.indisprimary then 'DEFAULT'
+		                            else 'USING INDEX ' || quote_ident(x.relname) end as setting
 		                  from pg_catalog.pg_index i
 		                  join pg_catalog.pg_class x on x.oid = i.indexrelid
 		                  join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey[0:i.indnkeyatts - 1])
-		                 where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
+		                 where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate
+		                   and i.indpred is null and i.indexprs is null
 		                   and not exists (select from pg_catalog.pg_attribute n
-		                                    where n.attrelid = i.indrelid and n.attnum = any(i.indkey[0:i.indnkeyatts - 1]) and not n.attnotnull)
+		                                    where n.attrelid = i.indrelid and not n.attnotnull
+		                                      and n.attnum = any(i.indkey[0:i.indnkeyatts - 1]))
 		                 order by a.attname, i.indisprimary desc, i.indnkeyatts, x.relname) u), '{}')
 		  from pg_catalog.pg_class c
 		 where c.oid in (select relid from tree) and c.relkind <> 'p'
@@ -304,7 +309,10 @@ func (t *Table) readIdentities(ctx context.Context, conn *pgx.Conn) error {
 	var identity Identity
 	_, err = pgx.ForEachRow(
 		rows,
-		[]any{&identity.Table, &identity.Setting, &identity.Logged, &identity.File, &identity.Empty, &identity.Columns, &identity.Usable},
+		[]any{
+			&identity.Table, &identity.Setting, &identity.Logged, &identity.File, &identity.Empty, &identity.Columns,
+			&identity.Usable,
+		},
 		func() error {
 			t.Identities = append(t.Identities, identity)
 			identity = Identity{}

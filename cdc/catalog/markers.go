@@ -29,7 +29,8 @@ func (p *Preflight) checkLists(marker cdc.MappedMarker) {
 			continue
 		}
 		if _, exists := p.Respondent.Columns[strings.TrimSpace(rest)]; !exists {
-			p.note(Warn, "marker_list", found+": a comma does not separate values", "separate them by |, unless the value contains a comma")
+			p.note(Warn, "marker_list", found+": a comma does not separate values",
+				"separate them by |, unless the value contains a comma")
 			continue
 		}
 		remedy := fmt.Sprintf("set %s=%s=%s", marker.Variable, marker.Column, strings.TrimSpace(first))

@@ -172,7 +172,8 @@ func InspectPublication(ctx context.Context, conn *pgx.Conn, name string) (*Publ
 	err := conn.QueryRow(ctx, `select oid, oid || ':' || xmin, puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
 		pg_catalog.pg_has_role(pubowner, 'usage'), coalesce(pg_catalog.obj_description(oid, 'pg_publication'), '')
 		from pg_catalog.pg_publication where pubname = $1`, name).
-		Scan(&oid, &p.catalogRow, &p.allTables, &p.viaRoot, &p.actions[0], &p.actions[1], &p.actions[2], &p.actions[3], &p.Owner, &comment)
+		Scan(&oid, &p.catalogRow, &p.allTables, &p.viaRoot, &p.actions[0], &p.actions[1], &p.actions[2], &p.actions[3],
+			&p.Owner, &comment)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -438,7 +439,9 @@ func (p PublicationSpec) ExtendSQL(have *Publication) []string {
 		case !have.includes(table.info):
 			statements = append(statements, alter+" add table "+table.sql())
 		case columns != nil && !covers(columns, table):
-			table.columns = append(slices.Clone(columns), slices.DeleteFunc(slices.Clone(table.needed), func(c string) bool { return slices.Contains(columns, c) })...)
+			isListed := func(column string) bool { return slices.Contains(columns, column) }
+			missing := slices.DeleteFunc(slices.Clone(table.needed), isListed)
+			table.columns = append(slices.Clone(columns), missing...)
 			statements = append(statements, alter+" drop table "+table.info.Name.String(), alter+" add table "+table.sql())
 		}
 	}

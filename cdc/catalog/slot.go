@@ -154,7 +154,8 @@ const (
 	// OwnSlotCondition matches the slots of the connected database that walhook may have created.
 	OwnSlotCondition = "s.database = current_database() and s.slot_type = 'logical' and s.plugin = 'pgoutput'"
 
-	dropSlotSQL = "select pg_drop_replication_slot(s.slot_name) from pg_catalog.pg_replication_slots s where s.slot_name = $1 and " + OwnSlotCondition
+	dropSlotSQL = "select pg_drop_replication_slot(s.slot_name) from pg_catalog.pg_replication_slots s " +
+		"where s.slot_name = $1 and " + OwnSlotCondition
 
 	// TerminateStaleWalsenderSQL terminates the walsender that holds a slot if it runs as our role and application
 	// name.

@@ -67,8 +67,10 @@ func listDeliveries(r *request) (reply, error) {
 	}
 
 	rows, err := r.tx.Query(r.Context(), "select d.delivered_at_tz, d.delivery_id, d.status is not null, "+delivery+`
-		from walhook.delivery_page($1, nullif($2, ''), nullif($3, ''), null, nullif($4, ''), $5, $6, walhook.local_time($7), nullif($8, 0), $9) d`,
-		webhook, event, query.Get("status"), query.Get("response_id"), given(since), given(until), before.DeliveredAt, before.DeliveryID, limit+1)
+		from walhook.delivery_page($1, nullif($2, ''), nullif($3, ''), null, nullif($4, ''), $5, $6,
+			walhook.local_time($7), nullif($8, 0), $9) d`,
+		webhook, event, query.Get("status"), query.Get("response_id"), given(since), given(until),
+		before.DeliveredAt, before.DeliveryID, limit+1)
 	if err != nil {
 		return reply{}, fmt.Errorf("list deliveries: %w", err)
 	}

@@ -101,8 +101,10 @@ func createWebhook(r *request) (reply, error) {
 	var secret *string
 	if err := r.tx.QueryRow(r.Context(), `
 		select c.id, c.new_secret
-		  from jsonb_to_record($1) f (url text, event_type text, assessment_id text, organization_id text, description text, headers jsonb, ordered boolean)
-		 cross join lateral walhook.create_webhook(f.url, f.event_type, f.assessment_id, f.organization_id, f.description, f.headers, f.ordered) c`, fields).
+		  from jsonb_to_record($1) f (url text, event_type text, assessment_id text, organization_id text,
+		                              description text, headers jsonb, ordered boolean)
+		 cross join lateral walhook.create_webhook(f.url, f.event_type, f.assessment_id, f.organization_id,
+		                                           f.description, f.headers, f.ordered) c`, fields).
 		Scan(&id, &secret); err != nil {
 		return reply{}, fmt.Errorf("create webhook: %w", err)
 	}

@@ -257,20 +257,28 @@ func (c *Config) checkValues() error {
 	return nil
 }
 
+// readMapping parses the variables of the mapping.
 func (c *Config) readMapping() error {
-	var err error
+	for _, read := range []func() error{c.readTables, c.readColumns, c.readMarkers} {
+		if err := read(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) readTables() (err error) {
 	m := &c.mapped
-	names := []struct {
+	for _, table := range []struct {
 		variable, value string
 		to              *cdc.Name
-	}{{"RESPONDENT_TABLE", c.RespondentTable, &m.Respondent}, {"ASSESSMENT_TABLE", c.AssessmentTable, &m.AssessmentTable}}
-	for _, n := range names {
-		if n.value == "" && n.to == &m.AssessmentTable {
+	}{{"RESPONDENT_TABLE", c.RespondentTable, &m.Respondent}, {"ASSESSMENT_TABLE", c.AssessmentTable, &m.AssessmentTable}} {
+		if table.value == "" && table.to == &m.AssessmentTable {
 			continue
 		}
-		if *n.to, err = cdc.ParseName(n.value, "public"); err != nil {
+		if *table.to, err = cdc.ParseName(table.value, "public"); err != nil {
 			return &ConfigError{
-				Variable: n.variable, Value: quoted(n.value),
+				Variable: table.variable, Value: quoted(table.value),
 				Accepted: "a table as schema.table, with double quotes around a name that holds a dot",
 			}
 		}
@@ -281,37 +289,40 @@ func (c *Config) readMapping() error {
 			Accepted: "another table than WALHOOK_RESPONDENT_TABLE, or none",
 		}
 	}
-	columns := []struct {
-		variable, value string
-		to              *string
-		optional        bool
-	}{
-		{"RESPONDENT_ID", c.RespondentID, &m.ID, false},
-		{"RESPONDENT_ASSESSMENT", c.RespondentAssessment, &m.Assessment, false},
-		{"RESPONDENT_ORGANIZATION", c.RespondentOrganization, &m.Organization, true},
+	return nil
+}
+
+// columnVariable is a variable that names a column.
+type columnVariable struct {
+	variable, value string
+	to              *string
+	optional        bool
+	fallback        string // the variable's default
+}
+
+func (c *Config) readColumns() (err error) {
+	m := &c.mapped
+	columns := []columnVariable{
+		{variable: "RESPONDENT_ID", value: c.RespondentID, to: &m.ID},
+		{variable: "RESPONDENT_ASSESSMENT", value: c.RespondentAssessment, to: &m.Assessment},
+		{variable: "RESPONDENT_ORGANIZATION", value: c.RespondentOrganization, to: &m.Organization, optional: true},
+	}
+	ofAssessment := []columnVariable{
+		{variable: "ASSESSMENT_ID", value: c.AssessmentID, to: &m.AssessmentID, fallback: "id"},
+		{variable: "ASSESSMENT_EXTERNAL_ID", value: c.AssessmentExternalID, to: &m.ExternalID, fallback: "external_id"},
+		{variable: "ASSESSMENT_COPIED_FROM", value: c.AssessmentCopiedFrom, to: &m.CopiedFrom, optional: true},
+		{variable: "ASSESSMENT_ORGANIZATION", value: c.AssessmentOrganization, to: &m.AssessmentOrganization, optional: true},
+		{variable: "ASSESSMENT_NAME", value: c.AssessmentName, to: &m.AssessmentName, optional: true},
 	}
 	if m.HasAssessmentTable() {
-		columns = append(columns, []struct {
-			variable, value string
-			to              *string
-			optional        bool
-		}{
-			{"ASSESSMENT_ID", c.AssessmentID, &m.AssessmentID, false},
-			{"ASSESSMENT_EXTERNAL_ID", c.AssessmentExternalID, &m.ExternalID, false},
-			{"ASSESSMENT_COPIED_FROM", c.AssessmentCopiedFrom, &m.CopiedFrom, true},
-			{"ASSESSMENT_ORGANIZATION", c.AssessmentOrganization, &m.AssessmentOrganization, true},
-			{"ASSESSMENT_NAME", c.AssessmentName, &m.AssessmentName, true},
-		}...)
+		columns = append(columns, ofAssessment...)
 	} else {
-		for _, alone := range []struct{ variable, value, otherwise string }{
-			{"ASSESSMENT_ID", c.AssessmentID, "id"},
-			{"ASSESSMENT_EXTERNAL_ID", c.AssessmentExternalID, "external_id"},
-			{"ASSESSMENT_COPIED_FROM", c.AssessmentCopiedFrom, ""},
-			{"ASSESSMENT_ORGANIZATION", c.AssessmentOrganization, ""},
-			{"ASSESSMENT_NAME", c.AssessmentName, ""},
-		} {
-			if alone.value != "" && alone.value != alone.otherwise {
-				return &ConfigError{Variable: alone.variable, Value: quoted(alone.value), Accepted: "only together with WALHOOK_ASSESSMENT_TABLE"}
+		for _, alone := range ofAssessment {
+			if alone.value != "" && alone.value != alone.fallback {
+				return &ConfigError{
+					Variable: alone.variable, Value: quoted(alone.value),
+					Accepted: "only together with WALHOOK_ASSESSMENT_TABLE",
+				}
 			}
 		}
 	}
@@ -323,19 +334,28 @@ func (c *Config) readMapping() error {
 			return &ConfigError{Variable: column.variable, Value: quoted(column.value), Accepted: "the name of a column"}
 		}
 	}
-	if c.FinishStamp != "" {
-		if m.Stamp, err = cdc.ParseColumns(c.FinishStamp); err != nil {
-			return &ConfigError{
-				Variable: "FINISH_STAMP", Value: quoted(c.FinishStamp),
-				Accepted: "the name of a column, or several separated by commas",
-			}
+	if c.FinishStamp == "" {
+		return nil
+	}
+	if m.Stamp, err = cdc.ParseColumns(c.FinishStamp); err != nil {
+		return &ConfigError{
+			Variable: "FINISH_STAMP", Value: quoted(c.FinishStamp),
+			Accepted: "the name of a column, or several separated by commas",
 		}
 	}
-	markers := []struct {
+	return nil
+}
+
+func (c *Config) readMarkers() (err error) {
+	m := &c.mapped
+	for _, marker := range []struct {
 		variable, value string
 		to              *cdc.Marker
-	}{{"RESPONDENT_WHERE", c.RespondentWhere, &m.Where}, {"STARTED", c.Started, &m.Started}, {"FINISHED", c.Finished, &m.Finished}}
-	for _, marker := range markers {
+	}{
+		{"RESPONDENT_WHERE", c.RespondentWhere, &m.Where},
+		{"STARTED", c.Started, &m.Started},
+		{"FINISHED", c.Finished, &m.Finished},
+	} {
 		if marker.value == "" && marker.to == &m.Where {
 			continue
 		}
