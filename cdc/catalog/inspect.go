@@ -272,14 +272,12 @@ func (t *Table) readIndexes(ctx context.Context, conn *pgx.Conn) error {
 
 // identityColumns are the columns of the replica identity of c, a row of pg_class.
 const identityColumns = `case c.relreplident
-		         when 'f' then array(select a.attname::text from pg_catalog.pg_attribute a
-		                              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
+		         when 'f' then array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
 		         else array(select a.attname::text
 		                      from pg_catalog.pg_index i
 		                      join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey[0:i.indnkeyatts - 1])
 		                     where i.indrelid = c.oid and i.indisvalid
-		                       and (c.relreplident = 'd' and i.indisprimary and i.indimmediate
-		                            or c.relreplident = 'i' and i.indisreplident))
+		                       and (c.relreplident = 'd' and i.indisprimary and i.indimmediate or c.relreplident = 'i' and i.indisreplident))
 		       end`
 
 // readIdentities reads the replica identities that PostgreSQL checks: that of the table, or of each leaf partition.
