@@ -79,10 +79,11 @@ func NewPoolWith(ctx context.Context, url string, customize func(*pgxpool.Config
 // transactionTimeout is an SQLSTATE that pgerrcode does not have: new in PostgreSQL 17.
 const transactionTimeout = "25P04"
 
-// isCanceled recognises that the server canceled what pins the settings: a short statement_timeout or
-// transaction_timeout of the role holds until it is pinned, and a busy server may need longer than that.
+// isCanceled recognises that the server canceled what pins the settings, or ended the session before: a short
+// statement_timeout, transaction_timeout or idle_session_timeout of the role holds until it is pinned, and a busy machine
+// may need longer than that.
 func isCanceled(code string) bool {
-	return code == pgerrcode.QueryCanceled || code == transactionTimeout
+	return code == pgerrcode.QueryCanceled || code == transactionTimeout || code == pgerrcode.IdleSessionTimeout
 }
 
 // retryWhile connects again while the server refuses with an SQLSTATE that passes. The context bounds it.

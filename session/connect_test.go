@@ -43,7 +43,7 @@ func TestConnectionErrorsAreOneLine(t *testing.T) {
 func TestShortTimeoutsDelayAConnection(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewServer(t, nil)
-	testenv.Exec(t, server.URL("postgres"), "create role hasty login; alter role hasty set statement_timeout = '1ms'; alter role hasty set exit_on_error = on")
+	testenv.Exec(t, server.URL("postgres"), "create role hasty login; alter role hasty set statement_timeout = '1ms'; alter role hasty set idle_session_timeout = '1ms'; alter role hasty set exit_on_error = on")
 	if testenv.Psql(t, server.URL("postgres"), "select 1 from pg_settings where name = 'transaction_timeout'") == "1" {
 		testenv.Exec(t, server.URL("postgres"), "alter role hasty set transaction_timeout = '3ms'")
 	}
