@@ -132,6 +132,28 @@ func TestRetention(t *testing.T) {
 	refused(t, url, refusal{"select walhook.drop_partitions('0')", "positive age"}, refusal{"select walhook.ensure_partitions('week')", "not supported"})
 }
 
+// Resolved incidents are kept as long as the log, and a year at least. Those that last stay, and so do rows that somebody
+// has locked.
+func TestOldIncidentsAreDeleted(t *testing.T) {
+	t.Parallel()
+	url := installed(t)
+	testenv.Exec(t, url, `insert into walhook.incident_log (kind, detail, at, resolved_at)
+		select 'takeover', name, now() - interval '5 years', now() - ago from (values ('old', interval '2 years'), ('busy', '2 years'), ('new', '11 months'), ('lasts', null)) v (name, ago)`)
+	administrator := testenv.Connect(t, url)
+	if _, err := administrator.Exec(t.Context(), "begin; update walhook.incident_log set detail = 'busy' where detail = 'busy'"); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct{ age, left string }{
+		{"3 years", "old,busy,new,lasts"},
+		{"5 minutes", "busy,new,lasts"},
+	} {
+		testenv.Exec(t, url, "select walhook.drop_partitions('"+step.age+"')")
+		if got := testenv.Psql(t, url, "select string_agg(detail, ',' order by incident_id) from walhook.incident where kind = 'takeover'"); got != step.left {
+			t.Errorf("of incidents older than %s and a year, %s are left, not %s", step.age, got, step.left)
+		}
+	}
+}
+
 // An empty partition, like those of a new store for the past, causes no incident if it cannot be dropped yet.
 func TestEmptyPartitionsAreNoIncident(t *testing.T) {
 	t.Parallel()

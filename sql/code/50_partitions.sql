@@ -327,8 +327,11 @@ begin
     insert into walhook.incident_log (kind, detail)
     values ('retention', format('log entries older than %s could not be dropped: %s', older_than, reason));
   end if;
+  delete from walhook.incident_log
+   where id in (select i.id from walhook.incident_log i where i.resolved_at < now() - greatest(older_than, interval '1 year') limit 10000
+                   for update skip locked);
   return dropped;
 end
 $$;
 comment on function walhook.drop_partitions(interval) is
-  'Drops the log''s partitions in which everything is older than that, and returns how many. What could not be dropped is in walhook.incident.';
+  'Drops the log''s partitions in which everything is older than that, and returns how many. What could not be dropped is in walhook.incident. Incidents that were resolved longer ago than that, and than a year, are deleted.';
