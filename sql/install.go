@@ -20,6 +20,9 @@ var schemaFiles embed.FS
 
 const versionTable = "walhook.schema_version"
 
+// responseIndexesFile is the part of the code that attach runs once more, after it has written all states.
+const responseIndexesFile = "code/56_response_indexes.sql"
+
 // What the application's database needs: silenceFile is part of the code of a store in the same database.
 const (
 	silenceFile   = "code/20_silence.sql"
@@ -285,6 +288,21 @@ func Script(have int32) (string, error) {
 	}
 	b.WriteString("select walhook.ensure_partitions();\n")
 	return strings.TrimLeft(b.String(), "\n"), nil
+}
+
+// ResponseIndexesScript returns the SQL of IndexResponses.
+func ResponseIndexesScript() (string, error) { return sourceText(responseIndexesFile) }
+
+// IndexResponses builds the indexes over the newest responses that are missing.
+func IndexResponses(ctx context.Context, store *pgx.Conn) error {
+	text, err := ResponseIndexesScript()
+	if err != nil {
+		return err
+	}
+	if _, err := store.PgConn().Exec(ctx, text).ReadAll(); err != nil {
+		return fmt.Errorf("build the indexes over the newest responses: %w", err)
+	}
+	return nil
 }
 
 // SilenceScript returns the SQL of walhook.silence, which belongs in the application's database.

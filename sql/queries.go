@@ -59,6 +59,7 @@ var (
 	BeginAttachment     = mustQuery("BeginAttachment")
 	RecordNextSlot      = mustQuery("RecordNextSlot")
 	RenewAttachment     = mustQuery("RenewAttachment")
+	DropResponseIndexes = mustQuery("DropResponseIndexes")
 	RecordMapping       = mustQuery("RecordMapping")
 	RecordPublished     = mustQuery("RecordPublished")
 	ForgetXids          = mustQuery("ForgetXids")

@@ -448,6 +448,9 @@ func (a *attacher) snapshot(ctx context.Context, slot catalog.CreatedSlot) error
 	if _, err := a.store.Exec(ctx, "truncate walhook.response_state, walhook.assessment"); err != nil {
 		return fmt.Errorf("write the state of existing rows: %w", err)
 	}
+	if _, err := a.store.Exec(ctx, sql.DropResponseIndexes.SQL); err != nil {
+		return fmt.Errorf("drop the indexes over the newest responses: %w", err)
+	}
 	if _, err := a.store.Exec(ctx, sql.ResolveIncidents.SQL, []string{cdc.SetAside}); err != nil {
 		return fmt.Errorf("resolve the incidents of an earlier attach: %w", err)
 	}
@@ -472,6 +475,9 @@ func (a *attacher) snapshot(ctx context.Context, slot catalog.CreatedSlot) error
 		func(n int64) { a.cfg.Progress(n, total) }, a.setAside(ctx, m.Respondent, slot),
 	)
 	if err != nil {
+		return err
+	}
+	if err := sql.IndexResponses(ctx, a.store); err != nil {
 		return err
 	}
 	a.cfg.Note(fmt.Sprintf("recorded the state of %d existing rows in %s", rows, time.Since(began).Round(time.Millisecond)))

@@ -174,7 +174,8 @@ func (m *planner) fill(ctx context.Context, p *Plan) error {
 func (m *planner) restSteps(ctx context.Context) ([]PlanStep, error) {
 	target := m.cfg.Target
 	read := "begin isolation level repeatable read read only; set transaction snapshot '(that of the slot)';\n"
-	write := "truncate walhook.response_state, walhook.assessment; -- what follows is committed every 2 MiB\n"
+	write := "truncate walhook.response_state, walhook.assessment; -- what follows is committed every 2 MiB\n" +
+		sql.DropResponseIndexes.SQL + "\n"
 	if m.preflight.Assessment != nil {
 		table, columns := target.Mapping.AssessmentTable, target.Mapping.AssessmentColumns()
 		statements, err := catalog.CopyOutSQL(ctx, m.source, table, columns)
@@ -189,7 +190,11 @@ func (m *planner) restSteps(ctx context.Context) ([]PlanStep, error) {
 		return nil, err
 	}
 	read += strings.Join(statements, ";\n") + ";\ncommit;"
-	write += "copy walhook.response_state " + catalog.StateColumns + " from stdin;\nbegin; " +
+	indexes, err := sql.ResponseIndexesScript()
+	if err != nil {
+		return nil, err
+	}
+	write += "copy walhook.response_state " + catalog.StateColumns + " from stdin;\n" + indexes + "begin; " +
 		strings.TrimSuffix(strings.TrimSpace(sql.SetPosition.SQL), ";") + ";\n" + strings.TrimSpace(sql.RecordOrigin.SQL) +
 		";\nupdate walhook.attachment set phase = 'attached', attached_at = now(), publication_rows = $1;\ncommit; " +
 		"analyze walhook.response_state;"

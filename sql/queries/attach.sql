@@ -26,6 +26,10 @@ update walhook.attachment
 -- name: RecordPublished
 update walhook.attachment set publication_rows = concat_ws(e'\n', publication_rows, @publication_rows::text);
 
+-- While attach writes the state of all rows. IndexResponses builds them.
+-- name: DropResponseIndexes
+drop index if exists walhook.response_newest, walhook.response_newest_of_assessment, walhook.response_newest_of_organization;
+
 -- name: RecordMapping
 update walhook.attachment set mapping = @mapping, publication_rows = @publication_rows, assessment_oid = @assessment_oid;
 

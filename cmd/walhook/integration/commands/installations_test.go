@@ -276,7 +276,14 @@ func TestAttachKilledAtAnyInstant(t *testing.T) {
 			s := harness.NewSite(t, harness.SampleSchema+"insert into respondent (id, assessment_id) select g, 1 from generate_series(1, 20000) g;")
 			s.Attach()
 			must(s, "detach")
+			indexed := func(s *harness.Site) {
+				t.Helper()
+				if got := testenv.Psql(t, s.Store, "select count(*) from pg_indexes where starts_with(indexname, 'response_newest')"); got != "3" {
+					t.Errorf("%s indexes over the newest responses are left of 3", got)
+				}
+			}
 			s.Attach()
+			indexed(s)
 			c := copied(s, templated(s, testenv.Postgres(t))).With("SLOT", s.Env["SLOT"]+"_copy")
 			interrupt := func(way string, after time.Duration) {
 				t.Helper()
@@ -304,6 +311,7 @@ func TestAttachKilledAtAnyInstant(t *testing.T) {
 			if want := c.Env["SLOT"] + "\nwalhook"; got != want {
 				t.Errorf("slots and publications are\n%s\ninstead of\n%s", got, want)
 			}
+			indexed(c)
 			c.Start().Ready()
 			c.Hook("/copy", "created")
 			c.Exec("insert into respondent (id, assessment_id) values (30000, 1)")
