@@ -85,19 +85,15 @@ func (q *Queue) Add(batch *pgx.Batch, events []cdc.Event) {
 // groupMatching groups events that the same webhooks match. It returns an event of each group, and the number of each
 // event's group, from 1.
 func groupMatching(rows sql.Rows[eventRow]) (groups sql.Rows[eventRow], groupOf []int32) {
-	type text struct {
-		value string
-		valid bool
-	}
-	textOf := func(s *string) text {
-		if s == nil {
-			return text{}
-		}
-		return text{*s, true}
-	}
 	type key struct {
 		event                    cdc.EventType
-		assessment, organization text
+		assessment, organization pgtype.Text
+	}
+	textOf := func(s *string) pgtype.Text {
+		if s == nil {
+			return pgtype.Text{}
+		}
+		return pgtype.Text{String: *s, Valid: true}
 	}
 	numbers, groupOf := map[key]int32{}, make([]int32, len(rows))
 	for i := range rows {

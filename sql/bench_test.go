@@ -17,14 +17,14 @@ import (
 const bulk = 1000
 
 // store is an installed store with one webhook, and a session that prepares statements as the daemon's do.
-func store(b *testing.B) *pgx.Conn {
-	b.Helper()
-	conn := testenv.Connect(b, installed(b))
-	if err := RegisterTypes(b.Context(), conn); err != nil {
-		b.Fatal(err)
+func store(t testing.TB) *pgx.Conn {
+	t.Helper()
+	conn := testenv.Connect(t, installed(t))
+	if err := RegisterTypes(t.Context(), conn); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := conn.Exec(b.Context(), "insert into walhook.webhook (assessment_id, event_type, url) values ('1', 'response.created', 'https://example.com/')"); err != nil {
-		b.Fatal(err)
+	if _, err := conn.Exec(t.Context(), "insert into walhook.webhook (assessment_id, event_type, url) values ('1', 'response.created', 'https://example.com/')"); err != nil {
+		t.Fatal(err)
 	}
 	return conn
 }

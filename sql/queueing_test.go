@@ -30,13 +30,7 @@ type stateIn struct {
 // store some 5 to 10 percent. The server writes a WAL record for each row and each entry; inserting a state takes two, because of its ON CONFLICT.
 func TestQueueingWritesFewIndexEntries(t *testing.T) {
 	t.Parallel()
-	conn := testenv.Connect(t, installed(t))
-	if err := RegisterTypes(t.Context(), conn); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conn.Exec(t.Context(), "insert into walhook.webhook (assessment_id, event_type, url) values ('1', 'response.created', 'https://example.com/')"); err != nil {
-		t.Fatal(err)
-	}
+	conn := store(t)
 	states, assessment := make(Rows[stateIn], bulk), "1"
 	for i := range states {
 		states[i] = stateIn{ResponseID: strconv.Itoa(i), AssessmentID: &assessment, CreatedLSN: 1<<32 + 1, Fired: 1, FiredAt: time.Now()}

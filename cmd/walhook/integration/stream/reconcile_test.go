@@ -453,7 +453,7 @@ func TestWatchWaitsForNoLock(t *testing.T) {
 	s.Expect("/hook", "created 1")
 }
 
-// What attach would refuse is reported while it can still be repaired, and the stream goes on meanwhile.
+// A precondition of attach that no longer holds opens an incident at once, and the stream continues.
 func TestPreconditionLost(t *testing.T) {
 	t.Parallel()
 	const full = "alter table respondent replica identity full; alter table respondent drop constraint respondent_pkey"
